@@ -1,0 +1,126 @@
+"""Reads `.tar` and `.tar.gz` in place: members by name, bytes by seek, nothing extracted."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from beam_cifar.errors import InputError
+
+SUFFIXES = (".tar", ".tar.gz", ".tgz")
+MAX_MEMBERS = 10_000
+# Photographs deflate 1.1 : 1, drawings 10 : 1. What unpacks to more than this much at more than this ratio is a bomb.
+MAX_RATIO = 100
+RATIO_FREE_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of an archive: its path there, and where its bytes lie in the decompressed stream."""
+
+    path: str
+    offset: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        """The name without folders."""
+        return self.path.rsplit("/", 1)[-1]
+
+
+def is_archive(path: str) -> bool:
+    """Whether a path is named like an archive that this module reads."""
+    return path.lower().endswith(SUFFIXES)
+
+
+def list_members(path: str, index: str) -> tuple[list[Member], str]:
+    """Lists the regular files of an archive.
+
+    Args:
+        path: the archive.
+        index: where to put the random-access index, should the archive be compressed.
+
+    Returns:
+        The members in archive order, and the path of the index, "" for an uncompressed archive.
+
+    Raises:
+        InputError: the archive is damaged, or holds links, devices, too many members, or a bomb.
+    """
+    compressed = _is_gzip(path)
+    opener: Callable[[str], AbstractContextManager[Any]] = _open_gzip if compressed else _open_plain
+    with _readable(path), opener(path) as stream:
+        limit = max(RATIO_FREE_BYTES, MAX_RATIO * os.path.getsize(path))
+        members = list(_members(stream, path, limit))
+        if not compressed:
+            return members, ""
+        stream.seek(0, os.SEEK_END)  # the checksum at the end of the stream is checked on the way
+        stream.export_index(index)
+    return members, index
+
+
+@contextmanager
+def open_indexed(path: str, index: str) -> Iterator[BinaryIO]:
+    """Opens a `.tar.gz` for seeking through an index that `list_members` made."""
+    with _readable(path), _open_gzip(path, workers=1) as stream:
+        stream.import_index(index)
+        yield stream
+
+
+def _members(stream: Any, path: str, limit: int) -> Iterator[Member]:
+    seen = set()
+    with tarfile.open(fileobj=stream, mode="r:") as archive:
+        for count, member in enumerate(archive, 1):
+            if count > MAX_MEMBERS:
+                raise InputError(f"{path}: more than {MAX_MEMBERS} members; this is not a CIFAR archive")
+            if member.isdir():
+                continue
+            if not member.isreg():
+                raise InputError(f"{path}: member {member.name!r} is a link or a device; only plain files are read")
+            if member.offset_data + member.size > limit:
+                raise InputError(
+                    f"{path}: member {member.name!r} ends at byte {member.offset_data + member.size} of the unpacked "
+                    f"archive, more than {MAX_RATIO} times its packed size; refused as a decompression bomb"
+                )
+            if member.name in seen:
+                raise InputError(f"{path}: member {member.name!r} is there twice")
+            seen.add(member.name)
+            yield Member(member.name, member.offset_data, member.size)
+
+
+def _is_gzip(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+@contextmanager
+def _open_plain(path: str) -> Iterator[BinaryIO]:
+    with open(path, "rb") as file:
+        yield file
+
+
+@contextmanager
+def _open_gzip(path: str, workers: int = 0) -> Iterator[Any]:
+    import rapidgzip
+
+    # Left open until the interpreter ends, its threads abort the process: always close.
+    stream = rapidgzip.RapidgzipFile(path, parallelization=workers or min(4, os.cpu_count() or 1))
+    try:
+        yield stream
+    finally:
+        stream.close()
+
+
+@contextmanager
+def _readable(path: str) -> Iterator[None]:
+    """Turns the many ways in which a damaged archive fails into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (tarfile.TarError, EOFError, ValueError, RuntimeError, OSError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise InputError(f"{path}: the archive is truncated or damaged: {reason}") from error

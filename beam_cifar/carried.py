@@ -1,0 +1,63 @@
+"""Carries a known error out of a pipeline: runners hand back text, each in its own wrapping."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from beam_cifar import errors
+from beam_cifar.errors import BeamCifarError, JobError
+
+# Put together at run time: a traceback shows source lines, and these must not look like an error.
+_BEGIN = "<" + "beam_cifar-error" + ">"
+_END = "</" + "beam_cifar-error" + ">"
+
+
+class CarriedError(RuntimeError):
+    """A known error in a form that survives being turned into text any number of times."""
+
+
+@contextmanager
+def carried() -> Iterator[None]:
+    """Wraps the body of every DoFn: known errors, and failures of the storage, can be found again by `find_error`."""
+    try:
+        yield
+    except BeamCifarError as error:
+        raise CarriedError(_encode(error)) from error
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise CarriedError(_encode(JobError(f"{where}{error.strerror or error}"))) from error
+
+
+def find_error(failure: BaseException) -> BeamCifarError | None:
+    """The known error behind a failure of a pipeline: in the chain of causes, or in its text."""
+    seen: set[int] = set()
+    link: BaseException | None = failure
+    while link is not None and id(link) not in seen:
+        if isinstance(link, BeamCifarError):
+            return link
+        if found := _decode(str(link)):
+            return found
+        seen.add(id(link))
+        link = link.__cause__ or link.__context__
+    return None
+
+
+def _encode(error: BeamCifarError) -> str:
+    # Hex, because runners escape quotes, backslashes and line ends, some of them twice.
+    content = json.dumps([type(error).__name__, str(error), error.exit_code]).encode().hex()
+    return f"{error} {_BEGIN}{content}{_END}"
+
+
+def _decode(text: str) -> BeamCifarError | None:
+    match = re.search(f"{_BEGIN}([0-9a-f]+){_END}", text)
+    if not match:
+        return None
+    name, message, exit_code = json.loads(bytes.fromhex(match[1]))
+    kind = getattr(errors, name, JobError)
+    made: BeamCifarError = kind.__new__(kind)
+    made.args = (message,)
+    made.exit_code = exit_code
+    return made

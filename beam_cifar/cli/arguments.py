@@ -1,0 +1,157 @@
+"""The commands and their arguments."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+from beam_cifar import __version__
+from beam_cifar.formats import FORMATS
+
+EXAMPLES = """\
+examples:
+  beam-cifar convert -i cifar-10-python.tar.gz -f parquet -o cifar10-parquet
+  beam-cifar convert -i cifar-100-python -f cifar -o people --label people -- --save-images
+  beam-cifar info cifar-10-python.tar.gz --checksums
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """Explains a wrong call in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Prints the line and exits with 2."""
+        print(f"{self.prog}: error: {message}; see {self.prog} --help", file=sys.stderr)
+        sys.exit(2)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Names the nearest choices for a misspelt one."""
+        if action.choices is not None and value not in action.choices:
+            near = difflib.get_close_matches(str(value), [str(c) for c in action.choices], n=3, cutoff=0.4)
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(map(str, action.choices))}"
+            what = "/".join(action.option_strings) or action.metavar or action.dest
+            raise argparse.ArgumentError(None, f"{what}: unknown {value!r}; {hint}")
+
+
+def parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
+    """Parses a command line; options after "--" belong to the exporter, unknown ones before it to Beam."""
+    head, exporter = (argv, []) if "--" not in argv else (argv[: argv.index("--")], argv[argv.index("--") + 1 :])
+    arguments, unknown = parser.parse_known_args(head)
+    if not hasattr(arguments, "command"):
+        parser.error("no command")
+    if exporter:
+        if not hasattr(arguments, "save_images"):
+            parser.error(f"unexpected arguments after --: {' '.join(exporter)}")
+        exporter_parser = Parser(prog=f"{parser.prog} convert ... --", add_help=False, allow_abbrev=False)
+        add_export_options(exporter_parser)
+        exporter_parser.parse_args(exporter, arguments)
+    arguments.beam_options = unknown
+    if unknown and not getattr(arguments, "takes_beam_options", False):
+        parser.error(f"unknown argument {unknown[0]!r}")
+    return arguments
+
+
+def make_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="beam-cifar",
+        description="Convert image-classification data sets, first of all CIFAR-10 and CIFAR-100, with Apache Beam.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"beam-cifar {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
+    for add in (_add_convert, _add_info, _add_detect, _add_formats, _add_make_sample):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> Parser:
+    made: Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    made.set_defaults(command=run)
+    made.add_argument("-v", "--verbose", action="store_true", help="show tracebacks and Beam's log")
+    return made
+
+
+def _add_convert(commands: Any) -> None:
+    from beam_cifar.cli import convert
+
+    text = "Convert a data set into another format. Options that are not listed are handed to Beam."
+    command = _command(commands, "convert", convert.run, text)
+    command.set_defaults(takes_beam_options=True)
+    add = command.add_argument
+    readable = [name for name, entry in FORMATS.items() if entry.reads]
+    writable = [name for name, entry in FORMATS.items() if entry.writes]
+    add("-i", "--input-path", required=True, metavar="PATH", help="directory or archive to read")
+    add("-if", "--input-format", choices=readable, metavar="FORMAT", help="its format; detected if left out")
+    add("-f", "--output-format", required=True, choices=writable, metavar="FORMAT", help=f"one of: {', '.join(writable)}")
+    add("-o", "--output-dir", metavar="OUT", help="directory to make; <source>-<format> here if left out")
+    add("--subset", action="append", default=[], metavar="NAME",
+        help="keep a subset (repeatable); train and test stand for all their batches")  # fmt: skip
+    add("--label", action="append", default=[], metavar="NAME",
+        help="keep a class, or all classes of a superclass (repeatable)")  # fmt: skip
+    add("--remap", action="append", default=[], metavar="OLD:NEW",
+        help="rename a class or superclass, after the selection; classes with one new name are merged (repeatable)")  # fmt: skip
+    add("--images-per-batch", type=int, metavar="N", help="pack exactly N images into every output file")
+    add("--limit", type=int, metavar="N", help="keep the first N images only")
+    add("--workers", type=int, metavar="N", help="local workers; one per core, four at most, if left out")
+    add("--plan", action="store_true", help="print what would be done, and stop")
+    add("--overwrite", action="store_true", help="replace an existing output")
+    add("--json", action="store_true", help="print the result as one JSON object")
+    exporter = command.add_argument_group("exporter options", "may also stand at the end, after --")
+    add_export_options(exporter)
+
+
+def add_export_options(parser: Any) -> None:
+    """Adds the options of the exporter; where one is given, it counts, before and after "--"."""
+    suppress = argparse.SUPPRESS if isinstance(parser, Parser) else False
+    parser.add_argument("--save-images", "--save-media", action="store_true", default=suppress, dest="save_images",
+                        help="write pixels; formats that are images always do")  # fmt: skip
+    parser.add_argument("--save-dataset-meta", action="store_true", default=suppress,
+                        help="write dataset_meta.json with the class names (cifar)")  # fmt: skip
+    parser.add_argument("--image-ext", metavar="EXT", default=suppress or None,
+                        help="extension of the file names written, such as .png; as found if left out")  # fmt: skip
+
+
+def _add_info(commands: Any) -> None:
+    from beam_cifar.cli import inspect
+
+    command = _command(commands, "info", inspect.info, "Show what a data set holds, without reading pixels.")
+    command.add_argument("path", metavar="PATH", help="directory or archive")
+    command.add_argument("-if", "--input-format", metavar="FORMAT", help="its format; detected if left out")
+    command.add_argument("--checksums", action="store_true", help="md5 of every file, compared with the genuine ones")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_detect(commands: Any) -> None:
+    from beam_cifar.cli import inspect
+
+    command = _command(commands, "detect", inspect.detect, "Name the format of a directory or archive.")
+    command.add_argument("path", metavar="PATH", help="directory or archive")
+
+
+def _add_formats(commands: Any) -> None:
+    from beam_cifar.cli import inspect
+
+    _command(commands, "formats", inspect.formats, "List the formats that can be read and written.")
+
+
+def _add_make_sample(commands: Any) -> None:
+    from beam_cifar.cli import samples
+
+    command = _command(commands, "make-sample", samples.run, "Draw a realistic data set in the genuine byte layout.")
+    command.add_argument("output", metavar="OUT", help="directory to make, or archive with --tar")
+    command.add_argument("--kind", choices=["cifar10", "cifar100"], default="cifar10", help="default: cifar10")
+    command.add_argument("--images", type=int, default=60_000, metavar="N", help="default: 60000")
+    command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
+    command.add_argument("--tar", action="store_true", help="make a .tar.gz, as the genuine ones are")
+
+
+def list_flags(parser: Parser) -> Sequence[str]:
+    """All long flags of `convert`, to suggest one for a misspelt one."""
+    actions = parser._subparsers._group_actions[0].choices["convert"]._actions  # type: ignore[union-attr,call-overload,index]
+    return [name for action in actions for name in action.option_strings if name.startswith("--")]

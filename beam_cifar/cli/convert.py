@@ -1,0 +1,150 @@
+"""`beam-cifar convert`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from beam_cifar.options import ConvertOptions
+
+if TYPE_CHECKING:
+    from beam_cifar.job import Job
+    from beam_cifar.pipeline import Summary
+    from beam_cifar.plan import Plan
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Converts, or prints the plan."""
+    options = options_of(arguments)
+    if arguments.plan:
+        _print_plan(options, as_json=arguments.json)
+        return
+    from beam_cifar.cli.progress import Progress
+
+    convert, beam_options = _import_beam(arguments)
+    progress = Progress(sys.stderr)
+
+    def started(job: Job) -> None:
+        _print_notices(job.plan.notices)
+        progress.start(job)
+
+    try:
+        summary = convert(options, beam_options, on_start=started)
+    finally:
+        progress.stop()
+    if arguments.json:
+        fields = asdict(summary)
+        names = "version format output read written filtered quarantined subsets labels seconds"
+        print(json.dumps({name: fields[name] for name in names.split()}, ensure_ascii=False))
+    else:
+        print(describe(summary))
+    if not (options.save_images or _always_images(options.output_format)):
+        _print_notices(["pixels were left out; pass --save-images to write them"])
+
+
+def options_of(arguments: argparse.Namespace) -> ConvertOptions:
+    """The options that a command line stands for. Raises `UsageError`."""
+    return ConvertOptions(
+        input_path=arguments.input_path,
+        output_dir=arguments.output_dir or default_output(arguments.input_path, arguments.output_format),
+        output_format=arguments.output_format,
+        input_format=arguments.input_format,
+        subsets=tuple(arguments.subset),
+        labels=tuple(arguments.label),
+        remaps=tuple(arguments.remap),
+        images_per_batch=arguments.images_per_batch,
+        limit=arguments.limit,
+        save_images=arguments.save_images,
+        save_dataset_meta=arguments.save_dataset_meta,
+        image_ext=arguments.image_ext,
+        overwrite=arguments.overwrite,
+        workers=arguments.workers,
+    )
+
+
+def default_output(input_path: str, output_format: str) -> str:
+    """`<source>-<format>` in the current directory."""
+    from beam_cifar.archives import SUFFIXES
+
+    name = os.path.basename(os.path.abspath(input_path))
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            name = name[: -len(suffix)]
+            break
+    return f"{name}-{output_format}"
+
+
+def describe(summary: Summary) -> str:
+    """The result for people."""
+    rate = summary.written / max(summary.seconds, 1e-9)
+    subsets = ", ".join(f"{name} {rows:,}" for name, rows in summary.subsets.items())
+    lines = [
+        f"wrote {summary.written:,} images as {summary.format} to {summary.output}",
+        f"  {subsets}",
+        f"  {summary.files} files, {summary.bytes / 1e6:,.1f} MB, in {summary.seconds:.1f} s ({rate:,.0f} images/s)",
+    ]
+    if summary.filtered or summary.quarantined:
+        lines.append(f"  read {summary.read:,}, filtered {summary.filtered:,}, quarantined {summary.quarantined:,}")
+    return "\n".join(lines)
+
+
+def _import_beam(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
+    """Imports the pipeline; checks the flags that are Beam's."""
+    from beam_cifar.cli.quiet import quiet_imports
+
+    with quiet_imports(verbose=arguments.verbose):
+        from beam_cifar import runner
+        from beam_cifar.pipeline import convert
+    if not arguments.verbose:
+        runner.quiet_beam()
+    from beam_cifar.cli.arguments import list_flags, make_parser
+
+    options = runner.pipeline_options(arguments.beam_options, arguments.workers, list_flags(make_parser()))
+    return convert, options
+
+
+def _always_images(output_format: str) -> bool:
+    from beam_cifar.formats import get_format
+
+    return get_format(output_format).needs_images
+
+
+def _print_notices(notices: Iterable[str]) -> None:
+    for notice in notices:
+        print(f"beam-cifar: note: {notice}", file=sys.stderr, flush=True)
+
+
+def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:
+    from beam_cifar.job import plan_only
+
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        found, plan = plan_only(options, folder)
+    if as_json:
+        print(json.dumps(_plan_facts(options, plan, found.catalog.title), ensure_ascii=False))
+        return
+    _print_notices(plan.notices)
+    print(f"{found.catalog.title}: {plan.declared:,} rows in {len(plan.files)} files, {plan.rows:,} of them to write")
+    for shard in plan.shards:
+        tasks = [task for task in plan.tasks if task.shard == shard.index]
+        sources = dict.fromkeys(plan.files[segment.file].name for task in tasks for segment in task.segments)
+        how = "copied from" if tasks[0].copy else "from"
+        print(f"  {shard.path}: {shard.rows:,} rows {how} {', '.join(sources)}")
+
+
+def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, object]:
+    return {
+        "source": source,
+        "options": options.meaning(),
+        "declared": plan.declared,
+        "written": plan.rows,
+        "labels": list(plan.label_map.table.names),
+        "shards": [asdict(shard) for shard in plan.shards],
+        "tasks": [asdict(task) for task in plan.tasks],
+        "notices": list(plan.notices),
+    }

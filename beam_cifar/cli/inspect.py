@@ -1,0 +1,134 @@
+"""`beam-cifar info`, `detect` and `formats`: what can be said without a job."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import tempfile
+from typing import Any
+
+from beam_cifar import archives, storage
+from beam_cifar.errors import InputError
+from beam_cifar.formats import FORMATS, detect_format
+from beam_cifar.genuine import CIFAR10_MD5, CIFAR100_MD5
+from beam_cifar.job import Survey, survey
+from beam_cifar.labels import UNLABELLED
+from beam_cifar.plan import label_counts, learn_parents
+
+GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
+
+
+def info(arguments: argparse.Namespace) -> None:
+    """Prints what a data set holds."""
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        found = survey(arguments.path, arguments.input_format, (), folder)
+        facts = _facts(found)
+        if arguments.checksums:
+            facts["checksums"] = _checksums(found)
+    print(json.dumps(facts, ensure_ascii=False) if arguments.json else _shown(facts))
+
+
+def detect(arguments: argparse.Namespace) -> None:
+    """Prints the name of the format."""
+    path = storage.absolute(arguments.path, "input")
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such file or directory")
+    name = detect_format(path)
+    if name is None:
+        raise InputError(f"{path}: no known format; beam-cifar formats lists those that can be read")
+    print(name)
+
+
+def formats(arguments: argparse.Namespace) -> None:
+    """Prints the registry."""
+    width = max(map(len, FORMATS))
+    for name, entry in FORMATS.items():
+        how = " ".join(word for word, can in (("read", entry.reads), ("write", entry.writes)) if can)
+        print(f"{name:<{width}}  {how:<10}  {entry.title}")
+
+
+def _facts(found: Survey) -> dict[str, Any]:
+    labels = learn_parents(found.catalog, found.summaries)
+    counts: dict[int, int] = {}
+    for summary in found.summaries:
+        for label, n in label_counts(summary).items():
+            counts[label] = counts.get(label, 0) + n
+    return {
+        "path": found.catalog.path,
+        "format": found.catalog.format,
+        "title": found.catalog.title,
+        "rows": sum(s.rows for s in found.summaries),
+        "bad_rows": sum(s.bad_count for s in found.summaries),
+        "unlabelled": counts.pop(UNLABELLED, 0),
+        "subsets": [
+            {
+                "name": s.file.subset,
+                "rows": s.rows,
+                "images": s.images,
+                "size": list(s.size) if s.size else None,
+                "bad_rows": s.bad_count,
+                "first_bad_row": str(s.bad_rows[0]) if s.bad_rows else None,
+                "repeated_names": s.duplicates,
+            }
+            for s in found.summaries
+        ],
+        "classes": {name: counts.get(label, 0) for label, name in enumerate(labels.names)},
+        "superclasses": {
+            name: [labels.names[i] for i, parent in enumerate(labels.parents) if parent == coarse]
+            for coarse, name in enumerate(labels.coarse_names)
+        },
+        "notices": list(found.catalog.notices),
+    }
+
+
+def _checksums(found: Survey) -> dict[str, dict[str, str | None]]:
+    """md5 of every file, and which genuine file that is."""
+    sums: dict[str, dict[str, str | None]] = {}
+    if archives.is_archive(found.catalog.path):
+        with open(found.catalog.path, "rb") as archive:
+            sums[os.path.basename(found.catalog.path)] = _named(_md5(archive))
+    for file in (*found.catalog.meta_files, *found.catalog.files):
+        with storage.open_blob(file.blob, file.shown) as stream:
+            sums[file.name] = _named(_md5(stream))
+    return sums
+
+
+def _named(md5: str) -> dict[str, str | None]:
+    genuine = {known: f"{title} {name}" for title, sums in GENUINE.items() for name, known in sums.items()}
+    return {"md5": md5, "genuine": genuine.get(md5)}
+
+
+def _md5(stream: Any) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    while chunk := stream.read(storage.COPY_BYTES):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _shown(facts: dict[str, Any]) -> str:
+    lines = [f"{facts['title']} ({facts['format']}) at {facts['path']}", f"{facts['rows']:,} rows"]
+    lines += [f"note: {notice}" for notice in facts["notices"]]
+    for subset in facts["subsets"]:
+        line = f"  {subset['name']:<16} {subset['rows']:>9,} rows"
+        if subset["images"] != subset["rows"]:
+            line += f", {subset['images']:,} with images"
+        if subset["images"]:
+            line += f", {subset['size'][0]} x {subset['size'][1]}" if subset["size"] else ", sizes differ"
+        if subset["bad_rows"]:
+            line += f", {subset['bad_rows']:,} bad rows; first: {subset['first_bad_row']}"
+        if subset["repeated_names"]:
+            line += f", {subset['repeated_names']:,} repeated names"
+        lines.append(line)
+    names = facts["superclasses"] or {"": list(facts["classes"])}
+    lines.append(f"{len(facts['classes'])} classes" + (f" in {len(names)} superclasses" if facts["superclasses"] else ""))
+    for parent, members in names.items():
+        shown = ", ".join(f"{name} {facts['classes'][name]:,}" for name in members)
+        lines.append(f"  {parent + ': ' if parent else ''}{shown}")
+    if facts["unlabelled"]:
+        lines.append(f"  unlabelled {facts['unlabelled']:,}")
+    for name, found in facts.get("checksums", {}).items():
+        verdict = f"genuine {found['genuine']}" if found["genuine"] else "not a genuine file"
+        lines.append(f"  {found['md5']}  {name}  ({verdict})")
+    return "\n".join(lines)

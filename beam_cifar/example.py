@@ -1,0 +1,107 @@
+"""The Arrow schema that every image travels in, and how a table of it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+SCHEMA = pa.schema(
+    [
+        pa.field("id", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("image", pa.binary()),
+        pa.field("encoding", pa.string(), nullable=False),
+        pa.field("height", pa.int32()),
+        pa.field("width", pa.int32()),
+        pa.field("channels", pa.int32()),
+        pa.field("label", pa.int64()),
+        pa.field("filename", pa.string(), nullable=False),
+    ]
+)
+"""One row is one image.
+
+`id` is unique in its subset. `image` holds pixels (`encoding` "raw": uint8, planar C x H x W, CIFAR's own order)
+or an encoded file ("png", ...), and is null, like the three sizes, where a row has no image. `label` is an index
+in the label table, null for unlabelled. `filename` is the name as found.
+"""
+
+RAW = "raw"
+
+
+def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np.int32]) -> pa.Array:
+    """A `binary` array over one buffer, without copying it.
+
+    Args:
+        buffer: the values, one after the other.
+        offsets: int32 `[N + 1]`, where each value starts, and the end of the last.
+    """
+    return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(buffer)])
+
+
+def image_array(buffer: bytes | bytearray | memoryview, lengths: Sequence[int | None]) -> pa.Array:
+    """A `binary` array from concatenated images; a length of None is a row without image."""
+    sizes = np.fromiter((length or 0 for length in lengths), dtype=np.int64, count=len(lengths))
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
+    np.cumsum(sizes, out=offsets[1:])
+    values = binary_array(buffer, offsets)
+    if None not in lengths:
+        return values
+    missing = pa.array([length is None for length in lengths])
+    return pa.compute.if_else(missing, pa.scalar(None, pa.binary()), values)
+
+
+def example_table(
+    *,
+    ids: Sequence[str],
+    subset: str,
+    images: pa.Array,
+    encoding: str,
+    sizes: tuple[int, int] | Sequence[tuple[int, int] | None] | None,
+    labels: npt.NDArray[np.int64],
+    filenames: Sequence[str],
+) -> pa.Table:
+    """Makes the table of N examples.
+
+    Args:
+        ids: `[N]`.
+        subset: the one subset of all rows.
+        images: `binary` array `[N]`.
+        encoding: of all images.
+        sizes: one (height, width) for all rows, or one or None per row, or None where no row has an image.
+        labels: int64 `[N]`, -1 for unlabelled.
+        filenames: `[N]`, as found.
+    """
+    rows = len(ids)
+    if sizes is None:
+        height = width = channels = pa.nulls(rows, pa.int32())
+    elif isinstance(sizes, tuple):
+        height, width, channels = (pa.repeat(pa.scalar(n, pa.int32()), rows) for n in (*sizes, 3))
+    else:
+        height = pa.array([size and size[0] for size in sizes], pa.int32())
+        width = pa.array([size and size[1] for size in sizes], pa.int32())
+        channels = pa.array([size and 3 for size in sizes], pa.int32())
+    columns = [
+        pa.array(ids, pa.string()),
+        pa.repeat(pa.scalar(subset, pa.string()), rows),
+        images,
+        pa.repeat(pa.scalar(encoding, pa.string()), rows),
+        height,
+        width,
+        channels,
+        label_array(labels),
+        pa.array(filenames, pa.string()),
+    ]
+    return pa.Table.from_arrays(columns, schema=SCHEMA)
+
+
+def label_array(labels: npt.NDArray[np.int64]) -> pa.Array:
+    """The `label` column from plain integers, where -1 is unlabelled."""
+    return pa.array(labels, mask=labels < 0)
+
+
+def plain_labels(table: pa.Table) -> npt.NDArray[np.int64]:
+    """The `label` column as int64 `[N]`, -1 for unlabelled."""
+    return np.asarray(table.column("label").fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False))

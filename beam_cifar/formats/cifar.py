@@ -1,0 +1,515 @@
+"""CIFAR-10 and CIFAR-100, python version, with Datumaro's extensions (https://www.cs.toronto.edu/~kriz/cifar.html).
+
+A data set is a directory, or a folder in an archive, with a meta file and one pickle per subset beside it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from beam_cifar import archives, storage
+from beam_cifar.block import BadRow
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import (
+    CHUNK_ROWS,
+    MAX_BAD_ROWS,
+    Catalog,
+    FileSummary,
+    Format,
+    PartWriter,
+    RowReader,
+    Shard,
+    SinkOptions,
+    SourceFile,
+)
+from beam_cifar.genuine import CIFAR100_SUPERCLASSES
+from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
+from beam_cifar.pickles import Batch, BatchWriter, Meta, read_batch, read_meta, write_meta
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from beam_cifar.options import ConvertOptions
+
+META_FILES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
+CUSTOM_META = "dataset_meta.json"
+MAX_META_BYTES = 64 << 20
+# A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
+MAX_PAYLOAD = 2**31 - 1
+NUM_VIS = 3072
+
+
+class CifarFormat(Format):
+    """Reads any layout that `beam_cifar.pickles` knows; writes the one that torchvision, Keras and Datumaro share."""
+
+    name = "cifar"
+    encoding = "raw"
+    needs_images = False
+    keeps_empty_subsets = True
+    max_shard_bytes = MAX_PAYLOAD
+
+    def detect(self, path: str) -> bool:
+        """Whether there is a meta file, in the directory or archive or one folder deeper."""
+        try:
+            if archives.is_archive(path):
+                return bool(_archive_roots(archives.list_members(path, os.devnull)[0]))
+            return os.path.isdir(path) and bool(_directory_root(path))
+        except InputError:
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds meta file and batches; see `Format.describe`."""
+        files = _archive_files(path, index_dir) if archives.is_archive(path) else _directory_files(path)
+        metas = [name for name in META_FILES if name in files]
+        if len(metas) > 1:
+            raise InputError(
+                f"{path}: has both 'batches.meta' (CIFAR-10) and 'meta' (CIFAR-100); keep the two data sets apart"
+            )
+        with storage.open_blob(files[metas[0]].blob, files[metas[0]].shown) as file:
+            meta = read_meta(file, files[metas[0]].shown)
+        notices = []
+        if META_FILES[metas[0]] != _title(meta):
+            raise InputError(f"{files[metas[0]].shown}: holds {_title(meta)} names; the file name is {META_FILES[metas[0]]}'s")
+        names = meta.label_names
+        if CUSTOM_META in files:
+            names = _custom_names(files[CUSTOM_META])
+            notices.append(f"class names are taken from {CUSTOM_META}: {len(names)} classes")
+        batches = sorted((f for name, f in files.items() if _is_batch_name(name)), key=lambda f: natural_key(f.name))
+        if not batches:
+            raise InputError(f"{path}: has {metas[0]!r}, but no batch beside it (a file without extension)")
+        table = LabelTable(names, meta.coarse_label_names, _known_parents(names, meta.coarse_label_names))
+        meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
+        return Catalog(self.name, _title(meta), path, table, tuple(batches), meta_files, tuple(notices))
+
+    def scan(self, file: SourceFile, labels: LabelTable) -> FileSummary:
+        """Summarises one batch from its labels and names; see `Format.scan`."""
+        with self.open_rows(file, labels) as rows:
+            return rows.summary()
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[CifarRows]:
+        """Opens one batch; see `Format.open_rows`."""
+        with storage.open_blob(file.blob, file.shown) as stream:
+            yield CifarRows(file, labels, stream)
+
+    def output_subset(self, subset: str, options: ConvertOptions) -> str:
+        """The subset itself; when packing, numbered batches (`data_batch_1`, ...) belong together."""
+        return subset if options.images_per_batch is None else re.sub(r"_\d+$", "", subset)
+
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ConvertOptions) -> int:
+        """All rows of a subset in one file, unless packed."""
+        return options.images_per_batch or max(1, rows)
+
+    def shard_path(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
+        """The subset's name; packed batches are numbered from 1, as `data_batch_1`."""
+        numbered = options.images_per_batch is not None and (count > 1 or subset == "data_batch")
+        return f"{subset}_{number + 1}" if numbered else subset
+
+    def batch_label(self, subset: str, number: int, count: int, sources: Sequence[FileSummary]) -> str:
+        """The source's own where the file follows one source, else in the words of the genuine files."""
+        if count == 1 and len(sources) == 1 and sources[0].batch_label:
+            return sources[0].batch_label
+        split = "testing" if "test" in subset else "training"
+        return f"{split} batch {number + 1} of {count}"
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        """Pixels are stored as they are."""
+        return (image_bytes if options.save_images else 0) + rows * 8
+
+    def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
+        """A file in the one style, of the same kind, with pixels, whose file names stay."""
+        kind = _kind(options.labels)
+        return summary.copyable_as == f"cifar:{kind}" and options.save_images and options.image_ext is None
+
+    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a batch file."""
+        return _CifarWriter(file, shard, rows, options)
+
+    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
+        """Reads the parts, which are batches themselves, and writes them as one."""
+        writer = _CifarWriter(file, shard, shard.rows, options)
+        for number, part in enumerate(parts):
+            source = SourceFile(shard.path, shard.subset, f"{shard.path} part {number}", storage.whole_file(part))
+            with self.open_rows(source, options.labels) as rows:
+                for start in range(0, rows.rows, CHUNK_ROWS):
+                    writer.append(rows.table(start, min(start + CHUNK_ROWS, rows.rows)))
+        writer.close()
+
+    def finish(self, options: SinkOptions, shards: Sequence[tuple[Shard, int, Mapping[str, int]]]) -> dict[str, bytes]:
+        """The meta file, and `dataset_meta.json` on request."""
+        kind = _kind(options.labels)
+        meta = Meta(
+            kind=kind,
+            label_names=options.labels.names,
+            coarse_label_names=options.labels.coarse_names,
+            num_cases_per_batch=max((shard.rows for shard, _, _ in shards), default=0),
+            num_vis=NUM_VIS,
+        )
+        buffer = io.BytesIO()
+        write_meta(buffer, meta)
+        files = {"batches.meta" if kind == "cifar10" else "meta": buffer.getvalue()}
+        if options.save_dataset_meta:
+            files[CUSTOM_META] = (json.dumps({"labels": options.labels.names}, ensure_ascii=False) + "\n").encode()
+        return files
+
+    def notices(self, options: SinkOptions, present: Mapping[str, set[int]]) -> Iterator[str]:
+        """Pixels left out; classes missing from a subset, which one reader cannot take."""
+        if not options.save_images:
+            yield "pixels are left out; pass --save-images to write them"
+        if options.labels.has_superclasses:
+            missing = {subset: len(options.labels.names) - len(labels) for subset, labels in present.items()}
+            if worst := {subset: n for subset, n in missing.items() if n}:
+                subset, count = next(iter(worst.items()))
+                yield (
+                    f"{count} of {len(options.labels.names)} classes have no rows in subset {subset!r}: Datumaro cannot "
+                    f"import such a CIFAR-100 set (it learns superclasses per subset); torchvision and Keras can"
+                )
+
+
+class CifarRows(RowReader):
+    """The rows of one open batch.
+
+    Args:
+        file: the batch.
+        table: the label table; labels beyond it make bad rows.
+        stream: the open file.
+    """
+
+    def __init__(self, file: SourceFile, table: LabelTable, stream: BinaryIO) -> None:
+        self._file, self._table, self._stream = file, table, stream
+        self._batch: Batch = read_batch(stream, file.shown)
+        self.rows: int = self._batch.rows
+        self._bad: dict[int, BadRow] = {}
+        self._check_kind()
+        self._labels = self._resolve_labels()
+        self._coarse = self._resolve_coarse()
+        self._ids, self._duplicates = self._make_ids()
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """See `RowReader.labels`."""
+        return self._labels
+
+    @property
+    def bad_rows(self) -> Mapping[int, BadRow]:
+        """See `RowReader.bad_rows`."""
+        return self._bad
+
+    def row_bytes(self) -> int:
+        """See `RowReader.row_bytes`."""
+        images = self._batch.images
+        return 0 if images is None or not self.rows else -(-images.nbytes // self.rows)
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        """See `RowReader.table`."""
+        import numpy as np
+        import pyarrow as pa
+
+        from beam_cifar import example
+
+        sizes: tuple[int, int] | Sequence[tuple[int, int] | None] | None = None
+        images = pa.nulls(stop - start, pa.binary())
+        if self._batch.images is not None:
+            with storage.reading(self._file.shown):
+                pixels, lengths = self._batch.images.read(self._stream, start, stop)
+            sizes = self._batch.images.size
+            if lengths is None and sizes is not None:
+                offsets = np.arange(stop - start + 1, dtype=np.int32) * np.int32(3 * sizes[0] * sizes[1])
+                images = example.binary_array(pixels, offsets)
+            else:
+                sizes = self._batch.images.sizes(start, stop)
+                images = example.image_array(pixels, lengths or [])
+        table = example.example_table(
+            ids=self._ids[start:stop],
+            subset=self._file.subset,
+            images=images,
+            encoding=example.RAW,
+            sizes=sizes,
+            labels=np.array(self._labels[start:stop], dtype=np.int64),
+            filenames=self._filenames()[start:stop],
+        )
+        bad = [row for row in self._bad if start <= row < stop]
+        return table.filter(pa.array([row not in self._bad for row in range(start, stop)])) if bad else table
+
+    def summary(self) -> FileSummary:
+        """What the plan needs to know of the batch."""
+        batch, bad = self._batch, self._bad
+        chunks = []
+        for start in range(0, self.rows, CHUNK_ROWS):
+            counts = Counter(self._labels[start : start + CHUNK_ROWS])
+            counts.subtract(self._labels[row] for row in bad if start <= row < start + CHUNK_ROWS)
+            chunks.append({label: n for label, n in counts.items() if n})
+        images = batch.images
+        uniform = images is not None and images.missing == 0
+        return FileSummary(
+            file=self._file,
+            rows=self.rows,
+            chunks=tuple(chunks),
+            images=0 if images is None else self.rows - images.missing,
+            image_bytes=0 if images is None else images.nbytes,
+            size=images.size if images is not None and uniform else None,
+            parents=self._parents(),
+            bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
+            bad_count=len(bad),
+            duplicates=self._duplicates,
+            batch_label=batch.batch_label or "",
+            copyable_as=f"cifar:{batch.kind}" if batch.python2_style and uniform else "",
+            digest=batch.structure_sha256,
+        )
+
+    def _check_kind(self) -> None:
+        """Datumaro writes unlabelled CIFAR-10 rows under CIFAR-100's keys: only rows with a label tell the kind."""
+        found = self._batch.kind
+        if found is None or found == _kind(self._table) or all(label is None for label in self._batch.labels):
+            return
+        if found == "cifar10" or self._batch.coarse_labels is not None:
+            raise self._mixed(found)
+
+    def _mixed(self, found: str) -> InputError:
+        expected = "CIFAR-100" if self._table.has_superclasses else "CIFAR-10"
+        other = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[found]
+        return InputError(
+            f"{self._file.shown}: is a {other} batch among {expected} ones (by its meta file); keep the two data sets apart"
+        )
+
+    def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:
+        self._bad.setdefault(row, BadRow(self._file.shown, row, self._file.subset, "read", error, label))
+
+    def _resolve_labels(self) -> list[int]:
+        """The label of every row as a number, -1 for none; rows with an impossible one are marked bad."""
+        labels = self._batch.labels
+        count = len(self._table.names)
+        kinds = set(map(type, labels))
+        if kinds <= {int} and (not labels or 0 <= min(labels) and max(labels) < count):  # type: ignore[type-var,operator]
+            return list(labels)  # type: ignore[arg-type]
+        numbers = {name: label for label, name in enumerate(self._table.names)}
+        resolved = []
+        for row, label in enumerate(labels):
+            number = UNLABELLED if label is None else numbers.get(label) if isinstance(label, str) else label
+            if number is None:
+                self._reject(row, f"label {label!r} is not in the label table of {count} names")
+            elif not (0 <= number < count or label is None):
+                self._reject(row, f"label {number} is outside the label table, which has {count} classes (0 to {count - 1})")
+                number = None
+            resolved.append(UNLABELLED if number is None else number)
+        return resolved
+
+    def _resolve_coarse(self) -> list[int | None]:
+        coarse = self._batch.coarse_labels
+        if coarse is None or not self._table.has_superclasses:
+            return []
+        count = len(self._table.coarse_names)
+        for row, label in enumerate(coarse):
+            if label is not None and not 0 <= label < count:
+                error = f"coarse label {label} is outside the table, which has {count} superclasses (0 to {count - 1})"
+                self._reject(row, error, self._labels[row])
+        return list(coarse)
+
+    def _parents(self) -> dict[int, tuple[int, int]]:
+        """Class -> (superclass, row that says so)."""
+        parents: dict[int, tuple[int, int]] = {}
+        for label, coarse in sorted(set(zip(self._labels, self._coarse, strict=False)), key=str):
+            if label == UNLABELLED or coarse is None:
+                continue
+            pairs = zip(self._labels, self._coarse, strict=True)
+            row = next(i for i, pair in enumerate(pairs) if pair == (label, coarse))
+            if row in self._bad:
+                continue
+            if label in parents:
+                first = parents[label]
+                where = self._file.shown
+                raise parent_conflict(
+                    self._table, label, (f"{where} row {first[1]}", first[0]), (f"{where} row {row}", coarse)
+                )
+            parents[label] = (coarse, row)
+        return parents
+
+    def _filenames(self) -> Sequence[str]:
+        return self._batch.filenames if self._batch.filenames is not None else [f"{name}.png" for name in self._ids]
+
+    def _make_ids(self) -> tuple[list[str], int]:
+        """Ids are file names without extension; a repeated one gets the first free suffix _2, _3, ..."""
+        if self._batch.filenames is None:
+            return [f"{self._file.name}_{row}" for row in range(self.rows)], 0
+        ids = _stems(self._batch.filenames)
+        if len(set(ids)) == len(ids):
+            return ids, 0
+        taken, repeated, seen = set(ids), 0, set()
+        for row, name in enumerate(ids):
+            if name in seen:
+                number = 2
+                while f"{name}_{number}" in taken:
+                    number += 1
+                ids[row] = f"{name}_{number}"
+                taken.add(ids[row])
+                repeated += 1
+            seen.add(ids[row])
+        return ids, repeated
+
+
+class _CifarWriter(PartWriter):
+    """Appends examples to one batch file."""
+
+    def __init__(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> None:
+        self._kind = _kind(options.labels)
+        self._parents = (*options.labels.parents, None)  # the last one is found by UNLABELLED = -1
+        self._ext = options.image_ext
+        self._images = options.save_images and shard.has_images
+        self._size = shard.size
+        self._writer = BatchWriter(
+            file, rows=rows, kind=self._kind, batch_label=shard.batch_label, size=shard.size, images=self._images
+        )
+
+    def append(self, table: pa.Table) -> None:
+        """See `PartWriter.append`."""
+        from beam_cifar.example import plain_labels
+
+        numbers = plain_labels(table).tolist()
+        coarse = [self._parents[number] for number in numbers] if self._kind == "cifar100" else None
+        if self._ext is None:
+            filenames = table.column("filename").to_pylist()
+        else:
+            filenames = [name + self._ext for name in table.column("id").to_pylist()]
+        labels = [None if number == UNLABELLED else number for number in numbers]
+        if not self._images:
+            self._writer.append(None, labels, coarse, filenames)
+        elif self._size is not None:
+            self._writer.append(_joined_images(table), labels, coarse, filenames)
+        else:
+            heights, widths = (table.column(name).to_pylist() for name in ("height", "width"))
+            sizes = [None if h is None else (h, w) for h, w in zip(heights, widths, strict=True)]
+            self._writer.append(table.column("image").to_pylist(), labels, coarse, filenames, sizes)
+
+    def close(self) -> None:
+        """See `PartWriter.close`."""
+        self._writer.close()
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Orders names as people do: data_batch_2 before data_batch_10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def _joined_images(table: pa.Table) -> memoryview:
+    """All images of a table as one run of bytes, without copying where they lie together already."""
+    import numpy as np
+
+    images = table.column("image").combine_chunks()
+    offsets = np.frombuffer(images.buffers()[1], dtype=np.int32)[images.offset : images.offset + len(images) + 1]
+    return memoryview(images.buffers()[2] or b"")[offsets[0] : offsets[-1]]
+
+
+def _stems(filenames: Sequence[str]) -> list[str]:
+    """File names without their extension; quick where all have the same one, as genuine files do."""
+    extension = os.path.splitext(filenames[0])[1] if filenames else ""
+    if extension and all(name.endswith(extension) for name in filenames):
+        stems = [name[: -len(extension)] for name in filenames]
+        if not any(stem[-1:] in ("", ".", "/") for stem in stems):
+            return stems
+    return [os.path.splitext(name)[0] for name in filenames]
+
+
+def _kind(labels: LabelTable) -> str:
+    return "cifar100" if labels.has_superclasses else "cifar10"
+
+
+def _title(meta: Meta) -> str:
+    return "CIFAR-10" if meta.kind == "cifar10" else "CIFAR-100"
+
+
+def _is_batch_name(name: str) -> bool:
+    """Batches have no extension; genuine archives also hold `readme.html` and `file.txt~`, tools leave `_*` and `.*`."""
+    return name not in META_FILES and "." not in name and not name.startswith("_")
+
+
+def _known_parents(names: tuple[str, ...], coarse_names: tuple[str, ...]) -> tuple[int | None, ...]:
+    """Superclasses are learned from rows; only those of the genuine hundred classes are known before."""
+    if not coarse_names:
+        return ()
+    genuine = {fine: coarse for coarse, fines in CIFAR100_SUPERCLASSES.items() for fine in fines}
+    if set(names) != set(genuine) or set(coarse_names) != set(CIFAR100_SUPERCLASSES):
+        return (None,) * len(names)
+    return tuple(coarse_names.index(genuine[name]) for name in names)
+
+
+def _custom_names(file: SourceFile) -> tuple[str, ...]:
+    """Class names from Datumaro's `dataset_meta.json`: "labels", a list, or "label_map", ids to names."""
+    with storage.open_blob(file.blob, file.shown) as stream:
+        if file.blob.size > MAX_META_BYTES:
+            raise InputError(f"{file.shown}: {file.blob.size} bytes is too large for a list of names")
+        try:
+            content = json.loads(stream.read())
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{file.shown}: is not JSON: {error}") from error
+    names = content.get("labels") if isinstance(content, dict) else None
+    if names is None and isinstance(content, dict) and isinstance(content.get("label_map"), dict):
+        by_id = content["label_map"]
+        if set(by_id) != {str(i) for i in range(len(by_id))}:
+            raise InputError(f"{file.shown}: the ids of 'label_map' must be 0 to {len(by_id) - 1}, each once")
+        names = [by_id[str(i)] for i in range(len(by_id))]
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{file.shown}: expected {{\"labels\": [names]}} or {{\"label_map\": {{id: name}}}}")
+    if len(set(names)) != len(names):
+        raise InputError(f"{file.shown}: a class name is there twice")
+    return tuple(names)
+
+
+def _directory_root(path: str) -> str:
+    """The directory that holds the meta file: the given one, or the only folder in it that does."""
+    if any(os.path.isfile(os.path.join(path, name)) for name in META_FILES):
+        return path
+    inner = [entry.path for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith((".", "_"))]
+    roots = [folder for folder in inner if any(os.path.isfile(os.path.join(folder, name)) for name in META_FILES)]
+    if len(roots) > 1:
+        shown = ", ".join(sorted(os.path.basename(root) for root in roots))
+        raise InputError(f"{path}: holds several data sets ({shown}); name one of them")
+    return roots[0] if roots else ""
+
+
+def _directory_files(path: str) -> dict[str, SourceFile]:
+    with storage.reading(path):
+        if not os.path.isdir(path):
+            raise InputError(f"{path}: is not a directory, nor an archive ({', '.join(archives.SUFFIXES)})")
+        if not os.listdir(path):
+            raise InputError(f"{path}: the directory is empty")
+        root = _directory_root(path)
+        if not root:
+            raise InputError(f"{path}: no 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in it")
+        return {
+            entry.name: SourceFile(entry.name, entry.name, entry.path, storage.whole_file(entry.path))
+            for entry in os.scandir(root)
+            if entry.is_file() and (_is_batch_name(entry.name) or entry.name in (*META_FILES, CUSTOM_META))
+        }
+
+
+def _archive_roots(members: Sequence[archives.Member]) -> set[str]:
+    """The folders of an archive that hold a meta file."""
+    return {member.path[: -len(member.name)] for member in members if member.name in META_FILES}
+
+
+def _archive_files(path: str, index_dir: str) -> dict[str, SourceFile]:
+    stamp = storage.stamp(path)
+    members, index = archives.list_members(path, os.path.join(index_dir, "archive.index"))
+    roots = _archive_roots(members)
+    if not roots:
+        raise InputError(f"{path}: no 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in the archive")
+    if len(roots) > 1:
+        raise InputError(f"{path}: holds several data sets ({', '.join(sorted(roots))}); unpack the one that you mean")
+    return {
+        member.name: SourceFile(
+            member.name,
+            member.name,
+            f"{path}:{member.path}",
+            storage.Blob(path, member.offset, member.size, stamp, index),
+        )
+        for member in members
+        if member.path[: -len(member.name)] in roots
+        and (_is_batch_name(member.name) or member.name in (*META_FILES, CUSTOM_META))
+    }

@@ -1,0 +1,209 @@
+"""Everything about a job that happens before and after the pipeline: inputs, plan, checks, folders."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from beam_cifar import __version__, storage
+from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from beam_cifar.formats import detect_format, get_format
+from beam_cifar.formats.base import Catalog, FileSummary
+from beam_cifar.options import ConvertOptions
+from beam_cifar.plan import Plan, make_plan, select_files
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What is known of an input before any pixel is read.
+
+    Attributes:
+        catalog: files and labels.
+        summaries: of the selected files.
+    """
+
+    catalog: Catalog
+    summaries: tuple[FileSummary, ...]
+
+
+@dataclass(frozen=True)
+class Job:
+    """A conversion that is ready to run.
+
+    Attributes:
+        options: what was asked for.
+        input_format: name of the input's format.
+        plan: what will be done.
+        folder: where it is staged.
+        facts: what the manifest says that is known before the start.
+        done: whether an earlier, interrupted run has finished it already.
+    """
+
+    options: ConvertOptions
+    input_format: str
+    plan: Plan
+    folder: storage.JobFolder
+    facts: dict[str, Any]
+    done: bool = False
+
+
+def survey(path: str, format_name: str | None, subsets: tuple[str, ...], index_dir: str) -> Survey:
+    """Finds the input files and summarises those of the selected subsets.
+
+    Raises:
+        InputError: nothing there, not recognised, or damaged.
+        UsageError: an unknown format or subset.
+    """
+    path = storage.absolute(path, "input")
+    if not os.path.lexists(path):
+        raise InputError(f"{path}: no such file or directory")
+    with storage.reading(path):
+        name = format_name or detect_format(path)
+        if name is None:
+            raise InputError(f"{path}: {_why_unknown(path)}")
+        source = get_format(name, for_reading=True)
+        catalog = source.describe(path, index_dir)
+        files = select_files(catalog, subsets)
+        return Survey(catalog, tuple(source.scan(file, catalog.labels) for file in files))
+
+
+@contextmanager
+def prepare(options: ConvertOptions) -> Iterator[Job]:
+    """Plans a job and holds its folder while it runs; on failure nothing is left behind.
+
+    Raises:
+        BeamCifarError: anything that can be refused before the start.
+    """
+    options = replace(options, input_path=storage.absolute(options.input_path, "input"), output_dir=_output(options))
+    get_format(options.output_format).check(options)
+    folder = storage.JobFolder(options.output_dir)
+    storage.check_apart(options.input_path, options.output_dir)
+    if not os.path.lexists(options.input_path):
+        raise InputError(f"{options.input_path}: no such file or directory")
+    _refuse_occupied(folder, options)
+    made = _missing_parents(options.output_dir)
+    try:
+        with storage.locked(folder):
+            with storage.writing(folder.path):
+                storage.restore(folder)
+            try:
+                yield _plan(options, folder)
+            finally:
+                storage.clear_leftovers(folder)
+    finally:
+        for parent in made:
+            with suppress(OSError):
+                os.rmdir(parent)
+
+
+def plan_only(options: ConvertOptions, index_dir: str) -> tuple[Survey, Plan]:
+    """The plan of a job, without touching the output."""
+    sink = get_format(options.output_format)
+    sink.check(options)
+    found = survey(options.input_path, options.input_format, options.subsets, index_dir)
+    return found, make_plan(found.catalog, found.summaries, sink, options)
+
+
+def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
+    with storage.writing(folder.path):
+        os.makedirs(folder.index, exist_ok=True)
+    found, plan = plan_only(options, folder.index)
+    meaning = {**options.meaning(), "input_format": found.catalog.format}
+    folder = replace(folder, job_id=plan.digest(found.summaries, meaning))
+    facts = {
+        "beam_cifar": __version__,
+        "job": folder.job_id,
+        "source": found.catalog.title,
+        "options": meaning,
+        "inputs": [
+            {"name": s.file.name, "bytes": s.file.blob.size, "rows": s.rows, "sha256_without_pixels": s.digest}
+            for s in found.summaries
+        ],
+        "libraries": _libraries(),
+    }
+    done = _finish_interrupted(folder, facts)
+    if storage.is_occupied(folder.output) and not (options.overwrite or done):
+        raise _occupied(folder.output)
+    if not done:
+        _refuse_full_disk(plan, folder, options)
+    return Job(options, found.catalog.format, plan, folder, facts, done)
+
+
+def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any]) -> bool:
+    """Completes the same job's publish if it was killed after the output was in place."""
+    from beam_cifar.publish import finish_interrupted
+
+    try:
+        with open(folder.pending_manifest, "rb") as file:
+            pending = file.read()
+        same = {key: json.loads(pending)[key] for key in facts} == json.loads(json.dumps(facts))
+    except (OSError, ValueError, KeyError):
+        return False
+    return same and finish_interrupted(folder, pending)
+
+
+def _output(options: ConvertOptions) -> str:
+    path = storage.absolute(options.output_dir, "output")
+    path = os.path.realpath(path) if os.path.islink(path) else path
+    if os.path.ismount(path):
+        raise UsageError(f"the output {path!r} is a mount point, which cannot be put in place whole; name a folder in it")
+    if len(os.path.basename(path).encode()) > 200:
+        raise UsageError(f"the output name {os.path.basename(path)[:40]!r}... is too long")
+    return path
+
+
+def _refuse_occupied(folder: storage.JobFolder, options: ConvertOptions) -> None:
+    """An output that exists is refused at once, unless a killed publish may have left it."""
+    interrupted = os.path.exists(folder.pending_manifest) and not os.path.exists(folder.manifest)
+    if storage.is_occupied(folder.output) and not options.overwrite and not interrupted:
+        raise _occupied(folder.output)
+    if os.path.lexists(folder.output) and not os.path.isdir(folder.output):
+        raise OutputError(f"{folder.output}: exists and is not a directory; choose another output")
+
+
+def _occupied(output: str) -> OutputError:
+    return OutputError(f"{output}: exists and is not empty; pass --overwrite to replace it, or choose another output")
+
+
+def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOptions) -> None:
+    needed = get_format(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
+    free = storage.free_bytes(folder.path)
+    if needed > free:
+        raise JobError(
+            f"{folder.output}: the disk has {free >> 20} MiB free, the output needs about {needed >> 20} MiB; nothing was written"
+        )
+
+
+def _missing_parents(path: str) -> list[str]:
+    """Folders above the output that do not exist yet, innermost first: a failed job removes them again."""
+    missing = []
+    parent = os.path.dirname(path)
+    while not os.path.lexists(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
+    return missing
+
+
+def _why_unknown(path: str) -> str:
+    if os.path.isdir(path):
+        if not os.listdir(path):
+            return "the directory is empty"
+        return "no known format; a CIFAR directory has 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in it"
+    from beam_cifar import archives
+
+    if archives.is_archive(path):
+        get_format("cifar", for_reading=True).describe(path, os.devnull)  # says what is wrong with the archive
+        return "no known format in the archive"
+    return f"is neither a directory nor an archive ({', '.join(archives.SUFFIXES)})"
+
+
+def _libraries() -> dict[str, str]:
+    """Versions that the bytes of the output may depend on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("numpy", "pyarrow", "isal")} | {"machine": platform.machine()}

@@ -1,0 +1,162 @@
+"""Class names, their superclasses, and what selections and renamings do to them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from beam_cifar.errors import InputError, UsageError
+
+UNLABELLED = -1
+"""Stands for "no label" wherever labels are plain integers; never a row of the table."""
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The classes of a data set, in the order of their ids.
+
+    Attributes:
+        names: class names; a label is an index in this tuple (the fine label of CIFAR-100).
+        coarse_names: superclass names; empty where the data set has no superclasses.
+        parents: for each class the index of its superclass, or None where it is not known;
+            empty where the data set has no superclasses.
+    """
+
+    names: tuple[str, ...]
+    coarse_names: tuple[str, ...] = ()
+    parents: tuple[int | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.coarse_names and len(self.parents) != len(self.names):
+            raise ValueError(f"{len(self.names)} classes, but {len(self.parents)} parents")
+
+    @property
+    def has_superclasses(self) -> bool:
+        """Whether classes are grouped, as in CIFAR-100."""
+        return bool(self.coarse_names)
+
+    def name(self, label: int) -> str | None:
+        """The name of a label, or None for an unlabelled row."""
+        return None if label == UNLABELLED else self.names[label]
+
+    def classes_of(self, name: str) -> frozenset[int]:
+        """The ids that a class or superclass name stands for.
+
+        Raises:
+            UsageError: no class and no superclass has that name.
+        """
+        found = {i for i, known in enumerate(self.names) if known == name}
+        if name in self.coarse_names:
+            coarse = self.coarse_names.index(name)
+            found |= {i for i, parent in enumerate(self.parents) if parent == coarse}
+        elif not found:
+            raise unknown_name("label", name, self.names + self.coarse_names)
+        return frozenset(found)
+
+    def select(self, names: Iterable[str]) -> frozenset[int]:
+        """The ids that any of the names stands for; raises `UsageError` for an unknown one."""
+        return frozenset().union(*(self.classes_of(name) for name in names))
+
+
+@dataclass(frozen=True)
+class LabelMap:
+    """Where each label of the source goes.
+
+    Attributes:
+        targets: for each source label its label in `table`.
+        table: the label table after the change; it has as many classes as before, because ids are never
+            renumbered: a class whose rows all went elsewhere stays, without rows.
+    """
+
+    targets: tuple[int, ...]
+    table: LabelTable
+
+    def __getitem__(self, label: int) -> int:
+        """The new label of an old one; unlabelled stays unlabelled."""
+        return UNLABELLED if label == UNLABELLED else self.targets[label]
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether every label keeps its id (names may still change)."""
+        return all(target == label for label, target in enumerate(self.targets))
+
+
+def parent_conflict(table: LabelTable, label: int, first: tuple[str, int], second: tuple[str, int]) -> InputError:
+    """The error for a class that two rows give two superclasses; each is (where, superclass)."""
+    return InputError(
+        f"class {table.names[label]!r} has superclass {table.coarse_names[first[1]]!r} in {first[0]}, "
+        f"but {table.coarse_names[second[1]]!r} in {second[0]}; a class belongs to one superclass"
+    )
+
+
+def unknown_name(what: str, name: str, known: Sequence[str]) -> UsageError:
+    """The error for a name that does not exist, with the nearest ones that do."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
+    else:
+        shown = ", ".join(repr(n) for n in known[:12])
+        hint = f"known: {shown}{', ...' if len(known) > 12 else ''}" if known else "there are none"
+    return UsageError(f"unknown {what} {name!r}; {hint}")
+
+
+def remap_table(table: LabelTable, renamings: Sequence[str]) -> LabelMap:
+    """Applies `OLD:NEW` renamings, all at once, to a label table.
+
+    A class whose new name exists already merges into the class that has it; several classes with one new
+    name merge into the one with the lowest id. A merged row takes the superclass of the class that it joins.
+    OLD may also be a superclass, which is then renamed or merged itself.
+
+    Raises:
+        UsageError: a renaming without a colon, an unknown OLD, an empty NEW, or an OLD that is given twice.
+    """
+    fine: dict[int, str] = {}
+    coarse: dict[int, str] = {}
+    for renaming in renamings:
+        old, new = _split_renaming(renaming, table)
+        names, moves = (table.names, fine) if old in table.names else (table.coarse_names, coarse)
+        position = names.index(old)
+        if moves.setdefault(position, new) != new:
+            raise UsageError(f"--remap: {old!r} is given two new names, {moves[position]!r} and {new!r}")
+    names, targets = _move_names(table.names, fine)
+    coarse_names, coarse_targets = _move_names(table.coarse_names, coarse)
+    parents = [None if parent is None else coarse_targets[parent] for parent in table.parents]
+    for label, target in enumerate(targets):
+        if parents and parents[target] is None:
+            parents[target] = parents[label]
+    return LabelMap(targets, LabelTable(names, coarse_names, tuple(parents)))
+
+
+def _split_renaming(renaming: str, table: LabelTable) -> tuple[str, str]:
+    """Splits `OLD:NEW`, where names may hold colons themselves: the first split with a known OLD counts."""
+    known = table.names + table.coarse_names
+    cuts = [i for i, char in enumerate(renaming) if char == ":"]
+    if not cuts:
+        raise UsageError(f"--remap takes OLD:NEW, found {renaming!r}")
+    for cut in cuts:
+        if renaming[:cut] in known:
+            if not renaming[cut + 1 :]:
+                raise UsageError(f"--remap {renaming!r}: the new name is empty")
+            return renaming[:cut], renaming[cut + 1 :]
+    raise unknown_name("label", renaming[: cuts[0]], known)
+
+
+def _move_names(names: tuple[str, ...], moves: dict[int, str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Renames entries in place and merges those whose new name is taken: (new names, target of each entry)."""
+    slots = list(names)
+    groups: dict[str, list[int]] = {}
+    for position in sorted(moves):
+        groups.setdefault(moves[position], []).append(position)
+    targets = list(range(len(names)))
+    # A name that is free now, or becomes free because its owner is renamed away, is taken in place.
+    while free := [new for new in groups if new not in slots]:
+        for new in free:
+            slots[groups[new][0]] = new
+            for position in groups[new]:
+                targets[position] = groups[new][0]
+            del groups[new]
+    for new, positions in groups.items():
+        for position in positions:
+            targets[position] = slots.index(new)
+    return tuple(slots), tuple(targets)

@@ -1,0 +1,174 @@
+"""The straight line: tasks, blocks, parts, shards, output."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_cifar import __version__
+from beam_cifar.block import Block
+from beam_cifar.carried import find_error
+from beam_cifar.errors import BeamCifarError, JobError
+from beam_cifar.formats import get_format
+from beam_cifar.job import Job, prepare
+from beam_cifar.options import ConvertOptions
+from beam_cifar.plan import Plan, Task
+from beam_cifar.publish import Publish, PublishSettings
+from beam_cifar.runner import make_runner, pipeline_options
+from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
+from beam_cifar.source import ReadBlocks, SourceSettings
+from beam_cifar.transforms import EncodeImages, KeepLabels, KeepSubsets, RemapLabels
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a conversion did.
+
+    Attributes:
+        version: of this package.
+        format: of the output.
+        output: its directory.
+        read: rows read.
+        written: rows written.
+        filtered: rows dropped by the selection.
+        quarantined: rows that could not be kept.
+        subsets: rows written by output subset.
+        labels: rows written by class name.
+        seconds: from the call to the end.
+        bytes: of the data files.
+        files: number of data files.
+        notices: what a user should know.
+    """
+
+    version: str
+    format: str
+    output: str
+    read: int
+    written: int
+    filtered: int
+    quarantined: int
+    subsets: dict[str, int]
+    labels: dict[str, int]
+    seconds: float
+    bytes: int
+    files: int
+    notices: tuple[str, ...] = ()
+
+
+def convert(
+    options: ConvertOptions,
+    beam_options: Sequence[str] | PipelineOptions = (),
+    *,
+    on_start: Callable[[Job], Any] = lambda job: None,
+) -> Summary:
+    """Converts a data set, and returns when the output is complete.
+
+    Args:
+        options: what to convert, and how.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        on_start: called with the plan, once nothing is left to refuse.
+
+    Raises:
+        BeamCifarError: the one line that explains why nothing was written.
+    """
+    started = time.monotonic()
+    if not isinstance(beam_options, PipelineOptions):
+        beam_options = pipeline_options(beam_options, options.workers)
+    with prepare(options) as job:
+        on_start(job)
+        if not job.done:
+            run(job, beam_options)
+        with open(job.folder.manifest, "rb") as file:
+            manifest = json.load(file)
+    return _summary(job, manifest, time.monotonic() - started)
+
+
+def run(job: Job, beam_options: PipelineOptions) -> None:
+    """Runs the pipeline of a job and waits for it; a known error comes out as itself."""
+    try:
+        pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
+        build(pipeline, job)
+        pipeline.run().wait_until_finish()
+    except BeamCifarError:
+        raise
+    except Exception as error:
+        known = find_error(error)
+        if known is None:
+            text = (str(error).strip().splitlines() or [""])[-1]
+            known = JobError(f"the pipeline failed: {type(error).__name__}: {text[:300]}; -v shows the traceback")
+        raise known from error
+
+
+def build(pipeline: beam.Pipeline, job: Job) -> None:
+    """Adds the steps of a job to a pipeline."""
+    plan = job.plan
+    source = SourceSettings.of(plan, job.input_format)
+    sink = SinkSettings.of(plan, job.options.output_format, job.folder)
+    parts = []
+    if written := [task for task in plan.tasks if not task.copy]:
+        blocks = _tasks(pipeline, "Parts", written) | "ReadBlocks" >> ReadBlocks(source)
+        parts.append(transformed(blocks, plan, job.options) | "WriteBlocks" >> WriteBlocks(sink))
+    if copied := [task for task in plan.tasks if task.copy]:
+        parts.append(_tasks(pipeline, "Copies", copied) | "CopyFiles" >> CopyFiles(source, sink))
+    _ = (
+        parts
+        | "AllParts" >> beam.Flatten().with_output_types(PartInfo)
+        | "Publish" >> Publish(publish_settings(job, sink))
+    )
+
+
+def transformed(
+    blocks: beam.PCollection[Block], plan: Plan, options: ConvertOptions
+) -> beam.PCollection[Block]:
+    """The transforms that a job asks for, in order: select, rename, encode."""
+    if options.subsets:
+        subsets = frozenset(file.subset for file in plan.files)
+        blocks = blocks | "KeepSubsets" >> KeepSubsets(subsets)
+    if plan.keep is not None:
+        blocks = blocks | "KeepLabels" >> KeepLabels(plan.keep)
+    if not plan.label_map.is_identity:
+        blocks = blocks | "RemapLabels" >> RemapLabels(plan.label_map.targets)
+    if plan.sink.save_images:
+        blocks = blocks | "EncodeImages" >> EncodeImages(get_format(options.output_format).encoding)
+    return blocks
+
+
+def publish_settings(job: Job, sink: SinkSettings) -> PublishSettings:
+    """What the publish step of a job needs."""
+    declared = job.plan.declared if job.plan.exhaustive else None
+    return PublishSettings(sink, job.plan.label_map, declared, job.facts, job.options.overwrite)
+
+
+def _tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task]) -> beam.PCollection[Task]:
+    """Deals tasks out to workers."""
+    return (
+        pipeline
+        | name >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
+        | f"Spread{name}" >> beam.Reshuffle().with_output_types(Task)
+    )
+
+
+def _summary(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
+    rows = manifest["rows"]
+    unlabelled = {"(unlabelled)": manifest["unlabelled"]} if manifest["unlabelled"] else {}
+    return Summary(
+        version=__version__,
+        format=job.options.output_format,
+        output=job.folder.output,
+        read=rows["read"],
+        written=rows["written"],
+        filtered=rows["filtered"],
+        quarantined=rows["rejected"],
+        subsets=manifest["subsets"],
+        labels={**manifest["classes"], **unlabelled},
+        seconds=round(seconds, 3),
+        bytes=sum(shard["bytes"] for shard in manifest["shards"]),
+        files=len(manifest["shards"]),
+        notices=job.plan.notices,
+    )

@@ -1,0 +1,419 @@
+"""From summaries of the input to a list of tasks: pure, and decided before any pixel is read."""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import itertools
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.base import CHUNK_ROWS, Catalog, FileSummary, Format, Shard, SinkOptions, SourceFile, split_name
+from beam_cifar.labels import UNLABELLED, LabelMap, LabelTable, remap_table, unknown_name
+from beam_cifar.options import ConvertOptions
+
+PART_BYTES = 256 << 20
+"""Raw image bytes of a part, where a shard is joined from several."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Some rows of one input file.
+
+    Of the rows [start, stop), those that survive the label filter are numbered; the segment takes the survivors
+    [skip, skip + take) and owns the filtered rows before each of them, and those after the last survivor of the
+    range. So every row belongs to exactly one task, in the counts as well.
+
+    Attributes:
+        file: index in `Plan.files`.
+        start: first row of the range.
+        stop: end of the range.
+        skip: survivors that belong to an earlier task.
+        take: survivors to take.
+    """
+
+    file: int
+    start: int
+    stop: int
+    skip: int
+    take: int
+
+    def owned(self, survives: Sequence[bool]) -> tuple[int, int]:
+        """The rows [first, end) that the segment owns.
+
+        Args:
+            survives: for each row of [start, stop) whether it passes the label filter.
+        """
+        ends = [self.start + row + 1 for row, kept in enumerate(survives) if kept]
+        first = self.start if self.skip == 0 else ends[self.skip - 1]
+        end = self.stop if self.skip + self.take == len(ends) else ends[self.skip + self.take - 1]
+        return first, end
+
+
+@dataclass(frozen=True)
+class Task:
+    """One part of the output: which rows go there, in which order.
+
+    Attributes:
+        shard: index in `Plan.shards`.
+        part: number within the shard.
+        rows: that the part will hold.
+        segments: where they come from.
+        copy: whether the part is the source file itself, byte for byte.
+    """
+
+    shard: int
+    part: int
+    rows: int
+    segments: tuple[Segment, ...]
+    copy: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that a job will do.
+
+    Attributes:
+        files: input files that are read.
+        labels: label table of the source, superclasses filled in.
+        keep: labels to keep, or None for all rows.
+        label_map: where labels go.
+        shards: files of the output.
+        tasks: long ones first.
+        sink: what writers need to know.
+        declared: rows of all input files that are read.
+        exhaustive: whether all of those are read (a limit stops early).
+        image_bytes: raw bytes of the images kept, about.
+        notices: things that a user should know.
+    """
+
+    files: tuple[SourceFile, ...]
+    labels: LabelTable
+    keep: frozenset[int] | None
+    label_map: LabelMap
+    shards: tuple[Shard, ...]
+    tasks: tuple[Task, ...]
+    sink: SinkOptions
+    declared: int
+    exhaustive: bool
+    image_bytes: int
+    notices: tuple[str, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows that will be written."""
+        return sum(shard.rows for shard in self.shards)
+
+    def digest(self, inputs: Sequence[FileSummary], meaning: dict[str, Any]) -> str:
+        """A hash of what determines the output: the same job has the same."""
+        facts = {
+            "inputs": [[s.file.name, s.file.blob.size, s.digest] for s in inputs],
+            "options": meaning,
+            "labels": asdict(self.label_map.table),
+            "shards": [asdict(shard) for shard in self.shards],
+            "tasks": [asdict(task) for task in self.tasks],
+        }
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def select_files(catalog: Catalog, subsets: Sequence[str]) -> tuple[SourceFile, ...]:
+    """The files of the subsets asked for; "train" and "test" stand for all batches of that split.
+
+    Raises:
+        UsageError: a name that no file and no split has.
+    """
+    known = {file.subset for file in catalog.files} | {split_name(file.subset) for file in catalog.files}
+    for subset in subsets:
+        if subset not in known:
+            raise unknown_name("subset", subset, sorted(known))
+    wanted = set(subsets)
+    return tuple(f for f in catalog.files if not wanted or f.subset in wanted or split_name(f.subset) in wanted)
+
+
+def make_plan(
+    catalog: Catalog, summaries: Sequence[FileSummary], sink: Format, options: ConvertOptions, part_bytes: int = PART_BYTES
+) -> Plan:
+    """Decides which rows go where.
+
+    Args:
+        catalog: of the input.
+        summaries: of the selected files, in order.
+        sink: format to write.
+        options: of the job.
+        part_bytes: raw image bytes of a part, where the format joins parts.
+
+    Raises:
+        InputError: bad rows, contradicting superclasses, or a selection that leaves nothing.
+        UsageError: an unknown label, or a file that the format cannot hold.
+    """
+    _refuse_bad_rows(summaries)
+    labels = learn_parents(catalog, summaries)
+    keep = labels.select(options.labels) if options.labels else None
+    label_map = remap_table(labels, options.remaps)
+    sink_options = SinkOptions(
+        labels=label_map.table,
+        save_images=sink.needs_images or options.save_images,
+        save_dataset_meta=options.save_dataset_meta,
+        image_ext=options.image_ext,
+    )
+    sources = list(_sources(summaries, keep, options.limit))
+    rows = sum(source.take for source in sources)
+    if not rows:
+        raise InputError(f"{catalog.path}: {_nothing_left(summaries, options)}")
+    cutter = _Cutter(sink, sink_options, options, part_bytes, sum(source.bytes for source in sources))
+    for subset, members in _grouped(sources, sink, options):
+        cutter.cut(subset, members)
+    tasks = cutter.finished_tasks()
+    if label_map.is_identity:
+        tasks = [replace(task, copy=cutter.is_copy(task, sources)) for task in tasks]
+    return Plan(
+        files=tuple(source.summary.file for source in sources),
+        labels=labels,
+        keep=keep,
+        label_map=label_map,
+        shards=tuple(cutter.shards),
+        tasks=tuple(sorted(tasks, key=lambda task: (-task.rows, task.shard, task.part))),
+        sink=sink_options,
+        declared=sum(source.summary.rows for source in sources),
+        exhaustive=all(source.take == source.survivors for source in sources),
+        image_bytes=sum(source.bytes for source in sources),
+        notices=(
+            *catalog.notices,
+            *_duplicates(summaries),
+            *_emptied(label_map, labels),
+            *cutter.notices,
+            *sink.notices(sink_options, _present(summaries, keep, label_map, sink, options)),
+        ),
+    )
+
+
+def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTable:
+    """Fills in the superclass of each class from what the rows of all files say.
+
+    Raises:
+        InputError: two rows give one class two superclasses.
+    """
+    table = catalog.labels
+    if not table.has_superclasses:
+        return table
+    parents = list(table.parents)
+    said: dict[int, str] = {}
+    for summary in summaries:
+        for label, (coarse, row) in sorted(summary.parents.items()):
+            here = f"{summary.file.shown} row {row}"
+            if label in said and parents[label] != coarse:
+                raise parent_conflict(table, label, (said[label], parents[label] or 0), (here, coarse))
+            said.setdefault(label, here)
+            parents[label] = coarse
+    return replace(table, parents=tuple(parents))
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A summary with what the selection leaves of it: survivors up to each chunk, and how many of them to take."""
+
+    index: int
+    summary: FileSummary
+    cumulative: tuple[int, ...]
+    take: int
+
+    @property
+    def survivors(self) -> int:
+        return self.cumulative[-1]
+
+    @property
+    def bytes(self) -> int:
+        return self.summary.image_bytes * self.take // max(1, self.summary.rows)
+
+    def segment(self, begin: int, end: int) -> Segment:
+        """The segment that takes survivors [begin, end); a file without survivors is one segment that takes none."""
+        first = 0 if begin == 0 else self._chunk_of(begin - 1)
+        if begin and self.cumulative[first + 1] == begin:
+            first += 1
+        last = len(self.cumulative) - 2 if end == self.survivors else self._chunk_of(end - 1)
+        start, stop = first * CHUNK_ROWS, min((last + 1) * CHUNK_ROWS, self.summary.rows)
+        return Segment(self.index, start, stop, begin - self.cumulative[first], end - begin)
+
+    def _chunk_of(self, survivor: int) -> int:
+        """The chunk that holds a survivor."""
+        return bisect.bisect_right(self.cumulative, survivor) - 1
+
+
+def _sources(summaries: Sequence[FileSummary], keep: frozenset[int] | None, limit: int | None) -> Iterator[_Source]:
+    left = limit
+    for summary in summaries:
+        kept = (sum(n for label, n in chunk.items() if keep is None or label in keep) for chunk in summary.chunks)
+        cumulative = (0, *itertools.accumulate(kept)) if summary.chunks else (0, 0)
+        if left == 0:
+            return
+        take = cumulative[-1] if left is None else min(left, cumulative[-1])
+        left = None if left is None else left - take
+        yield _Source(0, summary, cumulative, take)
+
+
+def _grouped(
+    sources: list[_Source], sink: Format, options: ConvertOptions
+) -> list[tuple[str, list[_Source]]]:
+    """Numbers the sources and puts those of one output subset together, in order of appearance."""
+    groups: dict[str, list[_Source]] = {}
+    for index, source in enumerate(sources):
+        sources[index] = replace(source, index=index)
+        groups.setdefault(sink.output_subset(source.summary.file.subset, options), []).append(sources[index])
+    return list(groups.items())
+
+
+class _Cutter:
+    """Cuts the rows of each output subset into shards, parts and segments."""
+
+    def __init__(
+        self, sink: Format, sink_options: SinkOptions, options: ConvertOptions, part_bytes: int, total_bytes: int
+    ) -> None:
+        self.shards: list[Shard] = []
+        self.notices: list[str] = []
+        self._tasks: list[Task] = []
+        self._unowned: list[Segment] = []
+        self._sink, self._sink_options, self._options = sink, sink_options, options
+        self._part_bytes, self._total_bytes = part_bytes, total_bytes
+
+    def cut(self, subset: str, members: list[_Source]) -> None:
+        """Adds the shards and tasks of one subset."""
+        rows = sum(source.take for source in members)
+        if not rows and not self._sink.keeps_empty_subsets:
+            self.notices.append(f"subset {subset!r} has no rows left and is not written")
+            self._unowned += [source.segment(0, 0) for source in members]
+            return
+        image_bytes = sum(source.bytes for source in members)
+        step = self._sink.shard_rows(rows, image_bytes, self._total_bytes, self._options)
+        count = max(1, -(-rows // step))
+        segments = _Segments(members)
+        for number in range(count):
+            wanted = min(step, rows - number * step)
+            self._cut_shard(subset, number, count, wanted, image_bytes // max(1, rows), segments, members)
+        self._unowned += segments.rest()
+
+    def _cut_shard(
+        self, subset: str, number: int, count: int, rows: int, row_bytes: int, segments: _Segments, members: list[_Source]
+    ) -> None:
+        limit = self._sink.max_shard_bytes
+        path = self._sink.shard_path(subset, number, count, self._options)
+        if limit and self._sink_options.save_images and rows * row_bytes > limit:
+            raise UsageError(
+                f"{path} would hold {rows * row_bytes} bytes of pixels, and the format allows {limit} a file; "
+                f"pass --images-per-batch {limit // row_bytes} or less"
+            )
+        part_rows = max(1, self._part_bytes // max(1, row_bytes)) if limit else rows
+        shard = Shard(len(self.shards), subset, path, rows, part_rows, size=None, has_images=False)
+        taken: list[Segment] = []
+        for part in range(shard.parts):
+            segments_of_part = segments.take(shard.rows_of(part))
+            self._tasks.append(Task(shard.index, part, shard.rows_of(part), tuple(segments_of_part)))
+            taken += segments_of_part
+        used = {segment.file for segment in taken if segment.take or not rows}
+        summaries = [source.summary for source in members if source.index in used]
+        sizes = {summary.size for summary in summaries if summary.rows}
+        self.shards.append(
+            replace(
+                shard,
+                size=sizes.pop() if len(sizes) == 1 else None,
+                has_images=any(summary.images for summary in summaries),
+                batch_label=self._sink.batch_label(subset, number, count, summaries),
+            )
+        )
+
+    def finished_tasks(self) -> list[Task]:
+        """All tasks; files of which nothing is kept go to the last one, so that their rows are counted."""
+        if self._unowned:
+            self._tasks[-1] = replace(self._tasks[-1], segments=(*self._tasks[-1].segments, *self._unowned))
+        return self._tasks
+
+    def is_copy(self, task: Task, sources: Sequence[_Source]) -> bool:
+        """Whether a task takes all rows of one file, and nothing else, into one shard of its own."""
+        if len(task.segments) != 1 or self.shards[task.shard].parts != 1:
+            return False
+        summary = sources[task.segments[0].file].summary
+        return (
+            task.rows == summary.rows
+            and self.shards[task.shard].batch_label == summary.batch_label
+            and self._sink.copies(summary, self._sink_options)
+        )
+
+
+class _Segments:
+    """Hands out the survivors of several sources, in order."""
+
+    def __init__(self, sources: list[_Source]) -> None:
+        self._sources = sources
+        self._at = 0
+        self._begin = 0
+
+    def take(self, rows: int) -> list[Segment]:
+        """The segments that hold the next `rows` survivors, and files without any that lie between."""
+        taken: list[Segment] = []
+        while self._at < len(self._sources) and (rows or not self._sources[self._at].take):
+            source = self._sources[self._at]
+            end = min(source.take, self._begin + rows)
+            taken.append(source.segment(self._begin, end))
+            rows -= end - self._begin
+            self._begin = end
+            if end == source.take:
+                self._at, self._begin = self._at + 1, 0
+        return taken
+
+    def rest(self) -> list[Segment]:
+        """Files without survivors that no `take` reached."""
+        return [source.segment(0, 0) for source in self._sources[self._at :] if not source.take]
+
+
+def _refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
+    count = sum(summary.bad_count for summary in summaries)
+    if count:
+        first = next(bad for summary in summaries for bad in summary.bad_rows)
+        more = f" (and {count - 1} more bad rows)" if count > 1 else ""
+        raise InputError(f"{first}{more}")
+
+
+def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions) -> str:
+    rows = sum(summary.rows for summary in summaries)
+    if not rows:
+        return "the selected files hold no rows"
+    return f"the selection leaves nothing: none of {rows} rows has label {' or '.join(map(repr, options.labels))}"
+
+
+def _duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
+    for summary in summaries:
+        if summary.duplicates:
+            yield (
+                f"{summary.file.shown}: {summary.duplicates} rows repeat the file name of an earlier row; "
+                f"their ids get a suffix"
+            )
+
+
+def _present(
+    summaries: Sequence[FileSummary], keep: frozenset[int] | None, label_map: LabelMap, sink: Format, options: ConvertOptions
+) -> dict[str, set[int]]:
+    """The labels that each output subset has rows of."""
+    present: dict[str, set[int]] = {}
+    for summary in summaries:
+        labels = present.setdefault(sink.output_subset(summary.file.subset, options), set())
+        labels.update(label_map[label] for label in label_counts(summary) if keep is None or label in keep)
+        labels.discard(UNLABELLED)
+    return present
+
+
+def _emptied(label_map: LabelMap, labels: LabelTable) -> Iterator[str]:
+    taken = set(label_map.targets)
+    for label in range(len(labels.names)):
+        if label not in taken:
+            yield f"class {label_map.table.names[label]!r} is merged away; its id stays in the table, without rows"
+
+
+def label_counts(summary: FileSummary) -> dict[int, int]:
+    """Rows of a file by label, -1 for unlabelled, ordered by label."""
+    counts: dict[int, int] = {}
+    for chunk in summary.chunks:
+        for label, n in chunk.items():
+            counts[label] = counts.get(label, 0) + n
+    return {label: counts[label] for label in sorted(counts, key=lambda label: (label == UNLABELLED, label))}

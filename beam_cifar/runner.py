@@ -1,0 +1,104 @@
+"""Which Beam runner a job runs on, and with which options."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.runners.runner import PipelineRunner
+
+from beam_cifar.errors import UsageError
+
+LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+MAX_DEFAULT_WORKERS = 4
+
+
+def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Sequence[str] = ()) -> PipelineOptions:
+    """Beam's options from the flags that are not ours.
+
+    Args:
+        flags: as given on the command line.
+        workers: local workers, or None to choose.
+        own_flags: our own flags, to suggest when one is misspelt.
+
+    Raises:
+        UsageError: a flag that neither we nor Beam know, or `workers` with a runner that is not local.
+    """
+    options = PipelineOptions(list(flags))
+    runner = options.view_as(StandardOptions).runner
+    local = is_local(options)
+    _refuse_unknown(options, flags, own_flags, strict=local)
+    if not local:
+        if workers is not None:
+            raise UsageError(f"--workers counts local workers; {runner} has its own options, such as --parallelism")
+        return options
+    direct = options.view_as(DirectOptions)
+    if workers is not None or not direct.direct_num_workers or direct.direct_num_workers == 1:
+        direct.direct_num_workers = workers or (1 if _given(flags, "--direct_num_workers") else default_workers())
+    if not _given(flags, "--direct_running_mode"):
+        # Threads: encoders release the interpreter lock, and processes cost seconds to start.
+        direct.direct_running_mode = "in_memory" if direct.direct_num_workers == 1 else "multi_threading"
+    return options
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the job runs on this machine, in the runner that this module makes."""
+    name = options.view_as(StandardOptions).runner
+    return name is None or name.rsplit(".", 1)[-1] in LOCAL_RUNNERS
+
+
+def make_runner(options: PipelineOptions) -> PipelineRunner | str:
+    """The runner object of a local job, or the name of another runner.
+
+    Beam's own DirectRunner first tries to download another engine, and runs this one only if that fails; it is pinned
+    here, so that a job runs the same everywhere and needs no network. Made this way it also hands the options to
+    worker processes.
+    """
+    if not is_local(options):
+        return str(options.view_as(StandardOptions).runner)
+    from apache_beam.portability.api import beam_provision_api_pb2
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+    from apache_beam.runners.portability.portable_runner import JobServiceHandle
+
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
+    return fn_runner.FnApiRunner(provision_info=info)
+
+
+def default_workers() -> int:
+    """As many as the machine has cores for us, four at most: threads share one interpreter lock."""
+    return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
+
+
+def quiet_beam() -> None:
+    """Keeps Beam's habitual remarks off the terminal; errors still reach us as exceptions."""
+    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
+    logging.getLogger("root").setLevel(logging.ERROR)
+
+
+def _given(flags: Sequence[str], name: str) -> bool:
+    return any(flag == name or flag.startswith(name + "=") for flag in flags)
+
+
+def _refuse_unknown(options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], *, strict: bool) -> None:
+    """Beam only warns of unknown flags. A remote runner may know some that we cannot: there only typing errors count."""
+    parsers: list[Any] = []
+    try:
+        options.get_all_options(add_extra_args_fn=parsers.append)
+        _, unknown = parsers[0].parse_known_args(list(flags))
+    except SystemExit:
+        raise UsageError(f"a Beam option in {' '.join(flags)!r} has a value that Beam does not take") from None
+    known = [*own_flags, *(name for action in parsers[0]._actions for name in action.option_strings)]
+    for flag in unknown:
+        name = flag.split("=", 1)[0]
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.8)
+        if not name.startswith("-"):
+            if strict:
+                raise UsageError(f"unexpected argument {flag!r}; see beam-cifar convert --help")
+        elif near or strict:
+            hint = f"; did you mean {' or '.join(near)}?" if near else "; see beam-cifar convert --help"
+            raise UsageError(f"unknown flag {name}{hint}")

@@ -1,0 +1,259 @@
+"""The sink: the blocks of a part become a file in staging, and a small account of it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+import apache_beam as beam
+
+from beam_cifar import storage
+from beam_cifar.block import BadRow, Block, Counts
+from beam_cifar.carried import carried
+from beam_cifar.errors import InputError, JobError
+from beam_cifar.formats import get_format
+from beam_cifar.formats.base import MAX_BAD_ROWS, PartWriter, Shard, SinkOptions
+from beam_cifar.plan import Plan, Task
+from beam_cifar.source import SourceSettings
+
+
+@dataclass(frozen=True)
+class SinkSettings:
+    """What every part needs besides its blocks.
+
+    Attributes:
+        format: name of the output format.
+        shards: files of the output.
+        options: of the writers.
+        folder: where to stage.
+    """
+
+    format: str
+    shards: tuple[Shard, ...]
+    options: SinkOptions
+    folder: storage.JobFolder
+
+    @classmethod
+    def of(cls, plan: Plan, format_name: str, folder: storage.JobFolder) -> SinkSettings:
+        """The settings of a plan."""
+        return cls(format_name, plan.shards, plan.sink, folder)
+
+    def part_path(self, shard: Shard, part: int) -> str:
+        """Where a finished part lies: in the staged tree already where it is the whole shard."""
+        if shard.parts == 1:
+            return os.path.join(self.folder.tree, shard.path)
+        return os.path.join(self.folder.parts, f"{shard.index:06d}-{part:06d}")
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """The account of one finished part.
+
+    Attributes:
+        shard: its shard's number.
+        part: its number in the shard.
+        bytes: of the file.
+        sha256: of the file, hex.
+        read: rows by subset and label, as the source had them.
+        filtered: rows that transforms dropped, by source label.
+        written: rows in the file, by source subset and output label.
+        rejected: rows that could not be kept.
+        bad_rows: the first of those.
+        statistics: what the format's `finish` wants to know.
+    """
+
+    shard: int
+    part: int
+    bytes: int
+    sha256: str
+    read: Counts
+    filtered: Counts = field(default_factory=Counter)
+    written: Counts = field(default_factory=Counter)
+    rejected: Counts = field(default_factory=Counter)
+    bad_rows: tuple[BadRow, ...] = ()
+    statistics: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class WriteBlocks(beam.PTransform):  # type: ignore[misc]
+    """Writes the blocks of each part to one file.
+
+    Attributes:
+        settings: shared by all parts.
+    """
+
+    settings: SinkSettings
+
+    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[PartInfo]:
+        """From blocks to accounts of parts."""
+        return blocks | beam.ParDo(_WriteParts(self.settings)).with_input_types(Block).with_output_types(PartInfo)
+
+
+@dataclass
+class CopyFiles(beam.PTransform):  # type: ignore[misc]
+    """Copies whole source files that the output format would write byte for byte the same.
+
+    Attributes:
+        source: settings of the source.
+        sink: settings of the sink.
+    """
+
+    source: SourceSettings
+    sink: SinkSettings
+
+    def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[PartInfo]:
+        """From tasks to accounts of parts."""
+        dofn = _CopyFile(self.source, self.sink)
+        return tasks | beam.ParDo(dofn).with_input_types(Task).with_output_types(PartInfo)
+
+
+class OpenPart:
+    """A part that is being written.
+
+    Args:
+        settings: of the sink.
+        shard: that the part belongs to.
+        part: its number.
+    """
+
+    def __init__(self, settings: SinkSettings, shard: Shard, part: int) -> None:
+        self._shard, self._part = shard, part
+        self._next = 0
+        self._read: Counts = Counter()
+        self._filtered: Counts = Counter()
+        self._written: Counts = Counter()
+        self._rejected: Counts = Counter()
+        self._bad_rows: list[BadRow] = []
+        with ExitStack() as stack:
+            path = settings.part_path(shard, part)
+            self._file = stack.enter_context(storage.StagedFile(path, settings.folder.scratch))
+            rows = shard.rows_of(part)
+            self._writer: PartWriter = get_format(settings.format).open_part(self._file, shard, rows, settings.options)
+            self._stack = stack.pop_all()
+
+    def append(self, block: Block) -> PartInfo | None:
+        """Writes a block; returns the account of the part with its last one.
+
+        Raises:
+            InputError: a row that cannot be kept.
+            JobError: a block out of order, or another number of rows than planned.
+        """
+        if block.coordinates != (self._shard.index, self._part, self._next):
+            raise JobError(
+                f"blocks came out of order: expected {(self._shard.index, self._part, self._next)} "
+                f"as (shard, part, number), got {block.coordinates}"
+            )
+        if block.rejected:
+            raise InputError(str(block.rejected[0]))
+        self._next += 1
+        self._count(block)
+        if len(block.table):
+            self._writer.append(block.table)
+        return self._finish() if block.last else None
+
+    def abandon(self) -> None:
+        """Removes the unfinished file."""
+        self._stack.close()
+
+    def _count(self, block: Block) -> None:
+        from beam_cifar.block import row_counts
+
+        self._read.update(block.read)
+        self._filtered.update(block.filtered)
+        self._written.update(row_counts(block.table))
+        self._rejected.update((bad.subset, bad.label) for bad in block.rejected)
+        self._bad_rows += block.rejected[: MAX_BAD_ROWS - len(self._bad_rows)]
+
+    def _finish(self) -> PartInfo:
+        rows, planned = self._written.total(), self._shard.rows_of(self._part)
+        if rows != planned:
+            raise JobError(
+                f"{self._shard.path}: {rows} rows came for part {self._part}, {planned} were planned; "
+                "did the input change?"
+            )
+        self._writer.close()
+        self._file.commit()
+        self._stack.close()
+        return PartInfo(
+            shard=self._shard.index,
+            part=self._part,
+            bytes=self._file.bytes_written,
+            sha256=self._file.sha256,
+            read=self._read,
+            filtered=self._filtered,
+            written=self._written,
+            rejected=self._rejected,
+            bad_rows=tuple(self._bad_rows),
+            statistics=self._writer.statistics(),
+        )
+
+
+class _WriteParts(beam.DoFn):
+    def __init__(self, settings: SinkSettings) -> None:
+        self._settings = settings
+        self._open: OpenPart | None = None
+
+    def process(self, block: Block) -> Iterator[PartInfo]:
+        with carried():
+            try:
+                info = self._append(block)
+            except BaseException:
+                self._abandon()
+                raise
+        if info is not None:
+            yield info
+
+    def finish_bundle(self) -> None:
+        """A bundle holds whole tasks: a part that is still open has lost its end."""
+        if self._open is not None:
+            self._abandon()
+            with carried():
+                raise JobError("a bundle ended before the last block of its part; blocks left their fused stage")
+
+    def teardown(self) -> None:
+        self._abandon()
+
+    def _append(self, block: Block) -> PartInfo | None:
+        if self._open is None:
+            self._open = OpenPart(self._settings, self._settings.shards[block.shard], block.part)
+        info = self._open.append(block)
+        if info is not None:
+            self._open = None
+        return info
+
+    def _abandon(self) -> None:
+        if self._open is not None:
+            self._open.abandon()
+            self._open = None
+
+
+class _CopyFile(beam.DoFn):
+    def __init__(self, source: SourceSettings, sink: SinkSettings) -> None:
+        self._source, self._sink = source, sink
+
+    def process(self, task: Task) -> Iterator[PartInfo]:
+        with carried():
+            info = copy_file(task, self._source, self._sink)
+        yield info
+
+
+def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInfo:
+    """Copies the one file of a task, and counts its rows from its labels."""
+    shard, file = sink.shards[task.shard], source.files[task.segments[0].file]
+    counts = Counter()
+    summary = get_format(source.format, for_reading=True).scan(file, source.labels)
+    for chunk in summary.chunks:
+        counts.update({(file.subset, label): n for label, n in chunk.items()})
+    with (
+        storage.open_blob(file.blob, file.shown) as blob,
+        storage.StagedFile(sink.part_path(shard, task.part), sink.folder.scratch) as staged,
+    ):
+        while chunk_bytes := blob.read(storage.COPY_BYTES):
+            staged.write(chunk_bytes)
+        if staged.bytes_written != file.blob.size:
+            raise InputError(f"{file.shown}: ended at byte {staged.bytes_written} of {file.blob.size}")
+        staged.commit()
+    return PartInfo(task.shard, task.part, staged.bytes_written, staged.sha256, read=counts, written=Counter(counts))

@@ -1,0 +1,117 @@
+"""The source: a task becomes the blocks of one part, in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import apache_beam as beam
+
+from beam_cifar import coders  # noqa: F401  (registers the coder that guards blocks)
+from beam_cifar.block import Block, Counts, spans
+from beam_cifar.carried import carried
+from beam_cifar.formats import get_format
+from beam_cifar.formats.base import RowReader, SourceFile
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.plan import Plan, Segment, Task
+
+__all__ = ["ReadBlocks", "SourceSettings", "read_task"]
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What every task needs besides itself.
+
+    Attributes:
+        format: name of the input format.
+        files: input files; segments name them by index.
+        labels: label table of the source.
+        keep: labels that the plan counted as surviving, or None for all.
+    """
+
+    format: str
+    files: tuple[SourceFile, ...]
+    labels: LabelTable
+    keep: frozenset[int] | None
+
+    @classmethod
+    def of(cls, plan: Plan, format_name: str) -> SourceSettings:
+        """The settings of a plan."""
+        return cls(format_name, plan.files, plan.labels, plan.keep)
+
+
+@dataclass
+class ReadBlocks(beam.PTransform):  # type: ignore[misc]
+    """Reads the rows of each task as blocks of about a thousand examples.
+
+    Attributes:
+        settings: shared by all tasks.
+    """
+
+    settings: SourceSettings
+
+    def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Block]:
+        """From tasks to blocks."""
+        return tasks | beam.ParDo(_ReadTask(self.settings)).with_input_types(Task).with_output_types(Block)
+
+
+class _ReadTask(beam.DoFn):
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+
+    def process(self, task: Task) -> Iterator[Block]:
+        """Yields block after block; only one is held at a time."""
+        blocks = read_task(task, self._settings)
+        while True:
+            with carried():
+                block = next(blocks, None)
+            if block is None:
+                return
+            yield block
+
+
+def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
+    """Reads the rows that a task owns, in order.
+
+    Every row of them is read and counted, also those that the label filter will drop. A part without rows is one
+    empty block.
+
+    Raises:
+        InputError: a file is gone, changed or damaged.
+    """
+    number = 0
+    source = get_format(settings.format, for_reading=True)
+    for at, segment in enumerate(task.segments):
+        file = settings.files[segment.file]
+        with source.open_rows(file, settings.labels) as rows:
+            pieces = spans(*_owned(segment, rows, settings.keep), rows.row_bytes())
+            for piece, (start, stop) in enumerate(pieces):
+                last = at == len(task.segments) - 1 and piece == len(pieces) - 1
+                rejected = tuple(rows.bad_rows[row] for row in sorted(rows.bad_rows) if start <= row < stop)
+                yield Block(
+                    table=rows.table(start, stop),
+                    shard=task.shard,
+                    part=task.part,
+                    number=number,
+                    last=last,
+                    read=_counts(file.subset, rows.labels[start:stop]),
+                    rejected=rejected,
+                )
+                number += 1
+
+
+def _owned(segment: Segment, rows: RowReader, keep: frozenset[int] | None) -> tuple[int, int]:
+    labels = rows.labels[segment.start : segment.stop]
+    bad = rows.bad_rows
+    survives = [
+        (keep is None or label in keep) and (not bad or row not in bad) for row, label in enumerate(labels, segment.start)
+    ]
+    return segment.owned(survives)
+
+
+def _counts(subset: str, labels: Sequence[int]) -> Counts:
+    counts = Counter(labels)
+    return Counter({(subset, label): counts[label] for label in sorted(counts, key=lambda n: (n == UNLABELLED, n))})
+
+

@@ -1,0 +1,445 @@
+"""The only module that touches paths: finding and opening inputs, staging and moving outputs.
+
+Paths are those of the local file system, or of one that all workers share.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import io
+import os
+import re
+import shutil
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
+
+COPY_BYTES = 1 << 20
+
+_cancelled = threading.Event()
+
+
+def cancel_writes() -> None:
+    """Makes every writer of this process stop at its next write; for an interrupted job, whose threads go on."""
+    _cancelled.set()
+
+
+# --- inputs ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Where the bytes of one input file lie.
+
+    Attributes:
+        path: the file, or the archive that holds it.
+        offset: where it starts in the archive's (decompressed) stream.
+        size: its bytes.
+        stamp: size and mtime (ns) of `path` when it was planned; a change in between is refused.
+        index: path of the random-access index of a compressed archive; empty for a plain file.
+    """
+
+    path: str
+    offset: int
+    size: int
+    stamp: tuple[int, int]
+    index: str = ""
+
+
+def absolute(path: str, what: str) -> str:
+    """The absolute form of a user's path; refuses URLs, which are not supported."""
+    if re.match(r"[a-zA-Z][a-zA-Z0-9+.-]*://", path):
+        raise UsageError(f"{what} {path!r}: only local or mounted paths are supported, not URLs")
+    if not path or "\0" in path:
+        raise UsageError(f"{what} {path!r} is not a path")
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def stamp(path: str) -> tuple[int, int]:
+    """Size and modification time of a file, to notice that it changed."""
+    status = os.stat(path)
+    return status.st_size, status.st_mtime_ns
+
+
+def whole_file(path: str) -> Blob:
+    """The blob of a plain file."""
+    size, mtime = stamp(path)
+    return Blob(path, 0, size, (size, mtime))
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turns a failure to read into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
+    """Opens an input file for reading and seeking.
+
+    Raises:
+        InputError: it is gone, unreadable, or changed since it was planned.
+    """
+    from beam_cifar import archives
+
+    with reading(name):
+        if stamp(blob.path) != blob.stamp:
+            raise InputError(f"{name}: the file changed while it was being converted; run the job again")
+        if blob.index:
+            with archives.open_indexed(blob.path, blob.index) as stream:
+                yield io.BufferedReader(SubFile(stream, blob.offset, blob.size), COPY_BYTES)
+        else:
+            with open(blob.path, "rb") as file:
+                if blob.offset or blob.size != blob.stamp[0]:
+                    yield io.BufferedReader(SubFile(file, blob.offset, blob.size))
+                else:
+                    yield file
+
+
+class SubFile(io.RawIOBase):
+    """A window on a seekable file: the bytes of one archive member.
+
+    Args:
+        file: a seekable binary file.
+        offset: where the window starts.
+        size: how many bytes it shows.
+    """
+
+    def __init__(self, file: Any, offset: int, size: int) -> None:
+        super().__init__()
+        self._file, self._offset, self._size, self._position = file, offset, size, 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves within the window."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """The position within the window."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads up to the end of the window."""
+        view = memoryview(buffer).cast("B")
+        wanted = max(0, min(len(view), self._size - self._position))
+        self._file.seek(self._offset + self._position)
+        data = self._file.read(wanted)
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+# --- the output and its job folder ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """`OUT.beam_cifar/`, beside the output: everything of a job that is not the data set.
+
+    Attributes:
+        output: absolute path of the output directory.
+        job_id: a hash of the plan.
+    """
+
+    output: str
+    job_id: str = ""
+
+    @property
+    def path(self) -> str:
+        """The folder itself."""
+        return self.output + ".beam_cifar"
+
+    @property
+    def manifest(self) -> str:
+        """Present exactly when the output is complete."""
+        return os.path.join(self.path, "manifest.json")
+
+    @property
+    def pending_manifest(self) -> str:
+        """Written before the tree is moved into place."""
+        return os.path.join(self.path, "manifest.pending.json")
+
+    @property
+    def work(self) -> str:
+        """Everything that is removed when the job ends."""
+        return os.path.join(self.path, f"work-{self.job_id}")
+
+    @property
+    def tree(self) -> str:
+        """The staged data set, which becomes the output by one rename."""
+        return os.path.join(self.work, "tree")
+
+    @property
+    def parts(self) -> str:
+        """Parts that publish joins into shards."""
+        return os.path.join(self.work, "parts")
+
+    @property
+    def scratch(self) -> str:
+        """Where files are written before they get their final names."""
+        return os.path.join(self.work, "scratch")
+
+    @property
+    def index(self) -> str:
+        """Where indexes of compressed archives lie while the job runs."""
+        return os.path.join(self.path, "index")
+
+    @property
+    def replaced(self) -> str:
+        """Where an overwritten output waits until the new one is in place."""
+        return os.path.join(self.path, "replaced")
+
+
+class StagedFile(io.RawIOBase):
+    """A file that appears whole at its final name, or not at all.
+
+    It is written under a name of its own and renamed on `commit`; a second attempt of the same part replaces
+    a file by its equal. Use as a context manager: leaving it without a commit removes the attempt.
+
+    Args:
+        final: the path that it gets.
+        scratch: a folder on the same file system to write it in.
+
+    Attributes:
+        bytes_written: so far.
+    """
+
+    def __init__(self, final: str, scratch: str) -> None:
+        super().__init__()
+        self._final = final
+        self._attempt = os.path.join(scratch, uuid.uuid4().hex)
+        os.makedirs(scratch, exist_ok=True)
+        self._file = open(self._attempt, "xb", buffering=0)  # noqa: SIM115
+        self._digest = hashlib.sha256()
+        self.bytes_written = 0
+
+    def writable(self) -> bool:
+        """Always."""
+        return True
+
+    def write(self, data: Any) -> int:
+        """Writes and hashes all of `data`."""
+        if _cancelled.is_set():
+            raise JobError("interrupted")
+        view = memoryview(data).cast("B")
+        self._digest.update(view)
+        done = 0
+        while done < len(view):
+            done += self._file.write(view[done:])
+        self.bytes_written += done
+        return done
+
+    def tell(self) -> int:
+        """The position, which is always the end."""
+        return self.bytes_written
+
+    @property
+    def sha256(self) -> str:
+        """The hex digest of all bytes written."""
+        return self._digest.hexdigest()
+
+    def commit(self) -> None:
+        """Moves the file to its final name."""
+        self._file.close()
+        os.makedirs(os.path.dirname(self._final), exist_ok=True)
+        os.replace(self._attempt, self._final)
+
+    def close(self) -> None:
+        """Removes the attempt if it was not committed."""
+        if not self.closed:
+            self._file.close()
+            with suppress(OSError):
+                os.unlink(self._attempt)
+        super().close()
+
+
+def write_whole(path: str, data: bytes, scratch: str) -> None:
+    """Writes a small file so that it appears whole, and survives a power cut."""
+    with StagedFile(path, scratch) as file:
+        file.write(data)
+        os.fsync(file._file.fileno())
+        file.commit()
+
+
+def file_digest(path: str) -> tuple[int, str]:
+    """Bytes and hex sha256 of a file."""
+    with open(path, "rb") as file:
+        digest = hashlib.sha256()
+        while chunk := file.read(COPY_BYTES):
+            digest.update(chunk)
+        return file.tell(), digest.hexdigest()
+
+
+def remove_tree(path: str) -> None:
+    """Removes a folder, best effort: it is moved aside first, so that nobody finds half of it."""
+    if not os.path.lexists(path):
+        return
+    doomed = f"{path}.{uuid.uuid4().hex[:8]}.removed"
+    with suppress(OSError):
+        os.rename(path, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def is_occupied(path: str) -> bool:
+    """Whether a path exists and is anything but an empty directory."""
+    if not os.path.lexists(path):
+        return False
+    return not os.path.isdir(path) or bool(os.listdir(path))
+
+
+def check_apart(source: str, output: str) -> None:
+    """Refuses an output that is the input, inside it, or around it."""
+    real_source, real_output = os.path.realpath(source), os.path.realpath(output)
+    if real_source == real_output:
+        raise UsageError(f"the output {output!r} is the input itself; choose another one")
+    if real_output.startswith(real_source.rstrip(os.sep) + os.sep):
+        raise UsageError(f"the output {output!r} is inside the input {source!r}; choose one outside it")
+    if real_source.startswith(real_output.rstrip(os.sep) + os.sep):
+        raise UsageError(f"the input {source!r} is inside the output {output!r}; choose another output")
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turns a failure to write into one line that names the output; other errors pass."""
+    try:
+        yield
+    except BeamCifarError:
+        raise
+    except OSError as error:
+        raise JobError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def locked(folder: JobFolder) -> Iterator[None]:
+    """Holds the job folder for one job; the system lets go of it however the process ends.
+
+    Raises:
+        OutputError: another job holds it.
+        JobError: it cannot be made.
+    """
+    path = os.path.join(folder.path, "lock")
+    with writing(folder.path):
+        while True:
+            os.makedirs(folder.path, exist_ok=True)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(handle, 64, 0).decode("ascii", "replace").strip()
+                os.close(handle)
+                raise OutputError(f"{folder.output}: another job (process {holder}) is writing to it") from None
+            # The holder removes its lock file on leaving: make sure that ours is the one that others will see.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(handle), os.stat(path)):
+                    break
+            os.close(handle)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, str(os.getpid()).encode(), 0)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            os.unlink(path)
+        os.close(handle)
+        with suppress(OSError):
+            os.rmdir(folder.path)
+
+
+def has_content(path: str, content: bytes) -> bool:
+    """Whether a file holds exactly these bytes."""
+    try:
+        with open(path, "rb") as file:
+            return file.read() == content
+    except FileNotFoundError:
+        return False
+
+
+def has_sizes(folder: str, sizes: Mapping[str, int]) -> bool:
+    """Whether every file, by its path in a folder, has its size."""
+    try:
+        return all(os.path.getsize(os.path.join(folder, path)) == size for path, size in sizes.items())
+    except OSError:
+        return False
+
+
+def publish_tree(
+    folder: JobFolder, manifest: bytes, is_ours: Callable[[str, bytes], bool], *, overwrite: bool
+) -> None:
+    """Makes the staged tree the output by one rename, then writes the manifest.
+
+    Each step leaves a state from which the same call, or `restore` and a new job, goes on.
+
+    Args:
+        folder: of the job.
+        manifest: its content.
+        is_ours: whether an output is the one of a manifest, left by an earlier, interrupted call.
+        overwrite: whether any other output may be replaced.
+
+    Raises:
+        OutputError: the output exists and must not be replaced.
+    """
+    occupied = is_occupied(folder.output)
+    if occupied and not overwrite:
+        interrupted = has_content(folder.pending_manifest, manifest) and is_ours(folder.output, manifest)
+        if not interrupted:
+            raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
+    write_whole(folder.pending_manifest, manifest, folder.scratch)
+    with suppress(FileNotFoundError):
+        os.unlink(folder.manifest)
+    if occupied:
+        remove_tree(folder.replaced)
+        os.rename(folder.output, folder.replaced)
+    elif os.path.isdir(folder.output):
+        os.rmdir(folder.output)
+    os.makedirs(os.path.dirname(folder.output), exist_ok=True)
+    os.rename(folder.tree, folder.output)
+    promote(folder)
+
+
+def promote(folder: JobFolder) -> None:
+    """The last step of publishing: the pending manifest becomes the manifest, what was replaced goes."""
+    os.replace(folder.pending_manifest, folder.manifest)
+    remove_tree(folder.replaced)
+
+
+def restore(folder: JobFolder) -> None:
+    """Puts back an output that a killed job had moved aside, and not yet replaced."""
+    if os.path.lexists(folder.replaced) and not os.path.lexists(folder.output):
+        os.rename(folder.replaced, folder.output)
+
+
+def clear_leftovers(folder: JobFolder) -> None:
+    """Removes what this job, or killed ones before it, staged; keeps the manifest and an output set aside."""
+    restore(folder)
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder.path):
+            if name.startswith("work-") or name == "index":
+                remove_tree(os.path.join(folder.path, name))
+    if not os.path.lexists(folder.output) or os.path.exists(folder.manifest):
+        with suppress(OSError):
+            os.unlink(folder.pending_manifest)
+
+
+def free_bytes(path: str) -> int:
+    """Bytes free on the file system that will hold `path`, which need not exist yet."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return shutil.disk_usage(path).free

@@ -1,0 +1,37 @@
+"""Gives rows new labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import apache_beam as beam
+import numpy as np
+
+from beam_cifar.block import Block
+from beam_cifar.coders import map_blocks
+from beam_cifar.example import label_array, plain_labels
+
+
+def remap_labels(block: Block, *, targets: tuple[int, ...]) -> Block:
+    """Replaces label i by `targets[i]`; unlabelled rows stay unlabelled.
+
+    Superclasses follow by themselves: they belong to the label table, not to the rows.
+    """
+    labels = np.array([*targets, -1], dtype=np.int64)[plain_labels(block.table)]
+    at = block.table.schema.get_field_index("label")
+    return replace(block, table=block.table.set_column(at, block.table.field(at), label_array(labels)))
+
+
+@dataclass
+class RemapLabels(beam.PTransform):  # type: ignore[misc]
+    """Gives rows new labels.
+
+    Attributes:
+        targets: the new label of each old one.
+    """
+
+    targets: tuple[int, ...]
+
+    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
+        """From blocks to blocks."""
+        return blocks | map_blocks(remap_labels, targets=self.targets)
