@@ -1,0 +1,276 @@
+"""The calls that numpy's pickles make, recognised instead of made: each yields a description of its result.
+
+The shapes are those of `ndarray.__reduce__`, `dtype.__reduce__` and `generic.__reduce__` in numpy 1 and 2, and of
+Python 3's pickler where it writes bytes for protocols 0 to 2.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Callable
+
+from beam_cifar.pickles.payload import decode_inline, index_coded
+from beam_cifar.pickles.source import Source, shorten
+from beam_cifar.pickles.values import (
+    ArrayValue,
+    CodedSpan,
+    DtypeValue,
+    GlobalValue,
+    Inline,
+    IntRun,
+    ListValue,
+    Payload,
+    Span,
+    TextSpan,
+    TupleValue,
+    Value,
+)
+
+_MULTIARRAY = ("numpy.core.multiarray", "numpy._core.multiarray")
+_NUMERIC = ("numpy.core.numeric", "numpy._core.numeric")
+_BUILTINS = ("__builtin__", "builtins")
+
+KNOWN_GLOBALS: dict[tuple[str, str], str] = {
+    ("numpy", "ndarray"): "ndarray",
+    ("numpy", "dtype"): "dtype",
+    ("_codecs", "encode"): "encode",
+    **{(module, "_reconstruct"): "_reconstruct" for module in _MULTIARRAY},
+    **{(module, "scalar"): "scalar" for module in _MULTIARRAY},
+    **{(module, "_frombuffer"): "_frombuffer" for module in _NUMERIC},
+    **{(module, "bytes"): "bytes" for module in _BUILTINS},
+    **{(module, "bytearray"): "bytearray" for module in _BUILTINS},
+}
+
+_DTYPE = re.compile(r"([<>=|]?)(?:(u|i)([1248])|(f)([248]|12|16)|(b)(1)|(c)(8|16|24|32)|([SU])([1-9]\d{0,5})|(O)[48]?)")
+_MAX_DIMENSIONS = 32  # numpy 1's limit
+
+
+def text_of(value: Value) -> str | None:
+    """Returns a short str or ASCII bytes as str, None for anything else."""
+    if type(value) is bytes and value.isascii():
+        return value.decode("ascii")
+    return value if type(value) is str else None
+
+
+def call(source: Source, function: Value, args: Value) -> Value:
+    """Returns what `function(*args)` would: only for the known constructors with the arguments that picklers write."""
+    if type(function) is not GlobalValue:
+        source.refuse(f"calls a {kind_of(function)}; a CIFAR file calls only numpy's array constructors")
+    if type(args) is not TupleValue:
+        source.refuse(f"calls {function.name} with a {kind_of(args)}; expected a tuple of arguments")
+    name = KNOWN_GLOBALS[function.module, function.name]
+    if name not in _CALLS:
+        source.refuse(f"calls {function.module}.{function.name}; expected an array constructor")
+    return _CALLS[name](source, args.items)
+
+
+def build(source: Source, target: Value, state: Value) -> None:
+    """Gives an array or a dtype its state."""
+    if type(target) not in (ArrayValue, DtypeValue):
+        source.refuse(f"sets the state of a {kind_of(target)}; only an array or a dtype has one")
+    if target.closed:
+        source.refuse("sets the state of a value that is already in use")
+    if type(state) is not TupleValue:
+        source.refuse(f"the state of an array or dtype is a {kind_of(state)}; expected a tuple")
+    if type(target) is ArrayValue:
+        _build_array(source, target, state.items)
+    else:
+        _build_dtype(source, target, state.items)
+
+
+def kind_of(value: Value) -> str:
+    """Names a value's type for a message."""
+    names = {"NoneType": "None", "Inline": "bytes", "Span": "bytes", "CodedSpan": "bytes", "TextSpan": "text"}
+    name = type(value).__name__
+    return names.get(name, name.removesuffix("Value").lower())
+
+
+def _reconstruct(source: Source, args: list[Value]) -> ArrayValue:
+    match args:
+        case [GlobalValue(name="ndarray"), TupleValue(items=[0]), b"b" | "b"]:
+            return ArrayValue(source.at)
+    source.refuse("_reconstruct with other arguments than (numpy.ndarray, (0,), 'b')")
+
+
+def _dtype(source: Source, args: list[Value]) -> DtypeValue:
+    text = text_of(args[0]) if len(args) == 3 else None
+    if text is None or not all(type(flag) in (bool, int) for flag in args[1:]):
+        source.refuse("numpy.dtype with other arguments than (name, align, copy)")
+    found = _DTYPE.fullmatch(text)
+    if found is None:
+        source.refuse(f"dtype {shorten(text)}; expected plain numbers, text or objects")
+    order, *groups = found.groups()
+    kind, size = [group for group in (*groups, "0") if group][:2]
+    value = DtypeValue(source.at, kind, int(size) * (4 if kind == "U" else 1))
+    if order in ("<", ">") and value.itemsize > 1:
+        value.order = order
+    return value
+
+
+def _build_dtype(source: Source, dtype: DtypeValue, state: list[Value]) -> None:
+    match state:
+        case [3, b"|" | b"<" | b">" | b"=" | "|" | "<" | ">" | "=" as order, None, None, None, elsize, align, flags]:
+            pass
+        case _:
+            source.refuse("the state of a dtype is not that of a plain type: (3, order, None, None, None, -1, -1, 0)")
+    numbers = (elsize, align, flags)
+    if not all(type(number) is int for number in numbers) or not (-1 <= align <= 16 and 0 <= flags <= 255):
+        source.refuse(f"impossible state of dtype {dtype}: {shorten(numbers)}")
+    if elsize != dtype.itemsize and (elsize != -1 or dtype.kind in "SU"):
+        source.refuse(f"dtype {dtype} with an element size of {elsize}; expected {dtype.itemsize}")
+    order = text_of(order)
+    # Only these need one; numpy writes '|' for the others.
+    if dtype.order != "|":
+        if order not in ("<", ">"):
+            source.refuse(f"dtype {dtype} without a byte order; expected '<' or '>'")
+        dtype.order = order
+
+
+def _build_array(source: Source, array: ArrayValue, state: list[Value]) -> None:
+    match state:
+        case [1, TupleValue() as shape, DtypeValue() as dtype, bool() | 0 | 1 as fortran, payload]:
+            _set_array(source, array, shape.items, dtype, bool(fortran), payload)
+        case _:
+            source.refuse("the state of an array is not (1, shape, dtype, is_fortran, data)")
+
+
+def _frombuffer(source: Source, args: list[Value]) -> ArrayValue:
+    match args:
+        case [payload, DtypeValue(kind=kind) as dtype, TupleValue() as shape, b"C" | b"F" | "C" | "F" as order]:
+            if kind == "O":
+                source.refuse("_frombuffer with a dtype of objects; expected plain elements")
+            array = ArrayValue(source.at)
+            array.frombuffer = True
+            _set_array(source, array, shape.items, dtype, order in (b"F", "F"), payload)
+            return array
+    source.refuse("_frombuffer with other arguments than (data, dtype, shape, order)")
+
+
+def _set_array(
+    source: Source, array: ArrayValue, shape: list[Value], dtype: DtypeValue, fortran: bool, payload: Value
+) -> None:
+    if array.built:
+        source.refuse("sets the state of an array a second time")
+    if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and side >= 0 for side in shape):
+        source.refuse(f"impossible shape of an array: {shorten(tuple(shape))}")
+    array.shape, array.dtype, array.fortran, array.built = tuple(shape), dtype, fortran, True
+    _close(source, dtype)
+    count = math.prod(shape)
+    if dtype.kind == "O":
+        _set_items(source, array, count, payload)
+        return
+    array.payload = payload_of(source, payload)
+    if array.payload.length != count * dtype.itemsize:
+        source.refuse(
+            f"an array of shape {shorten(array.shape)} and dtype {dtype} takes {count * dtype.itemsize} bytes,"
+            f" the file holds {array.payload.length}"
+        )
+
+
+def _close(source: Source, dtype: DtypeValue) -> None:
+    dtype.closed = True
+    if not dtype.order:
+        source.refuse(f"dtype {dtype} is used before its byte order is known")
+
+
+def _set_items(source: Source, array: ArrayValue, count: int, items: Value) -> None:
+    if type(items) is not ListValue:
+        source.refuse(f"the data of an object array is a {kind_of(items)}; expected a list")
+    items.closed = True
+    found = count_items(items.items)
+    if found != count:
+        source.refuse(f"an object array of shape {shorten(array.shape)} takes {count} items, the file holds {found}")
+    array.items = items.items
+    array.depth, array.weight = items.depth + 1, items.weight + 1
+
+
+def count_items(items: list[Value]) -> int:
+    """Returns how many elements a list has, its runs of ints expanded."""
+    return len(items) + sum(item.count - 1 for item in items if type(item) is IntRun)
+
+
+def payload_of(source: Source, value: Value) -> Payload:
+    """Returns bytes of any kind as a payload; text is refused."""
+    if type(value) is bytes:
+        # A small payload keeps its place where it is known: directly before the array's state.
+        return Span(source.last_offset, len(value)) if value and source.last is value else Inline(value)
+    if type(value) in (Span, CodedSpan, Inline):
+        return value  # type: ignore[no-any-return]
+    source.refuse(f"the data of an array is a {kind_of(value)}; expected bytes")
+
+
+def _encode(source: Source, args: list[Value]) -> Value:
+    match args:
+        case [str() | TextSpan() as text, b"latin1" | "latin1" | b"latin-1" | "latin-1"]:
+            return _latin1(source, text)
+    found = [shorten(arg) for arg in args[1:] if type(arg) in (bytes, str)]
+    source.refuse(f"_codecs.encode with {', '.join(found) or 'other arguments'}; expected (text, 'latin1')")
+
+
+def _latin1(source: Source, text: str | TextSpan) -> Value:
+    if isinstance(text, TextSpan):
+        return index_coded(source.file, source.name, text.coding, text.offset, text.size)
+    return decode_inline("utf-8", text.encode("utf-8"), source.name, source.at)
+
+
+def _bytes(source: Source, args: list[Value]) -> Value:
+    if args:
+        source.refuse("bytes with arguments; expected none")
+    return b""
+
+
+def _bytearray(source: Source, args: list[Value]) -> Value:
+    match args:
+        case []:
+            return b""
+        case [bytes() | Span() | CodedSpan() as data]:
+            return data
+        case [str() | TextSpan(), _]:
+            return _encode(source, args)
+    source.refuse("bytearray with other arguments than (bytes,) or (text, 'latin-1')")
+
+
+def _scalar(source: Source, args: list[Value]) -> Value:
+    match args:
+        case [DtypeValue(kind="b" | "i" | "u" | "f" | "c" | "S" | "U") as dtype, bytes() as data]:
+            _close(source, dtype)
+            if len(data) != dtype.itemsize:
+                source.refuse(f"a scalar of dtype {dtype} takes {dtype.itemsize} bytes, the file holds {len(data)}")
+            return _scalar_value(source, dtype, data)
+    source.refuse("scalar with other arguments than (dtype, bytes)")
+
+
+def _scalar_value(source: Source, dtype: DtypeValue, data: bytes) -> Value:
+    big = dtype.order == ">"
+    if dtype.kind in "iu":
+        return int.from_bytes(data, "big" if big else "little", signed=dtype.kind == "i")
+    if dtype.kind == "b":
+        return data != b"\0"
+    if dtype.kind == "S":
+        return data.rstrip(b"\0")
+    if dtype.kind == "U":
+        return decode_utf32(data, big, source)
+    if dtype.kind == "f" and dtype.itemsize in (2, 4, 8):
+        return struct.unpack((">" if big else "<") + {2: "e", 4: "f", 8: "d"}[dtype.itemsize], data)[0]
+    return math.nan  # complex and long double: only a skipped key can hold them
+
+
+def decode_utf32(data: bytes, big: bool, source: Source) -> str:
+    """Decodes an element of a numpy text array."""
+    try:
+        return data.decode("utf-32-be" if big else "utf-32-le").rstrip("\0")
+    except UnicodeDecodeError:
+        source.refuse("an element of a text array is not Unicode")
+
+
+_CALLS: dict[str, Callable[[Source, list[Value]], Value]] = {
+    "_reconstruct": _reconstruct,
+    "dtype": _dtype,
+    "_frombuffer": _frombuffer,
+    "scalar": _scalar,
+    "encode": _encode,
+    "bytes": _bytes,
+    "bytearray": _bytearray,
+}

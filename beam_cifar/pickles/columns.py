@@ -1,0 +1,209 @@
+"""Turns scanned values into the columns of a batch: labels, names, sizes; everything of another shape is refused."""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Sequence
+from typing import BinaryIO, NoReturn
+
+from beam_cifar.errors import PickleError
+from beam_cifar.pickles.arrays import kind_of
+from beam_cifar.pickles.payload import PayloadReader, decode_uescape
+from beam_cifar.pickles.scan import Scan, expand_ints
+from beam_cifar.pickles.source import read_exact, shorten
+from beam_cifar.pickles.values import (
+    ArrayValue,
+    CodedSpan,
+    Container,
+    DictValue,
+    IntRun,
+    ListValue,
+    Span,
+    TextSpan,
+    TupleValue,
+    Value,
+)
+
+MAX_NAME = 1 << 16
+MAX_PIXELS = 1 << 26
+_INT64 = range(-(1 << 63), 1 << 63)
+_INT_CODES = {("i", 1): "b", ("i", 2): "h", ("i", 4): "i", ("i", 8): "q"}
+
+Size = tuple[int, int]
+
+
+class Columns:
+    """Reads the values of one scanned file, with messages that name the key."""
+
+    def __init__(self, scan: Scan) -> None:
+        self.scan = scan
+        self.name = scan.source.name
+        self.file: BinaryIO = scan.source.file
+
+    def refuse(self, value: Value, reason: str) -> NoReturn:
+        """Raises `PickleError` at the place of `value`, as far as that is known."""
+        offset = getattr(value, "at", getattr(value, "offset", getattr(self.scan.value, "at", 0)))
+        raise PickleError(self.name, offset, reason)
+
+    def fields(self) -> dict[str, Value]:
+        """Returns the dictionary that the file holds, by key as text."""
+        top = self.scan.value
+        if type(top) is not DictValue:
+            self.refuse(top, f"holds a {kind_of(top)}; expected a dictionary")
+        found: dict[str, Value] = {}
+        for key, value in top.pairs():
+            if type(key) not in (bytes, str, Span, TextSpan, CodedSpan):
+                self.refuse(key, f"a dictionary key is a {kind_of(key)}; expected text")
+            text = self.text(key, "a dictionary key")
+            if text in found:
+                self.refuse(top, f"the key {shorten(text)} comes twice")
+            found[text] = value
+        return found
+
+    def text(self, value: Value, what: str) -> str:
+        """Returns text; bytes must be UTF-8."""
+        if type(value) is str:
+            return value
+        data = value if type(value) is bytes else self._long_text(value, what)
+        try:
+            if type(value) is TextSpan and value.coding == "uescape":
+                return decode_uescape(data)
+            return data.decode("utf-8")
+        except ValueError:
+            self.refuse(value, f"{what} is not UTF-8: {shorten(data)}")
+
+    def _long_text(self, value: Value, what: str) -> bytes:
+        if type(value) not in (Span, TextSpan, CodedSpan):
+            self.refuse(value, f"{what} is a {kind_of(value)}; expected text")
+        size = value.size if type(value) is TextSpan else value.length
+        if size > MAX_NAME:
+            self.refuse(value, f"{what} is {size} bytes long; at most {MAX_NAME} expected")
+        if type(value) is TextSpan:
+            return read_exact(self.file, self.name, value.offset, size)
+        return PayloadReader(self.file, self.name, value).read(0, size)
+
+    def items(self, value: Value, key: str) -> list[Value]:
+        """Returns the items of a list, a tuple or a 1-D object array."""
+        objects = type(value) is ArrayValue and value.built and value.dtype.kind == "O" and len(value.shape) == 1
+        if not objects and type(value) not in (ListValue, TupleValue):
+            self.refuse(value, f"'{key}' is {self.describe(value)}; expected a list")
+        items: list[Value] = value.items
+        return expand_ints(self.scan.source, items) if any(type(item) is IntRun for item in items) else items
+
+    def describe(self, value: Value) -> str:
+        """Returns what a value is, in a few words."""
+        if type(value) is not ArrayValue:
+            return f"a {kind_of(value)}"
+        if not value.built:
+            return "an array without state"
+        return f"an array of dtype {value.dtype} and shape {shorten(value.shape)}"
+
+    def labels(self, value: Value, key: str) -> tuple[int | str | None, ...]:
+        """Returns class numbers, as they are; None for a row without; names as text."""
+        if type(value) is ArrayValue and value.built and value.dtype.kind in "iu" and len(value.shape) == 1:
+            labels: list[Value] = self._int_array(value)
+        elif self._is_text_array(value):
+            return self.names(value, key)
+        else:
+            labels = self.items(value, key)
+        types = set(map(type, labels))
+        if types - {int, type(None)}:
+            labels = [self._label(label, key, row) for row, label in enumerate(labels)]
+        numbers = [label for label in labels if type(label) is int]
+        if numbers and not (min(numbers) in _INT64 and max(numbers) in _INT64):
+            self.refuse(value, f"'{key}' holds an int of more than 8 bytes: {max(numbers, key=abs)}")
+        return tuple(labels)
+
+    def _label(self, label: Value, key: str, row: int) -> int | str | None:
+        if label is None or type(label) is int:
+            return label
+        if type(label) in (bool, float) or isinstance(label, Container):
+            shown = kind_of(label) if isinstance(label, Container) else label
+            self.refuse(label, f"'{key}' entry {row} is {shown}; expected an int, a class name or None")
+        if type(label) is ArrayValue and label.built and label.shape == () and label.dtype.kind in "iu":
+            return self._int_array(label)[0]
+        return self.text(label, f"'{key}' entry {row}")
+
+    def coarse_labels(self, value: Value, key: str) -> tuple[int | None, ...]:
+        """Returns superclass numbers."""
+        found: list[int | None] = []
+        for row, label in enumerate(self.labels(value, key)):
+            if isinstance(label, str):
+                self.refuse(value, f"'{key}' entry {row} is {shorten(label)}; expected an int or None")
+            found.append(label)
+        return tuple(found)
+
+    def names(self, value: Value, key: str) -> tuple[str, ...]:
+        """Returns a column of text."""
+        if self._is_text_array(value):
+            return tuple(self._text_array(value, key))
+        items = self.items(value, key)
+        if set(map(type, items)) <= {bytes}:
+            # One decode for all is far faster than one each, and NUL is in no sane name.
+            joined = b"\0".join(items)
+            if items and joined.count(b"\0") == len(items) - 1 and joined.isascii():
+                return tuple(joined.decode("ascii").split("\0"))
+        return tuple(self.text(item, f"'{key}' entry {row}") for row, item in enumerate(items))
+
+    def optional_text(self, value: Value, key: str) -> str | None:
+        """Returns text or None."""
+        return None if value is None else self.text(value, f"'{key}'")
+
+    def optional_int(self, value: Value, key: str) -> int | None:
+        """Returns an int or None."""
+        if value is not None and type(value) is not int:
+            self.refuse(value, f"'{key}' is {self.describe(value)}; expected an int")
+        return value
+
+    def sizes(self, value: Value, key: str) -> Sequence[Size | None]:
+        """Returns (height, width) per row."""
+        if type(value) is ArrayValue and value.built and value.dtype.kind in "iu" and value.shape[1:] == (2,):
+            numbers = self._int_array(value)
+            half = len(numbers) // 2
+            pairs = zip(numbers[:half], numbers[half:], strict=True)
+            if not value.fortran:
+                pairs = zip(numbers[::2], numbers[1::2], strict=True)
+            return [self._size(value, list(pair), key, row) for row, pair in enumerate(pairs)]
+        return [self._size(item, self._pair(item), key, row) for row, item in enumerate(self.items(value, key))]
+
+    def _pair(self, item: Value) -> list[Value]:
+        if type(item) is ArrayValue and item.built and item.dtype.kind in "iu" and item.shape == (2,):
+            return self._int_array(item)
+        return item.items if type(item) in (ListValue, TupleValue) else [] if item is not None else [None]
+
+    def _size(self, item: Value, pair: list[Value], key: str, row: int) -> Size | None:
+        if pair == [None]:
+            return None
+        if len(pair) != 2 or not all(type(side) is int for side in pair):
+            self.refuse(item, f"'{key}' entry {row} is not a pair of ints (height, width)")
+        height, width = pair
+        if height < 1 or width < 1 or height * width > MAX_PIXELS:
+            self.refuse(item, f"'{key}' entry {row} is {height} x {width}; expected 1 to {MAX_PIXELS} pixels")
+        return height, width
+
+    def _int_array(self, value: ArrayValue) -> list[int]:
+        dtype, payload = value.dtype, value.payload
+        if payload is None:
+            self.refuse(value, "an array without data")
+        code = _INT_CODES["i", dtype.itemsize]
+        numbers = array(code if dtype.kind == "i" else code.upper())
+        numbers.frombytes(PayloadReader(self.file, self.name, payload).read(0, payload.length))
+        if (dtype.order == ">") != (sys.byteorder == "big") and dtype.itemsize > 1:
+            numbers.byteswap()
+        return numbers.tolist()
+
+    def _is_text_array(self, value: Value) -> bool:
+        return type(value) is ArrayValue and value.built and value.dtype.kind in "SU" and len(value.shape) == 1
+
+    def _text_array(self, value: ArrayValue, key: str) -> list[str]:
+        dtype, payload = value.dtype, value.payload
+        if payload is None or dtype.itemsize > MAX_NAME:
+            self.refuse(value, f"'{key}' is {self.describe(value)}; expected names of at most {MAX_NAME} bytes")
+        data = PayloadReader(self.file, self.name, payload).read(0, payload.length)
+        coding = {"S": "utf-8", "U": "utf-32-be" if dtype.order == ">" else "utf-32-le"}[dtype.kind]
+        cells = (data[start : start + dtype.itemsize] for start in range(0, len(data), dtype.itemsize))
+        try:
+            return [(cell.rstrip(b"\0") if coding == "utf-8" else cell).decode(coding).rstrip("\0") for cell in cells]
+        except UnicodeDecodeError:
+            self.refuse(value, f"'{key}' holds text that is not {'UTF-8' if dtype.kind == 'S' else 'Unicode'}")

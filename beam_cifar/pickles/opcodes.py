@@ -1,0 +1,102 @@
+"""Emits pickle opcodes as Python 2.7's cPickle does with protocol 2, byte for byte where the content allows it."""
+
+from __future__ import annotations
+
+from operator import index
+
+MAX_STRING = (1 << 31) - 1  # BINSTRING states its length as a signed int
+RUN = 1000  # cPickle's batch of list items
+
+
+class Opcodes:
+    """Encodes values and numbers the memo entries of those that cPickle memoises.
+
+    Attributes:
+        memo: the number of the latest entry; cPickle counts from 1.
+    """
+
+    def __init__(self) -> None:
+        self.memo = 0
+
+    def put(self) -> bytes:
+        """Returns a PUT into the next memo entry."""
+        self.memo += 1
+        return put(self.memo)
+
+    def text(self, value: str) -> bytes:
+        """Returns a str with its PUT."""
+        return text(value) + self.put()
+
+
+def put(number: int) -> bytes:
+    """Returns a PUT into one memo entry."""
+    return b"q%c" % number if number < 256 else b"r" + number.to_bytes(4, "little")
+
+
+def get(number: int) -> bytes:
+    """Returns a GET of a memo entry below 256."""
+    return b"h%c" % number
+
+
+def string_head(count: int) -> bytes:
+    """Returns what precedes the `count` bytes of a Python 2 str.
+
+    Raises:
+        ValueError: the style cannot hold so many.
+    """
+    if count > MAX_STRING:
+        raise ValueError(f"{count} bytes in one array; a pickle of Python 2 holds at most {MAX_STRING}")
+    return b"U%c" % count if count < 256 else b"T" + count.to_bytes(4, "little")
+
+
+def text(value: str) -> bytes:
+    """Returns ASCII as Python 2's str; anything else as unicode, which every reader decodes alike."""
+    data = value.encode("utf-8")
+    if value.isascii():
+        return string_head(len(data)) + data
+    return b"X" + len(data).to_bytes(4, "little") + data
+
+
+def integer(value: int | None) -> bytes:
+    """Returns an int of at most 8 bytes, or None."""
+    if value is None:
+        return b"N"
+    value = index(value)
+    if 0 <= value < 256:
+        return b"K%c" % value
+    if 0 <= value < 1 << 16:
+        return b"M" + value.to_bytes(2, "little")
+    if -(1 << 31) <= value < 1 << 31:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+    if -(1 << 63) <= value < 1 << 63:
+        return b"I%d\n" % value
+    raise ValueError(f"the int {value} takes more than 8 bytes")
+
+
+def before_item(position: int, count: int) -> bytes:
+    """Returns what precedes item `position` of a list of `count`."""
+    return b"(" if position % RUN == 0 and position + 1 < count else b""
+
+
+def after_item(position: int, count: int) -> bytes:
+    """Returns what follows item `position` of a list of `count`; a last run of one is appended alone."""
+    last = position + 1 == count
+    if last and position % RUN == 0:
+        return b"a"
+    return b"e" if last or position % RUN == RUN - 1 else b""
+
+
+class ListBuffer:
+    """The encoded items of a list whose length is known."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.added = 0
+        self.data = bytearray()
+
+    def add(self, item: bytes) -> None:
+        """Adds one encoded item."""
+        self.data += before_item(self.added, self.count)
+        self.data += item
+        self.data += after_item(self.added, self.count)
+        self.added += 1

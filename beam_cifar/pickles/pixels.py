@@ -1,0 +1,164 @@
+"""Recognises the layouts in which `data` holds a batch's pixels."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from math import isqrt, prod
+
+from beam_cifar.pickles.columns import MAX_PIXELS, Columns, Size
+from beam_cifar.pickles.rows import BlockImages, FortranImages, Images, RowImages
+from beam_cifar.pickles.source import shorten
+from beam_cifar.pickles.values import ArrayValue, IntPayload, IntRun, ListValue, Payload, TupleValue, Value
+
+_SLACK = 1 << 24
+
+Sizes = Sequence[Size | None] | None
+
+
+def images_of(columns: Columns, data: Value, sizes: Sizes) -> Images | None:
+    """Returns where the pixels lie, or None if `data` is empty.
+
+    Args:
+        columns: the scanned file.
+        data: the value of the key `data`.
+        sizes: `image_sizes`, if the file has it.
+    """
+    if _length(columns, data) == 0 and not _keeps_shape(data):
+        return None
+    if sizes is not None and len(sizes) != _length(columns, data):
+        columns.refuse(data, f"'image_sizes' has {len(sizes)} entries, 'data' has {_length(columns, data)} rows")
+    if type(data) is ArrayValue and (data.dtype.kind != "O" or len(data.shape) > 1):
+        images: Images = _block(columns, data, sizes)
+    else:
+        images = _rows(columns, data, sizes)
+    if images.nbytes > columns.scan.source.size + _SLACK:
+        columns.refuse(data, f"'data' refers to its rows so often that it stands for {images.nbytes} bytes")
+    return images
+
+
+def _keeps_shape(data: Value) -> bool:
+    return (
+        type(data) is ArrayValue and data.dtype.kind == "u" and data.dtype.itemsize == 1 and len(data.shape) in (2, 4)
+    )
+
+
+def _length(columns: Columns, data: Value) -> int:
+    if type(data) is ArrayValue and data.built and data.shape:
+        return data.shape[0]
+    if type(data) in (ListValue, TupleValue):
+        return len(data.items)
+    columns.refuse(data, f"'data' is {columns.describe(data)}; expected a uint8 array or a list of such rows")
+
+
+def _block(columns: Columns, data: ArrayValue, sizes: Sizes) -> Images:
+    """One array: [N, K] or [N, 3, H, W], of uint8 or of objects that are small ints."""
+    shape = data.shape
+    if len(shape) not in (2, 4) or (len(shape) == 4 and shape[1] != 3):
+        columns.refuse(data, f"'data' has shape {shorten(shape)}; expected N x 3*S*S or N x 3 x H x W")
+    if data.dtype.kind == "O":
+        if data.fortran:
+            columns.refuse(data, "'data' is an object array in Fortran order; expected C order")
+        payload: Payload = _int_payload(columns, data)
+    elif data.payload is not None and data.dtype.kind == "u" and data.dtype.itemsize == 1:
+        payload = data.payload
+    else:
+        columns.refuse(data, f"'data' has dtype {data.dtype}; expected uint8")
+    inner = shape[1:]
+    own = _own_size(columns, data, inner)
+    found: Size | list[Size | None] | None = own if sizes is None else _checked_sizes(columns, data, inner, sizes)
+    if found is None and shape[0]:
+        columns.refuse(data, f"a row of 'data' has {prod(inner)} bytes, which is not 3 x S x S")
+    if data.fortran:
+        return FortranImages(columns.name, shape[0], found, payload, inner)
+    return BlockImages(columns.name, shape[0], found, payload, prod(inner))
+
+
+def _own_size(columns: Columns, data: Value, inner: tuple[int, ...]) -> Size | None:
+    """Returns the size that an array's shape tells; None if it tells none."""
+    size = (inner[1], inner[2]) if len(inner) == 3 else _square(inner[0])
+    if size is not None and not (size[0] >= 1 and size[1] >= 1 and size[0] * size[1] <= MAX_PIXELS):
+        columns.refuse(data, f"'data' has images of {size[0]} x {size[1]}; expected 1 to {MAX_PIXELS} pixels")
+    return size
+
+
+def _square(count: int) -> Size | None:
+    side = isqrt(count // 3)
+    return (side, side) if side and 3 * side * side == count else None
+
+
+def _checked_sizes(
+    columns: Columns, data: Value, inner: tuple[int, ...], sizes: Sequence[Size | None]
+) -> list[Size | None]:
+    shape = (inner[1], inner[2]) if len(inner) == 3 else None
+    for row, size in enumerate(sizes):
+        if size is None or 3 * size[0] * size[1] != prod(inner) or shape not in (None, size):
+            found = f"{size[0]} x {size[1]}" if size else "None"
+            columns.refuse(data, f"'image_sizes' entry {row} is {found}, but row {row} of 'data' is {_show(inner)}")
+    return list(sizes)
+
+
+def _show(inner: tuple[int, ...]) -> str:
+    return f"{inner[0]} bytes long" if len(inner) == 1 else "3 x {} x {}".format(*inner[1:])
+
+
+def _int_payload(columns: Columns, data: ArrayValue) -> IntPayload:
+    """Rows of one length in an object array are pickled as ints: so Datumaro writes them."""
+    starts, offsets, kept = array("q"), array("q"), dict[int, bytes]()
+    position, loose = 0, bytearray()
+    for item in [*data.items, None]:
+        if type(item) is int and 0 <= item <= 255:
+            loose.append(item)
+            continue
+        if loose:
+            kept[len(starts)] = bytes(loose)
+            starts.append(position)
+            offsets.append(-1)
+            position += len(loose)
+            loose.clear()
+        if type(item) is IntRun:
+            starts.append(position)
+            offsets.append(item.offset)
+            position += item.count
+        elif item is not None or position != prod(data.shape):
+            columns.refuse(data, f"element {position} of 'data' is {shorten(item)}; expected an int of 0 to 255")
+    starts.append(position)
+    return IntPayload(starts, offsets, kept)
+
+
+def _rows(columns: Columns, data: Value, sizes: Sizes) -> Images:
+    """A list or object array: uint8 rows [K] or [3, H, W], and None."""
+    found: list[Size | None] = []
+    payloads: list[Payload | None] = []
+    fortran = set()
+    for row, item in enumerate(columns.items(data, "data")):
+        if item is None:
+            found.append(None)
+            payloads.append(None)
+            continue
+        found.append(_row_size(columns, item, row, sizes[row] if sizes is not None else None))
+        payloads.append(item.payload)
+        if item.fortran and len(item.shape) == 3:
+            fortran.add(row)
+    return RowImages(columns.name, found, payloads, frozenset(fortran))
+
+
+def _row_size(columns: Columns, item: Value, row: int, told: Size | None) -> Size:
+    plain = type(item) is ArrayValue and item.built and item.dtype.kind == "u" and item.dtype.itemsize == 1
+    if not plain or not (len(item.shape) == 1 or (len(item.shape) == 3 and item.shape[0] == 3)):
+        columns.refuse(item, f"row {row} of 'data' is {columns.describe(item)}; expected uint8 of 3*H*W or 3 x H x W")
+    if told is not None:
+        _checked_sizes_of_row(columns, item, row, told)
+        return told
+    size = _own_size(columns, item, item.shape)
+    if size is None:
+        columns.refuse(item, f"row {row} of 'data' has {item.shape[0]} bytes, which is not 3 x S x S")
+    return size
+
+
+def _checked_sizes_of_row(columns: Columns, item: ArrayValue, row: int, told: Size) -> None:
+    own = item.shape[1:] if len(item.shape) == 3 else None
+    if 3 * told[0] * told[1] != prod(item.shape) or own not in (None, told):
+        columns.refuse(
+            item, f"'image_sizes' entry {row} is {told[0]} x {told[1]}, but row {row} of 'data' is {_show(item.shape)}"
+        )

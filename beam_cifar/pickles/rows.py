@@ -1,0 +1,202 @@
+"""Where a batch's pixels lie, and how to read any range of rows; every row comes out planar, uint8 [3, H, W]."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator, Sequence
+from typing import BinaryIO
+
+from beam_cifar.pickles.payload import PayloadReader, spans_of
+from beam_cifar.pickles.source import read_exact
+from beam_cifar.pickles.values import Payload, Span
+
+Size = tuple[int, int]
+
+
+class Images:
+    """The pixels of a batch: places in the file, no data.
+
+    Attributes:
+        name: the file, for messages.
+        rows: of the batch, with and without image.
+        size: (height, width) if all rows that have an image share one, else None.
+        present: rows with an image.
+        nbytes: decoded bytes of all images.
+    """
+
+    __slots__ = ("_sizes", "name", "nbytes", "present", "rows", "size")
+
+    def __init__(self, name: str, rows: int, sizes: Size | list[Size | None] | None) -> None:
+        """Takes one size for all rows, or one per row."""
+        self.name = name
+        self.rows = rows
+        self._sizes: list[Size | None] | None = None
+        self.size: Size | None = None
+        self.present = rows
+        if isinstance(sizes, tuple):
+            self._set_uniform(sizes)
+        else:
+            self._set_sizes(sizes or [])
+
+    def _set_uniform(self, size: Size) -> None:
+        self.size = size
+        self.nbytes = self.rows * 3 * size[0] * size[1]
+
+    def _set_sizes(self, sizes: list[Size | None]) -> None:
+        kinds = set(sizes)
+        found = kinds - {None}
+        self.nbytes = sum(3 * size[0] * size[1] for size in sizes if size)
+        self.present = len(sizes) - sizes.count(None)
+        self.size = found.pop() if len(found) == 1 else None
+        if len(kinds) > 1 or None in kinds:
+            shared = {size: size for size in kinds}  # one tuple per size, not per row
+            self._sizes = [shared[size] for size in sizes]
+
+    @property
+    def missing(self) -> int:
+        """Rows without an image."""
+        return self.rows - self.present
+
+    def sizes(self, start: int, stop: int) -> Sequence[Size | None]:
+        """Returns (height, width) of the rows `start` to `stop`, None for one without image."""
+        self._check(start, stop)
+        if self._sizes is None:
+            return [self.size] * (stop - start)
+        return self._sizes[start:stop]
+
+    def read(self, file: BinaryIO, start: int, stop: int) -> tuple[bytes, Sequence[int | None] | None]:
+        """Reads the pixels of the rows `start` to `stop`.
+
+        Returns:
+            The rows one after the other, each uint8 [3, H, W]; and their lengths in bytes (None: no image), or None
+            instead of lengths if every row has an image of `size`.
+
+        Raises:
+            PickleError: the file no longer holds what the scan found.
+        """
+        self._check(start, stop)
+        data = self._read(file, start, stop) if stop > start else b""
+        if self.size is not None and not self.missing:
+            return data, None
+        return data, [3 * size[0] * size[1] if size else None for size in self.sizes(start, stop)]
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yields (start, stop) of each part of the file that holds pixels, in no order."""
+        raise NotImplementedError
+
+    def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
+        raise NotImplementedError
+
+    def _check(self, start: int, stop: int) -> None:
+        if not 0 <= start <= stop <= self.rows:
+            raise IndexError(f"rows {start} to {stop} of {self.rows}")
+
+
+class BlockImages(Images):
+    """One array [N, K] in C order: the rows follow each other."""
+
+    __slots__ = ("_payload", "_row_bytes")
+
+    def __init__(
+        self, name: str, rows: int, sizes: Size | list[Size | None] | None, payload: Payload, row_bytes: int
+    ) -> None:
+        super().__init__(name, rows, sizes)
+        self._payload = payload
+        self._row_bytes = row_bytes
+
+    def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
+        reader = PayloadReader(file, self.name, self._payload)
+        return reader.read(start * self._row_bytes, stop * self._row_bytes)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yields (start, stop) of each part of the file that holds pixels."""
+        return spans_of(self._payload)
+
+
+class FortranImages(BlockImages):
+    """One array [N, ...] in Fortran order: the N first bytes of all rows, then the second ones, and so on.
+
+    `inner` is the shape behind N: (K,) or (3, H, W).
+    """
+
+    __slots__ = ("_inner",)
+
+    def __init__(
+        self,
+        name: str,
+        rows: int,
+        sizes: Size | list[Size | None] | None,
+        payload: Payload,
+        inner: tuple[int, ...],
+    ) -> None:
+        row_bytes = inner[0] if len(inner) == 1 else inner[0] * inner[1] * inner[2]
+        super().__init__(name, rows, sizes, payload, row_bytes)
+        self._inner = inner
+
+    def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
+        # Rising positions, so an encoded payload is decoded once per call, block by block.
+        reader = PayloadReader(file, self.name, self._payload)
+        width = self._row_bytes
+        found = bytearray((stop - start) * width)
+        for position, column in enumerate(_fortran_order(self._inner)):
+            base = position * self.rows
+            found[column::width] = reader.read(base + start, base + stop)
+        return bytes(found)
+
+
+class RowImages(Images):
+    """Each row has an array of its own, or none.
+
+    Long payloads are kept as offsets; others by row. `fortran` names the rows of shape [3, H, W] in Fortran order.
+    """
+
+    __slots__ = ("_fortran", "_offsets", "_others")
+
+    def __init__(
+        self, name: str, sizes: Sequence[Size | None], payloads: Sequence[Payload | None], fortran: frozenset[int]
+    ) -> None:
+        super().__init__(name, len(payloads), list(sizes))
+        self._offsets = array("q", [p.offset if isinstance(p, Span) else -1 for p in payloads])
+        self._others = {row: p for row, p in enumerate(payloads) if p is not None and not isinstance(p, Span)}
+        self._fortran = fortran
+
+    def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
+        sizes = self.sizes(start, stop)
+        return b"".join(self._row(file, start + index, size) for index, size in enumerate(sizes) if size)
+
+    def _row(self, file: BinaryIO, row: int, size: Size) -> bytes:
+        count = 3 * size[0] * size[1]
+        if row in self._others:
+            data = PayloadReader(file, self.name, self._others[row]).read(0, count)
+        else:
+            data = read_exact(file, self.name, self._offsets[row], count)
+        if row not in self._fortran:
+            return data
+        found = bytearray(count)
+        height, width = size
+        for channel in range(3):  # [3, H, W] in Fortran order: the channel moves fastest, then y
+            plane = data[channel::3]
+            for y in range(height):
+                begin = (channel * height + y) * width
+                found[begin : begin + width] = plane[y::height]
+        return bytes(found)
+
+    def spans(self) -> Iterator[tuple[int, int]]:
+        """Yields (start, stop) of each part of the file that holds pixels."""
+        for row, size in enumerate(self.sizes(0, self.rows)):
+            if size and self._offsets[row] >= 0:
+                yield self._offsets[row], self._offsets[row] + 3 * size[0] * size[1]
+        for payload in self._others.values():
+            yield from spans_of(payload)
+
+
+def _fortran_order(inner: tuple[int, ...]) -> Iterator[int]:
+    """Yields, for each element in Fortran order, its index in C order."""
+    if len(inner) == 1:
+        yield from range(inner[0])
+        return
+    channels, height, width = inner
+    for x in range(width):
+        for y in range(height):
+            for channel in range(channels):
+                yield (channel * height + y) * width + x

@@ -1,0 +1,536 @@
+"""Reads a pickle's opcodes into a tree of plain values; nothing is imported, nothing is called.
+
+Everything large stays in the file. All opcodes that picklers of Python 2 and 3 write for plain data and numpy arrays are
+known, protocols 0 to 5; any other is refused. Each value costs bytes of the file, and the sums below bound what a file can
+make the reader hold.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from typing import BinaryIO
+
+from beam_cifar.pickles import arrays
+from beam_cifar.pickles.payload import decode_inline, decode_uescape, index_coded
+from beam_cifar.pickles.source import Source, read_exact, shorten
+from beam_cifar.pickles.values import (
+    NODES_IN_LISTS,
+    Container,
+    DictValue,
+    GlobalValue,
+    IntRun,
+    ListValue,
+    Node,
+    SetValue,
+    Span,
+    TextSpan,
+    TupleValue,
+    Value,
+)
+
+MAX_DEPTH = 32
+SHORT = 255  # longer strings stay in the file
+_MAX_RUN = 1 << 16
+_MIN_RUN = 64
+_SLACK = 1 << 16
+_UINT32 = struct.Struct("<I").unpack_from
+_INT64 = range(-(1 << 63), 1 << 63)
+_SHORT_STRINGS = {0x55: False, 0x43: False, 0x8C: True}  # opcode: is it text
+_BINPUT, _LONG_BINPUT, _MEMOIZE = 0x71, 0x72, 0x94
+_FOREIGN = {
+    b"\x1f\x8b": "a gzip file",
+    b"PK\x03\x04": "a zip archive, such as PyTorch writes",
+    b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file",
+    b"\x93NUMPY": "a numpy file",
+    b"\x89HDF": "an HDF5 file",
+    b"\x89PNG": "a PNG image",
+    b"PAR1": "a Parquet file",
+    b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.": "a PyTorch file",
+}
+
+
+_CONSTANTS: dict[int, bool | None] = {0x4E: None, 0x88: True, 0x89: False}
+_EMPTY: dict[int, type[Container]] = {0x5D: ListValue, 0x29: TupleValue, 0x7D: DictValue, 0x8F: SetValue}
+_MARKED: dict[int, type[Container]] = {0x6C: ListValue, 0x74: TupleValue, 0x64: DictValue, 0x91: SetValue}
+_HANDLERS = {
+    0x80: "_op_proto",
+    0x95: "_op_frame",
+    0x28: "_op_mark",
+    **dict.fromkeys(_CONSTANTS, "_op_constant"),
+    **dict.fromkeys(_EMPTY, "_op_empty"),
+    **dict.fromkeys(_MARKED, "_op_marked"),
+    **dict.fromkeys((0x85, 0x86, 0x87), "_op_tuple"),
+    ord("a"): "_op_append",
+    ord("e"): "_op_appends",
+    0x90: "_op_additems",
+    ord("s"): "_op_setitem",
+    ord("u"): "_op_setitems",
+    **dict.fromkeys(b"pqr", "_op_put"),
+    _MEMOIZE: "_op_memoize",
+    **dict.fromkeys(b"ghj", "_op_get"),
+    ord("K"): "_op_binint1",
+    **dict.fromkeys(b"JM", "_op_binint"),
+    **dict.fromkeys((0x8A, 0x8B), "_op_long"),
+    **dict.fromkeys(b"IL", "_op_decimal"),
+    **dict.fromkeys(b"FG", "_op_float"),
+    **dict.fromkeys(_SHORT_STRINGS, "_op_short_string"),
+    **dict.fromkeys((0x54, 0x42, 0x8E, 0x96), "_op_string"),
+    **dict.fromkeys((0x58, 0x8D), "_op_text"),
+    ord("S"): "_op_string_line",
+    ord("V"): "_op_text_line",
+    ord("c"): "_op_global",
+    0x93: "_op_stack_global",
+    ord("R"): "_op_reduce",
+    ord("b"): "_op_build",
+}
+_REFUSED = {
+    **dict.fromkeys(b"PQ", "refers to a persistent id"),
+    **dict.fromkeys((0x82, 0x83, 0x84), "uses an extension code"),
+    **dict.fromkeys((ord("i"), ord("o"), 0x81, 0x92), "creates an instance of a class"),
+    **dict.fromkeys((0x97, 0x98), "refers to out-of-band buffers"),
+    **dict.fromkeys(b"012", "drops or doubles a value on the stack"),
+}
+
+
+class Scan:
+    """The stack machine; `run` fills `value`.
+
+    Attributes:
+        protocol: as the file states it; 0 where it states none.
+        seen: by opcode, whether the file uses it.
+        globals: the (module, name) pairs that the file mentions.
+        value: the scanned value.
+    """
+
+    def __init__(self, file: BinaryIO, name: str) -> None:
+        self.source = Source(file, name)
+        self.protocol = 0
+        self.seen = bytearray(256)
+        self.globals: set[tuple[str, str]] = set()
+        self.value: Value = None
+        self._stack: list[Value] = []
+        self._marks: list[list[Value]] = []
+        self._memo: dict[int, Value] = {}
+        size = self.source.size
+        self._weight_left = size + _SLACK
+        self._containers_left = _SLACK + size // 16
+        self._max_memo = _SLACK + size // 8
+
+    def run(self) -> None:
+        """Reads the file up to its end."""
+        source, seen = self.source, self.seen
+        _check_start(source)
+        handlers: list[Callable[[int], None]] = [self._refuse_opcode] * 256
+        for code, method in _HANDLERS.items():
+            handlers[code] = getattr(self, method)
+        while True:
+            if source.pos >= len(source.buf):
+                source.at = source.offset
+                source.fill(1)
+            source.at = source.offset
+            code = source.buf[source.pos]
+            source.pos += 1
+            seen[code] = 1
+            if code == 0x2E:
+                break
+            handlers[code](code)
+        self._stop()
+
+    def _stop(self) -> None:
+        source = self.source
+        if self._marks or len(self._stack) != 1:
+            source.refuse(f"ends with {len(self._stack)} values and {len(self._marks)} open marks; expected one value")
+        if source.left:
+            source.at = source.offset
+            source.refuse(f"{source.left} bytes after the end of the pickle")
+        self.value = self._stack.pop()
+        self._memo.clear()
+
+    def _refuse_opcode(self, code: int) -> None:
+        what = _REFUSED.get(code)
+        if what is None:
+            self.source.refuse(f"unknown opcode {shorten(bytes([code]))}: not a pickle, or a damaged one")
+        self.source.refuse(f"{what}; a CIFAR file holds none")
+
+    # The stack.
+
+    def _pop(self) -> Value:
+        if not self._stack:
+            self.source.refuse("takes a value from an empty stack")
+        value = self._stack.pop()
+        if type(value) is IntRun:
+            self.source.refuse("takes an int out of a run of ints in another way than a pickler does")
+        return value
+
+    def _pop_mark(self) -> list[Value]:
+        if not self._marks:
+            self.source.refuse("closes a mark that was not set")
+        items = self._stack
+        self._stack = self._marks.pop()
+        return items
+
+    def _top(self, kind: type[Container]) -> Container:
+        value = self._stack[-1] if self._stack else None
+        if type(value) is not kind:
+            self.source.refuse(f"adds items to a {arrays.kind_of(value)}; expected a {kind.__name__[:-5].lower()}")
+        if value.closed:
+            self.source.refuse("adds items to a value that is already in use")
+        return value
+
+    def _grow(self, container: Container, items: list[Value]) -> None:
+        """Adds items, and keeps account of depth and weight."""
+        types = set(map(type, items))
+        weight = len(items)
+        if IntRun in types:
+            weight = arrays.count_items(items)
+        for item in items if types & NODES_IN_LISTS else ():
+            if type(item) in NODES_IN_LISTS:
+                container.depth = max(container.depth, item.depth + 1)
+                weight += item.weight
+        container.weight += weight
+        if container.depth > MAX_DEPTH:
+            self.source.refuse(f"nested more than {MAX_DEPTH} levels deep")
+        if container.weight > self._weight_left:
+            self.source.refuse(f"refers to its own values so often that it stands for {container.weight} elements")
+        container.items.extend(items)
+
+    def _new(self, kind: type[Container]) -> Container:
+        self._containers_left -= 1
+        if self._containers_left < 0:
+            self.source.refuse("more containers than a CIFAR file of this size can hold")
+        return kind(self.source.at)
+
+    def _push_new(self, kind: type[Container], items: list[Value]) -> None:
+        container = self._new(kind)
+        if items:
+            self._grow(container, items)
+        self._stack.append(container)
+
+    # Containers.
+
+    def _op_mark(self, code: int) -> None:
+        if len(self._marks) >= MAX_DEPTH * 2:
+            self.source.refuse(f"more than {MAX_DEPTH * 2} open marks")
+        self._marks.append(self._stack)
+        self._stack = []
+
+    def _op_empty(self, code: int) -> None:
+        self._push_new(_EMPTY[code], [])
+
+    def _op_marked(self, code: int) -> None:
+        """LIST, TUPLE, DICT, FROZENSET: a container of all items since the mark."""
+        items = self._pop_mark()
+        kind = _MARKED[code]
+        self._push_new(kind, self._checked_pairs(items) if kind is DictValue else items)
+
+    def _op_tuple(self, code: int) -> None:
+        """TUPLE1, TUPLE2, TUPLE3."""
+        items = [self._pop() for _ in range(code - 0x84)]
+        self._push_new(TupleValue, items[::-1])
+
+    def _op_append(self, code: int) -> None:
+        item = self._pop()
+        self._grow(self._top(ListValue), [item])
+
+    def _op_appends(self, code: int) -> None:
+        items = self._pop_mark()
+        self._grow(self._top(ListValue), items)
+
+    def _op_additems(self, code: int) -> None:
+        items = self._pop_mark()
+        self._grow(self._top(SetValue), items)
+
+    def _op_setitem(self, code: int) -> None:
+        value = self._pop()
+        key = self._pop()
+        self._grow(self._top(DictValue), [key, value])
+
+    def _op_setitems(self, code: int) -> None:
+        items = self._checked_pairs(self._pop_mark())
+        self._grow(self._top(DictValue), items)
+
+    def _checked_pairs(self, items: list[Value]) -> list[Value]:
+        if any(type(item) is IntRun for item in items):
+            items = expand_ints(self.source, items)
+        if len(items) % 2:
+            self.source.refuse("a dictionary with a key that has no value")
+        return items
+
+    # The memo.
+
+    def _op_put(self, code: int) -> None:
+        if code == 0x70:
+            self._put(self._decimal(self.source.line(32)))
+        else:
+            self._put(self.source.number(1 if code == _BINPUT else 4))
+
+    def _op_memoize(self, code: int) -> None:
+        self._put(len(self._memo))
+
+    def _put(self, index: int) -> None:
+        if not self._stack or type(self._stack[-1]) is IntRun or not 0 <= index < 1 << 32:
+            self.source.refuse(f"puts nothing into the memo, or at an impossible index ({index})")
+        self._memo[index] = self._stack[-1]
+        self._check_memo()
+
+    def _check_memo(self) -> None:
+        if len(self._memo) > self._max_memo:
+            self.source.refuse("more memo entries than a CIFAR file of this size can hold")
+
+    def _op_get(self, code: int) -> None:
+        if code == 0x67:
+            index = self._decimal(self.source.line(32))
+        else:
+            index = self.source.number(1 if code == 0x68 else 4)
+        if index not in self._memo:
+            self.source.refuse(f"fetches memo entry {index}, which was never stored")
+        value = self._memo[index]
+        if isinstance(value, Node):
+            value.closed = True
+        self._stack.append(value)
+
+    # Numbers.
+
+    def _op_constant(self, code: int) -> None:
+        self._stack.append(_CONSTANTS[code])
+
+    def _op_binint1(self, code: int) -> None:
+        """BININT1, and the run of them that it may start."""
+        source, stack = self.source, self._stack
+        start = source.pos - 1
+        run = _run_length(source.buf, start, _MIN_RUN)
+        if run < 2:
+            stack.append(source.take(1)[0])
+            return
+        if run < _MIN_RUN:
+            stack.extend(source.buf[start + 1 : start + 2 * run : 2])
+            source.pos = start + 2 * run
+            return
+        run = _run_length(source.buf, start, _MAX_RUN)
+        # What follows may take up to three values; APPENDS takes them all.
+        if source.buf[start + 2 * run : start + 2 * run + 1] != b"e":
+            run -= 3
+        stack.append(IntRun(source.at, run))
+        source.pos = start + 2 * run
+
+    def _op_binint(self, code: int) -> None:
+        """BININT, BININT2."""
+        data = self.source.take(4 if code == 0x4A else 2)
+        self._stack.append(int.from_bytes(data, "little", signed=code == 0x4A))
+
+    def _op_long(self, code: int) -> None:
+        """LONG1, LONG4."""
+        count = self.source.number(1 if code == 0x8A else 4)
+        if count > 8:
+            self.source.refuse(f"an int of {count} bytes; at most 8 expected")
+        self._stack.append(int.from_bytes(self.source.take(count), "little", signed=True))
+
+    def _op_decimal(self, code: int) -> None:
+        """INT, LONG: decimal lines; two of them stand for booleans."""
+        line = self.source.line(32)
+        if code == 0x49 and line in (b"00", b"01"):
+            self._stack.append(line == b"01")
+            return
+        self._stack.append(self._decimal(line.removesuffix(b"L") if code == 0x4C else line))
+
+    def _decimal(self, line: bytes) -> int:
+        if not re.fullmatch(rb"-?[0-9]{1,20}", line):
+            self.source.refuse(f"{shorten(line)} where a decimal number of at most 8 bytes is expected")
+        value = int(line)
+        if value not in _INT64:
+            self.source.refuse(f"the int {value} takes more than 8 bytes")
+        return value
+
+    def _op_float(self, code: int) -> None:
+        if code == 0x47:
+            self._stack.append(struct.unpack(">d", self.source.take(8))[0])
+            return
+        line = self.source.line(64)
+        if not re.fullmatch(rb"[-+]?(nan|inf|[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]{1,4})?)", line):
+            self.source.refuse(f"{shorten(line)} where a float is expected")
+        self._stack.append(float(line))
+
+    # Strings.
+
+    def _op_short_string(self, code: int) -> None:
+        """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: a fast loop over runs of names, each with its memo entry."""
+        source, stack, memo, text = self.source, self._stack, self._memo, _SHORT_STRINGS[code]
+        while True:
+            need = min(SHORT + 8, source.left)
+            if source.pos + need > len(source.buf):
+                source.fill(need)
+            buf, pos = source.buf, source.pos
+            end = pos + 1 + buf[pos] if need else pos + 1
+            if end > len(buf):
+                source.refuse(f"truncated: a string of {shorten(buf[pos : pos + 1])} bytes, {need} left")
+            value: Value = buf[pos + 1 : end]
+            if text:
+                value = self._utf8(value)
+            stack.append(value)
+            follow = buf[end : end + 5]
+            if len(follow) == 5:
+                put = follow[0]
+                if put == _BINPUT:
+                    memo[follow[1]] = value
+                    end += 2
+                elif put == _LONG_BINPUT:
+                    memo[_UINT32(follow, 1)[0]] = value
+                    end += 5
+                elif put == _MEMOIZE:
+                    memo[len(memo)] = value
+                    self.seen[put] = 1
+                    end += 1
+            if end >= len(buf) or buf[end] != code:
+                break
+            source.pos = end + 1
+        if not text:
+            source.last, source.last_offset = value, source.offset + 1
+        source.pos = end
+        self._check_memo()
+
+    def _op_string(self, code: int) -> None:
+        """BINSTRING, BINBYTES, BINBYTES8, BYTEARRAY8: long ones are skipped."""
+        source = self.source
+        count = source.number(8 if code in (0x8E, 0x96) else 4)
+        if code == 0x54 and count >= 1 << 31:
+            source.refuse("a string of negative length")
+        if count > SHORT:
+            self._stack.append(Span(source.offset, count))
+            source.skip(count)
+            return
+        value = source.take(count)
+        source.last, source.last_offset = value, source.offset - count
+        self._stack.append(value)
+
+    def _op_text(self, code: int) -> None:
+        """BINUNICODE, BINUNICODE8: long ones are skipped."""
+        source = self.source
+        count = source.number(8 if code == 0x8D else 4)
+        if count > SHORT:
+            self._stack.append(TextSpan("utf-8", source.offset, count))
+            source.skip(count)
+            return
+        self._stack.append(self._utf8(source.take(count)))
+
+    def _utf8(self, data: bytes) -> str:
+        try:
+            return data.decode("utf-8")
+        except UnicodeDecodeError:
+            self.source.refuse(f"text that is not UTF-8: {shorten(data)}")
+
+    def _op_string_line(self, code: int) -> None:
+        """STRING: Python 2's repr of a str."""
+        source = self.source
+        count, start = source.find_newline(), source.offset
+        if count <= SHORT:
+            line = source.line(SHORT)
+            self._check_quotes(line[:1], line[1:][-1:])
+            self._stack.append(decode_inline("escape", line[1:-1], source.name, source.at))
+            return
+        first = source.take(1)
+        source.skip(count - 2)
+        self._check_quotes(first, source.take(2)[:1])
+        self._stack.append(index_coded(source.file, source.name, "escape", start + 1, count - 2))
+
+    def _check_quotes(self, first: bytes, last: bytes) -> None:
+        if first not in (b"'", b'"') or first != last:
+            self.source.refuse("a string line without quotes around it")
+
+    def _op_text_line(self, code: int) -> None:
+        """UNICODE: text with `\\u` escapes."""
+        source = self.source
+        count = source.find_newline()
+        if count > SHORT:
+            self._stack.append(TextSpan("uescape", source.offset, count))
+            source.skip(count + 1)
+            return
+        try:
+            self._stack.append(decode_uescape(source.line(SHORT)))
+        except ValueError:
+            source.refuse("text with an escape that no pickler writes")
+
+    # Names, calls, framing.
+
+    def _op_global(self, code: int) -> None:
+        module, name = self.source.line(1 << 10), self.source.line(1 << 10)
+        self._push_global(module.decode("latin-1"), name.decode("latin-1"))
+
+    def _op_stack_global(self, code: int) -> None:
+        name, module = self._pop(), self._pop()
+        if type(name) is not str or type(module) is not str:
+            self.source.refuse("a global whose name is not text")
+        self._push_global(module, name)
+
+    def _push_global(self, module: str, name: str) -> None:
+        if (module, name) not in arrays.KNOWN_GLOBALS:
+            shown = shorten(f"{module}.{name}")[1:-1]
+            self.source.refuse(f"refused: calls {shown}; a CIFAR file calls only numpy's array constructors")
+        self.globals.add((module, name))
+        self._stack.append(GlobalValue(self.source.at, module, name))
+
+    def _op_reduce(self, code: int) -> None:
+        args, function = self._pop(), self._pop()
+        self._stack.append(arrays.call(self.source, function, args))
+
+    def _op_build(self, code: int) -> None:
+        state = self._pop()
+        target = self._stack[-1] if self._stack else None
+        arrays.build(self.source, target, state)
+
+    def _op_proto(self, code: int) -> None:
+        self.protocol = self.source.number(1)
+        if self.source.at:
+            self.source.refuse("states its protocol in the middle of the file")
+        if self.protocol > 5:
+            self.source.refuse(f"pickle protocol {self.protocol}; 0 to 5 expected")
+
+    def _op_frame(self, code: int) -> None:
+        size = self.source.number(8)
+        if size > self.source.left:
+            self.source.refuse(f"truncated: a frame of {size} bytes, {self.source.left} left")
+
+
+def scan(file: BinaryIO, name: str) -> Scan:
+    """Scans a whole pickle.
+
+    Raises:
+        PickleError: it is no pickle, damaged, or holds more than plain data and numpy arrays.
+    """
+    machine = Scan(file, name)
+    machine.run()
+    return machine
+
+
+def expand_ints(source: Source, items: list[Value]) -> list[Value]:
+    """Returns the items with every run of ints read from the file."""
+    expanded: list[Value] = []
+    for item in items:
+        if type(item) is IntRun:
+            expanded.extend(read_exact(source.file, source.name, item.offset, 2 * item.count)[1::2])
+        else:
+            expanded.append(item)
+    return expanded
+
+
+def _run_length(buf: bytes, start: int, limit: int) -> int:
+    """Returns how many whole `K<byte>` pairs follow each other from `start`, at most `limit`."""
+    codes = buf[start : start + 2 * limit : 2]
+    return min(len(codes) - len(codes.lstrip(b"K")), (len(buf) - start) // 2)
+
+
+def _check_start(source: Source) -> None:
+    """Refuses what is no pickle at all, with its own reason."""
+    if not source.size:
+        source.refuse("the file is empty; expected a pickle")
+    source.fill(1)
+    start = source.buf[:262]
+    for magic, what in _FOREIGN.items():
+        if start.startswith(magic):
+            source.refuse(f"not a pickle but {what}")
+    if start[257:262] == b"ustar":
+        source.refuse("not a pickle but a tar archive")
+    if start[:1] not in b"\x80(}]c":
+        source.refuse(f"not a pickle: starts with {shorten(start[:16])}")

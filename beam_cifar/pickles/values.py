@@ -1,0 +1,209 @@
+"""What a scanned pickle consists of: plain values, and places in the file for everything large."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from typing import Any
+
+Value = Any
+"""None, bool, int, float, bytes (also Python 2's str), str, or one of the classes below."""
+
+
+class Node:
+    """A value that others may refer to through the memo.
+
+    Attributes:
+        at: offset of the opcode that made it.
+        depth: levels of containers below it, itself included.
+        weight: elements below it, each counted as often as it is referred to.
+        closed: a value that was fetched from the memo no longer changes. So no cycle can come about, and `depth`
+            and `weight` stay true.
+    """
+
+    __slots__ = ("at", "closed", "depth", "weight")
+
+    def __init__(self, at: int) -> None:
+        self.at = at
+        self.depth = 1
+        self.weight = 1
+        self.closed = False
+
+
+class Container(Node):
+    """Holds `items`; a run of small ints may stand in it as one `IntRun`."""
+
+    __slots__ = ("items",)
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.items: list[Value] = []
+
+
+class ListValue(Container):
+    """A list."""
+
+    __slots__ = ()
+
+
+class TupleValue(Container):
+    """A tuple."""
+
+    __slots__ = ()
+
+
+class SetValue(Container):
+    """A set or frozenset, which only a skipped key can hold."""
+
+    __slots__ = ()
+
+
+class DictValue(Container):
+    """A dictionary; `items` holds key, value, key, value: nothing is hashed, so nested keys can do no harm."""
+
+    __slots__ = ()
+
+    def pairs(self) -> Iterator[tuple[Value, Value]]:
+        """Yields each key with its value."""
+        return zip(self.items[::2], self.items[1::2], strict=True)
+
+
+class IntRun:
+    """`count` ints of 0..255 as `K<byte>` pairs at `offset`."""
+
+    __slots__ = ("count", "offset")
+
+    def __init__(self, offset: int, count: int) -> None:
+        self.offset = offset
+        self.count = count
+
+
+class GlobalValue(Node):
+    """A name that the file may mention, such as ('numpy', 'dtype'); never imported."""
+
+    __slots__ = ("module", "name")
+
+    def __init__(self, at: int, module: str, name: str) -> None:
+        super().__init__(at)
+        self.module = module
+        self.name = name
+
+
+class DtypeValue(Node):
+    """The type of an array's elements.
+
+    Attributes:
+        kind: numpy's letter: b, i, u, f, c, S, U or O.
+        itemsize: bytes of one element (0 for objects).
+        order: '<', '>', or '' while unknown; '|' where it does not matter.
+    """
+
+    __slots__ = ("itemsize", "kind", "order")
+
+    def __init__(self, at: int, kind: str, itemsize: int) -> None:
+        super().__init__(at)
+        self.kind = kind
+        self.itemsize = itemsize
+        self.order = "|" if itemsize <= 1 or kind in "SO" else ""
+
+    def __str__(self) -> str:
+        if self.kind == "O":
+            return "object"
+        return f"{self.order}{self.kind}{self.itemsize // 4 if self.kind == 'U' else self.itemsize}"
+
+
+class Inline:
+    """A payload so short that it is kept."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @property
+    def length(self) -> int:
+        """The decoded bytes."""
+        return len(self.data)
+
+
+class Span:
+    """`length` bytes that lie in the file as they are."""
+
+    __slots__ = ("length", "offset")
+
+    def __init__(self, offset: int, length: int) -> None:
+        self.offset = offset
+        self.length = length
+
+
+class CodedSpan:
+    """Bytes that lie in the file encoded, from `offset` to `stop`.
+
+    Attributes:
+        coding: a key of `payload.DECODERS`.
+        length: of the decoded bytes.
+        starts: decoded position at which each block starts; then `length`.
+        offsets: file offset at which each block starts; then `stop`.
+    """
+
+    __slots__ = ("coding", "length", "offset", "offsets", "starts", "stop")
+
+    def __init__(self, coding: str, starts: array[int], offsets: array[int]) -> None:
+        self.coding = coding
+        self.starts = starts
+        self.offsets = offsets
+        self.offset = offsets[0]
+        self.stop = offsets[-1]
+        self.length = starts[-1]
+
+
+class TextSpan:
+    """Long text that was not looked at yet: UTF-8, or protocol 0's escapes."""
+
+    __slots__ = ("coding", "offset", "size")
+
+    def __init__(self, coding: str, offset: int, size: int) -> None:
+        self.coding = coding
+        self.offset = offset
+        self.size = size
+
+
+class IntPayload:
+    """Bytes that were pickled as a list of ints: the pieces lie in the file as `K<byte>` pairs, or are kept.
+
+    Attributes:
+        starts: decoded position at which each piece starts; then the length.
+        offsets: file offset of each piece, or -1.
+        kept: the bytes of the pieces without offset, by index.
+    """
+
+    __slots__ = ("kept", "length", "offsets", "starts")
+
+    def __init__(self, starts: array[int], offsets: array[int], kept: dict[int, bytes]) -> None:
+        self.starts = starts
+        self.offsets = offsets
+        self.kept = kept
+        self.length = starts[-1]
+
+
+Payload = Inline | Span | CodedSpan | IntPayload
+
+
+class ArrayValue(Node):
+    """A numpy array: `payload` for plain elements, `items` for objects; `built` once its state is known."""
+
+    __slots__ = ("built", "dtype", "fortran", "frombuffer", "items", "payload", "shape")
+
+    def __init__(self, at: int) -> None:
+        super().__init__(at)
+        self.built = False
+        self.frombuffer = False
+        self.fortran = False
+        self.shape: tuple[int, ...] = ()
+        self.dtype = DtypeValue(at, "u", 1)
+        self.payload: Payload | None = None
+        self.items: list[Value] = []
+
+
+NODES_IN_LISTS = frozenset({ListValue, TupleValue, SetValue, DictValue, ArrayValue})
+"""The types whose depth and weight count for what holds them."""
