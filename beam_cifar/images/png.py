@@ -1,0 +1,204 @@
+"""PNG files for a block of images: rows are filtered for all images at once, then each image is deflated by itself.
+
+Format facts are from the PNG specification (W3C, third edition): chunks in section 5.3, filters in section 9.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from isal import isal_zlib
+
+UInt8Array = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+# Filtered rows of photographs hold next to no repeats: isal's levels 2 and 3 find nothing more and cost up to 30 %, and
+# zlib does best when it looks for runs only (Z_RLE): smaller files than with its matches, and faster.
+_ISAL_LEVEL: Final = 1
+_ZLIB_LEVEL: Final = 1
+
+_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_COLOUR_TYPES: Final = {1: 0, 3: 2}
+_SUB: Final = 1
+_UP: Final = 2
+_IDAT_CRC: Final = zlib.crc32(b"IDAT")
+_IEND: Final = b"\x00\x00\x00\x00IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
+# The bytes of a chunk's length and CRC are known after it is deflated; they are filled in for all images at once.
+_BLANK: Final = bytes(4)
+
+# Pixels filtered at a time: the temporaries are about four times this.
+_SLAB_BYTES: Final = 1 << 18
+_MAX_SIDE: Final = 2**31 - 1
+_MAX_CHUNK: Final = 2**31 - 1
+
+
+def encode_png(pixels: UInt8Array, *, encoder: str = "isal") -> tuple[bytearray, Offsets]:
+    """Encodes each image of a block as a PNG file.
+
+    The files are deterministic: with `zlib` for a version of that library, with `isal` also for a family of CPUs.
+
+    Args:
+        pixels: uint8 [N, C, H, W], planes; C is 1 (gray) or 3 (R, G, B).
+        encoder: `isal` (fast) or `zlib` (the same bytes on every CPU).
+
+    Returns:
+        All files one after another, and int32 [N + 1], where each of them starts and the last ends (int64 if they take
+        2 GiB or more): the value buffers of an Arrow binary column.
+
+    Raises:
+        ValueError: if the pixels are not such an array, or the encoder is unknown.
+    """
+    _check(pixels, encoder)
+    deflated: list[bytes] = []
+    for slab in _slabs(pixels):
+        deflated += _deflate_slab(slab, encoder)
+    return _framed(deflated, _header(pixels))
+
+
+def _check(pixels: UInt8Array, encoder: str) -> None:
+    if encoder not in _COMPRESSORS:
+        raise ValueError(f"encoder {encoder!r} is unknown; expected one of {', '.join(_COMPRESSORS)}")
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in _COLOUR_TYPES:
+        raise ValueError(f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, C, H, W] with C 1 or 3")
+    if not all(1 <= side <= _MAX_SIDE for side in pixels.shape[2:]):
+        raise ValueError(f"images are {pixels.shape[2]} x {pixels.shape[3]}; PNG has sides from 1 to {_MAX_SIDE}")
+
+
+def _slabs(pixels: UInt8Array) -> Iterator[UInt8Array]:
+    """Yields the block in runs of images, as many as are filtered at a time; at least one."""
+    step = max(1, _SLAB_BYTES // (pixels[:1].nbytes or 1))
+    for start in range(0, len(pixels), step):
+        yield pixels[start : start + step]
+
+
+def _deflate_slab(pixels: UInt8Array, encoder: str) -> list[bytes]:
+    """Returns the zlib stream of each image."""
+    if len(pixels) == 1 and pixels.nbytes > _SLAB_BYTES:
+        return [_deflate_in_stripes(pixels, encoder)]
+    return _COMPRESSORS[encoder](filter_rows(pixels).reshape(len(pixels), -1))
+
+
+def _isal_streams(rows: UInt8Array) -> list[bytes]:
+    """Returns a zlib stream for each row of uint8 [N, bytes]; `map` keeps the time with the GIL held short."""
+    return list(map(isal_zlib.compress, rows, repeat(_ISAL_LEVEL)))
+
+
+def _zlib_streams(rows: UInt8Array) -> list[bytes]:
+    """The same with the standard library."""
+    return [_joined(_zlib_object(), (row,)) for row in rows]
+
+
+_COMPRESSORS: Final[dict[str, Callable[[UInt8Array], list[bytes]]]] = {"isal": _isal_streams, "zlib": _zlib_streams}
+
+
+def _zlib_object() -> zlib._Compress:
+    return zlib.compressobj(_ZLIB_LEVEL, zlib.DEFLATED, zlib.MAX_WBITS, zlib.DEF_MEM_LEVEL, zlib.Z_RLE)
+
+
+def _deflate_in_stripes(pixels: UInt8Array, encoder: str) -> bytes:
+    """Returns the zlib stream of one large image [1, C, H, W], filtered a stripe of rows at a time."""
+    height = pixels.shape[2]
+    step = max(1, _SLAB_BYTES * height // pixels.nbytes)
+    stripes = (filter_rows(pixels, start, start + step).reshape(-1) for start in range(0, height, step))
+    return _joined(isal_zlib.compressobj(_ISAL_LEVEL) if encoder == "isal" else _zlib_object(), stripes)
+
+
+def _joined(compressor: zlib._Compress | isal_zlib.Compress, pieces: Iterable[UInt8Array]) -> bytes:
+    """Returns the stream of all pieces."""
+    parts = [compressor.compress(piece.data) for piece in pieces]
+    parts.append(compressor.flush())
+    return b"".join(parts)
+
+
+def filter_rows(pixels: UInt8Array, start: int = 0, stop: int | None = None) -> UInt8Array:
+    """Filters rows start..stop of each image for PNG, each row by Sub or Up, whichever leaves the smaller differences.
+
+    One of these two, chosen by row, costs a sixth of Paeth in numpy and gives files one percent larger.
+
+    Args:
+        pixels: uint8 [N, C, H, W].
+        start: the first row.
+        stop: the row after the last; None or beyond the image for all.
+
+    Returns:
+        uint8 [N, rows, 1 + W * C]: the filter's number, then the differences, channels interleaved.
+    """
+    count, channels, _, width = pixels.shape
+    part = pixels[:, :, start:stop]
+    above = pixels[:, :, start - 1] if start else None
+    rows = _interleaved(part)
+    sub = _minus_left(rows, channels)
+    up = rows.copy()
+    up[:, 1:] -= rows[:, :-1]
+    if above is not None:
+        up[:, 0] -= _interleaved(above[:, :, None])[:, 0]
+    out = np.empty((count, rows.shape[1], 1 + width * channels), np.uint8)
+    by_sub = _size(sub) < _size(up)
+    out[:, :, 0] = np.where(by_sub, np.uint8(_SUB), np.uint8(_UP))
+    # The same as `where`, three times as fast: bytes under an all-ones mask come from `sub`, the others from `up`.
+    sub ^= up
+    sub &= np.where(by_sub, np.uint8(255), np.uint8(0))[:, :, None]
+    np.bitwise_xor(sub, up, out=out[:, :, 1:])
+    return out
+
+
+def _interleaved(pixels: UInt8Array) -> UInt8Array:
+    """Returns uint8 [N, H, W * C] for planes uint8 [N, C, H, W]."""
+    count, channels, height, width = pixels.shape
+    rows = np.empty((count, height, width, channels), np.uint8)
+    for channel in range(channels):
+        rows[..., channel] = pixels[:, channel]
+    return rows.reshape(count, height, width * channels)
+
+
+def _minus_left(rows: UInt8Array, channels: int) -> UInt8Array:
+    """Returns rows uint8 [N, H, W * C] less, at each sample, the pixel to its left; the leftmost are kept."""
+    out = np.empty_like(rows)
+    # One run over the whole block, across row ends, then the row ends repaired: twice as fast as row by row.
+    np.subtract(rows.reshape(-1)[channels:], rows.reshape(-1)[:-channels], out=out.reshape(-1)[channels:])
+    out[:, :, :channels] = rows[:, :, :channels]
+    return out
+
+
+def _size(differences: UInt8Array) -> npt.NDArray[np.uint32]:
+    """Returns uint32 [N, rows]: the sum of differences, each without its sign (the heuristic of section 12.7)."""
+    magnitudes = np.abs(differences.view(np.int8)).view(np.uint8)
+    sizes: npt.NDArray[np.uint32] = np.add.reduce(magnitudes, axis=2, dtype=np.uint32)
+    return sizes
+
+
+def _header(pixels: UInt8Array) -> bytes:
+    """Returns the signature and IHDR: 8 bits a sample, no interlace."""
+    _, channels, height, width = pixels.shape
+    body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
+    return _SIGNATURE + b"\x00\x00\x00\x0d" + body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def _framed(deflated: list[bytes], header: bytes) -> tuple[bytearray, Offsets]:
+    """Returns the files in one buffer, each its header, one IDAT with the stream, and IEND; and their offsets."""
+    head, tail = header + _BLANK + b"IDAT", _BLANK + _IEND
+    lengths = np.fromiter(map(len, deflated), np.int64, len(deflated))
+    if len(lengths) and lengths.max() > _MAX_CHUNK:
+        raise ValueError(f"an image takes {lengths.max()} bytes deflated; a PNG chunk holds at most {_MAX_CHUNK}")
+    checks = np.fromiter(map(isal_zlib.crc32, deflated, repeat(_IDAT_CRC)), np.uint32, len(deflated))
+    pieces: list[bytes] = [tail + head] * (2 * len(deflated) + 1)
+    pieces[1::2] = deflated
+    pieces[0], pieces[-1] = (head, tail) if deflated else (b"", b"")
+    buffer = bytearray().join(pieces)
+    offsets = np.zeros(len(deflated) + 1, np.int64)
+    np.cumsum(lengths + (len(head) + len(tail)), out=offsets[1:])
+    view = np.frombuffer(buffer, np.uint8)
+    _fill(view, offsets[:-1] + len(header), lengths)
+    _fill(view, offsets[1:] - len(tail), checks)
+    return buffer, offsets if offsets[-1] > np.iinfo(np.int32).max else offsets.astype(np.int32)
+
+
+def _fill(view: UInt8Array, places: npt.NDArray[np.int64], values: npt.NDArray[np.integer]) -> None:
+    """Writes each value at its place, four bytes, big-endian."""
+    view[places[:, None] + np.arange(4)] = values.astype(">u4").view(np.uint8).reshape(-1, 4)
