@@ -29,8 +29,8 @@ class BlockCoder(coders.Coder):
         with carried():
             raise JobError(
                 f"block {value.number} of shard {value.shard} was about to leave its fused stage, which would hold all "
-                "pixels in memory; a Flatten of blocks, a side input made from tasks or blocks, a Reshuffle, a GroupByKey "
-                "or a resource hint between ReadBlocks and WriteBlocks does that: remove it"
+                "pixels in memory; a Flatten of blocks, a side input made from tasks or blocks, a Reshuffle, a "
+                "GroupByKey or a resource hint between ReadBlocks and WriteBlocks does that: remove it"
             )
 
     def decode(self, encoded: bytes) -> Block:

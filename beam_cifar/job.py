@@ -151,7 +151,7 @@ def _output(options: ConvertOptions) -> str:
     path = storage.absolute(options.output_dir, "output")
     path = os.path.realpath(path) if os.path.islink(path) else path
     if os.path.ismount(path):
-        raise UsageError(f"the output {path!r} is a mount point, which cannot be put in place whole; name a folder in it")
+        raise UsageError(f"the output {path!r} is a mount point, which cannot be replaced whole; name a folder in it")
     if len(os.path.basename(path).encode()) > 200:
         raise UsageError(f"the output name {os.path.basename(path)[:40]!r}... is too long")
     return path
@@ -175,7 +175,8 @@ def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOpt
     free = storage.free_bytes(folder.path)
     if needed > free:
         raise JobError(
-            f"{folder.output}: the disk has {free >> 20} MiB free, the output needs about {needed >> 20} MiB; nothing was written"
+            f"{folder.output}: the disk has {free >> 20} MiB free, the output needs about {needed >> 20} MiB; "
+            "nothing was written"
         )
 
 

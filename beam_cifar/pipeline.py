@@ -123,9 +123,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
     )
 
 
-def transformed(
-    blocks: beam.PCollection[Block], plan: Plan, options: ConvertOptions
-) -> beam.PCollection[Block]:
+def transformed(blocks: beam.PCollection[Block], plan: Plan, options: ConvertOptions) -> beam.PCollection[Block]:
     """The transforms that a job asks for, in order: select, rename, encode."""
     if options.subsets:
         subsets = frozenset(file.subset for file in plan.files)

@@ -12,7 +12,7 @@ from typing import Any
 
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import CHUNK_ROWS, Catalog, FileSummary, Format, Shard, SinkOptions, SourceFile, split_name
-from beam_cifar.labels import UNLABELLED, LabelMap, LabelTable, remap_table, unknown_name
+from beam_cifar.labels import UNLABELLED, LabelMap, LabelTable, parent_conflict, remap_table, unknown_name
 from beam_cifar.options import ConvertOptions
 
 PART_BYTES = 256 << 20
@@ -134,7 +134,11 @@ def select_files(catalog: Catalog, subsets: Sequence[str]) -> tuple[SourceFile, 
 
 
 def make_plan(
-    catalog: Catalog, summaries: Sequence[FileSummary], sink: Format, options: ConvertOptions, part_bytes: int = PART_BYTES
+    catalog: Catalog,
+    summaries: Sequence[FileSummary],
+    sink: Format,
+    options: ConvertOptions,
+    part_bytes: int = PART_BYTES,
 ) -> Plan:
     """Decides which rows go where.
 
@@ -254,9 +258,7 @@ def _sources(summaries: Sequence[FileSummary], keep: frozenset[int] | None, limi
         yield _Source(0, summary, cumulative, take)
 
 
-def _grouped(
-    sources: list[_Source], sink: Format, options: ConvertOptions
-) -> list[tuple[str, list[_Source]]]:
+def _grouped(sources: list[_Source], sink: Format, options: ConvertOptions) -> list[tuple[str, list[_Source]]]:
     """Numbers the sources and puts those of one output subset together, in order of appearance."""
     groups: dict[str, list[_Source]] = {}
     for index, source in enumerate(sources):
@@ -295,7 +297,14 @@ class _Cutter:
         self._unowned += segments.rest()
 
     def _cut_shard(
-        self, subset: str, number: int, count: int, rows: int, row_bytes: int, segments: _Segments, members: list[_Source]
+        self,
+        subset: str,
+        number: int,
+        count: int,
+        rows: int,
+        row_bytes: int,
+        segments: _Segments,
+        members: list[_Source],
     ) -> None:
         limit = self._sink.max_shard_bytes
         path = self._sink.shard_path(subset, number, count, self._options)
@@ -305,7 +314,8 @@ class _Cutter:
                 f"pass --images-per-batch {limit // row_bytes} or less"
             )
         part_rows = max(1, self._part_bytes // max(1, row_bytes)) if limit else rows
-        shard = Shard(len(self.shards), subset, path, rows, part_rows, size=None, has_images=False)
+        name = self._sink.shard_subset(subset, number, count, self._options)
+        shard = Shard(len(self.shards), name, path, rows, part_rows, size=None, has_images=False)
         taken: list[Segment] = []
         for part in range(shard.parts):
             segments_of_part = segments.take(shard.rows_of(part))
@@ -392,7 +402,11 @@ def _duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
 
 
 def _present(
-    summaries: Sequence[FileSummary], keep: frozenset[int] | None, label_map: LabelMap, sink: Format, options: ConvertOptions
+    summaries: Sequence[FileSummary],
+    keep: frozenset[int] | None,
+    label_map: LabelMap,
+    sink: Format,
+    options: ConvertOptions,
 ) -> dict[str, set[int]]:
     """The labels that each output subset has rows of."""
     present: dict[str, set[int]] = {}

@@ -61,7 +61,7 @@ class ShardInfo:
 
 
 @dataclass
-class Publish(beam.PTransform):  # type: ignore[misc]
+class Publish(beam.PTransform):
     """Publishes a job: first by shard, in parallel, then once for all.
 
     Attributes:
@@ -270,4 +270,3 @@ def _nested(counts: Counts) -> dict[str, dict[str, int]]:
         if n:
             nested.setdefault(subset, {})[str(label)] = n
     return nested
-

@@ -85,7 +85,7 @@ def _given(flags: Sequence[str], name: str) -> bool:
 
 
 def _refuse_unknown(options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], *, strict: bool) -> None:
-    """Beam only warns of unknown flags. A remote runner may know some that we cannot: there only typing errors count."""
+    """Beam only warns of unknown flags. A remote runner may know more than we: there only typing errors count."""
     parsers: list[Any] = []
     try:
         options.get_all_options(add_extra_args_fn=parsers.append)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import apache_beam as beam
 
 from beam_cifar import storage
-from beam_cifar.block import BadRow, Block, Counts
+from beam_cifar.block import BadRow, Block, Counts, row_counts
 from beam_cifar.carried import carried
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.formats import get_format
@@ -78,7 +78,7 @@ class PartInfo:
 
 
 @dataclass
-class WriteBlocks(beam.PTransform):  # type: ignore[misc]
+class WriteBlocks(beam.PTransform):
     """Writes the blocks of each part to one file.
 
     Attributes:
@@ -93,7 +93,7 @@ class WriteBlocks(beam.PTransform):  # type: ignore[misc]
 
 
 @dataclass
-class CopyFiles(beam.PTransform):  # type: ignore[misc]
+class CopyFiles(beam.PTransform):
     """Copies whole source files that the output format would write byte for byte the same.
 
     Attributes:
@@ -159,8 +159,6 @@ class OpenPart:
         self._stack.close()
 
     def _count(self, block: Block) -> None:
-        from beam_cifar.block import row_counts
-
         self._read.update(block.read)
         self._filtered.update(block.filtered)
         self._written.update(row_counts(block.table))
@@ -243,7 +241,7 @@ class _CopyFile(beam.DoFn):
 def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInfo:
     """Copies the one file of a task, and counts its rows from its labels."""
     shard, file = sink.shards[task.shard], source.files[task.segments[0].file]
-    counts = Counter()
+    counts: Counts = Counter()
     summary = get_format(source.format, for_reading=True).scan(file, source.labels)
     for chunk in summary.chunks:
         counts.update({(file.subset, label): n for label, n in chunk.items()})

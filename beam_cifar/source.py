@@ -42,7 +42,7 @@ class SourceSettings:
 
 
 @dataclass
-class ReadBlocks(beam.PTransform):  # type: ignore[misc]
+class ReadBlocks(beam.PTransform):
     """Reads the rows of each task as blocks of about a thousand examples.
 
     Attributes:
@@ -105,7 +105,8 @@ def _owned(segment: Segment, rows: RowReader, keep: frozenset[int] | None) -> tu
     labels = rows.labels[segment.start : segment.stop]
     bad = rows.bad_rows
     survives = [
-        (keep is None or label in keep) and (not bad or row not in bad) for row, label in enumerate(labels, segment.start)
+        (keep is None or label in keep) and (not bad or row not in bad)
+        for row, label in enumerate(labels, segment.start)
     ]
     return segment.owned(survives)
 
@@ -113,5 +114,3 @@ def _owned(segment: Segment, rows: RowReader, keep: frozenset[int] | None) -> tu
 def _counts(subset: str, labels: Sequence[int]) -> Counts:
     counts = Counter(labels)
     return Counter({(subset, label): counts[label] for label in sorted(counts, key=lambda n: (n == UNLABELLED, n))})
-
-

@@ -380,9 +380,7 @@ def has_sizes(folder: str, sizes: Mapping[str, int]) -> bool:
         return False
 
 
-def publish_tree(
-    folder: JobFolder, manifest: bytes, is_ours: Callable[[str, bytes], bool], *, overwrite: bool
-) -> None:
+def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, bytes], bool], *, overwrite: bool) -> None:
     """Makes the staged tree the output by one rename, then writes the manifest.
 
     Each step leaves a state from which the same call, or `restore` and a new job, goes on.

@@ -88,14 +88,21 @@ def _add_convert(commands: Any) -> None:
     writable = [name for name, entry in FORMATS.items() if entry.writes]
     add("-i", "--input-path", required=True, metavar="PATH", help="directory or archive to read")
     add("-if", "--input-format", choices=readable, metavar="FORMAT", help="its format; detected if left out")
-    add("-f", "--output-format", required=True, choices=writable, metavar="FORMAT", help=f"one of: {', '.join(writable)}")
+    add(
+        "-f",
+        "--output-format",
+        required=True,
+        choices=writable,
+        metavar="FORMAT",
+        help=f"one of: {', '.join(writable)}",
+    )
     add("-o", "--output-dir", metavar="OUT", help="directory to make; <source>-<format> here if left out")
     add("--subset", action="append", default=[], metavar="NAME",
         help="keep a subset (repeatable); train and test stand for all their batches")  # fmt: skip
     add("--label", action="append", default=[], metavar="NAME",
         help="keep a class, or all classes of a superclass (repeatable)")  # fmt: skip
     add("--remap", action="append", default=[], metavar="OLD:NEW",
-        help="rename a class or superclass, after the selection; classes with one new name are merged (repeatable)")  # fmt: skip
+        help="rename a class or superclass, after selecting; classes with one new name merge (repeatable)")  # fmt: skip
     add("--images-per-batch", type=int, metavar="N", help="pack exactly N images into every output file")
     add("--limit", type=int, metavar="N", help="keep the first N images only")
     add("--workers", type=int, metavar="N", help="local workers; one per core, four at most, if left out")
@@ -153,5 +160,5 @@ def _add_make_sample(commands: Any) -> None:
 
 def list_flags(parser: Parser) -> Sequence[str]:
     """All long flags of `convert`, to suggest one for a misspelt one."""
-    actions = parser._subparsers._group_actions[0].choices["convert"]._actions  # type: ignore[union-attr,call-overload,index]
+    actions = parser._subparsers._group_actions[0].choices["convert"]._actions  # type: ignore[union-attr,index]
     return [name for action in actions for name in action.option_strings if name.startswith("--")]

@@ -7,13 +7,16 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from beam_cifar.options import ConvertOptions
 
 if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
     from beam_cifar.job import Job
     from beam_cifar.pipeline import Summary
     from beam_cifar.plan import Plan
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
 
 def run(arguments: argparse.Namespace) -> None:
     """Converts, or prints the plan."""
+    started_at = time.monotonic()
     options = options_of(arguments)
     if arguments.plan:
         _print_plan(options, as_json=arguments.json)
@@ -38,6 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
         summary = convert(options, beam_options, on_start=started)
     finally:
         progress.stop()
+    summary = replace(summary, seconds=round(time.monotonic() - started_at, 3))
     if arguments.json:
         fields = asdict(summary)
         names = "version format output read written filtered quarantined subsets labels seconds"
@@ -94,11 +99,11 @@ def describe(summary: Summary) -> str:
     return "\n".join(lines)
 
 
-def _import_beam(arguments: argparse.Namespace):  # type: ignore[no-untyped-def]
+def _import_beam(arguments: argparse.Namespace) -> tuple[Callable[..., Summary], PipelineOptions]:
     """Imports the pipeline; checks the flags that are Beam's."""
-    from beam_cifar.cli.quiet import quiet_imports
+    from beam_cifar.cli.start import beam_imports
 
-    with quiet_imports(verbose=arguments.verbose):
+    with beam_imports(verbose=arguments.verbose):
         from beam_cifar import runner
         from beam_cifar.pipeline import convert
     if not arguments.verbose:

@@ -122,7 +122,9 @@ def _shown(facts: dict[str, Any]) -> str:
             line += f", {subset['repeated_names']:,} repeated names"
         lines.append(line)
     names = facts["superclasses"] or {"": list(facts["classes"])}
-    lines.append(f"{len(facts['classes'])} classes" + (f" in {len(names)} superclasses" if facts["superclasses"] else ""))
+    lines.append(
+        f"{len(facts['classes'])} classes" + (f" in {len(names)} superclasses" if facts["superclasses"] else "")
+    )
     for parent, members in names.items():
         shown = ", ".join(f"{name} {facts['classes'][name]:,}" for name in members)
         lines.append(f"  {parent + ': ' if parent else ''}{shown}")

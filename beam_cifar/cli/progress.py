@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from beam_cifar.job import Job
-    from beam_cifar.sink import SinkSettings
 
 INTERVAL = 0.5
 

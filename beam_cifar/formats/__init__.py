@@ -31,7 +31,9 @@ class Entry:
 
 FORMATS: dict[str, Entry] = {
     "cifar": Entry("cifar:CifarFormat", "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz", True, True),
-    "parquet": Entry("parquet:ParquetFormat", "Parquet with PNG images, as Hugging Face datasets reads it", False, True),
+    "parquet": Entry(
+        "parquet:ParquetFormat", "Parquet with PNG images, as Hugging Face datasets reads it", False, True
+    ),
 }
 
 

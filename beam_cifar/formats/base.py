@@ -243,6 +243,10 @@ class Format(ABC):
     def shard_path(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
         """The path of file `number` (from 0) of `count` of a subset, relative to the output."""
 
+    def shard_subset(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
+        """The subset that readers will see file `number` of `count` as."""
+        return subset
+
     def batch_label(self, subset: str, number: int, count: int, sources: Sequence[FileSummary]) -> str:
         """What the file calls itself, for formats whose files do."""
         return ""

@@ -76,7 +76,8 @@ class CifarFormat(Format):
             meta = read_meta(file, files[metas[0]].shown)
         notices = []
         if META_FILES[metas[0]] != _title(meta):
-            raise InputError(f"{files[metas[0]].shown}: holds {_title(meta)} names; the file name is {META_FILES[metas[0]]}'s")
+            shown, expected = files[metas[0]].shown, META_FILES[metas[0]]
+            raise InputError(f"{shown}: holds {_title(meta)} names, but a file of this name is {expected}'s")
         names = meta.label_names
         if CUSTOM_META in files:
             names = _custom_names(files[CUSTOM_META])
@@ -111,6 +112,10 @@ class CifarFormat(Format):
         """The subset's name; packed batches are numbered from 1, as `data_batch_1`."""
         numbered = options.images_per_batch is not None and (count > 1 or subset == "data_batch")
         return f"{subset}_{number + 1}" if numbered else subset
+
+    def shard_subset(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
+        """Every file is a subset."""
+        return self.shard_path(subset, number, count, options)
 
     def batch_label(self, subset: str, number: int, count: int, sources: Sequence[FileSummary]) -> str:
         """The source's own where the file follows one source, else in the words of the genuine files."""
@@ -168,8 +173,8 @@ class CifarFormat(Format):
             if worst := {subset: n for subset, n in missing.items() if n}:
                 subset, count = next(iter(worst.items()))
                 yield (
-                    f"{count} of {len(options.labels.names)} classes have no rows in subset {subset!r}: Datumaro cannot "
-                    f"import such a CIFAR-100 set (it learns superclasses per subset); torchvision and Keras can"
+                    f"{count} of {len(options.labels.names)} classes have no rows in subset {subset!r}: Datumaro "
+                    f"cannot import such a CIFAR-100 set (it learns superclasses per subset); torchvision and Keras can"
                 )
 
 
@@ -276,7 +281,8 @@ class CifarRows(RowReader):
         expected = "CIFAR-100" if self._table.has_superclasses else "CIFAR-10"
         other = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[found]
         return InputError(
-            f"{self._file.shown}: is a {other} batch among {expected} ones (by its meta file); keep the two data sets apart"
+            f"{self._file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
+            "keep the two data sets apart"
         )
 
     def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:
@@ -287,7 +293,7 @@ class CifarRows(RowReader):
         labels = self._batch.labels
         count = len(self._table.names)
         kinds = set(map(type, labels))
-        if kinds <= {int} and (not labels or 0 <= min(labels) and max(labels) < count):  # type: ignore[type-var,operator]
+        if kinds <= {int} and (not labels or (min(labels) >= 0 and max(labels) < count)):  # type: ignore[type-var,operator]
             return list(labels)  # type: ignore[arg-type]
         numbers = {name: label for label, name in enumerate(self._table.names)}
         resolved = []
@@ -296,7 +302,8 @@ class CifarRows(RowReader):
             if number is None:
                 self._reject(row, f"label {label!r} is not in the label table of {count} names")
             elif not (0 <= number < count or label is None):
-                self._reject(row, f"label {number} is outside the label table, which has {count} classes (0 to {count - 1})")
+                error = f"label {number} is outside the label table, which has {count} classes (0 to {count - 1})"
+                self._reject(row, error)
                 number = None
             resolved.append(UNLABELLED if number is None else number)
         return resolved
@@ -425,7 +432,7 @@ def _title(meta: Meta) -> str:
 
 
 def _is_batch_name(name: str) -> bool:
-    """Batches have no extension; genuine archives also hold `readme.html` and `file.txt~`, tools leave `_*` and `.*`."""
+    """Batches have no extension; archives also hold `readme.html` and `file.txt~`, tools leave `_*` and `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")
 
 
@@ -455,7 +462,7 @@ def _custom_names(file: SourceFile) -> tuple[str, ...]:
             raise InputError(f"{file.shown}: the ids of 'label_map' must be 0 to {len(by_id) - 1}, each once")
         names = [by_id[str(i)] for i in range(len(by_id))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"{file.shown}: expected {{\"labels\": [names]}} or {{\"label_map\": {{id: name}}}}")
+        raise InputError(f'{file.shown}: expected {{"labels": [names]}} or {{"label_map": {{id: name}}}}')
     if len(set(names)) != len(names):
         raise InputError(f"{file.shown}: a class name is there twice")
     return tuple(names)

@@ -139,7 +139,9 @@ class _ParquetWriter(PartWriter):
         images = table.column("image").combine_chunks()
         paths = pa.compute.binary_join_element_wise(table.column("id").combine_chunks(), ".png", "")
         missing = images.is_null() if images.null_count else None
-        columns = [pa.StructArray.from_arrays([images, paths], fields=list(self._schema.field("img").type), mask=missing)]
+        columns = [
+            pa.StructArray.from_arrays([images, paths], fields=list(self._schema.field("img").type), mask=missing)
+        ]
         label = table.column("label").combine_chunks()
         columns.append(label)
         if self._options.labels.has_superclasses:
@@ -180,4 +182,5 @@ def _card(labels: LabelTable, shards: Sequence[tuple[Shard, int, Mapping[str, in
 
 def _quoted(text: str) -> str:
     """A YAML double-quoted scalar: JSON's, with the control characters that YAML does not allow plain escaped."""
-    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff]", lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False))
+    quoted = json.dumps(text, ensure_ascii=False)
+    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)

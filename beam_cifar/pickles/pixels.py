@@ -38,9 +38,8 @@ def images_of(columns: Columns, data: Value, sizes: Sizes) -> Images | None:
 
 
 def _keeps_shape(data: Value) -> bool:
-    return (
-        type(data) is ArrayValue and data.dtype.kind == "u" and data.dtype.itemsize == 1 and len(data.shape) in (2, 4)
-    )
+    """Returns whether an array without rows tells the size that rows would have."""
+    return type(data) is ArrayValue and str(data.dtype) == "|u1" and len(data.shape) in (2, 4)
 
 
 def _length(columns: Columns, data: Value) -> int:

@@ -1,8 +1,8 @@
 """Reads a pickle's opcodes into a tree of plain values; nothing is imported, nothing is called.
 
-Everything large stays in the file. All opcodes that picklers of Python 2 and 3 write for plain data and numpy arrays are
-known, protocols 0 to 5; any other is refused. Each value costs bytes of the file, and the sums below bound what a file can
-make the reader hold.
+Everything large stays in the file. All opcodes that picklers of Python 2 and 3 write for plain data and numpy arrays
+are known, protocols 0 to 5; any other is refused. Each value costs bytes of the file, and the sums below bound what a
+file can make the reader hold.
 """
 
 from __future__ import annotations
@@ -281,10 +281,8 @@ class Scan:
             self.source.refuse("more memo entries than a CIFAR file of this size can hold")
 
     def _op_get(self, code: int) -> None:
-        if code == 0x67:
-            index = self._decimal(self.source.line(32))
-        else:
-            index = self.source.number(1 if code == 0x68 else 4)
+        source = self.source
+        index = self._decimal(source.line(32)) if code == 0x67 else source.number(1 if code == 0x68 else 4)
         if index not in self._memo:
             self.source.refuse(f"fetches memo entry {index}, which was never stored")
         value = self._memo[index]
@@ -356,7 +354,7 @@ class Scan:
     # Strings.
 
     def _op_short_string(self, code: int) -> None:
-        """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: a fast loop over runs of names, each with its memo entry."""
+        """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: a fast loop over names with their memo entries."""
         source, stack, memo, text = self.source, self._stack, self._memo, _SHORT_STRINGS[code]
         while True:
             need = min(SHORT + 8, source.left)
@@ -440,7 +438,7 @@ class Scan:
             self.source.refuse("a string line without quotes around it")
 
     def _op_text_line(self, code: int) -> None:
-        """UNICODE: text with `\\u` escapes."""
+        """UNICODE: text with Unicode escapes."""
         source = self.source
         count = source.find_newline()
         if count > SHORT:

@@ -107,6 +107,7 @@ class DtypeValue(Node):
         self.order = "|" if itemsize <= 1 or kind in "SO" else ""
 
     def __str__(self) -> str:
+        """Returns numpy's short name."""
         if self.kind == "O":
             return "object"
         return f"{self.order}{self.kind}{self.itemsize // 4 if self.kind == 'U' else self.itemsize}"

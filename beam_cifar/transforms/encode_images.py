@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -34,7 +35,7 @@ def encode_images(block: Block, *, encoding: str) -> Block:
 
 
 @dataclass
-class EncodeImages(beam.PTransform):  # type: ignore[misc]
+class EncodeImages(beam.PTransform):
     """Encodes raw pixels.
 
     Attributes:
@@ -59,7 +60,7 @@ def _runs(table: pa.Table) -> Iterator[pa.Table]:
     heights, widths = (table.column(name).fill_null(0).to_numpy() for name in ("height", "width"))
     cuts = np.flatnonzero((np.diff(heights) != 0) | (np.diff(widths) != 0)) + 1
     edges = [0, *cuts.tolist(), len(table)]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in itertools.pairwise(edges):
         yield table.slice(start, stop - start)
 
 

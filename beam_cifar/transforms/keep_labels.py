@@ -20,7 +20,7 @@ def keep_labels(block: Block, *, labels: frozenset[int]) -> Block:
 
 
 @dataclass
-class KeepLabels(beam.PTransform):  # type: ignore[misc]
+class KeepLabels(beam.PTransform):
     """Keeps the rows of some classes.
 
     Attributes:

@@ -20,7 +20,7 @@ def keep_subsets(block: Block, *, subsets: frozenset[str]) -> Block:
 
 
 @dataclass
-class KeepSubsets(beam.PTransform):  # type: ignore[misc]
+class KeepSubsets(beam.PTransform):
     """Keeps the rows of some subsets.
 
     The plan does not even read files whose subset is not wanted; what is read passes here.

@@ -23,7 +23,7 @@ def remap_labels(block: Block, *, targets: tuple[int, ...]) -> Block:
 
 
 @dataclass
-class RemapLabels(beam.PTransform):  # type: ignore[misc]
+class RemapLabels(beam.PTransform):
     """Gives rows new labels.
 
     Attributes:

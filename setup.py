@@ -1,0 +1,44 @@
+"""All metadata of the package."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+?)"', (HERE / "beam_cifar/__init__.py").read_text(encoding="utf-8"))[1]
+
+setup(
+    name="beam_cifar",
+    version=VERSION,
+    description="Convert CIFAR-10 and CIFAR-100 with Apache Beam: fast, in constant memory, never unpickling",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Image Processing",
+    ],
+    packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
+    package_data={"beam_cifar": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "apache-beam>=2.77,<2.78",
+        "isal>=1.7",
+        "numpy>=2.0,<2.5",
+        "pillow>=12.1.1,<13",
+        "pyarrow>=21,<26",
+        "rapidgzip>=0.14",
+    ],
+    extras_require={
+        # The versions that are tested are in requirements.txt.
+        "test": ["datasets", "hypothesis", "pytest", "pytest-xdist", "scikit-learn"],
+        "lint": ["mypy", "ruff"],
+    },
+    entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli:main"]},
+)
