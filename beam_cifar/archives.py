@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import tarfile
 from collections.abc import Callable, Iterator
@@ -37,12 +38,12 @@ def is_archive(path: str) -> bool:
     return path.lower().endswith(SUFFIXES)
 
 
-def list_members(path: str, index: str) -> tuple[list[Member], str]:
-    """Lists the regular files of an archive.
+def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
+    """Lists the regular files of an archive; asked again of the same one, it does not read it again.
 
     Args:
         path: the archive.
-        index: where to put the random-access index, should the archive be compressed.
+        index_dir: where to put the random-access index, should the archive be compressed.
 
     Returns:
         The members in archive order, and the path of the index, "" for an uncompressed archive.
@@ -50,11 +51,18 @@ def list_members(path: str, index: str) -> tuple[list[Member], str]:
     Raises:
         InputError: the archive is damaged, or holds links, devices, too many members, or a bomb.
     """
+    with _readable(path):
+        status = os.stat(path)
+    return _list_members(path, (status.st_size, status.st_mtime_ns), os.path.join(index_dir, "archive.index"))
+
+
+@functools.lru_cache(maxsize=1)
+def _list_members(path: str, _stamp: tuple[int, int], index: str) -> tuple[tuple[Member, ...], str]:
     compressed = _is_gzip(path)
     opener: Callable[[str], AbstractContextManager[Any]] = _open_gzip if compressed else _open_plain
     with _readable(path), opener(path) as stream:
         limit = max(RATIO_FREE_BYTES, MAX_RATIO * os.path.getsize(path))
-        members = list(_members(stream, path, limit))
+        members = tuple(_members(stream, path, limit))
         if not compressed:
             return members, ""
         stream.seek(0, os.SEEK_END)  # the checksum at the end of the stream is checked on the way

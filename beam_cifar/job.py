@@ -63,9 +63,9 @@ def survey(path: str, format_name: str | None, subsets: tuple[str, ...], index_d
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such file or directory")
     with storage.reading(path):
-        name = format_name or detect_format(path)
+        name = format_name or detect_format(path, index_dir)
         if name is None:
-            raise InputError(f"{path}: {_why_unknown(path)}")
+            raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
         source = get_format(name, for_reading=True)
         catalog = source.describe(path, index_dir)
         files = select_files(catalog, subsets)
@@ -190,7 +190,7 @@ def _missing_parents(path: str) -> list[str]:
     return missing
 
 
-def _why_unknown(path: str) -> str:
+def _why_unknown(path: str, index_dir: str) -> str:
     if os.path.isdir(path):
         if not os.listdir(path):
             return "the directory is empty"
@@ -198,7 +198,7 @@ def _why_unknown(path: str) -> str:
     from beam_cifar import archives
 
     if archives.is_archive(path):
-        get_format("cifar", for_reading=True).describe(path, os.devnull)  # says what is wrong with the archive
+        get_format("cifar", for_reading=True).describe(path, index_dir)  # says what is wrong with the archive
         return "no known format in the archive"
     return f"is neither a directory nor an archive ({', '.join(archives.SUFFIXES)})"
 

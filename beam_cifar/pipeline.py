@@ -23,6 +23,7 @@ from beam_cifar.publish import Publish, PublishSettings
 from beam_cifar.runner import make_runner, pipeline_options
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
+from beam_cifar.storage import allow_writes, cancel_writes
 from beam_cifar.transforms import EncodeImages, KeepLabels, KeepSubsets, RemapLabels
 
 
@@ -91,11 +92,15 @@ def convert(
 
 def run(job: Job, beam_options: PipelineOptions) -> None:
     """Runs the pipeline of a job and waits for it; a known error comes out as itself."""
+    allow_writes()
     try:
         pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
         build(pipeline, job)
         pipeline.run().wait_until_finish()
     except BeamCifarError:
+        raise
+    except KeyboardInterrupt:
+        cancel_writes()
         raise
     except Exception as error:
         known = find_error(error)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import logging
+import io
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
@@ -28,7 +29,8 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     Raises:
         UsageError: a flag that neither we nor Beam know, or `workers` with a runner that is not local.
     """
-    options = PipelineOptions(list(flags))
+    with _one_line_refusals():
+        options = PipelineOptions(list(flags))
     runner = options.view_as(StandardOptions).runner
     local = is_local(options)
     _refuse_unknown(options, flags, own_flags, strict=local)
@@ -74,10 +76,16 @@ def default_workers() -> int:
     return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
 
 
-def quiet_beam() -> None:
-    """Keeps Beam's habitual remarks off the terminal; errors still reach us as exceptions."""
-    logging.getLogger("apache_beam").setLevel(logging.CRITICAL)
-    logging.getLogger("root").setLevel(logging.ERROR)
+@contextmanager
+def _one_line_refusals() -> Iterator[None]:
+    """Turns argparse's exit, with its pages of usage, into the line that says what is wrong."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    except SystemExit:
+        line = (said.getvalue().strip().splitlines() or ["a wrong Beam option"])[-1]
+        raise UsageError(line.partition("error: ")[2] or line) from None
 
 
 def _given(flags: Sequence[str], name: str) -> bool:
@@ -87,11 +95,9 @@ def _given(flags: Sequence[str], name: str) -> bool:
 def _refuse_unknown(options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], *, strict: bool) -> None:
     """Beam only warns of unknown flags. A remote runner may know more than we: there only typing errors count."""
     parsers: list[Any] = []
-    try:
+    with _one_line_refusals():
         options.get_all_options(add_extra_args_fn=parsers.append)
         _, unknown = parsers[0].parse_known_args(list(flags))
-    except SystemExit:
-        raise UsageError(f"a Beam option in {' '.join(flags)!r} has a value that Beam does not take") from None
     known = [*own_flags, *(name for action in parsers[0]._actions for name in action.option_strings)]
     for flag in unknown:
         name = flag.split("=", 1)[0]

@@ -30,6 +30,11 @@ def cancel_writes() -> None:
     _cancelled.set()
 
 
+def allow_writes() -> None:
+    """The opposite, for the next job of this process."""
+    _cancelled.clear()
+
+
 # --- inputs ---------------------------------------------------------------------------------------------------------
 
 
@@ -242,8 +247,9 @@ class StagedFile(io.RawIOBase):
         view = memoryview(data).cast("B")
         self._digest.update(view)
         done = 0
-        while done < len(view):
-            done += self._file.write(view[done:])
+        with writing(self._final):
+            while done < len(view):
+                done += self._file.write(view[done:])
         self.bytes_written += done
         return done
 
@@ -324,7 +330,7 @@ def writing(path: str) -> Iterator[None]:
     except BeamCifarError:
         raise
     except OSError as error:
-        raise JobError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from error
+        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -23,26 +23,54 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parse(make_parser(), list(sys.argv[1:] if argv is None else argv))
     verbose = bool(getattr(arguments, "verbose", False))
-    signal.signal(signal.SIGTERM, _interrupt)
+    interrupts = _Interrupts()
     try:
         arguments.command(arguments)
         sys.stdout.flush()
         return 0
+    except BaseException as error:
+        # Runners turn an interrupt in a worker into an error of their own.
+        if interrupts.seen:
+            _interrupted(verbose)
+        return _explained(error, verbose)
+
+
+class _Interrupts:
+    """Turns Ctrl-C and a request to end into KeyboardInterrupt, and remembers that there was one."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+
+    def _interrupt(self, *_: Any) -> NoReturn:
+        self.seen = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleaning up short
+        raise KeyboardInterrupt
+
+
+def _explained(failure: BaseException, verbose: bool) -> int:
+    """Says in one line why a command failed, and returns its exit code; what nobody foresaw is raised again."""
+    try:
+        raise failure
     except BeamCifarError as error:
         return _fail(str(error), error.exit_code, verbose)
     except BrokenPipeError:
         # The reader of our output has gone: nothing more to say, also not at the interpreter's end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except KeyboardInterrupt:
-        _fail("interrupted; the output was not touched", INTERRUPTED, verbose)
-        # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)
     except OSError as error:
         return _fail(f"{error.filename or 'storage'}: {error.strerror or error}", 1, verbose)
     except MemoryError:
         return _fail("out of memory", 1, verbose)
+
+
+def _interrupted(verbose: bool) -> NoReturn:
+    _fail("interrupted; the output was not touched", INTERRUPTED, verbose)
+    sys.stdout.flush()
+    # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
+    os._exit(INTERRUPTED)
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:
@@ -51,7 +79,3 @@ def _fail(message: str, code: int, verbose: bool) -> int:
     line = " ".join(message.split("\n"))
     print(f"beam-cifar: error: {line}", file=sys.stderr, flush=True)
     return code
-
-
-def _interrupt(*_: Any) -> NoReturn:
-    raise KeyboardInterrupt

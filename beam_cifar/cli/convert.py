@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from beam_cifar.options import ConvertOptions
 
@@ -30,18 +30,16 @@ def run(arguments: argparse.Namespace) -> None:
         _print_plan(options, as_json=arguments.json)
         return
     from beam_cifar.cli.progress import Progress
+    from beam_cifar.cli.start import quiet_workers
 
     convert, beam_options = _import_beam(arguments)
-    progress = Progress(sys.stderr)
+    with quiet_workers(verbose=arguments.verbose) as terminal, Progress(terminal) as progress:
 
-    def started(job: Job) -> None:
-        _print_notices(job.plan.notices)
-        progress.start(job)
+        def started(job: Job) -> None:
+            _print_notices(job.plan.notices, terminal)
+            progress.start(job)
 
-    try:
         summary = convert(options, beam_options, on_start=started)
-    finally:
-        progress.stop()
     summary = replace(summary, seconds=round(time.monotonic() - started_at, 3))
     if arguments.json:
         fields = asdict(summary)
@@ -106,8 +104,6 @@ def _import_beam(arguments: argparse.Namespace) -> tuple[Callable[..., Summary],
     with beam_imports(verbose=arguments.verbose):
         from beam_cifar import runner
         from beam_cifar.pipeline import convert
-    if not arguments.verbose:
-        runner.quiet_beam()
     from beam_cifar.cli.arguments import list_flags, make_parser
 
     options = runner.pipeline_options(arguments.beam_options, arguments.workers, list_flags(make_parser()))
@@ -120,9 +116,9 @@ def _always_images(output_format: str) -> bool:
     return get_format(output_format).needs_images
 
 
-def _print_notices(notices: Iterable[str]) -> None:
+def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:
     for notice in notices:
-        print(f"beam-cifar: note: {notice}", file=sys.stderr, flush=True)
+        print(f"beam-cifar: note: {notice}", file=stream or sys.stderr, flush=True)
 
 
 def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:

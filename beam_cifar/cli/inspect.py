@@ -35,7 +35,8 @@ def detect(arguments: argparse.Namespace) -> None:
     path = storage.absolute(arguments.path, "input")
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such file or directory")
-    name = detect_format(path)
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        name = detect_format(path, folder)
     if name is None:
         raise InputError(f"{path}: no known format; beam-cifar formats lists those that can be read")
     print(name)

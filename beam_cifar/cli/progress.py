@@ -33,8 +33,10 @@ class Progress:
             self._thread = threading.Thread(target=self._watch, args=(job,), daemon=True)
             self._thread.start()
 
-    def stop(self) -> None:
-        """Stops, and clears the line."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._stop.set()
         if self._thread is not None:
             self._thread.join()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TextIO
 
 # Beam and pyarrow import these if they are there, and do without them if not; nothing that this program does needs
 # them. They take 0.4 to 0.6 of the 1.3 s that importing Beam takes.
@@ -37,6 +39,33 @@ def beam_imports(*, verbose: bool) -> Iterator[None]:
     finally:
         logging.disable(logging.NOTSET)
         sys.meta_path.remove(finder)
+
+
+@contextmanager
+def quiet_workers(*, verbose: bool) -> Iterator[TextIO]:
+    """While a job runs: keeps Beam's log, and the standard error of worker processes, off the terminal.
+
+    What matters of it reaches us as an exception.
+
+    Yields:
+        The terminal (or whatever standard error is), for our own messages.
+    """
+    if verbose:
+        yield sys.stderr
+        return
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    logging.disable(logging.CRITICAL)
+    os.dup2(nowhere, 2)
+    try:
+        with open(terminal, "w", buffering=1, errors="backslashreplace", closefd=False) as stream:
+            yield stream
+    finally:
+        sys.stderr.flush()
+        os.dup2(terminal, 2)
+        os.close(nowhere)
+        os.close(terminal)
+        logging.disable(logging.NOTSET)
 
 
 def _settle_pyarrow() -> None:

@@ -51,9 +51,9 @@ def get_format(name: str, *, for_reading: bool = False) -> Format:
     return made
 
 
-def detect_format(path: str) -> str | None:
-    """The name of the format that a directory or archive is in, or None."""
+def detect_format(path: str, index_dir: str) -> str | None:
+    """The name of the format that a directory or archive is in, or None; archive indexes go to `index_dir`."""
     for name, entry in FORMATS.items():
-        if entry.reads and get_format(name, for_reading=True).detect(path):
+        if entry.reads and get_format(name, for_reading=True).detect(path, index_dir):
             return name
     return None

@@ -202,8 +202,8 @@ class Format(ABC):
 
     # Reading ---------------------------------------------------------------------------------------------------
 
-    def detect(self, path: str) -> bool:
-        """Whether a directory or archive looks like this format."""
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether a directory or archive looks like this format; `index_dir` as for `describe`."""
         return False
 
     def describe(self, path: str, index_dir: str) -> Catalog:

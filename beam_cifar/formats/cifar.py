@@ -55,11 +55,11 @@ class CifarFormat(Format):
     keeps_empty_subsets = True
     max_shard_bytes = MAX_PAYLOAD
 
-    def detect(self, path: str) -> bool:
+    def detect(self, path: str, index_dir: str) -> bool:
         """Whether there is a meta file, in the directory or archive or one folder deeper."""
         try:
             if archives.is_archive(path):
-                return bool(_archive_roots(archives.list_members(path, os.devnull)[0]))
+                return bool(_archive_roots(archives.list_members(path, index_dir)[0]))
             return os.path.isdir(path) and bool(_directory_root(path))
         except InputError:
             return False
@@ -503,7 +503,7 @@ def _archive_roots(members: Sequence[archives.Member]) -> set[str]:
 
 def _archive_files(path: str, index_dir: str) -> dict[str, SourceFile]:
     stamp = storage.stamp(path)
-    members, index = archives.list_members(path, os.path.join(index_dir, "archive.index"))
+    members, index = archives.list_members(path, index_dir)
     roots = _archive_roots(members)
     if not roots:
         raise InputError(f"{path}: no 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in the archive")

@@ -89,6 +89,13 @@ def _label_columns(labels: LabelTable) -> dict[str, tuple[str, ...]]:
     return {"label": labels.names}
 
 
+class _FileWriter(pq.ParquetWriter):
+    """Completes a file only when told to: an abandoned part must not write, nor complain, when it is collected."""
+
+    def __del__(self) -> None:
+        pass
+
+
 class _ParquetWriter(PartWriter):
     """Gathers examples to row groups of `ROW_GROUP_ROWS`."""
 
@@ -97,7 +104,7 @@ class _ParquetWriter(PartWriter):
         self._schema = schema_of(options.labels)
         labels = list(_label_columns(options.labels))
         self._parents = pa.array([*options.labels.parents], pa.int64())
-        self._writer = pq.ParquetWriter(
+        self._writer = _FileWriter(
             pa.PythonFile(file, mode="w"),
             self._schema,
             # Images are compressed already. Their pages are found through the index, and cut by content, so that

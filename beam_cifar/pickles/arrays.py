@@ -11,7 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 
-from beam_cifar.pickles.payload import decode_inline, index_coded
+from beam_cifar.pickles.payload import PayloadReader, decode_inline, index_coded
 from beam_cifar.pickles.source import Source, shorten
 from beam_cifar.pickles.values import (
     ArrayValue,
@@ -179,6 +179,7 @@ def _set_items(source: Source, array: ArrayValue, count: int, items: Value) -> N
     if type(items) is not ListValue:
         source.refuse(f"the data of an object array is a {kind_of(items)}; expected a list")
     items.closed = True
+    source.charge(len(items.items))
     found = count_items(items.items)
     if found != count:
         source.refuse(f"an object array of shape {shorten(array.shape)} takes {count} items, the file holds {found}")
@@ -211,6 +212,7 @@ def _encode(source: Source, args: list[Value]) -> Value:
 
 def _latin1(source: Source, text: str | TextSpan) -> Value:
     if isinstance(text, TextSpan):
+        source.charge(text.size)
         return index_coded(source.file, source.name, text.coding, text.offset, text.size)
     return decode_inline("utf-8", text.encode("utf-8"), source.name, source.at)
 
@@ -234,11 +236,20 @@ def _bytearray(source: Source, args: list[Value]) -> Value:
 
 def _scalar(source: Source, args: list[Value]) -> Value:
     match args:
-        case [DtypeValue(kind="b" | "i" | "u" | "f" | "c" | "S" | "U") as dtype, bytes() as data]:
+        case [
+            DtypeValue(kind="b" | "i" | "u" | "f" | "c" | "S" | "U") as dtype,
+            bytes() | Span() | CodedSpan() as data,
+        ]:
             _close(source, dtype)
-            if len(data) != dtype.itemsize:
-                source.refuse(f"a scalar of dtype {dtype} takes {dtype.itemsize} bytes, the file holds {len(data)}")
-            return _scalar_value(source, dtype, data)
+            payload = payload_of(source, data)
+            if payload.length != dtype.itemsize:
+                source.refuse(
+                    f"a scalar of dtype {dtype} takes {dtype.itemsize} bytes, the file holds {payload.length}"
+                )
+            source.charge(payload.length)
+            return _scalar_value(
+                source, dtype, PayloadReader(source.file, source.name, payload).read(0, payload.length)
+            )
     source.refuse("scalar with other arguments than (dtype, bytes)")
 
 

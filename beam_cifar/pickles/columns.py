@@ -40,6 +40,9 @@ class Columns:
         self.scan = scan
         self.name = scan.source.name
         self.file: BinaryIO = scan.source.file
+        # The memo can repeat a value at two bytes each; it is decoded once.
+        self._texts: dict[int, str] = {}
+        self._sizes: dict[Size, Size] = {}
 
     def refuse(self, value: Value, reason: str) -> NoReturn:
         """Raises `PickleError` at the place of `value`, as far as that is known."""
@@ -65,6 +68,12 @@ class Columns:
         """Returns text; bytes must be UTF-8."""
         if type(value) is str:
             return value
+        found = self._texts.get(id(value))
+        if found is None:
+            found = self._texts[id(value)] = self._decoded(value, what)
+        return found
+
+    def _decoded(self, value: Value, what: str) -> str:
         data = value if type(value) is bytes else self._long_text(value, what)
         try:
             if type(value) is TextSpan and value.coding == "uescape":
@@ -139,7 +148,7 @@ class Columns:
         if self._is_text_array(value):
             return tuple(self._text_array(value, key))
         items = self.items(value, key)
-        if set(map(type, items)) <= {bytes}:
+        if set(map(type, items)) <= {bytes} and sum(map(len, items)) <= self.scan.source.size:
             # One decode for all is far faster than one each, and NUL is in no sane name.
             joined = b"\0".join(items)
             if items and joined.count(b"\0") == len(items) - 1 and joined.isascii():
@@ -180,7 +189,7 @@ class Columns:
         height, width = pair
         if height < 1 or width < 1 or height * width > MAX_PIXELS:
             self.refuse(item, f"'{key}' entry {row} is {height} x {width}; expected 1 to {MAX_PIXELS} pixels")
-        return height, width
+        return self._sizes.setdefault((height, width), (height, width))
 
     def _int_array(self, value: ArrayValue) -> list[int]:
         dtype, payload = value.dtype, value.payload

@@ -44,7 +44,7 @@ class Source:
         last: the latest short byte string that was read on its own, and the offset of its bytes.
     """
 
-    __slots__ = ("_base", "_window", "at", "buf", "file", "last", "last_offset", "name", "pos", "size")
+    __slots__ = ("_base", "_window", "_work_left", "at", "buf", "file", "last", "last_offset", "name", "pos", "size")
 
     def __init__(self, file: BinaryIO, name: str) -> None:
         self.file = file
@@ -56,6 +56,7 @@ class Source:
         self.last = b""
         self.last_offset = 0
         self._base = 0
+        self._work_left = 2 * self.size + (1 << 16)
         self._window = _FIRST_WINDOW
 
     @property
@@ -71,6 +72,15 @@ class Source:
     def refuse(self, reason: str) -> NoReturn:
         """Raises `PickleError` at the opcode being read."""
         raise PickleError(self.name, self.at, reason)
+
+    def charge(self, work: int) -> None:
+        """Counts work that one value of the file causes.
+
+        Each value is used once, unless the memo repeats it; so the work for all is bounded by the file's size.
+        """
+        self._work_left -= work
+        if self._work_left < 0:
+            self.refuse("refers to the same values so often that reading them takes more work than the file is long")
 
     def fill(self, need: int) -> None:
         """Makes at least `need` bytes available in `buf` after `pos`."""

@@ -1,0 +1,58 @@
+"""Sample sets and the command line, for all tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beam_cifar.sample import make_sample
+
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """1,203 images in the genuine layout: five batches and a test batch, none of a round size."""
+    return _sample(tmp_path_factory, "cifar10", 1203)
+
+
+@pytest.fixture(scope="session")
+def cifar100(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """2,407 images: `train` and `test`."""
+    return _sample(tmp_path_factory, "cifar100", 2407)
+
+
+@pytest.fixture(scope="session")
+def cifar10_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images as `cifar10`, as a `.tar.gz`."""
+    path = tmp_path_factory.mktemp("archive") / "cifar-10-python.tar.gz"
+    make_sample(str(path), kind="cifar10", images=1203, seed=1, tar=True)
+    return path
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Runs the command line in a process of its own, in `tmp_path`."""
+
+    def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "beam_cifar", *map(str, arguments)],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            **options,  # type: ignore[call-overload]
+        )
+
+    return command
+
+
+def _sample(factory: pytest.TempPathFactory, kind: str, images: int) -> Path:
+    path = factory.mktemp(kind) / kind
+    make_sample(str(path), kind=kind, images=images, seed=1)
+    return path
