@@ -32,7 +32,7 @@ from beam_cifar.pickles.values import (
 
 MAX_DEPTH = 32
 SHORT = 255  # longer strings stay in the file
-_MAX_RUN = 1 << 16
+_MAX_RUN = 1 << 11  # picklers close a run after 1,000
 _MIN_RUN = 64
 _SLACK = 1 << 14
 _UINT32 = struct.Struct("<I").unpack_from
