@@ -1,0 +1,91 @@
+"""Prints what another project's reader finds in a CIFAR directory: `read.py torchvision|keras|datumaro DIR`.
+
+Runs in the environment of `requirements.txt`, never in this package's own. The output is one JSON object: for each
+subset its digest (see `digest.py`), and the class names, superclasses and file names as far as the reader has them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch_stub
+from digest import Row, digest_rows, digest_values
+
+Digests = dict[str, dict[str, Any]]
+
+
+def batch_names(folder: Path) -> list[str]:
+    """The files without extension but the meta file, in natural order."""
+    names = [path.name for path in folder.iterdir() if path.is_file() and not path.suffix and path.name != "meta"]
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def read_torchvision(folder: Path) -> Digests:
+    """Through `CIFAR10` or `CIFAR100` with other files listed, as people subclass them for sets of their own."""
+    cifar = torch_stub.torchvision_cifar()
+    stock = cifar.CIFAR100 if (folder / "meta").exists() else cifar.CIFAR10
+    names = batch_names(folder)
+
+    class Own(stock):  # type: ignore[misc, valid-type]
+        base_folder = folder.name
+        train_list = [[name, None] for name in names if not name.startswith("test")]  # noqa: RUF012
+        test_list = [[name, None] for name in names if name.startswith("test")]  # noqa: RUF012
+        meta = {**stock.meta, "md5": None}  # noqa: RUF012
+
+    digests = {}
+    for subset, listed in (("train", Own.train_list), ("test", Own.test_list)):
+        if listed:
+            found = Own(folder.parent, train=subset == "train")
+            rows = ((label, np.asarray(image)) for image, label in (found[i] for i in range(len(found))))
+            digests[subset] = {**digest_rows(rows), "classes": found.classes}
+    return digests
+
+
+def read_keras(folder: Path) -> Digests:
+    """Through `load_batch`, which knows no names; its `load_data` differs in that it downloads the genuine archive."""
+    load_batch = torch_stub.keras_cifar().load_batch
+    digests = {}
+    for name in batch_names(folder):
+        keys = ("fine_labels", "coarse_labels") if (folder / "meta").exists() else ("labels",)
+        loaded = [load_batch(str(folder / name), key) for key in keys]
+        pixels, labels = loaded[0]
+        digests[name] = digest_rows(zip(labels, pixels.transpose(0, 2, 3, 1), strict=True))
+        if len(keys) == 2:
+            digests[name]["coarse"] = digest_values(loaded[1][1])
+    return digests
+
+
+def read_datumaro(folder: Path) -> Digests:
+    """Through `Dataset.import_from`."""
+    import datumaro
+
+    dataset = datumaro.Dataset.import_from(str(folder), "cifar")
+    classes = dataset.categories()[datumaro.AnnotationType.label]
+    digests = {}
+    for name, subset in dataset.subsets().items():
+        items = list(subset)
+        digests[name] = {
+            **digest_rows(_datumaro_rows(items)),
+            "classes": [item.name for item in classes],
+            "parents": {item.name: item.parent for item in classes if item.parent},
+            "names": digest_values([item.id for item in items]),
+        }
+    return digests
+
+
+def _datumaro_rows(items: list[Any]) -> Iterator[Row]:
+    for item in items:
+        labels = [annotation.label for annotation in item.annotations]
+        yield labels[0] if labels else None, item.media.data if item.media is not None else None
+
+
+READERS = {"torchvision": read_torchvision, "keras": read_keras, "datumaro": read_datumaro}
+
+if __name__ == "__main__":
+    json.dump(READERS[sys.argv[1]](Path(sys.argv[2]).resolve()), sys.stdout)
