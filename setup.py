@@ -37,7 +37,7 @@ setup(
     ],
     extras_require={
         # The versions that are tested are in requirements.txt.
-        "test": ["datasets", "hypothesis", "pytest", "pytest-xdist", "scikit-learn"],
+        "test": ["datasets", "hypothesis", "pytest", "pytest-xdist"],
         "lint": ["mypy", "ruff"],
     },
     entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli:main"]},

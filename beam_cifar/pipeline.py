@@ -105,9 +105,15 @@ def run(job: Job, beam_options: PipelineOptions) -> None:
     except Exception as error:
         known = find_error(error)
         if known is None:
-            text = (str(error).strip().splitlines() or [""])[-1]
-            known = JobError(f"the pipeline failed: {type(error).__name__}: {text[:300]}; -v shows the traceback")
+            known = JobError(f"the pipeline failed: {_gist(error)}; -v shows the traceback")
         raise known from error
+
+
+def _gist(error: Exception) -> str:
+    """The line of an error that says most: runners wrap the one of the worker in pages of traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    of_worker = [line for line in lines if "[while running" in line]
+    return (of_worker or lines)[0][:300]
 
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:

@@ -141,16 +141,20 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     )
     manifest = _manifest(shards, parts, files, settings)
     expected = {sink.shards[info.shard].path: info.bytes for info in shards}
-    if not storage.has_content(sink.folder.manifest, manifest):
-        if storage.has_sizes(sink.folder.tree, expected):
-            for path, content in files.items():
-                storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch)
-            storage.publish_tree(sink.folder, manifest, is_ours, overwrite=settings.overwrite)
-        elif not finish_interrupted(sink.folder, manifest):
-            raise JobError(f"{sink.folder.tree}: staged files are missing; run the job again")
+    if storage.has_sizes(sink.folder.tree, expected):
+        for path, content in files.items():
+            storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch)
+        storage.publish_tree(sink.folder, manifest, is_ours, overwrite=settings.overwrite)
+    elif not (_is_published(sink.folder, manifest, expected) or finish_interrupted(sink.folder, manifest)):
+        raise JobError(f"{sink.folder.tree}: staged files are missing; run the job again")
     with suppress(OSError):
         storage.remove_tree(sink.folder.work)
     return sink.folder.manifest
+
+
+def _is_published(folder: storage.JobFolder, manifest: bytes, expected: dict[str, int]) -> bool:
+    """Whether an earlier call did it all."""
+    return storage.has_content(folder.manifest, manifest) and storage.has_sizes(folder.output, expected)
 
 
 def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:

@@ -143,8 +143,9 @@ class OpenPart:
         """
         if block.coordinates != (self._shard.index, self._part, self._next):
             raise JobError(
-                f"blocks came out of order: expected {(self._shard.index, self._part, self._next)} "
-                f"as (shard, part, number), got {block.coordinates}"
+                f"blocks came out of order: expected {(self._shard.index, self._part, self._next)} as (shard, part, "
+                f"number), got {block.coordinates}; a step between ReadBlocks and WriteBlocks, such as a Flatten of "
+                "blocks, breaks their order: remove it"
             )
         if block.rejected:
             raise InputError(str(block.rejected[0]))

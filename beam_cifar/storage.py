@@ -394,7 +394,7 @@ def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, byt
     Args:
         folder: of the job.
         manifest: its content.
-        is_ours: whether an output is the one of a manifest, left by an earlier, interrupted call.
+        is_ours: whether an output is the one of a manifest, left by an earlier call.
         overwrite: whether any other output may be replaced.
 
     Raises:
@@ -402,8 +402,8 @@ def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, byt
     """
     occupied = is_occupied(folder.output)
     if occupied and not overwrite:
-        interrupted = has_content(folder.pending_manifest, manifest) and is_ours(folder.output, manifest)
-        if not interrupted:
+        known = has_content(folder.pending_manifest, manifest) or has_content(folder.manifest, manifest)
+        if not (known and is_ours(folder.output, manifest)):
             raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
     write_whole(folder.pending_manifest, manifest, folder.scratch)
     with suppress(FileNotFoundError):
@@ -431,15 +431,20 @@ def restore(folder: JobFolder) -> None:
 
 
 def clear_leftovers(folder: JobFolder) -> None:
-    """Removes what this job, or killed ones before it, staged; keeps the manifest and an output set aside."""
+    """Removes what this job, or killed ones before it, staged; keeps the manifest, and what an unfinished publish needs."""
     restore(folder)
+    unfinished = os.path.lexists(folder.output) and not os.path.exists(folder.manifest)
+    kept = {"lock", os.path.basename(folder.manifest)}
+    if unfinished:
+        kept |= {os.path.basename(path) for path in (folder.pending_manifest, folder.replaced)}
     with suppress(FileNotFoundError):
-        for name in os.listdir(folder.path):
-            if name.startswith("work-") or name == "index":
-                remove_tree(os.path.join(folder.path, name))
-    if not os.path.lexists(folder.output) or os.path.exists(folder.manifest):
-        with suppress(OSError):
-            os.unlink(folder.pending_manifest)
+        for name in set(os.listdir(folder.path)) - kept:
+            path = os.path.join(folder.path, name)
+            if os.path.isdir(path) and not os.path.islink(path):
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.unlink(path)
 
 
 def free_bytes(path: str) -> int:

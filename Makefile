@@ -1,0 +1,62 @@
+# The two commands for everybody are `make demo` and `make test`; they set everything up in .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+IMAGES ?= 60000
+# One test process per core.
+JOBS ?= auto
+
+.PHONY: demo test lint types peers test-peers test-large bench sdist-check clean
+
+$(VENV)/.installed: setup.py requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint requirements.txt --editable '.[test,lint]'
+	touch $@
+
+demo: $(VENV)/.installed
+	rm -rf demo && mkdir demo
+	$(BIN)/beam-cifar make-sample demo/cifar-10-python.tar.gz --images $(IMAGES) --tar
+	$(BIN)/beam-cifar info demo/cifar-10-python.tar.gz
+	$(BIN)/beam-cifar convert -i demo/cifar-10-python.tar.gz -f parquet -o demo/cifar10-parquet
+	$(BIN)/python examples/show_parquet.py demo/cifar10-parquet
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Readers of other projects, in an environment of their own.
+.peers/.installed: tests/peers/requirements.txt
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip install --quiet --upgrade pip
+	.peers/bin/python -m pip install --quiet --no-deps --requirement tests/peers/requirements.txt
+	touch $@
+
+peers: .peers/.installed
+
+test-peers: $(VENV)/.installed .peers/.installed
+	$(BIN)/python -m pytest -m peers -n $(JOBS)
+
+# Full-size sets: some minutes, and some GB of disk.
+test-large: $(VENV)/.installed
+	$(BIN)/python -m pytest -m large
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/parquet.py
+
+# Installs from the project's own source distribution, somewhere else, and runs it.
+sdist-check: $(VENV)/.installed
+	rm -rf build/sdist build/sdist-venv && mkdir -p build/sdist
+	$(BIN)/python -m pip install --quiet build
+	$(BIN)/python -m build --sdist --outdir build/sdist . > build/sdist/log 2>&1 || (cat build/sdist/log && false)
+	$(PYTHON) -m venv build/sdist-venv
+	build/sdist-venv/bin/python -m pip install --quiet --constraint requirements.txt build/sdist/beam_cifar-*.tar.gz
+	cd build && sdist-venv/bin/beam-cifar make-sample sample --images 100 \
+	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
+
+clean:
+	rm -rf $(VENV) .peers demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,79 @@
+"""Rules that hold the design together."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import beam_cifar
+from beam_cifar.cli.arguments import make_parser
+from beam_cifar.formats import FORMATS, get_format
+from beam_cifar.formats.base import Format
+
+PACKAGE = Path(beam_cifar.__file__).parent
+README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
+PURE = ["formats", "pickles", "images", "plan.py", "labels.py", "storage.py", "archives.py", "block.py", "example.py"]
+
+
+def modules(*names: str) -> list[Path]:
+    return [path for name in names for path in sorted((PACKAGE / name).rglob("*.py")) or [PACKAGE / name]]
+
+
+def imports(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+@pytest.mark.parametrize("path", modules(*PURE), ids=lambda path: path.name)
+def test_pure_modules_do_not_import_beam(path: Path) -> None:
+    assert not {name for name in imports(path) if name.split(".")[0] == "apache_beam"}
+
+
+@pytest.mark.parametrize("path", modules("."), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_an_unpickler(path: Path) -> None:
+    assert not imports(path) & {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal", "joblib"}
+
+
+@pytest.mark.parametrize("path", modules("."), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_asserts_on_input(path: Path) -> None:
+    assert not [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Assert)]
+
+
+def test_every_format_is_in_the_registry() -> None:
+    for name in FORMATS:
+        get_format(name)
+    kinds = {kind for kind in Format.__subclasses__() if kind.__module__.startswith("beam_cifar.")}
+    assert {kind.name for kind in kinds} == set(FORMATS)
+
+
+def test_the_readme_documents_every_flag_command_and_format() -> None:
+    commands = make_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
+    for command, parser in commands.items():  # type: ignore[union-attr]
+        assert f"beam-cifar {command}" in README
+        for action in parser._actions:
+            for flag in action.option_strings:
+                assert f"`{flag}" in README or re.search(rf"[` ]{re.escape(flag)}[` =\n]", README), (command, flag)
+    for name, entry in FORMATS.items():
+        assert re.search(rf"\| `{name}` \|.*{re.escape(entry.title)}", README), name
+
+
+def test_the_readme_gives_the_exit_codes() -> None:
+    for code in (0, 1, 2, 3, 4, 130):
+        assert re.search(rf"\| {code} \|", README)
+
+
+def test_public_names_are_importable_in_any_order() -> None:
+    code = "import beam_cifar.pipeline; from beam_cifar import convert; convert.__call__"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    for name in beam_cifar.__all__:
+        assert getattr(beam_cifar, name) is not None

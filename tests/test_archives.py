@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import gzip
+import io
+import tarfile
+from pathlib import Path
+
+import pytest
+from reading import batch_names
+
+from beam_cifar import archives
+from beam_cifar.archives import list_members, open_indexed
+from beam_cifar.errors import InputError
+
+
+def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                archive.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                archive.addfile(info, io.BytesIO(member[1]))
+    return buffer.getvalue()
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def bomb() -> bytes:
+    info = tarfile.TarInfo("data_batch_1")
+    info.size = 2 << 30
+    return gzip.compress(info.tobuf() + bytes(50 << 20), 9)
+
+
+GOOD = tar(("set/batches.meta", b"meta"), ("set/data_batch_1", bytes(range(256)) * 1000))
+BAD: dict[str, bytes] = {
+    "empty": b"",
+    "not an archive": b"hello" * 1000,
+    "gzip of something else": gzip.compress(b"hello" * 1000),
+    "gzip header and noise": b"\x1f\x8b\x08" + bytes(range(256)) * 100,
+    "truncated tar": GOOD[:5000],
+    "truncated gzip": gzip.compress(GOOD)[:-200],
+    "gzip without its checksum": gzip.compress(GOOD)[:-6],
+    "flipped bit": (lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:])(gzip.compress(GOOD)),
+    "wrong checksum": (lambda data: data[:-8] + bytes(4) + data[-4:])(gzip.compress(GOOD)),
+    "symbolic link": tar(special("set/data_batch_1", tarfile.SYMTYPE, "/etc/passwd")),
+    "hard link": tar(special("set/data_batch_1", tarfile.LNKTYPE, "other")),
+    "device": tar(special("set/data_batch_1", tarfile.CHRTYPE)),
+    "fifo": tar(special("set/data_batch_1", tarfile.FIFOTYPE)),
+    "the same member twice": tar(("set/meta", b"a"), ("set/meta", b"b")),
+    "decompression bomb": bomb(),
+    "too many members": tar(*((f"{i}", b"") for i in range(archives.MAX_MEMBERS + 1))),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz"])
+def test_a_bad_archive_is_refused_with_its_name(name: str, suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"bad{suffix}"
+    path.write_bytes(BAD[name])
+    with pytest.raises(InputError, match="bad") as caught:
+        list_members(str(path), str(tmp_path))
+    assert "\n" not in str(caught.value)
+
+
+def test_members_of_a_compressed_archive_are_read_by_seek(tmp_path: Path) -> None:
+    path = tmp_path / "set.tar.gz"
+    path.write_bytes(gzip.compress(GOOD))
+    members, index = list_members(str(path), str(tmp_path))
+    assert [(member.path, member.name, member.size) for member in members] == [
+        ("set/batches.meta", "batches.meta", 4),
+        ("set/data_batch_1", "data_batch_1", 256_000),
+    ]
+    with open_indexed(str(path), index) as stream:
+        stream.seek(members[1].offset + 255_000)
+        assert stream.read(1000) == (bytes(range(256)) * 1000)[-1000:]
+
+
+def test_an_archive_is_decompressed_once_for_detection_and_listing(
+    cifar10_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from beam_cifar.formats import detect_format, get_format
+
+    opened = []
+    real = archives._open_gzip
+    monkeypatch.setattr(archives, "_open_gzip", lambda *args, **named: (opened.append(named), real(*args, **named))[1])
+    assert detect_format(str(cifar10_archive), str(tmp_path)) == "cifar"
+    catalog = get_format("cifar").describe(str(cifar10_archive), str(tmp_path))
+    # Once to list, once by index to read the meta file.
+    assert [bool(named) for named in opened] == [False, True]
+    assert [file.name for file in catalog.files] == [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+
+
+def test_archives_holding_no_or_two_sets_are_refused(tmp_path: Path) -> None:
+    from beam_cifar.formats import get_format
+
+    for name, data in {
+        "none": tar(("a/data_batch_1", b"x")),
+        "two": tar(("a/batches.meta", b"x"), ("b/meta", b"y")),
+    }.items():
+        path = tmp_path / f"{name}.tar"
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=name):
+            get_format("cifar").describe(str(path), str(tmp_path))
+
+
+def test_members_that_are_not_batches_are_ignored(cifar10: Path, tmp_path: Path) -> None:
+    from beam_cifar.formats import get_format
+
+    path = tmp_path / "set.tar"
+    with tarfile.open(path, "w") as archive:
+        archive.add(cifar10, "set")
+        for stray in ("set/.hidden", "set/_SUCCESS", "set/notes.txt", "set/file.txt~", "elsewhere/data_batch_9"):
+            archive.addfile(tarfile.TarInfo(stray), io.BytesIO())
+    catalog = get_format("cifar").describe(str(path), str(tmp_path))
+    assert [file.name for file in catalog.files] == batch_names(cifar10)

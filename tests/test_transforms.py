@@ -1,0 +1,148 @@
+"""Each transform against plain Python, on random blocks."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from beam_cifar.block import Block, row_counts, spans
+from beam_cifar.errors import InputError, JobError
+from beam_cifar.example import RAW, SCHEMA, example_table, image_array, plain_labels
+from beam_cifar.transforms import encode_images, keep_labels, keep_subsets, remap_labels
+
+SIZES = [(32, 32), (5, 9), (1, 1), None]
+
+
+def block_of(labels: list[int], sizes: list[tuple[int, int] | None], subset: str = "train") -> Block:
+    rng = np.random.default_rng(len(labels))
+    images = [None if s is None else rng.integers(0, 256, 3 * s[0] * s[1], dtype=np.uint8).tobytes() for s in sizes]
+    table = example_table(
+        ids=[str(i) for i in range(len(labels))],
+        subset=subset,
+        images=image_array(b"".join(i or b"" for i in images), [None if i is None else len(i) for i in images]),
+        encoding=RAW,
+        sizes=sizes,
+        labels=np.array(labels, dtype=np.int64),
+        filenames=[f"{i}.png" for i in range(len(labels))],
+    )
+    return Block(table, 0, 0, 0, True, Counter((subset, label) for label in labels))
+
+
+BLOCKS = st.lists(st.tuples(st.integers(-1, 4), st.sampled_from(SIZES)), max_size=60).map(
+    lambda rows: block_of([label for label, _ in rows], [size for _, size in rows])
+)
+
+
+@given(BLOCKS, st.frozensets(st.integers(0, 4)))
+@settings(deadline=None)
+def test_keep_labels_keeps_exactly_those_rows_and_counts_the_others(block: Block, labels: frozenset[int]) -> None:
+    kept = keep_labels(block, labels=labels)
+    expected = [row for row in block.table.to_pylist() if row["label"] in labels]
+    assert kept.table.to_pylist() == expected
+    assert kept.table.schema == SCHEMA
+    assert kept.read == row_counts(kept.table) + kept.filtered
+
+
+def test_keep_subsets_drops_other_subsets() -> None:
+    block = block_of([1, 2], [None, None], "train")
+    assert keep_subsets(block, subsets=frozenset({"train"})) is block
+    dropped = keep_subsets(block, subsets=frozenset({"test"}))
+    assert (len(dropped.table), dropped.filtered) == (0, Counter({("train", 1): 1, ("train", 2): 1}))
+
+
+@given(BLOCKS, st.tuples(*[st.integers(0, 4)] * 5))
+@settings(deadline=None)
+def test_remap_labels_changes_labels_alone(block: Block, targets: tuple[int, ...]) -> None:
+    made = remap_labels(block, targets=targets)
+    old = plain_labels(block.table).tolist()
+    assert plain_labels(made.table).tolist() == [targets[label] if label >= 0 else -1 for label in old]
+    assert made.table.drop_columns("label") == block.table.drop_columns("label")
+    assert made.table.schema == SCHEMA
+
+
+@given(BLOCKS)
+@settings(deadline=None)
+def test_encoded_images_have_the_same_pixels(block: Block) -> None:
+    made = encode_images(block, encoding="png")
+    assert made.table.schema == SCHEMA
+    for before, after in zip(block.table.to_pylist(), made.table.to_pylist(), strict=True):
+        if before["image"] is None:
+            assert after["image"] is None
+            continue
+        image = np.asarray(Image.open(io.BytesIO(after["image"])))
+        assert image.shape == (before["height"], before["width"], 3)
+        assert image.transpose(2, 0, 1).tobytes() == before["image"]
+        assert after["encoding"] == "png"
+
+
+def test_images_of_the_wanted_encoding_pass_through() -> None:
+    once = encode_images(block_of([1], [(5, 9)]), encoding="png")
+    assert encode_images(once, encoding="png") is once
+
+
+def test_filtering_sliced_and_chunked_tables_keeps_pixels() -> None:
+    block = block_of([0, 1, 2, 3] * 5, [(5, 9)] * 20)
+    chunked = pa.concat_tables([block.table.slice(3, 7), block.table.slice(12, 5)])
+    kept = encode_images(keep_labels(replace(block, table=chunked), labels=frozenset({1})), encoding="png")
+    expected = [row["image"] for row in chunked.to_pylist() if row["label"] == 1]
+    found = [
+        np.asarray(Image.open(io.BytesIO(i))).transpose(2, 0, 1).tobytes() for i in kept.table["image"].to_pylist()
+    ]
+    assert found == expected
+
+
+@given(st.integers(0, 5000), st.integers(0, 5000), st.integers(0, 10**8))
+def test_spans_cover_every_row_once_within_the_limits(start: int, rows: int, row_bytes: int) -> None:
+    pieces = spans(start, start + rows, row_bytes)
+    assert [row for first, end in pieces for row in range(first, end)] == list(range(start, start + rows))
+    assert all(end - first <= 1000 and (end - first) * row_bytes <= max(16 << 20, row_bytes) for first, end in pieces)
+
+
+def test_a_rejected_row_fails_the_job_in_the_sink(cifar10: Any, tmp_path: Any) -> None:
+    from beam_cifar import ConvertOptions
+    from beam_cifar.block import BadRow
+    from beam_cifar.job import prepare
+    from beam_cifar.sink import OpenPart, SinkSettings
+    from beam_cifar.source import SourceSettings, read_task
+
+    with prepare(ConvertOptions(str(cifar10), str(tmp_path / "out"), "cifar")) as job:
+        sink = SinkSettings.of(job.plan, "cifar", job.folder)
+        block = next(read_task(job.plan.tasks[0], SourceSettings.of(job.plan, "cifar")))
+        part = OpenPart(sink, sink.shards[block.shard], block.part)
+        bad = BadRow("data_batch_1", 7, "data_batch_1", "read", "is broken")
+        with pytest.raises(InputError, match="data_batch_1: row 7: is broken"):
+            part.append(replace(block, rejected=(bad,)))
+        with pytest.raises(JobError, match="out of order"):
+            part.append(replace(block, number=1))
+        with pytest.raises(JobError, match="were planned"):
+            part.append(replace(block, table=block.table.slice(1)))
+        part.abandon()
+
+
+def test_rows_that_a_reader_cannot_keep_travel_in_the_block(tmp_path: Any) -> None:
+    import pickle
+
+    from beam_cifar.formats import get_format
+    from beam_cifar.labels import LabelTable
+    from beam_cifar.plan import Segment, Task
+    from beam_cifar.source import SourceSettings, read_task
+
+    (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}))
+    data = np.arange(4 * 3072, dtype=np.uint32).astype(np.uint8).reshape(4, 3072)
+    (tmp_path / "train").write_bytes(pickle.dumps({"labels": [0, 9, 1, 0], "data": data}))
+    files = get_format("cifar", for_reading=True).describe(str(tmp_path), str(tmp_path)).files
+    settings_ = SourceSettings("cifar", files, LabelTable(("a", "b")), None)
+    (block,) = read_task(Task(0, 0, 3, (Segment(0, 0, 4, 0, 3),)), settings_)
+    assert [row["id"] for row in block.table.to_pylist()] == ["train_0", "train_2", "train_3"]
+    assert [row["image"] for row in block.table.to_pylist()] == [data[i].tobytes() for i in (0, 2, 3)]
+    assert [(bad.row, bad.stage) for bad in block.rejected] == [(1, "read")]
+    assert block.read.total() == len(block.table) + len(block.rejected)
