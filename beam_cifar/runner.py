@@ -96,7 +96,7 @@ def _refuse_unknown(options: PipelineOptions, flags: Sequence[str], own_flags: S
     """Beam only warns of unknown flags. A remote runner may know more than we: there only typing errors count."""
     parsers: list[Any] = []
     with _one_line_refusals():
-        options.get_all_options(add_extra_args_fn=parsers.append)
+        options.get_all_options(add_extra_args_fn=parsers.append, retain_unknown_options=True)
         _, unknown = parsers[0].parse_known_args(list(flags))
     known = [*own_flags, *(name for action in parsers[0]._actions for name in action.option_strings)]
     for flag in unknown:

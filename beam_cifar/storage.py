@@ -431,7 +431,7 @@ def restore(folder: JobFolder) -> None:
 
 
 def clear_leftovers(folder: JobFolder) -> None:
-    """Removes what this job, or killed ones before it, staged; keeps the manifest, and what an unfinished publish needs."""
+    """Removes what this job, or killed ones before it, staged; keeps what an unfinished publish needs."""
     restore(folder)
     unfinished = os.path.lexists(folder.output) and not os.path.exists(folder.manifest)
     kept = {"lock", os.path.basename(folder.manifest)}

@@ -481,10 +481,19 @@ def python3(protocol: int) -> Callable[[Any], bytes]:
     return lambda value: pickle.dumps(value, protocol)
 
 
+class _PurePickler(pickle._Pickler):
+    """Python's own pickler in Python, as it is without the entries that dill adds to it for the whole process."""
+
+    dispatch = {  # noqa: RUF012
+        **{kind: save for kind, save in pickle._Pickler.dispatch.items() if save.__module__ == "pickle"},
+        type: pickle._Pickler.save_type,
+    }
+
+
 def pure_python3(protocol: int) -> Callable[[Any], bytes]:
     def dumps(value: Any) -> bytes:
         out = io.BytesIO()
-        pickle._Pickler(out, protocol).dump(value)
+        _PurePickler(out, protocol).dump(value)
         return out.getvalue()
 
     return dumps
