@@ -486,6 +486,7 @@ class _PurePickler(pickle._Pickler):
 
     dispatch = {  # noqa: RUF012
         **{kind: save for kind, save in pickle._Pickler.dispatch.items() if save.__module__ == "pickle"},
+        dict: pickle._Pickler.save_dict,
         type: pickle._Pickler.save_type,
     }
 
