@@ -6,6 +6,7 @@ one line in `BAD`.
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import pickle
 import struct
@@ -481,14 +482,17 @@ def python3(protocol: int) -> Callable[[Any], bytes]:
     return lambda value: pickle.dumps(value, protocol)
 
 
-class _PurePickler(pickle._Pickler):
-    """Python's own pickler in Python, as it is without the entries that dill adds to it for the whole process."""
+def _private_copy(name: str) -> Any:
+    """A module of its own, as Python ships it: dill, once imported, patches `pickle` for the whole process."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
-    dispatch = {  # noqa: RUF012
-        **{kind: save for kind, save in pickle._Pickler.dispatch.items() if save.__module__ == "pickle"},
-        dict: pickle._Pickler.save_dict,
-        type: pickle._Pickler.save_type,
-    }
+
+_PurePickler = _private_copy("pickle")._Pickler
 
 
 def pure_python3(protocol: int) -> Callable[[Any], bytes]:

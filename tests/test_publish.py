@@ -62,8 +62,8 @@ def test_a_publish_killed_at_any_step_is_completed_by_the_next_run(
     convert(ConvertOptions(str(cifar10), str(tmp_path / "right"), "cifar", labels=("dog",), save_images=True))
     right, old = tree(tmp_path / "right"), tree(cifar10)
     output = tmp_path / "out"
-    base = ["-i", str(cifar10), "-f", "cifar", "-o", str(output), "--workers", "1", "--save-images"]
-    again = [*base, "--label", "dog", *(["--overwrite"] if overwrite else [])]
+    again = ["-i", str(cifar10), "-f", "cifar", "-o", str(output), "--workers", "1", "--save-images", "--label", "dog"]
+    again += ["--overwrite"] * overwrite
     for step in range(1, 50):
         for path in (output, tmp_path / "out.beam_cifar"):
             storage.remove_tree(str(path))
