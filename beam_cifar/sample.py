@@ -250,7 +250,7 @@ def _archive(path: str, kind: str) -> Iterator[Opener]:
 
 def _gzip(file: BinaryIO) -> BinaryIO:
     """Returns a file that packs what is written to it into one gzip member without name and time."""
-    packed = igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0)  # type: ignore[no-untyped-call]
+    packed = igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0)
     return cast(BinaryIO, packed)
 
 

@@ -354,40 +354,79 @@ class Scan:
     # Strings.
 
     def _op_short_string(self, code: int) -> None:
-        """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: a fast loop over names with their memo entries."""
-        source, stack, memo, text = self.source, self._stack, self._memo, _SHORT_STRINGS[code]
+        """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: names come by the thousand, with their memo entries."""
+        text = _SHORT_STRINGS[code]
         while True:
-            need = min(SHORT + 8, source.left)
-            if source.pos + need > len(source.buf):
-                source.fill(need)
-            buf, pos = source.buf, source.pos
-            end = pos + 1 + buf[pos] if need else pos + 1
-            if end > len(buf):
-                source.refuse(f"truncated: a string of {shorten(buf[pos : pos + 1])} bytes, {need} left")
+            if self._names_in_buffer(code, text):
+                break
+            self._name(text)
+            source = self.source
+            if source.pos >= len(source.buf) or source.buf[source.pos] != code:
+                break
+            source.pos += 1
+        self._check_memo()
+
+    def _names_in_buffer(self, code: int, text: bool) -> bool:
+        """Reads names that surely lie in the buffer; returns whether another opcode follows the last one."""
+        source, memo, push = self.source, self._memo, self._stack.append
+        buf, pos = source.buf, source.pos
+        limit = len(buf) - SHORT - 8
+        while pos <= limit:
+            end = pos + 1 + buf[pos]
             value: Value = buf[pos + 1 : end]
             if text:
                 value = self._utf8(value)
-            stack.append(value)
-            follow = buf[end : end + 5]
-            if len(follow) == 5:
-                put = follow[0]
-                if put == _BINPUT:
-                    memo[follow[1]] = value
-                    end += 2
-                elif put == _LONG_BINPUT:
-                    memo[_UINT32(follow, 1)[0]] = value
-                    end += 5
-                elif put == _MEMOIZE:
-                    memo[len(memo)] = value
-                    self.seen[put] = 1
-                    end += 1
-            if end >= len(buf) or buf[end] != code:
-                break
-            source.pos = end + 1
-        if not text:
+            push(value)
+            put = buf[end]
+            if put == _LONG_BINPUT:
+                memo[_UINT32(buf, end + 1)[0]] = value
+                end += 5
+            elif put == _BINPUT:
+                memo[buf[end + 1]] = value
+                end += 2
+            elif put == _MEMOIZE:
+                memo[len(memo)] = value
+                self.seen[put] = 1
+                end += 1
+            if buf[end] != code:
+                if not text:
+                    source.last, source.last_offset = value, source.offset + pos + 1 - source.pos
+                source.pos = end
+                return True
+            pos = end + 1
+        source.pos = pos
+        return False
+
+    def _name(self, text: bool) -> None:
+        """Reads one name, and its memo entry where there is one."""
+        source, memo = self.source, self._memo
+        need = min(SHORT + 8, source.left)
+        if source.pos + need > len(source.buf):
+            source.fill(need)
+        buf, pos = source.buf, source.pos
+        end = pos + 1 + buf[pos] if need else pos + 1
+        if end > len(buf):
+            source.refuse(f"truncated: a string of {shorten(buf[pos : pos + 1])} bytes, {need} left")
+        value: Value = buf[pos + 1 : end]
+        if text:
+            value = self._utf8(value)
+        else:
             source.last, source.last_offset = value, source.offset + 1
+        self._stack.append(value)
+        follow = buf[end : end + 5]
+        if len(follow) == 5:
+            put = follow[0]
+            if put == _BINPUT:
+                memo[follow[1]] = value
+                end += 2
+            elif put == _LONG_BINPUT:
+                memo[_UINT32(follow, 1)[0]] = value
+                end += 5
+            elif put == _MEMOIZE:
+                memo[len(memo)] = value
+                self.seen[put] = 1
+                end += 1
         source.pos = end
-        self._check_memo()
 
     def _op_string(self, code: int) -> None:
         """BINSTRING, BINBYTES, BINBYTES8, BYTEARRAY8: long ones are skipped."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from beam_cifar.pickles.scan import Scan
 from beam_cifar.pickles.values import ArrayValue, ListValue, Span, TextSpan, TupleValue, Value
 
@@ -28,8 +30,14 @@ def is_python2_style(scan: Scan, fields: dict[str, Value]) -> bool:
         and _is_styled_data(fields["data"], fields.get("image_sizes"))
         and all(_is_plain(fields[key]) for key in keys & {"labels", "fine_labels", "coarse_labels"})
         and type(fields["filenames"]) is ListValue
-        and all(map(_is_styled_text, fields["filenames"].items))
+        and _are_styled_names(fields["filenames"].items)
     )
+
+
+def _are_styled_names(names: Sequence[Value]) -> bool:
+    if set(map(type, names)) <= {bytes}:
+        return all(map(bytes.isascii, names))
+    return all(map(_is_styled_text, names))
 
 
 def _is_styled_text(value: Value) -> bool:
