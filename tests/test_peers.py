@@ -111,7 +111,7 @@ def attempt(interpreter: Path) -> Callable[[str, Path], subprocess.CompletedProc
     def run(reader: str, folder: Path) -> subprocess.CompletedProcess[str]:
         # Neither this package nor its tests may be found there.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        command = [interpreter, SCRIPT, reader, folder]
+        command = [str(interpreter), str(SCRIPT), reader, str(folder)]
         return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
 
     return run
@@ -182,7 +182,7 @@ def test_packed_batches_hold_the_rows_of_their_split_in_order(
     size = 1003 if source.name == "cifar100" else 150
     converted(source, tmp_path / "out", images_per_batch=size)
     expected = Expected.of(source)
-    packed = {}
+    packed: dict[str, list[tuple[Any, ...]]] = {}
     for split in ("data_batch", "train", "test_batch", "test"):
         names = [name for name in expected.subsets if name.rstrip("_0123456789") == split]
         rows = [row for name in names for row in expected.subsets[name]]

@@ -63,7 +63,7 @@ def read_keras(folder: Path) -> Digests:
 
 def read_datumaro(folder: Path) -> Digests:
     """Through `Dataset.import_from`."""
-    import datumaro
+    import datumaro  # type: ignore[import-not-found]
 
     dataset = datumaro.Dataset.import_from(str(folder), "cifar")
     classes = dataset.categories()[datumaro.AnnotationType.label]
