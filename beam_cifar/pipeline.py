@@ -179,5 +179,5 @@ def _summary(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
         seconds=round(seconds, 3),
         bytes=sum(shard["bytes"] for shard in manifest["shards"]),
         files=len(manifest["shards"]),
-        notices=job.plan.notices,
+        notices=(*job.plan.notices, *manifest["notices"]),
     )

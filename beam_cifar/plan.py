@@ -189,7 +189,7 @@ def make_plan(
             *_duplicates(summaries),
             *_emptied(label_map, labels),
             *cutter.notices,
-            *sink.notices(sink_options, _present(summaries, keep, label_map, sink, options)),
+            *sink.notices(sink_options),
         ),
     )
 
@@ -399,22 +399,6 @@ def _duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
                 f"{summary.file.shown}: {summary.duplicates} rows repeat the file name of an earlier row; "
                 f"their ids get a suffix"
             )
-
-
-def _present(
-    summaries: Sequence[FileSummary],
-    keep: frozenset[int] | None,
-    label_map: LabelMap,
-    sink: Format,
-    options: ConvertOptions,
-) -> dict[str, set[int]]:
-    """The labels that each output subset has rows of."""
-    present: dict[str, set[int]] = {}
-    for summary in summaries:
-        labels = present.setdefault(sink.output_subset(summary.file.subset, options), set())
-        labels.update(label_map[label] for label in label_counts(summary) if keep is None or label in keep)
-        labels.discard(UNLABELLED)
-    return present
 
 
 def _emptied(label_map: LabelMap, labels: LabelTable) -> Iterator[str]:

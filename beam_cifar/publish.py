@@ -244,6 +244,7 @@ def _manifest(
     by_label: dict[int, int] = {}
     for (_, label), n in counted["written"].items():
         by_label[label] = by_label.get(label, 0) + n
+    present = [(settings.sink.shards[info.shard], _labels_of(info)) for info in shards]
     content = {
         **settings.facts,
         "labels": asdict(labels),
@@ -262,9 +263,14 @@ def _manifest(
             }
             for info in shards
         ],
+        "notices": list(get_format(settings.sink.format).result_notices(settings.sink.options, present)),
         "files": {path: len(data) for path, data in sorted(files.items())},
     }
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _labels_of(shard: ShardInfo) -> set[int]:
+    return {label for part in shard.parts for (_, label), n in part.written.items() if n} - {UNLABELLED}
 
 
 def _nested(counts: Counts) -> dict[str, dict[str, int]]:

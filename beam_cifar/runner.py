@@ -94,11 +94,16 @@ def _given(flags: Sequence[str], name: str) -> bool:
 
 def _refuse_unknown(options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], *, strict: bool) -> None:
     """Beam only warns of unknown flags. A remote runner may know more than we: there only typing errors count."""
-    parsers: list[Any] = []
+    known = list(own_flags)
+    unknown: list[str] = []
+
+    def look(parser: Any) -> None:
+        known.extend(name for action in parser._actions for name in action.option_strings)
+        unknown.extend(parser.parse_known_args(list(flags))[1])
+
     with _one_line_refusals():
-        options.get_all_options(add_extra_args_fn=parsers.append, retain_unknown_options=True)
-        _, unknown = parsers[0].parse_known_args(list(flags))
-    known = [*own_flags, *(name for action in parsers[0]._actions for name in action.option_strings)]
+        # Unknown ones are retained only so that Beam does not remark on them.
+        options.get_all_options(add_extra_args_fn=look, retain_unknown_options=True)
     for flag in unknown:
         name = flag.split("=", 1)[0]
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.8)

@@ -395,3 +395,16 @@ def test_options_are_checked_before_any_input_is_read() -> None:
     for wrong in ({"images_per_batch": 0}, {"limit": -1}, {"workers": 0}, {"image_ext": "png"}):
         with pytest.raises(UsageError, match="must"):
             dataclasses.replace(base, **wrong)  # type: ignore[arg-type]
+
+
+def test_a_class_missing_from_one_file_of_cifar100_is_noticed_for_datumaros_sake(
+    cifar100: Path, tmp_path: Path
+) -> None:
+    def noticed(name: str, **options: Any) -> bool:
+        return any(
+            "Datumaro cannot import" in notice for notice in converted(cifar100, tmp_path / name, **options).notices
+        )
+
+    assert not noticed("all")
+    assert not noticed("everywhere or nowhere", labels=("people",))
+    assert noticed("packed", images_per_batch=100)

@@ -33,10 +33,12 @@ def run(arguments: argparse.Namespace) -> None:
     from beam_cifar.cli.start import quiet_workers
 
     convert, beam_options = _import_beam(arguments)
+    said: list[str] = []
     with quiet_workers(verbose=arguments.verbose) as terminal, Progress(terminal) as progress:
 
         def started(job: Job) -> None:
-            _print_notices(job.plan.notices, terminal)
+            said.extend(job.plan.notices)
+            _print_notices(said, terminal)
             progress.start(job)
 
         summary = convert(options, beam_options, on_start=started)
@@ -47,6 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
         print(json.dumps({name: fields[name] for name in names.split()}, ensure_ascii=False))
     else:
         print(describe(summary))
+    _print_notices(notice for notice in summary.notices if notice not in said)
     if not (options.save_images or _always_images(options.output_format)):
         _print_notices(["pixels were left out; pass --save-images to write them"])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -276,12 +276,16 @@ class Format(ABC):
             shards: each shard with its bytes and the sum of its parts' statistics.
         """
 
-    def notices(self, options: SinkOptions, present: Mapping[str, set[int]]) -> Iterator[str]:
-        """Things that a user should know of an output in this format, one line each.
+    def notices(self, options: SinkOptions) -> Iterator[str]:
+        """Things that a user should know before the start, one line each."""
+        yield from ()
+
+    def result_notices(self, options: SinkOptions, shards: Sequence[tuple[Shard, Set[int]]]) -> Iterator[str]:
+        """Things that a user should know of the finished output, one line each.
 
         Args:
             options: of the sink.
-            present: for each output subset the labels that it has rows of.
+            shards: each shard with the labels that it has rows of.
         """
         yield from ()
 

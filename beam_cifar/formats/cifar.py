@@ -10,7 +10,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -164,18 +164,24 @@ class CifarFormat(Format):
             files[CUSTOM_META] = (json.dumps({"labels": options.labels.names}, ensure_ascii=False) + "\n").encode()
         return files
 
-    def notices(self, options: SinkOptions, present: Mapping[str, set[int]]) -> Iterator[str]:
-        """Pixels left out; classes missing from a subset, which one reader cannot take."""
+    def notices(self, options: SinkOptions) -> Iterator[str]:
+        """Pixels left out."""
         if not options.save_images:
             yield "pixels are left out; pass --save-images to write them"
-        if options.labels.has_superclasses:
-            missing = {subset: len(options.labels.names) - len(labels) for subset, labels in present.items()}
-            if worst := {subset: n for subset, n in missing.items() if n}:
-                subset, count = next(iter(worst.items()))
+
+    def result_notices(self, options: SinkOptions, shards: Sequence[tuple[Shard, Set[int]]]) -> Iterator[str]:
+        """Datumaro learns superclasses file by file, and refuses files that disagree on which classes have one."""
+        if not options.labels.has_superclasses:
+            return
+        everywhere = set().union(*(labels for _, labels in shards))
+        for shard, labels in shards:
+            if missing := everywhere - labels:
+                example = options.labels.names[min(missing)]
                 yield (
-                    f"{count} of {len(options.labels.names)} classes have no rows in subset {subset!r}: Datumaro "
-                    f"cannot import such a CIFAR-100 set (it learns superclasses per subset); torchvision and Keras can"
+                    f"{shard.path} has no rows of {len(missing)} of the {len(everywhere)} classes in use, such as "
+                    f"{example!r}: Datumaro cannot import such a set; torchvision and Keras can"
                 )
+                return
 
 
 class CifarRows(RowReader):
