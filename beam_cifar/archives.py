@@ -53,7 +53,12 @@ def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
     """
     with _readable(path):
         status = os.stat(path)
-    return _list_members(path, (status.st_size, status.st_mtime_ns), os.path.join(index_dir, "archive.index"))
+    asked = path, (status.st_size, status.st_mtime_ns), os.path.join(index_dir, "archive.index")
+    members, index = _list_members(*asked)
+    if index and not os.path.exists(index):  # of an earlier job, which has cleaned up
+        _list_members.cache_clear()
+        members, index = _list_members(*asked)
+    return members, index
 
 
 @functools.lru_cache(maxsize=1)

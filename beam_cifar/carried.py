@@ -55,7 +55,10 @@ def _decode(text: str) -> BeamCifarError | None:
     match = re.search(f"{_BEGIN}([0-9a-f]+){_END}", text)
     if not match:
         return None
-    name, message, exit_code = json.loads(bytes.fromhex(match[1]))
+    try:
+        name, message, exit_code = json.loads(bytes.fromhex(match[1]))
+    except ValueError:
+        return None
     kind = getattr(errors, name, JobError)
     made: BeamCifarError = kind.__new__(kind)
     made.args = (message,)

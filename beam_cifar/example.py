@@ -43,10 +43,11 @@ def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np
 
 def image_array(buffer: bytes | bytearray | memoryview, lengths: Sequence[int | None]) -> pa.Array:
     """A `binary` array from concatenated images; a length of None is a row without image."""
-    sizes = np.fromiter((length or 0 for length in lengths), dtype=np.int64, count=len(lengths))
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int32)
-    np.cumsum(sizes, out=offsets[1:])
-    values = binary_array(buffer, offsets)
+    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum([length or 0 for length in lengths], out=offsets[1:])
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"{offsets[-1]} bytes of images in one block")
+    values = binary_array(buffer, offsets.astype(np.int32))
     if None not in lengths:
         return values
     missing = pa.array([length is None for length in lengths])

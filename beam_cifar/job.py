@@ -90,7 +90,7 @@ def prepare(options: ConvertOptions) -> Iterator[Job]:
     try:
         with storage.locked(folder):
             with storage.writing(folder.path):
-                storage.restore(folder)
+                storage.clear_leftovers(folder)
             try:
                 yield _plan(options, folder)
             finally:
@@ -126,7 +126,7 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
         ],
         "libraries": _libraries(),
     }
-    done = _finish_interrupted(folder, facts)
+    done = _finish_interrupted(folder, facts, newest_input=max(s.file.blob.stamp[1] for s in found.summaries))
     if storage.is_occupied(folder.output) and not (options.overwrite or done):
         raise _occupied(folder.output)
     if not done:
@@ -134,13 +134,18 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
     return Job(options, found.catalog.format, plan, folder, facts, done)
 
 
-def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any]) -> bool:
-    """Completes the same job's publish if it was killed after the output was in place."""
+def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest_input: int) -> bool:
+    """Completes the same job's publish if it was killed after the output was in place.
+
+    The facts do not cover pixels: an input that was changed since (its mtime, in ns, tells) is converted anew.
+    """
     from beam_cifar.publish import finish_interrupted
 
     try:
         with open(folder.pending_manifest, "rb") as file:
             pending = file.read()
+            if os.fstat(file.fileno()).st_mtime_ns < newest_input:
+                return False
         same = {key: json.loads(pending)[key] for key in facts} == json.loads(json.dumps(facts))
     except (OSError, ValueError, KeyError):
         return False

@@ -171,7 +171,7 @@ def make_plan(
     for subset, members in _grouped(sources, sink, options):
         cutter.cut(subset, members)
     tasks = cutter.finished_tasks()
-    if label_map.is_identity:
+    if label_map.is_identity and label_map.table.parents == labels.parents:
         tasks = [replace(task, copy=cutter.is_copy(task, sources)) for task in tasks]
     return Plan(
         files=tuple(source.summary.file for source in sources),
@@ -260,6 +260,7 @@ def _sources(summaries: Sequence[FileSummary], keep: frozenset[int] | None, limi
 
 def _grouped(sources: list[_Source], sink: Format, options: ConvertOptions) -> list[tuple[str, list[_Source]]]:
     """Numbers the sources and puts those of one output subset together, in order of appearance."""
+    sink.check_subsets([source.summary.file.subset for source in sources], options)
     groups: dict[str, list[_Source]] = {}
     for index, source in enumerate(sources):
         sources[index] = replace(source, index=index)

@@ -14,7 +14,7 @@ from apache_beam.runners.runner import PipelineRunner
 
 from beam_cifar.errors import UsageError
 
-LOCAL_RUNNERS = ("DirectRunner", "FnApiRunner")
+LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
 MAX_DEFAULT_WORKERS = 4
 
 
@@ -39,8 +39,12 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
             raise UsageError(f"--workers counts local workers; {runner} has its own options, such as --parallelism")
         return options
     direct = options.view_as(DirectOptions)
-    if workers is not None or not direct.direct_num_workers or direct.direct_num_workers == 1:
-        direct.direct_num_workers = workers or (1 if _given(flags, "--direct_num_workers") else default_workers())
+    if _given(flags, "--direct_num_workers"):
+        if workers is not None:
+            raise UsageError("--workers and --direct_num_workers say the same; give one of them")
+        direct.direct_num_workers = direct.direct_num_workers or _cores()
+    else:
+        direct.direct_num_workers = workers or default_workers()
     if not _given(flags, "--direct_running_mode"):
         # Threads: encoders release the interpreter lock, and processes cost seconds to start.
         direct.direct_running_mode = "in_memory" if direct.direct_num_workers == 1 else "multi_threading"
@@ -50,7 +54,7 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
 def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs on this machine, in the runner that this module makes."""
     name = options.view_as(StandardOptions).runner
-    return name is None or name.rsplit(".", 1)[-1] in LOCAL_RUNNERS
+    return name is None or name.rsplit(".", 1)[-1].lower() in LOCAL_RUNNERS
 
 
 def make_runner(options: PipelineOptions) -> PipelineRunner | str:
@@ -73,7 +77,11 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
 
 def default_workers() -> int:
     """As many as the machine has cores for us, four at most: threads share one interpreter lock."""
-    return min(MAX_DEFAULT_WORKERS, len(os.sched_getaffinity(0)))
+    return min(MAX_DEFAULT_WORKERS, _cores())
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -35,6 +35,11 @@ def allow_writes() -> None:
     _cancelled.clear()
 
 
+def _refuse_cancelled() -> None:
+    if _cancelled.is_set():
+        raise JobError("interrupted")
+
+
 # --- inputs ---------------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +213,11 @@ class JobFolder:
         return os.path.join(self.path, "index")
 
     @property
+    def replaced_manifest(self) -> str:
+        """The manifest of an overwritten output, until the new one is in place."""
+        return os.path.join(self.path, "manifest.replaced.json")
+
+    @property
     def replaced(self) -> str:
         """Where an overwritten output waits until the new one is in place."""
         return os.path.join(self.path, "replaced")
@@ -242,8 +252,7 @@ class StagedFile(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Writes and hashes all of `data`."""
-        if _cancelled.is_set():
-            raise JobError("interrupted")
+        _refuse_cancelled()
         view = memoryview(data).cast("B")
         self._digest.update(view)
         done = 0
@@ -278,7 +287,7 @@ class StagedFile(io.RawIOBase):
 
 
 def write_whole(path: str, data: bytes, scratch: str) -> None:
-    """Writes a small file so that it appears whole, and survives a power cut."""
+    """Writes a small file so that it appears whole; its bytes are on disk before its name is."""
     with StagedFile(path, scratch) as file:
         file.write(data)
         os.fsync(file._file.fileno())
@@ -400,19 +409,24 @@ def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, byt
     Raises:
         OutputError: the output exists and must not be replaced.
     """
+    _refuse_cancelled()
     occupied = is_occupied(folder.output)
-    if occupied and not overwrite:
-        known = has_content(folder.pending_manifest, manifest) or has_content(folder.manifest, manifest)
-        if not (known and is_ours(folder.output, manifest)):
-            raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
     write_whole(folder.pending_manifest, manifest, folder.scratch)
-    with suppress(FileNotFoundError):
-        os.unlink(folder.manifest)
+    if occupied and is_ours(folder.output, manifest):
+        promote(folder)  # an earlier call got this far, or further
+        return
+    if occupied and not overwrite:
+        raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
     if occupied:
         remove_tree(folder.replaced)
+        with suppress(FileNotFoundError):
+            os.replace(folder.manifest, folder.replaced_manifest)
         os.rename(folder.output, folder.replaced)
-    elif os.path.isdir(folder.output):
-        os.rmdir(folder.output)
+    else:
+        with suppress(FileNotFoundError):
+            os.unlink(folder.manifest)
+        if os.path.isdir(folder.output):
+            os.rmdir(folder.output)
     os.makedirs(os.path.dirname(folder.output), exist_ok=True)
     os.rename(folder.tree, folder.output)
     promote(folder)
@@ -421,13 +435,17 @@ def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, byt
 def promote(folder: JobFolder) -> None:
     """The last step of publishing: the pending manifest becomes the manifest, what was replaced goes."""
     os.replace(folder.pending_manifest, folder.manifest)
+    with suppress(FileNotFoundError):
+        os.unlink(folder.replaced_manifest)
     remove_tree(folder.replaced)
 
 
 def restore(folder: JobFolder) -> None:
-    """Puts back an output that a killed job had moved aside, and not yet replaced."""
+    """Puts back an output that a killed job had moved aside, and not yet replaced, with its manifest."""
     if os.path.lexists(folder.replaced) and not os.path.lexists(folder.output):
         os.rename(folder.replaced, folder.output)
+    if not os.path.lexists(folder.replaced) and os.path.lexists(folder.replaced_manifest):
+        os.replace(folder.replaced_manifest, folder.manifest)
 
 
 def clear_leftovers(folder: JobFolder) -> None:
@@ -436,12 +454,13 @@ def clear_leftovers(folder: JobFolder) -> None:
     unfinished = os.path.lexists(folder.output) and not os.path.exists(folder.manifest)
     kept = {"lock", os.path.basename(folder.manifest)}
     if unfinished:
-        kept |= {os.path.basename(path) for path in (folder.pending_manifest, folder.replaced)}
+        needed = (folder.pending_manifest, folder.replaced, folder.replaced_manifest)
+        kept |= {os.path.basename(path) for path in needed}
     with suppress(FileNotFoundError):
         for name in set(os.listdir(folder.path)) - kept:
             path = os.path.join(folder.path, name)
             if os.path.isdir(path) and not os.path.islink(path):
-                shutil.rmtree(path, ignore_errors=True)
+                remove_tree(path)
             else:
                 with suppress(OSError):
                     os.unlink(path)

@@ -45,7 +45,7 @@ def parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
     if exporter:
         if not hasattr(arguments, "save_images"):
             parser.error(f"unexpected arguments after --: {' '.join(exporter)}")
-        exporter_parser = Parser(prog=f"{parser.prog} convert ... --", add_help=False, allow_abbrev=False)
+        exporter_parser = Parser(prog=f"{parser.prog} convert", add_help=False, allow_abbrev=False)
         add_export_options(exporter_parser)
         exporter_parser.parse_args(exporter, arguments)
     arguments.beam_options = unknown

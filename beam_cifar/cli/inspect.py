@@ -127,6 +127,8 @@ def _shown(facts: dict[str, Any]) -> str:
         f"{len(facts['classes'])} classes" + (f" in {len(names)} superclasses" if facts["superclasses"] else "")
     )
     for parent, members in names.items():
+        if not members:
+            continue
         shown = ", ".join(f"{name} {facts['classes'][name]:,}" for name in members)
         lines.append(f"  {parent + ': ' if parent else ''}{shown}")
     if facts["unlabelled"]:

@@ -50,6 +50,10 @@ def quiet_workers(*, verbose: bool) -> Iterator[TextIO]:
     Yields:
         The terminal (or whatever standard error is), for our own messages.
     """
+    if sys.stderr is None:  # closed by the caller
+        with open(os.devnull, "w") as nothing:
+            yield nothing
+        return
     if verbose:
         yield sys.stderr
         return

@@ -224,6 +224,10 @@ class Format(ABC):
         """Refuses options that the format cannot follow. Raises `UsageError`."""
         return
 
+    def check_subsets(self, subsets: Sequence[str], options: ConvertOptions) -> None:
+        """Refuses subsets that the format cannot keep apart. Raises `UsageError`."""
+        return
+
     def output_subset(self, subset: str, options: ConvertOptions) -> str:
         """The output subset that a source subset becomes part of."""
         return subset

@@ -216,7 +216,10 @@ class CifarRows(RowReader):
     def row_bytes(self) -> int:
         """See `RowReader.row_bytes`."""
         images = self._batch.images
-        return 0 if images is None or not self.rows else -(-images.nbytes // self.rows)
+        if images is None or not self.rows:
+            return 0
+        sizes = [images.size] if images.size else images.sizes(0, self.rows)
+        return max((3 * size[0] * size[1] for size in sizes if size), default=0)
 
     def table(self, start: int, stop: int) -> pa.Table:
         """See `RowReader.table`."""
@@ -244,7 +247,7 @@ class CifarRows(RowReader):
             encoding=example.RAW,
             sizes=sizes,
             labels=np.array(self._labels[start:stop], dtype=np.int64),
-            filenames=self._filenames()[start:stop],
+            filenames=self._filenames(start, stop),
         )
         bad = [row for row in self._bad if start <= row < stop]
         return table.filter(pa.array([row not in self._bad for row in range(start, stop)])) if bad else table
@@ -328,12 +331,12 @@ class CifarRows(RowReader):
     def _parents(self) -> dict[int, tuple[int, int]]:
         """Class -> (superclass, row that says so)."""
         parents: dict[int, tuple[int, int]] = {}
-        for label, coarse in sorted(set(zip(self._labels, self._coarse, strict=False)), key=str):
+        first_rows: dict[tuple[int, int | None], int] = {}
+        for row, pair in enumerate(zip(self._labels, self._coarse, strict=False)):
+            if pair not in first_rows and row not in self._bad:
+                first_rows[pair] = row
+        for (label, coarse), row in first_rows.items():
             if label == UNLABELLED or coarse is None:
-                continue
-            pairs = zip(self._labels, self._coarse, strict=True)
-            row = next(i for i, pair in enumerate(pairs) if pair == (label, coarse))
-            if row in self._bad:
                 continue
             if label in parents:
                 first = parents[label]
@@ -344,8 +347,10 @@ class CifarRows(RowReader):
             parents[label] = (coarse, row)
         return parents
 
-    def _filenames(self) -> Sequence[str]:
-        return self._batch.filenames if self._batch.filenames is not None else [f"{name}.png" for name in self._ids]
+    def _filenames(self, start: int, stop: int) -> Sequence[str]:
+        if self._batch.filenames is None:
+            return [f"{name}.png" for name in self._ids[start:stop]]
+        return self._batch.filenames[start:stop]
 
     def _make_ids(self) -> tuple[list[str], int]:
         """Ids are file names without extension; a repeated one gets the first free suffix _2, _3, ..."""
@@ -354,16 +359,17 @@ class CifarRows(RowReader):
         ids = _stems(self._batch.filenames)
         if len(set(ids)) == len(ids):
             return ids, 0
-        taken, repeated, seen = set(ids), 0, set()
+        taken, repeated = set(ids), 0
+        following: dict[str, int] = {}
         for row, name in enumerate(ids):
-            if name in seen:
-                number = 2
-                while f"{name}_{number}" in taken:
-                    number += 1
-                ids[row] = f"{name}_{number}"
-                taken.add(ids[row])
-                repeated += 1
-            seen.add(ids[row])
+            if name not in following:
+                following[name] = 2
+                continue
+            while f"{name}_{following[name]}" in taken:
+                following[name] += 1
+            ids[row] = f"{name}_{following[name]}"
+            taken.add(ids[row])
+            repeated += 1
         return ids, repeated
 
 

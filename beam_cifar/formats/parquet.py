@@ -43,6 +43,17 @@ class ParquetFormat(Format):
         if options.image_ext not in (None, ".png"):
             raise UsageError(f"--image-ext {options.image_ext}: parquet is written with PNG images; leave it out")
 
+    def check_subsets(self, subsets: Sequence[str], options: ConvertOptions) -> None:
+        """Two names must not meet only because split names have few letters, or because cases are alike to a disk."""
+        met: dict[str, str] = {}
+        for subset in subsets:
+            split, name = split_name(subset), self.output_subset(subset, options)
+            if met.setdefault(name.casefold(), split) != split:
+                raise UsageError(
+                    f"subsets {met[name.casefold()]!r} and {split!r} would both become split {name!r}: split names hold "
+                    "letters, digits, '_' and '.' only; convert them one by one with --subset, or rename the files"
+                )
+
     def output_subset(self, subset: str, options: ConvertOptions) -> str:
         """The split, in the letters that split names may have."""
         return re.sub(r"[^A-Za-z0-9_.]", "_", split_name(subset))

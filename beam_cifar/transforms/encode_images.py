@@ -44,6 +44,10 @@ class EncodeImages(beam.PTransform):
 
     encoding: str
 
+    def __post_init__(self) -> None:
+        if self.encoding not in (RAW, "png"):
+            raise ValueError(f"encoding must be 'raw' or 'png', found {self.encoding!r}")
+
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
         """From blocks to blocks."""
         return blocks | map_blocks(encode_images, encoding=self.encoding)
