@@ -166,8 +166,11 @@ def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
 
 
 def is_ours(output: str, manifest: bytes) -> bool:
-    """Whether a directory holds exactly the data files of a manifest, by digest."""
-    for shard in json.loads(manifest)["shards"]:
+    """Whether a directory holds exactly the files of a manifest, data files by digest."""
+    content = json.loads(manifest)
+    if storage.files_below(output) != {shard["path"] for shard in content["shards"]} | set(content["files"]):
+        return False
+    for shard in content["shards"]:
         try:
             if storage.file_digest(os.path.join(output, shard["path"])) != (shard["bytes"], shard["sha256"]):
                 return False

@@ -395,6 +395,15 @@ def has_sizes(folder: str, sizes: Mapping[str, int]) -> bool:
         return False
 
 
+def files_below(folder: str) -> set[str]:
+    """The paths of all files in a folder and its folders, relative to it, with "/"."""
+    return {
+        os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
+        for parent, _, names in os.walk(folder)
+        for name in names
+    }
+
+
 def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, bytes], bool], *, overwrite: bool) -> None:
     """Makes the staged tree the output by one rename, then writes the manifest.
 

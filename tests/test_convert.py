@@ -408,3 +408,46 @@ def test_a_class_missing_from_one_file_of_cifar100_is_noticed_for_datumaros_sake
     assert not noticed("all")
     assert not noticed("everywhere or nowhere", labels=("people",))
     assert noticed("packed", images_per_batch=100)
+
+
+@pytest.mark.parametrize("target", ["cifar", "parquet"])
+@pytest.mark.parametrize("remaps", [("people:vehicles_1",), ("people:trees", "trees:people")])
+def test_superclasses_that_merge_or_swap_change_the_coarse_labels_of_rows(
+    remaps: tuple[str, ...], target: str, cifar100: Path, tmp_path: Path
+) -> None:
+    converted(cifar100, tmp_path / "out", target, remaps=remaps)
+    names = unpickled(cifar100 / "meta")["coarse_label_names"]
+    new = dict(remap.split(":") for remap in remaps)
+    expected = [
+        names.index(new.get(names[coarse], names[coarse])) for _, _, coarse, _ in cifar_rows(cifar100, ["test"])
+    ]
+    if target == "parquet":
+        assert [row[2] for row in parquet_rows(tmp_path / "out", "test")] == expected
+    else:
+        assert [row[2] for row in cifar_rows(tmp_path / "out", ["test"])] == expected
+
+
+def test_one_archive_is_converted_again_and_again_in_one_process(cifar10_archive: Path, tmp_path: Path) -> None:
+    for _ in range(3):
+        converted(cifar10_archive, tmp_path / "out", "parquet", overwrite=True)
+    with pytest.raises(OutputError):
+        converted(cifar10_archive, tmp_path / "out", "parquet")
+    assert converted(cifar10_archive, tmp_path / "other", "parquet").written == 1203
+
+
+def test_subsets_that_would_fold_into_one_split_are_refused(tmp_path: Path) -> None:
+    for number, (one, two) in enumerate([("a-b", "a_b"), ("поезд", "самол"), ("data_batch_1", "train"), ("X", "x")]):
+        source = write_set(tmp_path / str(number), {one: batch([0]), two: batch([1, 2])})
+        if one == "data_batch_1":
+            assert converted(source, tmp_path / "out", "parquet").subsets == {"train": 3}
+        else:
+            with pytest.raises(UsageError, match="would both become split"):
+                converted(source, tmp_path / "out2", "parquet")
+
+
+def test_overwriting_an_equal_output_removes_what_was_added_to_it(cifar10: Path, tmp_path: Path) -> None:
+    converted(cifar10, tmp_path / "out")
+    before = tree(tmp_path / "out")
+    (tmp_path / "out" / "added").write_text("by hand")
+    converted(cifar10, tmp_path / "out", overwrite=True)
+    assert tree(tmp_path / "out") == before

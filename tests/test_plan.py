@@ -96,6 +96,14 @@ def test_batches_follow_the_source_by_default_and_are_copied() -> None:
     assert [(shard.path, shard.rows) for shard in plan.shards] == [(name, len(rows)) for name, rows in files.items()]
 
 
+def test_a_cut_at_a_chunks_last_survivor_owns_each_row_once() -> None:
+    files = {"train": [0] * 500 + [1] * 500 + [0] * 1000}
+    plan = plan_of(files, labels=("a",), images_per_batch=500)
+    assert set(carried_out(plan, files)[1].values()) == {1}
+    assert plan.exhaustive
+    assert not plan_of(files, limit=3).exhaustive
+
+
 def test_packed_batches_are_numbered_and_splits_stay_apart() -> None:
     files = {"data_batch_1": [0] * 10, "data_batch_2": [1] * 7, "test_batch": [2] * 6}
     plan = plan_of(files, images_per_batch=5)

@@ -17,7 +17,7 @@ from beam_cifar import ConvertOptions, convert, storage
 from beam_cifar.errors import JobError, OutputError
 from beam_cifar.job import prepare
 from beam_cifar.pipeline import publish_settings
-from beam_cifar.publish import PublishSettings, ShardInfo, finish_job, finish_shard, reconcile
+from beam_cifar.publish import PublishSettings, ShardInfo, finish_job, finish_shard, is_ours, reconcile
 from beam_cifar.sink import OpenPart, PartInfo, SinkSettings
 from beam_cifar.source import SourceSettings, read_task
 from beam_cifar.transforms import encode_images
@@ -91,7 +91,7 @@ def test_an_output_that_was_set_aside_comes_back_when_the_next_job_fails(cifar10
     output = tmp_path / "out"
     base = ["-i", str(cifar10), "-f", "cifar", "-o", str(output), "--workers", "1"]
     subprocess.run([sys.executable, "-m", "beam_cifar", "convert", *base], check=True, capture_output=True)
-    old = tree(output)
+    old, manifest = tree(output), tree(tmp_path / "out.beam_cifar")
     step = 1
     while output.exists():
         assert killed(step, [*base, "--label", "dog", "--overwrite"]) == 9
@@ -99,6 +99,7 @@ def test_an_output_that_was_set_aside_comes_back_when_the_next_job_fails(cifar10
     with pytest.raises(OutputError):
         convert(ConvertOptions(str(cifar10), str(output), "cifar"))
     assert tree(output) == old
+    assert tree(tmp_path / "out.beam_cifar") == manifest
 
 
 def test_an_unfinished_output_of_another_job_is_not_taken_for_ours(cifar10: Path, tmp_path: Path) -> None:
@@ -146,6 +147,22 @@ def test_finishing_a_job_twice_changes_nothing(
     finish_job([*infos, *infos], settings)
     assert tree(tmp_path) == once
     assert (tmp_path / "out" / "README.md").exists()
+
+
+def test_an_attempt_that_comes_late_does_not_touch_what_is_published(
+    finished: tuple[PublishSettings, list[ShardInfo]], tmp_path: Path
+) -> None:
+    settings, infos = finished
+    finish_job(infos, settings)
+    once = tree(tmp_path)
+    late = Path(settings.sink.folder.tree) / "README.md"
+    late.parent.mkdir(parents=True)
+    late.write_text("half a tree")
+    manifest = Path(settings.sink.folder.manifest).read_bytes()
+    for overwrite in (False, True):
+        storage.publish_tree(settings.sink.folder, manifest, is_ours, overwrite=overwrite)
+        storage.remove_tree(settings.sink.folder.work)
+        assert tree(tmp_path) == once
 
 
 def test_a_missing_shard_is_refused(finished: tuple[PublishSettings, list[ShardInfo]], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ A data set is a directory, or a folder in an archive, with a meta file and one p
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
@@ -12,7 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from beam_cifar import archives, storage
 from beam_cifar.block import BadRow
@@ -31,7 +32,7 @@ from beam_cifar.formats.base import (
 )
 from beam_cifar.genuine import CIFAR100_SUPERCLASSES
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
-from beam_cifar.pickles import Batch, BatchWriter, Meta, read_batch, read_meta, write_meta
+from beam_cifar.pickles import Batch, BatchWriter, Images, Meta, read_batch, read_meta, write_meta
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,6 +45,8 @@ MAX_META_BYTES = 64 << 20
 # A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
 MAX_PAYLOAD = 2**31 - 1
 NUM_VIS = 3072
+
+_Sizes: TypeAlias = "tuple[int, int] | Sequence[tuple[int, int] | None] | None"
 
 
 class CifarFormat(Format):
@@ -91,14 +94,14 @@ class CifarFormat(Format):
 
     def scan(self, file: SourceFile, labels: LabelTable) -> FileSummary:
         """Summarises one batch from its labels and names; see `Format.scan`."""
-        with self.open_rows(file, labels) as rows:
-            return rows.summary()
+        return _columns(file, labels).summary()
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[CifarRows]:
         """Opens one batch; see `Format.open_rows`."""
+        columns = _columns(file, labels)
         with storage.open_blob(file.blob, file.shown) as stream:
-            yield CifarRows(file, labels, stream)
+            yield CifarRows(columns, stream)
 
     def output_subset(self, subset: str, options: ConvertOptions) -> str:
         """The subset itself; when packing, numbered batches (`data_batch_1`, ...) belong together."""
@@ -188,34 +191,31 @@ class CifarRows(RowReader):
     """The rows of one open batch.
 
     Args:
-        file: the batch.
-        table: the label table; labels beyond it make bad rows.
+        columns: everything but the pixels.
         stream: the open file.
     """
 
-    def __init__(self, file: SourceFile, table: LabelTable, stream: BinaryIO) -> None:
-        self._file, self._table, self._stream = file, table, stream
-        self._batch: Batch = read_batch(stream, file.shown)
-        self.rows: int = self._batch.rows
-        self._bad: dict[int, BadRow] = {}
-        self._check_kind()
-        self._labels = self._resolve_labels()
-        self._coarse = self._resolve_coarse()
-        self._ids, self._duplicates = self._make_ids()
+    def __init__(self, columns: BatchColumns, stream: BinaryIO) -> None:
+        self._columns, self._stream = columns, stream
+
+    @property
+    def rows(self) -> int:
+        """How many."""
+        return self._columns.rows
 
     @property
     def labels(self) -> Sequence[int]:
         """See `RowReader.labels`."""
-        return self._labels
+        return self._columns.labels
 
     @property
     def bad_rows(self) -> Mapping[int, BadRow]:
         """See `RowReader.bad_rows`."""
-        return self._bad
+        return self._columns.bad_rows
 
     def row_bytes(self) -> int:
         """See `RowReader.row_bytes`."""
-        images = self._batch.images
+        images = self._columns.images
         if images is None or not self.rows:
             return 0
         sizes = [images.size] if images.size else images.sizes(0, self.rows)
@@ -228,42 +228,85 @@ class CifarRows(RowReader):
 
         from beam_cifar import example
 
-        sizes: tuple[int, int] | Sequence[tuple[int, int] | None] | None = None
-        images = pa.nulls(stop - start, pa.binary())
-        if self._batch.images is not None:
-            with storage.reading(self._file.shown):
-                pixels, lengths = self._batch.images.read(self._stream, start, stop)
-            sizes = self._batch.images.size
-            if lengths is None and sizes is not None:
-                offsets = np.arange(stop - start + 1, dtype=np.int32) * np.int32(3 * sizes[0] * sizes[1])
-                images = example.binary_array(pixels, offsets)
-            else:
-                sizes = self._batch.images.sizes(start, stop)
-                images = example.image_array(pixels, lengths or [])
+        columns = self._columns
+        images, sizes = self._images(start, stop)
         table = example.example_table(
-            ids=self._ids[start:stop],
-            subset=self._file.subset,
+            ids=columns.ids[start:stop],
+            subset=columns.file.subset,
             images=images,
             encoding=example.RAW,
             sizes=sizes,
-            labels=np.array(self._labels[start:stop], dtype=np.int64),
-            filenames=self._filenames(start, stop),
+            labels=np.array(columns.labels[start:stop], dtype=np.int64),
+            filenames=columns.filenames(start, stop),
         )
-        bad = [row for row in self._bad if start <= row < stop]
-        return table.filter(pa.array([row not in self._bad for row in range(start, stop)])) if bad else table
+        if not any(start <= row < stop for row in columns.bad_rows):
+            return table
+        return table.filter(pa.array([row not in columns.bad_rows for row in range(start, stop)]))
+
+    def _images(self, start: int, stop: int) -> tuple[pa.Array, _Sizes]:
+        import numpy as np
+        import pyarrow as pa
+
+        from beam_cifar import example
+
+        source = self._columns.images
+        if source is None:
+            return pa.nulls(stop - start, pa.binary()), None
+        with storage.reading(self._columns.file.shown):
+            pixels, lengths = source.read(self._stream, start, stop)
+        if lengths is None and source.size is not None:
+            step = 3 * source.size[0] * source.size[1]
+            return example.binary_array(
+                pixels, np.arange(stop - start + 1, dtype=np.int32) * np.int32(step)
+            ), source.size
+        return example.image_array(pixels, lengths or []), source.sizes(start, stop)
+
+
+@functools.lru_cache(maxsize=4)
+def _columns(file: SourceFile, table: LabelTable) -> BatchColumns:
+    """The columns of a batch; kept for a while, because several tasks read parts of one large file."""
+    with storage.open_blob(file.blob, file.shown) as stream:
+        return BatchColumns(file, table, stream)
+
+
+class BatchColumns:
+    """Everything of one batch but its pixels.
+
+    Args:
+        file: the batch.
+        table: the label table; labels beyond it make bad rows.
+        stream: the open file; it is not kept.
+    """
+
+    def __init__(self, file: SourceFile, table: LabelTable, stream: BinaryIO) -> None:
+        self.file, self._table = file, table
+        self._batch: Batch = read_batch(stream, file.shown)
+        self.rows: int = self._batch.rows
+        self.images: Images | None = self._batch.images
+        self.bad_rows: dict[int, BadRow] = {}
+        self._check_kind()
+        self.labels = self._resolve_labels()
+        self._coarse = self._resolve_coarse()
+        self.ids, self._duplicates = self._make_ids()
+
+    def filenames(self, start: int, stop: int) -> Sequence[str]:
+        """The names of some rows, as found, or made from their ids."""
+        if self._batch.filenames is None:
+            return [f"{name}.png" for name in self.ids[start:stop]]
+        return self._batch.filenames[start:stop]
 
     def summary(self) -> FileSummary:
         """What the plan needs to know of the batch."""
-        batch, bad = self._batch, self._bad
+        batch, bad = self._batch, self.bad_rows
         chunks = []
         for start in range(0, self.rows, CHUNK_ROWS):
-            counts = Counter(self._labels[start : start + CHUNK_ROWS])
-            counts.subtract(self._labels[row] for row in bad if start <= row < start + CHUNK_ROWS)
+            counts = Counter(self.labels[start : start + CHUNK_ROWS])
+            counts.subtract(self.labels[row] for row in bad if start <= row < start + CHUNK_ROWS)
             chunks.append({label: n for label, n in counts.items() if n})
         images = batch.images
         uniform = images is not None and images.missing == 0
         return FileSummary(
-            file=self._file,
+            file=self.file,
             rows=self.rows,
             chunks=tuple(chunks),
             images=0 if images is None else self.rows - images.missing,
@@ -290,12 +333,12 @@ class CifarRows(RowReader):
         expected = "CIFAR-100" if self._table.has_superclasses else "CIFAR-10"
         other = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[found]
         return InputError(
-            f"{self._file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
+            f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
             "keep the two data sets apart"
         )
 
     def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:
-        self._bad.setdefault(row, BadRow(self._file.shown, row, self._file.subset, "read", error, label))
+        self.bad_rows.setdefault(row, BadRow(self.file.shown, row, self.file.subset, "read", error, label))
 
     def _resolve_labels(self) -> list[int]:
         """The label of every row as a number, -1 for none; rows with an impossible one are marked bad."""
@@ -325,37 +368,32 @@ class CifarRows(RowReader):
         for row, label in enumerate(coarse):
             if label is not None and not 0 <= label < count:
                 error = f"coarse label {label} is outside the table, which has {count} superclasses (0 to {count - 1})"
-                self._reject(row, error, self._labels[row])
+                self._reject(row, error, self.labels[row])
         return list(coarse)
 
     def _parents(self) -> dict[int, tuple[int, int]]:
         """Class -> (superclass, row that says so)."""
         parents: dict[int, tuple[int, int]] = {}
         first_rows: dict[tuple[int, int | None], int] = {}
-        for row, pair in enumerate(zip(self._labels, self._coarse, strict=False)):
-            if pair not in first_rows and row not in self._bad:
+        for row, pair in enumerate(zip(self.labels, self._coarse, strict=False)):
+            if pair not in first_rows and row not in self.bad_rows:
                 first_rows[pair] = row
         for (label, coarse), row in first_rows.items():
             if label == UNLABELLED or coarse is None:
                 continue
             if label in parents:
                 first = parents[label]
-                where = self._file.shown
+                where = self.file.shown
                 raise parent_conflict(
                     self._table, label, (f"{where} row {first[1]}", first[0]), (f"{where} row {row}", coarse)
                 )
             parents[label] = (coarse, row)
         return parents
 
-    def _filenames(self, start: int, stop: int) -> Sequence[str]:
-        if self._batch.filenames is None:
-            return [f"{name}.png" for name in self._ids[start:stop]]
-        return self._batch.filenames[start:stop]
-
     def _make_ids(self) -> tuple[list[str], int]:
         """Ids are file names without extension; a repeated one gets the first free suffix _2, _3, ..."""
         if self._batch.filenames is None:
-            return [f"{self._file.name}_{row}" for row in range(self.rows)], 0
+            return [f"{self.file.name}_{row}" for row in range(self.rows)], 0
         ids = _stems(self._batch.filenames)
         if len(set(ids)) == len(ids):
             return ids, 0

@@ -50,8 +50,8 @@ class ParquetFormat(Format):
             split, name = split_name(subset), self.output_subset(subset, options)
             if met.setdefault(name.casefold(), split) != split:
                 raise UsageError(
-                    f"subsets {met[name.casefold()]!r} and {split!r} would both become split {name!r}: split names hold "
-                    "letters, digits, '_' and '.' only; convert them one by one with --subset, or rename the files"
+                    f"subsets {met[name.casefold()]!r} and {split!r} would both become split {name!r}: split names "
+                    "hold letters, digits, '_' and '.' only; convert one at a time with --subset, or rename the files"
                 )
 
     def output_subset(self, subset: str, options: ConvertOptions) -> str:
