@@ -6,7 +6,7 @@ IMAGES ?= 60000
 # One test process per core.
 JOBS ?= auto
 
-.PHONY: demo test lint types peers test-peers test-large bench sdist-check clean
+.PHONY: demo test lint peers test-peers test-large bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
