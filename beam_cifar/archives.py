@@ -14,6 +14,7 @@ from beam_cifar.errors import InputError
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 10_000
+MAX_HEADER = 1 << 20
 # Photographs deflate 1.1 : 1, drawings 10 : 1. What unpacks to more than this much at more than this ratio is a bomb.
 MAX_RATIO = 100
 RATIO_FREE_BYTES = 1 << 30
@@ -31,6 +32,16 @@ class Member:
     def name(self) -> str:
         """The name without folders."""
         return self.path.rsplit("/", 1)[-1]
+
+
+class _BoundedInfo(tarfile.TarInfo):
+    """A tar header that refuses to read long extended headers, which tarfile takes into memory whole."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if self.size > MAX_HEADER and self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
+            raise tarfile.ReadError(f"a header of {self.size} bytes; {MAX_HEADER} at most are expected")
+        made: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
+        return made
 
 
 def is_archive(path: str) -> bool:
@@ -85,14 +96,16 @@ def open_indexed(path: str, index: str) -> Iterator[BinaryIO]:
 
 def _members(stream: Any, path: str, limit: int) -> Iterator[Member]:
     seen = set()
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
+    with tarfile.open(fileobj=stream, mode="r:", tarinfo=_BoundedInfo) as archive:
         for count, member in enumerate(archive, 1):
             if count > MAX_MEMBERS:
                 raise InputError(f"{path}: more than {MAX_MEMBERS} members; this is not a CIFAR archive")
             if member.isdir():
                 continue
-            if not member.isreg():
-                raise InputError(f"{path}: member {member.name!r} is a link or a device; only plain files are read")
+            if not member.isreg() or member.issparse():
+                raise InputError(
+                    f"{path}: member {member.name!r} is a link, a device or sparse; only plain files are read"
+                )
             if member.offset_data + member.size > limit:
                 raise InputError(
                     f"{path}: member {member.name!r} ends at byte {member.offset_data + member.size} of the unpacked "

@@ -32,6 +32,17 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
     return info
 
 
+def long_header(kind: bytes) -> bytes:
+    info = special("././@LongLink", kind)
+    info.size = 1 << 30
+    return gzip.compress(info.tobuf() + bytes(20 << 20), 9)
+
+
+def sparse() -> bytes:
+    info = special("set/data_batch_1", tarfile.GNUTYPE_SPARSE)
+    return info.tobuf() + bytes(1024)
+
+
 def bomb() -> bytes:
     info = tarfile.TarInfo("data_batch_1")
     info.size = 2 << 30
@@ -55,6 +66,9 @@ BAD: dict[str, bytes] = {
     "fifo": tar(special("set/data_batch_1", tarfile.FIFOTYPE)),
     "the same member twice": tar(("set/meta", b"a"), ("set/meta", b"b")),
     "decompression bomb": bomb(),
+    "long name of a gigabyte": long_header(tarfile.GNUTYPE_LONGNAME),
+    "extended header of a gigabyte": long_header(tarfile.XHDTYPE),
+    "sparse member": sparse(),
     "too many members": tar(*((f"{i}", b"") for i in range(archives.MAX_MEMBERS + 1))),
 }
 
