@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,8 +113,8 @@ def run(job: Job, beam_options: PipelineOptions) -> None:
 def _gist(error: Exception) -> str:
     """The line of an error that says most: runners wrap the one of the worker in pages of traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    of_worker = [line for line in lines if "[while running" in line]
-    return (of_worker or lines)[0][:300]
+    told = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    return (told[-1] if told else lines[0])[:300]
 
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
 from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
-from apache_beam.runners.runner import PipelineRunner
+from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_cifar.errors import UsageError
 
@@ -35,6 +35,10 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     local = is_local(options)
     _refuse_unknown(options, flags, own_flags, strict=local)
     if not local:
+        try:
+            create_runner(str(runner))
+        except (ValueError, ImportError, AttributeError) as error:
+            raise UsageError(f"--runner {runner}: {str(error).splitlines()[0]}") from error
         if workers is not None:
             raise UsageError(f"--workers counts local workers; {runner} has its own options, such as --parallelism")
         return options

@@ -70,6 +70,8 @@ WRONG_CALLS: dict[str, tuple[int, list[str], str]] = {
     "no images in a batch": (2, ["-i", "IN", "-f", "cifar", "--images-per-batch", "0"], "--images-per-batch must be at least 1, found 0"),
     "not a number": (2, ["-i", "IN", "-f", "cifar", "--limit", "many"], "--limit"),
     "a URL": (2, ["-i", "s3://bucket/set", "-f", "cifar"], "only local or mounted paths"),
+    "an unknown runner": (2, ["-i", "IN", "-f", "cifar", "--runner", "NoSuchRunner"], "Unexpected pipeline runner"),
+    "workers twice": (2, ["-i", "IN", "-f", "cifar", "--workers", "2", "--direct_num_workers=3"], "give one of them"),
     "a bad value for Beam": (2, ["-i", "IN", "-f", "cifar", "-o", "out", "--direct_num_workers", "x"], "direct_num_workers"),
     "a wrong image extension": (2, ["-i", "IN", "-f", "parquet", "--image-ext", ".jpg"], "parquet is written with PNG"),
 }  # fmt: skip
@@ -266,3 +268,11 @@ def test_a_known_error_in_a_worker_is_one_line_on_every_runner(
     assert len(done.stderr.splitlines()) == 1
     assert "File too large" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-"])
+def test_closed_streams_do_no_harm(closed: str, cifar10: Path, tmp_path: Path) -> None:
+    command = f"exec {sys.executable} -m beam_cifar convert -i {cifar10} -f parquet -o out {closed}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "out.beam_cifar" / "manifest.json").exists()

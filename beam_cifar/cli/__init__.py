@@ -26,7 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     interrupts = _Interrupts()
     try:
         arguments.command(arguments)
-        sys.stdout.flush()
+        _flush()
         return 0
     except BaseException as error:
         # Runners turn an interrupt in a worker into an error of their own.
@@ -68,9 +68,14 @@ def _explained(failure: BaseException, verbose: bool) -> int:
 
 def _interrupted(verbose: bool) -> NoReturn:
     _fail("interrupted; the output was not touched", INTERRUPTED, verbose)
-    sys.stdout.flush()
+    _flush()
     # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
     os._exit(INTERRUPTED)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # the caller may have closed it
+        sys.stdout.flush()
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:
