@@ -420,12 +420,13 @@ def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, byt
     """
     _refuse_cancelled()
     occupied = is_occupied(folder.output)
+    ours = occupied and is_ours(folder.output, manifest)
+    if occupied and not ours and not overwrite:
+        raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
     write_whole(folder.pending_manifest, manifest, folder.scratch)
-    if occupied and is_ours(folder.output, manifest):
+    if ours:
         promote(folder)  # an earlier call got this far, or further
         return
-    if occupied and not overwrite:
-        raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
     if occupied:
         remove_tree(folder.replaced)
         with suppress(FileNotFoundError):

@@ -69,7 +69,7 @@ def quiet_workers(*, verbose: bool) -> Iterator[TextIO]:
         os.dup2(terminal, 2)
         os.close(nowhere)
         os.close(terminal)
-        logging.disable(logging.NOTSET)
+        # The log stays off: some runners have last words when the interpreter ends.
 
 
 def _settle_pyarrow() -> None:
