@@ -149,4 +149,6 @@ def _readable(path: str) -> Iterator[None]:
         raise
     except (tarfile.TarError, EOFError, ValueError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        if reason == "std::exception":
+            reason = "it ends too early"
         raise InputError(f"{path}: the archive is truncated or damaged: {reason}") from error

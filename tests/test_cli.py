@@ -223,8 +223,12 @@ def test_verbose_shows_the_traceback(run: Run, cifar10: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["in_memory", "multi_threading", "multi_processing"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_nothing_behind(mode: str, number: int, tmp_path: Path, cifar10: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGINT, "out.beam_cifar/work-*/scratch/*"), (signal.SIGTERM, "out.beam_cifar/index")],
+    ids=["writing", "starting"],
+)
+def test_an_interrupt_leaves_nothing_behind(mode: str, number: int, moment: str, tmp_path: Path, cifar10: Path) -> None:
     from beam_cifar.sample import make_sample
 
     make_sample(str(tmp_path / "in"), kind="cifar10", images=20_000, seed=0)
@@ -244,10 +248,10 @@ def test_an_interrupt_leaves_nothing_behind(mode: str, number: int, tmp_path: Pa
     process = subprocess.Popen(
         [*map(str, command), *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    folder = tmp_path / "out.beam_cifar"
     deadline = time.monotonic() + 60
-    while not list(folder.glob("work-*/scratch/*")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(moment)) and time.monotonic() < deadline:
         time.sleep(0.01)
+    time.sleep(0.3)
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, output) == (130, "")

@@ -7,9 +7,11 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from beam_cifar.cli.arguments import make_parser, parse
+from beam_cifar.cli.processes import descendants
 from beam_cifar.errors import BeamCifarError
 
 INTERRUPTED = 130
@@ -47,6 +49,10 @@ class _Interrupts:
         self.seen = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleaning up short
+        # The runner waits for its worker processes, which have no reason to end.
+        for process in descendants(os.getpid()):
+            with suppress(OSError):
+                os.kill(process, signal.SIGKILL)
         raise KeyboardInterrupt
 
 

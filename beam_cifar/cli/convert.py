@@ -125,9 +125,10 @@ def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None
 
 
 def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:
+    from beam_cifar.cli.start import quiet_workers
     from beam_cifar.job import plan_only
 
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+    with quiet_workers(verbose=False), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         found, plan = plan_only(options, folder)
     if as_json:
         print(json.dumps(_plan_facts(options, plan, found.catalog.title), ensure_ascii=False))

@@ -10,6 +10,7 @@ import tempfile
 from typing import Any
 
 from beam_cifar import archives, storage
+from beam_cifar.cli.start import quiet_workers
 from beam_cifar.errors import InputError
 from beam_cifar.formats import FORMATS, detect_format
 from beam_cifar.genuine import CIFAR10_MD5, CIFAR100_MD5
@@ -22,7 +23,7 @@ GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
 
 def info(arguments: argparse.Namespace) -> None:
     """Prints what a data set holds."""
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         found = survey(arguments.path, arguments.input_format, (), folder)
         facts = _facts(found)
         if arguments.checksums:
@@ -35,7 +36,7 @@ def detect(arguments: argparse.Namespace) -> None:
     path = storage.absolute(arguments.path, "input")
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such file or directory")
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         name = detect_format(path, folder)
     if name is None:
         raise InputError(f"{path}: no known format; beam-cifar formats lists those that can be read")

@@ -43,7 +43,7 @@ def beam_imports(*, verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def quiet_workers(*, verbose: bool) -> Iterator[TextIO]:
-    """While a job runs: keeps Beam's log, and the standard error of worker processes, off the terminal.
+    """Keeps Beam's log, and what worker processes and libraries write to standard error, off the terminal.
 
     What matters of it reaches us as an exception.
 
