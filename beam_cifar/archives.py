@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -15,6 +16,7 @@ from beam_cifar.errors import InputError
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 10_000
 MAX_HEADER = 1 << 20
+MAX_PADDING = 16 << 20
 # Photographs deflate 1.1 : 1, drawings 10 : 1. What unpacks to more than this much at more than this ratio is a bomb.
 MAX_RATIO = 100
 RATIO_FREE_BYTES = 1 << 30
@@ -111,10 +113,20 @@ def _members(stream: Any, path: str, limit: int) -> Iterator[Member]:
                     f"{path}: member {member.name!r} ends at byte {member.offset_data + member.size} of the unpacked "
                     f"archive, more than {MAX_RATIO} times its packed size; refused as a decompression bomb"
                 )
+            member.name = posixpath.normpath(member.name).lstrip("/")
             if member.name in seen:
                 raise InputError(f"{path}: member {member.name!r} is there twice")
             seen.add(member.name)
             yield Member(member.name, member.offset_data, member.size)
+        _check_end(stream, archive.offset)
+
+
+def _check_end(stream: Any, offset: int) -> None:
+    """The archive must end with blocks of zeros: at a damaged header tarfile stops as if nothing followed."""
+    stream.seek(offset)
+    rest = stream.read(MAX_PADDING + 1)
+    if len(rest) < tarfile.BLOCKSIZE or len(rest) > MAX_PADDING or rest.strip(b"\0"):
+        raise tarfile.ReadError(f"the header at byte {offset} is damaged, or the end is missing")
 
 
 def _is_gzip(path: str) -> bool:

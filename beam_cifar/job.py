@@ -62,6 +62,8 @@ def survey(path: str, format_name: str | None, subsets: tuple[str, ...], index_d
     path = storage.absolute(path, "input")
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such file or directory")
+    if not (os.path.isdir(path) or os.path.isfile(path)):
+        raise InputError(f"{path}: is neither a directory nor a file")
     with storage.reading(path):
         name = format_name or detect_format(path, index_dir)
         if name is None:
@@ -157,7 +159,7 @@ def _output(options: ConvertOptions) -> str:
     path = os.path.realpath(path) if os.path.islink(path) else path
     if os.path.ismount(path):
         raise UsageError(f"the output {path!r} is a mount point, which cannot be replaced whole; name a folder in it")
-    if len(os.path.basename(path).encode()) > 200:
+    if len(os.fsencode(os.path.basename(path))) > 200:
         raise UsageError(f"the output name {os.path.basename(path)[:40]!r}... is too long")
     return path
 

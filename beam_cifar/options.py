@@ -55,6 +55,10 @@ class ConvertOptions:
         ):
             if value is not None and value < 1:
                 raise UsageError(f"{flag} must be at least 1, found {value}")
+        for flag, texts in (("--label", self.labels), ("--remap", self.remaps), ("--subset", self.subsets)):
+            for text in texts:
+                if not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):
+                    raise UsageError(f"{flag} {text!r} is not valid Unicode")
         if self.image_ext is not None and not _is_extension(self.image_ext):
             raise UsageError(f"--image-ext must look like .png, found {self.image_ext!r}")
 

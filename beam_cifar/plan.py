@@ -170,6 +170,7 @@ def make_plan(
     cutter = _Cutter(sink, sink_options, options, part_bytes, sum(source.bytes for source in sources))
     for subset, members in _grouped(sources, sink, options):
         cutter.cut(subset, members)
+    _refuse_clashes([shard.path for shard in cutter.shards], sink)
     tasks = cutter.finished_tasks()
     if label_map.is_identity and label_map.table.parents == labels.parents:
         tasks = [replace(task, copy=cutter.is_copy(task, sources)) for task in tasks]
@@ -384,6 +385,17 @@ def _refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
         first = next(bad for summary in summaries for bad in summary.bad_rows)
         more = f" (and {count - 1} more bad rows)" if count > 1 else ""
         raise InputError(f"{first}{more}")
+
+
+def _refuse_clashes(paths: Sequence[str], sink: Format) -> None:
+    """Two subsets must not be written to one file, nor one over a file of the format's own."""
+    taken = set(sink.reserved_paths)
+    for path in paths:
+        if path in taken:
+            raise UsageError(
+                f"two files of the output would be called {path!r}; convert the subsets one at a time with --subset"
+            )
+        taken.add(path)
 
 
 def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions) -> str:

@@ -5,6 +5,7 @@ Both steps may run twice, or again after half of them: a runner repeats bundles,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -166,13 +167,14 @@ def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
 
 
 def is_ours(output: str, manifest: bytes) -> bool:
-    """Whether a directory holds exactly the files of a manifest, data files by digest."""
+    """Whether a directory holds exactly the files of a manifest, by digest."""
     content = json.loads(manifest)
-    if storage.files_below(output) != {shard["path"] for shard in content["shards"]} | set(content["files"]):
+    files = [*content["shards"], *content["files"]]
+    if storage.files_below(output) != {file["path"] for file in files}:
         return False
-    for shard in content["shards"]:
+    for file in files:
         try:
-            if storage.file_digest(os.path.join(output, shard["path"])) != (shard["bytes"], shard["sha256"]):
+            if storage.file_digest(os.path.join(output, file["path"])) != (file["bytes"], file["sha256"]):
                 return False
         except OSError:
             return False
@@ -267,7 +269,10 @@ def _manifest(
             for info in shards
         ],
         "notices": list(get_format(settings.sink.format).result_notices(settings.sink.options, present)),
-        "files": {path: len(data) for path, data in sorted(files.items())},
+        "files": [
+            {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in sorted(files.items())
+        ],
     }
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
 

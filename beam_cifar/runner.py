@@ -46,6 +46,8 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     if _given(flags, "--direct_num_workers"):
         if workers is not None:
             raise UsageError("--workers and --direct_num_workers say the same; give one of them")
+        if direct.direct_num_workers < 0:
+            raise UsageError(f"--direct_num_workers must be at least 0, found {direct.direct_num_workers}")
         direct.direct_num_workers = direct.direct_num_workers or _cores()
     else:
         direct.direct_num_workers = workers or default_workers()

@@ -102,8 +102,7 @@ def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
     from beam_cifar import archives
 
     with reading(name):
-        if stamp(blob.path) != blob.stamp:
-            raise InputError(f"{name}: the file changed while it was being converted; run the job again")
+        _refuse_changed(blob, name)
         if blob.index:
             with archives.open_indexed(blob.path, blob.index) as stream:
                 yield io.BufferedReader(SubFile(stream, blob.offset, blob.size), COPY_BYTES)
@@ -113,6 +112,12 @@ def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
                     yield io.BufferedReader(SubFile(file, blob.offset, blob.size))
                 else:
                     yield file
+        _refuse_changed(blob, name)
+
+
+def _refuse_changed(blob: Blob, name: str) -> None:
+    if stamp(blob.path) != blob.stamp:
+        raise InputError(f"{name}: the file changed while it was being converted; run the job again")
 
 
 class SubFile(io.RawIOBase):
@@ -323,6 +328,11 @@ def is_occupied(path: str) -> bool:
 def check_apart(source: str, output: str) -> None:
     """Refuses an output that is the input, inside it, or around it."""
     real_source, real_output = os.path.realpath(source), os.path.realpath(output)
+    folder = JobFolder(output).path
+    if os.path.islink(folder) or (os.path.lexists(folder) and not os.path.isdir(folder)):
+        raise UsageError(f"{folder!r}, where the job is staged, is not a directory; choose another output")
+    if real_source == os.path.realpath(folder) or real_source.startswith(os.path.realpath(folder) + os.sep):
+        raise UsageError(f"the input {source!r} lies where a job for {output!r} is staged; choose another output")
     if real_source == real_output:
         raise UsageError(f"the output {output!r} is the input itself; choose another one")
     if real_output.startswith(real_source.rstrip(os.sep) + os.sep):
@@ -467,13 +477,19 @@ def clear_leftovers(folder: JobFolder) -> None:
         needed = (folder.pending_manifest, folder.replaced, folder.replaced_manifest)
         kept |= {os.path.basename(path) for path in needed}
     with suppress(FileNotFoundError):
-        for name in set(os.listdir(folder.path)) - kept:
+        for name in set(filter(_is_own, os.listdir(folder.path))) - kept:
             path = os.path.join(folder.path, name)
             if os.path.isdir(path) and not os.path.islink(path):
                 remove_tree(path)
             else:
                 with suppress(OSError):
                     os.unlink(path)
+
+
+def _is_own(name: str) -> bool:
+    """Whether a name in a job folder is one that this module gives; whatever else lies there is somebody's."""
+    own = ("index", "replaced", "manifest.pending.json", "manifest.replaced.json")
+    return name in own or name.startswith("work-") or name.endswith(".removed")
 
 
 def free_bytes(path: str) -> int:

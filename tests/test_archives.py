@@ -56,6 +56,10 @@ BAD: dict[str, bytes] = {
     "gzip of something else": gzip.compress(b"hello" * 1000),
     "gzip header and noise": b"\x1f\x8b\x08" + bytes(range(256)) * 100,
     "truncated tar": GOOD[:5000],
+    "damaged header of a later member": GOOD[:1027] + bytes([GOOD[1027] ^ 1]) + GOOD[1028:],
+    "cut before a later member": GOOD[:1024],
+    "two archives in one": GOOD + GOOD,
+    "compressed, cut before a later member": gzip.compress(GOOD[:1024]),
     "truncated gzip": gzip.compress(GOOD)[:-200],
     "gzip without its checksum": gzip.compress(GOOD)[:-6],
     "flipped bit": (lambda data: data[:300] + bytes([data[300] ^ 1]) + data[301:])(gzip.compress(GOOD)),
@@ -109,6 +113,13 @@ def test_an_archive_is_decompressed_once_for_detection_and_listing(
     # Once to list, once by index to read the meta file.
     assert [bool(named) for named in opened] == [False, True]
     assert [file.name for file in catalog.files] == [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
+
+
+def test_members_named_in_two_ways_lie_in_one_folder(tmp_path: Path) -> None:
+    path = tmp_path / "set.tar"
+    path.write_bytes(tar(("set/meta", b"a"), ("./set/train", b"b"), ("/set//test", b"c")))
+    members, _ = list_members(str(path), str(tmp_path))
+    assert [member.path for member in members] == ["set/meta", "set/train", "set/test"]
 
 
 def test_archives_holding_no_or_two_sets_are_refused(tmp_path: Path) -> None:

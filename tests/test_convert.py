@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pickle
 import tarfile
 from pathlib import Path
@@ -451,3 +452,59 @@ def test_overwriting_an_equal_output_removes_what_was_added_to_it(cifar10: Path,
     (tmp_path / "out" / "added").write_text("by hand")
     converted(cifar10, tmp_path / "out", overwrite=True)
     assert tree(tmp_path / "out") == before
+
+
+def test_what_others_keep_in_the_job_folder_is_left_alone(cifar10: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.beam_cifar").mkdir()
+    (tmp_path / "out.beam_cifar" / "notes.txt").write_text("mine")
+    converted(cifar10, tmp_path / "out")
+    assert (tmp_path / "out.beam_cifar" / "notes.txt").read_text() == "mine"
+
+
+def test_an_input_in_the_job_folder_and_a_linked_job_folder_are_refused(cifar10: Path, tmp_path: Path) -> None:
+    before = tree(cifar10)
+    (tmp_path / "out.beam_cifar").symlink_to(cifar10)
+    with pytest.raises(UsageError, match="is not a directory"):
+        converted(cifar10, tmp_path / "out")
+    (tmp_path / "out.beam_cifar").unlink()
+    source = write_set(tmp_path / "out.beam_cifar", {"train": batch([0])})
+    with pytest.raises(UsageError, match="is staged"):
+        converted(source, tmp_path / "out")
+    assert (source / "train").exists()
+    assert tree(cifar10) == before
+
+
+@pytest.mark.parametrize("names", [["a_1", "a_2", "a_1_1", "b"], ["meta_1"], ["meta_1", "meta_2"]])
+def test_packed_batches_never_share_a_path(names: list[str], tmp_path: Path) -> None:
+    source = write_set(tmp_path / "in", {name: batch([0] * (4 if name == "a_1_1" else 5)) for name in names})
+    with pytest.raises(UsageError, match="two files of the output would be called"):
+        converted(source, tmp_path / "out", images_per_batch=4 if len(names) > 3 else 100)
+
+
+@pytest.mark.parametrize("kind", ["broken link", "pipe", "device"])
+def test_a_batch_that_is_no_file_is_refused_and_a_folder_is_not_a_batch(kind: str, tmp_path: Path) -> None:
+    source = write_set(tmp_path / "in", {"train": batch([0])})
+    (source / "folder").mkdir()
+    assert converted(source, tmp_path / "out").written == 1
+    if kind == "pipe":
+        os.mkfifo(source / "more")
+    else:
+        (source / "more").symlink_to("/nowhere" if kind == "broken link" else "/dev/zero")
+    with pytest.raises(InputError, match="more: is not a file"):
+        converted(source, tmp_path / "out2")
+
+
+def test_an_input_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    from beam_cifar.storage import open_blob, whole_file
+
+    (tmp_path / "batch").write_bytes(b"before")
+    with pytest.raises(InputError, match="changed while"), open_blob(whole_file(str(tmp_path / "batch")), "batch"):
+        (tmp_path / "batch").write_bytes(b"after!")
+        os.utime(tmp_path / "batch", ns=(1, 1))
+
+
+def test_names_that_are_not_unicode_are_refused(tmp_path: Path) -> None:
+    source = write_set(tmp_path / "in", {"train": batch([0])})
+    (source / "dataset_meta.json").write_text('{"labels": ["\\ud800"]}')
+    with pytest.raises(InputError, match="not valid Unicode"):
+        converted(source, tmp_path / "out")

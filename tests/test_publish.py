@@ -165,6 +165,17 @@ def test_an_attempt_that_comes_late_does_not_touch_what_is_published(
         assert tree(tmp_path) == once
 
 
+@pytest.mark.parametrize("name", ["README.md", "data/test-00000-of-00001.parquet", "another"])
+def test_an_output_is_ours_only_if_every_file_is(
+    name: str, finished: tuple[PublishSettings, list[ShardInfo]], tmp_path: Path
+) -> None:
+    settings, infos = finished
+    manifest = Path(finish_job(infos, settings)).read_bytes()
+    assert is_ours(str(tmp_path / "out"), manifest)
+    (tmp_path / "out" / name).write_bytes(b"something else")
+    assert not is_ours(str(tmp_path / "out"), manifest)
+
+
 def test_a_missing_shard_is_refused(finished: tuple[PublishSettings, list[ShardInfo]], tmp_path: Path) -> None:
     settings, infos = finished
     with pytest.raises(JobError, match=r"parts \[1\] of 2 are missing"):

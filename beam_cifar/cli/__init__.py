@@ -23,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code; the README has the table.
     """
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
     arguments = parse(make_parser(), list(sys.argv[1:] if argv is None else argv))
     verbose = bool(getattr(arguments, "verbose", False))
     interrupts = _Interrupts()
@@ -73,7 +75,7 @@ def _explained(failure: BaseException, verbose: bool) -> int:
 
 
 def _interrupted(verbose: bool) -> NoReturn:
-    _fail("interrupted; the output was not touched", INTERRUPTED, verbose)
+    _fail("interrupted", INTERRUPTED, verbose)
     _flush()
     # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
     os._exit(INTERRUPTED)

@@ -27,6 +27,8 @@ def run(arguments: argparse.Namespace) -> None:
     started_at = time.monotonic()
     options = options_of(arguments)
     if arguments.plan:
+        if arguments.beam_options:
+            _import_beam(arguments)  # refuses unknown flags
         _print_plan(options, as_json=arguments.json)
         return
     from beam_cifar.cli.progress import Progress
@@ -58,7 +60,9 @@ def options_of(arguments: argparse.Namespace) -> ConvertOptions:
     """The options that a command line stands for. Raises `UsageError`."""
     return ConvertOptions(
         input_path=arguments.input_path,
-        output_dir=arguments.output_dir or default_output(arguments.input_path, arguments.output_format),
+        output_dir=default_output(arguments.input_path, arguments.output_format)
+        if arguments.output_dir is None
+        else arguments.output_dir,
         output_format=arguments.output_format,
         input_format=arguments.input_format,
         subsets=tuple(arguments.subset),

@@ -34,7 +34,7 @@ def info(arguments: argparse.Namespace) -> None:
 def detect(arguments: argparse.Namespace) -> None:
     """Prints the name of the format."""
     path = storage.absolute(arguments.path, "input")
-    if not os.path.lexists(path):
+    if not (os.path.isdir(path) or os.path.isfile(path)):
         raise InputError(f"{path}: no such file or directory")
     with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         name = detect_format(path, folder)

@@ -197,6 +197,8 @@ class Format(ABC):
     """Whether pixels are always written; else only on request."""
     keeps_empty_subsets: ClassVar[bool]
     """Whether a subset with no rows left still gets a file."""
+    reserved_paths: ClassVar[frozenset[str]] = frozenset()
+    """Paths that `finish` may write, which no shard can have."""
     max_shard_bytes: ClassVar[int | None] = None
     """The largest payload that one file can hold."""
 

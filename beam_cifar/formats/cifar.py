@@ -57,6 +57,7 @@ class CifarFormat(Format):
     needs_images = False
     keeps_empty_subsets = True
     max_shard_bytes = MAX_PAYLOAD
+    reserved_paths = frozenset({*META_FILES, CUSTOM_META})
 
     def detect(self, path: str, index_dir: str) -> bool:
         """Whether there is a meta file, in the directory or archive or one folder deeper."""
@@ -287,6 +288,7 @@ class BatchColumns:
         self._check_kind()
         self.labels = self._resolve_labels()
         self._coarse = self._resolve_coarse()
+        _encodable(self._batch.filenames or (), file.shown)
         self.ids, self._duplicates = self._make_ids()
 
     def filenames(self, start: int, stop: int) -> Sequence[str]:
@@ -515,6 +517,7 @@ def _custom_names(file: SourceFile) -> tuple[str, ...]:
         raise InputError(f'{file.shown}: expected {{"labels": [names]}} or {{"label_map": {{id: name}}}}')
     if len(set(names)) != len(names):
         raise InputError(f"{file.shown}: a class name is there twice")
+    _encodable(names, file.shown)
     return tuple(names)
 
 
@@ -539,11 +542,23 @@ def _directory_files(path: str) -> dict[str, SourceFile]:
         root = _directory_root(path)
         if not root:
             raise InputError(f"{path}: no 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in it")
-        return {
-            entry.name: SourceFile(entry.name, entry.name, entry.path, storage.whole_file(entry.path))
-            for entry in os.scandir(root)
-            if entry.is_file() and (_is_batch_name(entry.name) or entry.name in (*META_FILES, CUSTOM_META))
-        }
+        wanted = [e for e in os.scandir(root) if _is_batch_name(e.name) or e.name in (*META_FILES, CUSTOM_META)]
+        return {entry.name: _directory_file(entry) for entry in wanted if not entry.is_dir()}
+
+
+def _directory_file(entry: os.DirEntry[str]) -> SourceFile:
+    if not entry.is_file():
+        raise InputError(f"{entry.path}: is not a file (a broken link, a pipe or a device); remove or restore it")
+    _encodable([entry.name], entry.path)
+    return SourceFile(entry.name, entry.name, entry.path, storage.whole_file(entry.path))
+
+
+def _encodable(names: Sequence[str], shown: str) -> None:
+    """Refuses names that are no Unicode text: half of a surrogate pair, or bytes of another encoding."""
+    try:
+        "".join(names).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{shown}: holds a name that is not valid Unicode") from error
 
 
 def _archive_roots(members: Sequence[archives.Member]) -> set[str]:

@@ -45,6 +45,8 @@ class ParquetFormat(Format):
 
     def check_subsets(self, subsets: Sequence[str], options: ConvertOptions) -> None:
         """Two names must not meet only because split names have few letters, or because cases are alike to a disk."""
+        if "all" in map(split_name, subsets):
+            raise UsageError("a subset called 'all' cannot be a split: readers mean every split by it; rename the file")
         met: dict[str, str] = {}
         for subset in subsets:
             split, name = split_name(subset), self.output_subset(subset, options)
@@ -201,4 +203,4 @@ def _card(labels: LabelTable, shards: Sequence[tuple[Shard, int, Mapping[str, in
 def _quoted(text: str) -> str:
     """A YAML double-quoted scalar: JSON's, with the control characters that YAML does not allow plain escaped."""
     quoted = json.dumps(text, ensure_ascii=False)
-    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
+    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
