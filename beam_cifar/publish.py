@@ -10,7 +10,6 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -148,8 +147,7 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
         storage.publish_tree(sink.folder, manifest, is_ours, overwrite=settings.overwrite)
     elif not (_is_published(sink.folder, manifest, expected) or finish_interrupted(sink.folder, manifest)):
         raise JobError(f"{sink.folder.tree}: staged files are missing; run the job again")
-    with suppress(OSError):
-        storage.remove_tree(sink.folder.work)
+    storage.remove_tree(sink.folder.work)
     return sink.folder.manifest
 
 

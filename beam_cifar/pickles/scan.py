@@ -356,14 +356,8 @@ class Scan:
     def _op_short_string(self, code: int) -> None:
         """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: names come by the thousand, with their memo entries."""
         text = _SHORT_STRINGS[code]
-        while True:
-            if self._names_in_buffer(code, text):
-                break
+        if not self._names_in_buffer(code, text):
             self._name(text)
-            source = self.source
-            if source.pos >= len(source.buf) or source.buf[source.pos] != code:
-                break
-            source.pos += 1
         self._check_memo()
 
     def _names_in_buffer(self, code: int, text: bool) -> bool:
@@ -398,8 +392,8 @@ class Scan:
         return False
 
     def _name(self, text: bool) -> None:
-        """Reads one name, and its memo entry where there is one."""
-        source, memo = self.source, self._memo
+        """Reads one name near the end of the buffer; its memo entry is an opcode like any other."""
+        source = self.source
         need = min(SHORT + 8, source.left)
         if source.pos + need > len(source.buf):
             source.fill(need)
@@ -413,19 +407,6 @@ class Scan:
         else:
             source.last, source.last_offset = value, source.offset + 1
         self._stack.append(value)
-        follow = buf[end : end + 5]
-        if len(follow) == 5:
-            put = follow[0]
-            if put == _BINPUT:
-                memo[follow[1]] = value
-                end += 2
-            elif put == _LONG_BINPUT:
-                memo[_UINT32(follow, 1)[0]] = value
-                end += 5
-            elif put == _MEMOIZE:
-                memo[len(memo)] = value
-                self.seen[put] = 1
-                end += 1
         source.pos = end
 
     def _op_string(self, code: int) -> None:
