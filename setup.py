@@ -30,6 +30,7 @@ setup(
     install_requires=[
         "apache-beam>=2.77,<2.78",
         "isal>=1.7",
+        "lxml>=5.2",
         "numpy>=2.0,<2.5",
         "pillow>=12.1.1,<13",
         "pyarrow>=21,<26",

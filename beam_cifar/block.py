@@ -56,6 +56,7 @@ class Block:
         last: whether the part ends here.
         read: rows that the source read for this block, by their label there.
         filtered: rows that transforms dropped, by their source label.
+        unlabelled: rows whose label was taken away, by the label that they had in the source.
         rejected: rows that cannot be kept, with their reason.
     """
 
@@ -66,6 +67,7 @@ class Block:
     last: bool
     read: Counts
     filtered: Counts = field(default_factory=Counter)
+    unlabelled: Counts = field(default_factory=Counter)
     rejected: tuple[BadRow, ...] = ()
 
     @property

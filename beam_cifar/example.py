@@ -28,6 +28,9 @@ or an encoded file ("png", ...), and is null, like the three sizes, where a row 
 in the label table, null for unlabelled. `filename` is the name as found.
 """
 
+FACTS = pa.schema([field for field in SCHEMA if field.name not in ("image", "encoding")])
+"""The columns of an example that can be known without reading its image; sizes may be null where nobody asked."""
+
 RAW = "raw"
 
 
@@ -54,53 +57,71 @@ def image_array(buffer: bytes | bytearray | memoryview, lengths: Sequence[int | 
     return pa.compute.if_else(missing, pa.scalar(None, pa.binary()), values)
 
 
-def example_table(
+def facts_table(
     *,
     ids: Sequence[str],
     subset: str,
-    images: pa.Array,
-    encoding: str,
     sizes: tuple[int, int] | Sequence[tuple[int, int] | None] | None,
     labels: npt.NDArray[np.int64],
     filenames: Sequence[str],
+    channels: Sequence[int] | None = None,
 ) -> pa.Table:
-    """Makes the table of N examples.
+    """Makes the table of what is known of N examples without their images.
 
     Args:
         ids: `[N]`.
         subset: the one subset of all rows.
-        images: `binary` array `[N]`.
-        encoding: of all images.
         sizes: one (height, width) for all rows, or one or None per row, or None where no row has an image.
         labels: int64 `[N]`, -1 for unlabelled.
         filenames: `[N]`, as found.
+        channels: `[N]`; three where left out.
     """
     rows = len(ids)
     if sizes is None:
-        height = width = channels = pa.nulls(rows, pa.int32())
+        height = width = depth = pa.nulls(rows, pa.int32())
     elif isinstance(sizes, tuple):
-        height, width, channels = (pa.repeat(pa.scalar(n, pa.int32()), rows) for n in (*sizes, 3))
+        height, width, depth = (pa.repeat(pa.scalar(n, pa.int32()), rows) for n in (*sizes, 3))
     else:
         height = pa.array([size and size[0] for size in sizes], pa.int32())
         width = pa.array([size and size[1] for size in sizes], pa.int32())
-        channels = pa.array([size and 3 for size in sizes], pa.int32())
-    columns = [
-        pa.array(ids, pa.string()),
-        pa.repeat(pa.scalar(subset, pa.string()), rows),
-        images,
-        pa.repeat(pa.scalar(encoding, pa.string()), rows),
-        height,
-        width,
-        channels,
-        label_array(labels),
-        pa.array(filenames, pa.string()),
-    ]
-    return pa.Table.from_arrays(columns, schema=SCHEMA)
+        depth = pa.array(channels if channels is not None else [size and 3 for size in sizes], pa.int32())
+    columns = {
+        "id": pa.array(ids, pa.string()),
+        "subset": pa.repeat(pa.scalar(subset, pa.string()), rows),
+        "height": height,
+        "width": width,
+        "channels": depth,
+        "label": label_array(labels),
+        "filename": pa.array(filenames, pa.string()),
+    }
+    return pa.Table.from_arrays([columns[name] for name in FACTS.names], schema=FACTS)
+
+
+def with_images(facts: pa.Table, images: pa.Array, encodings: str | Sequence[str]) -> pa.Table:
+    """Adds images to what is known of N examples.
+
+    Args:
+        facts: in the schema `FACTS`.
+        images: `binary` array `[N]`.
+        encodings: of all images, or of each.
+    """
+    if isinstance(encodings, str):
+        encoding = pa.repeat(pa.scalar(encodings, pa.string()), len(facts))
+    else:
+        encoding = pa.array(encodings, pa.string())
+    columns = {"image": images, "encoding": encoding}
+    made = [columns[name] if name in columns else facts.column(name) for name in SCHEMA.names]
+    return pa.Table.from_arrays(made, schema=SCHEMA)
 
 
 def label_array(labels: npt.NDArray[np.int64]) -> pa.Array:
     """The `label` column from plain integers, where -1 is unlabelled."""
     return pa.array(labels, mask=labels < 0)
+
+
+def has_images(table: pa.Table) -> npt.NDArray[np.bool_]:
+    """Which rows have an image: bool `[N]`."""
+    return np.asarray(table.column("height").is_valid().combine_chunks().to_numpy(zero_copy_only=False))
 
 
 def plain_labels(table: pa.Table) -> npt.NDArray[np.int64]:

@@ -12,10 +12,12 @@ from typing import Any
 
 from beam_cifar import __version__, storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
-from beam_cifar.formats import detect_format, get_format
-from beam_cifar.formats.base import Catalog, FileSummary
+from beam_cifar.formats import detect_format, get_sink, get_source
+from beam_cifar.formats.base import Catalog, FileSummary, Wanted
 from beam_cifar.options import ConvertOptions
-from beam_cifar.plan import Plan, make_plan, select_files
+from beam_cifar.plan import Plan, make_plan, select_files, wanted_of
+
+COUNTS = Wanted()
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,9 @@ class Job:
     done: bool = False
 
 
-def survey(path: str, format_name: str | None, subsets: tuple[str, ...], index_dir: str) -> Survey:
+def survey(
+    path: str, format_name: str | None, subsets: tuple[str, ...], index_dir: str, wanted: Wanted = COUNTS
+) -> Survey:
     """Finds the input files and summarises those of the selected subsets.
 
     Raises:
@@ -68,10 +72,10 @@ def survey(path: str, format_name: str | None, subsets: tuple[str, ...], index_d
         name = format_name or detect_format(path, index_dir)
         if name is None:
             raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
-        source = get_format(name, for_reading=True)
+        source = get_source(name)
         catalog = source.describe(path, index_dir)
         files = select_files(catalog, subsets)
-        return Survey(catalog, tuple(source.scan(file, catalog.labels) for file in files))
+        return Survey(catalog, tuple(source.scan(file, catalog.labels, wanted) for file in files))
 
 
 @contextmanager
@@ -82,7 +86,7 @@ def prepare(options: ConvertOptions) -> Iterator[Job]:
         BeamCifarError: anything that can be refused before the start.
     """
     options = replace(options, input_path=storage.absolute(options.input_path, "input"), output_dir=_output(options))
-    get_format(options.output_format).check(options)
+    get_sink(options.output_format).check(options)
     folder = storage.JobFolder(options.output_dir)
     storage.check_apart(options.input_path, options.output_dir)
     if not os.path.lexists(options.input_path):
@@ -105,9 +109,9 @@ def prepare(options: ConvertOptions) -> Iterator[Job]:
 
 def plan_only(options: ConvertOptions, index_dir: str) -> tuple[Survey, Plan]:
     """The plan of a job, without touching the output."""
-    sink = get_format(options.output_format)
+    sink = get_sink(options.output_format)
     sink.check(options)
-    found = survey(options.input_path, options.input_format, options.subsets, index_dir)
+    found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))
     return found, make_plan(found.catalog, found.summaries, sink, options)
 
 
@@ -178,7 +182,7 @@ def _occupied(output: str) -> OutputError:
 
 
 def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOptions) -> None:
-    needed = get_format(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
+    needed = get_sink(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
     free = storage.free_bytes(folder.path)
     if needed > free:
         raise JobError(
@@ -205,7 +209,7 @@ def _why_unknown(path: str, index_dir: str) -> str:
     from beam_cifar import archives
 
     if archives.is_archive(path):
-        get_format("cifar", for_reading=True).describe(path, index_dir)  # says what is wrong with the archive
+        get_source("cifar").describe(path, index_dir)  # says what is wrong with the archive
         return "no known format in the archive"
     return f"is neither a directory nor an archive ({', '.join(archives.SUFFIXES)})"
 
@@ -214,4 +218,4 @@ def _libraries() -> dict[str, str]:
     """Versions that the bytes of the output may depend on."""
     from importlib.metadata import version
 
-    return {name: version(name) for name in ("numpy", "pyarrow", "isal")} | {"machine": platform.machine()}
+    return {name: version(name) for name in ("numpy", "pillow", "pyarrow", "isal")} | {"machine": platform.machine()}

@@ -2,15 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import re
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from beam_cifar.errors import UsageError
 
+MAX_SIDE = 65_500
+"""Pixels; the longest side that a JPEG can have, and more than any other format needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How a data set is written.
+
+    Attributes:
+        save_images: write pixels also where the format can do without them.
+        save_dataset_meta: write `dataset_meta.json` where the format knows it.
+        image_ext: extension of the file names written, such as ".png", which also chooses the encoding where images are
+            files; None keeps images and names as they are, and encodes bare pixels as PNG.
+        keep_empty_classes: make a folder also for classes without images, where classes are folders.
+        images_per_batch: rows of every output file but the last of a subset; None follows the format.
+
+    Raises:
+        UsageError: a value that cannot be meant.
+    """
+
+    save_images: bool = False
+    save_dataset_meta: bool = False
+    image_ext: str | None = None
+    keep_empty_classes: bool = False
+    images_per_batch: int | None = None
+
+    def __post_init__(self) -> None:
+        _refuse_less_than_one("--images-per-batch", self.images_per_batch)
+        if self.image_ext is not None and not re.fullmatch(r"\.[A-Za-z0-9]+", self.image_ext):
+            raise UsageError(f"--image-ext must look like .png, found {self.image_ext!r}")
+
+    def export_options(self) -> dict[str, Any]:
+        """The fields of this class alone, by name."""
+        return {field.name: getattr(self, field.name) for field in fields(ExportOptions)}
+
 
 @dataclass(frozen=True)
-class ConvertOptions:
-    """One conversion.
+class ConvertOptions(ExportOptions):
+    """One conversion; see `ExportOptions` for how it is written.
 
     Attributes:
         input_path: a data set's directory or archive.
@@ -19,12 +55,11 @@ class ConvertOptions:
         input_format: name of the format to read; detected if None.
         subsets: names of the subsets to keep, or "train" / "test" for all batches of that split; all if empty.
         labels: names of the classes or superclasses to keep; all rows, also unlabelled ones, if empty.
+        filter: an XPath expression over items; see `beam_cifar.xpath`.
+        filter_mode: what the expression selects: "items", "annotations" or "items+annotations".
         remaps: `OLD:NEW` renamings of classes or superclasses, applied after the selection.
-        images_per_batch: rows of every output file but the last of a subset; None follows the format.
+        resize: (height, width) that every image gets, in pixels.
         limit: keep at most so many images, the first ones.
-        save_images: write pixels also where the format can do without them.
-        save_dataset_meta: write `dataset_meta.json` where the format knows it.
-        image_ext: extension of the file names written, such as ".png"; None keeps them as found.
         overwrite: replace an existing output.
         workers: local workers; None chooses.
 
@@ -38,37 +73,40 @@ class ConvertOptions:
     input_format: str | None = None
     subsets: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
+    filter: str | None = None
+    filter_mode: str = "items"
     remaps: tuple[str, ...] = ()
-    images_per_batch: int | None = None
+    resize: tuple[int, int] | None = None
     limit: int | None = None
-    save_images: bool = False
-    save_dataset_meta: bool = False
-    image_ext: str | None = None
     overwrite: bool = False
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        for flag, value in (
-            ("--images-per-batch", self.images_per_batch),
-            ("--limit", self.limit),
-            ("--workers", self.workers),
-        ):
-            if value is not None and value < 1:
-                raise UsageError(f"{flag} must be at least 1, found {value}")
-        for flag, texts in (("--label", self.labels), ("--remap", self.remaps), ("--subset", self.subsets)):
-            for text in texts:
-                if not text.isprintable() and any("\ud800" <= char <= "\udfff" for char in text):
+        super().__post_init__()
+        _refuse_less_than_one("--limit", self.limit)
+        _refuse_less_than_one("--workers", self.workers)
+        if self.resize is not None and not all(1 <= side <= MAX_SIDE for side in self.resize):
+            raise UsageError(f"--resize takes sides from 1 to {MAX_SIDE}, found {self.resize[0]}x{self.resize[1]}")
+        texts = {"--label": self.labels, "--remap": self.remaps, "--subset": self.subsets, "--filter": [self.filter]}
+        for flag, values in texts.items():
+            for text in values:
+                if text and any("\ud800" <= char <= "\udfff" for char in text):
                     raise UsageError(f"{flag} {text!r} is not valid Unicode")
-        if self.image_ext is not None and not _is_extension(self.image_ext):
-            raise UsageError(f"--image-ext must look like .png, found {self.image_ext!r}")
+        if self.filter is not None:
+            from beam_cifar.xpath import ItemFilter
+
+            ItemFilter(self.filter, self.filter_mode)  # refuses an expression that cannot be evaluated
+        elif self.filter_mode != "items":
+            raise UsageError("--filter-mode says how --filter selects; give both")
 
     def meaning(self) -> dict[str, Any]:
         """What determines the output's bytes, for the manifest: no paths, no workers."""
-        fields = asdict(self)
+        meaning = asdict(self)
         for name in ("input_path", "output_dir", "overwrite", "workers"):
-            del fields[name]
-        return fields
+            del meaning[name]
+        return meaning
 
 
-def _is_extension(text: str) -> bool:
-    return len(text) > 1 and text[0] == "." and text[1:].isalnum() and text.isascii()
+def _refuse_less_than_one(flag: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise UsageError(f"{flag} must be at least 1, found {value}")

@@ -16,7 +16,6 @@ from beam_cifar import __version__
 from beam_cifar.block import Block
 from beam_cifar.carried import find_error
 from beam_cifar.errors import BeamCifarError, JobError
-from beam_cifar.formats import get_format
 from beam_cifar.job import Job, prepare
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, Task
@@ -25,7 +24,7 @@ from beam_cifar.runner import make_runner, pipeline_options
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.storage import allow_writes, cancel_writes
-from beam_cifar.transforms import EncodeImages, KeepLabels, KeepSubsets, RemapLabels
+from beam_cifar.transforms import EncodeImages, RemapLabels, Resize, SelectRows
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
     parts = []
     if written := [task for task in plan.tasks if not task.copy]:
         blocks = _tasks(pipeline, "Parts", written) | "ReadBlocks" >> ReadBlocks(source)
-        parts.append(transformed(blocks, plan, job.options) | "WriteBlocks" >> WriteBlocks(sink))
+        parts.append(transformed(blocks, plan) | "WriteBlocks" >> WriteBlocks(sink))
     if copied := [task for task in plan.tasks if task.copy]:
         parts.append(_tasks(pipeline, "Copies", copied) | "CopyFiles" >> CopyFiles(source, sink))
     _ = (
@@ -135,17 +134,16 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
     )
 
 
-def transformed(blocks: beam.PCollection[Block], plan: Plan, options: ConvertOptions) -> beam.PCollection[Block]:
-    """The transforms that a job asks for, in order: select, rename, encode."""
-    if options.subsets:
-        subsets = frozenset(file.subset for file in plan.files)
-        blocks = blocks | "KeepSubsets" >> KeepSubsets(subsets)
-    if plan.keep is not None:
-        blocks = blocks | "KeepLabels" >> KeepLabels(plan.keep)
+def transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection[Block]:
+    """The transforms that a job asks for, in order: select, rename, resize, encode."""
+    if not plan.selection.keeps_all:
+        blocks = blocks | "SelectRows" >> SelectRows(plan.selection)
     if not plan.label_map.is_identity:
         blocks = blocks | "RemapLabels" >> RemapLabels(plan.label_map.targets)
-    if plan.sink.save_images:
-        blocks = blocks | "EncodeImages" >> EncodeImages(get_format(options.output_format).encoding)
+    if plan.encodings and plan.resize is not None:
+        blocks = blocks | "Resize" >> Resize(plan.resize)
+    if plan.encodings:
+        blocks = blocks | "EncodeImages" >> EncodeImages(plan.encodings)
     return blocks
 
 
@@ -179,6 +177,6 @@ def _summary(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
         labels={**manifest["classes"], **unlabelled},
         seconds=round(seconds, 3),
         bytes=sum(shard["bytes"] for shard in manifest["shards"]),
-        files=len(manifest["shards"]),
+        files=sum(shard.get("files", 1) for shard in manifest["shards"]),
         notices=(*job.plan.notices, *manifest["notices"]),
     )

@@ -8,22 +8,36 @@ import itertools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import CHUNK_ROWS, Catalog, FileSummary, Format, Shard, SinkOptions, SourceFile, split_name
+from beam_cifar.formats.base import (
+    CHUNK_ROWS,
+    Catalog,
+    FileSummary,
+    Shard,
+    Sink,
+    SinkOptions,
+    SourceFile,
+    Wanted,
+    split_name,
+)
 from beam_cifar.labels import UNLABELLED, LabelMap, LabelTable, parent_conflict, remap_table, unknown_name
-from beam_cifar.options import ConvertOptions
+from beam_cifar.options import ConvertOptions, ExportOptions
+from beam_cifar.selection import Selection
 
-PART_BYTES = 256 << 20
-"""Raw image bytes of a part, where a shard is joined from several."""
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from beam_cifar.xpath import ItemFilter
 
 
 @dataclass(frozen=True)
 class Segment:
     """Some rows of one input file.
 
-    Of the rows [start, stop), those that survive the label filter are numbered; the segment takes the survivors
+    Of the rows [start, stop), those that survive the selection are numbered; the segment takes the survivors
     [skip, skip + take) and owns the filtered rows before each of them, and those after the last survivor of the
     range. So every row belongs to exactly one task, in the counts as well.
 
@@ -45,7 +59,7 @@ class Segment:
         """The rows [first, end) that the segment owns.
 
         Args:
-            survives: for each row of [start, stop) whether it passes the label filter.
+            survives: for each row of [start, stop) whether it passes the selection.
         """
         ends = [self.start + row + 1 for row, kept in enumerate(survives) if kept]
         first = self.start if self.skip == 0 else ends[self.skip - 1]
@@ -79,11 +93,13 @@ class Plan:
     Attributes:
         files: input files that are read.
         labels: label table of the source, superclasses filled in.
-        keep: labels to keep, or None for all rows.
+        selection: which rows are kept.
         label_map: where labels go.
         shards: files of the output.
         tasks: long ones first.
         sink: what writers need to know.
+        encodings: how images may lie in blocks when they reach the writer; empty where images are left out.
+        resize: (height, width) that every image gets, or None.
         declared: rows of all input files that are read.
         exhaustive: whether all of those are read (a limit stops early).
         image_bytes: raw bytes of the images kept, about.
@@ -92,11 +108,13 @@ class Plan:
 
     files: tuple[SourceFile, ...]
     labels: LabelTable
-    keep: frozenset[int] | None
+    selection: Selection
     label_map: LabelMap
     shards: tuple[Shard, ...]
     tasks: tuple[Task, ...]
     sink: SinkOptions
+    encodings: tuple[str, ...]
+    resize: tuple[int, int] | None
     declared: int
     exhaustive: bool
     image_bytes: int
@@ -133,21 +151,39 @@ def select_files(catalog: Catalog, subsets: Sequence[str]) -> tuple[SourceFile, 
     return tuple(f for f in catalog.files if not wanted or f.subset in wanted or split_name(f.subset) in wanted)
 
 
+def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
+    """What a plan needs summaries to tell."""
+    return Wanted(
+        filter=item_filter(options),
+        sizes="raw" in sink.encodings(options) or options.resize is not None,
+        names=sink.many_files,
+    )
+
+
+def item_filter(options: ConvertOptions) -> ItemFilter | None:
+    """The XPath filter of a job, or None. Raises `UsageError`."""
+    if options.filter is None:
+        return None
+    from beam_cifar.xpath import ItemFilter
+
+    return ItemFilter(options.filter, options.filter_mode)
+
+
 def make_plan(
     catalog: Catalog,
     summaries: Sequence[FileSummary],
-    sink: Format,
+    sink: Sink,
     options: ConvertOptions,
-    part_bytes: int = PART_BYTES,
+    part_bytes: int | None = None,
 ) -> Plan:
     """Decides which rows go where.
 
     Args:
         catalog: of the input.
-        summaries: of the selected files, in order.
+        summaries: of the selected files, in order, with what `wanted_of` asks for.
         sink: format to write.
         options: of the job.
-        part_bytes: raw image bytes of a part, where the format joins parts.
+        part_bytes: bytes of images in a part, where a shard has several; None for the format's own choice.
 
     Raises:
         InputError: bad rows, contradicting superclasses, or a selection that leaves nothing.
@@ -156,32 +192,39 @@ def make_plan(
     _refuse_bad_rows(summaries)
     labels = learn_parents(catalog, summaries)
     keep = labels.select(options.labels) if options.labels else None
+    selection = Selection(labels.names, keep, item_filter(options))
     label_map = remap_table(labels, options.remaps)
+    sink.check_labels(label_map.table)
+    encodings = sink.encodings(options)
+    if options.resize is not None:
+        summaries = [_resized(summary, options.resize) for summary in summaries]
+    sources = list(_sources(summaries, selection, options.limit, pixels="raw" in encodings))
+    if not any(source.take for source in sources):
+        raise InputError(f"{catalog.path}: {_nothing_left(summaries, options, selection)}")
     sink_options = SinkOptions(
         labels=label_map.table,
-        save_images=sink.needs_images or options.save_images,
-        save_dataset_meta=options.save_dataset_meta,
-        image_ext=options.image_ext,
+        export=ExportOptions(**{**options.export_options(), "save_images": sink.needs_images or options.save_images}),
+        strict_names=clashing_names(sources, selection, label_map, sink) if sink.many_files else frozenset(),
     )
-    sources = list(_sources(summaries, keep, options.limit))
-    rows = sum(source.take for source in sources)
-    if not rows:
-        raise InputError(f"{catalog.path}: {_nothing_left(summaries, options)}")
-    cutter = _Cutter(sink, sink_options, options, part_bytes, sum(source.bytes for source in sources))
+    cutter = _Cutter(sink, sink_options, part_bytes or sink.part_bytes, sum(source.bytes for source in sources))
     for subset, members in _grouped(sources, sink, options):
         cutter.cut(subset, members)
-    _refuse_clashes([shard.path for shard in cutter.shards], sink)
+    if not sink.many_files:
+        _refuse_clashes([shard.path for shard in cutter.shards], sink)
     tasks = cutter.finished_tasks()
-    if label_map.is_identity and label_map.table.parents == labels.parents:
+    changed = not label_map.is_identity or label_map.table.parents != labels.parents or selection.filter is not None
+    if not changed and options.resize is None:
         tasks = [replace(task, copy=cutter.is_copy(task, sources)) for task in tasks]
     return Plan(
         files=tuple(source.summary.file for source in sources),
         labels=labels,
-        keep=keep,
+        selection=selection,
         label_map=label_map,
         shards=tuple(cutter.shards),
         tasks=tuple(sorted(tasks, key=lambda task: (-task.rows, task.shard, task.part))),
         sink=sink_options,
+        encodings=encodings if sink_options.export.save_images else (),
+        resize=options.resize,
         declared=sum(source.summary.rows for source in sources),
         exhaustive=all(source.take == source.survivors for source in sources),
         image_bytes=sum(source.bytes for source in sources),
@@ -193,6 +236,13 @@ def make_plan(
             *sink.notices(sink_options),
         ),
     )
+
+
+def _resized(summary: FileSummary, size: tuple[int, int]) -> FileSummary:
+    """The summary of a file whose images all get one size, as pixels."""
+    nbytes = summary.images * 3 * size[0] * size[1]
+    whole = size if summary.images == summary.rows else None
+    return replace(summary, size=whole, image_bytes=nbytes, pixel_bytes=nbytes, copyable_as="")
 
 
 def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTable:
@@ -218,12 +268,21 @@ def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTa
 
 @dataclass(frozen=True)
 class _Source:
-    """A summary with what the selection leaves of it: survivors up to each chunk, and how many of them to take."""
+    """A summary with what the selection leaves of it.
+
+    Attributes:
+        index: its number among the files of the plan.
+        summary: of the file.
+        cumulative: survivors up to each chunk.
+        take: how many of them to take.
+        image_bytes: of all its images, as they reach the writer, about.
+    """
 
     index: int
     summary: FileSummary
     cumulative: tuple[int, ...]
     take: int
+    image_bytes: int
 
     @property
     def survivors(self) -> int:
@@ -231,7 +290,7 @@ class _Source:
 
     @property
     def bytes(self) -> int:
-        return self.summary.image_bytes * self.take // max(1, self.summary.rows)
+        return self.image_bytes * self.take // max(1, self.summary.rows)
 
     def segment(self, begin: int, end: int) -> Segment:
         """The segment that takes survivors [begin, end); a file without survivors is one segment that takes none."""
@@ -247,21 +306,95 @@ class _Source:
         return bisect.bisect_right(self.cumulative, survivor) - 1
 
 
-def _sources(summaries: Sequence[FileSummary], keep: frozenset[int] | None, limit: int | None) -> Iterator[_Source]:
+def _sources(
+    summaries: Sequence[FileSummary], selection: Selection, limit: int | None, *, pixels: bool
+) -> Iterator[_Source]:
     left = limit
     for summary in summaries:
-        kept = (sum(n for label, n in chunk.items() if keep is None or label in keep) for chunk in summary.chunks)
+        kept = (selection.count(chunk) for chunk in summary.chunks)
         cumulative = (0, *itertools.accumulate(kept)) if summary.chunks else (0, 0)
         if left == 0:
             return
         take = cumulative[-1] if left is None else min(left, cumulative[-1])
         left = None if left is None else left - take
-        yield _Source(0, summary, cumulative, take)
+        yield _Source(0, summary, cumulative, take, summary.pixel_bytes if pixels else summary.image_bytes)
 
 
-def _grouped(sources: list[_Source], sink: Format, options: ConvertOptions) -> list[tuple[str, list[_Source]]]:
+def clashing_names(sources: Sequence[_Source], selection: Selection, label_map: LabelMap, sink: Sink) -> frozenset[int]:
+    """Digests of short names that several images of one folder would get.
+
+    Raises:
+        InputError: a row without image.
+        UsageError: two images of one folder have the same id as well, which nothing can tell apart.
+    """
+    import numpy as np
+
+    _refuse_missing_images(sources, selection, sink)
+    folders, names, ids = (np.concatenate(c) for c in zip(*_named(sources, selection, label_map, sink), strict=True))
+    order = np.lexsort((ids, names, folders))
+    same = (np.diff(folders[order]) == 0) & (names[order][1:] == names[order][:-1])
+    twice = np.flatnonzero(same & (ids[order][1:] == ids[order][:-1]))
+    if len(twice):
+        where = [_place(sources, selection, int(at)) for at in sorted(order[twice[0] : twice[0] + 2])]
+        raise UsageError(
+            f"{where[0]} and {where[1]} would be one file, because ids repeat between subsets and {sink.name} keeps "
+            "all subsets in one folder; convert one --subset at a time, or to imagenet_with_subset_dirs"
+        )
+    return frozenset(names[order][1:][same].tolist())
+
+
+def _named(
+    sources: Sequence[_Source], selection: Selection, label_map: LabelMap, sink: Sink
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
+    """For each source, of each image taken: a number for its folder, the digests of its short name and of its id."""
+    import numpy as np
+
+    targets = np.array([*label_map.targets, UNLABELLED], dtype=np.int64)
+    groups: dict[str, int] = {}
+    for source in sources:
+        rows, taken = source.summary.row_names, _taken(source, selection)
+        if rows is None:
+            raise ValueError(f"{source.summary.file.shown}: the scan gave no names")
+        group = groups.setdefault(sink.name_groups(source.summary.file.subset), len(groups))
+        folders = targets[rows.kept_labels[taken]] + (group * len(targets) + 1)
+        yield folders, rows.names[taken], rows.ids[taken]
+
+
+def _taken(source: _Source, selection: Selection) -> npt.NDArray[np.int64]:
+    """Positions among `RowNames` of the rows that are taken of a source."""
+    import numpy as np
+
+    labels = source.summary.row_names.labels  # type: ignore[union-attr]
+    if selection.labels is None:
+        return np.arange(source.take)
+    return np.flatnonzero(np.isin(labels, sorted(selection.labels)))[: source.take]
+
+
+def _refuse_missing_images(sources: Sequence[_Source], selection: Selection, sink: Sink) -> None:
+    for source in sources:
+        taken, names = _taken(source, selection), source.summary.row_names
+        missing = taken[~names.images[taken]]  # type: ignore[union-attr]
+        if len(missing):
+            expression = "/item[image]" if selection.filter is None else "the filter with 'and image'"
+            raise InputError(
+                f"{source.summary.file.shown}: row {names.rows[missing[0]]}: has no image, and {sink.name} is made of "  # type: ignore[union-attr]
+                f"images ({len(missing)} such rows in this file); leave them out by --filter {expression}"
+            )
+
+
+def _place(sources: Sequence[_Source], selection: Selection, position: int) -> str:
+    """File and row of an image, given its position among all that are taken."""
+    for source in sources:
+        if position < source.take:
+            rows = source.summary.row_names.rows  # type: ignore[union-attr]
+            return f"{source.summary.file.shown} row {rows[_taken(source, selection)[position]]}"
+        position -= source.take
+    raise IndexError(position)
+
+
+def _grouped(sources: list[_Source], sink: Sink, options: ConvertOptions) -> list[tuple[str, list[_Source]]]:
     """Numbers the sources and puts those of one output subset together, in order of appearance."""
-    sink.check_subsets([source.summary.file.subset for source in sources], options)
+    sink.check_subsets([source.summary.file.subset for source in sources])
     groups: dict[str, list[_Source]] = {}
     for index, source in enumerate(sources):
         sources[index] = replace(source, index=index)
@@ -272,14 +405,12 @@ def _grouped(sources: list[_Source], sink: Format, options: ConvertOptions) -> l
 class _Cutter:
     """Cuts the rows of each output subset into shards, parts and segments."""
 
-    def __init__(
-        self, sink: Format, sink_options: SinkOptions, options: ConvertOptions, part_bytes: int, total_bytes: int
-    ) -> None:
+    def __init__(self, sink: Sink, sink_options: SinkOptions, part_bytes: int | None, total_bytes: int) -> None:
         self.shards: list[Shard] = []
         self.notices: list[str] = []
         self._tasks: list[Task] = []
         self._unowned: list[Segment] = []
-        self._sink, self._sink_options, self._options = sink, sink_options, options
+        self._sink, self._sink_options, self._options = sink, sink_options, sink_options.export
         self._part_bytes, self._total_bytes = part_bytes, total_bytes
 
     def cut(self, subset: str, members: list[_Source]) -> None:
@@ -310,12 +441,12 @@ class _Cutter:
     ) -> None:
         limit = self._sink.max_shard_bytes
         path = self._sink.shard_path(subset, number, count, self._options)
-        if limit and self._sink_options.save_images and rows * row_bytes > limit:
+        if limit and self._options.save_images and rows * row_bytes > limit:
             raise UsageError(
                 f"{path} would hold {rows * row_bytes} bytes of pixels, and the format allows {limit} a file; "
                 f"pass --images-per-batch {limit // row_bytes} or less"
             )
-        part_rows = max(1, self._part_bytes // max(1, row_bytes)) if limit else rows
+        part_rows = max(1, self._part_bytes // max(1, row_bytes)) if self._part_bytes else rows
         name = self._sink.shard_subset(subset, number, count, self._options)
         shard = Shard(len(self.shards), name, path, rows, part_rows, size=None, has_images=False)
         taken: list[Segment] = []
@@ -331,7 +462,7 @@ class _Cutter:
                 shard,
                 size=sizes.pop() if len(sizes) == 1 else None,
                 has_images=any(summary.images for summary in summaries),
-                batch_label=self._sink.batch_label(subset, number, count, summaries),
+                batch_label=_own_batch_label(count, summaries) or self._sink.batch_label(subset, number, count),
             )
         )
 
@@ -351,6 +482,11 @@ class _Cutter:
             and self.shards[task.shard].batch_label == summary.batch_label
             and self._sink.copies(summary, self._sink_options)
         )
+
+
+def _own_batch_label(count: int, sources: Sequence[FileSummary]) -> str:
+    """What a source calls itself, where one file of the output follows one source."""
+    return sources[0].batch_label if count == 1 and len(sources) == 1 else ""
 
 
 class _Segments:
@@ -387,7 +523,7 @@ def _refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
         raise InputError(f"{first}{more}")
 
 
-def _refuse_clashes(paths: Sequence[str], sink: Format) -> None:
+def _refuse_clashes(paths: Sequence[str], sink: Sink) -> None:
     """Two subsets must not be written to one file, nor one over a file of the format's own."""
     taken = set(sink.reserved_paths)
     for path in paths:
@@ -398,11 +534,14 @@ def _refuse_clashes(paths: Sequence[str], sink: Format) -> None:
         taken.add(path)
 
 
-def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions) -> str:
+def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions, selection: Selection) -> str:
     rows = sum(summary.rows for summary in summaries)
     if not rows:
         return "the selected files hold no rows"
-    return f"the selection leaves nothing: none of {rows} rows has label {' or '.join(map(repr, options.labels))}"
+    asked = [f"has label {' or '.join(map(repr, options.labels))}"] if options.labels else []
+    if selection.filter is not None:
+        asked.append(f"passes the filter {options.filter!r}{selection.filter.hint(selection.names)}")
+    return f"the selection leaves nothing: none of {rows} rows {' and '.join(asked)}"
 
 
 def _duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from beam_cifar import storage
 from beam_cifar.block import Counts, add_counts
 from beam_cifar.carried import carried
 from beam_cifar.errors import JobError
-from beam_cifar.formats import get_format
+from beam_cifar.formats import get_sink
+from beam_cifar.formats.base import ShardResult
 from beam_cifar.labels import UNLABELLED, LabelMap
 from beam_cifar.sink import PartInfo, SinkSettings
 
@@ -45,19 +46,23 @@ class PublishSettings:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """The account of one finished file of the output.
+    """The account of one finished shard of the output.
 
     Attributes:
         shard: its number.
-        bytes: of the file.
-        sha256: of the file, hex.
+        files: how many it is made of.
+        bytes: of these.
+        sha256: of the file, or of the list of files, hex.
         parts: what it was made from.
+        listing: name of the list of files beside the manifest; empty where the shard is one file.
     """
 
     shard: int
+    files: int
     bytes: int
     sha256: str
     parts: tuple[PartInfo, ...]
+    listing: str = ""
 
 
 @dataclass
@@ -65,10 +70,10 @@ class Publish(beam.PTransform):
     """Publishes a job: first by shard, in parallel, then once for all.
 
     Attributes:
-        settings: of the job.
+        settings: of the job, `PublishSettings`; or a side input of one, where it is known only when the job runs.
     """
 
-    settings: PublishSettings
+    settings: Any
 
     def expand(self, parts: beam.PCollection[PartInfo]) -> beam.PCollection[str]:
         """From accounts of parts to the path of the manifest."""
@@ -76,30 +81,24 @@ class Publish(beam.PTransform):
             parts
             | "KeyByShard" >> beam.Map(lambda part: (part.shard, part)).with_output_types(tuple[int, PartInfo])
             | "GroupParts" >> beam.GroupByKey()
-            | "FinishShards" >> beam.ParDo(_FinishShard(self.settings.sink)).with_output_types(ShardInfo)
+            | "FinishShards" >> beam.ParDo(_FinishShard(), self.settings).with_output_types(ShardInfo)
             | "KeyByJob" >> beam.Map(lambda shard: (0, shard)).with_output_types(tuple[int, ShardInfo])
             | "GroupShards" >> beam.GroupByKey()
-            | "FinishJob" >> beam.ParDo(_FinishJob(self.settings)).with_output_types(str)
+            | "FinishJob" >> beam.ParDo(_FinishJob(), self.settings).with_output_types(str)
         )
 
 
 class _FinishShard(beam.DoFn):
-    def __init__(self, settings: SinkSettings) -> None:
-        self._settings = settings
-
-    def process(self, keyed: tuple[int, Iterable[PartInfo]]) -> Iterator[ShardInfo]:
+    def process(self, keyed: tuple[int, Iterable[PartInfo]], settings: PublishSettings) -> Iterator[ShardInfo]:
         with carried():
-            info = finish_shard(keyed[0], keyed[1], self._settings)
+            info = finish_shard(keyed[0], keyed[1], settings.sink)
         yield info
 
 
 class _FinishJob(beam.DoFn):
-    def __init__(self, settings: PublishSettings) -> None:
-        self._settings = settings
-
-    def process(self, keyed: tuple[int, Iterable[ShardInfo]]) -> Iterator[str]:
+    def process(self, keyed: tuple[int, Iterable[ShardInfo]], settings: PublishSettings) -> Iterator[str]:
         with carried():
-            path = finish_job(keyed[1], self._settings)
+            path = finish_job(keyed[1], settings)
         yield path
 
 
@@ -111,15 +110,39 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     """
     shard = settings.shards[number]
     parts = tuple(_one_each(infos, shard.parts, lambda info: info.part, shard.path))
+    if settings.many_files:
+        return _finish_folder(number, parts, settings)
     if shard.parts == 1:
-        return ShardInfo(number, parts[0].bytes, parts[0].sha256, parts)
+        return ShardInfo(number, 1, parts[0].bytes, parts[0].sha256, parts)
     paths = [settings.part_path(shard, info.part) for info in parts]
     for path, info in zip(paths, parts, strict=True):
         _check_size(path, info.bytes)
     with storage.StagedFile(os.path.join(settings.folder.tree, shard.path), settings.folder.scratch) as file:
-        get_format(settings.format).join(paths, file, shard, settings.options)
+        get_sink(settings.format).join(paths, file, shard, settings.options)
         file.commit()
-    return ShardInfo(number, file.bytes_written, file.sha256, parts)
+    return ShardInfo(number, 1, file.bytes_written, file.sha256, parts)
+
+
+def _finish_folder(number: int, parts: Sequence[PartInfo], settings: SinkSettings) -> ShardInfo:
+    """Checks every file of a shard, and joins the lists of its parts to one beside the manifest."""
+    shard, folder = settings.shards[number], settings.folder
+    # Named by what the parts' accounts say, so that a later call finds it when the parts are gone.
+    listing = folder.listing(hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest())
+    paths = [settings.part_path(shard, part.part) for part in parts]
+    if all(map(os.path.exists, paths)):
+        storage.join_listings(paths, listing, folder.scratch)
+        if not storage.has_sizes(os.path.join(folder.tree, shard.path), _listed(listing)):
+            raise JobError(f"{os.path.join(folder.tree, shard.path)}: staged files are missing; run the job again")
+    elif not os.path.exists(listing):
+        raise JobError(f"{folder.work}: lists of staged files are missing; run the job again")
+    _, digest = storage.file_digest(listing)
+    total = sum(part.bytes for part in parts)
+    files = sum(part.files for part in parts)
+    return ShardInfo(number, files, total, digest, tuple(parts), os.path.basename(listing))
+
+
+def _listed(listing: str) -> Iterator[tuple[str, int]]:
+    return ((entry["path"], entry["bytes"]) for entry in storage.read_listing(listing))
 
 
 def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
@@ -136,14 +159,15 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     shards = list(_one_each(infos, len(sink.shards), lambda info: info.shard, sink.folder.output))
     parts = [part for shard in shards for part in shard.parts]
     reconcile(parts, settings)
-    files = get_format(sink.format).finish(
-        sink.options, [(sink.shards[info.shard], info.bytes, _statistics(info.parts)) for info in shards]
-    )
-    manifest = _manifest(shards, parts, files, settings)
-    expected = {sink.shards[info.shard].path: info.bytes for info in shards}
-    if storage.has_sizes(sink.folder.tree, expected):
+    writer, results = get_sink(sink.format), [_result(info, sink) for info in shards]
+    files = writer.finish(sink.options, results)
+    manifest = _manifest(shards, parts, files, results, settings)
+    expected = [(sink.shards[info.shard].path, info.bytes) for info in shards if not info.listing]
+    if _is_staged(shards, expected, files, sink):
         for path, content in files.items():
             storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch)
+        for path in writer.folders(sink.options, results):
+            os.makedirs(os.path.join(sink.folder.tree, path), exist_ok=True)
         storage.publish_tree(sink.folder, manifest, is_ours, overwrite=settings.overwrite)
     elif not (_is_published(sink.folder, manifest, expected) or finish_interrupted(sink.folder, manifest)):
         raise JobError(f"{sink.folder.tree}: staged files are missing; run the job again")
@@ -151,7 +175,21 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     return sink.folder.manifest
 
 
-def _is_published(folder: storage.JobFolder, manifest: bytes, expected: dict[str, int]) -> bool:
+def _is_staged(
+    shards: Sequence[ShardInfo], expected: Sequence[tuple[str, int]], files: Mapping[str, bytes], sink: SinkSettings
+) -> bool:
+    """Whether the staged tree holds all shards, and nothing else: one file written over another would be missing."""
+    tree = sink.folder.tree
+    if not os.path.isdir(tree) or not storage.has_sizes(tree, expected):
+        return False
+    count = storage.count_files(tree) - sum(os.path.exists(os.path.join(tree, path)) for path in files)
+    written = sum(info.files for info in shards)
+    if count != written:
+        raise JobError(f"{tree}: {written} files were written, and {count} are there; nothing was published")
+    return True
+
+
+def _is_published(folder: storage.JobFolder, manifest: bytes, expected: Sequence[tuple[str, int]]) -> bool:
     """Whether an earlier call did it all."""
     return storage.has_content(folder.manifest, manifest) and storage.has_sizes(folder.output, expected)
 
@@ -166,17 +204,31 @@ def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
 
 def is_ours(output: str, manifest: bytes) -> bool:
     """Whether a directory holds exactly the files of a manifest, by digest."""
-    content = json.loads(manifest)
-    files = [*content["shards"], *content["files"]]
-    if storage.files_below(output) != {file["path"] for file in files}:
-        return False
-    for file in files:
-        try:
+    count = 0
+    try:
+        for file in manifest_files(output, json.loads(manifest)):
             if storage.file_digest(os.path.join(output, file["path"])) != (file["bytes"], file["sha256"]):
                 return False
-        except OSError:
-            return False
-    return True
+            count += 1
+    except OSError:
+        return False
+    return storage.count_files(output) == count
+
+
+def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields path, bytes and sha256 of every file that a manifest names, itself or by a list beside it.
+
+    Raises:
+        OSError: a list cannot be read.
+    """
+    yield from manifest["files"]
+    for shard in manifest["shards"]:
+        if "listing" not in shard:
+            yield shard
+            continue
+        listing = os.path.join(storage.JobFolder(output).path, shard["listing"])
+        for entry in storage.read_listing(listing):
+            yield {**entry, "path": os.path.join(shard["path"], entry["path"])}
 
 
 def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> None:
@@ -190,6 +242,8 @@ def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> None:
     for part in parts:
         balance.subtract(_mapped(part.filtered, label_map))
         balance.subtract(_mapped(part.rejected, label_map))
+        balance.subtract(_mapped(part.unlabelled, label_map))
+        balance.update({(subset, UNLABELLED): n for subset, n in _by_subset(part.unlabelled).items()})
         balance.subtract(part.written)
     wrong = {key: n for key, n in balance.items() if n}
     if wrong:
@@ -210,6 +264,13 @@ def _mapped(counts: Counts, label_map: LabelMap) -> Counts:
     return mapped
 
 
+def _by_subset(counts: Counts) -> Counter[str]:
+    sums: Counter[str] = Counter()
+    for (subset, _), n in counts.items():
+        sums[subset] += n
+    return sums
+
+
 def _one_each(infos: Iterable[Any], count: int, number: Any, what: str) -> Iterator[Any]:
     """One account of each number, in order: attempts are equal, or something is not deterministic."""
     found: dict[int, Any] = {}
@@ -228,17 +289,24 @@ def _check_size(path: str, expected: int) -> None:
         raise JobError(f"{path}: has {found} bytes, {expected} were written")
 
 
-def _statistics(parts: Sequence[PartInfo]) -> dict[str, int]:
-    names = {name for part in parts for name in part.statistics}
-    return {name: sum(part.statistics.get(name, 0) for part in parts) for name in sorted(names)}
+def _result(info: ShardInfo, sink: SinkSettings) -> ShardResult:
+    names = {name for part in info.parts for name in part.statistics}
+    statistics = {name: sum(part.statistics.get(name, 0) for part in info.parts) for name in sorted(names)}
+    labels = {label for part in info.parts for (_, label), n in part.written.items() if n} - {UNLABELLED}
+    return ShardResult(sink.shards[info.shard], info.bytes, labels, statistics)
 
 
 def _manifest(
-    shards: Sequence[ShardInfo], parts: Sequence[PartInfo], files: dict[str, bytes], settings: PublishSettings
+    shards: Sequence[ShardInfo],
+    parts: Sequence[PartInfo],
+    files: dict[str, bytes],
+    results: Sequence[ShardResult],
+    settings: PublishSettings,
 ) -> bytes:
     """The manifest: equal jobs have equal ones, so no time, host, path or number of workers."""
     counted = {
-        name: add_counts(getattr(part, name) for part in parts) for name in ("read", "written", "filtered", "rejected")
+        name: add_counts(getattr(part, name) for part in parts)
+        for name in ("read", "written", "filtered", "unlabelled", "rejected")
     }
     subsets: dict[str, int] = {}
     for shard in settings.sink.shards:
@@ -247,7 +315,7 @@ def _manifest(
     by_label: dict[int, int] = {}
     for (_, label), n in counted["written"].items():
         by_label[label] = by_label.get(label, 0) + n
-    present = [(settings.sink.shards[info.shard], _labels_of(info)) for info in shards]
+    sink = get_sink(settings.sink.format)
     content = {
         **settings.facts,
         "labels": asdict(labels),
@@ -256,17 +324,9 @@ def _manifest(
         "classes": {labels.names[label]: by_label.get(label, 0) for label in range(len(labels.names))},
         "unlabelled": by_label.get(UNLABELLED, 0),
         "counts": {name: _nested(counts) for name, counts in counted.items()},
-        "shards": [
-            {
-                "path": settings.sink.shards[info.shard].path,
-                "subset": settings.sink.shards[info.shard].subset,
-                "rows": settings.sink.shards[info.shard].rows,
-                "bytes": info.bytes,
-                "sha256": info.sha256,
-            }
-            for info in shards
-        ],
-        "notices": list(get_format(settings.sink.format).result_notices(settings.sink.options, present)),
+        "renamed": sink.renamed(settings.sink.options, list(subsets)),
+        "shards": [_shard_entry(info, settings.sink) for info in shards],
+        "notices": list(sink.result_notices(settings.sink.options, results)),
         "files": [
             {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for path, data in sorted(files.items())
@@ -275,8 +335,10 @@ def _manifest(
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
 
 
-def _labels_of(shard: ShardInfo) -> set[int]:
-    return {label for part in shard.parts for (_, label), n in part.written.items() if n} - {UNLABELLED}
+def _shard_entry(info: ShardInfo, sink: SinkSettings) -> dict[str, Any]:
+    shard = sink.shards[info.shard]
+    entry = {"path": shard.path, "subset": shard.subset, "rows": shard.rows, "bytes": info.bytes, "sha256": info.sha256}
+    return entry | ({"files": info.files, "listing": info.listing} if info.listing else {})
 
 
 def _nested(counts: Counts) -> dict[str, dict[str, int]]:

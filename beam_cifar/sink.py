@@ -14,8 +14,8 @@ from beam_cifar import storage
 from beam_cifar.block import BadRow, Block, Counts, row_counts
 from beam_cifar.carried import carried
 from beam_cifar.errors import InputError, JobError
-from beam_cifar.formats import get_format
-from beam_cifar.formats.base import MAX_BAD_ROWS, PartWriter, Shard, SinkOptions
+from beam_cifar.formats import get_sink, get_source
+from beam_cifar.formats.base import MAX_BAD_ROWS, PartWriter, Shard, SinkOptions, Wanted
 from beam_cifar.plan import Plan, Task
 from beam_cifar.source import SourceSettings
 
@@ -41,11 +41,23 @@ class SinkSettings:
         """The settings of a plan."""
         return cls(format_name, plan.shards, plan.sink, folder)
 
+    @property
+    def many_files(self) -> bool:
+        """Whether every image is a file of its own."""
+        return get_sink(self.format).many_files
+
     def part_path(self, shard: Shard, part: int) -> str:
-        """Where a finished part lies: in the staged tree already where it is the whole shard."""
-        if shard.parts == 1:
+        """Where a finished part lies, or the list of its files; in the staged tree already where it is the shard."""
+        if shard.parts == 1 and not self.many_files:
             return os.path.join(self.folder.tree, shard.path)
         return os.path.join(self.folder.parts, f"{shard.index:06d}-{part:06d}")
+
+    def open_part(self, shard: Shard, part: int) -> storage.StagedFile | storage.StagedFolder:
+        """What a part is written to."""
+        path = self.part_path(shard, part)
+        if self.many_files:
+            return storage.StagedFolder(os.path.join(self.folder.tree, shard.path), path, self.folder.scratch)
+        return storage.StagedFile(path, self.folder.scratch)
 
 
 @dataclass(frozen=True)
@@ -55,10 +67,12 @@ class PartInfo:
     Attributes:
         shard: its shard's number.
         part: its number in the shard.
-        bytes: of the file.
-        sha256: of the file, hex.
+        files: how many it is made of.
+        bytes: of these.
+        sha256: of the file, or of the list of files, hex.
         read: rows by subset and label, as the source had them.
         filtered: rows that transforms dropped, by source label.
+        unlabelled: rows whose label was taken away, by source label.
         written: rows in the file, by source subset and output label.
         rejected: rows that could not be kept.
         bad_rows: the first of those.
@@ -67,10 +81,12 @@ class PartInfo:
 
     shard: int
     part: int
+    files: int
     bytes: int
     sha256: str
     read: Counts
     filtered: Counts = field(default_factory=Counter)
+    unlabelled: Counts = field(default_factory=Counter)
     written: Counts = field(default_factory=Counter)
     rejected: Counts = field(default_factory=Counter)
     bad_rows: tuple[BadRow, ...] = ()
@@ -124,14 +140,15 @@ class OpenPart:
         self._next = 0
         self._read: Counts = Counter()
         self._filtered: Counts = Counter()
+        self._unlabelled: Counts = Counter()
         self._written: Counts = Counter()
         self._rejected: Counts = Counter()
         self._bad_rows: list[BadRow] = []
         with ExitStack() as stack:
-            path = settings.part_path(shard, part)
-            self._file = stack.enter_context(storage.StagedFile(path, settings.folder.scratch))
+            self._file: storage.StagedFile | storage.StagedFolder = settings.open_part(shard, part)
+            stack.enter_context(self._file)
             rows = shard.rows_of(part)
-            self._writer: PartWriter = get_format(settings.format).open_part(self._file, shard, rows, settings.options)
+            self._writer: PartWriter = get_sink(settings.format).open_part(self._file, shard, rows, settings.options)
             self._stack = stack.pop_all()
 
     def append(self, block: Block) -> PartInfo | None:
@@ -162,6 +179,7 @@ class OpenPart:
     def _count(self, block: Block) -> None:
         self._read.update(block.read)
         self._filtered.update(block.filtered)
+        self._unlabelled.update(block.unlabelled)
         self._written.update(row_counts(block.table))
         self._rejected.update((bad.subset, bad.label) for bad in block.rejected)
         self._bad_rows += block.rejected[: MAX_BAD_ROWS - len(self._bad_rows)]
@@ -179,10 +197,12 @@ class OpenPart:
         return PartInfo(
             shard=self._shard.index,
             part=self._part,
+            files=self._file.files,
             bytes=self._file.bytes_written,
             sha256=self._file.sha256,
             read=self._read,
             filtered=self._filtered,
+            unlabelled=self._unlabelled,
             written=self._written,
             rejected=self._rejected,
             bad_rows=tuple(self._bad_rows),
@@ -243,7 +263,7 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
     """Copies the one file of a task, and counts its rows from its labels."""
     shard, file = sink.shards[task.shard], source.files[task.segments[0].file]
     counts: Counts = Counter()
-    summary = get_format(source.format, for_reading=True).scan(file, source.labels)
+    summary = get_source(source.format).scan(file, source.labels, Wanted())
     for chunk in summary.chunks:
         counts.update({(file.subset, label): n for label, n in chunk.items()})
     with (
@@ -255,4 +275,5 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
         if staged.bytes_written != file.blob.size:
             raise InputError(f"{file.shown}: ended at byte {staged.bytes_written} of {file.blob.size}")
         staged.commit()
-    return PartInfo(task.shard, task.part, staged.bytes_written, staged.sha256, read=counts, written=Counter(counts))
+    written = Counter(counts)
+    return PartInfo(task.shard, task.part, 1, staged.bytes_written, staged.sha256, read=counts, written=written)

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import apache_beam as beam
 
 from beam_cifar import coders  # noqa: F401  (registers the coder that guards blocks)
-from beam_cifar.block import Block, Counts, spans
+from beam_cifar.block import MAX_ROWS, Block, Counts, spans
 from beam_cifar.carried import carried
-from beam_cifar.formats import get_format
+from beam_cifar.formats import get_source
 from beam_cifar.formats.base import RowReader, SourceFile
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.plan import Plan, Segment, Task
+from beam_cifar.selection import Selection
 
 __all__ = ["ReadBlocks", "SourceSettings", "read_task"]
 
@@ -27,18 +28,24 @@ class SourceSettings:
         format: name of the input format.
         files: input files; segments name them by index.
         labels: label table of the source.
-        keep: labels that the plan counted as surviving, or None for all.
+        selection: which rows the plan counted as surviving.
+        decoded: whether images will be decoded, which may make them much larger.
+        row_bytes: bytes that every image will have at least.
     """
 
     format: str
     files: tuple[SourceFile, ...]
     labels: LabelTable
-    keep: frozenset[int] | None
+    selection: Selection
+    decoded: bool = False
+    row_bytes: int = 0
 
     @classmethod
     def of(cls, plan: Plan, format_name: str) -> SourceSettings:
         """The settings of a plan."""
-        return cls(format_name, plan.files, plan.labels, plan.keep)
+        decoded = "raw" in plan.encodings or plan.resize is not None
+        row_bytes = 3 * plan.resize[0] * plan.resize[1] if plan.resize else 0
+        return cls(format_name, plan.files, plan.labels, plan.selection, decoded, row_bytes)
 
 
 @dataclass
@@ -74,18 +81,20 @@ class _ReadTask(beam.DoFn):
 def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
     """Reads the rows that a task owns, in order.
 
-    Every row of them is read and counted, also those that the label filter will drop. A part without rows is one
+    Every row of them is read and counted, also those that the selection will drop. A part without rows is one
     empty block.
 
     Raises:
         InputError: a file is gone, changed or damaged.
     """
     number = 0
-    source = get_format(settings.format, for_reading=True)
+    source = get_source(settings.format)
     for at, segment in enumerate(task.segments):
         file = settings.files[segment.file]
         with source.open_rows(file, settings.labels) as rows:
-            pieces = spans(*_owned(segment, rows, settings.keep), rows.row_bytes())
+            owned = _owned(segment, rows, settings.selection)
+            row_bytes = max(settings.row_bytes, rows.row_bytes(*owned, decoded=settings.decoded))
+            pieces = spans(*owned, row_bytes)
             for piece, (start, stop) in enumerate(pieces):
                 last = at == len(task.segments) - 1 and piece == len(pieces) - 1
                 rejected = tuple(rows.bad_rows[row] for row in sorted(rows.bad_rows) if start <= row < stop)
@@ -101,14 +110,21 @@ def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
                 number += 1
 
 
-def _owned(segment: Segment, rows: RowReader, keep: frozenset[int] | None) -> tuple[int, int]:
-    labels = rows.labels[segment.start : segment.stop]
-    bad = rows.bad_rows
-    survives = [
-        (keep is None or label in keep) and (not bad or row not in bad)
-        for row, label in enumerate(labels, segment.start)
-    ]
+def _owned(segment: Segment, rows: RowReader, selection: Selection) -> tuple[int, int]:
+    survives: list[bool] = []
+    for start in range(segment.start, segment.stop, MAX_ROWS):
+        stop = min(start + MAX_ROWS, segment.stop)
+        survives += _survivors(rows, start, stop, selection)
+    if rows.bad_rows:
+        survives = [kept and row not in rows.bad_rows for row, kept in enumerate(survives, segment.start)]
     return segment.owned(survives)
+
+
+def _survivors(rows: RowReader, start: int, stop: int, selection: Selection) -> list[bool]:
+    if selection.filter is not None:
+        kept: list[bool] = selection.decide(rows.facts(start, stop)).rows.tolist()
+        return kept
+    return [selection.labels is None or label in selection.labels for label in rows.labels[start:stop]]
 
 
 def _counts(subset: str, labels: Sequence[int]) -> Counts:

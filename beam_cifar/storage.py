@@ -8,12 +8,13 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 import os
 import re
 import shutil
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -71,6 +72,53 @@ def absolute(path: str, what: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What a folder holds: a file or another folder.
+
+    Attributes:
+        name: in its folder.
+        path: the whole of it.
+        is_folder: whether it is one.
+        size: bytes of a file.
+        mtime: modification time of a file, ns.
+    """
+
+    name: str
+    path: str
+    is_folder: bool
+    size: int = 0
+    mtime: int = 0
+
+
+def list_folder(path: str) -> list[Entry]:
+    """Lists a folder, in no particular order.
+
+    Raises:
+        InputError: something that is neither a file nor a folder, or a name that is not Unicode.
+        OSError: the folder cannot be read.
+    """
+    return [_entry(found) for found in os.scandir(path)]
+
+
+def _entry(found: os.DirEntry[str]) -> Entry:
+    if any("\ud800" <= char <= "\udfff" for char in found.name):
+        raise InputError(f"{found.path}: has a name that is not valid Unicode; rename it")
+    if found.is_dir():
+        return Entry(found.name, found.path, True)
+    if not found.is_file():
+        raise InputError(f"{found.path}: is not a file (a broken link, a pipe or a device); remove or restore it")
+    status = found.stat()
+    return Entry(found.name, found.path, False, status.st_size, status.st_mtime_ns)
+
+
+def listing_stamp(entries: Sequence[Entry]) -> tuple[int, int]:
+    """A digest of names, sizes and times, and the newest time (ns), to notice that a folder changed."""
+    listed = "".join(f"{entry.name}\0{entry.size}\0{entry.mtime}\0" for entry in entries)
+    digest = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:7], "little"), max((entry.mtime for entry in entries), default=0)
+
+
 def stamp(path: str) -> tuple[int, int]:
     """Size and modification time of a file, to notice that it changed."""
     status = os.stat(path)
@@ -105,7 +153,8 @@ def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
         _refuse_changed(blob, name)
         if blob.index:
             with archives.open_indexed(blob.path, blob.index) as stream:
-                yield io.BufferedReader(SubFile(stream, blob.offset, blob.size), COPY_BYTES)
+                # A small buffer: what is read ahead of need may be unpacked in vain.
+                yield io.BufferedReader(SubFile(stream, blob.offset, blob.size))
         else:
             with open(blob.path, "rb") as file:
                 if blob.offset or blob.size != blob.stamp[0]:
@@ -156,10 +205,9 @@ class SubFile(io.RawIOBase):
         view = memoryview(buffer).cast("B")
         wanted = max(0, min(len(view), self._size - self._position))
         self._file.seek(self._offset + self._position)
-        data = self._file.read(wanted)
-        view[: len(data)] = data
-        self._position += len(data)
-        return len(data)
+        count: int = self._file.readinto(view[:wanted])
+        self._position += count
+        return count
 
 
 # --- the output and its job folder ----------------------------------------------------------------------------------
@@ -212,6 +260,10 @@ class JobFolder:
         """Where files are written before they get their final names."""
         return os.path.join(self.work, "scratch")
 
+    def listing(self, digest: str) -> str:
+        """A list of many files of the output, which a manifest names by its digest."""
+        return os.path.join(self.path, f"files-{digest[:16]}.jsonl")
+
     @property
     def index(self) -> str:
         """Where indexes of compressed archives lie while the job runs."""
@@ -240,7 +292,10 @@ class StagedFile(io.RawIOBase):
 
     Attributes:
         bytes_written: so far.
+        files: always one.
     """
+
+    files = 1
 
     def __init__(self, final: str, scratch: str) -> None:
         super().__init__()
@@ -289,6 +344,96 @@ class StagedFile(io.RawIOBase):
             with suppress(OSError):
                 os.unlink(self._attempt)
         super().close()
+
+
+class StagedFolder:
+    """Many small files that go straight to their places in the staged tree, and a list of them.
+
+    A file's name and bytes follow from its task: an attempt overwrites what an earlier one left with the same bytes,
+    and never makes a file shorter on the way, so that a late attempt cannot harm a tree that is being published.
+
+    Args:
+        folder: where the files go.
+        listing: the path that the list gets, one JSON object a line.
+        scratch: a folder on the same file system to write the list in.
+
+    Attributes:
+        files: written so far.
+        bytes_written: of these.
+    """
+
+    def __init__(self, folder: str, listing: str, scratch: str) -> None:
+        self._folder = folder
+        self._listing = StagedFile(listing, scratch)
+        self._made: set[str] = set()
+        self.files = 0
+        self.bytes_written = 0
+
+    def __enter__(self) -> StagedFolder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listing.close()
+
+    def add(self, folder: str, name: str, data: Any, facts: Mapping[str, str]) -> None:
+        """Writes one file.
+
+        Args:
+            folder: relative to this one, with "/".
+            name: of the file.
+            data: its content.
+            facts: what the list says of it besides path, bytes and sha256.
+        """
+        _refuse_cancelled()
+        parent = os.path.join(self._folder, folder)
+        if folder not in self._made:
+            with writing(parent):
+                os.makedirs(parent, exist_ok=True)
+            self._made.add(folder)
+        _write_in_place(os.path.join(parent, name), data)
+        path = f"{folder}/{name}" if folder else name
+        entry = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **facts}
+        self._listing.write((json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
+        self.files += 1
+        self.bytes_written += len(data)
+
+    @property
+    def sha256(self) -> str:
+        """The hex digest of the list."""
+        return self._listing.sha256
+
+    def commit(self) -> None:
+        """Moves the list to its final name."""
+        self._listing.commit()
+
+
+def _write_in_place(path: str, data: Any) -> None:
+    with writing(path):
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        try:
+            done = os.write(handle, data)
+            while done < len(data):
+                done += os.write(handle, memoryview(data)[done:])
+        finally:
+            os.close(handle)
+
+
+def join_listings(paths: Sequence[str], listing: str, scratch: str) -> None:
+    """Puts several lists one after the other."""
+    with StagedFile(listing, scratch) as file:
+        for path in paths:
+            with open(path, "rb") as part:
+                while chunk := part.read(COPY_BYTES):
+                    file.write(chunk)
+        file.commit()
+
+
+def read_listing(path: str) -> Iterator[dict[str, Any]]:
+    """Yields what a list says of each file."""
+    with open(path, "rb") as file:
+        for line in file:
+            entry: dict[str, Any] = json.loads(line.decode("utf-8", "surrogatepass"))
+            yield entry
 
 
 def write_whole(path: str, data: bytes, scratch: str) -> None:
@@ -397,21 +542,17 @@ def has_content(path: str, content: bytes) -> bool:
         return False
 
 
-def has_sizes(folder: str, sizes: Mapping[str, int]) -> bool:
-    """Whether every file, by its path in a folder, has its size."""
+def has_sizes(folder: str, files: Iterable[tuple[str, int]]) -> bool:
+    """Whether every one of some files, each (path in a folder, bytes), is there in its size."""
     try:
-        return all(os.path.getsize(os.path.join(folder, path)) == size for path, size in sizes.items())
+        return all(os.path.getsize(os.path.join(folder, path)) == size for path, size in files)
     except OSError:
         return False
 
 
-def files_below(folder: str) -> set[str]:
-    """The paths of all files in a folder and its folders, relative to it, with "/"."""
-    return {
-        os.path.relpath(os.path.join(parent, name), folder).replace(os.sep, "/")
-        for parent, _, names in os.walk(folder)
-        for name in names
-    }
+def count_files(folder: str) -> int:
+    """How many files there are in a folder and its folders."""
+    return sum(len(names) for _, _, names in os.walk(folder))
 
 
 def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, bytes], bool], *, overwrite: bool) -> None:
@@ -458,6 +599,20 @@ def promote(folder: JobFolder) -> None:
     with suppress(FileNotFoundError):
         os.unlink(folder.replaced_manifest)
     remove_tree(folder.replaced)
+    _remove_old_listings(folder)
+
+
+def _remove_old_listings(folder: JobFolder) -> None:
+    """Removes the lists that no manifest names."""
+    named = b""
+    for manifest in (folder.manifest, folder.pending_manifest, folder.replaced_manifest):
+        with suppress(FileNotFoundError), open(manifest, "rb") as file:
+            named += file.read()
+    with suppress(FileNotFoundError):
+        for name in os.listdir(folder.path):
+            if re.fullmatch(r"files-[0-9a-f]{16}\.jsonl", name) and name.encode() not in named:
+                with suppress(OSError):
+                    os.unlink(os.path.join(folder.path, name))
 
 
 def restore(folder: JobFolder) -> None:
@@ -484,6 +639,7 @@ def clear_leftovers(folder: JobFolder) -> None:
             else:
                 with suppress(OSError):
                     os.unlink(path)
+    _remove_old_listings(folder)
 
 
 def _is_own(name: str) -> bool:

@@ -12,12 +12,13 @@ import pytest
 
 import beam_cifar
 from beam_cifar.cli.arguments import make_parser
-from beam_cifar.formats import FORMATS, get_format
-from beam_cifar.formats.base import Format
+from beam_cifar.formats import FORMATS, get_sink, get_source, readable, writable
+from beam_cifar.formats.base import Sink, Source
 
 PACKAGE = Path(beam_cifar.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 PURE = ["formats", "pickles", "images", "plan.py", "labels.py", "storage.py", "archives.py", "block.py", "example.py"]
+PURE += ["names.py", "row_names.py", "selection.py", "xpath.py"]
 
 
 def modules(*names: str) -> list[Path]:
@@ -50,10 +51,16 @@ def test_nothing_asserts_on_input(path: Path) -> None:
 
 
 def test_every_format_is_in_the_registry() -> None:
-    for name in FORMATS:
-        get_format(name)
-    kinds = {kind for kind in Format.__subclasses__() if kind.__module__.startswith("beam_cifar.")}
-    assert {kind.name for kind in kinds} == set(FORMATS)
+    assert [get_source(name).name for name in readable()] == readable()
+    assert [get_sink(name).name for name in writable()] == writable()
+    assert {kind.name for kind in below(Source)} == set(readable())
+    assert {kind.name for kind in below(Sink)} == set(writable())
+
+
+def below(kind: type) -> set[type]:
+    """All classes of the package that derive from one."""
+    found = {each for each in kind.__subclasses__() if each.__module__.startswith("beam_cifar.")}
+    return found.union(*map(below, found))
 
 
 def test_the_readme_documents_every_flag_command_and_format() -> None:

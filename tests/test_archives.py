@@ -103,13 +103,13 @@ def test_members_of_a_compressed_archive_are_read_by_seek(tmp_path: Path) -> Non
 def test_an_archive_is_decompressed_once_for_detection_and_listing(
     cifar10_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from beam_cifar.formats import detect_format, get_format
+    from beam_cifar.formats import detect_format, get_source
 
     opened = []
     real = archives._open_gzip
     monkeypatch.setattr(archives, "_open_gzip", lambda *args, **named: (opened.append(named), real(*args, **named))[1])
     assert detect_format(str(cifar10_archive), str(tmp_path)) == "cifar"
-    catalog = get_format("cifar").describe(str(cifar10_archive), str(tmp_path))
+    catalog = get_source("cifar").describe(str(cifar10_archive), str(tmp_path))
     # Once to list, once by index to read the meta file.
     assert [bool(named) for named in opened] == [False, True]
     assert [file.name for file in catalog.files] == [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]
@@ -123,7 +123,7 @@ def test_members_named_in_two_ways_lie_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_archives_holding_no_or_two_sets_are_refused(tmp_path: Path) -> None:
-    from beam_cifar.formats import get_format
+    from beam_cifar.formats import get_source
 
     for name, data in {
         "none": tar(("a/data_batch_1", b"x")),
@@ -132,16 +132,16 @@ def test_archives_holding_no_or_two_sets_are_refused(tmp_path: Path) -> None:
         path = tmp_path / f"{name}.tar"
         path.write_bytes(data)
         with pytest.raises(InputError, match=name):
-            get_format("cifar").describe(str(path), str(tmp_path))
+            get_source("cifar").describe(str(path), str(tmp_path))
 
 
 def test_members_that_are_not_batches_are_ignored(cifar10: Path, tmp_path: Path) -> None:
-    from beam_cifar.formats import get_format
+    from beam_cifar.formats import get_source
 
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as archive:
         archive.add(cifar10, "set")
         for stray in ("set/.hidden", "set/_SUCCESS", "set/notes.txt", "set/file.txt~", "elsewhere/data_batch_9"):
             archive.addfile(tarfile.TarInfo(stray), io.BytesIO())
-    catalog = get_format("cifar").describe(str(path), str(tmp_path))
+    catalog = get_source("cifar").describe(str(path), str(tmp_path))
     assert [file.name for file in catalog.files] == batch_names(cifar10)

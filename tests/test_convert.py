@@ -260,8 +260,7 @@ def test_a_shard_is_joined_from_parts_and_equals_the_one_written_at_once(
 ) -> None:
     asked = {"remaps": ("girl:tiger",), "save_dataset_meta": True, "workers": 2}
     converted(cifar100, tmp_path / "once", **asked)
-    monkeypatch.setattr("beam_cifar.plan.PART_BYTES", 150 * 3072)
-    monkeypatch.setattr("beam_cifar.plan.make_plan.__defaults__", (150 * 3072,))
+    monkeypatch.setattr("beam_cifar.formats.cifar.CifarSink.part_bytes", 150 * 3072)
     converted(cifar100, tmp_path / "joined", **asked)
     assert tree(tmp_path / "joined") == tree(tmp_path / "once")
 

@@ -35,7 +35,8 @@ sys.exit(process.returncode)
 # Resetting the peak first (5 to clear_refs) leaves what is held, so that start-up cannot hide what the scan takes.
 SCANNED = """
 import sys
-from beam_cifar.formats import get_format
+from beam_cifar.formats import get_source
+from beam_cifar.formats.base import Wanted
 
 def peak():
     with open("/proc/self/status") as file:
@@ -44,9 +45,9 @@ def peak():
 def scan(path):
     catalog = source.describe(path, index)
     file = next(file for file in catalog.files if file.name == "data_batch_1")
-    return source.scan(file, catalog.labels)
+    return source.scan(file, catalog.labels, Wanted())
 
-source = get_format("cifar", for_reading=True)
+source = get_source("cifar")
 small, large, index = sys.argv[1:]
 kept = [scan(small)]
 with open("/proc/self/clear_refs", "w") as file:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import get_format
+from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import CHUNK_ROWS, Catalog, FileSummary, SourceFile
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ConvertOptions
@@ -20,14 +20,15 @@ TABLE = LabelTable(("a", "b", "c"))
 def summary(name: str, labels: list[int]) -> FileSummary:
     file = SourceFile(name, name, name, Blob(name, 0, len(labels), (0, 0)))
     chunks = tuple(Counter(labels[i : i + CHUNK_ROWS]) for i in range(0, len(labels), CHUNK_ROWS))
-    return FileSummary(file, len(labels), chunks, len(labels), 3072 * len(labels), (32, 32), batch_label=name)
+    nbytes = 3072 * len(labels)
+    return FileSummary(file, len(labels), chunks, len(labels), nbytes, nbytes, (32, 32), batch_label=name)
 
 
 def plan_of(files: dict[str, list[int]], target: str = "cifar", part_bytes: int = 1 << 40, **options: object) -> Plan:
     summaries = [summary(name, labels) for name, labels in files.items()]
     catalog = Catalog("cifar", "CIFAR-10", "in", TABLE, tuple(s.file for s in summaries))
     asked = ConvertOptions("in", "out", target, save_images=True, **options)  # type: ignore[arg-type]
-    return make_plan(catalog, summaries, get_format(target), asked, part_bytes)
+    return make_plan(catalog, summaries, get_sink(target), asked, part_bytes)
 
 
 def carried_out(
@@ -41,7 +42,8 @@ def carried_out(
         for segment in task.segments:
             name = plan.files[segment.file].name
             labels = files[name]
-            survives = [plan.keep is None or label in plan.keep for label in labels]
+            keep = plan.selection.labels
+            survives = [keep is None or label in keep for label in labels]
             first, end = segment.owned(survives[segment.start : segment.stop])
             owned.update((name, row) for row in range(first, end))
             rows += [(name, row) for row in range(first, end) if survives[row]]

@@ -126,14 +126,14 @@ def finished(cifar10: Path, tmp_path: Path) -> tuple[PublishSettings, list[Shard
 
 
 def part_of(task: object, source: SourceSettings, sink: SinkSettings) -> PartInfo:
-    from beam_cifar.transforms import keep_labels, remap_labels
+    from beam_cifar.transforms import remap_labels, select_rows
 
     open_part = None
     for block in read_task(task, source):  # type: ignore[arg-type]
         if open_part is None:
             open_part = OpenPart(sink, sink.shards[block.shard], block.part)
-        kept = remap_labels(keep_labels(block, labels=frozenset({5})), targets=(0, 1, 2, 3, 4, 3, 6, 7, 8, 9))
-        info = open_part.append(encode_images(kept, encoding="png"))
+        kept = remap_labels(select_rows(block, selection=source.selection), targets=(0, 1, 2, 3, 4, 3, 6, 7, 8, 9))
+        info = open_part.append(encode_images(kept, encodings=("png",)))
     assert info is not None
     return info
 

@@ -16,8 +16,10 @@ from PIL import Image
 
 from beam_cifar.block import Block, row_counts, spans
 from beam_cifar.errors import InputError, JobError
-from beam_cifar.example import RAW, SCHEMA, example_table, image_array, plain_labels
-from beam_cifar.transforms import encode_images, keep_labels, keep_subsets, remap_labels
+from beam_cifar.example import RAW, SCHEMA, facts_table, image_array, plain_labels, with_images
+from beam_cifar.selection import Selection
+from beam_cifar.transforms import encode_images, remap_labels, select_rows
+from beam_cifar.xpath import ItemFilter
 
 SIZES = [(32, 32), (5, 9), (5, 4), (1, 1), None]
 
@@ -25,15 +27,15 @@ SIZES = [(32, 32), (5, 9), (5, 4), (1, 1), None]
 def block_of(labels: list[int], sizes: list[tuple[int, int] | None], subset: str = "train") -> Block:
     rng = np.random.default_rng(len(labels))
     images = [None if s is None else rng.integers(0, 256, 3 * s[0] * s[1], dtype=np.uint8).tobytes() for s in sizes]
-    table = example_table(
+    facts = facts_table(
         ids=[str(i) for i in range(len(labels))],
         subset=subset,
-        images=image_array(b"".join(i or b"" for i in images), [None if i is None else len(i) for i in images]),
-        encoding=RAW,
         sizes=sizes,
         labels=np.array(labels, dtype=np.int64),
         filenames=[f"{i}.png" for i in range(len(labels))],
     )
+    column = image_array(b"".join(i or b"" for i in images), [None if i is None else len(i) for i in images])
+    table = with_images(facts, column, RAW)
     return Block(table, 0, 0, 0, True, Counter((subset, label) for label in labels))
 
 
@@ -42,21 +44,43 @@ BLOCKS = st.lists(st.tuples(st.integers(-1, 4), st.sampled_from(SIZES)), max_siz
 )
 
 
+def only(labels: frozenset[int] | None, expression: str | None = None, mode: str = "items") -> Selection:
+    return Selection(tuple("abcde"), labels, None if expression is None else ItemFilter(expression, mode))
+
+
 @given(BLOCKS, st.frozensets(st.integers(0, 4)))
 @settings(deadline=None)
-def test_keep_labels_keeps_exactly_those_rows_and_counts_the_others(block: Block, labels: frozenset[int]) -> None:
-    kept = keep_labels(block, labels=labels)
-    expected = [row for row in block.table.to_pylist() if row["label"] in labels]
-    assert kept.table.to_pylist() == expected
+def test_a_selection_by_label_keeps_exactly_those_rows_and_counts_the_others(
+    block: Block, labels: frozenset[int]
+) -> None:
+    kept = select_rows(block, selection=only(labels))
+    assert kept.table.to_pylist() == [row for row in block.table.to_pylist() if row["label"] in labels]
     assert kept.table.schema == SCHEMA
     assert kept.read == row_counts(kept.table) + kept.filtered
 
 
-def test_keep_subsets_drops_other_subsets() -> None:
-    block = block_of([1, 2], [None, None], "train")
-    assert keep_subsets(block, subsets=frozenset({"train"})) is block
-    dropped = keep_subsets(block, subsets=frozenset({"test"}))
-    assert (len(dropped.table), dropped.filtered) == (0, Counter({("train", 1): 1, ("train", 2): 1}))
+@given(BLOCKS, st.one_of(st.none(), st.frozensets(st.integers(0, 4))))
+@settings(deadline=None)
+def test_a_selection_by_filter_and_label_keeps_rows_that_pass_both(block: Block, labels: frozenset[int] | None) -> None:
+    kept = select_rows(block, selection=only(labels, '/item[annotation/label="b" or image/width=9]'))
+    expected = [
+        row
+        for row in block.table.to_pylist()
+        if (row["label"] == 1 or row["width"] == 9) and (labels is None or row["label"] in labels)
+    ]
+    assert kept.table.to_pylist() == expected
+    assert kept.read == row_counts(kept.table) + kept.filtered
+
+
+@given(BLOCKS)
+@settings(deadline=None)
+def test_a_filter_of_annotations_takes_labels_away_and_counts_them(block: Block) -> None:
+    kept = select_rows(block, selection=only(None, '/item/annotation[label="b"]', "annotations"))
+    assert kept.table.to_pylist() == [
+        {**row, "label": row["label"] if row["label"] == 1 else None} for row in block.table.to_pylist()
+    ]
+    lost = Counter(row["label"] for row in block.table.to_pylist()) - Counter({1: 10**9, None: 10**9})
+    assert {label: n for (_, label), n in kept.unlabelled.items()} == dict(lost)
 
 
 @given(BLOCKS, st.tuples(*[st.integers(0, 4)] * 5))
@@ -72,7 +96,7 @@ def test_remap_labels_changes_labels_alone(block: Block, targets: tuple[int, ...
 @given(BLOCKS)
 @settings(deadline=None)
 def test_encoded_images_have_the_same_pixels(block: Block) -> None:
-    made = encode_images(block, encoding="png")
+    made = encode_images(block, encodings=("png",))
     assert made.table.schema == SCHEMA
     for before, after in zip(block.table.to_pylist(), made.table.to_pylist(), strict=True):
         if before["image"] is None:
@@ -85,14 +109,14 @@ def test_encoded_images_have_the_same_pixels(block: Block) -> None:
 
 
 def test_images_of_the_wanted_encoding_pass_through() -> None:
-    once = encode_images(block_of([1], [(5, 9)]), encoding="png")
-    assert encode_images(once, encoding="png") is once
+    once = encode_images(block_of([1], [(5, 9)]), encodings=("png",))
+    assert encode_images(once, encodings=("png",)) is once
 
 
 def test_filtering_sliced_and_chunked_tables_keeps_pixels() -> None:
     block = block_of([0, 1, 2, 3] * 5, [(5, 9)] * 20)
     chunked = pa.concat_tables([block.table.slice(3, 7), block.table.slice(12, 5)])
-    kept = encode_images(keep_labels(replace(block, table=chunked), labels=frozenset({1})), encoding="png")
+    kept = encode_images(select_rows(replace(block, table=chunked), selection=only(frozenset({1}))), encodings=("png",))
     expected = [row["image"] for row in chunked.to_pylist() if row["label"] == 1]
     found = [
         np.asarray(Image.open(io.BytesIO(i))).transpose(2, 0, 1).tobytes() for i in kept.table["image"].to_pylist()
@@ -132,7 +156,7 @@ def test_a_rejected_row_fails_the_job_in_the_sink(cifar10: Any, tmp_path: Any) -
 def test_rows_that_a_reader_cannot_keep_travel_in_the_block(tmp_path: Any) -> None:
     import pickle
 
-    from beam_cifar.formats import get_format
+    from beam_cifar.formats import get_source
     from beam_cifar.labels import LabelTable
     from beam_cifar.plan import Segment, Task
     from beam_cifar.source import SourceSettings, read_task
@@ -140,8 +164,8 @@ def test_rows_that_a_reader_cannot_keep_travel_in_the_block(tmp_path: Any) -> No
     (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}))
     data = np.arange(4 * 3072, dtype=np.uint32).astype(np.uint8).reshape(4, 3072)
     (tmp_path / "train").write_bytes(pickle.dumps({"labels": [0, 9, 1, 0], "data": data}))
-    files = get_format("cifar", for_reading=True).describe(str(tmp_path), str(tmp_path)).files
-    settings_ = SourceSettings("cifar", files, LabelTable(("a", "b")), None)
+    files = get_source("cifar").describe(str(tmp_path), str(tmp_path)).files
+    settings_ = SourceSettings("cifar", files, LabelTable(("a", "b")), only(None))
     (block,) = read_task(Task(0, 0, 3, (Segment(0, 0, 4, 0, 3),)), settings_)
     assert [row["id"] for row in block.table.to_pylist()] == ["train_0", "train_2", "train_3"]
     assert [row["image"] for row in block.table.to_pylist()] == [data[i].tobytes() for i in (0, 2, 3)]

@@ -9,12 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from beam_cifar import __version__
-from beam_cifar.formats import FORMATS
+from beam_cifar.formats import readable, writable
 
 EXAMPLES = """\
 examples:
   beam-cifar convert -i cifar-10-python.tar.gz -f parquet -o cifar10-parquet
   beam-cifar convert -i cifar-100-python -f cifar -o people --label people -- --save-images
+  beam-cifar convert -i cifar-10-python.tar.gz -f imagenet -o dogs --filter '/item[annotation/label="dog"]'
   beam-cifar info cifar-10-python.tar.gz --checksums
 """
 
@@ -84,25 +85,28 @@ def _add_convert(commands: Any) -> None:
     command = _command(commands, "convert", convert.run, text)
     command.set_defaults(takes_beam_options=True)
     add = command.add_argument
-    readable = [name for name, entry in FORMATS.items() if entry.reads]
-    writable = [name for name, entry in FORMATS.items() if entry.writes]
     add("-i", "--input-path", required=True, metavar="PATH", help="directory or archive to read")
-    add("-if", "--input-format", choices=readable, metavar="FORMAT", help="its format; detected if left out")
+    add("-if", "--input-format", choices=readable(), metavar="FORMAT", help="its format; detected if left out")
     add(
         "-f",
         "--output-format",
         required=True,
-        choices=writable,
+        choices=writable(),
         metavar="FORMAT",
-        help=f"one of: {', '.join(writable)}",
+        help=f"one of: {', '.join(writable())}",
     )
     add("-o", "--output-dir", metavar="OUT", help="directory to make; <source>-<format> here if left out")
     add("--subset", action="append", default=[], metavar="NAME",
         help="keep a subset (repeatable); train and test stand for all their batches")  # fmt: skip
     add("--label", action="append", default=[], metavar="NAME",
         help="keep a class, or all classes of a superclass (repeatable)")  # fmt: skip
+    add("-e", "--filter", metavar="XPATH",
+        help="keep items for which an XPath expression holds, such as '/item[annotation/label=\"dog\"]'")  # fmt: skip
+    add("--filter-mode", choices=["items", "annotations", "items+annotations"], default="items", metavar="MODE",
+        help="what the expression selects: items (default), annotations, items+annotations")  # fmt: skip
     add("--remap", action="append", default=[], metavar="OLD:NEW",
         help="rename a class or superclass, after selecting; classes with one new name merge (repeatable)")  # fmt: skip
+    add("--resize", metavar="HxW", help="give every image this height and width")
     add("--images-per-batch", type=int, metavar="N", help="pack exactly N images into every output file")
     add("--limit", type=int, metavar="N", help="keep the first N images only")
     add("--workers", type=int, metavar="N", help="local workers; one per core, four at most, if left out")
@@ -121,7 +125,9 @@ def add_export_options(parser: Any) -> None:
     parser.add_argument("--save-dataset-meta", action="store_true", default=suppress,
                         help="write dataset_meta.json with the class names (cifar)")  # fmt: skip
     parser.add_argument("--image-ext", metavar="EXT", default=suppress or None,
-                        help="extension of the file names written, such as .png; as found if left out")  # fmt: skip
+                        help="extension of the files written, such as .png or .jpg; as found if left out")  # fmt: skip
+    parser.add_argument("--keep-empty-classes", action="store_true", default=suppress,
+                        help="make a folder also for classes without images (imagenet)")  # fmt: skip
 
 
 def _add_info(commands: Any) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, TextIO
 
-from beam_cifar.options import ConvertOptions
+from beam_cifar.errors import UsageError
+from beam_cifar.options import ConvertOptions, ExportOptions
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -68,14 +70,24 @@ def options_of(arguments: argparse.Namespace) -> ConvertOptions:
         subsets=tuple(arguments.subset),
         labels=tuple(arguments.label),
         remaps=tuple(arguments.remap),
-        images_per_batch=arguments.images_per_batch,
+        filter=arguments.filter,
+        filter_mode=arguments.filter_mode,
+        resize=size_of(arguments.resize),
         limit=arguments.limit,
-        save_images=arguments.save_images,
-        save_dataset_meta=arguments.save_dataset_meta,
-        image_ext=arguments.image_ext,
         overwrite=arguments.overwrite,
         workers=arguments.workers,
+        **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
     )
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """(height, width) from "HxW". Raises `UsageError`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
+    if match is None:
+        raise UsageError(f"--resize takes HEIGHTxWIDTH, such as 32x32, found {text!r}")
+    return int(match[1]), int(match[2])
 
 
 def default_output(input_path: str, output_format: str) -> str:
@@ -118,9 +130,9 @@ def _import_beam(arguments: argparse.Namespace) -> tuple[Callable[..., Summary],
 
 
 def _always_images(output_format: str) -> bool:
-    from beam_cifar.formats import get_format
+    from beam_cifar.formats import get_sink
 
-    return get_format(output_format).needs_images
+    return get_sink(output_format).needs_images
 
 
 def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:

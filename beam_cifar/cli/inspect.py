@@ -47,7 +47,7 @@ def formats(arguments: argparse.Namespace) -> None:
     """Prints the registry."""
     width = max(map(len, FORMATS))
     for name, entry in FORMATS.items():
-        how = " ".join(word for word, can in (("read", entry.reads), ("write", entry.writes)) if can)
+        how = " ".join(word for word, can in (("read", entry.source), ("write", entry.sink)) if can)
         print(f"{name:<{width}}  {how:<10}  {entry.title}")
 
 

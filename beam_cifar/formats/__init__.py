@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from beam_cifar.labels import unknown_name
 
 if TYPE_CHECKING:
-    from beam_cifar.formats.base import Format
+    from beam_cifar.formats.base import Sink, Source
 
 
 @dataclass(frozen=True)
@@ -17,43 +17,63 @@ class Entry:
     """A format as lists and help texts show it; its module is imported when it is used.
 
     Attributes:
-        target: "module:class" within this package.
         title: one line for people.
-        reads: whether it can be converted from.
-        writes: whether it can be converted to.
+        source: "module:class" within this package that reads it, or "".
+        sink: "module:class" that writes it, or "".
     """
 
-    target: str
     title: str
-    reads: bool
-    writes: bool
+    source: str = ""
+    sink: str = ""
 
 
 FORMATS: dict[str, Entry] = {
-    "cifar": Entry("cifar:CifarFormat", "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz", True, True),
-    "parquet": Entry(
-        "parquet:ParquetFormat", "Parquet with PNG images, as Hugging Face datasets reads it", False, True
+    "cifar": Entry(
+        "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz", "cifar:CifarSource", "cifar:CifarSink"
+    ),
+    "parquet": Entry("Parquet with images as files, as Hugging Face datasets reads it", sink="parquet:ParquetSink"),
+    "imagenet": Entry(
+        "a folder of PNG or JPEG files for each class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"
+    ),
+    "imagenet_with_subset_dirs": Entry(
+        "the same for each subset, in a folder of its own",
+        "imagenet:ImagenetWithSubsetDirsSource",
+        "imagenet:ImagenetWithSubsetDirsSink",
     ),
 }
 
 
-def get_format(name: str, *, for_reading: bool = False) -> Format:
-    """The format of that name.
+def readable() -> list[str]:
+    """Names of the formats that can be read."""
+    return [name for name, entry in FORMATS.items() if entry.source]
 
-    Raises:
-        UsageError: no such format, or it cannot be read (or written).
-    """
-    usable = [known for known, entry in FORMATS.items() if (entry.reads if for_reading else entry.writes)]
-    if name not in usable:
-        raise unknown_name("input format" if for_reading else "output format", name, usable)
-    module, _, attribute = FORMATS[name].target.partition(":")
-    made: Format = getattr(importlib.import_module(f"beam_cifar.formats.{module}"), attribute)()
+
+def writable() -> list[str]:
+    """Names of the formats that can be written."""
+    return [name for name, entry in FORMATS.items() if entry.sink]
+
+
+def get_source(name: str) -> Source:
+    """What reads the format of that name; raises `UsageError` if there is no such format, or it cannot be read."""
+    if name not in readable():
+        raise unknown_name("input format", name, readable())
+    made: Source = _load(FORMATS[name].source)()
+    return made
+
+
+def get_sink(name: str) -> Sink:
+    """What writes the format of that name; raises `UsageError` if there is no such format, or it cannot be written."""
+    if name not in writable():
+        raise unknown_name("output format", name, writable())
+    made: Sink = _load(FORMATS[name].sink)()
     return made
 
 
 def detect_format(path: str, index_dir: str) -> str | None:
     """The name of the format that a directory or archive is in, or None; archive indexes go to `index_dir`."""
-    for name, entry in FORMATS.items():
-        if entry.reads and get_format(name, for_reading=True).detect(path, index_dir):
-            return name
-    return None
+    return next((name for name in readable() if get_source(name).detect(path, index_dir)), None)
+
+
+def _load(target: str) -> Any:
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(f"beam_cifar.formats.{module}"), attribute)

@@ -1,20 +1,24 @@
-"""What a format is: how a data set is found, summarised, read, and written."""
+"""What a format is: a source that finds, summarises and reads data sets, and a sink that writes them."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from beam_cifar.block import BadRow
-from beam_cifar.labels import LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.options import ExportOptions
 from beam_cifar.storage import Blob, StagedFile
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
-    from beam_cifar.options import ConvertOptions
+    from beam_cifar.xpath import ItemFilter
 
 CHUNK_ROWS = 1000
 """Rows that a summary counts together; a plan may cut anywhere in between."""
@@ -25,19 +29,23 @@ MAX_BAD_ROWS = 100
 
 @dataclass(frozen=True)
 class SourceFile:
-    """One input file.
+    """One input file, or one folder of images.
 
     Attributes:
         name: its name in the data set, such as "data_batch_1".
         subset: the subset that its rows belong to.
         shown: how messages name it.
         blob: where its bytes are.
+        label: of all its rows, where the place says it; `UNLABELLED` also where the rows do.
+        id_prefix: what the ids of its rows start with, where file names alone would not be unique.
     """
 
     name: str
     subset: str
     shown: str
     blob: Blob
+    label: int = UNLABELLED
+    id_prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,15 +72,53 @@ class Catalog:
 
 
 @dataclass(frozen=True)
+class Wanted:
+    """What a summary is to tell beside counts.
+
+    Attributes:
+        filter: counts only rows that it keeps.
+        sizes: whether image sizes are needed where they take a look into every image.
+        names: for sinks that make a file of every image: which row would get which name.
+    """
+
+    filter: ItemFilter | None = None
+    sizes: bool = False
+    names: bool = False
+
+
+@dataclass(frozen=True)
+class RowNames:
+    """Digests of names, for every row that the filter keeps and that is not bad, in order.
+
+    Attributes:
+        rows: int64 `[N]`, their numbers in the file.
+        labels: int32 `[N]`, -1 for unlabelled.
+        kept_labels: int32 `[N]`, the same after the filter, which may take labels away.
+        ids: uint64 `[N]`, a digest of each id.
+        names: uint64 `[N]`, a digest of each short name, equal for names that some file systems do not tell apart.
+        images: bool `[N]`, whether there is an image.
+    """
+
+    rows: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int32]
+    kept_labels: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.uint64]
+    names: npt.NDArray[np.uint64]
+    images: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class FileSummary:
     """What the plan needs to know of one input file; never pixels.
 
     Attributes:
         file: which one.
         rows: how many, bad ones included.
-        chunks: for every `CHUNK_ROWS` rows the number of rows by label (-1 for unlabelled), bad rows left out.
+        chunks: for every `CHUNK_ROWS` rows the number of rows by label (-1 for unlabelled), bad rows and those that the
+            filter drops left out.
         images: rows that have an image.
-        image_bytes: bytes of all images as they lie in blocks.
+        image_bytes: bytes of all images as they lie in blocks: pixels, or encoded files.
+        pixel_bytes: bytes of all images as pixels, three channels; 0 where sizes are not known.
         size: (height, width) where every row has an image of that size, else None.
         parents: class -> (superclass, row that says so).
         bad_rows: rows that cannot be kept, at most `MAX_BAD_ROWS` of them.
@@ -81,6 +127,7 @@ class FileSummary:
         batch_label: what the file calls itself.
         copyable_as: name of the format whose writer would make the same file, byte for byte, from all its rows.
         digest: hex sha256 of everything in it that is not pixels.
+        row_names: digests of names, where asked for.
     """
 
     file: SourceFile
@@ -88,6 +135,7 @@ class FileSummary:
     chunks: tuple[Mapping[int, int], ...]
     images: int
     image_bytes: int
+    pixel_bytes: int
     size: tuple[int, int] | None
     parents: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     bad_rows: tuple[BadRow, ...] = ()
@@ -96,16 +144,17 @@ class FileSummary:
     batch_label: str = ""
     copyable_as: str = ""
     digest: str = ""
+    row_names: RowNames | None = None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """One file of the output.
+    """One unit of the output: a file, or all images of a subset where every image is a file.
 
     Attributes:
         index: its number in the plan.
         subset: the output subset that it belongs to.
-        path: relative to the output directory, with "/".
+        path: relative to the output directory, with "/"; of the file, or of the folder.
         rows: that it will hold.
         part_rows: rows of every part but the last; one part is the file itself.
         size: (height, width) where every row has an image of that size, else None.
@@ -138,19 +187,22 @@ class SinkOptions:
 
     Attributes:
         labels: the label table of the output.
-        save_images: whether pixels are written.
-        save_dataset_meta: whether `dataset_meta.json` is.
-        image_ext: extension for file names, or None to keep them as found.
+        export: how to write.
+        strict_names: digests of short names that several ids would get; see `beam_cifar.row_names`.
     """
 
     labels: LabelTable
-    save_images: bool = True
-    save_dataset_meta: bool = False
-    image_ext: str | None = None
+    export: ExportOptions
+    strict_names: frozenset[int] = frozenset()
 
 
 class RowReader(ABC):
     """The rows of one open input file."""
+
+    @property
+    @abstractmethod
+    def rows(self) -> int:
+        """How many, bad ones included."""
 
     @property
     @abstractmethod
@@ -160,11 +212,21 @@ class RowReader(ABC):
     @property
     @abstractmethod
     def bad_rows(self) -> Mapping[int, BadRow]:
-        """Rows that cannot be kept, by their number; `table` must not be asked for them."""
+        """Rows that cannot be kept, by their number."""
 
     @abstractmethod
-    def row_bytes(self) -> int:
-        """Bytes of the largest image."""
+    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
+        """Bytes of the largest image of the rows [start, stop): as it lies in a block, or `decoded`, as pixels."""
+
+    @abstractmethod
+    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
+        """Everything of the rows [start, stop), bad ones included, but images: `beam_cifar.example.FACTS`.
+
+        Args:
+            start: first row.
+            stop: end of the rows.
+            sizes: whether sizes are needed; without, they may be null where they take a look into every image.
+        """
 
     @abstractmethod
     def table(self, start: int, stop: int) -> pa.Table:
@@ -183,59 +245,92 @@ class PartWriter(ABC):
         """Completes the file; the underlying file stays open."""
 
     def statistics(self) -> dict[str, int]:
-        """Further numbers for `Format.finish`, summed over all parts."""
+        """Further numbers for `Sink.finish`, summed over all parts."""
         return {}
 
 
-class Format(ABC):
-    """A format: one file in this package and one line in `FORMATS`."""
+@dataclass(frozen=True)
+class ShardResult:
+    """A finished shard, as `Sink.finish` and the notices see it.
+
+    Attributes:
+        shard: which one.
+        bytes: of its files.
+        labels: that it has rows of.
+        statistics: the sums of those of its parts.
+    """
+
+    shard: Shard
+    bytes: int
+    labels: Set[int]
+    statistics: Mapping[str, int]
+
+
+class Source(ABC):
+    """Reads a format; one file in this package and one line in `FORMATS`."""
 
     name: ClassVar[str]
-    encoding: ClassVar[str]
-    """How images lie in blocks when they reach the writer."""
+
+    @abstractmethod
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether a directory or archive looks like this format; `index_dir` as for `describe`."""
+
+    @abstractmethod
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds files and label table; `index_dir` is where archive indexes may be put. Raises `InputError`."""
+
+    @abstractmethod
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one file. Raises `InputError`."""
+
+    @abstractmethod
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> AbstractContextManager[RowReader]:
+        """Opens one file. Raises `InputError`."""
+
+
+class Sink(ABC):
+    """Writes a format; one file in this package and one line in `FORMATS`."""
+
+    name: ClassVar[str]
     needs_images: ClassVar[bool]
     """Whether pixels are always written; else only on request."""
     keeps_empty_subsets: ClassVar[bool]
     """Whether a subset with no rows left still gets a file."""
-    reserved_paths: ClassVar[frozenset[str]] = frozenset()
-    """Paths that `finish` may write, which no shard can have."""
+    many_files: ClassVar[bool] = False
+    """Whether every image is a file of its own: parts are then written to a `StagedFolder`."""
+    part_bytes: ClassVar[int | None] = None
+    """Bytes of images in a part, where a shard is made of several; None where a shard is one part."""
     max_shard_bytes: ClassVar[int | None] = None
     """The largest payload that one file can hold."""
+    reserved_paths: ClassVar[frozenset[str]] = frozenset()
+    """Paths that `finish` may write, which no shard can have."""
 
-    # Reading ---------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """How images may lie in blocks when they reach the writer; others become the first of these.
 
-    def detect(self, path: str, index_dir: str) -> bool:
-        """Whether a directory or archive looks like this format; `index_dir` as for `describe`."""
-        return False
+        Raises:
+            UsageError: an extension that the format cannot write.
+        """
 
-    def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds files and label table; `index_dir` is where archive indexes may be put. Raises `InputError`."""
-        raise NotImplementedError
-
-    def scan(self, file: SourceFile, labels: LabelTable) -> FileSummary:
-        """Summarises one file. Raises `InputError`."""
-        raise NotImplementedError
-
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Any:
-        """A context manager that yields a `RowReader`."""
-        raise NotImplementedError
-
-    # Writing ---------------------------------------------------------------------------------------------------
-
-    def check(self, options: ConvertOptions) -> None:
+    def check(self, options: ExportOptions) -> None:
         """Refuses options that the format cannot follow. Raises `UsageError`."""
-        return
+        self.encodings(options)
 
-    def check_subsets(self, subsets: Sequence[str], options: ConvertOptions) -> None:
+    def check_subsets(self, subsets: Sequence[str]) -> None:
         """Refuses subsets that the format cannot keep apart. Raises `UsageError`."""
         return
 
-    def output_subset(self, subset: str, options: ConvertOptions) -> str:
+    def check_labels(self, labels: LabelTable) -> None:
+        """Refuses classes that the format cannot keep apart. Raises `UsageError`."""
+        return
+
+    def output_subset(self, subset: str, options: ExportOptions) -> str:
         """The output subset that a source subset becomes part of."""
         return subset
 
     @abstractmethod
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ConvertOptions) -> int:
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
         """Rows per file of a subset, a function of raw sizes alone.
 
         Args:
@@ -246,15 +341,15 @@ class Format(ABC):
         """
 
     @abstractmethod
-    def shard_path(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """The path of file `number` (from 0) of `count` of a subset, relative to the output."""
 
-    def shard_subset(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
+    def shard_subset(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """The subset that readers will see file `number` of `count` as."""
         return subset
 
-    def batch_label(self, subset: str, number: int, count: int, sources: Sequence[FileSummary]) -> str:
-        """What the file calls itself, for formats whose files do."""
+    def batch_label(self, subset: str, number: int, count: int) -> str:
+        """What file `number` of `count` calls itself, for formats whose files do, and whose sources do not say."""
         return ""
 
     @abstractmethod
@@ -265,34 +360,36 @@ class Format(ABC):
         """Whether a file whose rows are all kept, unchanged, may be copied byte for byte."""
         return False
 
+    def name_groups(self, subset: str) -> str:
+        """For `many_files`: rows of one class get different names if this is the same for their subsets."""
+        return ""
+
     @abstractmethod
-    def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a part of `rows` rows."""
+    def open_part(self, file: Any, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a part of `rows` rows in a `StagedFile`, or in a `StagedFolder` for `many_files`."""
 
     def join(self, parts: Sequence[str], file: StagedFile, shard: Shard, options: SinkOptions) -> None:
         """Joins the parts of one shard, given by path, in order."""
         raise NotImplementedError
 
-    @abstractmethod
-    def finish(self, options: SinkOptions, shards: Sequence[tuple[Shard, int, Mapping[str, int]]]) -> dict[str, bytes]:
-        """The files that complete the data set, by path.
+    def folders(self, options: SinkOptions, shards: Sequence[ShardResult]) -> list[str]:
+        """Folders that the data set has even if nothing is in them."""
+        return []
 
-        Args:
-            options: of the sink.
-            shards: each shard with its bytes and the sum of its parts' statistics.
-        """
+    @abstractmethod
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The files that complete the data set, by path."""
+
+    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Names that had to change to be written: what they are of -> written -> original."""
+        return {}
 
     def notices(self, options: SinkOptions) -> Iterator[str]:
         """Things that a user should know before the start, one line each."""
         yield from ()
 
-    def result_notices(self, options: SinkOptions, shards: Sequence[tuple[Shard, Set[int]]]) -> Iterator[str]:
-        """Things that a user should know of the finished output, one line each.
-
-        Args:
-            options: of the sink.
-            shards: each shard with the labels that it has rows of.
-        """
+    def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
+        """Things that a user should know of the finished output, one line each."""
         yield from ()
 
 

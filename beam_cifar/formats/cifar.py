@@ -10,8 +10,7 @@ import io
 import json
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
@@ -20,16 +19,20 @@ from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
     CHUNK_ROWS,
-    MAX_BAD_ROWS,
     Catalog,
     FileSummary,
-    Format,
     PartWriter,
     RowReader,
     Shard,
+    ShardResult,
+    Sink,
     SinkOptions,
+    Source,
     SourceFile,
+    Wanted,
 )
+from beam_cifar.formats.ids import natural_key, unique_ids
+from beam_cifar.formats.summary import with_rows
 from beam_cifar.genuine import CIFAR100_SUPERCLASSES
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
 from beam_cifar.pickles import Batch, BatchWriter, Images, Meta, read_batch, read_meta, write_meta
@@ -37,7 +40,7 @@ from beam_cifar.pickles import Batch, BatchWriter, Images, Meta, read_batch, rea
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from beam_cifar.options import ConvertOptions
+    from beam_cifar.options import ExportOptions
 
 META_FILES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
 CUSTOM_META = "dataset_meta.json"
@@ -49,15 +52,10 @@ NUM_VIS = 3072
 _Sizes: TypeAlias = "tuple[int, int] | Sequence[tuple[int, int] | None] | None"
 
 
-class CifarFormat(Format):
-    """Reads any layout that `beam_cifar.pickles` knows; writes the one that torchvision, Keras and Datumaro share."""
+class CifarSource(Source):
+    """Reads any layout that `beam_cifar.pickles` knows."""
 
     name = "cifar"
-    encoding = "raw"
-    needs_images = False
-    keeps_empty_subsets = True
-    max_shard_bytes = MAX_PAYLOAD
-    reserved_paths = frozenset({*META_FILES, CUSTOM_META})
 
     def detect(self, path: str, index_dir: str) -> bool:
         """Whether there is a meta file, in the directory or archive or one folder deeper."""
@@ -69,7 +67,7 @@ class CifarFormat(Format):
             return False
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds meta file and batches; see `Format.describe`."""
+        """Finds meta file and batches; see `Source.describe`."""
         files = _archive_files(path, index_dir) if archives.is_archive(path) else _directory_files(path)
         metas = [name for name in META_FILES if name in files]
         if len(metas) > 1:
@@ -93,49 +91,64 @@ class CifarFormat(Format):
         meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
         return Catalog(self.name, _title(meta), path, table, tuple(batches), meta_files, tuple(notices))
 
-    def scan(self, file: SourceFile, labels: LabelTable) -> FileSummary:
-        """Summarises one batch from its labels and names; see `Format.scan`."""
-        return _columns(file, labels).summary()
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one batch from its labels and names; see `Source.scan`."""
+        columns = _columns(file, labels)
+        return with_rows(columns.summary(), CifarRows(columns, None), labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[CifarRows]:
-        """Opens one batch; see `Format.open_rows`."""
+        """Opens one batch; see `Source.open_rows`."""
         columns = _columns(file, labels)
         with storage.open_blob(file.blob, file.shown) as stream:
             yield CifarRows(columns, stream)
 
-    def output_subset(self, subset: str, options: ConvertOptions) -> str:
+
+class CifarSink(Sink):
+    """Writes the one layout that torchvision, Keras and Datumaro share."""
+
+    name = "cifar"
+    needs_images = False
+    keeps_empty_subsets = True
+    part_bytes = 256 << 20
+    max_shard_bytes = MAX_PAYLOAD
+    reserved_paths = frozenset({*META_FILES, CUSTOM_META})
+
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """Pixels as they are; an extension only names them."""
+        return ("raw",)
+
+    def output_subset(self, subset: str, options: ExportOptions) -> str:
         """The subset itself; when packing, numbered batches (`data_batch_1`, ...) belong together."""
         return subset if options.images_per_batch is None else re.sub(r"_\d+$", "", subset)
 
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ConvertOptions) -> int:
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
         """All rows of a subset in one file, unless packed."""
         return options.images_per_batch or max(1, rows)
 
-    def shard_path(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """The subset's name; packed batches are numbered from 1, as `data_batch_1`."""
         numbered = options.images_per_batch is not None and (count > 1 or subset == "data_batch")
         return f"{subset}_{number + 1}" if numbered else subset
 
-    def shard_subset(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
+    def shard_subset(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """Every file is a subset."""
         return self.shard_path(subset, number, count, options)
 
-    def batch_label(self, subset: str, number: int, count: int, sources: Sequence[FileSummary]) -> str:
-        """The source's own where the file follows one source, else in the words of the genuine files."""
-        if count == 1 and len(sources) == 1 and sources[0].batch_label:
-            return sources[0].batch_label
+    def batch_label(self, subset: str, number: int, count: int) -> str:
+        """In the words of the genuine files."""
         split = "testing" if "test" in subset else "training"
         return f"{split} batch {number + 1} of {count}"
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
         """Pixels are stored as they are."""
-        return (image_bytes if options.save_images else 0) + rows * 8
+        return (image_bytes if options.export.save_images else 0) + rows * 8
 
     def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
         """A file in the one style, of the same kind, with pixels, whose file names stay."""
         kind = _kind(options.labels)
-        return summary.copyable_as == f"cifar:{kind}" and options.save_images and options.image_ext is None
+        export = options.export
+        return summary.copyable_as == f"cifar:{kind}" and export.save_images and export.image_ext is None
 
     def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
         """Starts a batch file."""
@@ -146,44 +159,44 @@ class CifarFormat(Format):
         writer = _CifarWriter(file, shard, shard.rows, options)
         for number, part in enumerate(parts):
             source = SourceFile(shard.path, shard.subset, f"{shard.path} part {number}", storage.whole_file(part))
-            with self.open_rows(source, options.labels) as rows:
+            with CifarSource().open_rows(source, options.labels) as rows:
                 for start in range(0, rows.rows, CHUNK_ROWS):
                     writer.append(rows.table(start, min(start + CHUNK_ROWS, rows.rows)))
         writer.close()
 
-    def finish(self, options: SinkOptions, shards: Sequence[tuple[Shard, int, Mapping[str, int]]]) -> dict[str, bytes]:
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """The meta file, and `dataset_meta.json` on request."""
         kind = _kind(options.labels)
         meta = Meta(
             kind=kind,
             label_names=options.labels.names,
             coarse_label_names=options.labels.coarse_names,
-            num_cases_per_batch=max((shard.rows for shard, _, _ in shards), default=0),
+            num_cases_per_batch=max((result.shard.rows for result in shards), default=0),
             num_vis=NUM_VIS,
         )
         buffer = io.BytesIO()
         write_meta(buffer, meta)
         files = {"batches.meta" if kind == "cifar10" else "meta": buffer.getvalue()}
-        if options.save_dataset_meta:
+        if options.export.save_dataset_meta:
             files[CUSTOM_META] = (json.dumps({"labels": options.labels.names}, ensure_ascii=False) + "\n").encode()
         return files
 
     def notices(self, options: SinkOptions) -> Iterator[str]:
         """Pixels left out."""
-        if not options.save_images:
+        if not options.export.save_images:
             yield "pixels are left out; pass --save-images to write them"
 
-    def result_notices(self, options: SinkOptions, shards: Sequence[tuple[Shard, Set[int]]]) -> Iterator[str]:
+    def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Datumaro learns superclasses file by file, and refuses files that disagree on which classes have one."""
         if not options.labels.has_superclasses:
             return
-        everywhere = set().union(*(labels for _, labels in shards))
-        for shard, labels in shards:
-            if missing := everywhere - labels:
+        everywhere = set().union(*(result.labels for result in shards))
+        for result in shards:
+            if missing := everywhere - result.labels:
                 example = options.labels.names[min(missing)]
                 yield (
-                    f"{shard.path} has no rows of {len(missing)} of the {len(everywhere)} classes in use, such as "
-                    f"{example!r}: Datumaro cannot import such a set; torchvision and Keras can"
+                    f"{result.shard.path} has no rows of {len(missing)} of the {len(everywhere)} classes in use, such "
+                    f"as {example!r}: Datumaro cannot import such a set; torchvision and Keras can"
                 )
                 return
 
@@ -193,15 +206,15 @@ class CifarRows(RowReader):
 
     Args:
         columns: everything but the pixels.
-        stream: the open file.
+        stream: the open file; None where no image will be asked for.
     """
 
-    def __init__(self, columns: BatchColumns, stream: BinaryIO) -> None:
+    def __init__(self, columns: BatchColumns, stream: BinaryIO | None) -> None:
         self._columns, self._stream = columns, stream
 
     @property
     def rows(self) -> int:
-        """How many."""
+        """See `RowReader.rows`."""
         return self._columns.rows
 
     @property
@@ -214,37 +227,48 @@ class CifarRows(RowReader):
         """See `RowReader.bad_rows`."""
         return self._columns.bad_rows
 
-    def row_bytes(self) -> int:
+    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
         """See `RowReader.row_bytes`."""
         images = self._columns.images
-        if images is None or not self.rows:
+        if images is None or start == stop:
             return 0
-        sizes = [images.size] if images.size else images.sizes(0, self.rows)
+        sizes = [images.size] if images.size else images.sizes(start, stop)
         return max((3 * size[0] * size[1] for size in sizes if size), default=0)
+
+    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
+        """See `RowReader.facts`."""
+        import numpy as np
+
+        from beam_cifar.example import facts_table
+
+        columns = self._columns
+        return facts_table(
+            ids=columns.ids[start:stop],
+            subset=columns.file.subset,
+            sizes=self._sizes(start, stop),
+            labels=np.array(columns.labels[start:stop], dtype=np.int64),
+            filenames=columns.filenames(start, stop),
+        )
 
     def table(self, start: int, stop: int) -> pa.Table:
         """See `RowReader.table`."""
-        import numpy as np
         import pyarrow as pa
 
         from beam_cifar import example
 
-        columns = self._columns
-        images, sizes = self._images(start, stop)
-        table = example.example_table(
-            ids=columns.ids[start:stop],
-            subset=columns.file.subset,
-            images=images,
-            encoding=example.RAW,
-            sizes=sizes,
-            labels=np.array(columns.labels[start:stop], dtype=np.int64),
-            filenames=columns.filenames(start, stop),
-        )
-        if not any(start <= row < stop for row in columns.bad_rows):
+        table = example.with_images(self.facts(start, stop), self._images(start, stop), example.RAW)
+        bad = self._columns.bad_rows
+        if not any(start <= row < stop for row in bad):
             return table
-        return table.filter(pa.array([row not in columns.bad_rows for row in range(start, stop)]))
+        return table.filter(pa.array([row not in bad for row in range(start, stop)]))
 
-    def _images(self, start: int, stop: int) -> tuple[pa.Array, _Sizes]:
+    def _sizes(self, start: int, stop: int) -> _Sizes:
+        images = self._columns.images
+        if images is None:
+            return None
+        return images.size if images.size is not None and not images.missing else images.sizes(start, stop)
+
+    def _images(self, start: int, stop: int) -> pa.Array:
         import numpy as np
         import pyarrow as pa
 
@@ -252,15 +276,15 @@ class CifarRows(RowReader):
 
         source = self._columns.images
         if source is None:
-            return pa.nulls(stop - start, pa.binary()), None
+            return pa.nulls(stop - start, pa.binary())
+        if self._stream is None:
+            raise ValueError("images are asked for of a batch that is not open")
         with storage.reading(self._columns.file.shown):
             pixels, lengths = source.read(self._stream, start, stop)
         if lengths is None and source.size is not None:
             step = 3 * source.size[0] * source.size[1]
-            return example.binary_array(
-                pixels, np.arange(stop - start + 1, dtype=np.int32) * np.int32(step)
-            ), source.size
-        return example.image_array(pixels, lengths or []), source.sizes(start, stop)
+            return example.binary_array(pixels, np.arange(stop - start + 1, dtype=np.int32) * np.int32(step))
+        return example.image_array(pixels, lengths or [])
 
 
 @functools.lru_cache(maxsize=4)
@@ -298,25 +322,19 @@ class BatchColumns:
         return self._batch.filenames[start:stop]
 
     def summary(self) -> FileSummary:
-        """What the plan needs to know of the batch."""
-        batch, bad = self._batch, self.bad_rows
-        chunks = []
-        for start in range(0, self.rows, CHUNK_ROWS):
-            counts = Counter(self.labels[start : start + CHUNK_ROWS])
-            counts.subtract(self.labels[row] for row in bad if start <= row < start + CHUNK_ROWS)
-            chunks.append({label: n for label, n in counts.items() if n})
+        """What the plan needs to know of the batch, single rows left out."""
+        batch = self._batch
         images = batch.images
         uniform = images is not None and images.missing == 0
         return FileSummary(
             file=self.file,
             rows=self.rows,
-            chunks=tuple(chunks),
+            chunks=(),
             images=0 if images is None else self.rows - images.missing,
             image_bytes=0 if images is None else images.nbytes,
+            pixel_bytes=0 if images is None else images.nbytes,
             size=images.size if images is not None and uniform else None,
             parents=self._parents(),
-            bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
-            bad_count=len(bad),
             duplicates=self._duplicates,
             batch_label=batch.batch_label or "",
             copyable_as=f"cifar:{batch.kind}" if batch.python2_style and uniform else "",
@@ -396,21 +414,7 @@ class BatchColumns:
         """Ids are file names without extension; a repeated one gets the first free suffix _2, _3, ..."""
         if self._batch.filenames is None:
             return [f"{self.file.name}_{row}" for row in range(self.rows)], 0
-        ids = _stems(self._batch.filenames)
-        if len(set(ids)) == len(ids):
-            return ids, 0
-        taken, repeated = set(ids), 0
-        following: dict[str, int] = {}
-        for row, name in enumerate(ids):
-            if name not in following:
-                following[name] = 2
-                continue
-            while f"{name}_{following[name]}" in taken:
-                following[name] += 1
-            ids[row] = f"{name}_{following[name]}"
-            taken.add(ids[row])
-            repeated += 1
-        return ids, repeated
+        return unique_ids(_stems(self._batch.filenames))
 
 
 class _CifarWriter(PartWriter):
@@ -419,8 +423,8 @@ class _CifarWriter(PartWriter):
     def __init__(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> None:
         self._kind = _kind(options.labels)
         self._parents = (*options.labels.parents, None)  # the last one is found by UNLABELLED = -1
-        self._ext = options.image_ext
-        self._images = options.save_images and shard.has_images
+        self._ext = options.export.image_ext
+        self._images = options.export.save_images and shard.has_images
         self._size = shard.size
         self._writer = BatchWriter(
             file, rows=rows, kind=self._kind, batch_label=shard.batch_label, size=shard.size, images=self._images
@@ -449,11 +453,6 @@ class _CifarWriter(PartWriter):
     def close(self) -> None:
         """See `PartWriter.close`."""
         self._writer.close()
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Orders names as people do: data_batch_2 before data_batch_10."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
 
 
 def _joined_images(table: pa.Table) -> memoryview:

@@ -8,68 +8,75 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.base import Format, PartWriter, Shard, SinkOptions, split_name
+from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions, split_name
+from beam_cifar.images.files import file_encodings, file_extensions
 from beam_cifar.labels import LabelTable
 
 if TYPE_CHECKING:
-    from beam_cifar.options import ConvertOptions
+    from beam_cifar.options import ExportOptions
     from beam_cifar.storage import StagedFile
 
 ROW_GROUP_ROWS = 1000
+# Large images fill a row group before a thousand of them: a reader holds one at a time.
+ROW_GROUP_BYTES = 64 << 20
 MIN_SHARD_BYTES = 32 << 20
 # Encoded images are smaller than raw ones or hardly larger: files stay under 500 MB.
 MAX_SHARD_BYTES = 480 << 20
 SHARDS_OF_A_JOB = 256
 
 
-class ParquetFormat(Format):
+class ParquetSink(Sink):
     """Writes Parquet files that `datasets.load_dataset` opens with its default checks."""
 
     name = "parquet"
-    encoding = "png"
     needs_images = True
     # `load_dataset` fails on a split without rows.
     keeps_empty_subsets = False
 
-    def check(self, options: ConvertOptions) -> None:
-        """Images are PNG files, whatever their names."""
-        if options.image_ext not in (None, ".png"):
-            raise UsageError(f"--image-ext {options.image_ext}: parquet is written with PNG images; leave it out")
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """PNG, or JPEG where it is asked for, or there already."""
+        return file_encodings(options.image_ext)
 
-    def check_subsets(self, subsets: Sequence[str], options: ConvertOptions) -> None:
+    def check_subsets(self, subsets: Sequence[str]) -> None:
         """Two names must not meet only because split names have few letters, or because cases are alike to a disk."""
         if "all" in map(split_name, subsets):
             raise UsageError("a subset called 'all' cannot be a split: readers mean every split by it; rename the file")
         met: dict[str, str] = {}
         for subset in subsets:
-            split, name = split_name(subset), self.output_subset(subset, options)
+            split, name = split_name(subset), self._split(subset)
             if met.setdefault(name.casefold(), split) != split:
                 raise UsageError(
                     f"subsets {met[name.casefold()]!r} and {split!r} would both become split {name!r}: split names "
                     "hold letters, digits, '_' and '.' only; convert one at a time with --subset, or rename the files"
                 )
 
-    def output_subset(self, subset: str, options: ConvertOptions) -> str:
+    def output_subset(self, subset: str, options: ExportOptions) -> str:
         """The split, in the letters that split names may have."""
+        return self._split(subset)
+
+    @staticmethod
+    def _split(subset: str) -> str:
         return re.sub(r"[^A-Za-z0-9_.]", "_", split_name(subset))
 
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ConvertOptions) -> int:
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
         """Even files of 32 MiB raw or more, about 256 a job, each of whole row groups."""
         if options.images_per_batch:
             return options.images_per_batch
         target = min(max(total_bytes // SHARDS_OF_A_JOB, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
         count = max(1, -(-image_bytes // target))
-        row_groups = -(-rows // (count * ROW_GROUP_ROWS))
-        return max(1, row_groups) * ROW_GROUP_ROWS
+        # Few large images fill a file before they fill a row group.
+        step = min(ROW_GROUP_ROWS, max(1, MAX_SHARD_BYTES * rows // max(1, image_bytes)))
+        row_groups = -(-rows // (count * step))
+        return max(1, row_groups) * step
 
-    def shard_path(self, subset: str, number: int, count: int, options: ConvertOptions) -> str:
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """`data/train-00000-of-00005.parquet`."""
         return f"data/{subset}-{number:05d}-of-{count:05d}.parquet"
 
@@ -81,7 +88,7 @@ class ParquetFormat(Format):
         """Starts a Parquet file."""
         return _ParquetWriter(file, options)
 
-    def finish(self, options: SinkOptions, shards: Sequence[tuple[Shard, int, Mapping[str, int]]]) -> dict[str, bytes]:
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """The data set card."""
         return {"README.md": _card(options.labels, shards).encode()}
 
@@ -138,6 +145,8 @@ class _ParquetWriter(PartWriter):
         self._rows += len(table)
         while self._rows >= ROW_GROUP_ROWS:
             self._write(ROW_GROUP_ROWS)
+        if sum(piece.nbytes for piece in self._gathered) >= ROW_GROUP_BYTES:
+            self._write(self._rows)
 
     def close(self) -> None:
         """See `PartWriter.close`."""
@@ -157,7 +166,8 @@ class _ParquetWriter(PartWriter):
 
     def _columns(self, table: pa.Table) -> pa.Table:
         images = table.column("image").combine_chunks()
-        paths = pa.compute.binary_join_element_wise(table.column("id").combine_chunks(), ".png", "")
+        suffixes = pa.array(file_extensions(table, self._options.export.image_ext), pa.string())
+        paths = pa.compute.binary_join_element_wise(table.column("id").combine_chunks(), suffixes, "")
         missing = images.is_null() if images.null_count else None
         columns = [
             pa.StructArray.from_arrays([images, paths], fields=list(self._schema.field("img").type), mask=missing)
@@ -171,13 +181,13 @@ class _ParquetWriter(PartWriter):
         return made
 
 
-def _card(labels: LabelTable, shards: Sequence[tuple[Shard, int, Mapping[str, int]]]) -> str:
+def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
     """The card: YAML that `datasets` checks against the files, written from true counts."""
     splits: dict[str, dict[str, int]] = {}
-    for shard, _, statistics in shards:
-        split = splits.setdefault(shard.subset, {"num_bytes": 0, "num_examples": 0})
-        split["num_bytes"] += statistics["num_bytes"]
-        split["num_examples"] += shard.rows
+    for result in shards:
+        split = splits.setdefault(result.shard.subset, {"num_bytes": 0, "num_examples": 0})
+        split["num_bytes"] += result.statistics["num_bytes"]
+        split["num_examples"] += result.shard.rows
     lines = ["---", "dataset_info:", "  features:", "  - name: img", "    dtype: image"]
     for column, names in _label_columns(labels).items():
         lines += [f"  - name: {column}", "    dtype:", "      class_label:", "        names:"]
@@ -186,7 +196,7 @@ def _card(labels: LabelTable, shards: Sequence[tuple[Shard, int, Mapping[str, in
     for name, split in splits.items():
         lines += [f"  - name: {_quoted(name)}"] + [f"    {key}: {value}" for key, value in split.items()]
     lines += [
-        f"  download_size: {sum(size for _, size, _ in shards)}",
+        f"  download_size: {sum(result.bytes for result in shards)}",
         f"  dataset_size: {sum(split['num_bytes'] for split in splits.values())}",
         "configs:",
         "- config_name: default",

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from beam_cifar.transforms.encode_images import EncodeImages, encode_images
-from beam_cifar.transforms.keep_labels import KeepLabels, keep_labels
-from beam_cifar.transforms.keep_subsets import KeepSubsets, keep_subsets
 from beam_cifar.transforms.remap_labels import RemapLabels, remap_labels
+from beam_cifar.transforms.resize import Resize, resize
+from beam_cifar.transforms.select_rows import SelectRows, select_rows
 
 __all__ = [
     "EncodeImages",
-    "KeepLabels",
-    "KeepSubsets",
     "RemapLabels",
+    "Resize",
+    "SelectRows",
     "encode_images",
-    "keep_labels",
-    "keep_subsets",
     "remap_labels",
+    "resize",
+    "select_rows",
 ]

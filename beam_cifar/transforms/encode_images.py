@@ -1,84 +1,66 @@
-"""Encodes pixels as files, a block at a time."""
+"""Encodes images as the writer needs them, a block at a time."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import apache_beam as beam
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from beam_cifar.block import Block
 from beam_cifar.coders import map_blocks
 from beam_cifar.example import RAW, binary_array
-from beam_cifar.images.png import encode_png
+from beam_cifar.images.jpeg import encode_jpeg
+from beam_cifar.images.png import Offsets, UInt8Array, encode_png
+from beam_cifar.transforms.pixels import map_runs, pixels_of, with_columns, with_pixels
+
+_ENCODERS: dict[str, Callable[[UInt8Array], tuple[bytearray, Offsets]]] = {"png": encode_png, "jpeg": encode_jpeg}
 
 
-def encode_images(block: Block, *, encoding: str) -> Block:
-    """Encodes the raw images of a block; rows without image stay without.
+def encode_images(block: Block, *, encodings: tuple[str, ...]) -> Block:
+    """Encodes the images of a block; those that are in a wanted encoding already pass through byte for byte.
 
     Args:
-        block: with images that are all raw, or all in `encoding` already, which pass through untouched.
-        encoding: "raw" or "png".
+        block: with images in any encoding; rows without image stay without.
+        encodings: that are wanted, "raw" (three channels), "png" or "jpeg"; others become the first of them.
+
+    Raises:
+        InputError: an encoded image is damaged, or cannot be read without loss.
     """
-    table = block.table
-    if encoding == RAW or table.column("encoding").unique().to_pylist() in ([], [encoding]):
+    found = block.table.column("encoding").unique().to_pylist()
+    if set(found) <= set(encodings) and RAW not in found:
         return block
-    images = _encoded(table)
-    image_at, encoding_at = (table.schema.get_field_index(name) for name in ("image", "encoding"))
-    names = pa.repeat(pa.scalar(encoding, pa.string()), len(table))
-    table = table.set_column(image_at, table.field(image_at), images)
-    return replace(block, table=table.set_column(encoding_at, table.field(encoding_at), names))
+    return replace(block, table=map_runs(block.table, lambda run: _encoded(run, encodings)))
+
+
+def _encoded(run: pa.Table, encodings: tuple[str, ...]) -> pa.Table:
+    found, target = run.column("encoding")[0].as_py(), encodings[0]
+    if found in encodings and (found != RAW or run.column("channels")[0].as_py() == 3):
+        return run
+    pixels = pixels_of(run)
+    if target == RAW:
+        return with_pixels(run, np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])))
+    buffer, offsets = _ENCODERS[target](pixels)
+    return with_columns(run, image=binary_array(buffer, np.asarray(offsets, dtype=np.int32)), encoding=target)
 
 
 @dataclass
 class EncodeImages(beam.PTransform):
-    """Encodes raw pixels.
+    """Encodes images as a writer needs them.
 
     Attributes:
-        encoding: "raw" (nothing happens) or "png".
+        encodings: that it takes; images in others become the first of them.
     """
 
-    encoding: str
+    encodings: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.encoding not in (RAW, "png"):
-            raise ValueError(f"encoding must be 'raw' or 'png', found {self.encoding!r}")
+        unknown = [name for name in self.encodings if name not in (RAW, *_ENCODERS)]
+        if unknown or not self.encodings:
+            raise ValueError(f"encodings must be some of raw, {', '.join(_ENCODERS)}, found {self.encodings!r}")
 
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
         """From blocks to blocks."""
-        return blocks | map_blocks(encode_images, encoding=self.encoding)
-
-
-def _encoded(table: pa.Table) -> pa.ChunkedArray | pa.Array:
-    """The images of a table as PNG files."""
-    pieces = [_encode_run(run) for run in _runs(table)]
-    return pieces[0] if len(pieces) == 1 else pa.chunked_array(pieces, pa.binary())
-
-
-def _runs(table: pa.Table) -> Iterator[pa.Table]:
-    """Cuts a table where the image size changes: images of one size are encoded together."""
-    heights, widths = (table.column(name).fill_null(0).to_numpy() for name in ("height", "width"))
-    cuts = np.flatnonzero((np.diff(heights) != 0) | (np.diff(widths) != 0)) + 1
-    edges = [0, *cuts.tolist(), len(table)]
-    for start, stop in itertools.pairwise(edges):
-        yield table.slice(start, stop - start)
-
-
-def _encode_run(table: pa.Table) -> pa.Array:
-    images = table.column("image").combine_chunks()
-    if images.null_count:
-        return images
-    buffer, offsets = encode_png(_pixels(images, table))
-    return binary_array(buffer, np.asarray(offsets, dtype=np.int32))
-
-
-def _pixels(images: pa.Array, table: pa.Table) -> npt.NDArray[np.uint8]:
-    """The pixels as uint8 [N, C, H, W], a view on Arrow's buffer."""
-    shape = [table.column(name)[0].as_py() for name in ("channels", "height", "width")]
-    offsets = np.frombuffer(images.buffers()[1], dtype=np.int32)[images.offset : images.offset + len(images) + 1]
-    values = np.frombuffer(images.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]]
-    return values.reshape(len(images), *shape)
+        return blocks | map_blocks(encode_images, encodings=self.encodings)

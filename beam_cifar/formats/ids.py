@@ -1,0 +1,34 @@
+"""Names of rows: their order, and how they become unique."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Orders names as people do: data_batch_2 before data_batch_10."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
+
+
+def unique_ids(ids: Sequence[str]) -> tuple[list[str], int]:
+    """Gives every repetition of an id the first free suffix _2, _3, ...
+
+    Returns:
+        The ids, and how many of them had to change.
+    """
+    made = list(ids)
+    taken, repeated = set(made), 0
+    if len(taken) == len(made):
+        return made, 0
+    following: dict[str, int] = {}
+    for row, name in enumerate(made):
+        if name not in following:
+            following[name] = 2
+            continue
+        while f"{name}_{following[name]}" in taken:
+            following[name] += 1
+        made[row] = f"{name}_{following[name]}"
+        taken.add(made[row])
+        repeated += 1
+    return made, repeated

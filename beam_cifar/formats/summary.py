@@ -1,0 +1,96 @@
+"""What the scans of all formats share: rows become counts, and digests of names where they are wanted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from beam_cifar.formats.base import CHUNK_ROWS, MAX_BAD_ROWS, FileSummary, RowNames, RowReader, Wanted
+from beam_cifar.labels import UNLABELLED, LabelTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def with_rows(summary: FileSummary, reader: RowReader, labels: LabelTable, wanted: Wanted) -> FileSummary:
+    """Fills in what a summary says of single rows.
+
+    Args:
+        summary: of the file, without `chunks`, bad rows and `row_names`.
+        reader: of its rows.
+        labels: label table of the data set.
+        wanted: what is asked for.
+    """
+    bad = reader.bad_rows
+    summary = replace(
+        summary,
+        bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
+        bad_count=len(bad),
+        chunks=tuple(_plain_chunks(reader)),
+    )
+    if wanted.filter is None and not wanted.names:
+        return summary
+    chunks, names = _looked_into(reader, labels, wanted, all_images=summary.images == summary.rows)
+    return replace(summary, chunks=chunks, row_names=names)
+
+
+def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
+    """Rows by label, from the labels alone: no Arrow, no numpy."""
+    for start in range(0, reader.rows, CHUNK_ROWS):
+        counts = Counter(reader.labels[start : start + CHUNK_ROWS])
+        counts.subtract(reader.labels[row] for row in reader.bad_rows if start <= row < start + CHUNK_ROWS)
+        yield {label: n for label, n in counts.items() if n}
+
+
+def _looked_into(
+    reader: RowReader, labels: LabelTable, wanted: Wanted, *, all_images: bool
+) -> tuple[tuple[Mapping[int, int], ...], RowNames | None]:
+    """The same from the columns of every row that the filter keeps, and digests of its names."""
+    import numpy as np
+
+    from beam_cifar.example import has_images, plain_labels
+    from beam_cifar.selection import Selection
+
+    selection = Selection(labels.names, None, wanted.filter)
+    chunks: list[Mapping[int, int]] = []
+    names = _NameColumns()
+    for start in range(0, reader.rows, CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, reader.rows)
+        facts = reader.facts(start, stop, sizes=wanted.filter is not None or not all_images)
+        decision = selection.decide(facts)
+        good = np.array([row not in reader.bad_rows for row in range(start, stop)], dtype=np.bool_)
+        mask = decision.rows & good
+        found = plain_labels(facts)
+        chunks.append(Counter(found[mask].tolist()))
+        if wanted.names:
+            rows = np.flatnonzero(mask)
+            images = np.ones(len(rows), dtype=np.bool_) if all_images else has_images(facts)[rows]
+            kept_labels = np.where(decision.labels, found, UNLABELLED)[rows]
+            names.append(rows + start, found[rows], kept_labels, facts.take(rows), images)
+    return tuple(chunks), names.made() if wanted.names else None
+
+
+class _NameColumns:
+    """Gathers `RowNames` chunk by chunk."""
+
+    def __init__(self) -> None:
+        self._chunks: list[tuple[Any, ...]] = []
+
+    def append(self, rows: Any, labels: Any, kept_labels: Any, facts: pa.Table, images: Any) -> None:
+        from beam_cifar.row_names import digests, name_digests
+
+        ids, filenames = (facts.column(name).to_pylist() for name in ("id", "filename"))
+        self._chunks.append((rows, labels, kept_labels, digests(ids), name_digests(ids, filenames), images))
+
+    def made(self) -> RowNames:
+        import numpy as np
+
+        types = (np.int64, np.int32, np.int32, np.uint64, np.uint64, np.bool_)
+        columns = zip(*self._chunks, strict=True) if self._chunks else [()] * len(types)
+        made: list[Any] = [
+            np.concatenate([np.empty(0, kind), *pieces]).astype(kind)
+            for kind, pieces in zip(types, columns, strict=True)
+        ]
+        return RowNames(*made)

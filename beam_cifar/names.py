@@ -1,0 +1,139 @@
+"""File and directory names made from names in data: ids, class names, subset names.
+
+A name becomes one path component that Linux, macOS and Windows take, by percent-encoding what they do not take. What
+Windows does not take is from Microsoft's "Naming Files, Paths, and Namespaces".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from typing import Final
+
+MAX_COMPONENT_BYTES: Final = 255
+
+# Neither can come from an escaped character: a percent sign of the name itself is written %25.
+_EMPTY: Final = "%_"
+_CUT: Final = "%-"
+# 128 bits: names may come from someone who looks for two that meet.
+_DIGEST_DIGITS: Final = 32
+
+# Format characters (Cf: bidi controls, zero width), line and paragraph separators (Zl, Zp), lone surrogates,
+# noncharacters. Written out, as Python's own tables grow with its version, and a name must not change with that.
+_INVISIBLE: Final = (
+    "\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
+    "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
+    "\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 1 << 16))
+)
+_UNSAFE: Final = re.compile(rf"""^[ .]|[ .]\Z|[%/\\<>:"|?*\x00-\x1f\x7f-\x9f{_INVISIBLE}]""")
+_NOT_STRICT: Final = re.compile(r"[^a-z0-9_.-]|(?<![^.])\.|\.(?![^.])")
+# Windows takes these for devices whatever the extension, also with spaces before it and with superscript digits.
+_DEVICE: Final = re.compile(
+    r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9¹²³]) *(?:\..*)?", re.IGNORECASE | re.DOTALL
+)
+
+# Most names that are their own encoding, in one match: letters and digits of any script (no `\w` is unsafe).
+_PLAIN: Final = re.compile(r"(?!(?i:con|prn|aux|nul|com|lpt))[\w-](?:[\w. -]*[\w-])?")
+_PLAIN_STRICT: Final = re.compile(r"(?!con|prn|aux|nul|com|lpt)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+
+_ESCAPES: Final = re.compile(r"(?:%[0-9A-F]{2})+")
+_CUT_END: Final = re.compile(rf"{_CUT}[0-9a-f]{{{_DIGEST_DIGITS}}}\Z")
+
+# Characters that a file system with folded names leaves out of a comparison (ext4 and f2fs; Unicode's
+# Default_Ignorable_Code_Point).
+_IGNORED: Final = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
+    "\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
+def encode_name(name: str, suffix: str = "", *, strict: bool = False) -> str:
+    r"""Returns one path component for a name, safe on Linux, macOS and Windows, and different for different names.
+
+    Percent-encoded (`%` and two uppercase hex digits for each UTF-8 byte) are `% / \ < > : " | ? *`, control and
+    invisible characters, lone surrogates, a space or dot at either end, and the first character of a Windows device
+    name (`nul`, `COM1.txt`). Everything else stays readable. The empty name becomes `%_`. A name that would take more
+    than 255 bytes is cut and ends with `%-` and a digest of the whole.
+
+    Args:
+        name: any text.
+        suffix: appended as it is, such as `.png`; different names stay different for one suffix.
+        strict: leave only `a-z 0-9 _ -` and single inner dots, so that different names differ on file systems that fold
+            case or normalise too. Give it to all names that share a `clash_key`, and none of them meets another name.
+
+    Raises:
+        ValueError: if the suffix leaves no room for a name.
+    """
+    if (_PLAIN_STRICT if strict else _PLAIN).fullmatch(name):
+        encoded = name
+    else:
+        encoded = _escape(name, _NOT_STRICT if strict else _UNSAFE) or _EMPTY
+    component = encoded + suffix
+    # A character takes at most four bytes.
+    if len(component) <= MAX_COMPONENT_BYTES // 4 or len(component.encode()) <= MAX_COMPONENT_BYTES:
+        return component
+    return _cut(name, encoded, suffix)
+
+
+def decode_name(component: str) -> str:
+    """Returns the name that `encode_name` made a component of, without suffix; a cut one is returned as it is.
+
+    In a component from elsewhere, `%` that starts no escape of valid UTF-8 is left alone: `100%`, `50%-off`.
+    """
+    if "%" not in component or _CUT_END.search(component):
+        return component
+    if component == _EMPTY:
+        return ""
+    return _ESCAPES.sub(_unescaped, component)
+
+
+def clash_key(name: str) -> str:
+    """Returns what two names share if they may meet on a file system that folds case, normalises, or does both.
+
+    It errs on the safe side: file systems differ in how they fold, and this joins what any is known to join.
+    """
+    if name.isascii():
+        return name.lower()
+    # Decomposed first: folding is defined on decomposed text (Unicode, D145). Upper-cased too: some systems compare
+    # that, and a dotless i then meets I.
+    folded = unicodedata.normalize("NFD", _IGNORED.sub("", name)).upper().casefold()
+    return unicodedata.normalize("NFC", folded)
+
+
+def _escape(name: str, unsafe: re.Pattern[str]) -> str:
+    encoded = unsafe.sub(_escaped, name)
+    # A first character that is escaped already is no device's.
+    if _DEVICE.fullmatch(name) and encoded[0] != "%":
+        return _percent(name[0]) + encoded[1:]
+    return encoded
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return _percent(match[0])
+
+
+def _percent(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode("utf-8", "surrogatepass"))
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    try:
+        return bytes.fromhex(match[0].replace("%", "")).decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return match[0]
+
+
+def _cut(name: str, encoded: str, suffix: str) -> str:
+    """Returns as much of the encoded name as fits, a mark, a digest of the name, and the suffix."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_DIGITS]
+    end = _CUT + digest + suffix
+    room = MAX_COMPONENT_BYTES - len(end.encode())
+    if room < 0:
+        raise ValueError(
+            f"suffix takes {len(suffix.encode())} bytes and leaves no room for a name; expected an extension"
+        )
+    start = encoded[:room].encode()[:room].decode(errors="ignore")
+    # Half an escape could not be told from text.
+    return re.sub("%[0-9A-F]?$", "", start) + end

@@ -1,0 +1,43 @@
+"""Keeps some rows, and takes labels away from some."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+
+from beam_cifar.block import Block, row_counts
+from beam_cifar.coders import map_blocks
+from beam_cifar.example import label_array, plain_labels
+from beam_cifar.selection import Selection
+
+
+def select_rows(block: Block, *, selection: Selection) -> Block:
+    """Drops the rows that a selection does not keep, and the labels that its filter takes away, and counts both."""
+    decision = selection.decide(block.table)
+    table = block.table
+    if not decision.labels.all():
+        lost = pa.array(decision.rows & ~decision.labels)
+        block = replace(block, unlabelled=block.unlabelled + row_counts(table.filter(lost)))
+    if not decision.rows.all():
+        block = replace(block, filtered=block.filtered + row_counts(table.filter(pa.array(~decision.rows))))
+    labels = label_array(np.where(decision.labels, plain_labels(table), -1))
+    at = table.schema.get_field_index("label")
+    return replace(block, table=table.set_column(at, table.field(at), labels).filter(pa.array(decision.rows)))
+
+
+@dataclass
+class SelectRows(beam.PTransform):
+    """Keeps some rows.
+
+    Attributes:
+        selection: which.
+    """
+
+    selection: Selection
+
+    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
+        """From blocks to blocks."""
+        return blocks | map_blocks(select_rows, selection=self.selection)
