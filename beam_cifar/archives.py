@@ -22,7 +22,7 @@ MAX_RATIO = 100
 RATIO_FREE_BYTES = 1 << 30
 # rapidgzip unpacks whole chunks, so two readers both unpack the one where their parts meet. Small chunks keep that low
 # (a few percent of each batch, where there are six), but to find their starts the plan works longer.
-CHUNKS = 192
+CHUNKS = 288
 MIN_CHUNK = 128 << 10
 MAX_CHUNK = 1 << 20
 

@@ -11,6 +11,7 @@ from apache_beam import coders
 
 from beam_cifar.block import Block
 from beam_cifar.carried import carried
+from beam_cifar.counters import count
 from beam_cifar.errors import JobError
 
 A = TypeVar("A")
@@ -59,6 +60,10 @@ class BlockDoFn(beam.DoFn):
         """Yields the block that the function makes of it."""
         with carried():
             made = self._function(block)
+        count(
+            rows_filtered=made.filtered.total() - block.filtered.total(),
+            labels_removed=made.unlabelled.total() - block.unlabelled.total(),
+        )
         yield made
 
 

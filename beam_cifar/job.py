@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -78,33 +77,39 @@ def survey(
         return Survey(catalog, tuple(source.scan(file, catalog.labels, wanted) for file in files))
 
 
-@contextmanager
-def prepare(options: ConvertOptions) -> Iterator[Job]:
-    """Plans a job and holds its folder while it runs; on failure nothing is left behind.
+class prepare:  # noqa: N801 (used as a function)
+    """Plans a job and holds its folder until it is left; on failure nothing is left behind.
 
     Raises:
-        BeamCifarError: anything that can be refused before the start.
+        BeamCifarError: on entering, anything that can be refused before the start.
     """
-    options = replace(options, input_path=storage.absolute(options.input_path, "input"), output_dir=_output(options))
-    get_sink(options.output_format).check(options)
-    folder = storage.JobFolder(options.output_dir)
-    storage.check_apart(options.input_path, options.output_dir)
-    if not os.path.lexists(options.input_path):
-        raise InputError(f"{options.input_path}: no such file or directory")
-    _refuse_occupied(folder, options)
-    made = _missing_parents(options.output_dir)
-    try:
-        with storage.locked(folder):
+
+    def __init__(self, options: ConvertOptions) -> None:
+        source = storage.absolute(options.input_path, "input")
+        self._options = replace(options, input_path=source, output_dir=_output(options))
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Job:
+        options = self._options
+        get_sink(options.output_format).check(options)
+        folder = storage.JobFolder(options.output_dir)
+        storage.check_apart(options.input_path, options.output_dir)
+        if not os.path.lexists(options.input_path):
+            raise InputError(f"{options.input_path}: no such file or directory")
+        _refuse_occupied(folder, options)
+        self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
+        try:
+            self._stack.enter_context(storage.Lock(folder))
+            self._stack.callback(storage.clear_leftovers, folder)
             with storage.writing(folder.path):
                 storage.clear_leftovers(folder)
-            try:
-                yield _plan(options, folder)
-            finally:
-                storage.clear_leftovers(folder)
-    finally:
-        for parent in made:
-            with suppress(OSError):
-                os.rmdir(parent)
+            return _plan(options, folder)
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
 
 
 def plan_only(options: ConvertOptions, index_dir: str) -> tuple[Survey, Plan]:
@@ -189,6 +194,12 @@ def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOpt
             f"{folder.output}: the disk has {free >> 20} MiB free, the output needs about {needed >> 20} MiB; "
             "nothing was written"
         )
+
+
+def _remove_empty(folders: list[str]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            os.rmdir(folder)
 
 
 def _missing_parents(path: str) -> list[str]:

@@ -101,20 +101,23 @@ def unknown_name(what: str, name: str, known: Sequence[str]) -> UsageError:
     return UsageError(f"unknown {what} {name!r}; {hint}")
 
 
-def remap_table(table: LabelTable, renamings: Sequence[str]) -> LabelMap:
-    """Applies `OLD:NEW` renamings, all at once, to a label table.
+def remap_table(table: LabelTable, renamings: Sequence[tuple[str, str]]) -> LabelMap:
+    """Applies renamings (old, new), all at once, to a label table.
 
     A class whose new name exists already merges into the class that has it; several classes with one new
     name merge into the one with the lowest id. A merged row takes the superclass of the class that it joins.
-    OLD may also be a superclass, which is then renamed or merged itself.
+    An old name may also be a superclass, which is then renamed or merged itself.
 
     Raises:
-        UsageError: a renaming without a colon, an unknown OLD, an empty NEW, or an OLD that is given twice.
+        UsageError: an unknown old name, an empty new one, or an old one that is given twice.
     """
     fine: dict[int, str] = {}
     coarse: dict[int, str] = {}
-    for renaming in renamings:
-        old, new = _split_renaming(renaming, table)
+    for old, new in renamings:
+        if not new:
+            raise UsageError(f"--remap: the new name of {old!r} is empty")
+        if old not in table.names and old not in table.coarse_names:
+            raise unknown_name("label", old, table.names + table.coarse_names)
         names, moves = (table.names, fine) if old in table.names else (table.coarse_names, coarse)
         position = names.index(old)
         if moves.setdefault(position, new) != new:
@@ -128,16 +131,23 @@ def remap_table(table: LabelTable, renamings: Sequence[str]) -> LabelMap:
     return LabelMap(targets, LabelTable(names, coarse_names, tuple(parents)))
 
 
+def split_renamings(table: LabelTable, texts: Sequence[str]) -> list[tuple[str, str]]:
+    """Splits texts `OLD:NEW`; see `remap_table`.
+
+    Raises:
+        UsageError: a text without a colon, or with an unknown OLD.
+    """
+    return [_split_renaming(text, table) for text in texts]
+
+
 def _split_renaming(renaming: str, table: LabelTable) -> tuple[str, str]:
-    """Splits `OLD:NEW`, where names may hold colons themselves: the first split with a known OLD counts."""
+    """Names may hold colons themselves: the first split with a known OLD counts."""
     known = table.names + table.coarse_names
     cuts = [i for i, char in enumerate(renaming) if char == ":"]
     if not cuts:
         raise UsageError(f"--remap takes OLD:NEW, found {renaming!r}")
     for cut in cuts:
         if renaming[:cut] in known:
-            if not renaming[cut + 1 :]:
-                raise UsageError(f"--remap {renaming!r}: the new name is empty")
             return renaming[:cut], renaming[cut + 1 :]
     raise unknown_name("label", renaming[: cuts[0]], known)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.runner import PipelineResult
 
 from beam_cifar import __version__
 from beam_cifar.block import Block
@@ -62,6 +64,37 @@ class Summary:
     notices: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion that was started, and may still run.
+
+    Attributes:
+        job: what is done.
+        result: of the pipeline; None where an earlier, interrupted run had finished the job already.
+    """
+
+    job: Job
+    result: PipelineResult | None
+    _prepared: prepare
+    _started: float
+
+    def wait(self) -> Summary:
+        """Returns when the output is complete, and cleans up. To be called once.
+
+        Raises:
+            BeamCifarError: the one line that explains why nothing was written.
+        """
+        try:
+            if self.result is not None:
+                with _explained():
+                    self.result.wait_until_finish()
+            with open(self.job.folder.manifest, "rb") as file:
+                manifest = json.load(file)
+        finally:
+            self._prepared.__exit__()
+        return _summary(self.job, manifest, time.monotonic() - self._started)
+
+
 def convert(
     options: ConvertOptions,
     beam_options: Sequence[str] | PipelineOptions = (),
@@ -78,25 +111,56 @@ def convert(
     Raises:
         BeamCifarError: the one line that explains why nothing was written.
     """
+    return run(options, beam_options, on_start=on_start).wait()
+
+
+def run(
+    options: ConvertOptions,
+    beam_options: Sequence[str] | PipelineOptions = (),
+    *,
+    on_start: Callable[[Job], Any] = lambda job: None,
+) -> Conversion:
+    """Starts a conversion, and returns without waiting where the runner allows it: a job on a cluster goes on alone.
+
+    The local runner returns when it is done. Until `Conversion.wait`, or the end of this process, no other job can
+    write to the same output.
+
+    Args:
+        options: what to convert, and how.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        on_start: called with the plan, once nothing is left to refuse.
+
+    Raises:
+        BeamCifarError: the one line that explains why nothing was started.
+    """
     started = time.monotonic()
     if not isinstance(beam_options, PipelineOptions):
         beam_options = pipeline_options(beam_options, options.workers)
-    with prepare(options) as job:
-        on_start(job)
-        if not job.done:
-            run(job, beam_options)
-        with open(job.folder.manifest, "rb") as file:
-            manifest = json.load(file)
-    return _summary(job, manifest, time.monotonic() - started)
-
-
-def run(job: Job, beam_options: PipelineOptions) -> None:
-    """Runs the pipeline of a job and waits for it; a known error comes out as itself."""
-    allow_writes()
+    prepared = prepare(options)
+    job = prepared.__enter__()
     try:
+        on_start(job)
+        result = None if job.done else start(job, beam_options)
+    except BaseException:
+        prepared.__exit__()
+        raise
+    return Conversion(job, result, prepared, started)
+
+
+def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
+    """Hands the pipeline of a job to its runner; a known error comes out as itself."""
+    allow_writes()
+    with _explained():
         pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
         build(pipeline, job)
-        pipeline.run().wait_until_finish()
+        return pipeline.run()
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turns a failure of a pipeline into the known error behind it."""
+    try:
+        yield
     except BeamCifarError:
         raise
     except KeyboardInterrupt:

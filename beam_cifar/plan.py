@@ -22,7 +22,15 @@ from beam_cifar.formats.base import (
     Wanted,
     split_name,
 )
-from beam_cifar.labels import UNLABELLED, LabelMap, LabelTable, parent_conflict, remap_table, unknown_name
+from beam_cifar.labels import (
+    UNLABELLED,
+    LabelMap,
+    LabelTable,
+    parent_conflict,
+    remap_table,
+    split_renamings,
+    unknown_name,
+)
 from beam_cifar.options import ConvertOptions, ExportOptions
 from beam_cifar.selection import Selection
 
@@ -193,7 +201,7 @@ def make_plan(
     labels = learn_parents(catalog, summaries)
     keep = labels.select(options.labels) if options.labels else None
     selection = Selection(labels.names, keep, item_filter(options))
-    label_map = remap_table(labels, options.remaps)
+    label_map = remap_table(labels, split_renamings(labels, options.remaps))
     sink.check_labels(label_map.table)
     encodings = sink.encodings(options)
     if options.resize is not None:
@@ -233,6 +241,7 @@ def make_plan(
             *_duplicates(summaries),
             *_emptied(label_map, labels),
             *cutter.notices,
+            *_lossy(encodings),
             *sink.notices(sink_options),
         ),
     )
@@ -551,6 +560,11 @@ def _duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
                 f"{summary.file.shown}: {summary.duplicates} rows repeat the file name of an earlier row; "
                 f"their ids get a suffix"
             )
+
+
+def _lossy(encodings: Sequence[str]) -> Iterator[str]:
+    if encodings[0] == "jpeg":
+        yield "images become JPEG files (quality 95, 4:4:4), which is lossy; JPEG files pass through as they are"
 
 
 def _emptied(label_map: LabelMap, labels: LabelTable) -> Iterator[str]:

@@ -75,6 +75,10 @@ class Publish(beam.PTransform):
 
     settings: Any
 
+    def display_data(self) -> dict[str, str]:
+        """The output, where it is known before the start."""
+        return {"output": self.settings.sink.folder.output} if isinstance(self.settings, PublishSettings) else {}
+
     def expand(self, parts: beam.PCollection[PartInfo]) -> beam.PCollection[str]:
         """From accounts of parts to the path of the manifest."""
         return (

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from typing import Any
 
 import apache_beam as beam
 
 from beam_cifar import storage
 from beam_cifar.block import BadRow, Block, Counts, row_counts
 from beam_cifar.carried import carried
+from beam_cifar.counters import count
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.formats import get_sink, get_source
 from beam_cifar.formats.base import MAX_BAD_ROWS, PartWriter, Shard, SinkOptions, Wanted
@@ -102,6 +104,11 @@ class WriteBlocks(beam.PTransform):
     """
 
     settings: SinkSettings
+
+    def display_data(self) -> dict[str, Any]:
+        """Format, output and number of shards."""
+        settings = self.settings
+        return {"format": settings.format, "output": settings.folder.output, "shards": len(settings.shards)}
 
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[PartInfo]:
         """From blocks to accounts of parts."""
@@ -223,6 +230,7 @@ class _WriteParts(beam.DoFn):
                 self._abandon()
                 raise
         if info is not None:
+            count_part(info)
             yield info
 
     def finish_bundle(self) -> None:
@@ -256,7 +264,14 @@ class _CopyFile(beam.DoFn):
     def process(self, task: Task) -> Iterator[PartInfo]:
         with carried():
             info = copy_file(task, self._source, self._sink)
+        count_part(info)
+        count(rows_read=info.read.total(), files_copied=1)
         yield info
+
+
+def count_part(info: PartInfo) -> None:
+    """Counts a finished part in Beam's metrics."""
+    count(rows_written=info.written.total(), parts_written=1, files_written=info.files, bytes_written=info.bytes)
 
 
 def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInfo:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import apache_beam as beam
 
 from beam_cifar import coders  # noqa: F401  (registers the coder that guards blocks)
 from beam_cifar.block import MAX_ROWS, Block, Counts, spans
 from beam_cifar.carried import carried
+from beam_cifar.counters import count
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import RowReader, SourceFile
 from beam_cifar.labels import UNLABELLED, LabelTable
@@ -58,6 +60,10 @@ class ReadBlocks(beam.PTransform):
 
     settings: SourceSettings
 
+    def display_data(self) -> dict[str, Any]:
+        """Format and number of files."""
+        return {"format": self.settings.format, "files": len(self.settings.files)}
+
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Block]:
         """From tasks to blocks."""
         return tasks | beam.ParDo(_ReadTask(self.settings)).with_input_types(Task).with_output_types(Block)
@@ -75,6 +81,7 @@ class _ReadTask(beam.DoFn):
                 block = next(blocks, None)
             if block is None:
                 return
+            count(rows_read=block.read.total(), rows_rejected=len(block.rejected))
             yield block
 
 
@@ -122,7 +129,8 @@ def _owned(segment: Segment, rows: RowReader, selection: Selection) -> tuple[int
 
 def _survivors(rows: RowReader, start: int, stop: int, selection: Selection) -> list[bool]:
     if selection.filter is not None:
-        kept: list[bool] = selection.decide(rows.facts(start, stop)).rows.tolist()
+        facts = rows.facts(start, stop, sizes="image" in selection.filter.sees)
+        kept: list[bool] = selection.decide(facts).rows.tolist()
         return kept
     return [selection.labels is None or label in selection.labels for label in rows.labels[start:stop]]
 

@@ -497,40 +497,52 @@ def writing(path: str) -> Iterator[None]:
         raise JobError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-@contextmanager
-def locked(folder: JobFolder) -> Iterator[None]:
+class Lock:
     """Holds the job folder for one job; the system lets go of it however the process ends.
 
+    Not a generator: one that is collected at the interpreter's end would clean up below a job that still runs
+    elsewhere.
+
+    Args:
+        folder: of the job; made if missing, and removed with the lock if nothing is left in it.
+
     Raises:
-        OutputError: another job holds it.
+        OutputError: on entering, if another job holds it.
         JobError: it cannot be made.
     """
-    path = os.path.join(folder.path, "lock")
-    with writing(folder.path):
-        while True:
-            os.makedirs(folder.path, exist_ok=True)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, 64, 0).decode("ascii", "replace").strip()
-                os.close(handle)
-                raise OutputError(f"{folder.output}: another job (process {holder}) is writing to it") from None
-            # The holder removes its lock file on leaving: make sure that ours is the one that others will see.
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(handle), os.stat(path)):
-                    break
-            os.close(handle)
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, str(os.getpid()).encode(), 0)
-    try:
-        yield
-    finally:
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._path = os.path.join(folder.path, "lock")
+        self._handle = -1
+
+    def __enter__(self) -> None:
+        with writing(self._folder.path):
+            while not self._taken():
+                os.close(self._handle)
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, str(os.getpid()).encode(), 0)
+
+    def __exit__(self, *_: object) -> None:
         with suppress(OSError):
-            os.unlink(path)
-        os.close(handle)
+            os.unlink(self._path)
+        os.close(self._handle)
         with suppress(OSError):
-            os.rmdir(folder.path)
+            os.rmdir(self._folder.path)
+
+    def _taken(self) -> bool:
+        """Takes the lock file, and looks whether it is the one that others will see: a holder removes it on leaving."""
+        os.makedirs(self._folder.path, exist_ok=True)
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._handle, 64, 0).decode("ascii", "replace").strip()
+            os.close(self._handle)
+            raise OutputError(f"{self._folder.output}: another job (process {holder}) is writing to it") from None
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
+        return False
 
 
 def has_content(path: str, content: bytes) -> bool:

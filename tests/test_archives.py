@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import random
 import tarfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from reading import batch_names
 from beam_cifar import archives
 from beam_cifar.archives import list_members, open_indexed
 from beam_cifar.errors import InputError
+from beam_cifar.storage import Blob, open_blob, stamp
 
 
 def tar(*members: tarfile.TarInfo | tuple[str, bytes]) -> bytes:
@@ -145,3 +150,95 @@ def test_members_that_are_not_batches_are_ignored(cifar10: Path, tmp_path: Path)
             archive.addfile(tarfile.TarInfo(stray), io.BytesIO())
     catalog = get_source("cifar").describe(str(path), str(tmp_path))
     assert [file.name for file in catalog.files] == batch_names(cifar10)
+
+
+def packed(data: bytes, level: int) -> bytes:
+    return gzip.compress(data, level, mtime=0)
+
+
+def in_pieces(data: bytes, size: int) -> bytes:
+    """One gzip stream after the other, as pigz -i and bgzip write."""
+    return b"".join(packed(data[at : at + size], 6) for at in range(0, len(data), size))
+
+
+NOISE = random.Random(1).randbytes(3 << 20)
+LAYOUTS: dict[str, Callable[[bytes], bytes]] = {
+    "one stream": lambda data: packed(data, 6),
+    "stored": lambda data: packed(data, 0),
+    "many streams": lambda data: in_pieces(data, 100_000),
+    "many small streams": lambda data: in_pieces(data, 5_000),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "content",
+    [(b"meta", b"few bytes"), (b"meta", NOISE), (NOISE[:70_000], bytes(5 << 20), NOISE[:1000], NOISE)],
+    ids=["tiny", "one member", "members"],
+)
+def test_any_range_of_any_layout_is_read_as_it_was_packed(
+    layout: str, content: tuple[bytes, ...], tmp_path: Path
+) -> None:
+    path = tmp_path / "set.tar.gz"
+    path.write_bytes(LAYOUTS[layout](tar(*((f"set/{i}", data) for i, data in enumerate(content)))))
+    members, index = list_members(str(path), str(tmp_path))
+    dice = random.Random(2)
+    for member, data in zip(members, content, strict=True):
+        with open_blob(blob_of(path, member, index), member.name) as file:
+            for _ in range(20):
+                start = dice.randrange(len(data))
+                file.seek(start)
+                stop = start + dice.choice([1, 1000, 100_000, 1 << 30])
+                assert file.read(stop - start) == data[start:stop]
+
+
+def blob_of(path: Path, member: archives.Member, index: str) -> Blob:
+    return Blob(str(path), member.offset, member.size, stamp(str(path)), index)
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> tuple[Path, archives.Member, str]:
+    """An archive of one member, which holds `NOISE`, and its index."""
+    path = tmp_path / "set.tar.gz"
+    path.write_bytes(packed(tar(("set/batch", NOISE)), 1))
+    members, index = list_members(str(path), str(tmp_path))
+    return path, members[0], index
+
+
+def test_many_threads_read_one_archive_and_leave_nothing_open(noise: tuple[Path, archives.Member, str]) -> None:
+    blob = blob_of(*noise)
+
+    def read(number: int) -> bool:
+        start = number * 100_000
+        with open_blob(blob, "batch") as file:
+            file.seek(start)
+            return file.read(300_000) == NOISE[start : start + 300_000]
+
+    before = len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(read, range(25)))
+    assert (len(os.listdir("/proc/self/fd")), len(os.listdir("/proc/self/task"))) == before
+
+
+def test_an_archive_replaced_while_it_is_read_is_refused(noise: tuple[Path, archives.Member, str]) -> None:
+    path, member, index = noise
+    blob = blob_of(path, member, index)
+    with pytest.raises(InputError, match="changed while"), open_blob(blob, "batch") as file:
+        file.read(1000)
+        other = path.with_name("other")
+        other.write_bytes(packed(tar(("set/batch", NOISE[::-1])), 1))
+        os.replace(other, path)
+    with pytest.raises(InputError, match="changed while"), open_blob(blob, "batch"):
+        pass
+
+
+@pytest.mark.parametrize("damage", ["gone", "empty", "cut", "noise"])
+def test_an_index_gone_or_damaged_is_refused_in_one_line(damage: str, noise: tuple[Path, archives.Member, str]) -> None:
+    index = Path(noise[2])
+    whole = index.read_bytes()
+    index.unlink()
+    if damage != "gone":
+        index.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "noise": NOISE[: len(whole)]}[damage])
+    with pytest.raises(InputError, match="index .* is gone or damaged") as caught, open_blob(blob_of(*noise), "batch"):
+        pass
+    assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from beam_cifar.block import Block
 from beam_cifar.coders import BlockCoder, map_blocks
 from beam_cifar.errors import JobError
 from beam_cifar.job import Job, prepare
-from beam_cifar.pipeline import run
+from beam_cifar.pipeline import start
 from beam_cifar.runner import pipeline_options
 from beam_cifar.sink import SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
@@ -32,7 +32,7 @@ def halves(block: Block) -> Iterator[Any]:
 
 
 def two_sources(blocks: Any, tasks: Any) -> Any:
-    settings = blocks.producer.transform.settings if hasattr(blocks.producer.transform, "settings") else None
+    settings = blocks.producer.parent.transform.settings
     more = tasks | "None" >> beam.Filter(lambda task: False) | "More" >> ReadBlocks(settings)
     return (blocks, more) | "Flatten" >> beam.Flatten()
 
@@ -71,7 +71,7 @@ def run_with(
 
     monkeypatch.setattr("beam_cifar.pipeline.build", build)
     with prepare(ConvertOptions(str(source), str(output), "parquet")) as job:
-        run(job, options)
+        start(job, options)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -5,14 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from beam_cifar.errors import UsageError
-from beam_cifar.labels import UNLABELLED, LabelTable, remap_table
+from beam_cifar.labels import UNLABELLED, LabelMap, LabelTable, remap_table, split_renamings
 
 ANIMALS = LabelTable(("cat", "dog", "cow", "pike", "a:b"), ("pets", "farm", "fish"), (0, 0, 1, 2, None))
 
 
+def remapped(table: LabelTable, renamings: list[str]) -> LabelMap:
+    return remap_table(table, split_renamings(table, renamings))
+
+
 def renamed(*renamings: str) -> dict[str, str]:
     """What name each class' rows end up with."""
-    made = remap_table(ANIMALS, renamings)
+    made = remapped(ANIMALS, list(renamings))
     return {name: made.table.names[made.targets[i]] for i, name in enumerate(ANIMALS.names)}
 
 
@@ -26,13 +30,13 @@ def test_an_unknown_label_names_the_nearest_one() -> None:
 
 
 def test_a_new_name_renames_in_place_and_keeps_the_id() -> None:
-    made = remap_table(ANIMALS, ["dog:hound"])
+    made = remapped(ANIMALS, ["dog:hound"])
     assert made.table.names == ("cat", "hound", "cow", "pike", "a:b")
     assert made.is_identity
 
 
 def test_an_existing_name_merges_and_the_superclass_follows() -> None:
-    made = remap_table(ANIMALS, ["dog:cow"])
+    made = remapped(ANIMALS, ["dog:cow"])
     assert made.targets == (0, 2, 2, 3, 4)
     assert made.table.parents[made.targets[1]] == 1
     assert made.table.names == ANIMALS.names
@@ -48,7 +52,7 @@ def test_renamings_happen_all_at_once() -> None:
 
 
 def test_a_class_without_superclass_takes_that_of_the_rows_it_gets() -> None:
-    made = remap_table(ANIMALS, ["cow:a:b"])
+    made = remapped(ANIMALS, ["cow:a:b"])
     assert made.table.parents[4] == 1
 
 
@@ -57,8 +61,8 @@ def test_names_may_hold_colons() -> None:
 
 
 def test_a_superclass_is_renamed_or_merged() -> None:
-    assert remap_table(ANIMALS, ["pets:house"]).table.coarse_names == ("house", "farm", "fish")
-    merged = remap_table(ANIMALS, ["pets:farm"])
+    assert remapped(ANIMALS, ["pets:house"]).table.coarse_names == ("house", "farm", "fish")
+    merged = remapped(ANIMALS, ["pets:farm"])
     assert merged.table.parents == (1, 1, 1, 2, None)
     assert merged.is_identity
 
@@ -66,21 +70,21 @@ def test_a_superclass_is_renamed_or_merged() -> None:
 @pytest.mark.parametrize("renaming", ["dog", "dog:", "hound:dog", ":dog"])
 def test_a_malformed_or_unknown_renaming_is_refused(renaming: str) -> None:
     with pytest.raises(UsageError):
-        remap_table(ANIMALS, [renaming])
+        remapped(ANIMALS, [renaming])
 
 
 def test_two_new_names_for_one_class_are_refused() -> None:
     with pytest.raises(UsageError, match="two new names"):
-        remap_table(ANIMALS, ["dog:a", "dog:b"])
+        remapped(ANIMALS, ["dog:a", "dog:b"])
 
 
 def test_unlabelled_stays_unlabelled() -> None:
-    assert remap_table(ANIMALS, ["dog:cow"])[UNLABELLED] == UNLABELLED
+    assert remapped(ANIMALS, ["dog:cow"])[UNLABELLED] == UNLABELLED
 
 
 @given(st.dictionaries(st.sampled_from("abcdef"), st.sampled_from("abcdefxyz"), max_size=6))
 def test_every_row_gets_the_name_asked_for_and_names_stay_unique(moves: dict[str, str]) -> None:
     table = LabelTable(tuple("abcdef"))
-    made = remap_table(table, [f"{old}:{new}" for old, new in moves.items()])
+    made = remapped(table, [f"{old}:{new}" for old, new in moves.items()])
     assert [made.table.names[target] for target in made.targets] == [moves.get(name, name) for name in "abcdef"]
     assert len(set(made.table.names)) == 6

@@ -53,12 +53,13 @@ def _looked_into(
     from beam_cifar.example import has_images, plain_labels
     from beam_cifar.selection import Selection
 
+    sizes = not all_images or (wanted.filter is not None and "image" in wanted.filter.sees)
     selection = Selection(labels.names, None, wanted.filter)
     chunks: list[Mapping[int, int]] = []
     names = _NameColumns()
     for start in range(0, reader.rows, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, reader.rows)
-        facts = reader.facts(start, stop, sizes=wanted.filter is not None or not all_images)
+        facts = reader.facts(start, stop, sizes=sizes)
         decision = selection.decide(facts)
         good = np.array([row not in reader.bad_rows for row in range(start, stop)], dtype=np.bool_)
         mask = decision.rows & good

@@ -29,12 +29,11 @@ from beam_cifar.images.header import (
     PNG_START,
     Buffer,
     ImageHeader,
-    is_image_name,
     jpeg_segments,
     probe_image,
 )
 
-__all__ = ["MAX_PIXELS", "MAX_SCANS", "ImageHeader", "decode_image", "is_image_name", "probe_image"]
+__all__ = ["MAX_PIXELS", "MAX_SCANS", "ImageHeader", "decode_image", "probe_image"]
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -7,7 +7,6 @@ of files. Format facts are from the PNG specification (W3C, third edition), sect
 from __future__ import annotations
 
 import io
-import os.path
 import struct
 import zlib
 from collections.abc import Iterator
@@ -55,11 +54,6 @@ class ImageHeader:
     width: int
     channels: int
     refusal: str = ""
-
-
-def is_image_name(name: str) -> bool:
-    """Tells whether a file name has the extension of a PNG or JPEG file, in any case."""
-    return os.path.splitext(name)[1].lower() in _EXTENSIONS
 
 
 def probe_image(file: BinaryIO | Buffer, name: str) -> ImageHeader:

@@ -61,6 +61,10 @@ class EncodeImages(beam.PTransform):
         if unknown or not self.encodings:
             raise ValueError(f"encodings must be some of raw, {', '.join(_ENCODERS)}, found {self.encodings!r}")
 
+    def display_data(self) -> dict[str, str]:
+        """The encodings."""
+        return {"encodings": ", ".join(self.encodings)}
+
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
         """From blocks to blocks."""
         return blocks | map_blocks(encode_images, encodings=self.encodings)

@@ -38,7 +38,7 @@ def pixels_of(run: pa.Table) -> UInt8Array:
         return values.reshape(len(images), *shape)
     names = (run.column(name).to_pylist() for name in ("subset", "filename"))
     decoded = [
-        decode_image(image.as_buffer(), f"{subset}: image {name!r}")
+        decode_image(memoryview(image.as_buffer()), f"{subset}: image {name!r}")
         for image, subset, name in zip(images, *names, strict=True)
     ]
     return np.stack(decoded)

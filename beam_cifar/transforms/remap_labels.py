@@ -32,6 +32,10 @@ class RemapLabels(beam.PTransform):
 
     targets: tuple[int, ...]
 
+    def display_data(self) -> dict[str, int]:
+        """How many labels change."""
+        return {"changed": sum(target != label for label, target in enumerate(self.targets))}
+
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
         """From blocks to blocks."""
         return blocks | map_blocks(remap_labels, targets=self.targets)

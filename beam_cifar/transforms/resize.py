@@ -34,6 +34,10 @@ class Resize(beam.PTransform):
 
     size: tuple[int, int]
 
+    def display_data(self) -> dict[str, str]:
+        """The size."""
+        return {"size": f"{self.size[0]}x{self.size[1]}"}
+
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
         """From blocks to blocks."""
         return blocks | map_blocks(resize, size=self.size)

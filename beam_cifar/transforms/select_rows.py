@@ -38,6 +38,14 @@ class SelectRows(beam.PTransform):
 
     selection: Selection
 
+    def display_data(self) -> dict[str, str]:
+        """Labels and filter."""
+        labels, items = self.selection.labels, self.selection.filter
+        shown = {"labels": ", ".join(self.selection.names[label] for label in sorted(labels or ()))}
+        if items is not None:
+            shown |= {"filter": items.expression, "filter_mode": items.mode}
+        return {name: text for name, text in shown.items() if text}
+
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
         """From blocks to blocks."""
         return blocks | map_blocks(select_rows, selection=self.selection)
