@@ -47,8 +47,9 @@ test-peers: $(VENV)/.installed .peers/.installed
 test-large: $(VENV)/.installed
 	$(BIN)/python -m pytest -m large
 
-bench: $(VENV)/.installed
-	$(BIN)/python benchmarks/parquet.py
+# Beside other tools, 10 to 15 minutes: `make bench BENCH="parquet --runs 3"`; see benchmarks/README.md.
+bench: $(VENV)/.installed $(if $(BEAM_CIFAR_PEERS),,.peers/.installed)
+	$(BIN)/python benchmarks/run.py $(BENCH)
 
 # Installs from the project's own source distribution, somewhere else, and runs it.
 sdist-check: $(VENV)/.installed

@@ -8,14 +8,24 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "ConvertOptions": "beam_cifar.options",
-    "Summary": "beam_cifar.pipeline",
-    "convert": "beam_cifar.pipeline",
     "BeamCifarError": "beam_cifar.errors",
+    "Conversion": "beam_cifar.pipeline",
+    "ConvertOptions": "beam_cifar.options",
+    "Example": "beam_cifar.example",
+    "ExportOptions": "beam_cifar.options",
+    "FilterExamples": "beam_cifar.per_image",
+    "LabelTable": "beam_cifar.labels",
+    "ReadExamples": "beam_cifar.per_image",
+    "RemapLabels": "beam_cifar.per_image",
+    "ResizeExamples": "beam_cifar.per_image",
+    "Summary": "beam_cifar.pipeline",
+    "WriteExamples": "beam_cifar.per_image",
+    "convert": "beam_cifar.pipeline",
     "make_sample": "beam_cifar.sample",
+    "run": "beam_cifar.pipeline",
 }
 
-__all__ = ["BeamCifarError", "ConvertOptions", "Summary", "__version__", "convert", "make_sample"]
+__all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,9 @@
-"""The Arrow schema that every image travels in, and how a table of it is made."""
+"""One image as an element of its own, the Arrow schema that many travel in, and how a table of it is made."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,34 @@ FACTS = pa.schema([field for field in SCHEMA if field.name not in ("image", "enc
 """The columns of an example that can be known without reading its image; sizes may be null where nobody asked."""
 
 RAW = "raw"
+
+
+class Example(NamedTuple):
+    """One image.
+
+    Attributes:
+        id: unique in its subset.
+        subset: any name, such as "data_batch_1".
+        image: pixels as uint8, planar C x H x W, where `encoding` is "raw"; else an encoded file; None without image.
+        encoding: "raw", "png" or "jpeg".
+        height: in pixels; None without image.
+        width: in pixels; None without image.
+        channels: 3, or 1 for gray; None without image.
+        label: index in the label table; None for unlabelled.
+        filename: as found, such as "leptodactylus_s_000004.png".
+        order: where it stands in its data set: examples are written in this order, those of one order by id.
+    """
+
+    id: str
+    subset: str
+    image: bytes | None
+    encoding: str
+    height: int | None
+    width: int | None
+    channels: int | None
+    label: int | None
+    filename: str
+    order: int = 0
 
 
 def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np.int32]) -> pa.Array:
@@ -127,3 +156,25 @@ def has_images(table: pa.Table) -> npt.NDArray[np.bool_]:
 def plain_labels(table: pa.Table) -> npt.NDArray[np.int64]:
     """The `label` column as int64 `[N]`, -1 for unlabelled."""
     return np.asarray(table.column("label").fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False))
+
+
+ORDERED = SCHEMA.append(pa.field("order", pa.int64(), nullable=False))
+"""The columns of `Example`."""
+
+
+def table_of(examples: Iterable[Example]) -> pa.Table:
+    """The table of some examples, in the schema `ORDERED`.
+
+    Raises:
+        ValueError: a value of another type.
+    """
+    columns = list(zip(*examples, strict=True)) or [()] * len(ORDERED)
+    try:
+        return pa.table([pa.array(c, field.type) for c, field in zip(columns, ORDERED, strict=True)], schema=ORDERED)
+    except pa.ArrowException as error:
+        raise ValueError(str(error)) from error
+
+
+def examples_of(table: pa.Table) -> Iterator[Example]:
+    """The examples of a table in the schema `ORDERED`."""
+    return map(Example, *(table.column(name).to_pylist() for name in Example._fields))

@@ -86,7 +86,7 @@ class prepare:  # noqa: N801 (used as a function)
 
     def __init__(self, options: ConvertOptions) -> None:
         source = storage.absolute(options.input_path, "input")
-        self._options = replace(options, input_path=source, output_dir=_output(options))
+        self._options = replace(options, input_path=source, output_dir=output_path(options.output_dir))
         self._stack = ExitStack()
 
     def __enter__(self) -> Job:
@@ -135,7 +135,7 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
             {"name": s.file.name, "bytes": s.file.blob.size, "rows": s.rows, "sha256_without_pixels": s.digest}
             for s in found.summaries
         ],
-        "libraries": _libraries(),
+        "libraries": libraries(),
     }
     done = _finish_interrupted(folder, facts, newest_input=max(s.file.blob.stamp[1] for s in found.summaries))
     if storage.is_occupied(folder.output) and not (options.overwrite or done):
@@ -163,8 +163,9 @@ def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest
     return same and finish_interrupted(folder, pending)
 
 
-def _output(options: ConvertOptions) -> str:
-    path = storage.absolute(options.output_dir, "output")
+def output_path(path: str) -> str:
+    """The absolute path of an output; raises `UsageError` for one that cannot be made."""
+    path = storage.absolute(path, "output")
     path = os.path.realpath(path) if os.path.islink(path) else path
     if os.path.ismount(path):
         raise UsageError(f"the output {path!r} is a mount point, which cannot be replaced whole; name a folder in it")
@@ -225,7 +226,7 @@ def _why_unknown(path: str, index_dir: str) -> str:
     return f"is neither a directory nor an archive ({', '.join(archives.SUFFIXES)})"
 
 
-def _libraries() -> dict[str, str]:
+def libraries() -> dict[str, str]:
     """Versions that the bytes of the output may depend on."""
     from importlib.metadata import version
 

@@ -254,6 +254,29 @@ def _resized(summary: FileSummary, size: tuple[int, int]) -> FileSummary:
     return replace(summary, size=whole, image_bytes=nbytes, pixel_bytes=nbytes, copyable_as="")
 
 
+READ_BYTES = 16 << 20
+"""Bytes of images that a task reads, where nothing is written."""
+
+
+def reading_tasks(summaries: Sequence[FileSummary]) -> list[Task]:
+    """Tasks that read all rows of some files: the shard of each is the number of its file.
+
+    Raises:
+        InputError: a bad row.
+    """
+    _refuse_bad_rows(summaries)
+    tasks = []
+    for index, summary in enumerate(summaries):
+        row_bytes = max(1, summary.image_bytes // max(1, summary.rows))
+        step = max(1, READ_BYTES // (row_bytes * CHUNK_ROWS)) * CHUNK_ROWS
+        for part, start in enumerate(range(0, summary.rows, step)):
+            stop = min(start + step, summary.rows)
+            chunks = summary.chunks[start // CHUNK_ROWS : -(-stop // CHUNK_ROWS)]
+            rows = sum(sum(chunk.values()) for chunk in chunks)
+            tasks.append(Task(index, part, rows, (Segment(index, start, stop, 0, rows),)))
+    return tasks
+
+
 def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTable:
     """Fills in the superclass of each class from what the rows of all files say.
 
@@ -338,18 +361,18 @@ def clashing_names(sources: Sequence[_Source], selection: Selection, label_map: 
     """
     import numpy as np
 
+    from beam_cifar.row_names import strict_names
+
     _refuse_missing_images(sources, selection, sink)
     folders, names, ids = (np.concatenate(c) for c in zip(*_named(sources, selection, label_map, sink), strict=True))
-    order = np.lexsort((ids, names, folders))
-    same = (np.diff(folders[order]) == 0) & (names[order][1:] == names[order][:-1])
-    twice = np.flatnonzero(same & (ids[order][1:] == ids[order][:-1]))
-    if len(twice):
-        where = [_place(sources, selection, int(at)) for at in sorted(order[twice[0] : twice[0] + 2])]
+    strict, twice = strict_names(folders, names, ids)
+    if twice:
+        where = [_place(sources, selection, position) for position in twice]
         raise UsageError(
             f"{where[0]} and {where[1]} would be one file, because ids repeat between subsets and {sink.name} keeps "
             "all subsets in one folder; convert one --subset at a time, or to imagenet_with_subset_dirs"
         )
-    return frozenset(names[order][1:][same].tolist())
+    return strict
 
 
 def _named(
@@ -448,16 +471,9 @@ class _Cutter:
         segments: _Segments,
         members: list[_Source],
     ) -> None:
-        limit = self._sink.max_shard_bytes
-        path = self._sink.shard_path(subset, number, count, self._options)
-        if limit and self._options.save_images and rows * row_bytes > limit:
-            raise UsageError(
-                f"{path} would hold {rows * row_bytes} bytes of pixels, and the format allows {limit} a file; "
-                f"pass --images-per-batch {limit // row_bytes} or less"
-            )
-        part_rows = max(1, self._part_bytes // max(1, row_bytes)) if self._part_bytes else rows
-        name = self._sink.shard_subset(subset, number, count, self._options)
-        shard = Shard(len(self.shards), name, path, rows, part_rows, size=None, has_images=False)
+        shard = new_shard(
+            self._sink, self._options, self._part_bytes, len(self.shards), (subset, number, count), rows, row_bytes
+        )
         taken: list[Segment] = []
         for part in range(shard.parts):
             segments_of_part = segments.take(shard.rows_of(part))
@@ -496,6 +512,39 @@ class _Cutter:
 def _own_batch_label(count: int, sources: Sequence[FileSummary]) -> str:
     """What a source calls itself, where one file of the output follows one source."""
     return sources[0].batch_label if count == 1 and len(sources) == 1 else ""
+
+
+def new_shard(
+    sink: Sink,
+    options: ExportOptions,
+    part_bytes: int | None,
+    index: int,
+    place: tuple[str, int, int],
+    rows: int,
+    row_bytes: int,
+) -> Shard:
+    """A shard, of whose images nothing is known yet.
+
+    Args:
+        sink: format to write.
+        options: of the export.
+        part_bytes: bytes of images in a part, or None where a shard is one part.
+        index: of the shard.
+        place: its output subset, its number among the shards of that, and their count.
+        rows: that it will hold.
+        row_bytes: of an image, about.
+
+    Raises:
+        UsageError: the format cannot hold so much in one file.
+    """
+    path, limit = sink.shard_path(*place, options), sink.max_shard_bytes
+    if limit and options.save_images and rows * row_bytes > limit:
+        raise UsageError(
+            f"{path} would hold {rows * row_bytes} bytes of pixels, and the format allows {limit} a file; "
+            f"pass --images-per-batch {limit // row_bytes} or less"
+        )
+    part_rows = max(1, part_bytes // max(1, row_bytes)) if part_bytes else rows
+    return Shard(index, sink.shard_subset(*place, options), path, rows, part_rows, size=None, has_images=False)
 
 
 class _Segments:

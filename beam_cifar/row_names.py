@@ -8,8 +8,9 @@ whole id, which is different for different ids. Whether that happens is decided 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from beam_cifar.names import clash_key, encode_name
 
@@ -17,11 +18,19 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+_NUMBER: Final = re.compile("(?:_[0-9]+)?")
+
 
 def short_name(item_id: str, filename: str) -> str:
-    """The id without its folder, if the rest is the file's own name: "cat/1" of a file "1.png" is "1"."""
-    folder, _, last = item_id.rpartition("/")
-    return last if folder and filename.rpartition(".")[0] == last else item_id
+    """The id without its folder, if the rest is the file's own name: "cat/1" of a file "1.png" is "1".
+
+    The rest may have a number that makes it unique: "cat/1_2" of a file "1.jpg" is "1_2".
+    """
+    if "/" not in item_id:
+        return item_id
+    stem = filename.rpartition(".")[0]
+    folder, _, rest = item_id.rpartition("/" + stem)
+    return stem + rest if folder and _NUMBER.fullmatch(rest) else item_id
 
 
 def digest64(text: str) -> int:
@@ -40,6 +49,32 @@ def digests(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
 def name_digests(ids: Sequence[str], filenames: Sequence[str]) -> npt.NDArray[np.uint64]:
     """The digest of each short name, equal for names that some file systems do not tell apart: uint64 `[N]`."""
     return digests(clash_key(short_name(*row)) for row in zip(ids, filenames, strict=True))
+
+
+def strict_names(
+    folders: npt.NDArray[np.int64], names: npt.NDArray[np.uint64], ids: npt.NDArray[np.uint64]
+) -> tuple[frozenset[int], tuple[int, int] | None]:
+    """Finds names that several images of one folder would get.
+
+    Args:
+        folders: int64 `[N]`, a number for the folder of each image.
+        names: uint64 `[N]`, the digests of their short names.
+        ids: uint64 `[N]`, the digests of their ids.
+
+    Returns:
+        The digests of such names; and the positions of the first two images of one folder that have the same id as
+        well, which nothing can tell apart.
+    """
+    import numpy as np
+
+    order = np.lexsort((ids, names, folders))
+    folders, names, ids = folders[order], names[order], ids[order]
+    same = (folders[1:] == folders[:-1]) & (names[1:] == names[:-1])
+    twice = np.flatnonzero(same & (ids[1:] == ids[:-1]))
+    if not len(twice):
+        return frozenset(names[1:][same].tolist()), None
+    first, second = sorted(order[twice[0] : twice[0] + 2].tolist())
+    return frozenset(names[1:][same].tolist()), (first, second)
 
 
 def file_names(

@@ -32,7 +32,7 @@ def measure(command: Sequence[str]) -> Run:
     imported numpy, Arrow or Beam.
 
     Raises:
-        RuntimeError: the command failed; with its errors.
+        RuntimeError: the command failed; with its exit code (below 0: a signal) and the last line of its errors.
     """
     with tempfile.TemporaryFile() as errors:
         started = time.monotonic()
@@ -43,5 +43,6 @@ def measure(command: Sequence[str]) -> Run:
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)
-            raise RuntimeError(f"{' '.join(command)} failed:\n{errors.read().decode(errors='replace')[-3000:]}")
+            lines = errors.read().decode(errors="replace").strip().splitlines() or ["no message"]
+            raise RuntimeError(f"exit code {process.returncode}: {lines[-1]}")
     return Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6)

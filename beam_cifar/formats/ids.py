@@ -6,9 +6,10 @@ import re
 from collections.abc import Sequence
 
 
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Orders names as people do: data_batch_2 before data_batch_10."""
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"([0-9]+)", name)]
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Orders names as people do: data_batch_2 before data_batch_10; a01 and a1, alike but for zeros, by their text."""
+    parts = re.split(r"([0-9]+)", name)
+    return [(0, int(part), "") if at % 2 else (1, 0, part) for at, part in enumerate(parts)], name
 
 
 def unique_ids(ids: Sequence[str]) -> tuple[list[str], int]:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -61,20 +62,21 @@ class ImagenetSource(Source):
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Lists all folders; classes are numbered as torchvision does, by the order of their folders' names."""
         with storage.reading(path):
-            folders = {name: _folders(inner) for name, inner in self._subsets(path).items()}
+            inner = self._subsets(path)
+            folders = {name: _folders(folder) for name, folder in inner.items()}
+            stray = [lost for folder in dict.fromkeys((path, *inner.values())) for lost in _files(folder)]
         classes = sorted({name for found in folders.values() for name in found} - {NO_LABEL})
         labels = {name: label for label, name in enumerate(classes)} | {NO_LABEL: UNLABELLED}
         files: list[SourceFile] = []
-        stray: list[str] = []
         for subset, found in folders.items():
-            members = [_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found)]
-            files += _with_prefixes([member for member in members if member.blob.size])
+            members = (_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found))
+            files += _with_prefixes([member for member in members if member is not None])
         if not files:
             raise InputError(f"{path}: no PNG or JPEG files in {'<subset>/' * (self.depth - 1)}<class>/")
-        notices = [f"{len(stray)} files that are not PNG or JPEG are left out, such as {stray[0]}"] if stray else []
+        lost = f"{len(stray)} files that are no images of a class are left out, such as {min(stray, default='')}"
         names = tuple(map(decode_name, classes))
         table = LabelTable(names if len(set(names)) == len(names) else tuple(classes))
-        return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=tuple(notices))
+        return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
 
     def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
         """Summarises one folder, from names and sizes of its files; looks into them only for the sizes of images."""
@@ -145,10 +147,10 @@ class FolderRows(RowReader):
         import pyarrow as pa
 
         from beam_cifar.example import with_images
-        from beam_cifar.images.decode import probe_image
+        from beam_cifar.images.decode import probe_whole_image
 
         images = [self._content(row) for row in range(start, stop)]
-        headers = [probe_image(image, self._entries[row].path) for row, image in enumerate(images, start)]
+        headers = [probe_whole_image(image, self._entries[row].path) for row, image in enumerate(images, start)]
         encodings = [header.encoding for header in headers]
         return with_images(self._facts(start, stop, headers), pa.array(images, pa.binary()), encodings)
 
@@ -179,7 +181,7 @@ class FolderRows(RowReader):
             subset=self._file.subset,
             sizes=None if headers is None else [(header.height, header.width) for header in headers],
             labels=np.full(stop - start, self._file.label, dtype=np.int64),
-            filenames=[decode_name(entry.name) for entry in self._entries[start:stop]],
+            filenames=[_decoded(entry.name) for entry in self._entries[start:stop]],
             channels=None if headers is None else [header.channels for header in headers],
         )
 
@@ -261,21 +263,15 @@ class ImagenetSink(Sink):
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Readers number the folders that are there."""
-        if options.export.keep_empty_classes:
-            return
         present: dict[str, set[int]] = {}
         for result in shards:
             present.setdefault(result.shard.path, set()).update(result.labels)
-        names = options.labels.names
+        everything = set(range(len(options.labels.names)))
         for path, labels in present.items():
-            missing = [name for label, name in enumerate(names) if label not in labels]
-            if missing:
-                where = f" in {path}" if path else ""
-                yield (
-                    f"{len(missing)} of {len(names)} classes have no images{where} and so no folder, such as "
-                    f"{missing[0]!r}: readers that number the folders (torchvision, datasets) give other label ids; "
-                    "--keep-empty-classes makes the folders, which torchvision and Datumaro refuse when empty"
-                )
+            kept = everything if options.export.keep_empty_classes else labels
+            found = sorted(kept, key=class_folders(options.labels).__getitem__)
+            if any(number != label for number, label in enumerate(found)):
+                yield _shifted(options.labels.names, everything - kept, f" in {path}" if path else "")
                 return
 
 
@@ -331,7 +327,7 @@ class _FolderWriter(PartWriter):
 def class_folders(labels: LabelTable) -> tuple[str, ...]:
     """The folder of each class: its name in a safe form, in the strict one where two could be one folder."""
     keys = [clash_key(name) for name in labels.names]
-    repeated = {key for key in keys if keys.count(key) > 1} | {NO_LABEL}
+    repeated = {key for key, count in Counter(keys).items() if count > 1} | {NO_LABEL}
     return tuple(
         _not_reserved(encode_name(name, strict=key in repeated)) for name, key in zip(labels.names, keys, strict=True)
     )
@@ -340,6 +336,18 @@ def class_folders(labels: LabelTable) -> tuple[str, ...]:
 def _not_reserved(folder: str) -> str:
     """A class that is called as the folder of the unlabelled gets another one."""
     return f"%{ord(folder[0]):02X}{folder[1:]}" if folder == NO_LABEL else folder
+
+
+def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
+    """The notice that folders give other label ids than the table."""
+    readers = "readers that number the folders (torchvision, datasets) give other label ids"
+    if not missing:
+        return f"the classes are not in the order of their folders' names{where}: {readers}"
+    return (
+        f"{len(missing)} of {len(names)} classes have no images{where} and so no folder, such as "
+        f"{names[min(missing)]!r}: {readers}; --keep-empty-classes makes the folders, which torchvision and Datumaro "
+        "refuse when empty"
+    )
 
 
 def _pixel_bytes(header: ImageHeader) -> int:
@@ -366,6 +374,11 @@ def _folders(path: str) -> dict[str, str]:
     return {entry.name: entry.path for entry in storage.list_folder(path) if entry.is_folder and _is_visible(entry)}
 
 
+def _files(path: str) -> list[str]:
+    """The paths of the files in a folder; hidden ones left out."""
+    return [entry.path for entry in storage.list_folder(path) if not entry.is_folder and _is_visible(entry)]
+
+
 def _is_visible(entry: storage.Entry) -> bool:
     return not entry.name.startswith(".")
 
@@ -388,8 +401,11 @@ def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
     return sorted(images, key=lambda entry: natural_key(entry.name))
 
 
-def _source_file(subset: str, folder: str, path: str, label: int, stray: list[str]) -> SourceFile:
+def _source_file(subset: str, folder: str, path: str, label: int, stray: list[str]) -> SourceFile | None:
+    """One folder, if there are images in it."""
     images = _images(path, stray)
+    if not images:
+        return None
     blob = storage.Blob(path, 0, sum(entry.size for entry in images), storage.listing_stamp(images))
     return SourceFile(f"{subset}/{folder}", subset, path, blob, label)
 
@@ -407,6 +423,11 @@ def _with_prefixes(files: Sequence[SourceFile]) -> list[SourceFile]:
 
 def _stem(name: str) -> str:
     return decode_name(name.rpartition(".")[0])
+
+
+def _decoded(name: str) -> str:
+    """A file's name with its stem decoded: by itself, since a cut one is told by its end."""
+    return _stem(name) + "." + name.rpartition(".")[2]
 
 
 @functools.lru_cache(maxsize=4)

@@ -49,11 +49,14 @@ def make_schema(names: list[str]) -> pa.Schema:
     return pa.schema([("img", image), ("label", pa.int64())], metadata=metadata)
 
 
+def training_batches(source: Path) -> list[Path]:
+    return sorted(source.glob("data_batch_*"), key=lambda path: int(re.sub(r"\D", "", path.name)))
+
+
 def main(source: Path, out: Path) -> None:
     schema = make_schema(unpickle(source / "batches.meta")["label_names"])
-    train = sorted(source.glob("data_batch_*"), key=lambda path: int(re.sub(r"\D", "", path.name)))
     (out / "data").mkdir(parents=True)
-    convert_split(train, schema, out / "data" / "train-00000-of-00001.parquet")
+    convert_split(training_batches(source), schema, out / "data" / "train-00000-of-00001.parquet")
     convert_split([source / "test_batch"], schema, out / "data" / "test-00000-of-00001.parquet")
 
 

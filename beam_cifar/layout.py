@@ -1,0 +1,208 @@
+"""Where each of many unordered examples goes: pure, from a few numbers of each, before any image moves.
+
+A job over files is planned by `beam_cifar.plan`; this is the plan of `WriteExamples`, which gets its examples from
+anywhere. It cuts the same shards as a job over files that keeps the same examples.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.example import RAW, plain_labels
+from beam_cifar.formats.base import Shard, Sink, SinkOptions
+from beam_cifar.plan import new_shard
+from beam_cifar.row_names import digests, name_digests, strict_names
+
+RECORD = np.dtype(
+    [
+        ("order", "<i8"),
+        ("id", "<u8"),
+        ("name", "<u8"),
+        ("bytes", "<u8"),
+        ("height", "<i4"),
+        ("width", "<i4"),
+        ("label", "<i4"),
+    ]
+)
+"""What the layout needs to know of an example: 44 bytes. Digests for id and short name; -1 for no label, no size."""
+
+Records = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The examples of one output subset, in order.
+
+    Attributes:
+        orders: int64 `[N]`, as bytes, ascending.
+        ids: uint64 `[N]`, as bytes, the digests of their ids, ascending where orders are equal.
+        first: number of its first shard.
+        step: rows of each of its shards but the last.
+    """
+
+    orders: bytes
+    ids: bytes
+    first: int
+    step: int
+
+    def ranks(self, orders: npt.NDArray[np.int64], ids: npt.NDArray[np.uint64]) -> Iterator[int]:
+        """The position of each of some of its examples."""
+        all_orders, all_ids = np.frombuffer(self.orders, "<i8"), np.frombuffer(self.ids, "<u8")
+        begins, ends = (np.searchsorted(all_orders, orders, side).tolist() for side in ("left", "right"))
+        for begin, end, item in zip(begins, ends, ids, strict=True):
+            yield begin if end - begin == 1 else begin + int(np.searchsorted(all_ids[begin:end], item))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where examples go.
+
+    Attributes:
+        groups: by output subset.
+        shards: files of the output.
+        strict_names: as in `SinkOptions`.
+        rows: how many examples there are.
+    """
+
+    groups: Mapping[str, Group]
+    shards: tuple[Shard, ...]
+    strict_names: frozenset[int]
+    rows: int
+
+    def places(self, subset: str, orders: Sequence[int], ids: Sequence[str]) -> list[tuple[int, int]]:
+        """Shard and part of each of some examples of one output subset."""
+        group = self.groups[subset]
+        return [self._place(group, rank) for rank in group.ranks(np.array(orders, dtype="<i8"), digests(ids))]
+
+    def _place(self, group: Group, rank: int) -> tuple[int, int]:
+        number, row = divmod(rank, group.step)
+        shard = self.shards[group.first + number]
+        return shard.index, row // max(1, shard.part_rows)
+
+
+def records_of(table: pa.Table, encodings: Sequence[str]) -> dict[str, Records]:
+    """The records of some examples by subset.
+
+    Args:
+        table: in the schema `beam_cifar.example.ORDERED`.
+        encodings: how images may reach the writer.
+    """
+    ids, filenames = (table.column(name).to_pylist() for name in ("id", "filename"))
+    height, width = (table.column(name).fill_null(-1).to_numpy() for name in ("height", "width"))
+    records = np.empty(len(table), RECORD)
+    records["order"] = table.column("order").to_numpy()
+    records["id"], records["name"] = digests(ids), name_digests(ids, filenames)
+    records["height"], records["width"] = height, width
+    records["label"] = plain_labels(table)
+    pixels = np.where(height < 0, 0, 3 * height.astype(np.int64) * width)
+    stored = pa.compute.binary_length(table.column("image")).fill_null(0).to_numpy()
+    records["bytes"] = pixels if RAW in encodings else stored
+    subsets = np.array(table.column("subset").to_pylist(), dtype=object)
+    return {subset: records[subsets == subset] for subset in dict.fromkeys(subsets.tolist())}
+
+
+def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions) -> Layout:
+    """Decides on shards and parts.
+
+    Args:
+        found: subsets with records of theirs, in any order.
+        sink: format to write.
+        options: of the writers; `strict_names` is not looked at.
+
+    Raises:
+        InputError: no examples, two that nothing can tell apart, or one without the image that the format needs.
+        UsageError: subsets or sizes that the format cannot hold.
+    """
+    by_subset: dict[str, list[bytes]] = {}
+    for subset, data in found:
+        by_subset.setdefault(subset, []).append(data)
+    records = {subset: np.frombuffer(b"".join(data), RECORD) for subset, data in sorted(by_subset.items())}
+    rows = sum(map(len, records.values()))
+    if not rows:
+        raise InputError("no example reached WriteExamples: nothing is written")
+    subsets = sorted(records, key=lambda subset: (records[subset]["order"].min(), subset))
+    sink.check_subsets(subsets)
+    if sink.many_files:
+        _refuse_missing_images(records, sink)
+    strict = _strict_names(records, sink) if sink.many_files else frozenset()
+    total = int(sum(each["bytes"].sum() for each in records.values()))
+    merged: dict[str, list[Records]] = {}
+    for subset in subsets:
+        merged.setdefault(sink.output_subset(subset, options.export), []).append(records[subset])
+    shards: list[Shard] = []
+    groups = {
+        subset: _cut(subset, np.sort(np.concatenate(members), order=("order", "id")), total, shards, sink, options)
+        for subset, members in merged.items()
+    }
+    return Layout(groups, _with_batch_labels(shards, sink), strict, rows)
+
+
+def _cut(
+    subset: str, records: Records, total_bytes: int, shards: list[Shard], sink: Sink, options: SinkOptions
+) -> Group:
+    """Adds the shards of one output subset."""
+    same = (np.diff(records["order"]) == 0) & (records["id"][1:] == records["id"][:-1])
+    if same.any():
+        order = records["order"][1:][same][0]
+        raise InputError(f"two examples of subset {subset!r} have the same id, and the same order {order}")
+    rows, nbytes = len(records), int(records["bytes"].sum())
+    step = sink.shard_rows(rows, nbytes, total_bytes, options.export)
+    count, first = -(-rows // step), len(shards)
+    for number in range(count):
+        members = records[number * step : (number + 1) * step]
+        place = (subset, number, count)
+        shard = new_shard(sink, options.export, sink.part_bytes, len(shards), place, len(members), nbytes // rows)
+        shards.append(_with_sizes(shard, members))
+    return Group(records["order"].tobytes(), records["id"].tobytes(), first, step)
+
+
+def _with_sizes(shard: Shard, records: Records) -> Shard:
+    height, width = records["height"], records["width"]
+    one_size = (height == height[0]).all() and (width == width[0]).all() and height[0] >= 0
+    size = (int(height[0]), int(width[0])) if one_size else None
+    return replace(shard, size=size, has_images=bool((height >= 0).any()))
+
+
+def _with_batch_labels(shards: Sequence[Shard], sink: Sink) -> tuple[Shard, ...]:
+    """What each file calls itself: numbered files, such as `data_batch_1`, count as one series."""
+    series: dict[str, list[str]] = {}
+    for shard in shards:
+        series.setdefault(re.sub(r"_\d+$", "", shard.subset), []).append(shard.subset)
+    return tuple(
+        replace(shard, batch_label=sink.batch_label(name, series[name].index(shard.subset), len(series[name])))
+        for shard in shards
+        for name in [re.sub(r"_\d+$", "", shard.subset)]
+    )
+
+
+def _refuse_missing_images(records: Mapping[str, Records], sink: Sink) -> None:
+    for subset, each in records.items():
+        if missing := int((each["height"] < 0).sum()):
+            raise InputError(
+                f"{missing} examples of subset {subset!r} have no image, and {sink.name} is made of images"
+            )
+
+
+def _strict_names(records: Mapping[str, Records], sink: Sink) -> frozenset[int]:
+    groups: dict[str, int] = {}
+    folders = []
+    for subset, each in records.items():
+        group = groups.setdefault(sink.name_groups(subset), len(groups))
+        folders.append(each["label"].astype(np.int64) + 1 + (group << 32))
+    everything = np.concatenate(list(records.values()))
+    strict, twice = strict_names(np.concatenate(folders), everything["name"], everything["id"])
+    if twice:
+        edges = np.cumsum([len(each) for each in records.values()])
+        first, second = (list(records)[int(np.searchsorted(edges, at, "right"))] for at in twice)
+        raise UsageError(
+            f"subsets {first!r} and {second!r} have an example with the same id and label, and {sink.name} keeps all "
+            "subsets in one folder; write imagenet_with_subset_dirs"
+        )
+    return strict

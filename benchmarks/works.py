@@ -1,0 +1,94 @@
+"""What is compared with what: the table that run.py goes through."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ENVIRONMENT = Path(os.environ.get("BEAM_CIFAR_PEERS") or HERE.parent / ".peers")
+# BEAM_CIFAR_PEERS names the interpreter, as it does for the tests, or the directory of its environment.
+PEERS_PYTHON = str(ENVIRONMENT / "bin" / "python" if ENVIRONMENT.is_dir() else ENVIRONMENT)
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A program that does a work.
+
+    Attributes:
+        name: how the table calls it; the name of an own form ends as the ratios shall call it, after the comma.
+        command: its arguments; `{source}` is the set to read, `{out}` the directory to make.
+        ours: whether it is beam-cifar.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    ours: bool = False
+
+    @property
+    def form(self) -> str:
+        return self.name.partition(", ")[2]
+
+
+@dataclass(frozen=True)
+class Work:
+    """A conversion that several programs can do.
+
+    Attributes:
+        title: how the table calls it.
+        kind: sample to read, as `make-sample --kind` has it.
+        output: how count.py counts what was written.
+        contenders: in the order in which they take turns.
+    """
+
+    title: str
+    kind: str
+    output: str
+    contenders: tuple[Contender, ...]
+
+
+def ours(name: str, *options: str) -> Contender:
+    command = (sys.executable, "-m", "beam_cifar", "convert", "-i", "{source}", "-o", "{out}", *options)
+    return Contender(name, command, ours=True)
+
+
+def peer(name: str, script: str, *options: str, python: str = sys.executable) -> Contender:
+    return Contender(name, (python, str(HERE / "peers" / script), "{source}", "{out}", *options))
+
+
+def datumaro(output: str) -> Contender:
+    return peer("Datumaro", "datumaro_export.py", output, python=PEERS_PYTHON)
+
+
+# Whole batches in the genuine style are copied; packed otherwise, every row and pixel is moved.
+TO_CIFAR = (
+    ours("beam-cifar", "-f", "cifar", "--save-images"),
+    ours("beam-cifar, packed anew", "-f", "cifar", "--save-images", "--images-per-batch", "9999"),
+    datumaro("cifar"),
+    Contender("cp -r", ("cp", "-r", "{source}", "{out}")),
+)
+
+WORKS = {
+    "parquet": Work(
+        "CIFAR-10 to Parquet (PNG)",
+        "cifar10",
+        "parquet",
+        (
+            ours("beam-cifar", "-f", "parquet"),
+            peer("numpy + Pillow + pyarrow loop", "loop.py"),
+            peer("Hugging Face datasets, 1 process", "huggingface.py", "1"),
+            peer("Hugging Face datasets, 2 processes", "huggingface.py", "2"),
+            peer("Beam, one image an element", "beam_elements.py"),
+        ),
+    ),
+    "imagenet": Work(
+        "CIFAR-10 to ImageNet (PNG)",
+        "cifar10",
+        "png",
+        (ours("beam-cifar", "-f", "imagenet"), datumaro("imagenet")),
+    ),
+    "cifar10": Work("CIFAR-10 to CIFAR-10", "cifar10", "cifar", TO_CIFAR),
+    "cifar100": Work("CIFAR-100 to CIFAR-100", "cifar100", "cifar", TO_CIFAR),
+}
