@@ -23,6 +23,9 @@ from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError,
 
 COPY_BYTES = 1 << 20
 
+# The lists are JSON, one object a line, put together by hand: the encoder takes longer than writing the file.
+_quoted = json.encoder.encode_basestring
+
 _cancelled = threading.Event()
 
 
@@ -365,7 +368,7 @@ class StagedFolder:
     def __init__(self, folder: str, listing: str, scratch: str) -> None:
         self._folder = folder
         self._listing = StagedFile(listing, scratch)
-        self._made: set[str] = set()
+        self._made: dict[str, str] = {}
         self.files = 0
         self.bytes_written = 0
 
@@ -375,27 +378,33 @@ class StagedFolder:
     def __exit__(self, *_: object) -> None:
         self._listing.close()
 
-    def add(self, folder: str, name: str, data: Any, facts: Mapping[str, str]) -> None:
-        """Writes one file.
+    def add(self, files: Iterable[tuple[str, str, Any, Mapping[str, str]]]) -> None:
+        """Writes some files.
 
         Args:
-            folder: relative to this one, with "/".
-            name: of the file.
-            data: its content.
-            facts: what the list says of it besides path, bytes and sha256.
+            files: of each the folder, relative to this one, with "/"; its name; its content; and what the list says of
+                it besides path, bytes and sha256.
         """
-        _refuse_cancelled()
-        parent = os.path.join(self._folder, folder)
-        if folder not in self._made:
-            with writing(parent):
-                os.makedirs(parent, exist_ok=True)
-            self._made.add(folder)
-        _write_in_place(os.path.join(parent, name), data)
-        path = f"{folder}/{name}" if folder else name
-        entry = {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **facts}
-        self._listing.write((json.dumps(entry, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass"))
-        self.files += 1
-        self.bytes_written += len(data)
+        listed = []
+        for folder, name, data, facts in files:
+            _write_in_place(f"{self._existing(folder)}/{name}", data)
+            digest = hashlib.sha256(data).hexdigest()
+            listed.append(f'{{"path": {_quoted(f"{folder}/{name}")}, "bytes": {len(data)}, "sha256": "{digest}"')
+            listed += (f", {_quoted(key)}: {_quoted(value)}" for key, value in facts.items())
+            listed.append("}\n")
+            self.bytes_written += len(data)
+            self.files += 1
+        self._listing.write("".join(listed).encode("utf-8", "surrogatepass"))
+
+    def _existing(self, folder: str) -> str:
+        """The path of a folder, which is made if it does not exist."""
+        path = self._made.get(folder)
+        if path is None:
+            path = os.path.join(self._folder, folder)
+            with writing(path):
+                os.makedirs(path, exist_ok=True)
+            self._made[folder] = path
+        return path
 
     @property
     def sha256(self) -> str:
@@ -408,7 +417,8 @@ class StagedFolder:
 
 
 def _write_in_place(path: str, data: Any) -> None:
-    with writing(path):
+    _refuse_cancelled()
+    try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
             done = os.write(handle, data)
@@ -416,6 +426,8 @@ def _write_in_place(path: str, data: Any) -> None:
                 done += os.write(handle, memoryview(data)[done:])
         finally:
             os.close(handle)
+    except OSError as error:
+        raise _unwritable(path, error) from error
 
 
 def join_listings(paths: Sequence[str], listing: str, scratch: str) -> None:
@@ -494,7 +506,11 @@ def writing(path: str) -> Iterator[None]:
     except BeamCifarError:
         raise
     except OSError as error:
-        raise JobError(f"{path}: cannot be written: {error.strerror or error}") from error
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: str, error: OSError) -> JobError:
+    return JobError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 class Lock:

@@ -314,10 +314,16 @@ class _FolderWriter(PartWriter):
         suffixes = file_extensions(table, self._options.export.image_ext)
         names = file_names(ids, filenames, suffixes, self._options.strict_names)
         labels = plain_labels(table).tolist()
-        for item_id, name, suffix, label, image in zip(ids, names, suffixes, labels, images, strict=True):
-            # The list keeps ids that cannot be read off the name.
-            facts = {} if decode_name(name[: -len(suffix)]) == item_id else {"id": item_id}
-            self._folder.add(self._folders[label], name, image, facts)
+        # The list keeps ids that cannot be read off the name.
+        self._folder.add(
+            (
+                self._folders[label],
+                name,
+                image,
+                {} if decode_name(name[: -len(suffix)]) == item_id else {"id": item_id},
+            )
+            for item_id, name, suffix, label, image in zip(ids, names, suffixes, labels, images, strict=True)
+        )
 
     def close(self) -> None:
         """See `PartWriter.close`."""
