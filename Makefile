@@ -6,7 +6,7 @@ IMAGES ?= 60000
 # One test process per core.
 JOBS ?= auto
 
-.PHONY: demo test lint peers test-peers test-large bench sdist-check clean
+.PHONY: demo test lint peers test-peers test-prism test-large bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -22,6 +22,9 @@ demo: $(VENV)/.installed
 	$(BIN)/beam-cifar info demo/cifar-10-python.tar.gz
 	$(BIN)/beam-cifar convert -i demo/cifar-10-python.tar.gz -f parquet -o demo/cifar10-parquet
 	$(BIN)/python examples/show_parquet.py demo/cifar10-parquet
+	$(BIN)/beam-cifar convert --input-format cifar --input-path demo/cifar-10-python.tar.gz \
+	  --output-format imagenet --output-dir demo/dogs --filter '/item[annotation/label="dog"]'
+	$(BIN)/python examples/contact_sheet.py demo/dogs demo/dogs.png
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
@@ -43,6 +46,13 @@ peers: .peers/.installed
 test-peers: $(VENV)/.installed .peers/.installed
 	$(BIN)/python -m pytest -m peers -n $(JOBS)
 
+# Beam's own portable runner, built from its source; needs Go.
+.prism/prism:
+	GOBIN=$(CURDIR)/.prism go install github.com/apache/beam/sdks/v2/go/cmd/prism@v2.77.0
+
+test-prism: $(VENV)/.installed .prism/prism
+	BEAM_CIFAR_PRISM=$(CURDIR)/.prism/prism $(BIN)/python -m pytest -m prism
+
 # Full-size sets: some minutes, and some GB of disk.
 test-large: $(VENV)/.installed
 	$(BIN)/python -m pytest -m large
@@ -62,4 +72,4 @@ sdist-check: $(VENV)/.installed
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 
 clean:
-	rm -rf $(VENV) .peers demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .prism demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -54,7 +54,7 @@ BATCH_BYTES = 16 << 20
 ENCODINGS = (RAW, "png", "jpeg")
 
 
-@dataclass
+@dataclass(eq=False)
 class ReadExamples(beam.PTransform):
     """Reads a data set: gives one `Example` for every image, those of one file in order.
 
@@ -108,7 +108,7 @@ class ReadExamples(beam.PTransform):
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class FilterExamples(beam.PTransform):
     """Keeps the examples for which an XPath expression holds; see `beam_cifar.xpath`.
 
@@ -138,7 +138,7 @@ class FilterExamples(beam.PTransform):
         return examples | _over_blocks(select_rows, selection=self._selection)
 
 
-@dataclass
+@dataclass(eq=False)
 class RemapLabels(beam.PTransform):
     """Renames classes or superclasses; those that get one name merge. Ids are never renumbered.
 
@@ -169,7 +169,7 @@ class RemapLabels(beam.PTransform):
         return examples | _over_blocks(remap_labels, targets=self._map.targets)
 
 
-@dataclass
+@dataclass(eq=False)
 class ResizeExamples(beam.PTransform):
     """Gives all images one size; those of another size become raw pixels.
 
@@ -191,7 +191,7 @@ class ResizeExamples(beam.PTransform):
         return examples | _over_blocks(resize, size=self.size)
 
 
-@dataclass
+@dataclass(eq=False)
 class WriteExamples(beam.PTransform):
     """Writes examples as a data set, all or nothing, with a manifest beside it; gives the path of the manifest.
 
@@ -274,7 +274,7 @@ class _Explode(beam.DoFn):
         yield from examples_of(block.table.append_column(ORDERED.field("order"), orders))
 
 
-@dataclass
+@dataclass(eq=False)
 class _OnBatches(beam.PTransform):
     """Applies a function to the tables of batches of examples.
 

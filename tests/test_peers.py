@@ -284,6 +284,63 @@ def test_datumaro_refuses_a_cifar100_class_that_a_subset_lacks_and_a_notice_says
     assert any("Datumaro" in notice for notice in summary.notices), summary.notices
 
 
+def folders_expected(source: Path, target: str) -> Digests:
+    """What a reader must print for folders of images: rows in the order of their names, and label ids of the source."""
+    expected = Expected.of(source)
+    rows: dict[str, dict[str, Row]] = {}
+    for subset, found in expected.subsets.items():
+        for row in found:
+            folder = "no_label" if row[1] is None else expected.classes[row[1]]
+            name = f"{folder}/{os.path.splitext(row[0])[0]}"
+            rows.setdefault("default" if target == "imagenet" else subset, {})[name] = expected._row(row)
+    return {
+        subset: {
+            **digest_rows(named[name] for name in sorted(named)),
+            "classes": expected.classes,
+            "names": digest_values(sorted(named)),
+        }
+        for subset, named in rows.items()
+    }
+
+
+@pytest.mark.parametrize("reader", ["torchvision", "datumaro"])
+@pytest.mark.parametrize("target", ["imagenet", "imagenet_with_subset_dirs"])
+def test_folders_of_images_read_as_their_source(
+    reader: str, target: str, source: Path, tmp_path: Path, read: Read
+) -> None:
+    convert(ConvertOptions(str(source), str(tmp_path / "out"), target, workers=1))
+    assert read(f"{reader} {target}", tmp_path / "out") == folders_expected(source, target)
+
+
+@pytest.mark.parametrize("target", ["imagenet", "imagenet_with_subset_dirs"])
+def test_datumaro_finds_unlabelled_images_and_names_of_any_language(target: str, tmp_path: Path, read: Read) -> None:
+    names = ["кошка 1.png", "b.png", "ёж.png", "猫.png", "na\u00efve.png"]
+    rows = {
+        subset: {"data": noise(5), "labels": [1, None, 0, 2, 1], "filenames": [f"{subset}{name}" for name in names]}
+        for subset in ("обучение", "test")
+    }
+    source = write_set(tmp_path / "in", {"label_names": ["dog", "ähnlich", "Кошка"]}, rows)
+    convert(ConvertOptions(str(source), str(tmp_path / "out"), target, workers=1))
+    assert read(f"datumaro {target}", tmp_path / "out") == folders_expected(source, target)
+
+
+def test_torchvision_and_datumaro_refuse_folders_of_classes_without_images_and_give_other_ids_without(
+    cifar10: Path, tmp_path: Path, attempt: Callable[[str, Path], subprocess.CompletedProcess[str]], read: Read
+) -> None:
+    options = {"labels": ("dog", "ship"), "workers": 1}
+    kept = convert(ConvertOptions(str(cifar10), str(tmp_path / "kept"), "imagenet", keep_empty_classes=True, **options))  # type: ignore[arg-type]
+    assert kept.notices == ()
+    refusals = {"torchvision": "Found no valid file for the classes airplane", "datumaro": "DatasetNotFoundError"}
+    for reader, refusal in refusals.items():
+        done = attempt(f"{reader} imagenet", tmp_path / "kept")
+        assert done.returncode != 0
+        assert refusal in done.stderr
+    summary = convert(ConvertOptions(str(cifar10), str(tmp_path / "left"), "imagenet", **options))  # type: ignore[arg-type]
+    assert any("torchvision" in notice and "other label ids" in notice for notice in summary.notices)
+    for reader in ("torchvision", "datumaro"):
+        assert read(f"{reader} imagenet", tmp_path / "left")["default"]["classes"] == ["dog", "ship"]
+
+
 def _numbered(split: str, files: list[list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
     return {f"{split}_{number}": rows for number, rows in enumerate(files, 1)}
 

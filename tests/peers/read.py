@@ -1,4 +1,4 @@
-"""Prints what another project's reader finds in a CIFAR directory: `read.py torchvision|keras|datumaro DIR`.
+"""Prints what another project's reader finds in a directory: `read.py READER DIR`, with a reader of `READERS`.
 
 Runs in the environment of `requirements.txt`, never in this package's own. The output is one JSON object: for each
 subset its digest (see `digest.py`), and the class names, superclasses and file names as far as the reader has them.
@@ -10,6 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def batch_names(folder: Path) -> list[str]:
 
 def read_torchvision(folder: Path) -> Digests:
     """Through `CIFAR10` or `CIFAR100` with other files listed, as people subclass them for sets of their own."""
-    cifar = torch_stub.torchvision_cifar()
+    cifar = torch_stub.torchvision_datasets("cifar")
     stock = cifar.CIFAR100 if (folder / "meta").exists() else cifar.CIFAR10
     names = batch_names(folder)
 
@@ -85,7 +86,55 @@ def _datumaro_rows(items: list[Any]) -> Iterator[Row]:
         yield labels[0] if labels else None, item.media.data if item.media is not None else None
 
 
-READERS = {"torchvision": read_torchvision, "keras": read_keras, "datumaro": read_datumaro}
+def read_torchvision_folder(folder: Path) -> Digests:
+    """Through `ImageFolder`, which gives the folders of a directory ids in order."""
+    found = torch_stub.torchvision_datasets("folder").ImageFolder(folder)
+    rows = {
+        Path(path).relative_to(folder).with_suffix("").as_posix(): (label, np.asarray(found[number][0]))
+        for number, (path, label) in enumerate(found.samples)
+    }
+    return {"default": _named_rows(rows, found.classes)}
+
+
+def read_torchvision_subsets(folder: Path) -> Digests:
+    """Through an `ImageFolder` for each subset, as its users do."""
+    return {path.name: read_torchvision_folder(path)["default"] for path in folder.iterdir()}
+
+
+def read_datumaro_folders(folder: Path, format_name: str) -> Digests:
+    """Through `Dataset.import_from`; items are called `<class>:<file name>`, in the order of the disk."""
+    import datumaro
+    from datumaro.util.image import IMAGE_COLOR_CHANNEL, ImageColorChannel  # type: ignore[import-not-found]
+
+    dataset = datumaro.Dataset.import_from(str(folder), format_name)
+    classes = [item.name for item in dataset.categories()[datumaro.AnnotationType.label]]
+    # OpenCV's order of channels is the default.
+    IMAGE_COLOR_CHANNEL.set(ImageColorChannel.COLOR_RGB)
+    return {
+        name: _named_rows({item.id.replace(":", "/", 1): row for item, row in _with_rows(list(subset))}, classes)
+        for name, subset in dataset.subsets().items()
+    }
+
+
+def _with_rows(items: list[Any]) -> Iterator[tuple[Any, Row]]:
+    yield from zip(items, _datumaro_rows(items), strict=True)
+
+
+def _named_rows(rows: dict[str, Row], classes: list[str]) -> dict[str, Any]:
+    """The digest of rows in the order of their names."""
+    names = sorted(rows)
+    return {**digest_rows(rows[name] for name in names), "classes": classes, "names": digest_values(names)}
+
+
+READERS = {
+    "torchvision": read_torchvision,
+    "keras": read_keras,
+    "datumaro": read_datumaro,
+    "torchvision imagenet": read_torchvision_folder,
+    "torchvision imagenet_with_subset_dirs": read_torchvision_subsets,
+    "datumaro imagenet": partial(read_datumaro_folders, format_name="imagenet"),
+    "datumaro imagenet_with_subset_dirs": partial(read_datumaro_folders, format_name="imagenet_with_subset_dirs"),
+}
 
 if __name__ == "__main__":
     json.dump(READERS[sys.argv[1]](Path(sys.argv[2]).resolve()), sys.stdout)

@@ -1,6 +1,6 @@
 """Loads modules of torchvision's data sets and of Keras without what they need for other things.
 
-torchvision's `datasets/cifar.py` needs torch for names in annotations alone, but the packages above it load compiled
+torchvision's `datasets/cifar.py` and `datasets/folder.py` need torch for names in annotations alone, but the packages above it load compiled
 operators; Keras loads a back end before any of its modules. So the packages become bare modules that know where their
 files are, and torch becomes the few names that are looked up while the real files load.
 """
@@ -26,7 +26,7 @@ class Tensor:
 
 
 def _never(*arguments: object, **options: object) -> None:
-    raise NotImplementedError("reading CIFAR must not need this part of torch")
+    raise NotImplementedError("reading a data set must not need this part of torch")
 
 
 def _define(name: str, **content: Any) -> None:
@@ -52,8 +52,8 @@ def bare_packages(names: Iterable[str]) -> None:
         sys.modules[name] = module
 
 
-def torchvision_cifar() -> ModuleType:
-    """Returns the real `torchvision.datasets.cifar`."""
+def torchvision_datasets(name: str) -> ModuleType:
+    """Returns a real module of `torchvision.datasets`: `cifar` or `folder`."""
     _define("torch", Tensor=Tensor)
     _define("torch.utils")
     _define("torch.utils.data", Dataset=Dataset)
@@ -62,7 +62,8 @@ def torchvision_cifar() -> ModuleType:
     _define("torch.hub", _get_torch_home=lambda: "", load_state_dict_from_url=_never)
     bare_packages(["torchvision", "torchvision.datasets"])
     _define("torchvision.utils", _log_api_usage_once=lambda made: None)
-    return importlib.import_module("torchvision.datasets.cifar")
+    vars(sys.modules["torchvision"]).update(get_image_backend=lambda: "PIL")
+    return importlib.import_module(f"torchvision.datasets.{name}")
 
 
 def keras_cifar() -> ModuleType:
