@@ -217,7 +217,10 @@ def _why_unknown(path: str, index_dir: str) -> str:
     if os.path.isdir(path):
         if not os.listdir(path):
             return "the directory is empty"
-        return "no known format; a CIFAR directory has 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in it"
+        return (
+            "no known format; a CIFAR directory has 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in it, an ImageNet "
+            "tree a folder of PNG or JPEG files for each class"
+        )
     from beam_cifar import archives
 
     if archives.is_archive(path):

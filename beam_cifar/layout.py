@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from beam_cifar.cutting import new_shard
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.example import RAW, plain_labels
 from beam_cifar.formats.base import Shard, Sink, SinkOptions
-from beam_cifar.plan import new_shard
 from beam_cifar.row_names import digests, name_digests, strict_names
 
 RECORD = np.dtype(

@@ -296,7 +296,7 @@ def _check_size(path: str, expected: int) -> None:
 def _result(info: ShardInfo, sink: SinkSettings) -> ShardResult:
     names = {name for part in info.parts for name in part.statistics}
     statistics = {name: sum(part.statistics.get(name, 0) for part in info.parts) for name in sorted(names)}
-    labels = {label for part in info.parts for (_, label), n in part.written.items() if n} - {UNLABELLED}
+    labels = {label for part in info.parts for (_, label), n in part.written.items() if n}
     return ShardResult(sink.shards[info.shard], info.bytes, labels, statistics)
 
 

@@ -95,13 +95,14 @@ class Entry:
 
 
 def list_folder(path: str) -> list[Entry]:
-    """Lists a folder, in no particular order.
+    """Lists a folder, in no particular order; hidden names, which editors and systems leave behind, are left out.
 
     Raises:
         InputError: something that is neither a file nor a folder, or a name that is not Unicode.
         OSError: the folder cannot be read.
     """
-    return [_entry(found) for found in os.scandir(path)]
+    with os.scandir(path) as entries:
+        return [_entry(found) for found in entries if not found.name.startswith(".")]
 
 
 def _entry(found: os.DirEntry[str]) -> Entry:

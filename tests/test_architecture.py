@@ -18,7 +18,16 @@ from beam_cifar.formats.base import Sink, Source
 PACKAGE = Path(beam_cifar.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 PURE = ["formats", "pickles", "images", "plan.py", "labels.py", "storage.py", "archives.py", "block.py", "example.py"]
-PURE += ["names.py", "row_names.py", "selection.py", "xpath.py"]
+PURE += [
+    "cutting.py",
+    "clashes.py",
+    "layout.py",
+    "names.py",
+    "row_names.py",
+    "selection.py",
+    "xpath.py",
+    "xpath_syntax.py",
+]
 
 
 def modules(*names: str) -> list[Path]:

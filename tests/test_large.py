@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,32 @@ def test_memory_does_not_depend_on_the_number_of_images(
     print(f"peaks in bytes: {peaks}")
     assert max(peaks.values()) <= 300e6, peaks
     assert max(peaks.values()) <= 1.1 * min(peaks.values()), peaks
+
+
+def test_a_filter_that_keeps_a_tenth_is_packed_exactly_in_constant_memory(
+    tenfold: Path, folder: Path, record_property: Any
+) -> None:
+    asked = ["--filter", '/item[annotation/label="dog"]', "--images-per-batch", "10000", "--save-images"]
+    ours = [sys.executable, "-m", "beam_cifar", "convert", "-i", tenfold, "-f", "cifar", "-o", folder / "dogs", *asked]
+    peak = int(measured([sys.executable, "-S", "-c", MEASURED, *map(str, ours)]))
+    record_property("peak", peak)
+    print(f"peak in bytes: {peak}")
+    assert peak <= 300e6
+    expected = {"train": [], "test": []}
+    for path in (tenfold / name for name in batch_names(tenfold)):
+        batch = unpickled(path)
+        rows = np.flatnonzero(np.array(batch["labels"]) == 5)
+        split = expected["test" if path.name.startswith("test") else "train"]
+        split += [(batch["filenames"][row], zlib.crc32(batch["data"][row])) for row in rows]
+    for split, rows in expected.items():
+        batches = [unpickled(path) for path in of_split(folder / "dogs", split)]
+        full, rest = divmod(len(rows), 10_000)
+        assert [len(batch["labels"]) for batch in batches] == [10_000] * full + [rest] * (rest > 0)
+        assert [set(batch["labels"]) for batch in batches] == [{5}] * len(batches)
+        found = [
+            (n, zlib.crc32(p)) for batch in batches for n, p in zip(batch["filenames"], batch["data"], strict=True)
+        ]
+        assert found == rows
 
 
 def test_a_scan_holds_little_beside_the_labels_and_names(

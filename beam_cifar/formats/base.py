@@ -256,7 +256,7 @@ class ShardResult:
     Attributes:
         shard: which one.
         bytes: of its files.
-        labels: that it has rows of.
+        labels: that it has rows of, -1 for unlabelled.
         statistics: the sums of those of its parts.
     """
 

@@ -36,6 +36,7 @@ from beam_cifar.formats.summary import with_rows
 from beam_cifar.genuine import CIFAR100_SUPERCLASSES
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
 from beam_cifar.pickles import Batch, BatchWriter, Images, Meta, read_batch, read_meta, write_meta
+from beam_cifar.row_names import short_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -190,7 +191,7 @@ class CifarSink(Sink):
         """Datumaro learns superclasses file by file, and refuses files that disagree on which classes have one."""
         if not options.labels.has_superclasses:
             return
-        everywhere = set().union(*(result.labels for result in shards))
+        everywhere = set().union(*(result.labels for result in shards)) - {UNLABELLED}
         for result in shards:
             if missing := everywhere - result.labels:
                 example = options.labels.names[min(missing)]
@@ -436,10 +437,7 @@ class _CifarWriter(PartWriter):
 
         numbers = plain_labels(table).tolist()
         coarse = [self._parents[number] for number in numbers] if self._kind == "cifar100" else None
-        if self._ext is None:
-            filenames = table.column("filename").to_pylist()
-        else:
-            filenames = [name + self._ext for name in table.column("id").to_pylist()]
+        filenames = self._filenames(table)
         labels = [None if number == UNLABELLED else number for number in numbers]
         if not self._images:
             self._writer.append(None, labels, coarse, filenames)
@@ -453,6 +451,16 @@ class _CifarWriter(PartWriter):
     def close(self) -> None:
         """See `PartWriter.close`."""
         self._writer.close()
+
+    def _filenames(self, table: pa.Table) -> list[str]:
+        """The names found, unless another extension is asked for; with the folder that makes an id unique, if any."""
+        ids, found = (table.column(name).to_pylist() for name in ("id", "filename"))
+        if self._ext is not None:
+            return [item_id + self._ext for item_id in ids]
+        return [
+            name if short_name(item_id, name) == item_id else item_id + os.path.splitext(name)[1]
+            for item_id, name in zip(ids, found, strict=True)
+        ]
 
 
 def _joined_images(table: pa.Table) -> memoryview:

@@ -267,10 +267,11 @@ class ImagenetSink(Sink):
         for result in shards:
             present.setdefault(result.shard.path, set()).update(result.labels)
         everything = set(range(len(options.labels.names)))
+        folders = (*class_folders(options.labels), NO_LABEL)  # the last one is found by UNLABELLED = -1
         for path, labels in present.items():
-            kept = everything if options.export.keep_empty_classes else labels
-            found = sorted(kept, key=class_folders(options.labels).__getitem__)
-            if any(number != label for number, label in enumerate(found)):
+            kept = labels | everything if options.export.keep_empty_classes else labels
+            found = sorted(kept, key=folders.__getitem__)
+            if any(number != label for number, label in enumerate(found) if label != UNLABELLED):
                 yield _shifted(options.labels.names, everything - kept, f" in {path}" if path else "")
                 return
 
@@ -348,7 +349,7 @@ def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
     """The notice that folders give other label ids than the table."""
     readers = "readers that number the folders (torchvision, datasets) give other label ids"
     if not missing:
-        return f"the classes are not in the order of their folders' names{where}: {readers}"
+        return f"the classes are not in the order of their folders' names{where}, {NO_LABEL} included: {readers}"
     return (
         f"{len(missing)} of {len(names)} classes have no images{where} and so no folder, such as "
         f"{names[min(missing)]!r}: {readers}; --keep-empty-classes makes the folders, which torchvision and Datumaro "

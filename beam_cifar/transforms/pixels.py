@@ -36,10 +36,10 @@ def pixels_of(run: pa.Table) -> UInt8Array:
         offsets = np.frombuffer(images.buffers()[1], dtype=np.int32)[images.offset : images.offset + len(images) + 1]
         values = np.frombuffer(images.buffers()[2], dtype=np.uint8)[offsets[0] : offsets[-1]]
         return values.reshape(len(images), *shape)
-    names = (run.column(name).to_pylist() for name in ("subset", "filename"))
+    names = (run.column(name).to_pylist() for name in ("subset", "id"))
     decoded = [
-        decode_image(memoryview(image.as_buffer()), f"{subset}: image {name!r}")
-        for image, subset, name in zip(images, *names, strict=True)
+        decode_image(memoryview(image.as_buffer()), f"{subset}: image {item_id!r}")
+        for image, subset, item_id in zip(images, *names, strict=True)
     ]
     return np.stack(decoded)
 

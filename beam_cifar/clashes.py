@@ -1,0 +1,88 @@
+"""Which images would get one name: pure, part of the plan where every image becomes a file of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from beam_cifar.cutting import Chosen
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.base import Sink
+from beam_cifar.labels import UNLABELLED, LabelMap
+from beam_cifar.selection import Selection
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+def clashing_names(sources: Sequence[Chosen], selection: Selection, label_map: LabelMap, sink: Sink) -> frozenset[int]:
+    """Digests of short names that several images of one folder would get.
+
+    Raises:
+        InputError: a row without image.
+        UsageError: two images of one folder have the same id as well, which nothing can tell apart.
+    """
+    import numpy as np
+
+    from beam_cifar.row_names import strict_names
+
+    _refuse_missing_images(sources, selection, sink)
+    folders, names, ids = (np.concatenate(c) for c in zip(*_named(sources, selection, label_map, sink), strict=True))
+    strict, twice = strict_names(folders, names, ids)
+    if twice:
+        where = [_place(sources, selection, position) for position in twice]
+        raise UsageError(
+            f"{where[0]} and {where[1]} would be one file, because ids repeat between subsets and {sink.name} keeps "
+            "all subsets in one folder; convert one --subset at a time, or to imagenet_with_subset_dirs"
+        )
+    return strict
+
+
+def _named(
+    sources: Sequence[Chosen], selection: Selection, label_map: LabelMap, sink: Sink
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
+    """For each source, of each image taken: a number for its folder, the digests of its short name and of its id."""
+    import numpy as np
+
+    targets = np.array([*label_map.targets, UNLABELLED], dtype=np.int64)
+    groups: dict[str, int] = {}
+    for source in sources:
+        rows, taken = source.summary.row_names, _taken(source, selection)
+        if rows is None:
+            raise ValueError(f"{source.summary.file.shown}: the scan gave no names")
+        group = groups.setdefault(sink.name_groups(source.summary.file.subset), len(groups))
+        folders = targets[rows.kept_labels[taken]] + (group * len(targets) + 1)
+        yield folders, rows.names[taken], rows.ids[taken]
+
+
+def _taken(source: Chosen, selection: Selection) -> npt.NDArray[np.int64]:
+    """Positions among `RowNames` of the rows that are taken of a source."""
+    import numpy as np
+
+    labels = source.summary.row_names.labels  # type: ignore[union-attr]
+    if selection.labels is None:
+        return np.arange(source.take)
+    return np.flatnonzero(np.isin(labels, sorted(selection.labels)))[: source.take]
+
+
+def _refuse_missing_images(sources: Sequence[Chosen], selection: Selection, sink: Sink) -> None:
+    for source in sources:
+        taken, names = _taken(source, selection), source.summary.row_names
+        missing = taken[~names.images[taken]]  # type: ignore[union-attr]
+        if len(missing):
+            expression = "/item[image]" if selection.filter is None else "the filter with 'and image'"
+            raise InputError(
+                f"{source.summary.file.shown}: row {names.rows[missing[0]]}: has no image, and {sink.name} is made of "  # type: ignore[union-attr]
+                f"images ({len(missing)} such rows in this file); leave them out by --filter {expression}"
+            )
+
+
+def _place(sources: Sequence[Chosen], selection: Selection, position: int) -> str:
+    """File and row of an image, given its position among all that are taken."""
+    for source in sources:
+        if position < source.take:
+            rows = source.summary.row_names.rows  # type: ignore[union-attr]
+            return f"{source.summary.file.shown} row {rows[_taken(source, selection)[position]]}"
+        position -= source.take
+    raise IndexError(position)
