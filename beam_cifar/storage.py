@@ -106,7 +106,7 @@ def list_folder(path: str) -> list[Entry]:
 
 
 def _entry(found: os.DirEntry[str]) -> Entry:
-    if any("\ud800" <= char <= "\udfff" for char in found.name):
+    if not found.name.isascii() and any("\ud800" <= char <= "\udfff" for char in found.name):
         raise InputError(f"{found.path}: has a name that is not valid Unicode; rename it")
     if found.is_dir():
         return Entry(found.name, found.path, True)

@@ -155,7 +155,7 @@ def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:
         tasks = [task for task in plan.tasks if task.shard == shard.index]
         sources = dict.fromkeys(plan.files[segment.file].name for task in tasks for segment in task.segments)
         how = "copied from" if tasks[0].copy else "from"
-        print(f"  {shard.path}: {shard.rows:,} rows {how} {', '.join(sources)}")
+        print(f"  {shard.path or shard.subset}: {shard.rows:,} rows {how} {', '.join(sources)}")
 
 
 def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, object]:

@@ -7,12 +7,14 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from beam_cifar import archives, storage
 from beam_cifar.cli.start import quiet_workers
-from beam_cifar.errors import InputError
+from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import FORMATS, detect_format
+from beam_cifar.formats.base import FileSummary, Wanted
 from beam_cifar.genuine import CIFAR10_MD5, CIFAR100_MD5
 from beam_cifar.job import Survey, survey
 from beam_cifar.labels import UNLABELLED
@@ -24,7 +26,7 @@ GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
 def info(arguments: argparse.Namespace) -> None:
     """Prints what a data set holds."""
     with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
-        found = survey(arguments.path, arguments.input_format, (), folder)
+        found = survey(arguments.path, arguments.input_format, (), folder, Wanted(sizes=True))
         facts = _facts(found)
         if arguments.checksums:
             facts["checksums"] = _checksums(found)
@@ -64,18 +66,7 @@ def _facts(found: Survey) -> dict[str, Any]:
         "rows": sum(s.rows for s in found.summaries),
         "bad_rows": sum(s.bad_count for s in found.summaries),
         "unlabelled": counts.pop(UNLABELLED, 0),
-        "subsets": [
-            {
-                "name": s.file.subset,
-                "rows": s.rows,
-                "images": s.images,
-                "size": list(s.size) if s.size else None,
-                "bad_rows": s.bad_count,
-                "first_bad_row": str(s.bad_rows[0]) if s.bad_rows else None,
-                "repeated_names": s.duplicates,
-            }
-            for s in found.summaries
-        ],
+        "subsets": [_subset(name, members) for name, members in _by_subset(found.summaries).items()],
         "classes": {name: counts.get(label, 0) for label, name in enumerate(labels.names)},
         "superclasses": {
             name: [labels.names[i] for i, parent in enumerate(labels.parents) if parent == coarse]
@@ -85,8 +76,37 @@ def _facts(found: Survey) -> dict[str, Any]:
     }
 
 
+def _by_subset(summaries: Sequence[FileSummary]) -> dict[str, list[FileSummary]]:
+    """The files of each subset: one of CIFAR, a folder for each class of ImageNet."""
+    members: dict[str, list[FileSummary]] = {}
+    for summary in summaries:
+        members.setdefault(summary.file.subset, []).append(summary)
+    return members
+
+
+def _subset(name: str, members: Sequence[FileSummary]) -> dict[str, Any]:
+    sizes = {summary.size for summary in members if summary.images}
+    size = sizes.pop() if len(sizes) == 1 else None
+    bad_rows = [bad for summary in members for bad in summary.bad_rows]
+    return {
+        "name": name,
+        "rows": sum(summary.rows for summary in members),
+        "images": sum(summary.images for summary in members),
+        "size": list(size) if size else None,
+        "bad_rows": sum(summary.bad_count for summary in members),
+        "first_bad_row": str(bad_rows[0]) if bad_rows else None,
+        "repeated_names": sum(summary.duplicates for summary in members),
+    }
+
+
 def _checksums(found: Survey) -> dict[str, dict[str, str | None]]:
-    """md5 of every file, and which genuine file that is."""
+    """md5 of every file, and which genuine file that is.
+
+    Raises:
+        UsageError: a set of folders, in which every image is a file.
+    """
+    if os.path.isdir(found.catalog.files[0].blob.path):
+        raise UsageError(f"--checksums: {found.catalog.format} has a file for every image, and none of them is known")
     sums: dict[str, dict[str, str | None]] = {}
     if archives.is_archive(found.catalog.path):
         with open(found.catalog.path, "rb") as archive:

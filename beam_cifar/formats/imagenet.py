@@ -39,6 +39,8 @@ from beam_cifar.names import clash_key, decode_name, encode_name
 from beam_cifar.row_names import digests, file_names
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
     from beam_cifar.images.decode import ImageHeader
@@ -70,7 +72,7 @@ class ImagenetSource(Source):
         files: list[SourceFile] = []
         for subset, found in folders.items():
             members = (_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found))
-            files += _with_prefixes([member for member in members if member is not None])
+            files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
             raise InputError(f"{path}: no PNG or JPEG files in {'<subset>/' * (self.depth - 1)}<class>/")
         lost = f"{len(stray)} files that are no images of a class are left out, such as {min(stray, default='')}"
@@ -408,23 +410,23 @@ def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
     return sorted(images, key=lambda entry: natural_key(entry.name))
 
 
-def _source_file(subset: str, folder: str, path: str, label: int, stray: list[str]) -> SourceFile | None:
-    """One folder, if there are images in it."""
+def _source_file(
+    subset: str, folder: str, path: str, label: int, stray: list[str]
+) -> tuple[SourceFile, npt.NDArray[np.uint64]]:
+    """One folder, and the digests of its images' names without extension."""
     images = _images(path, stray)
-    if not images:
-        return None
     blob = storage.Blob(path, 0, sum(entry.size for entry in images), storage.listing_stamp(images))
-    return SourceFile(f"{subset}/{folder}", subset, path, blob, label)
+    return SourceFile(f"{subset}/{folder}", subset, path, blob, label), digests(_stem(entry.name) for entry in images)
 
 
-def _with_prefixes(files: Sequence[SourceFile]) -> list[SourceFile]:
+def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -> list[SourceFile]:
     """Ids are file names, with the folder's name in front of all of a subset if they would not be unique without."""
     import numpy as np
 
-    found = [digests(_stem(entry.name) for entry in _checked_listing(file)) for file in files]
-    stems = np.concatenate(found) if found else np.empty(0)
+    files = [file for file, _ in found]
+    stems = np.concatenate([np.empty(0, np.uint64), *(digests for _, digests in found)])
     if len(np.unique(stems)) == len(stems):
-        return list(files)
+        return files
     return [replace(file, id_prefix=decode_name(file.name.rpartition("/")[2]) + "/") for file in files]
 
 

@@ -13,6 +13,9 @@ EXTENSIONS: Final[dict[str, tuple[str, ...]]] = {"png": (".png",), "jpeg": (".jp
 """Extensions of each encoding, in lower case; the first one is what we write."""
 
 
+_KNOWN: Final = frozenset(extension for known in EXTENSIONS.values() for extension in known)
+
+
 def file_encodings(image_ext: str | None) -> tuple[str, ...]:
     """The encodings that an extension allows, the preferred one first; all for None.
 
@@ -30,7 +33,7 @@ def file_encodings(image_ext: str | None) -> tuple[str, ...]:
 
 def is_image_name(name: str) -> bool:
     """Whether a file is named as an image of a known encoding."""
-    return _extension(name).lower() in (extension for known in EXTENSIONS.values() for extension in known)
+    return _extension(name).lower() in _KNOWN
 
 
 def file_extensions(table: pa.Table, image_ext: str | None) -> list[str]:
