@@ -58,6 +58,7 @@ class Block:
         filtered: rows that transforms dropped, by their source label.
         unlabelled: rows whose label was taken away, by the label that they had in the source.
         rejected: rows that cannot be kept, with their reason.
+        row: number of its first row in the source file.
     """
 
     table: pa.Table
@@ -69,6 +70,7 @@ class Block:
     filtered: Counts = field(default_factory=Counter)
     unlabelled: Counts = field(default_factory=Counter)
     rejected: tuple[BadRow, ...] = ()
+    row: int = 0
 
     @property
     def coordinates(self) -> tuple[int, int, int]:

@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from beam_cifar.cutting import new_shard
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.example import RAW, plain_labels
+from beam_cifar.example import RAW, Example, plain_labels
 from beam_cifar.formats.base import Shard, Sink, SinkOptions
 from beam_cifar.row_names import digests, name_digests, strict_names
 
 RECORD = np.dtype(
     [
         ("order", "<i8"),
+        ("key", "<u8"),
         ("id", "<u8"),
         ("name", "<u8"),
         ("bytes", "<u8"),
@@ -31,7 +32,8 @@ RECORD = np.dtype(
         ("label", "<i4"),
     ]
 )
-"""What the layout needs to know of an example: 44 bytes. Digests for id and short name; -1 for no label, no size."""
+"""What the layout needs to know of an example: 52 bytes. Digests of what breaks ties, of id and of short name; -1 for no
+label and no size."""
 
 Records = npt.NDArray[np.void]
 
@@ -42,22 +44,22 @@ class Group:
 
     Attributes:
         orders: int64 `[N]`, as bytes, ascending.
-        ids: uint64 `[N]`, as bytes, the digests of their ids, ascending where orders are equal.
+        keys: uint64 `[N]`, as bytes, the digests of subset and id, ascending where orders are equal.
         first: number of its first shard.
         step: rows of each of its shards but the last.
     """
 
     orders: bytes
-    ids: bytes
+    keys: bytes
     first: int
     step: int
 
-    def ranks(self, orders: npt.NDArray[np.int64], ids: npt.NDArray[np.uint64]) -> Iterator[int]:
+    def ranks(self, orders: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64]) -> Iterator[int]:
         """The position of each of some of its examples."""
-        all_orders, all_ids = np.frombuffer(self.orders, "<i8"), np.frombuffer(self.ids, "<u8")
+        all_orders, all_keys = np.frombuffer(self.orders, "<i8"), np.frombuffer(self.keys, "<u8")
         begins, ends = (np.searchsorted(all_orders, orders, side).tolist() for side in ("left", "right"))
-        for begin, end, item in zip(begins, ends, ids, strict=True):
-            yield begin if end - begin == 1 else begin + int(np.searchsorted(all_ids[begin:end], item))
+        for begin, end, key in zip(begins, ends, keys, strict=True):
+            yield begin if end - begin == 1 else begin + int(np.searchsorted(all_keys[begin:end], key))
 
 
 @dataclass(frozen=True)
@@ -76,15 +78,22 @@ class Layout:
     strict_names: frozenset[int]
     rows: int
 
-    def places(self, subset: str, orders: Sequence[int], ids: Sequence[str]) -> list[tuple[int, int]]:
+    def places(self, subset: str, examples: Sequence[Example]) -> list[tuple[int, int]]:
         """Shard and part of each of some examples of one output subset."""
         group = self.groups[subset]
-        return [self._place(group, rank) for rank in group.ranks(np.array(orders, dtype="<i8"), digests(ids))]
+        orders = np.array([example.order for example in examples], dtype="<i8")
+        keys = digests(tie_breaker(example.subset, example.id) for example in examples)
+        return [self._place(group, rank) for rank in group.ranks(orders, keys)]
 
     def _place(self, group: Group, rank: int) -> tuple[int, int]:
         number, row = divmod(rank, group.step)
         shard = self.shards[group.first + number]
         return shard.index, row // max(1, shard.part_rows)
+
+
+def tie_breaker(subset: str, item_id: str) -> str:
+    """Tells examples of one order apart: an id is unique in its subset."""
+    return f"{subset}\0{item_id}"
 
 
 def records_of(table: pa.Table, encodings: Sequence[str]) -> dict[str, Records]:
@@ -97,14 +106,17 @@ def records_of(table: pa.Table, encodings: Sequence[str]) -> dict[str, Records]:
     ids, filenames = (table.column(name).to_pylist() for name in ("id", "filename"))
     height, width = (table.column(name).fill_null(-1).to_numpy() for name in ("height", "width"))
     records = np.empty(len(table), RECORD)
+    subset_names = table.column("subset").to_pylist()
     records["order"] = table.column("order").to_numpy()
+    records["key"] = digests(map(tie_breaker, subset_names, ids))
     records["id"], records["name"] = digests(ids), name_digests(ids, filenames)
     records["height"], records["width"] = height, width
     records["label"] = plain_labels(table)
     pixels = np.where(height < 0, 0, 3 * height.astype(np.int64) * width)
     stored = pa.compute.binary_length(table.column("image")).fill_null(0).to_numpy()
-    records["bytes"] = pixels if RAW in encodings else stored
-    subsets = np.array(table.column("subset").to_pylist(), dtype=object)
+    is_raw = pa.compute.equal(table.column("encoding"), RAW).to_numpy()
+    records["bytes"] = pixels if RAW in encodings else np.where(is_raw, pixels, stored)
+    subsets = np.array(subset_names, dtype=object)
     return {subset: records[subsets == subset] for subset in dict.fromkeys(subsets.tolist())}
 
 
@@ -138,7 +150,7 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
         merged.setdefault(sink.output_subset(subset, options.export), []).append(records[subset])
     shards: list[Shard] = []
     groups = {
-        subset: _cut(subset, np.sort(np.concatenate(members), order=("order", "id")), total, shards, sink, options)
+        subset: _cut(subset, np.sort(np.concatenate(members), order=("order", "key")), total, shards, sink, options)
         for subset, members in merged.items()
     }
     return Layout(groups, _with_batch_labels(shards, sink), strict, rows)
@@ -148,7 +160,7 @@ def _cut(
     subset: str, records: Records, total_bytes: int, shards: list[Shard], sink: Sink, options: SinkOptions
 ) -> Group:
     """Adds the shards of one output subset."""
-    same = (np.diff(records["order"]) == 0) & (records["id"][1:] == records["id"][:-1])
+    same = (np.diff(records["order"]) == 0) & (records["key"][1:] == records["key"][:-1])
     if same.any():
         order = records["order"][1:][same][0]
         raise InputError(f"two examples of subset {subset!r} have the same id, and the same order {order}")
@@ -160,7 +172,7 @@ def _cut(
         place = (subset, number, count)
         shard = new_shard(sink, options.export, sink.part_bytes, len(shards), place, len(members), nbytes // rows)
         shards.append(_with_sizes(shard, members))
-    return Group(records["order"].tobytes(), records["id"].tobytes(), first, step)
+    return Group(records["order"].tobytes(), records["key"].tobytes(), first, step)
 
 
 def _with_sizes(shard: Shard, records: Records) -> Shard:

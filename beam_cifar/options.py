@@ -9,7 +9,10 @@ from typing import Any
 from beam_cifar.errors import UsageError
 
 MAX_SIDE = 65_500
-"""Pixels; the longest side that a JPEG can have, and more than any other format needs."""
+"""Pixels; the longest side that libjpeg writes, and more than any other format needs."""
+
+FILTER_MODES = ("items", "annotations", "items+annotations")
+"""What an XPath filter selects; see `beam_cifar.xpath.ItemFilter`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +88,8 @@ class ConvertOptions(ExportOptions):
         super().__post_init__()
         _refuse_less_than_one("--limit", self.limit)
         _refuse_less_than_one("--workers", self.workers)
-        if self.resize is not None and not all(1 <= side <= MAX_SIDE for side in self.resize):
-            raise UsageError(f"--resize takes sides from 1 to {MAX_SIDE}, found {self.resize[0]}x{self.resize[1]}")
+        if self.resize is not None:
+            check_size(self.resize)
         texts = {"--label": self.labels, "--remap": self.remaps, "--subset": self.subsets, "--filter": [self.filter]}
         for flag, values in texts.items():
             for text in values:
@@ -105,6 +108,12 @@ class ConvertOptions(ExportOptions):
         for name in ("input_path", "output_dir", "overwrite", "workers"):
             del meaning[name]
         return meaning
+
+
+def check_size(size: tuple[int, int]) -> None:
+    """Refuses a (height, width) that no image can get. Raises `UsageError`."""
+    if not all(1 <= side <= MAX_SIDE for side in size):
+        raise UsageError(f"--resize takes sides from 1 to {MAX_SIDE}, found {size[0]}x{size[1]}")
 
 
 def _refuse_less_than_one(flag: str, value: int | None) -> None:

@@ -20,16 +20,17 @@ import pyarrow as pa
 from apache_beam.coders import RowCoder, registry
 
 from beam_cifar import __version__, storage
-from beam_cifar.block import MAX_ROWS, Block, row_counts, spans
+from beam_cifar.block import Block, row_counts, spans
 from beam_cifar.carried import carried
 from beam_cifar.errors import InputError, JobError, OutputError
 from beam_cifar.example import ORDERED, RAW, SCHEMA, Example, examples_of, table_of
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import SinkOptions
+from beam_cifar.images.header import probe_image
 from beam_cifar.job import Survey, libraries, output_path, survey
 from beam_cifar.labels import LabelMap, LabelTable, remap_table
-from beam_cifar.layout import Layout, lay_out, records_of
-from beam_cifar.options import ExportOptions
+from beam_cifar.layout import Layout, lay_out, records_of, tie_breaker
+from beam_cifar.options import ExportOptions, check_size
 from beam_cifar.plan import Task, learn_parents, reading_tasks
 from beam_cifar.publish import Publish, PublishSettings
 from beam_cifar.row_names import digest64
@@ -181,6 +182,7 @@ class ResizeExamples(beam.PTransform):
 
     def __post_init__(self) -> None:
         super().__init__()
+        check_size(self.size)
 
     def display_data(self) -> dict[str, str]:
         """The size."""
@@ -195,13 +197,16 @@ class ResizeExamples(beam.PTransform):
 class WriteExamples(beam.PTransform):
     """Writes examples as a data set, all or nothing, with a manifest beside it; gives the path of the manifest.
 
-    The files are those that `convert` makes of the same examples: in the order of `Example.order`, those of one order
-    by id, cut into shards in the same way.
+    Examples are written in the order of `Example.order`, those of one order in an arbitrary order that is always the
+    same, and cut into shards by the rules of `convert`: of the same images, in one size, it makes the same files.
 
-    What it costs: images cross two boundaries between stages, one while all their sizes are gathered, 44 bytes for
+    What it costs: images cross two boundaries between stages, one while all their sizes are gathered, 52 bytes for
     each image, and one to be grouped by part of the output. Local runners hold both in memory, encoded: some 5 GB for
     a million PNG files of 2.4 KB. Clusters write them to disk, and a worker holds one part, at most some 500 MB. For
     files as they are, `convert` moves no image between workers, and needs neither.
+
+    Nothing keeps another job from the same output while the pipeline runs: the one that publishes last must be allowed
+    to overwrite, or fails. What a failed pipeline leaves in `OUT.beam_cifar/`, the next `convert` to that output removes.
 
     Attributes:
         output_dir: the directory to make.
@@ -212,7 +217,7 @@ class WriteExamples(beam.PTransform):
 
     Raises:
         UsageError: an unknown format, or options that it cannot follow.
-        OutputError: the output exists, or another job holds it.
+        OutputError: the output exists, or a conversion holds it.
     """
 
     output_dir: str
@@ -242,9 +247,8 @@ class WriteExamples(beam.PTransform):
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
         """From examples to the path of the manifest."""
-        folder = self._sink.folder
-        with storage.Lock(folder):
-            storage.clear_leftovers(folder)
+        with storage.Lock(self._sink.folder):
+            pass  # refused while a conversion holds the output
         described = examples | "Describe" >> _OnBatches(_describe, tuple[str, bytes], {"encodings": self._encodings})
         lay_out_all = beam.ParDo(_LayOut(self._sink, self.overwrite), beam.pvalue.AsIter(described))
         once = examples.pipeline | "Once" >> beam.Create([0], reshuffle=False)
@@ -268,8 +272,8 @@ class _Explode(beam.DoFn):
         if block.rejected:
             with carried():
                 raise InputError(str(block.rejected[0]))
-        # File, part of it, row of that: the order grows with the position in the data set.
-        first = block.shard << 44 | block.part << 24 | block.number * MAX_ROWS
+        # File and row: the order grows with the position in the data set.
+        first = block.shard << 40 | block.row
         orders = pa.array(range(first, first + len(block.table)), pa.int64())
         yield from examples_of(block.table.append_column(ORDERED.field("order"), orders))
 
@@ -348,9 +352,14 @@ def _wrong(example: Example) -> str:
         return f"encoding {example.encoding!r} is none of {', '.join(ENCODINGS)}"
     if channels not in (1, 3) or height < 1 or width < 1:
         return f"channels, height and width are {size}; expected 1 or 3 channels, and both sides at least 1"
-    if example.encoding == RAW and len(example.image) != channels * height * width:
-        return f"has {len(example.image)} bytes of pixels; {channels} x {height} x {width} were expected"
-    return ""
+    if example.encoding == RAW:
+        if len(example.image) != channels * height * width:
+            return f"has {len(example.image)} bytes of pixels; {channels} x {height} x {width} were expected"
+        return ""
+    header = probe_image(example.image, "its image")
+    found = (header.encoding, header.channels, header.height, header.width)
+    expected = (example.encoding, *size)
+    return "" if found == expected else f"its image is {found} (encoding, channels, height, width), not {expected}"
 
 
 def _describe(table: pa.Table, encodings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
@@ -421,7 +430,7 @@ class _Place(beam.DoFn):
             groups.setdefault(sink.output_subset(example.subset, export), []).append(example)
         placed = []
         for subset, members in groups.items():
-            places = layout.places(subset, [each.order for each in members], [each.id for each in members])
+            places = layout.places(subset, members)
             placed += [(shard << 24 | part, each) for (shard, part), each in zip(places, members, strict=True)]
         return placed
 
@@ -436,7 +445,7 @@ class _WritePart(beam.DoFn):
 
 def write_part(shard: int, part: int, examples: Iterable[Example], sink: SinkSettings) -> PartInfo:
     """Writes one part; its examples may come in any order, and are held until it is done."""
-    members = sorted(examples, key=lambda example: (example.order, digest64(example.id)))
+    members = sorted(examples, key=lambda each: (each.order, digest64(tie_breaker(each.subset, each.id))))
     largest = max(len(example.image or b"") for example in members)
     pieces = spans(0, len(members), largest)
     open_part = OpenPart(sink, sink.shards[shard], part)

@@ -109,7 +109,7 @@ def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
     """What a plan needs summaries to tell."""
     return Wanted(
         filter=item_filter(options),
-        sizes="raw" in sink.encodings(options) or options.resize is not None,
+        sizes="raw" in sink.encodings(options) and options.resize is None,
         names=sink.many_files,
     )
 

@@ -174,7 +174,8 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
             os.makedirs(os.path.join(sink.folder.tree, path), exist_ok=True)
         storage.publish_tree(sink.folder, manifest, is_ours, overwrite=settings.overwrite)
     elif not (_is_published(sink.folder, manifest, expected) or finish_interrupted(sink.folder, manifest)):
-        raise JobError(f"{sink.folder.tree}: staged files are missing; run the job again")
+        written = sum(info.files for info in shards)
+        raise JobError(f"{sink.folder.tree}: not all of the {written} staged files are there; run the job again")
     storage.remove_tree(sink.folder.work)
     return sink.folder.manifest
 
@@ -187,10 +188,7 @@ def _is_staged(
     if not os.path.isdir(tree) or not storage.has_sizes(tree, expected):
         return False
     count = storage.count_files(tree) - sum(os.path.exists(os.path.join(tree, path)) for path in files)
-    written = sum(info.files for info in shards)
-    if count != written:
-        raise JobError(f"{tree}: {written} files were written, and {count} are there; nothing was published")
-    return True
+    return count == sum(info.files for info in shards)
 
 
 def _is_published(folder: storage.JobFolder, manifest: bytes, expected: Sequence[tuple[str, int]]) -> bool:

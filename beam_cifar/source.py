@@ -113,6 +113,7 @@ def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
                     last=last,
                     read=_counts(file.subset, rows.labels[start:stop]),
                     rejected=rejected,
+                    row=start,
                 )
                 number += 1
 

@@ -105,6 +105,12 @@ def list_folder(path: str) -> list[Entry]:
         return [_entry(found) for found in entries if not found.name.startswith(".")]
 
 
+def has_file(path: str, accept: Callable[[str], bool]) -> bool:
+    """Whether a folder holds a visible file with such a name; it is read no further than needed."""
+    with os.scandir(path) as entries:
+        return any(accept(e.name) and not e.name.startswith(".") and not e.is_dir() for e in entries)
+
+
 def _entry(found: os.DirEntry[str]) -> Entry:
     if not found.name.isascii() and any("\ud800" <= char <= "\udfff" for char in found.name):
         raise InputError(f"{found.path}: has a name that is not valid Unicode; rename it")

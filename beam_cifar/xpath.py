@@ -28,10 +28,8 @@ import pyarrow as pa
 
 from beam_cifar.example import plain_labels
 from beam_cifar.labels import UNLABELLED, unknown_name
+from beam_cifar.options import FILTER_MODES
 from beam_cifar.xpath_syntax import NODE_SETS, read_syntax, refusal
-
-FILTER_MODES = ("items", "annotations", "items+annotations")
-"""What the expression selects; see `ItemFilter`."""
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_ANSWERS = 1 << 14

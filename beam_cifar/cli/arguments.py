@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from beam_cifar import __version__
-from beam_cifar.formats import readable, writable
+from beam_cifar.formats import FORMATS, readable, writable
+from beam_cifar.options import FILTER_MODES
 
 EXAMPLES = """\
 examples:
@@ -34,6 +35,8 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(str(value), [str(c) for c in action.choices], n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(map(str, action.choices))}"
             what = "/".join(action.option_strings) or action.metavar or action.dest
+            if value in FORMATS and action.dest == "input_format":
+                raise argparse.ArgumentError(None, f"{what}: {value!r} can be written, but not read")
             raise argparse.ArgumentError(None, f"{what}: unknown {value!r}; {hint}")
 
 
@@ -102,7 +105,7 @@ def _add_convert(commands: Any) -> None:
         help="keep a class, or all classes of a superclass (repeatable)")  # fmt: skip
     add("-e", "--filter", metavar="XPATH",
         help="keep items for which an XPath expression holds, such as '/item[annotation/label=\"dog\"]'")  # fmt: skip
-    add("--filter-mode", choices=["items", "annotations", "items+annotations"], default="items", metavar="MODE",
+    add("--filter-mode", choices=FILTER_MODES, default="items", metavar="MODE",
         help="what the expression selects: items (default), annotations, items+annotations")  # fmt: skip
     add("--remap", action="append", default=[], metavar="OLD:NEW",
         help="rename a class or superclass, after selecting; classes with one new name merge (repeatable)")  # fmt: skip

@@ -54,8 +54,6 @@ def run(arguments: argparse.Namespace) -> None:
     else:
         print(describe(summary))
     _print_notices(notice for notice in summary.notices if notice not in said)
-    if not (options.save_images or _always_images(options.output_format)):
-        _print_notices(["pixels were left out; pass --save-images to write them"])
 
 
 def options_of(arguments: argparse.Namespace) -> ConvertOptions:
@@ -127,12 +125,6 @@ def _import_beam(arguments: argparse.Namespace) -> tuple[Callable[..., Summary],
 
     options = runner.pipeline_options(arguments.beam_options, arguments.workers, list_flags(make_parser()))
     return convert, options
-
-
-def _always_images(output_format: str) -> bool:
-    from beam_cifar.formats import get_sink
-
-    return get_sink(output_format).needs_images
 
 
 def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:

@@ -58,8 +58,8 @@ class ImagenetSource(Source):
     depth: ClassVar[int] = 1
 
     def detect(self, path: str, index_dir: str) -> bool:
-        """Whether images lie as deep as they should."""
-        return not archives.is_archive(path) and _image_depth(path) == self.depth
+        """Whether images lie as deep as they should; where they lie at both depths, `describe` says what is wrong."""
+        return not archives.is_archive(path) and min(_image_depths(path), default=0) == self.depth
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Lists all folders; classes are numbered as torchvision does, by the order of their folders' names."""
@@ -216,6 +216,12 @@ class ImagenetSink(Sink):
         """PNG, or JPEG where it is asked for, or there already."""
         return file_encodings(options.image_ext)
 
+    def check(self, options: ExportOptions) -> None:
+        """There are no batches to be packed."""
+        super().check(options)
+        if options.images_per_batch is not None:
+            raise UsageError(f"--images-per-batch: {self.name} has a file for every image; leave it out")
+
     def check_labels(self, labels: LabelTable) -> None:
         """Two classes of one name would be one folder."""
         seen: set[str] = set()
@@ -226,8 +232,6 @@ class ImagenetSink(Sink):
 
     def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
         """All of them: parts are enough to share the work."""
-        if options.images_per_batch is not None:
-            raise UsageError(f"--images-per-batch: {self.name} has a file for every image; leave it out")
         return max(1, rows)
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
@@ -270,6 +274,11 @@ class ImagenetSink(Sink):
             present.setdefault(result.shard.path, set()).update(result.labels)
         everything = set(range(len(options.labels.names)))
         folders = (*class_folders(options.labels), NO_LABEL)  # the last one is found by UNLABELLED = -1
+        if options.export.keep_empty_classes and any(everything - labels for labels in present.values()):
+            yield (
+                "some class folders are empty: Keras numbers them, torchvision does with allow_empty=True and refuses "
+                "them without, Datumaro refuses them, datasets does not see them"
+            )
         for path, labels in present.items():
             kept = labels | everything if options.export.keep_empty_classes else labels
             found = sorted(kept, key=folders.__getitem__)
@@ -349,13 +358,12 @@ def _not_reserved(folder: str) -> str:
 
 def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
     """The notice that folders give other label ids than the table."""
-    readers = "readers that number the folders (torchvision, datasets) give other label ids"
+    readers = "readers that number the folders (torchvision, Keras, datasets) give other label ids"
     if not missing:
         return f"the classes are not in the order of their folders' names{where}, {NO_LABEL} included: {readers}"
     return (
         f"{len(missing)} of {len(names)} classes have no images{where} and so no folder, such as "
-        f"{names[min(missing)]!r}: {readers}; --keep-empty-classes makes the folders, which torchvision and Datumaro "
-        "refuse when empty"
+        f"{names[min(missing)]!r}: {readers}; --keep-empty-classes makes the folders"
     )
 
 
@@ -363,19 +371,18 @@ def _pixel_bytes(header: ImageHeader) -> int:
     return 3 * header.height * header.width
 
 
-def _image_depth(path: str) -> int:
-    """How many folders deep the first image lies: 1 for `<class>/<image>`; 0 if there is none within two."""
+def _image_depths(path: str) -> set[int]:
+    """How many folders deep images lie: 1 for `<class>/<image>`, 2 for `<subset>/<class>/<image>`, maybe both."""
+    depths = set()
     try:
-        outer = _folders(path)
-        for folder in outer.values():
-            if any(is_image_name(entry.name) for entry in storage.list_folder(folder) if not entry.is_folder):
-                return 1
-            for inner in _folders(folder).values():
-                if any(is_image_name(entry.name) for entry in storage.list_folder(inner) if not entry.is_folder):
-                    return 2
-    except OSError:
-        return 0
-    return 0
+        for folder in _folders(path).values():
+            if storage.has_file(folder, is_image_name):
+                depths.add(1)
+            elif any(storage.has_file(inner, is_image_name) for inner in _folders(folder).values()):
+                depths.add(2)
+    except (OSError, InputError):
+        return set()
+    return depths
 
 
 def _folders(path: str) -> dict[str, str]:

@@ -136,33 +136,35 @@ class _ParquetWriter(PartWriter):
             store_schema=True,
         )
         self._gathered: list[pa.Table] = []
-        self._rows = 0
+        self._rows = self._image_bytes = 0
         self._num_bytes = 0
 
     def append(self, table: pa.Table) -> None:
         """See `PartWriter.append`."""
         self._gathered.append(self._columns(table))
-        self._rows += len(table)
-        while self._rows >= ROW_GROUP_ROWS:
-            self._write(ROW_GROUP_ROWS)
-        if sum(piece.nbytes for piece in self._gathered) >= ROW_GROUP_BYTES:
-            self._write(self._rows)
+        for size in pa.compute.binary_length(table.column("image")).fill_null(0).to_pylist():
+            self._rows += 1
+            self._image_bytes += size
+            # Cut at rows, wherever blocks end.
+            if self._rows == ROW_GROUP_ROWS or self._image_bytes >= ROW_GROUP_BYTES:
+                self._write()
 
     def close(self) -> None:
         """See `PartWriter.close`."""
         if self._rows:
-            self._write(self._rows)
+            self._write()
         self._writer.close()
 
     def statistics(self) -> dict[str, int]:
         """The size in memory, which cards state."""
         return {"num_bytes": self._num_bytes}
 
-    def _write(self, rows: int) -> None:
+    def _write(self) -> None:
+        """Writes the first `_rows` rows of what is gathered as a row group."""
         table = pa.concat_tables(self._gathered)
-        self._writer.write_table(table.slice(0, rows), row_group_size=rows)
-        self._gathered = [table.slice(rows)]
-        self._rows -= rows
+        self._writer.write_table(table.slice(0, self._rows), row_group_size=self._rows)
+        self._gathered = [table.slice(self._rows)]
+        self._rows = self._image_bytes = 0
 
     def _columns(self, table: pa.Table) -> pa.Table:
         images = table.column("image").combine_chunks()

@@ -22,7 +22,6 @@ MAX_PIXELS: Final = 1 << 26
 PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 JPEG_START: Final = b"\xff\xd8"
 
-_EXTENSIONS: Final = frozenset({".png", ".jpg", ".jpeg"})
 
 # Colour type to the depths it may have.
 _PNG_DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
