@@ -21,6 +21,7 @@ _PUBLIC = {
     "Summary": "beam_cifar.pipeline",
     "WriteExamples": "beam_cifar.per_image",
     "convert": "beam_cifar.pipeline",
+    "find_error": "beam_cifar.carried",
     "make_sample": "beam_cifar.sample",
     "run": "beam_cifar.pipeline",
 }

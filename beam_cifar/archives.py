@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import posixpath
 import tarfile
@@ -71,7 +72,9 @@ def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
     """
     with _readable(path):
         status = os.stat(path)
-    asked = path, (status.st_size, status.st_mtime_ns), os.path.join(index_dir, "archive.index")
+    stamp = (status.st_size, status.st_mtime_ns)
+    digest = hashlib.sha256(f"{os.path.abspath(path)}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()
+    asked = path, stamp, os.path.join(index_dir, f"archive-{digest[:16]}.index")
     members, index = _list_members(*asked)
     if index and not os.path.exists(index):  # of an earlier job, which has cleaned up
         _list_members.cache_clear()

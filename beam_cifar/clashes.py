@@ -28,8 +28,10 @@ def clashing_names(sources: Sequence[Chosen], selection: Selection, label_map: L
     from beam_cifar.row_names import strict_names
 
     _refuse_missing_images(sources, selection, sink)
-    folders, names, ids = (np.concatenate(c) for c in zip(*_named(sources, selection, label_map, sink), strict=True))
-    strict, twice = strict_names(folders, names, ids)
+    folders, names, ids, wholes = (
+        np.concatenate(c) for c in zip(*_named(sources, selection, label_map, sink), strict=True)
+    )
+    strict, twice = strict_names(folders, names, ids, wholes)
     if twice:
         where = [_place(sources, selection, position) for position in twice]
         raise UsageError(
@@ -41,8 +43,8 @@ def clashing_names(sources: Sequence[Chosen], selection: Selection, label_map: L
 
 def _named(
     sources: Sequence[Chosen], selection: Selection, label_map: LabelMap, sink: Sink
-) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
-    """For each source, of each image taken: a number for its folder, the digests of its short name and of its id."""
+) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
+    """For each source, of each image taken: a number for its folder, digests of short name, id, and id as a name."""
     import numpy as np
 
     targets = np.array([*label_map.targets, UNLABELLED], dtype=np.int64)
@@ -53,7 +55,7 @@ def _named(
             raise ValueError(f"{source.summary.file.shown}: the scan gave no names")
         group = groups.setdefault(sink.name_groups(source.summary.file.subset), len(groups))
         folders = targets[rows.kept_labels[taken]] + (group * len(targets) + 1)
-        yield folders, rows.names[taken], rows.ids[taken]
+        yield folders, rows.names[taken], rows.ids[taken], rows.wholes[taken]
 
 
 def _taken(source: Chosen, selection: Selection) -> npt.NDArray[np.int64]:

@@ -234,6 +234,10 @@ def new_shard(
         UsageError: the format cannot hold so much in one file.
     """
     path, limit = sink.shard_path(*place, options), sink.max_shard_bytes
+    if path and ("\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/"))):
+        raise UsageError(
+            f"subset {place[0]!r} would be written to {path!r}, which is no place in the output; rename it"
+        )
     if limit and options.save_images and rows * row_bytes > limit:
         raise UsageError(
             f"{path} would hold {rows * row_bytes} bytes of pixels, and the format allows {limit} a file; "

@@ -18,7 +18,7 @@ from beam_cifar.cutting import new_shard
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.example import RAW, Example, plain_labels
 from beam_cifar.formats.base import Shard, Sink, SinkOptions
-from beam_cifar.row_names import digests, name_digests, strict_names
+from beam_cifar.row_names import digests, name_digests, strict_names, whole_digests
 
 RECORD = np.dtype(
     [
@@ -26,14 +26,15 @@ RECORD = np.dtype(
         ("key", "<u8"),
         ("id", "<u8"),
         ("name", "<u8"),
+        ("whole", "<u8"),
         ("bytes", "<u8"),
         ("height", "<i4"),
         ("width", "<i4"),
         ("label", "<i4"),
     ]
 )
-"""What the layout needs to know of an example: 52 bytes. Digests of what breaks ties, of id and of short name; -1 for no
-label and no size."""
+"""What the layout needs to know of an example: 60 bytes. `key`, `id`, `name`, `whole`: digests of what breaks ties, of
+the id, of the short name, of the id as a name; -1 for no label and no size."""
 
 Records = npt.NDArray[np.void]
 
@@ -109,7 +110,7 @@ def records_of(table: pa.Table, encodings: Sequence[str]) -> dict[str, Records]:
     subset_names = table.column("subset").to_pylist()
     records["order"] = table.column("order").to_numpy()
     records["key"] = digests(map(tie_breaker, subset_names, ids))
-    records["id"], records["name"] = digests(ids), name_digests(ids, filenames)
+    records["id"], records["name"], records["whole"] = digests(ids), name_digests(ids, filenames), whole_digests(ids)
     records["height"], records["width"] = height, width
     records["label"] = plain_labels(table)
     pixels = np.where(height < 0, 0, 3 * height.astype(np.int64) * width)
@@ -209,10 +210,12 @@ def _strict_names(records: Mapping[str, Records], sink: Sink) -> frozenset[int]:
         group = groups.setdefault(sink.name_groups(subset), len(groups))
         folders.append(each["label"].astype(np.int64) + 1 + (group << 32))
     everything = np.concatenate(list(records.values()))
-    strict, twice = strict_names(np.concatenate(folders), everything["name"], everything["id"])
+    strict, twice = strict_names(np.concatenate(folders), everything["name"], everything["id"], everything["whole"])
     if twice:
         edges = np.cumsum([len(each) for each in records.values()])
         first, second = (list(records)[int(np.searchsorted(edges, at, "right"))] for at in twice)
+        if first == second:
+            raise InputError(f"two examples of subset {first!r} have the same id and label")
         raise UsageError(
             f"subsets {first!r} and {second!r} have an example with the same id and label, and {sink.name} keeps all "
             "subsets in one folder; write imagenet_with_subset_dirs"

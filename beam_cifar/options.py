@@ -11,6 +11,11 @@ from beam_cifar.errors import UsageError
 MAX_SIDE = 65_500
 """Pixels; the longest side that libjpeg writes, and more than any other format needs."""
 
+MAX_PIXELS = 1 << 26
+"""8,192 x 8,192: the largest image that is read or made. Below the limit at which Pillow warns."""
+
+MAX_WORKERS = 256
+
 FILTER_MODES = ("items", "annotations", "items+annotations")
 """What an XPath filter selects; see `beam_cifar.xpath.ItemFilter`."""
 
@@ -88,6 +93,8 @@ class ConvertOptions(ExportOptions):
         super().__post_init__()
         _refuse_less_than_one("--limit", self.limit)
         _refuse_less_than_one("--workers", self.workers)
+        if self.workers is not None and self.workers > MAX_WORKERS:
+            raise UsageError(f"--workers must be at most {MAX_WORKERS}, found {self.workers}")
         if self.resize is not None:
             check_size(self.resize)
         texts = {"--label": self.labels, "--remap": self.remaps, "--subset": self.subsets, "--filter": [self.filter]}
@@ -112,8 +119,11 @@ class ConvertOptions(ExportOptions):
 
 def check_size(size: tuple[int, int]) -> None:
     """Refuses a (height, width) that no image can get. Raises `UsageError`."""
-    if not all(1 <= side <= MAX_SIDE for side in size):
-        raise UsageError(f"--resize takes sides from 1 to {MAX_SIDE}, found {size[0]}x{size[1]}")
+    height, width = size
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
+        raise UsageError(
+            f"--resize takes sides from 1 to {MAX_SIDE}, and at most {MAX_PIXELS} pixels, found {height}x{width}"
+        )
 
 
 def _refuse_less_than_one(flag: str, value: int | None) -> None:

@@ -6,6 +6,8 @@ Inside, images travel a thousand at a time, and never through a shuffle. Here ea
 
 from __future__ import annotations
 
+import functools
+import os
 import shutil
 import tempfile
 import uuid
@@ -26,7 +28,7 @@ from beam_cifar.errors import InputError, JobError, OutputError
 from beam_cifar.example import ORDERED, RAW, SCHEMA, Example, examples_of, table_of
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import SinkOptions
-from beam_cifar.images.header import probe_image
+from beam_cifar.images.decode import probe_whole_image
 from beam_cifar.job import Survey, libraries, output_path, survey
 from beam_cifar.labels import LabelMap, LabelTable, remap_table
 from beam_cifar.layout import Layout, lay_out, records_of, tie_breaker
@@ -83,7 +85,9 @@ class ReadExamples(beam.PTransform):
     def __post_init__(self) -> None:
         super().__init__()
         index_dir = self.index_dir
-        if index_dir is None:
+        if index_dir:
+            os.makedirs(index_dir, exist_ok=True)
+        else:
             index_dir = tempfile.mkdtemp(prefix="beam_cifar-")
             weakref.finalize(self, shutil.rmtree, index_dir, ignore_errors=True)
         self._found: Survey = survey(self.path, self.format, tuple(self.subsets), index_dir)
@@ -190,7 +194,7 @@ class ResizeExamples(beam.PTransform):
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
         """From examples to examples."""
-        return examples | _over_blocks(resize, size=self.size)
+        return examples | _over_blocks(resize, 3 * self.size[0] * self.size[1], size=self.size)
 
 
 @dataclass(eq=False)
@@ -200,13 +204,14 @@ class WriteExamples(beam.PTransform):
     Examples are written in the order of `Example.order`, those of one order in an arbitrary order that is always the
     same, and cut into shards by the rules of `convert`: of the same images, in one size, it makes the same files.
 
-    What it costs: images cross two boundaries between stages, one while all their sizes are gathered, 52 bytes for
+    What it costs: images cross two boundaries between stages, one while all their sizes are gathered, 60 bytes for
     each image, and one to be grouped by part of the output. Local runners hold both in memory, encoded: some 5 GB for
     a million PNG files of 2.4 KB. Clusters write them to disk, and a worker holds one part, at most some 500 MB. For
     files as they are, `convert` moves no image between workers, and needs neither.
 
-    Nothing keeps another job from the same output while the pipeline runs: the one that publishes last must be allowed
-    to overwrite, or fails. What a failed pipeline leaves in `OUT.beam_cifar/`, the next `convert` to that output removes.
+    Nothing keeps another job from the same output while the pipeline runs: the one that publishes last must be
+    allowed to overwrite, or fails. What a failed pipeline leaves in `OUT.beam_cifar/`, the next `convert` to that
+    output removes.
 
     Attributes:
         output_dir: the directory to make.
@@ -286,14 +291,20 @@ class _OnBatches(beam.PTransform):
         function: from a table in the schema `ORDERED`, and the settings, to what it makes of it.
         made: the type of that.
         settings: for the function.
+        row_bytes: of what the function makes of an example, if that may be more than it gets.
     """
 
     function: Callable[..., Iterable[Any]]
     made: Any
     settings: Mapping[str, Any]
+    row_bytes: int = 0
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Any]:
-        return examples | _batches() | beam.ParDo(_OnBatch(self.function, self.settings)).with_output_types(self.made)
+        return (
+            examples
+            | _batches(self.row_bytes)
+            | beam.ParDo(_OnBatch(self.function, self.settings)).with_output_types(self.made)
+        )
 
 
 class _OnBatch(beam.DoFn):
@@ -306,20 +317,20 @@ class _OnBatch(beam.DoFn):
         yield from made
 
 
-def _batches() -> beam.PTransform:
-    return beam.BatchElements(
-        min_batch_size=BATCH_BYTES, max_batch_size=BATCH_BYTES, element_size_fn=_size_in_batch
-    ).with_output_types(list[Example])
+def _batches(row_bytes: int = 0) -> beam.PTransform:
+    size = functools.partial(_size_in_batch, least=max(row_bytes, BATCH_BYTES // BATCH))
+    batches = beam.BatchElements(min_batch_size=BATCH_BYTES, max_batch_size=BATCH_BYTES, element_size_fn=size)
+    return batches.with_output_types(list[Example])
 
 
-def _size_in_batch(example: Example) -> int:
+def _size_in_batch(example: Example, least: int) -> int:
     """Bytes, and no less than makes `BATCH` examples a batch."""
-    return max(len(example.image or b""), BATCH_BYTES // BATCH)
+    return max(len(example.image or b""), least)
 
 
-def _over_blocks(function: Callable[..., Block], **settings: Any) -> _OnBatches:
+def _over_blocks(function: Callable[..., Block], row_bytes: int = 0, **settings: Any) -> _OnBatches:
     """A transform of examples from one of blocks."""
-    return _OnBatches(_transformed, Example, {"transform": function, "settings": settings})
+    return _OnBatches(_transformed, Example, {"transform": function, "settings": settings}, row_bytes)
 
 
 def _transformed(table: pa.Table, transform: Callable[..., Block], settings: Mapping[str, Any]) -> Iterator[Example]:
@@ -332,18 +343,24 @@ def checked_table(examples: Sequence[Example]) -> pa.Table:
     Raises:
         InputError: an example that cannot be one: values of other types, pixels that are not as many as its size says.
     """
-    try:
-        table = table_of(examples)
-    except ValueError as error:
-        raise InputError(f"an example has a value of another type: {error}") from error
     for example in examples:
         if wrong := _wrong(example):
             raise InputError(f"subset {example.subset!r}: example {example.id!r}: {wrong}")
-    return table
+    try:
+        return table_of(examples)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"an example has a value of another type: {error}") from error
 
 
 def _wrong(example: Example) -> str:
     """What is wrong with an example, or nothing."""
+    texts = (example.id, example.subset, example.encoding, example.filename)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(example.order, int):
+        return "id, subset, encoding and filename must be text, order a number"
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return "has a name that is not valid Unicode"
     size = (example.channels, example.height, example.width)
     if example.image is None:
         return "" if size == (None, None, None) else f"has no image, but a size: {size}"
@@ -356,7 +373,7 @@ def _wrong(example: Example) -> str:
         if len(example.image) != channels * height * width:
             return f"has {len(example.image)} bytes of pixels; {channels} x {height} x {width} were expected"
         return ""
-    header = probe_image(example.image, "its image")
+    header = probe_whole_image(example.image, f"subset {example.subset!r}: example {example.id!r}")
     found = (header.encoding, header.channels, header.height, header.width)
     expected = (example.encoding, *size)
     return "" if found == expected else f"its image is {found} (encoding, channels, height, width), not {expected}"

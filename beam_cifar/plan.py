@@ -153,7 +153,7 @@ def make_plan(
     if options.resize is not None:
         summaries = [_resized(summary, options.resize) for summary in summaries]
     sources = list(choose(summaries, selection, options.limit, pixels="raw" in encodings))
-    if not any(source.take for source in sources):
+    if not any(source.take for source in sources) or _loses_all_labels(summaries, options):
         raise InputError(f"{catalog.path}: {_nothing_left(summaries, options, selection)}")
     sink_options = SinkOptions(
         labels=label_map.table,
@@ -281,6 +281,14 @@ def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions, sel
     if selection.filter is not None:
         asked.append(f"passes the filter {options.filter!r}{selection.filter.hint(selection.names)}")
     return f"the selection leaves nothing: none of {rows} rows {' and '.join(asked)}"
+
+
+def _loses_all_labels(summaries: Sequence[FileSummary], options: ConvertOptions) -> bool:
+    """Whether a filter of annotations keeps none, although there are some: a misspelt class, most likely."""
+    if options.filter is None or options.filter_mode == "items":
+        return False
+    labelled = any(label != UNLABELLED for summary in summaries for chunk in summary.chunks for label in chunk)
+    return labelled and not any(summary.kept_labels for summary in summaries)
 
 
 def _duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:

@@ -131,18 +131,19 @@ def _finish_folder(number: int, parts: Sequence[PartInfo], settings: SinkSetting
     """Checks every file of a shard, and joins the lists of its parts to one beside the manifest."""
     shard, folder = settings.shards[number], settings.folder
     # Named by what the parts' accounts say, so that a later call finds it when the parts are gone.
-    listing = folder.listing(hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest())
+    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+    name = f"files-{digest[:16]}.jsonl"
     paths = [settings.part_path(shard, part.part) for part in parts]
     if all(map(os.path.exists, paths)):
-        storage.join_listings(paths, listing, folder.scratch)
-        if not storage.has_sizes(os.path.join(folder.tree, shard.path), _listed(listing)):
+        storage.join_listings(paths, folder.staged_listing(name), folder.scratch)
+        if not storage.has_sizes(os.path.join(folder.tree, shard.path), _listed(folder.staged_listing(name))):
             raise JobError(f"{os.path.join(folder.tree, shard.path)}: staged files are missing; run the job again")
-    elif not os.path.exists(listing):
+    elif not os.path.exists(folder.listing(name)):
         raise JobError(f"{folder.work}: lists of staged files are missing; run the job again")
-    _, digest = storage.file_digest(listing)
+    _, digest = storage.file_digest(folder.listing(name))
     total = sum(part.bytes for part in parts)
     files = sum(part.files for part in parts)
-    return ShardInfo(number, files, total, digest, tuple(parts), os.path.basename(listing))
+    return ShardInfo(number, files, total, digest, tuple(parts), name)
 
 
 def _listed(listing: str) -> Iterator[tuple[str, int]]:
@@ -172,7 +173,13 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
             storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch)
         for path in writer.folders(sink.options, results):
             os.makedirs(os.path.join(sink.folder.tree, path), exist_ok=True)
-        storage.publish_tree(sink.folder, manifest, is_ours, overwrite=settings.overwrite)
+        storage.publish_tree(
+            sink.folder,
+            manifest,
+            is_ours,
+            overwrite=settings.overwrite,
+            listings=[info.listing for info in shards if info.listing],
+        )
     elif not (_is_published(sink.folder, manifest, expected) or finish_interrupted(sink.folder, manifest)):
         written = sum(info.files for info in shards)
         raise JobError(f"{sink.folder.tree}: not all of the {written} staged files are there; run the job again")

@@ -51,8 +51,16 @@ def name_digests(ids: Sequence[str], filenames: Sequence[str]) -> npt.NDArray[np
     return digests(clash_key(short_name(*row)) for row in zip(ids, filenames, strict=True))
 
 
+def whole_digests(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """The digest of each id as a name, as in `name_digests`: uint64 `[N]`."""
+    return digests(map(clash_key, ids))
+
+
 def strict_names(
-    folders: npt.NDArray[np.int64], names: npt.NDArray[np.uint64], ids: npt.NDArray[np.uint64]
+    folders: npt.NDArray[np.int64],
+    names: npt.NDArray[np.uint64],
+    ids: npt.NDArray[np.uint64],
+    wholes: npt.NDArray[np.uint64],
 ) -> tuple[frozenset[int], tuple[int, int] | None]:
     """Finds names that several images of one folder would get.
 
@@ -60,6 +68,7 @@ def strict_names(
         folders: int64 `[N]`, a number for the folder of each image.
         names: uint64 `[N]`, the digests of their short names.
         ids: uint64 `[N]`, the digests of their ids.
+        wholes: uint64 `[N]`, the digests of their ids as names.
 
     Returns:
         The digests of such names; and the positions of the first two images of one folder that have the same id as
@@ -68,13 +77,18 @@ def strict_names(
     import numpy as np
 
     order = np.lexsort((ids, names, folders))
-    folders, names, ids = folders[order], names[order], ids[order]
-    same = (folders[1:] == folders[:-1]) & (names[1:] == names[:-1])
-    twice = np.flatnonzero(same & (ids[1:] == ids[:-1]))
+    by_folder, by_name, by_id = folders[order], names[order], ids[order]
+    same = (by_folder[1:] == by_folder[:-1]) & (by_name[1:] == by_name[:-1])
+    twice = np.flatnonzero(same & (by_id[1:] == by_id[:-1]))
+    strict = np.unique(by_name[1:][same])
+    # The whole id of one may be the short name of another, which must then give way as well.
+    while len(strict) < len(grown := np.union1d(strict, np.intersect1d(wholes[np.isin(names, strict)], names))):
+        strict = grown
+    found = frozenset(strict.tolist())
     if not len(twice):
-        return frozenset(names[1:][same].tolist()), None
+        return found, None
     first, second = sorted(order[twice[0] : twice[0] + 2].tolist())
-    return frozenset(names[1:][same].tolist()), (first, second)
+    return found, (first, second)
 
 
 def file_names(

@@ -270,9 +270,14 @@ class JobFolder:
         """Where files are written before they get their final names."""
         return os.path.join(self.work, "scratch")
 
-    def listing(self, digest: str) -> str:
-        """A list of many files of the output, which a manifest names by its digest."""
-        return os.path.join(self.path, f"files-{digest[:16]}.jsonl")
+    def listing(self, name: str) -> str:
+        """A list of many files of the output, which a manifest names; staged until that is written."""
+        published = os.path.join(self.path, name)
+        return published if os.path.exists(published) else self.staged_listing(name)
+
+    def staged_listing(self, name: str) -> str:
+        """Where such a list waits."""
+        return os.path.join(self.work, name)
 
     @property
     def index(self) -> str:
@@ -309,6 +314,7 @@ class StagedFile(io.RawIOBase):
 
     def __init__(self, final: str, scratch: str) -> None:
         super().__init__()
+        _refuse_cancelled()
         self._final = final
         self._attempt = os.path.join(scratch, uuid.uuid4().hex)
         os.makedirs(scratch, exist_ok=True)
@@ -343,6 +349,7 @@ class StagedFile(io.RawIOBase):
 
     def commit(self) -> None:
         """Moves the file to its final name."""
+        _refuse_cancelled()
         self._file.close()
         os.makedirs(os.path.dirname(self._final), exist_ok=True)
         os.replace(self._attempt, self._final)
@@ -407,6 +414,7 @@ class StagedFolder:
         """The path of a folder, which is made if it does not exist."""
         path = self._made.get(folder)
         if path is None:
+            _refuse_cancelled()
             path = os.path.join(self._folder, folder)
             with writing(path):
                 os.makedirs(path, exist_ok=True)
@@ -590,7 +598,14 @@ def count_files(folder: str) -> int:
     return sum(len(names) for _, _, names in os.walk(folder))
 
 
-def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, bytes], bool], *, overwrite: bool) -> None:
+def publish_tree(
+    folder: JobFolder,
+    manifest: bytes,
+    is_ours: Callable[[str, bytes], bool],
+    *,
+    overwrite: bool,
+    listings: Sequence[str] = (),
+) -> None:
     """Makes the staged tree the output by one rename, then writes the manifest.
 
     Each step leaves a state from which the same call, or `restore` and a new job, goes on.
@@ -600,6 +615,7 @@ def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, byt
         manifest: its content.
         is_ours: whether an output is the one of a manifest, left by an earlier call.
         overwrite: whether any other output may be replaced.
+        listings: names of the lists of files that the manifest names.
 
     Raises:
         OutputError: the output exists and must not be replaced.
@@ -609,6 +625,9 @@ def publish_tree(folder: JobFolder, manifest: bytes, is_ours: Callable[[str, byt
     ours = occupied and is_ours(folder.output, manifest)
     if occupied and not ours and not overwrite:
         raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
+    for name in listings:
+        with suppress(FileNotFoundError):
+            os.replace(folder.staged_listing(name), os.path.join(folder.path, name))
     write_whole(folder.pending_manifest, manifest, folder.scratch)
     if ours:
         promote(folder)  # an earlier call got this far, or further

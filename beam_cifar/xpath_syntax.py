@@ -47,6 +47,7 @@ _TOKEN = re.compile(
     r"|(?P<sign>::|//|\.\.|[!<>]=|[^ \t\r\n])"
 )
 _DEEPEST = 32
+_LONGEST_SHOWN = 300
 
 
 class _Token(NamedTuple):
@@ -294,4 +295,5 @@ def read_syntax(expression: str) -> Syntax:
 
 def refusal(expression: str, column: int, reason: str) -> UsageError:
     """The error for an expression; columns count from 1."""
-    return UsageError(f"--filter {expression!r}: column {column}: {reason}")
+    shown = expression if len(expression) <= _LONGEST_SHOWN else expression[:_LONGEST_SHOWN] + "..."
+    return UsageError(f"--filter {shown!r}: column {column}: {reason}")

@@ -189,7 +189,7 @@ def test_a_staged_file_of_another_size_is_refused(
     settings, infos = finished
     staged = Path(settings.sink.folder.tree) / settings.sink.shards[0].path
     staged.write_bytes(staged.read_bytes()[:-1])
-    with pytest.raises(JobError, match="staged files are missing"):
+    with pytest.raises(JobError, match="not all of the 2 staged files are there"):
         finish_job(infos, settings)
     assert not (tmp_path / "out").exists()
 

@@ -96,6 +96,7 @@ class RowNames:
         kept_labels: int32 `[N]`, the same after the filter, which may take labels away.
         ids: uint64 `[N]`, a digest of each id.
         names: uint64 `[N]`, a digest of each short name, equal for names that some file systems do not tell apart.
+        wholes: uint64 `[N]`, the same of each whole id.
         images: bool `[N]`, whether there is an image.
     """
 
@@ -104,6 +105,7 @@ class RowNames:
     kept_labels: npt.NDArray[np.int32]
     ids: npt.NDArray[np.uint64]
     names: npt.NDArray[np.uint64]
+    wholes: npt.NDArray[np.uint64]
     images: npt.NDArray[np.bool_]
 
 
@@ -128,6 +130,7 @@ class FileSummary:
         copyable_as: name of the format whose writer would make the same file, byte for byte, from all its rows.
         digest: hex sha256 of everything in it that is not pixels.
         row_names: digests of names, where asked for.
+        kept_labels: rows that have a label, and keep it; None where there is no filter.
     """
 
     file: SourceFile
@@ -145,6 +148,7 @@ class FileSummary:
     copyable_as: str = ""
     digest: str = ""
     row_names: RowNames | None = None
+    kept_labels: int | None = None
 
 
 @dataclass(frozen=True)

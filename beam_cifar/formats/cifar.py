@@ -35,6 +35,7 @@ from beam_cifar.formats.ids import natural_key, unique_ids
 from beam_cifar.formats.summary import with_rows
 from beam_cifar.genuine import CIFAR100_SUPERCLASSES
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
+from beam_cifar.names import encode_name
 from beam_cifar.pickles import Batch, BatchWriter, Images, Meta, read_batch, read_meta, write_meta
 from beam_cifar.row_names import short_name
 
@@ -129,12 +130,12 @@ class CifarSink(Sink):
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """The subset's name; packed batches are numbered from 1, as `data_batch_1`."""
-        numbered = options.images_per_batch is not None and (count > 1 or subset == "data_batch")
-        return f"{subset}_{number + 1}" if numbered else subset
+        return batch_name(self.shard_subset(subset, number, count, options))
 
     def shard_subset(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """Every file is a subset."""
-        return self.shard_path(subset, number, count, options)
+        numbered = options.images_per_batch is not None and (count > 1 or subset == "data_batch")
+        return f"{subset}_{number + 1}" if numbered else subset
 
     def batch_label(self, subset: str, number: int, count: int) -> str:
         """In the words of the genuine files."""
@@ -181,6 +182,11 @@ class CifarSink(Sink):
         if options.export.save_dataset_meta:
             files[CUSTOM_META] = (json.dumps({"labels": options.labels.names}, ensure_ascii=False) + "\n").encode()
         return files
+
+    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Files that are not called as their subset."""
+        renamed = {batch_name(subset): subset for subset in subsets if batch_name(subset) != subset}
+        return {"subsets": renamed} if renamed else {}
 
     def notices(self, options: SinkOptions) -> Iterator[str]:
         """Pixels left out."""
@@ -493,6 +499,14 @@ def _title(meta: Meta) -> str:
 def _is_batch_name(name: str) -> bool:
     """Batches have no extension; archives also hold `readme.html` and `file.txt~`, tools leave `_*` and `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")
+
+
+def batch_name(subset: str) -> str:
+    """The file of a subset: its name, in a safe form where that cannot be the name of a batch."""
+    if subset and _is_batch_name(subset) and not {"/", "\0"} & set(subset):
+        return subset
+    name = encode_name(subset).replace(".", "%2E")
+    return f"%5F{name[1:]}" if name.startswith("_") else name
 
 
 def _known_parents(names: tuple[str, ...], coarse_names: tuple[str, ...]) -> tuple[int | None, ...]:

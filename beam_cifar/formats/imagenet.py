@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from beam_cifar.options import ExportOptions
 
 NO_LABEL = "no_label"
+MAX_FILE_BYTES = 512 << 20
 SUBSET = "default"
 """The subset of all images of one tree, as Datumaro calls it."""
 
@@ -103,7 +105,9 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
 
     def _subsets(self, path: str) -> dict[str, str]:
         found = _folders(path)
-        return {decode_name(name): found[name] for name in sorted(found, key=natural_key)}
+        names = {name: decode_name(name) for name in sorted(found, key=natural_key)}
+        distinct = len(set(names.values())) == len(names)
+        return {subset if distinct else name: found[name] for name, subset in names.items()}
 
 
 class FolderRows(RowReader):
@@ -196,9 +200,12 @@ class FolderRows(RowReader):
 
     def _content(self, row: int) -> bytes:
         entry = self._entries[row]
+        if entry.size > MAX_FILE_BYTES:
+            raise InputError(f"{entry.path}: has {entry.size} bytes; an image has {MAX_FILE_BYTES} at most")
         with storage.reading(entry.path), open(entry.path, "rb", buffering=0) as file:
+            mtime = os.fstat(file.fileno()).st_mtime_ns
             content = file.read()
-        if len(content) != entry.size:
+        if (len(content), mtime) != (entry.size, entry.mtime):
             raise InputError(f"{entry.path}: the file changed while it was being converted; run the job again")
         return content
 
@@ -434,7 +441,7 @@ def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -
     stems = np.concatenate([np.empty(0, np.uint64), *(digests for _, digests in found)])
     if len(np.unique(stems)) == len(stems):
         return files
-    return [replace(file, id_prefix=decode_name(file.name.rpartition("/")[2]) + "/") for file in files]
+    return [replace(file, id_prefix=file.name.rpartition("/")[2] + "/") for file in files]
 
 
 def _stem(name: str) -> str:

@@ -32,8 +32,8 @@ def with_rows(summary: FileSummary, reader: RowReader, labels: LabelTable, wante
     )
     if wanted.filter is None and not wanted.names:
         return summary
-    chunks, names = _looked_into(reader, labels, wanted, all_images=summary.images == summary.rows)
-    return replace(summary, chunks=chunks, row_names=names)
+    chunks, names, kept = _looked_into(reader, labels, wanted, all_images=summary.images == summary.rows)
+    return replace(summary, chunks=chunks, row_names=names, kept_labels=kept)
 
 
 def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
@@ -46,8 +46,8 @@ def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
 
 def _looked_into(
     reader: RowReader, labels: LabelTable, wanted: Wanted, *, all_images: bool
-) -> tuple[tuple[Mapping[int, int], ...], RowNames | None]:
-    """The same from the columns of every row that the filter keeps, and digests of its names."""
+) -> tuple[tuple[Mapping[int, int], ...], RowNames | None, int]:
+    """The same from the columns of every row that the filter keeps, digests of its names, and how many keep a label."""
     import numpy as np
 
     from beam_cifar.example import has_images, plain_labels
@@ -56,7 +56,7 @@ def _looked_into(
     sizes = not all_images or (wanted.filter is not None and "image" in wanted.filter.sees)
     selection = Selection(labels.names, None, wanted.filter)
     chunks: list[Mapping[int, int]] = []
-    names = _NameColumns()
+    names, kept = _NameColumns(), 0
     for start in range(0, reader.rows, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, reader.rows)
         facts = reader.facts(start, stop, sizes=sizes)
@@ -65,12 +65,13 @@ def _looked_into(
         mask = decision.rows & good
         found = plain_labels(facts)
         chunks.append(Counter(found[mask].tolist()))
+        kept += int((mask & decision.labels & (found >= 0)).sum())
         if wanted.names:
             rows = np.flatnonzero(mask)
             images = np.ones(len(rows), dtype=np.bool_) if all_images else has_images(facts)[rows]
             kept_labels = np.where(decision.labels, found, UNLABELLED)[rows]
             names.append(rows + start, found[rows], kept_labels, facts.take(rows), images)
-    return tuple(chunks), names.made() if wanted.names else None
+    return tuple(chunks), names.made() if wanted.names else None, kept
 
 
 class _NameColumns:
@@ -80,15 +81,17 @@ class _NameColumns:
         self._chunks: list[tuple[Any, ...]] = []
 
     def append(self, rows: Any, labels: Any, kept_labels: Any, facts: pa.Table, images: Any) -> None:
-        from beam_cifar.row_names import digests, name_digests
+        from beam_cifar.row_names import digests, name_digests, whole_digests
 
         ids, filenames = (facts.column(name).to_pylist() for name in ("id", "filename"))
-        self._chunks.append((rows, labels, kept_labels, digests(ids), name_digests(ids, filenames), images))
+        self._chunks.append(
+            (rows, labels, kept_labels, digests(ids), name_digests(ids, filenames), whole_digests(ids), images)
+        )
 
     def made(self) -> RowNames:
         import numpy as np
 
-        types = (np.int64, np.int32, np.int32, np.uint64, np.uint64, np.bool_)
+        types = (np.int64, np.int32, np.int32, np.uint64, np.uint64, np.uint64, np.bool_)
         columns = zip(*self._chunks, strict=True) if self._chunks else [()] * len(types)
         made: list[Any] = [
             np.concatenate([np.empty(0, kind), *pieces]).astype(kind)

@@ -25,7 +25,6 @@ from PIL.PngImagePlugin import PngImageFile
 from beam_cifar.errors import InputError
 from beam_cifar.images.header import (
     JPEG_START,
-    MAX_PIXELS,
     PNG_START,
     Buffer,
     ImageHeader,
@@ -33,7 +32,7 @@ from beam_cifar.images.header import (
     probe_image,
 )
 
-__all__ = ["MAX_PIXELS", "MAX_SCANS", "ImageHeader", "decode_image", "probe_image", "probe_whole_image"]
+__all__ = ["MAX_SCANS", "ImageHeader", "decode_image", "probe_image", "probe_whole_image"]
 
 UInt8Array = npt.NDArray[np.uint8]
 

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
 
 from beam_cifar.errors import InputError
+from beam_cifar.options import MAX_PIXELS
 
 Buffer = bytes | bytearray | memoryview
 
-# 8,192 x 8,192: 192 MiB of pixels. Below Pillow's own limit, at which it only warns.
-MAX_PIXELS: Final = 1 << 26
 PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 JPEG_START: Final = b"\xff\xd8"
 

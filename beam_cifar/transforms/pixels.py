@@ -18,9 +18,15 @@ UInt8Array = npt.NDArray[np.uint8]
 RUN_BYTES = 16 << 20
 
 
-def map_runs(table: pa.Table, function: Callable[[pa.Table], pa.Table]) -> pa.Table:
-    """Applies a function to runs of rows whose images are alike: in encoding, size and channels, or in having none."""
-    pieces = [function(run) if run.column("height")[0].is_valid else run for run in _runs(table)]
+def map_runs(table: pa.Table, function: Callable[[pa.Table], pa.Table], row_bytes: int = 0) -> pa.Table:
+    """Applies a function to runs of rows whose images are alike: in encoding, size and channels, or in having none.
+
+    Args:
+        table: of examples.
+        function: from rows to as many rows.
+        row_bytes: bytes of pixels that it makes of each image, if they are more than there are.
+    """
+    pieces = [function(run) if run.column("height")[0].is_valid else run for run in _runs(table, row_bytes)]
     return pa.concat_tables(pieces) if pieces else table
 
 
@@ -47,8 +53,10 @@ def pixels_of(run: pa.Table) -> UInt8Array:
 def with_pixels(run: pa.Table, pixels: UInt8Array) -> pa.Table:
     """The same rows with other images, uint8 `[N, C, H, W]`, raw."""
     count, *shape = pixels.shape
-    offsets = np.arange(count + 1, dtype=np.int32) * np.int32(pixels[:1].nbytes)
-    images = binary_array(np.ascontiguousarray(pixels).reshape(-1).data, offsets)
+    offsets = np.arange(count + 1, dtype=np.int64) * pixels[:1].nbytes
+    if offsets[-1] > np.iinfo(np.int32).max:
+        raise ValueError(f"{offsets[-1]} bytes of pixels in one run")
+    images = binary_array(np.ascontiguousarray(pixels).reshape(-1).data, offsets.astype(np.int32))
     sizes = zip(("channels", "height", "width"), shape, strict=True)
     return with_columns(run, image=images, encoding=RAW, **dict(sizes))
 
@@ -64,10 +72,10 @@ def with_columns(table: pa.Table, **columns: pa.Array | str | int) -> pa.Table:
     return table
 
 
-def _runs(table: pa.Table) -> Iterator[pa.Table]:
+def _runs(table: pa.Table, row_bytes: int) -> Iterator[pa.Table]:
     for run in _alike(table):
         nbytes = 3 * (run.column("height")[0].as_py() or 0) * (run.column("width")[0].as_py() or 0)
-        step = max(1, RUN_BYTES // max(1, nbytes))
+        step = max(1, RUN_BYTES // max(1, nbytes, row_bytes))
         for start in range(0, len(run), step):
             yield run.slice(start, step)
 

@@ -15,7 +15,7 @@ from beam_cifar.transforms.pixels import map_runs, pixels_of, with_pixels
 
 def resize(block: Block, *, size: tuple[int, int]) -> Block:
     """Gives every image of a block the size (height, width), as pixels; one that has it already stays untouched."""
-    return replace(block, table=map_runs(block.table, lambda run: _resized(run, size)))
+    return replace(block, table=map_runs(block.table, lambda run: _resized(run, size), 3 * size[0] * size[1]))
 
 
 def _resized(run: pa.Table, size: tuple[int, int]) -> pa.Table:
