@@ -154,6 +154,7 @@ def test_the_counter_finds_each_chunk_once_when_all_is_read_once(tmp_path: Path,
     assert sum(stop - start for start, stop in spans) == size
 
 
+@pytest.mark.large
 def test_two_workers_unpack_no_member_of_20000_images_again(tmp_path: Path, unpacked: UnpackedChunks) -> None:
     check(20_000, "by file", tmp_path, unpacked)
 

@@ -74,7 +74,8 @@ def run_with(
         start(job, options)
 
 
-@pytest.mark.parametrize("mode", MODES)
+# Worker processes take seconds to start, and refuse in the same place.
+@pytest.mark.parametrize("mode", [*MODES[:2], pytest.param(MODES[2], marks=pytest.mark.large)])
 @pytest.mark.parametrize("middle", [two_sources, tags_joined, with_side_input, with_resource_hint, reshuffled])
 def test_a_broken_fusion_is_refused_in_one_line(
     middle: Any, mode: str, cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

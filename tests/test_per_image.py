@@ -99,8 +99,9 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("name", FORMATS)
-@pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("cifar10", name) for name in FORMATS), ("cifar100", "parquet"), ("cifar100", "cifar")]
+)
 def test_a_pipeline_of_ones_own_writes_what_the_command_line_writes(
     name: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
