@@ -110,6 +110,7 @@ def test_a_filter_that_keeps_a_tenth_is_packed_exactly_in_constant_memory(
     tenfold: Path, folder: Path, record_property: Any
 ) -> None:
     asked = ["--filter", '/item[annotation/label="dog"]', "--images-per-batch", "10000", "--save-images"]
+    asked += ["--workers", "1"]
     ours = [sys.executable, "-m", "beam_cifar", "convert", "-i", tenfold, "-f", "cifar", "-o", folder / "dogs", *asked]
     peak = int(measured([sys.executable, "-S", "-c", MEASURED, *map(str, ours)]))
     record_property("peak", peak)
