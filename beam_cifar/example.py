@@ -143,6 +143,17 @@ def with_images(facts: pa.Table, images: pa.Array, encodings: str | Sequence[str
     return pa.Table.from_arrays(made, schema=SCHEMA)
 
 
+def with_columns(table: pa.Table, **columns: pa.Array | str | int) -> pa.Table:
+    """The same table with some columns replaced, by an array or by one value for all rows."""
+    for name, values in columns.items():
+        at = table.schema.get_field_index(name)
+        field = table.field(at)
+        if isinstance(values, (str, int)):
+            values = pa.repeat(pa.scalar(values, field.type), len(table))
+        table = table.set_column(at, field, values)
+    return table
+
+
 def label_array(labels: npt.NDArray[np.int64]) -> pa.Array:
     """The `label` column from plain integers, where -1 is unlabelled."""
     return pa.array(labels, mask=labels < 0)

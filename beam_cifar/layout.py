@@ -6,7 +6,6 @@ anywhere. It cuts the same shards as a job over files that keeps the same exampl
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,7 +16,7 @@ import pyarrow as pa
 from beam_cifar.cutting import new_shard
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.example import RAW, Example, plain_labels
-from beam_cifar.formats.base import Shard, Sink, SinkOptions
+from beam_cifar.formats.base import Shard, Sink, SinkOptions, series_name
 from beam_cifar.row_names import digests, name_digests, strict_names, whole_digests
 
 RECORD = np.dtype(
@@ -187,11 +186,11 @@ def _with_batch_labels(shards: Sequence[Shard], sink: Sink) -> tuple[Shard, ...]
     """What each file calls itself: numbered files, such as `data_batch_1`, count as one series."""
     series: dict[str, list[str]] = {}
     for shard in shards:
-        series.setdefault(re.sub(r"_\d+$", "", shard.subset), []).append(shard.subset)
+        series.setdefault(series_name(shard.subset), []).append(shard.subset)
     return tuple(
         replace(shard, batch_label=sink.batch_label(name, series[name].index(shard.subset), len(series[name])))
         for shard in shards
-        for name in [re.sub(r"_\d+$", "", shard.subset)]
+        for name in [series_name(shard.subset)]
     )
 
 

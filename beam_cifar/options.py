@@ -9,7 +9,7 @@ from typing import Any
 from beam_cifar.errors import UsageError
 
 MAX_SIDE = 65_500
-"""Pixels; the longest side that libjpeg writes, and more than any other format needs."""
+"""Pixels; libjpeg's own limit, a little below the format's 65,535 (ITU-T T.81, table B.2)."""
 
 MAX_PIXELS = 1 << 26
 """8,192 x 8,192: the largest image that is read or made. Below the limit at which Pillow warns."""

@@ -236,7 +236,7 @@ class WriteExamples(beam.PTransform):
         sink = get_sink(self.output_format)
         sink.check(self.options)
         sink.check_labels(self.labels)
-        options = replace(self.options, save_images=sink.needs_images or self.options.save_images)
+        options = sink.export_of(self.options)
         # The name of every attempt to run this pipeline; nothing of it reaches the output.
         folder = storage.JobFolder(output_path(self.output_dir), job_id=uuid.uuid4().hex[:16])
         if storage.is_occupied(folder.output) and not self.overwrite:

@@ -31,7 +31,7 @@ from beam_cifar.labels import (
     split_renamings,
     unknown_name,
 )
-from beam_cifar.options import ConvertOptions, ExportOptions
+from beam_cifar.options import ConvertOptions
 from beam_cifar.selection import Selection
 
 __all__ = ["Plan", "Segment", "Task", "learn_parents", "make_plan", "reading_tasks", "select_files"]
@@ -157,7 +157,7 @@ def make_plan(
         raise InputError(f"{catalog.path}: {_nothing_left(summaries, options, selection)}")
     sink_options = SinkOptions(
         labels=label_map.table,
-        export=ExportOptions(**{**options.export_options(), "save_images": sink.needs_images or options.save_images}),
+        export=sink.export_of(options),
         strict_names=clashing_names(sources, selection, label_map, sink) if sink.many_files else frozenset(),
     )
     cutter = Cutter(sink, sink_options, part_bytes or sink.part_bytes, sum(source.bytes for source in sources))

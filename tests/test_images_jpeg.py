@@ -12,8 +12,9 @@ from PIL import Image
 
 from beam_cifar.images.decode import decode_image
 from beam_cifar.images.drawing import draw_images
-from beam_cifar.images.jpeg import MAX_SIDE, QUALITY, encode_jpeg
+from beam_cifar.images.jpeg import QUALITY, encode_jpeg
 from beam_cifar.images.resize import resize_images
+from beam_cifar.options import MAX_SIDE
 
 DRAWN = draw_images(1, np.arange(40) % 10, "cifar10")
 # Of the first entries of the luma table in ITU-T T.81, K.1, in zigzag order.

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -198,22 +197,6 @@ def _job(source: Path, output: Path, size: tuple[int, int]) -> str:
     quickly(source, output, resize=size)
     job: str = manifest(output)["job"]
     return job
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
-    """Runs the command line in this process: exit code, stdout and stderr."""
-    from beam_cifar.cli import main
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        return (code, *capsys.readouterr())
-
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("text", ["16", "16x", "x24", "16x24x3", "0x24", "16x0", "-1x2", "a", "", "1.5x2", "65501x1", "16 x 24", "1e3x1", "9999999x1"])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
@@ -321,6 +322,11 @@ class Sink(ABC):
         """Refuses options that the format cannot follow. Raises `UsageError`."""
         self.encodings(options)
 
+    def export_of(self, options: ExportOptions) -> ExportOptions:
+        """The export options alone, with pixels also where only the format asks for them."""
+        asked = {**options.export_options(), "save_images": self.needs_images or options.save_images}
+        return ExportOptions(**asked)
+
     def check_subsets(self, subsets: Sequence[str]) -> None:
         """Refuses subsets that the format cannot keep apart. Raises `UsageError`."""
         return
@@ -395,6 +401,11 @@ class Sink(ABC):
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Things that a user should know of the finished output, one line each."""
         yield from ()
+
+
+def series_name(subset: str) -> str:
+    """What numbered subsets have in common: "data_batch" for `data_batch_1`; any other name is a series of its own."""
+    return re.sub(r"_\d+$", "", subset)
 
 
 def split_name(subset: str) -> str:

@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
@@ -30,6 +29,7 @@ from beam_cifar.formats.base import (
     Source,
     SourceFile,
     Wanted,
+    series_name,
 )
 from beam_cifar.formats.ids import natural_key, unique_ids
 from beam_cifar.formats.summary import with_rows
@@ -122,7 +122,7 @@ class CifarSink(Sink):
 
     def output_subset(self, subset: str, options: ExportOptions) -> str:
         """The subset itself; when packing, numbered batches (`data_batch_1`, ...) belong together."""
-        return subset if options.images_per_batch is None else re.sub(r"_\d+$", "", subset)
+        return subset if options.images_per_batch is None else series_name(subset)
 
     def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
         """All rows of a subset in one file, unless packed."""

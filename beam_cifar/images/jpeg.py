@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from beam_cifar.options import MAX_SIDE
+
 UInt8Array = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 QUALITY: Final = 95
-# libjpeg's own limit, 65,500, is a little below the format's 65,535 (ITU-T T.81, table B.2).
-MAX_SIDE: Final = 65500
 
 
 def encode_jpeg(pixels: UInt8Array, *, quality: int = QUALITY) -> tuple[bytearray, Offsets]:

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from beam_cifar.block import Block
 from beam_cifar.coders import map_blocks
-from beam_cifar.example import RAW, binary_array
+from beam_cifar.example import RAW, binary_array, with_columns
 from beam_cifar.images.jpeg import encode_jpeg
 from beam_cifar.images.png import Offsets, UInt8Array, encode_png
-from beam_cifar.transforms.pixels import map_runs, pixels_of, with_columns, with_pixels
+from beam_cifar.transforms.pixels import map_runs, pixels_of, with_pixels
 
 _ENCODERS: dict[str, Callable[[UInt8Array], tuple[bytearray, Offsets]]] = {"png": encode_png, "jpeg": encode_jpeg}
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_cifar.example import RAW, binary_array
+from beam_cifar.example import RAW, binary_array, with_columns
 from beam_cifar.images.decode import decode_image
 
 UInt8Array = npt.NDArray[np.uint8]
@@ -59,17 +59,6 @@ def with_pixels(run: pa.Table, pixels: UInt8Array) -> pa.Table:
     images = binary_array(np.ascontiguousarray(pixels).reshape(-1).data, offsets.astype(np.int32))
     sizes = zip(("channels", "height", "width"), shape, strict=True)
     return with_columns(run, image=images, encoding=RAW, **dict(sizes))
-
-
-def with_columns(table: pa.Table, **columns: pa.Array | str | int) -> pa.Table:
-    """The same table with some columns replaced, by an array or by one value for all rows."""
-    for name, values in columns.items():
-        at = table.schema.get_field_index(name)
-        field = table.field(at)
-        if isinstance(values, (str, int)):
-            values = pa.repeat(pa.scalar(values, field.type), len(table))
-        table = table.set_column(at, field, values)
-    return table
 
 
 def _runs(table: pa.Table, row_bytes: int) -> Iterator[pa.Table]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from beam_cifar.block import Block
 from beam_cifar.coders import map_blocks
-from beam_cifar.example import label_array, plain_labels
+from beam_cifar.example import label_array, plain_labels, with_columns
 
 
 def remap_labels(block: Block, *, targets: tuple[int, ...]) -> Block:
@@ -18,8 +18,7 @@ def remap_labels(block: Block, *, targets: tuple[int, ...]) -> Block:
     Superclasses follow by themselves: they belong to the label table, not to the rows.
     """
     labels = np.array([*targets, -1], dtype=np.int64)[plain_labels(block.table)]
-    at = block.table.schema.get_field_index("label")
-    return replace(block, table=block.table.set_column(at, block.table.field(at), label_array(labels)))
+    return replace(block, table=with_columns(block.table, label=label_array(labels)))
 
 
 @dataclass

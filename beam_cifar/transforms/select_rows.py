@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from beam_cifar.block import Block, row_counts
 from beam_cifar.coders import map_blocks
-from beam_cifar.example import label_array, plain_labels
+from beam_cifar.example import label_array, plain_labels, with_columns
 from beam_cifar.selection import Selection
 
 
@@ -24,8 +24,7 @@ def select_rows(block: Block, *, selection: Selection) -> Block:
     if not decision.rows.all():
         block = replace(block, filtered=block.filtered + row_counts(table.filter(pa.array(~decision.rows))))
     labels = label_array(np.where(decision.labels, plain_labels(table), -1))
-    at = table.schema.get_field_index("label")
-    return replace(block, table=table.set_column(at, table.field(at), labels).filter(pa.array(decision.rows)))
+    return replace(block, table=with_columns(table, label=labels).filter(pa.array(decision.rows)))
 
 
 @dataclass
