@@ -57,13 +57,15 @@ class Task:
         rows: that the part will hold.
         segments: where they come from.
         copy: whether the part is the source file itself, byte for byte.
+        chosen: number of the batch of chosen rows that it holds, where the plan chose row by row.
     """
 
     shard: int
     part: int
     rows: int
-    segments: tuple[Segment, ...]
+    segments: tuple[Segment, ...] = ()
     copy: bool = False
+    chosen: int | None = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -12,8 +13,8 @@ from typing import Any
 from beam_cifar import __version__, storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats import detect_format, get_sink, get_source
-from beam_cifar.formats.base import Catalog, FileSummary, Wanted
-from beam_cifar.options import ConvertOptions
+from beam_cifar.formats.base import Catalog, FileSummary, SourceFile, Wanted
+from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.plan import Plan, make_plan, select_files, wanted_of
 
 COUNTS = Wanted()
@@ -38,7 +39,6 @@ class Job:
 
     Attributes:
         options: what was asked for.
-        input_format: name of the input's format.
         plan: what will be done.
         folder: where it is staged.
         facts: what the manifest says that is known before the start.
@@ -46,7 +46,6 @@ class Job:
     """
 
     options: ConvertOptions
-    input_format: str
     plan: Plan
     folder: storage.JobFolder
     facts: dict[str, Any]
@@ -54,9 +53,23 @@ class Job:
 
 
 def survey(
-    path: str, format_name: str | None, subsets: tuple[str, ...], index_dir: str, wanted: Wanted = COUNTS
+    path: str,
+    format_name: str | None,
+    subsets: tuple[str, ...],
+    index_dir: str,
+    wanted: Wanted = COUNTS,
+    number: int = 0,
 ) -> Survey:
     """Finds the input files and summarises those of the selected subsets.
+
+    Args:
+        path: of the data set.
+        format_name: of its format; detected if None.
+        subsets: to select; all if empty.
+        index_dir: where indexes of archives, and what is unpacked of them, may be put.
+        wanted: what summaries tell beside counts. Where it is something of every row, archives are unpacked: rows in
+            any order cannot be read from within.
+        number: of the data set among those of the job.
 
     Raises:
         InputError: nothing there, not recognised, or damaged.
@@ -73,7 +86,9 @@ def survey(
             raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
         source = get_source(name)
         catalog = source.describe(path, index_dir)
-        files = select_files(catalog, subsets)
+        files = [replace(file, source=number) for file in select_files(catalog, subsets)]
+        if wanted.columns:
+            files = [_unpacked(file, index_dir) for file in files]
         return Survey(catalog, tuple(source.scan(file, catalog.labels, wanted) for file in files))
 
 
@@ -85,17 +100,23 @@ class prepare:  # noqa: N801 (used as a function)
     """
 
     def __init__(self, options: ConvertOptions) -> None:
-        source = storage.absolute(options.input_path, "input")
-        self._options = replace(options, input_path=source, output_dir=output_path(options.output_dir))
+        self._options = replace(
+            options,
+            input_path=_absolute(options.input).path,
+            merged=_absolute(options.input).merged,
+            output_dir=output_path(options.output_dir),
+        )
         self._stack = ExitStack()
 
     def __enter__(self) -> Job:
         options = self._options
         get_sink(options.output_format).check(options)
         folder = storage.JobFolder(options.output_dir)
-        storage.check_apart(options.input_path, options.output_dir)
-        if not os.path.lexists(options.input_path):
-            raise InputError(f"{options.input_path}: no such file or directory")
+        for each in options.input.leaves:
+            if options.kept is None:
+                storage.check_apart(each.path, options.output_dir)
+            if not os.path.lexists(each.path):
+                raise InputError(f"{each.path}: no such file or directory")
         _refuse_occupied(folder, options)
         self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
         try:
@@ -112,37 +133,58 @@ class prepare:  # noqa: N801 (used as a function)
         self._stack.close()
 
 
-def plan_only(options: ConvertOptions, index_dir: str) -> tuple[Survey, Plan]:
-    """The plan of a job, without touching the output."""
+def _absolute(given: Input) -> Input:
+    """The same with absolute paths."""
+    path = storage.absolute(given.path, "input") if given.path or not given.merged else ""
+    return replace(given, path=path, merged=tuple(map(_absolute, given.merged)))
+
+
+def _unpacked(file: SourceFile, folder: str) -> SourceFile:
+    if not file.blob.index:
+        return file
+    name = hashlib.sha256(file.shown.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return replace(file, blob=storage.unpack(file.blob, file.shown, os.path.join(folder, name)))
+
+
+def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ...], Plan]:
+    """What is known of the inputs, and the plan of a job, without touching the output."""
     sink = get_sink(options.output_format)
     sink.check(options)
+    if options.by_rows:
+        from beam_cifar.row_plan import plan_by_rows
+
+        return plan_by_rows(options, sink, index_dir)
     found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))
-    return found, make_plan(found.catalog, found.summaries, sink, options)
+    return (found,), make_plan(found.catalog, found.summaries, sink, options)
 
 
 def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
     with storage.writing(folder.path):
         os.makedirs(folder.index, exist_ok=True)
-    found, plan = plan_only(options, folder.index)
-    meaning = {**options.meaning(), "input_format": found.catalog.format}
-    folder = replace(folder, job_id=plan.digest(found.summaries, meaning))
+    surveys, plan = plan_only(options, folder.index)
+    summaries = [summary for found in surveys for summary in found.summaries]
+    meaning = {**options.meaning(), "input_format": surveys[0].catalog.format}
+    folder = replace(folder, job_id=plan.digest(summaries, meaning))
     facts = {
         "beam_cifar": __version__,
         "job": folder.job_id,
-        "source": found.catalog.title,
+        "source": " + ".join(found.catalog.title for found in surveys),
         "options": meaning,
         "inputs": [
             {"name": s.file.name, "bytes": s.file.blob.size, "rows": s.rows, "sha256_without_pixels": s.digest}
-            for s in found.summaries
+            for s in summaries
         ],
         "libraries": libraries(),
     }
-    done = _finish_interrupted(folder, facts, newest_input=max(s.file.blob.stamp[1] for s in found.summaries))
+    done = _finish_interrupted(folder, facts, newest_input=max(s.file.blob.stamp[1] for s in summaries))
     if storage.is_occupied(folder.output) and not (options.overwrite or done):
         raise _occupied(folder.output)
     if not done:
         _refuse_full_disk(plan, folder, options)
-    return Job(options, found.catalog.format, plan, folder, facts, done)
+        if plan.chosen is not None:
+            with storage.writing(folder.rows):
+                plan.chosen.write(folder.rows, folder.scratch)
+    return Job(options, replace(plan, chosen=None), folder, facts, done)
 
 
 def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest_input: int) -> bool:

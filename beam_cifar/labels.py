@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from beam_cifar.errors import InputError, UsageError
@@ -129,6 +129,14 @@ def remap_table(table: LabelTable, renamings: Sequence[tuple[str, str]]) -> Labe
         if parents and parents[target] is None:
             parents[target] = parents[label]
     return LabelMap(targets, LabelTable(names, coarse_names, tuple(parents)))
+
+
+def merged_away(label_map: LabelMap, table: LabelTable) -> Iterator[str]:
+    """A line for each class of a table that a renaming leaves without rows."""
+    taken = set(label_map.targets)
+    for label in range(len(table.names)):
+        if label not in taken:
+            yield f"class {label_map.table.names[label]!r} is merged away; its id stays in the table, without rows"
 
 
 def split_renamings(table: LabelTable, texts: Sequence[str]) -> list[tuple[str, str]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from beam_cifar.errors import UsageError
+
+if TYPE_CHECKING:
+    from beam_cifar.steps.base import Step
 
 MAX_SIDE = 65_500
 """Pixels; libjpeg's own limit, a little below the format's 65,535 (ITU-T T.81, table B.2)."""
@@ -18,6 +21,9 @@ MAX_WORKERS = 256
 
 FILTER_MODES = ("items", "annotations", "items+annotations")
 """What an XPath filter selects; see `beam_cifar.xpath.ItemFilter`."""
+
+ON_CLASH = ("error", "suffix", "first")
+"""What becomes of items of several data sets that have the same id and subset; see `beam_cifar.merging`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +59,52 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
+class Input:
+    """A data set that is read.
+
+    Attributes:
+        path: its directory or archive; empty for nothing but the merged ones.
+        format: name of its format; detected if None.
+        subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
+        merged: further data sets, which are merged with it.
+        on_clash: what becomes of items that have the same id and subset in several of them; see `ON_CLASH`.
+        steps: what is done to it then, in order; see `beam_cifar.steps`.
+    """
+
+    path: str
+    format: str | None = None
+    subsets: tuple[str, ...] = ()
+    merged: tuple[Input, ...] = ()
+    on_clash: str = "error"
+    steps: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.on_clash not in ON_CLASH:
+            raise UsageError(f"--on-clash must be one of {', '.join(ON_CLASH)}, found {self.on_clash!r}")
+
+    @property
+    def leaves(self) -> tuple[Input, ...]:
+        """All data sets that are read."""
+        own = (self,) if self.path else ()
+        return (*own, *(leaf for each in self.merged for leaf in each.leaves))
+
+    def meaning(self) -> dict[str, Any]:
+        """What it is, without paths."""
+        return {
+            "format": self.format,
+            "subsets": list(self.subsets),
+            "merged": [each.meaning() for each in self.merged],
+            "on_clash": self.on_clash,
+            "steps": [[step.name, step.options()] for step in self.steps],
+        }
+
+
+@dataclass(frozen=True)
 class ConvertOptions(ExportOptions):
     """One conversion; see `ExportOptions` for how it is written.
 
     Attributes:
-        input_path: a data set's directory or archive.
+        input_path: a data set's directory or archive; empty where there are only merged ones.
         output_dir: the directory to make.
         output_format: name of the format to write.
         input_format: name of the format to read; detected if None.
@@ -68,6 +115,11 @@ class ConvertOptions(ExportOptions):
         remaps: `OLD:NEW` renamings of classes or superclasses, applied after the selection.
         resize: (height, width) that every image gets, in pixels.
         limit: keep at most so many images, the first ones.
+        steps: transforms that follow, in order; see `beam_cifar.steps`.
+        merged: further data sets, which are merged with the first before anything else is done.
+        on_clash: what becomes of items of several data sets that have the same id and subset: "error", "suffix" (the
+            later ones get other ids) or "first" (the later ones are dropped).
+        kept: for an output that is saved in place, the subsets of it that stay as they are; None for any other job.
         overwrite: replace an existing output.
         workers: local workers; None chooses.
 
@@ -86,6 +138,10 @@ class ConvertOptions(ExportOptions):
     remaps: tuple[str, ...] = ()
     resize: tuple[int, int] | None = None
     limit: int | None = None
+    steps: tuple[Step, ...] = ()
+    merged: tuple[Input, ...] = ()
+    on_clash: str = "error"
+    kept: tuple[str, ...] | None = None
     overwrite: bool = False
     workers: int | None = None
 
@@ -97,6 +153,8 @@ class ConvertOptions(ExportOptions):
             raise UsageError(f"--workers must be at most {MAX_WORKERS}, found {self.workers}")
         if self.resize is not None:
             check_size(self.resize)
+        if not self.input.leaves:  # making it also refuses an unknown rule for clashes
+            raise UsageError("nothing to read")
         texts = {"--label": self.labels, "--remap": self.remaps, "--subset": self.subsets, "--filter": [self.filter]}
         for flag, values in texts.items():
             for text in values:
@@ -109,11 +167,22 @@ class ConvertOptions(ExportOptions):
         elif self.filter_mode != "items":
             raise UsageError("--filter-mode says how --filter selects; give both")
 
+    @property
+    def input(self) -> Input:
+        """What is read, before any selection."""
+        return Input(self.input_path, self.input_format, self.subsets, self.merged, self.on_clash)
+
+    @property
+    def by_rows(self) -> bool:
+        """Whether the plan must look at the whole set, row by row."""
+        return bool(self.steps or self.merged or self.kept is not None)
+
     def meaning(self) -> dict[str, Any]:
         """What determines the output's bytes, for the manifest: no paths, no workers."""
-        meaning = asdict(self)
-        for name in ("input_path", "output_dir", "overwrite", "workers"):
-            del meaning[name]
+        unimportant = ("input_path", "output_dir", "overwrite", "workers", "kept")
+        meaning = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in unimportant}
+        meaning["steps"] = [[step.name, step.options()] for step in self.steps]
+        meaning["merged"] = [each.meaning() for each in self.merged]
         return meaning
 
 

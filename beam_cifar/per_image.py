@@ -27,7 +27,7 @@ from beam_cifar.carried import carried
 from beam_cifar.errors import InputError, JobError, OutputError
 from beam_cifar.example import ORDERED, RAW, SCHEMA, Example, examples_of, table_of
 from beam_cifar.formats import get_sink
-from beam_cifar.formats.base import SinkOptions
+from beam_cifar.formats.base import Origin, SinkOptions
 from beam_cifar.images.decode import probe_whole_image
 from beam_cifar.job import Survey, libraries, output_path, survey
 from beam_cifar.labels import LabelMap, LabelTable, remap_table
@@ -103,7 +103,8 @@ class ReadExamples(beam.PTransform):
         """From nothing to examples."""
         files = tuple(summary.file for summary in self._found.summaries)
         selection = Selection(self.labels.names)
-        settings = SourceSettings(self._found.catalog.format, files, self.labels, selection)
+        origin = Origin(self._found.catalog.format, self.labels)
+        settings = SourceSettings((origin,), files, selection)
         return (
             start.pipeline
             | "Parts" >> beam.Create(self._tasks, reshuffle=False).with_output_types(Task)

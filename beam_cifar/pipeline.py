@@ -18,6 +18,7 @@ from beam_cifar import __version__
 from beam_cifar.block import Block
 from beam_cifar.carried import find_error
 from beam_cifar.errors import BeamCifarError, JobError
+from beam_cifar.in_place import foreign_files
 from beam_cifar.job import Job, prepare
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, Task
@@ -26,7 +27,7 @@ from beam_cifar.runner import make_runner, pipeline_options
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.storage import allow_writes, cancel_writes
-from beam_cifar.transforms import EncodeImages, RemapLabels, Resize, SelectRows
+from beam_cifar.transforms import ChangePixels, EncodeImages, RemapLabels, SelectRows
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _gist(error: Exception) -> str:
 def build(pipeline: beam.Pipeline, job: Job) -> None:
     """Adds the steps of a job to a pipeline."""
     plan = job.plan
-    source = SourceSettings.of(plan, job.input_format)
+    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
     sink = SinkSettings.of(plan, job.options.output_format, job.folder)
     parts = []
     if written := [task for task in plan.tasks if not task.copy]:
@@ -199,13 +200,13 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
 
 
 def transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection[Block]:
-    """The transforms that a job asks for, in order: select, rename, resize, encode."""
+    """The transforms that a job asks for, in order: select, rename, change pixels, encode."""
     if not plan.selection.keeps_all:
         blocks = blocks | "SelectRows" >> SelectRows(plan.selection)
     if not plan.label_map.is_identity:
         blocks = blocks | "RemapLabels" >> RemapLabels(plan.label_map.targets)
-    if plan.encodings and plan.resize is not None:
-        blocks = blocks | "Resize" >> Resize(plan.resize)
+    for number, step in enumerate(plan.pixel_steps, 1):
+        blocks = blocks | f"Pixels{number}-{step.name}" >> ChangePixels(step)
     if plan.encodings:
         blocks = blocks | "EncodeImages" >> EncodeImages(plan.encodings)
     return blocks
@@ -214,7 +215,10 @@ def transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection
 def publish_settings(job: Job, sink: SinkSettings) -> PublishSettings:
     """What the publish step of a job needs."""
     declared = job.plan.declared if job.plan.exhaustive else None
-    return PublishSettings(sink, job.plan.label_map, declared, job.facts, job.options.overwrite)
+    foreign = tuple(foreign_files(job.options)) if job.options.kept is not None else ()
+    return PublishSettings(
+        sink, job.plan.label_map, declared, job.facts, job.options.overwrite, job.plan.counts, foreign
+    )
 
 
 def _tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task]) -> beam.PCollection[Task]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from beam_cifar.block import Counts
 from beam_cifar.clashes import clashing_names
 from beam_cifar.cutting import Chosen, Cutter, Segment, Task, choose
 from beam_cifar.errors import InputError, UsageError
@@ -15,6 +16,7 @@ from beam_cifar.formats.base import (
     CHUNK_ROWS,
     Catalog,
     FileSummary,
+    Origin,
     Shard,
     Sink,
     SinkOptions,
@@ -26,6 +28,7 @@ from beam_cifar.labels import (
     UNLABELLED,
     LabelMap,
     LabelTable,
+    merged_away,
     parent_conflict,
     remap_table,
     split_renamings,
@@ -37,7 +40,26 @@ from beam_cifar.selection import Selection
 __all__ = ["Plan", "Segment", "Task", "learn_parents", "make_plan", "reading_tasks", "select_files"]
 
 if TYPE_CHECKING:
+    from beam_cifar.row_plan import ChosenRows
+    from beam_cifar.steps.base import PixelStep
     from beam_cifar.xpath import ItemFilter
+
+
+@dataclass(frozen=True)
+class ChosenCounts:
+    """Rows of a plan that chose row by row, by subset and label; -1 is unlabelled.
+
+    Attributes:
+        read: all rows of the input, by what they were.
+        filtered: those that are not written, by what they were.
+        unlabelled: those whose label was taken away, by what they were.
+        written: those that are written, by what they become.
+    """
+
+    read: Counts
+    filtered: Counts
+    unlabelled: Counts
+    written: Counts
 
 
 @dataclass(frozen=True)
@@ -46,33 +68,39 @@ class Plan:
 
     Attributes:
         files: input files that are read.
-        labels: label table of the source, superclasses filled in.
+        origins: the data sets that they belong to, with superclasses filled in.
         selection: which rows are kept.
         label_map: where labels go.
         shards: files of the output.
         tasks: long ones first.
         sink: what writers need to know.
         encodings: how images may lie in blocks when they reach the writer; empty where images are left out.
-        resize: (height, width) that every image gets, or None.
+        pixel_steps: what is done to every image, in order.
         declared: rows of all input files that are read.
         exhaustive: whether all of those are read (a limit stops early).
         image_bytes: raw bytes of the images kept, about.
         notices: things that a user should know.
+        file_bytes: of an image of each input file, about.
+        counts: rows by what they were and what they become, where the plan chose row by row, else None.
+        chosen: those rows; None where it did not, or once they are written down.
     """
 
     files: tuple[SourceFile, ...]
-    labels: LabelTable
+    origins: tuple[Origin, ...]
     selection: Selection
     label_map: LabelMap
     shards: tuple[Shard, ...]
     tasks: tuple[Task, ...]
     sink: SinkOptions
     encodings: tuple[str, ...]
-    resize: tuple[int, int] | None
+    pixel_steps: tuple[PixelStep, ...]
     declared: int
     exhaustive: bool
     image_bytes: int
     notices: tuple[str, ...]
+    file_bytes: tuple[int, ...] = ()
+    counts: ChosenCounts | None = None
+    chosen: ChosenRows | None = None
 
     @property
     def rows(self) -> int:
@@ -87,6 +115,7 @@ class Plan:
             "labels": asdict(self.label_map.table),
             "shards": [asdict(shard) for shard in self.shards],
             "tasks": [asdict(task) for task in self.tasks],
+            "chosen": self.chosen.digest() if self.chosen else "",
         }
         return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -143,14 +172,18 @@ def make_plan(
         InputError: bad rows, contradicting superclasses, or a selection that leaves nothing.
         UsageError: an unknown label, or a file that the format cannot hold.
     """
-    _refuse_bad_rows(summaries)
+    refuse_bad_rows(summaries)
     labels = learn_parents(catalog, summaries)
     keep = labels.select(options.labels) if options.labels else None
     selection = Selection(labels.names, keep, item_filter(options))
     label_map = remap_table(labels, split_renamings(labels, options.remaps))
     sink.check_labels(label_map.table)
     encodings = sink.encodings(options)
+    pixel_steps: tuple[PixelStep, ...] = ()
     if options.resize is not None:
+        from beam_cifar.steps.pixels import Resize
+
+        pixel_steps = (Resize(height=options.resize[0], width=options.resize[1]),)
         summaries = [_resized(summary, options.resize) for summary in summaries]
     sources = list(choose(summaries, selection, options.limit, pixels="raw" in encodings))
     if not any(source.take for source in sources) or _loses_all_labels(summaries, options):
@@ -164,30 +197,30 @@ def make_plan(
     for subset, members in _grouped(sources, sink, options):
         cutter.cut(subset, members)
     if not sink.many_files:
-        _refuse_clashes([shard.path for shard in cutter.shards], sink)
+        refuse_clashes([shard.path for shard in cutter.shards], sink)
     tasks = cutter.finished_tasks()
     changed = not label_map.is_identity or label_map.table.parents != labels.parents or selection.filter is not None
     if not changed and options.resize is None:
         tasks = [replace(task, copy=cutter.is_copy(task, sources)) for task in tasks]
     return Plan(
         files=tuple(source.summary.file for source in sources),
-        labels=labels,
+        origins=(Origin(catalog.format, labels),),
         selection=selection,
         label_map=label_map,
         shards=tuple(cutter.shards),
         tasks=tuple(sorted(tasks, key=lambda task: (-task.rows, task.shard, task.part))),
         sink=sink_options,
         encodings=encodings if sink_options.export.save_images else (),
-        resize=options.resize,
+        pixel_steps=pixel_steps if sink_options.export.save_images else (),
         declared=sum(source.summary.rows for source in sources),
         exhaustive=all(source.take == source.survivors for source in sources),
         image_bytes=sum(source.bytes for source in sources),
         notices=(
             *catalog.notices,
-            *_duplicates(summaries),
-            *_emptied(label_map, labels),
+            *duplicates(summaries),
+            *merged_away(label_map, labels),
             *cutter.notices,
-            *_lossy(encodings),
+            *lossy(encodings),
             *sink.notices(sink_options),
         ),
     )
@@ -210,7 +243,7 @@ def reading_tasks(summaries: Sequence[FileSummary]) -> list[Task]:
     Raises:
         InputError: a bad row.
     """
-    _refuse_bad_rows(summaries)
+    refuse_bad_rows(summaries)
     tasks = []
     for index, summary in enumerate(summaries):
         row_bytes = max(1, summary.image_bytes // max(1, summary.rows))
@@ -254,7 +287,8 @@ def _grouped(sources: list[Chosen], sink: Sink, options: ConvertOptions) -> list
     return list(groups.items())
 
 
-def _refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
+def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
+    """Raises `InputError` for the first row that cannot be kept."""
     count = sum(summary.bad_count for summary in summaries)
     if count:
         first = next(bad for summary in summaries for bad in summary.bad_rows)
@@ -262,7 +296,7 @@ def _refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
         raise InputError(f"{first}{more}")
 
 
-def _refuse_clashes(paths: Sequence[str], sink: Sink) -> None:
+def refuse_clashes(paths: Sequence[str], sink: Sink) -> None:
     """Two subsets must not be written to one file, nor one over a file of the format's own."""
     taken = set(sink.reserved_paths)
     for path in paths:
@@ -291,7 +325,8 @@ def _loses_all_labels(summaries: Sequence[FileSummary], options: ConvertOptions)
     return labelled and not any(summary.kept_labels for summary in summaries)
 
 
-def _duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
+def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
+    """A line for each file in which names repeat."""
     for summary in summaries:
         if summary.duplicates:
             yield (
@@ -300,16 +335,10 @@ def _duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
             )
 
 
-def _lossy(encodings: Sequence[str]) -> Iterator[str]:
+def lossy(encodings: Sequence[str]) -> Iterator[str]:
+    """A line where images lose something by being encoded."""
     if encodings[0] == "jpeg":
         yield "images become JPEG files (quality 95, 4:4:4), which is lossy; JPEG files pass through as they are"
-
-
-def _emptied(label_map: LabelMap, labels: LabelTable) -> Iterator[str]:
-    taken = set(label_map.targets)
-    for label in range(len(labels.names)):
-        if label not in taken:
-            yield f"class {label_map.table.names[label]!r} is merged away; its id stays in the table, without rows"
 
 
 def label_counts(summary: FileSummary) -> dict[int, int]:

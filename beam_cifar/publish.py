@@ -22,6 +22,7 @@ from beam_cifar.errors import JobError
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import ShardResult
 from beam_cifar.labels import UNLABELLED, LabelMap
+from beam_cifar.plan import ChosenCounts
 from beam_cifar.sink import PartInfo, SinkSettings
 
 
@@ -35,6 +36,8 @@ class PublishSettings:
         declared: rows that must have been read, or None where a limit stops early.
         facts: the part of the manifest that is known before the start.
         overwrite: whether an existing output may be replaced.
+        counts: what the plan says of the rows, where it chose them one by one.
+        foreign: paths of files in the output that are no part of the data set, and stay where it is saved in place.
     """
 
     sink: SinkSettings
@@ -42,6 +45,8 @@ class PublishSettings:
     declared: int | None
     facts: dict[str, Any]
     overwrite: bool
+    counts: ChosenCounts | None = None
+    foreign: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -163,16 +168,22 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     sink = settings.sink
     shards = list(_one_each(infos, len(sink.shards), lambda info: info.shard, sink.folder.output))
     parts = [part for shard in shards for part in shard.parts]
-    reconcile(parts, settings)
+    counts = reconcile(parts, settings)
     writer, results = get_sink(sink.format), [_result(info, sink) for info in shards]
     files = writer.finish(sink.options, results)
-    manifest = _manifest(shards, parts, files, results, settings)
+    foreign = _foreign(settings)
+    manifest = _manifest(shards, counts, files, foreign, results, settings)
     expected = [(sink.shards[info.shard].path, info.bytes) for info in shards if not info.listing]
     if _is_staged(shards, expected, files, sink):
         for path, content in files.items():
             storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch)
         for path in writer.folders(sink.options, results):
             os.makedirs(os.path.join(sink.folder.tree, path), exist_ok=True)
+        for entry in foreign:
+            path = entry["path"]
+            storage.stage_link(
+                os.path.join(sink.folder.output, path), os.path.join(sink.folder.tree, path), sink.folder.scratch
+            )
         storage.publish_tree(
             sink.folder,
             manifest,
@@ -185,6 +196,15 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
         raise JobError(f"{sink.folder.tree}: not all of the {written} staged files are there; run the job again")
     storage.remove_tree(sink.folder.work)
     return sink.folder.manifest
+
+
+def _foreign(settings: PublishSettings) -> list[dict[str, Any]]:
+    """What the manifest says of files that stay, and are no part of the data set."""
+    found = []
+    for path in settings.foreign:
+        size, digest = storage.file_digest(os.path.join(settings.sink.folder.output, path))
+        found.append({"path": path, "bytes": size, "sha256": digest, "foreign": True})
+    return found
 
 
 def _is_staged(
@@ -240,12 +260,40 @@ def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, 
             yield {**entry, "path": os.path.join(shard["path"], entry["path"])}
 
 
-def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> None:
+COUNTED = ("read", "written", "filtered", "unlabelled", "rejected")
+
+
+def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str, Counts]:
     """Checks that every row read was written, filtered or rejected, by subset and label.
+
+    Returns:
+        The counts of all rows, by the names in `COUNTED`.
 
     Raises:
         JobError: it was not.
     """
+    counted = {name: add_counts(getattr(part, name) for part in parts) for name in COUNTED}
+    if settings.counts is None:
+        _check_balance(parts, settings)
+        return counted
+    planned = settings.counts
+    wrong = {key: (planned.written[key], counted["written"][key]) for key in planned.written | counted["written"]}
+    wrong = {key: pair for key, pair in wrong.items() if pair[0] != pair[1]}
+    if wrong or counted["read"].total() != counted["written"].total():
+        (subset, label), pair = next(iter(wrong.items()), (("", UNLABELLED), (0, 0)))
+        raise JobError(
+            f"counts do not add up: {pair[0]} rows were planned and {pair[1]} written for subset {subset!r} and label "
+            f"{label}, {counted['read'].total()} read and {counted['written'].total()} written in all; nothing was "
+            "published"
+        )
+    told = {"read": planned.read, "filtered": planned.filtered, "unlabelled": planned.unlabelled}
+    if planned.read.total() != planned.filtered.total() + counted["written"].total():
+        raise JobError("counts do not add up: rows read are not rows written and filtered; nothing was published")
+    return counted | told
+
+
+def _check_balance(parts: Sequence[PartInfo], settings: PublishSettings) -> None:
+    """Checks the counts of rows that were filtered while they were read."""
     label_map = settings.label_map
     balance: Counts = add_counts(_mapped(part.read, label_map) for part in parts)
     for part in parts:
@@ -307,16 +355,13 @@ def _result(info: ShardInfo, sink: SinkSettings) -> ShardResult:
 
 def _manifest(
     shards: Sequence[ShardInfo],
-    parts: Sequence[PartInfo],
+    counted: dict[str, Counts],
     files: dict[str, bytes],
+    foreign: Sequence[dict[str, Any]],
     results: Sequence[ShardResult],
     settings: PublishSettings,
 ) -> bytes:
     """The manifest: equal jobs have equal ones, so no time, host, path or number of workers."""
-    counted = {
-        name: add_counts(getattr(part, name) for part in parts)
-        for name in ("read", "written", "filtered", "unlabelled", "rejected")
-    }
     subsets: dict[str, int] = {}
     for shard in settings.sink.shards:
         subsets[shard.subset] = subsets.get(shard.subset, 0) + shard.rows
@@ -339,7 +384,8 @@ def _manifest(
         "files": [
             {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for path, data in sorted(files.items())
-        ],
+        ]
+        + list(foreign),
     }
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
 

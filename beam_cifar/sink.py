@@ -278,17 +278,21 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
     """Copies the one file of a task, and counts its rows from its labels."""
     shard, file = sink.shards[task.shard], source.files[task.segments[0].file]
     counts: Counts = Counter()
-    summary = get_source(source.format).scan(file, source.labels, Wanted())
+    origin = source.origin(file)
+    summary = get_source(origin.format).scan(file, origin.labels, Wanted())
     for chunk in summary.chunks:
         counts.update({(file.subset, label): n for label, n in chunk.items()})
+    final, written = sink.part_path(shard, task.part), Counter(counts)
+    if os.path.dirname(file.blob.path) == sink.folder.output:  # saved in place
+        size, digest = storage.stage_link(file.blob.path, final, sink.folder.scratch)
+        return PartInfo(task.shard, task.part, 1, size, digest, read=counts, written=written)
     with (
         storage.open_blob(file.blob, file.shown) as blob,
-        storage.StagedFile(sink.part_path(shard, task.part), sink.folder.scratch) as staged,
+        storage.StagedFile(final, sink.folder.scratch) as staged,
     ):
         while chunk_bytes := blob.read(storage.COPY_BYTES):
             staged.write(chunk_bytes)
         if staged.bytes_written != file.blob.size:
             raise InputError(f"{file.shown}: ended at byte {staged.bytes_written} of {file.blob.size}")
         staged.commit()
-    written = Counter(counts)
     return PartInfo(task.shard, task.part, 1, staged.bytes_written, staged.sha256, read=counts, written=written)

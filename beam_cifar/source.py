@@ -10,12 +10,13 @@ from typing import Any
 import apache_beam as beam
 
 from beam_cifar import coders  # noqa: F401  (registers the coder that guards blocks)
-from beam_cifar.block import MAX_ROWS, Block, Counts, spans
+from beam_cifar.block import MAX_ROWS, Block, Counts, row_counts, spans
 from beam_cifar.carried import carried
+from beam_cifar.chosen import read_chosen
 from beam_cifar.counters import count
 from beam_cifar.formats import get_source
-from beam_cifar.formats.base import RowReader, SourceFile
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.formats.base import Origin, RowReader, SourceFile
+from beam_cifar.labels import UNLABELLED
 from beam_cifar.plan import Plan, Segment, Task
 from beam_cifar.selection import Selection
 
@@ -27,27 +28,33 @@ class SourceSettings:
     """What every task needs besides itself.
 
     Attributes:
-        format: name of the input format.
+        origins: formats and label tables of the data sets; files name theirs by index.
         files: input files; segments name them by index.
-        labels: label table of the source.
         selection: which rows the plan counted as surviving.
         decoded: whether images will be decoded, which may make them much larger.
         row_bytes: bytes that every image will have at least.
+        chosen: path of the rows that the plan chose one by one; empty where it did not.
+        image_bytes: of an image of each file, about, where rows are chosen.
     """
 
-    format: str
+    origins: tuple[Origin, ...]
     files: tuple[SourceFile, ...]
-    labels: LabelTable
     selection: Selection
     decoded: bool = False
     row_bytes: int = 0
+    chosen: str = ""
+    image_bytes: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, plan: Plan, format_name: str) -> SourceSettings:
+    def of(cls, plan: Plan, chosen: str = "") -> SourceSettings:
         """The settings of a plan."""
-        decoded = "raw" in plan.encodings or plan.resize is not None
-        row_bytes = 3 * plan.resize[0] * plan.resize[1] if plan.resize else 0
-        return cls(format_name, plan.files, plan.labels, plan.selection, decoded, row_bytes)
+        decoded = "raw" in plan.encodings or bool(plan.pixel_steps)
+        row_bytes = max((step.row_bytes() for step in plan.pixel_steps), default=0)
+        return cls(plan.origins, plan.files, plan.selection, decoded, row_bytes, chosen, plan.file_bytes)
+
+    def origin(self, file: SourceFile) -> Origin:
+        """The data set of a file."""
+        return self.origins[file.source]
 
 
 @dataclass
@@ -61,8 +68,9 @@ class ReadBlocks(beam.PTransform):
     settings: SourceSettings
 
     def display_data(self) -> dict[str, Any]:
-        """Format and number of files."""
-        return {"format": self.settings.format, "files": len(self.settings.files)}
+        """Formats and number of files."""
+        formats = dict.fromkeys(origin.format for origin in self.settings.origins)
+        return {"format": ", ".join(formats), "files": len(self.settings.files)}
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Block]:
         """From tasks to blocks."""
@@ -94,11 +102,23 @@ def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
     Raises:
         InputError: a file is gone, changed or damaged.
     """
+    return _read_segments(task, settings) if task.chosen is None else _read_chosen(task, settings)
+
+
+def _read_chosen(task: Task, settings: SourceSettings) -> Iterator[Block]:
+    """Rows that the plan chose one by one; they count as what they become, and the plan counted what they were."""
+    for number, (table, last) in enumerate(read_chosen(settings.chosen, task.chosen or 0, settings)):
+        yield Block(
+            table=table, shard=task.shard, part=task.part, number=number, last=last, read=row_counts(table), row=0
+        )
+
+
+def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:
     number = 0
-    source = get_source(settings.format)
     for at, segment in enumerate(task.segments):
         file = settings.files[segment.file]
-        with source.open_rows(file, settings.labels) as rows:
+        origin = settings.origin(file)
+        with get_source(origin.format).open_rows(file, origin.labels) as rows:
             owned = _owned(segment, rows, settings.selection)
             row_bytes = max(settings.row_bytes, rows.row_bytes(*owned, decoded=settings.decoded))
             pieces = spans(*owned, row_bytes)

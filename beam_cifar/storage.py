@@ -174,6 +174,24 @@ def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
         _refuse_changed(blob, name)
 
 
+def unpack(blob: Blob, name: str, path: str) -> Blob:
+    """Copies an input file out of its archive, with the archive's time.
+
+    Raises:
+        InputError: the archive is gone, damaged or changed.
+        JobError: the copy cannot be written.
+    """
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open_blob(blob, name) as stream, StagedFile(path, os.path.dirname(path)) as file:
+        while chunk := stream.read(COPY_BYTES):
+            file.write(chunk)
+        if file.bytes_written != blob.size:
+            raise InputError(f"{name}: ended at byte {file.bytes_written} of {blob.size}")
+        file.commit()
+    os.utime(path, ns=(blob.stamp[1], blob.stamp[1]))
+    return whole_file(path)
+
+
 def _refuse_changed(blob: Blob, name: str) -> None:
     if stamp(blob.path) != blob.stamp:
         raise InputError(f"{name}: the file changed while it was being converted; run the job again")
@@ -270,6 +288,11 @@ class JobFolder:
         """Where files are written before they get their final names."""
         return os.path.join(self.work, "scratch")
 
+    @property
+    def rows(self) -> str:
+        """Where rows that the plan chose one by one are written down."""
+        return os.path.join(self.work, "rows.arrow")
+
     def listing(self, name: str) -> str:
         """A list of many files of the output, which a manifest names; staged until that is written."""
         published = os.path.join(self.path, name)
@@ -361,6 +384,23 @@ class StagedFile(io.RawIOBase):
             with suppress(OSError):
                 os.unlink(self._attempt)
         super().close()
+
+
+def stage_link(source: str, final: str, scratch: str) -> tuple[int, str]:
+    """Gives a file a second name, or copies it where the file system cannot; returns its bytes and hex sha256."""
+    _refuse_cancelled()
+    attempt = os.path.join(scratch, uuid.uuid4().hex)
+    with writing(final):
+        os.makedirs(scratch, exist_ok=True)
+        os.makedirs(os.path.dirname(final), exist_ok=True)
+        try:
+            os.link(source, attempt)
+        except OSError:
+            shutil.copy2(source, attempt)
+        os.replace(attempt, final)
+        with suppress(FileNotFoundError):
+            os.unlink(attempt)  # renaming a name onto another of the same file does nothing
+    return file_digest(final)
 
 
 class StagedFolder:

@@ -117,10 +117,10 @@ def run_plainly(job: Job, beam_options: object = None) -> None:
     from beam_cifar.publish import finish_job, finish_shard
     from beam_cifar.sink import OpenPart, PartInfo, SinkSettings, copy_file
     from beam_cifar.source import SourceSettings, read_task
-    from beam_cifar.transforms import encode_images, remap_labels, resize, select_rows
+    from beam_cifar.transforms import encode_images, remap_labels, select_rows
 
     plan = job.plan
-    source = SourceSettings.of(plan, job.input_format)
+    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
     sink = SinkSettings.of(plan, job.options.output_format, job.folder)
     infos: dict[int, list[PartInfo]] = {}
     for task in plan.tasks:
@@ -128,8 +128,8 @@ def run_plainly(job: Job, beam_options: object = None) -> None:
         part = None if task.copy else OpenPart(sink, sink.shards[task.shard], task.part)
         for block in read_task(task, source) if part else ():
             block = remap_labels(select_rows(block, selection=plan.selection), targets=plan.label_map.targets)
-            if plan.encodings and plan.resize:
-                block = resize(block, size=plan.resize)
+            for step in plan.pixel_steps:
+                block = step.transform(block)
             made.append(part.append(encode_images(block, encodings=plan.encodings) if plan.encodings else block))
         infos.setdefault(task.shard, []).extend(info for info in made if info)
     finish_job([finish_shard(shard, infos[shard], sink) for shard in infos], publish_settings(job, sink))

@@ -188,7 +188,7 @@ def test_blocks_stay_small_where_images_grow(tmp_path: Path) -> None:
 
     source = write_cifar(tmp_path / "in", {"train": batch([f"{i}.png" for i in range(60)], [0] * 60)}, ["a"])
     with prepare(ConvertOptions(str(source), str(tmp_path / "out"), "parquet", resize=(1024, 1024))) as job:
-        blocks = list(read_task(job.plan.tasks[0], SourceSettings.of(job.plan, "cifar")))
+        blocks = list(read_task(job.plan.tasks[0], SourceSettings.of(job.plan)))
         assert {len(block.table) for block in blocks} == {5}
         assert sum(shard.rows for shard in job.plan.shards) == 60
         assert job.plan.image_bytes == 60 * 3 * 1024 * 1024

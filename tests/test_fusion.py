@@ -66,7 +66,7 @@ def run_with(
 
     def build(pipeline: beam.Pipeline, job: Job) -> None:
         tasks = pipeline | beam.Create(job.plan.tasks, reshuffle=False) | beam.Reshuffle()
-        blocks = middle(tasks | ReadBlocks(SourceSettings.of(job.plan, job.input_format)), tasks)
+        blocks = middle(tasks | ReadBlocks(SourceSettings.of(job.plan)), tasks)
         _ = blocks | WriteBlocks(SinkSettings.of(job.plan, "parquet", job.folder))
 
     monkeypatch.setattr("beam_cifar.pipeline.build", build)
@@ -96,6 +96,6 @@ def test_blocks_are_sized_without_being_encoded(cifar10: Path, tmp_path: Path) -
     from beam_cifar.source import read_task
 
     with prepare(ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet")) as job:
-        block = next(read_task(job.plan.tasks[0], SourceSettings.of(job.plan, "cifar")))
+        block = next(read_task(job.plan.tasks[0], SourceSettings.of(job.plan)))
         assert BlockCoder().estimate_size(block) >= len(block.table) * 3072
         assert isinstance(beam.coders.registry.get_coder(Block), BlockCoder)

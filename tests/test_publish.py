@@ -118,7 +118,7 @@ def finished(cifar10: Path, tmp_path: Path) -> tuple[PublishSettings, list[Shard
     """A job whose parts are all staged, in this process and without a runner."""
     options = ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet", labels=("dog",), remaps=("dog:cat",))
     with prepare(options) as job:
-        source = SourceSettings.of(job.plan, "cifar")
+        source = SourceSettings.of(job.plan)
         sink = SinkSettings.of(job.plan, "parquet", job.folder)
         settings = publish_settings(job, sink)
     infos = [finish_shard(task.shard, [part_of(task, source, sink)], sink) for task in job.plan.tasks]

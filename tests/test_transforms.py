@@ -17,6 +17,7 @@ from PIL import Image
 from beam_cifar.block import Block, row_counts, spans
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.example import RAW, SCHEMA, facts_table, image_array, plain_labels, with_images
+from beam_cifar.formats.base import Origin
 from beam_cifar.selection import Selection
 from beam_cifar.transforms import encode_images, remap_labels, select_rows
 from beam_cifar.xpath import ItemFilter
@@ -141,7 +142,7 @@ def test_a_rejected_row_fails_the_job_in_the_sink(cifar10: Any, tmp_path: Any) -
 
     with prepare(ConvertOptions(str(cifar10), str(tmp_path / "out"), "cifar")) as job:
         sink = SinkSettings.of(job.plan, "cifar", job.folder)
-        block = next(read_task(job.plan.tasks[0], SourceSettings.of(job.plan, "cifar")))
+        block = next(read_task(job.plan.tasks[0], SourceSettings.of(job.plan)))
         part = OpenPart(sink, sink.shards[block.shard], block.part)
         bad = BadRow("data_batch_1", 7, "data_batch_1", "read", "is broken")
         with pytest.raises(InputError, match="data_batch_1: row 7: is broken"):
@@ -165,7 +166,7 @@ def test_rows_that_a_reader_cannot_keep_travel_in_the_block(tmp_path: Any) -> No
     data = np.arange(4 * 3072, dtype=np.uint32).astype(np.uint8).reshape(4, 3072)
     (tmp_path / "train").write_bytes(pickle.dumps({"labels": [0, 9, 1, 0], "data": data}))
     files = get_source("cifar").describe(str(tmp_path), str(tmp_path)).files
-    settings_ = SourceSettings("cifar", files, LabelTable(("a", "b")), only(None))
+    settings_ = SourceSettings((Origin("cifar", LabelTable(("a", "b"))),), files, only(None))
     (block,) = read_task(Task(0, 0, 3, (Segment(0, 0, 4, 0, 3),)), settings_)
     assert [row["id"] for row in block.table.to_pylist()] == ["train_0", "train_2", "train_3"]
     assert [row["image"] for row in block.table.to_pylist()] == [data[i].tobytes() for i in (0, 2, 3)]

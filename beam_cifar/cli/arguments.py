@@ -10,13 +10,15 @@ from typing import Any, NoReturn
 
 from beam_cifar import __version__
 from beam_cifar.formats import FORMATS, readable, writable
-from beam_cifar.options import FILTER_MODES
+from beam_cifar.options import FILTER_MODES, ON_CLASH
+from beam_cifar.steps import STEPS
 
 EXAMPLES = """\
 examples:
   beam-cifar convert -i cifar-10-python.tar.gz -f parquet -o cifar10-parquet
   beam-cifar convert -i cifar-100-python -f cifar -o people --label people -- --save-images
   beam-cifar convert -i cifar-10-python.tar.gz -f imagenet -o dogs --filter '/item[annotation/label="dog"]'
+  beam-cifar create && beam-cifar import cifar-10-python.tar.gz && beam-cifar export -f imagenet
   beam-cifar info cifar-10-python.tar.gz --checksums
 """
 
@@ -41,20 +43,23 @@ class Parser(argparse.ArgumentParser):
 
 
 def parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
-    """Parses a command line; options after "--" belong to the exporter, unknown ones before it to Beam."""
-    head, exporter = (argv, []) if "--" not in argv else (argv[: argv.index("--")], argv[argv.index("--") + 1 :])
+    """Parses a command line; unknown options before "--" belong to Beam, those after it to the exporter or the step."""
+    head, rest = (argv, []) if "--" not in argv else (argv[: argv.index("--")], argv[argv.index("--") + 1 :])
     arguments, unknown = parser.parse_known_args(head)
     if not hasattr(arguments, "command"):
         parser.error("no command")
-    if exporter:
-        if not hasattr(arguments, "save_images"):
-            parser.error(f"unexpected arguments after --: {' '.join(exporter)}")
-        exporter_parser = Parser(prog=f"{parser.prog} convert", add_help=False, allow_abbrev=False)
+    if hasattr(arguments, "step_arguments"):
+        arguments.step_arguments = rest
+    elif hasattr(arguments, "save_images"):
+        exporter_parser = Parser(prog=arguments.program, add_help=False, allow_abbrev=False)
         add_export_options(exporter_parser)
-        exporter_parser.parse_args(exporter, arguments)
+        exporter_parser.parse_args(rest, arguments)
+    elif rest:
+        parser.error(f"unexpected arguments after --: {' '.join(rest)}")
     arguments.beam_options = unknown
     if unknown and not getattr(arguments, "takes_beam_options", False):
-        parser.error(f"unknown argument {unknown[0]!r}")
+        hint = "; options of the transform stand after --" if hasattr(arguments, "step_arguments") else ""
+        parser.error(f"unknown argument {unknown[0]!r}{hint}")
     return arguments
 
 
@@ -69,14 +74,14 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"beam-cifar {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
-    for add in (_add_convert, _add_info, _add_detect, _add_formats, _add_make_sample):
+    for add in (_add_convert, *_PROJECT_COMMANDS, _add_merge, _add_info, _add_detect, _add_formats, _add_make_sample):
         add(commands)
     return parser
 
 
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> Parser:
     made: Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-    made.set_defaults(command=run)
+    made.set_defaults(command=run, program=made.prog)
     made.add_argument("-v", "--verbose", action="store_true", help="show tracebacks and Beam's log")
     return made
 
@@ -86,21 +91,74 @@ def _add_convert(commands: Any) -> None:
 
     text = "Convert a data set into another format. Options that are not listed are handed to Beam."
     command = _command(commands, "convert", convert.run, text)
-    command.set_defaults(takes_beam_options=True)
     add = command.add_argument
     add("-i", "--input-path", required=True, metavar="PATH", help="directory or archive to read")
     add("-if", "--input-format", choices=readable(), metavar="FORMAT", help="its format; detected if left out")
-    add(
-        "-f",
-        "--output-format",
-        required=True,
-        choices=writable(),
-        metavar="FORMAT",
-        help=f"one of: {', '.join(writable())}",
-    )
-    add("-o", "--output-dir", metavar="OUT", help="directory to make; <source>-<format> here if left out")
+    add("--merge", action="append", default=[], metavar="PATH[:FORMAT]",
+        help="a further data set, merged with the first before anything else is done (repeatable)")  # fmt: skip
     add("--subset", action="append", default=[], metavar="NAME",
         help="keep a subset (repeatable); train and test stand for all their batches")  # fmt: skip
+    _add_job(command, output="<source>-<format> here if left out")
+
+
+def _add_export(commands: Any) -> None:
+    from beam_cifar.cli import projects
+
+    text = "Write what a project holds. Options that are not listed are handed to Beam."
+    command = _command(commands, "export", projects.export, text)
+    _add_project(command)
+    _add_job(command, output="<project>-<format> here if left out")
+
+
+def _add_merge(commands: Any) -> None:
+    from beam_cifar.cli import convert
+
+    text = "Merge data sets into one. Options that are not listed are handed to Beam."
+    command = _command(commands, "merge", convert.merge, text)
+    command.add_argument("paths", nargs="+", metavar="PATH[:FORMAT]", help="directories or archives, two or more")
+    _add_job(command, output=None)
+
+
+def _add_job(command: Parser, *, output: str | None) -> None:
+    """Adds what `convert`, `export` and `merge` share: all that follows the input.
+
+    Args:
+        command: the parser.
+        output: what stands for an output that is left out; None where it must be given. Where it must, the format need
+            not: it follows from the input.
+    """
+    command.set_defaults(takes_beam_options=True)
+    _add_output(command, output)
+    _add_changes(command)
+    _add_running(command)
+    add_export_options(command.add_argument_group("exporter options", "may also stand at the end, after --"))
+
+
+def _add_output(command: Parser, output: str | None) -> None:
+    names = ", ".join(writable())
+    command.add_argument(
+        "-f",
+        "--output-format",
+        required=output is not None,
+        choices=writable(),
+        metavar="FORMAT",
+        help=f"one of: {names}" + ("" if output else "; that of the first data set if left out"),
+    )
+    command.add_argument(
+        "-o",
+        "--output-dir",
+        required=output is None,
+        metavar="OUT",
+        help="directory to make" + (f"; {output}" if output else ""),
+    )
+
+
+def _add_changes(command: Parser) -> None:
+    """Adds what is done to the rows."""
+    add = command.add_argument
+    add("--on-clash", choices=ON_CLASH, metavar="RULE",
+        help="what becomes of items that have the same id and subset in several data sets: error (default), suffix (the "
+        "later ones get other ids), first (the later ones are dropped)")  # fmt: skip
     add("--label", action="append", default=[], metavar="NAME",
         help="keep a class, or all classes of a superclass (repeatable)")  # fmt: skip
     add("-e", "--filter", metavar="XPATH",
@@ -112,12 +170,19 @@ def _add_convert(commands: Any) -> None:
     add("--resize", metavar="HxW", help="give every image this height and width")
     add("--images-per-batch", type=int, metavar="N", help="pack exactly N images into every output file")
     add("--limit", type=int, metavar="N", help="keep the first N images only")
+    add("--transform", action="append", default=[], metavar="CALL",
+        help="a transform with its options, such as 'random_split -s train:.8 -s test:.2', after all of the above "
+        "(repeatable); beam-cifar transform --list has all")  # fmt: skip
+    add("--compact-labels", action="store_true",
+        help="at the end, drop classes without items, and number the others anew")  # fmt: skip
+
+
+def _add_running(command: Parser) -> None:
+    add = command.add_argument
     add("--workers", type=int, metavar="N", help="local workers; one per core, four at most, if left out")
     add("--plan", action="store_true", help="print what would be done, and stop")
     add("--overwrite", action="store_true", help="replace an existing output")
     add("--json", action="store_true", help="print the result as one JSON object")
-    exporter = command.add_argument_group("exporter options", "may also stand at the end, after --")
-    add_export_options(exporter)
 
 
 def add_export_options(parser: Any) -> None:
@@ -131,6 +196,64 @@ def add_export_options(parser: Any) -> None:
                         help="extension of the files written, such as .png or .jpg; as found if left out")  # fmt: skip
     parser.add_argument("--keep-empty-classes", action="store_true", default=suppress,
                         help="make a folder also for classes without images (imagenet)")  # fmt: skip
+
+
+def _add_create(commands: Any) -> None:
+    from beam_cifar.cli import projects
+
+    command = _command(commands, "create", projects.create, "Make an empty project.")
+    command.add_argument("-o", "--output-dir", default=".", metavar="DIR", help="its folder; the current one if left out")
+    command.add_argument("--name", metavar="NAME", help="its name; that of the folder if left out")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing project")
+
+
+def _add_import(commands: Any) -> None:
+    from beam_cifar.cli import projects
+
+    command = _command(commands, "import", projects.import_, "Add a data set to a project, by reference.")
+    command.add_argument("path", metavar="PATH", help="directory or archive")
+    command.add_argument("-f", "--format", choices=readable(), metavar="FORMAT", help="detected if left out")
+    _add_project(command)
+    command.add_argument("-n", "--name", metavar="NAME", help="what to call it; made from the path if left out")
+    command.add_argument("--subset", action="append", default=[], metavar="NAME",
+        help="read a subset only (repeatable); train and test stand for all their batches")  # fmt: skip
+
+
+def _add_filter(commands: Any) -> None:
+    from beam_cifar.cli import projects
+
+    command = _command(commands, "filter", projects.filter_, "Add a filter to what a project does.")
+    _add_project(command)
+    command.add_argument("-e", "--filter", required=True, metavar="XPATH", help="as for convert")
+    command.add_argument("-m", "--mode", default="items", metavar="MODE",
+        help="what the expression selects: items (default), annotations, items+annotations; or i, a, i+a")  # fmt: skip
+
+
+def _add_transform(commands: Any) -> None:
+    from beam_cifar.cli import projects
+
+    text = "Add a transform to what a project does. Its options stand at the end, after --; -- --help explains them."
+    command = _command(commands, "transform", projects.transform, text)
+    command.set_defaults(step_arguments=[])
+    _add_project(command)
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("-t", "--transform", choices=list(STEPS), metavar="NAME", help="which one")
+    what.add_argument("--list", action="store_true", help="list all transforms")
+
+
+def _add_show(commands: Any) -> None:
+    from beam_cifar.cli import projects
+
+    command = _command(commands, "project", projects.show, "Show what a project holds.")
+    _add_project(command)
+    command.add_argument("--json", action="store_true", help="print the project's file")
+
+
+_PROJECT_COMMANDS = (_add_create, _add_import, _add_filter, _add_transform, _add_show, _add_export)
+
+
+def _add_project(command: Parser) -> None:
+    command.add_argument("-p", "--project", default=".", metavar="DIR", help="its folder; the current one if left out")
 
 
 def _add_info(commands: Any) -> None:
@@ -167,7 +290,7 @@ def _add_make_sample(commands: Any) -> None:
     command.add_argument("--tar", action="store_true", help="make a .tar.gz, as the genuine ones are")
 
 
-def list_flags(parser: Parser) -> Sequence[str]:
-    """All long flags of `convert`, to suggest one for a misspelt one."""
-    actions = parser._subparsers._group_actions[0].choices["convert"]._actions  # type: ignore[union-attr,index]
+def list_flags(parser: Parser, command: str) -> Sequence[str]:
+    """All long flags of a command, to suggest one for a misspelt one."""
+    actions = parser._subparsers._group_actions[0].choices[command]._actions  # type: ignore[union-attr,index]
     return [name for action in actions for name in action.option_strings if name.startswith("--")]

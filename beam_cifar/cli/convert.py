@@ -1,4 +1,4 @@
-"""`beam-cifar convert`."""
+"""`beam-cifar convert` and `merge`, and how any command runs a job."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, replace
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from beam_cifar.cli.arguments import Parser, list_flags, make_parser
+from beam_cifar.cli.start import quiet_workers
 from beam_cifar.errors import UsageError
-from beam_cifar.options import ConvertOptions, ExportOptions
+from beam_cifar.formats import readable, writable
+from beam_cifar.options import ON_CLASH, ConvertOptions, ExportOptions, Input
+from beam_cifar.project import find_catalog
+from beam_cifar.steps import make_step, parse_call
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -22,19 +27,28 @@ if TYPE_CHECKING:
     from beam_cifar.job import Job
     from beam_cifar.pipeline import Summary
     from beam_cifar.plan import Plan
+    from beam_cifar.steps.base import Step
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Converts, or prints the plan."""
+    """Converts a data set."""
+    perform(arguments, options_of(arguments))
+
+
+def merge(arguments: argparse.Namespace) -> None:
+    """Merges data sets."""
+    perform(arguments, merge_options(arguments))
+
+
+def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
+    """Runs a job, and prints what it did; or prints the plan."""
     started_at = time.monotonic()
-    options = options_of(arguments)
     if arguments.plan:
         if arguments.beam_options:
             _import_beam(arguments)  # refuses unknown flags
         _print_plan(options, as_json=arguments.json)
         return
     from beam_cifar.cli.progress import Progress
-    from beam_cifar.cli.start import quiet_workers
 
     convert, beam_options = _import_beam(arguments)
     said: list[str] = []
@@ -57,25 +71,76 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def options_of(arguments: argparse.Namespace) -> ConvertOptions:
-    """The options that a command line stands for. Raises `UsageError`."""
+    """The options that a command line of `convert` stands for. Raises `UsageError`."""
+    subsets = tuple(arguments.subset)
     return ConvertOptions(
         input_path=arguments.input_path,
-        output_dir=default_output(arguments.input_path, arguments.output_format)
-        if arguments.output_dir is None
-        else arguments.output_dir,
+        output_dir=output_of(arguments, stem_of(arguments.input_path)),
         output_format=arguments.output_format,
         input_format=arguments.input_format,
-        subsets=tuple(arguments.subset),
-        labels=tuple(arguments.label),
-        remaps=tuple(arguments.remap),
-        filter=arguments.filter,
-        filter_mode=arguments.filter_mode,
-        resize=size_of(arguments.resize),
-        limit=arguments.limit,
-        overwrite=arguments.overwrite,
-        workers=arguments.workers,
-        **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
+        subsets=subsets,
+        merged=tuple(replace(input_of(text), subsets=subsets) for text in arguments.merge),
+        on_clash=arguments.on_clash or ON_CLASH[0],
+        **job_options(arguments),
     )
+
+
+def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
+    """The options that a command line of `merge` stands for.
+
+    Raises:
+        InputError: the first data set, whose format is wanted, is not there or not recognised.
+        UsageError: options that cannot be meant.
+    """
+    first, *others = [input_of(text) for text in arguments.paths]
+    if not others:
+        raise UsageError(f"merge takes two data sets or more, in a row; found only {first.path!r}")
+    if arguments.output_format is None:
+        with quiet_workers(verbose=arguments.verbose):
+            first = replace(first, format=find_catalog(first.path, first.format, first.subsets).format)
+        if first.format not in writable():
+            raise UsageError(f"-f is needed: {first.format} can be read, but not written")
+    return ConvertOptions(
+        input_path=first.path,
+        output_dir=arguments.output_dir,
+        output_format=arguments.output_format or first.format,
+        input_format=first.format,
+        merged=tuple(others),
+        on_clash=arguments.on_clash or ON_CLASH[0],
+        **job_options(arguments),
+    )
+
+
+def input_of(text: str) -> Input:
+    """A data set as "PATH" or "PATH:FORMAT"; what exists as it is typed is a path."""
+    path, colon, name = text.rpartition(":")
+    if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
+        return Input(path, name)
+    return Input(text)
+
+
+def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is done to the rows of an input, and how the output is written, as options by name. Raises `UsageError`."""
+    return {
+        "labels": tuple(arguments.label),
+        "remaps": tuple(arguments.remap),
+        "filter": arguments.filter,
+        "filter_mode": arguments.filter_mode,
+        "resize": size_of(arguments.resize),
+        "limit": arguments.limit,
+        "steps": _steps_of(arguments),
+        "overwrite": arguments.overwrite,
+        "workers": arguments.workers,
+        **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
+    }
+
+
+def _steps_of(arguments: argparse.Namespace) -> tuple[Step, ...]:
+    """The transforms of a command line, in order. Raises `UsageError`."""
+    steps = [parse_call(text, Parser) for text in arguments.transform]
+    if arguments.compact_labels:
+        steps.append(make_step("compact_labels", {}))
+    return tuple(steps)
 
 
 def size_of(text: str | None) -> tuple[int, int] | None:
@@ -88,16 +153,21 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     return int(match[1]), int(match[2])
 
 
-def default_output(input_path: str, output_format: str) -> str:
-    """`<source>-<format>` in the current directory."""
+def output_of(arguments: argparse.Namespace, stem: str) -> str:
+    """The output, `<stem>-<format>` in the current directory if left out."""
+    given: str | None = arguments.output_dir
+    return f"{stem}-{arguments.output_format}" if given is None else given
+
+
+def stem_of(path: str) -> str:
+    """The name of a directory, or of an archive without its extension."""
     from beam_cifar.archives import SUFFIXES
 
-    name = os.path.basename(os.path.abspath(input_path))
+    name = os.path.basename(os.path.abspath(path))
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
-            name = name[: -len(suffix)]
-            break
-    return f"{name}-{output_format}"
+            return name[: -len(suffix)]
+    return name
 
 
 def describe(summary: Summary) -> str:
@@ -121,9 +191,8 @@ def _import_beam(arguments: argparse.Namespace) -> tuple[Callable[..., Summary],
     with beam_imports(verbose=arguments.verbose):
         from beam_cifar import runner
         from beam_cifar.pipeline import convert
-    from beam_cifar.cli.arguments import list_flags, make_parser
-
-    options = runner.pipeline_options(arguments.beam_options, arguments.workers, list_flags(make_parser()))
+    own_flags = list_flags(make_parser(), arguments.program.split()[-1])
+    options = runner.pipeline_options(arguments.beam_options, arguments.workers, own_flags)
     return convert, options
 
 
@@ -133,16 +202,16 @@ def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None
 
 
 def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:
-    from beam_cifar.cli.start import quiet_workers
     from beam_cifar.job import plan_only
 
     with quiet_workers(verbose=False), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
-        found, plan = plan_only(options, folder)
+        surveys, plan = plan_only(options, folder)
+    title = " + ".join(found.catalog.title for found in surveys)
     if as_json:
-        print(json.dumps(_plan_facts(options, plan, found.catalog.title), ensure_ascii=False))
+        print(json.dumps(_plan_facts(options, plan, title), ensure_ascii=False))
         return
     _print_notices(plan.notices)
-    print(f"{found.catalog.title}: {plan.declared:,} rows in {len(plan.files)} files, {plan.rows:,} of them to write")
+    print(f"{title}: {plan.declared:,} rows in {len(plan.files)} files, {plan.rows:,} of them to write")
     for shard in plan.shards:
         tasks = [task for task in plan.tasks if task.shard == shard.index]
         sources = dict.fromkeys(plan.files[segment.file].name for task in tasks for segment in task.segments)

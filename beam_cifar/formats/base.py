@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from beam_cifar.steps.base import PixelStep
     from beam_cifar.xpath import ItemFilter
 
 CHUNK_ROWS = 1000
@@ -39,6 +40,7 @@ class SourceFile:
         blob: where its bytes are.
         label: of all its rows, where the place says it; `UNLABELLED` also where the rows do.
         id_prefix: what the ids of its rows start with, where file names alone would not be unique.
+        source: index of the data set that it belongs to, where a job has several.
     """
 
     name: str
@@ -47,6 +49,7 @@ class SourceFile:
     blob: Blob
     label: int = UNLABELLED
     id_prefix: str = ""
+    source: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,21 @@ class Catalog:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """A data set that a job reads.
+
+    Attributes:
+        format: its name.
+        labels: its label table.
+        pixel_steps: what is done to its images before they meet those of other data sets.
+    """
+
+    format: str
+    labels: LabelTable
+    pixel_steps: tuple[PixelStep, ...] = ()
+
+
+@dataclass(frozen=True)
 class Wanted:
     """What a summary is to tell beside counts.
 
@@ -80,11 +98,13 @@ class Wanted:
         filter: counts only rows that it keeps.
         sizes: whether image sizes are needed where they take a look into every image.
         names: for sinks that make a file of every image: which row would get which name.
+        columns: of `beam_cifar.view.COLUMNS` and "label": what is needed of every single row.
     """
 
     filter: ItemFilter | None = None
     sizes: bool = False
     names: bool = False
+    columns: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -132,6 +152,7 @@ class FileSummary:
         digest: hex sha256 of everything in it that is not pixels.
         row_names: digests of names, where asked for.
         kept_labels: rows that have a label, and keep it; None where there is no filter.
+        columns: of every row, those of `beam_cifar.example.FACTS` that are behind `Wanted.columns`, where asked for.
     """
 
     file: SourceFile
@@ -150,6 +171,7 @@ class FileSummary:
     digest: str = ""
     row_names: RowNames | None = None
     kept_labels: int | None = None
+    columns: pa.Table | None = None
 
 
 @dataclass(frozen=True)
@@ -236,6 +258,12 @@ class RowReader(ABC):
     @abstractmethod
     def table(self, start: int, stop: int) -> pa.Table:
         """The examples [start, stop) without the bad rows, in the schema of `beam_cifar.example`."""
+
+    def take(self, rows: Sequence[int]) -> pa.Table:
+        """The examples of some rows, rising and none of them bad; for formats where runs of rows cost no more."""
+        import pyarrow as pa
+
+        return pa.concat_tables([self.table(start, stop) for start, stop in runs_of(rows)])
 
 
 class PartWriter(ABC):
@@ -401,6 +429,17 @@ class Sink(ABC):
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Things that a user should know of the finished output, one line each."""
         yield from ()
+
+
+def runs_of(rows: Sequence[int]) -> list[tuple[int, int]]:
+    """Rising rows as runs (start, stop) without gaps."""
+    runs: list[tuple[int, int]] = []
+    for row in rows:
+        if runs and runs[-1][1] == row:
+            runs[-1] = runs[-1][0], row + 1
+        else:
+            runs.append((row, row + 1))
+    return runs
 
 
 def series_name(subset: str) -> str:

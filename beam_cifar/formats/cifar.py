@@ -29,6 +29,7 @@ from beam_cifar.formats.base import (
     Source,
     SourceFile,
     Wanted,
+    runs_of,
     series_name,
 )
 from beam_cifar.formats.ids import natural_key, unique_ids
@@ -252,7 +253,7 @@ class CifarRows(RowReader):
         return facts_table(
             ids=columns.ids[start:stop],
             subset=columns.file.subset,
-            sizes=self._sizes(start, stop),
+            sizes=self._sizes([(start, stop)]),
             labels=np.array(columns.labels[start:stop], dtype=np.int64),
             filenames=columns.filenames(start, stop),
         )
@@ -263,34 +264,52 @@ class CifarRows(RowReader):
 
         from beam_cifar import example
 
-        table = example.with_images(self.facts(start, stop), self._images(start, stop), example.RAW)
+        table = example.with_images(self.facts(start, stop), self._images([(start, stop)]), example.RAW)
         bad = self._columns.bad_rows
         if not any(start <= row < stop for row in bad):
             return table
         return table.filter(pa.array([row not in bad for row in range(start, stop)]))
 
-    def _sizes(self, start: int, stop: int) -> _Sizes:
+    def take(self, rows: Sequence[int]) -> pa.Table:
+        """See `RowReader.take`; one row costs little more than one of many."""
+        import numpy as np
+
+        from beam_cifar import example
+
+        columns, runs = self._columns, runs_of(rows)
+        facts = example.facts_table(
+            ids=[columns.ids[row] for row in rows],
+            subset=columns.file.subset,
+            sizes=self._sizes(runs),
+            labels=np.array([columns.labels[row] for row in rows], dtype=np.int64),
+            filenames=[name for start, stop in runs for name in columns.filenames(start, stop)],
+        )
+        return example.with_images(facts, self._images(runs), example.RAW)
+
+    def _sizes(self, runs: Sequence[tuple[int, int]]) -> _Sizes:
         images = self._columns.images
         if images is None:
             return None
-        return images.size if images.size is not None and not images.missing else images.sizes(start, stop)
+        if images.size is not None and not images.missing:
+            return images.size
+        return [size for start, stop in runs for size in images.sizes(start, stop)]
 
-    def _images(self, start: int, stop: int) -> pa.Array:
+    def _images(self, runs: Sequence[tuple[int, int]]) -> pa.Array:
         import numpy as np
         import pyarrow as pa
 
         from beam_cifar import example
 
-        source = self._columns.images
+        source, rows = self._columns.images, sum(stop - start for start, stop in runs)
         if source is None:
-            return pa.nulls(stop - start, pa.binary())
+            return pa.nulls(rows, pa.binary())
         if self._stream is None:
             raise ValueError("images are asked for of a batch that is not open")
         with storage.reading(self._columns.file.shown):
-            pixels, lengths = source.read(self._stream, start, stop)
+            pixels, lengths = source.gather(self._stream, runs)
         if lengths is None and source.size is not None:
             step = 3 * source.size[0] * source.size[1]
-            return example.binary_array(pixels, np.arange(stop - start + 1, dtype=np.int32) * np.int32(step))
+            return example.binary_array(pixels, np.arange(rows + 1, dtype=np.int32) * np.int32(step))
         return example.image_array(pixels, lengths or [])
 
 

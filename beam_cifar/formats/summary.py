@@ -30,6 +30,8 @@ def with_rows(summary: FileSummary, reader: RowReader, labels: LabelTable, wante
         bad_count=len(bad),
         chunks=tuple(_plain_chunks(reader)),
     )
+    if wanted.columns:
+        summary = replace(summary, columns=_columns(reader, wanted))
     if wanted.filter is None and not wanted.names:
         return summary
     chunks, names, kept = _looked_into(reader, labels, wanted, all_images=summary.images == summary.rows)
@@ -42,6 +44,22 @@ def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
         counts = Counter(reader.labels[start : start + CHUNK_ROWS])
         counts.subtract(reader.labels[row] for row in reader.bad_rows if start <= row < start + CHUNK_ROWS)
         yield {label: n for label, n in counts.items() if n}
+
+
+BEHIND = {"label": ("label",), "id": ("id",), "filename": ("filename",), "size": ("height", "width")}
+"""The columns of an example behind those of `Wanted.columns`."""
+
+
+def _columns(reader: RowReader, wanted: Wanted) -> pa.Table:
+    """What is asked for of every row, in one piece."""
+    import pyarrow as pa
+
+    names = [column for name in sorted(wanted.columns) for column in BEHIND[name]]
+    pieces = [
+        reader.facts(start, min(start + CHUNK_ROWS, reader.rows), sizes="size" in wanted.columns).select(names)
+        for start in range(0, max(1, reader.rows), CHUNK_ROWS)
+    ]
+    return pa.concat_tables(pieces).combine_chunks()
 
 
 def _looked_into(

@@ -74,11 +74,18 @@ class Images:
         Raises:
             PickleError: the file no longer holds what the scan found.
         """
-        self._check(start, stop)
-        data = self._read(file, start, stop) if stop > start else b""
+        return self.gather(file, [(start, stop)])
+
+    def gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> tuple[bytes, Sequence[int | None] | None]:
+        """Reads the pixels of several runs of rows, each (start, stop), rising; returns them as `read` does."""
+        for start, stop in runs:
+            self._check(start, stop)
+        filled = [run for run in runs if run[0] < run[1]]
+        data = self._gather(file, filled) if filled else b""
         if self.size is not None and not self.missing:
             return data, None
-        return data, [3 * size[0] * size[1] if size else None for size in self.sizes(start, stop)]
+        sizes = [size for start, stop in runs for size in self.sizes(start, stop)]
+        return data, [3 * size[0] * size[1] if size else None for size in sizes]
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yields (start, stop) of each part of the file that holds pixels, in no order."""
@@ -86,6 +93,9 @@ class Images:
 
     def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
         raise NotImplementedError
+
+    def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
+        return b"".join(self._read(file, start, stop) for start, stop in runs)
 
     def _check(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.rows:
@@ -104,9 +114,10 @@ class BlockImages(Images):
         self._payload = payload
         self._row_bytes = row_bytes
 
-    def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
-        reader = PayloadReader(file, self.name, self._payload)
-        return reader.read(start * self._row_bytes, stop * self._row_bytes)
+    def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
+        # One reader for all: an encoded payload is decoded once, because positions rise.
+        reader, width = PayloadReader(file, self.name, self._payload), self._row_bytes
+        return b"".join(reader.read(start * width, stop * width) for start, stop in runs)
 
     def spans(self) -> Iterator[tuple[int, int]]:
         """Yields (start, stop) of each part of the file that holds pixels."""
@@ -142,6 +153,12 @@ class FortranImages(BlockImages):
             base = position * self.rows
             found[column::width] = reader.read(base + start, base + stop)
         return bytes(found)
+
+    def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
+        # A row is a byte here and a byte there: what lies between the runs is read as well.
+        first, width = runs[0][0], self._row_bytes
+        data = self._read(file, first, runs[-1][1])
+        return b"".join(data[(start - first) * width : (stop - first) * width] for start, stop in runs)
 
 
 class RowImages(Images):

@@ -1,0 +1,33 @@
+"""Gray images from coloured ones, as Pillow makes them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8Array = npt.NDArray[np.uint8]
+
+
+def to_gray(pixels: UInt8Array) -> UInt8Array:
+    """Makes images gray: the luma of ITU-R BT.601, to the bit what Pillow's `convert("L")` makes of RGB.
+
+    The weights are 0.299, 0.587 and 0.114 in 1/65536, and half is rounded up (Pillow, `Convert.c`, `L24`).
+
+    Args:
+        pixels: uint8 `[N, 3, H, W]`, planes of red, green and blue; or uint8 `[N, 1, H, W]`, returned as it is.
+
+    Returns:
+        uint8 `[N, 1, H, W]`.
+
+    Raises:
+        ValueError: the pixels are not such an array.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+        raise ValueError(f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, 3, H, W] or [N, 1, H, W]")
+    if pixels.shape[1] == 1:
+        return pixels
+    luma = np.full(pixels[:, 0].shape, 0x8000, dtype=np.uint32)
+    for channel, weight in enumerate((19595, 38470, 7471)):
+        luma += pixels[:, channel] * np.uint32(weight)
+    luma >>= 16
+    return luma.astype(np.uint8)[:, None]

@@ -1,0 +1,80 @@
+"""Saving a data set in its own place: what did not change stays the same file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from beam_cifar.cutting import Segment, Task
+from beam_cifar.formats import get_source, readable
+from beam_cifar.formats.base import Catalog, Origin, Shard, SourceFile, Wanted
+from beam_cifar.images.files import is_image_name
+from beam_cifar.labels import LabelTable
+from beam_cifar.options import ConvertOptions
+from beam_cifar.plan import learn_parents
+
+
+def keep_files(
+    tasks: Sequence[Task],
+    shards: Sequence[Shard],
+    options: ConvertOptions,
+    table: LabelTable,
+    files: list[SourceFile],
+    origins: list[Origin],
+) -> list[Task]:
+    """The tasks, those of subsets that stay as they are as copies of the output's own files.
+
+    Args:
+        tasks: of the plan.
+        shards: of the plan.
+        options: of the job; `kept` names the subsets.
+        table: label table of the new output.
+        files: input files of the plan; those that stay are added.
+        origins: the data sets that they belong to; the output is added.
+    """
+    catalog = catalog_of(options)
+    if catalog is None:
+        return list(tasks)
+    source = get_source(catalog.format)
+    kept = set(options.kept or ())
+    summaries = [source.scan(file, catalog.labels, Wanted()) for file in catalog.files if not _is_folder(file)]
+    labels = learn_parents(catalog, summaries)
+    if labels != table:
+        return list(tasks)
+    there = {os.path.relpath(s.file.blob.path, options.output_dir): s for s in summaries if s.file.subset in kept}
+    origins.append(Origin(catalog.format, labels))
+    made = []
+    for task in tasks:
+        shard = shards[task.shard]
+        summary = there.get(shard.path) if shard.subset in kept and shard.parts == 1 else None
+        if summary is not None and summary.rows == task.rows and not summary.bad_count:
+            files.append(replace(summary.file, source=len(origins) - 1))
+            segment = Segment(len(files) - 1, 0, task.rows, 0, task.rows)
+            task = replace(task, segments=(segment,), copy=True)
+        made.append(task)
+    return made
+
+
+def catalog_of(options: ConvertOptions) -> Catalog | None:
+    """What the output is now; None where it is nothing that can be read."""
+    if options.output_format not in readable() or not os.path.isdir(options.output_dir):
+        return None
+    source = get_source(options.output_format)
+    return source.describe(options.output_dir, "") if source.detect(options.output_dir, "") else None
+
+
+def foreign_files(options: ConvertOptions) -> Iterator[str]:
+    """Paths of files that lie in the output and are no part of its data set, such as a `readme.html`: they stay."""
+    catalog = catalog_of(options)
+    known = (*catalog.files, *catalog.meta_files) if catalog else ()
+    own = {file.blob.path for file in known}
+    for folder, _, names in sorted(os.walk(options.output_dir)):
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if path not in own and not (folder in own and is_image_name(name)):
+                yield os.path.relpath(path, options.output_dir)
+
+
+def _is_folder(file: SourceFile) -> bool:
+    return os.path.isdir(file.blob.path)

@@ -1,0 +1,124 @@
+"""The step that finds images with the same pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from beam_cifar.example import has_images
+from beam_cifar.labels import unknown_name
+from beam_cifar.steps.base import Step, StepContext, option
+from beam_cifar.view import BoolArray, View
+
+UInt64Array = npt.NDArray[np.uint64]
+Positions = npt.NDArray[np.intp]
+
+SCOPES = ("dataset", "subset")
+
+
+@dataclass(frozen=True)
+class Dedupe(Step):
+    """Keeps one of the items whose images have the same size and pixels, the first in order; labels do not matter."""
+
+    name: ClassVar[str] = "dedupe"
+
+    scope: str = option("--scope", default="dataset", choices=SCOPES, help="where duplicates are looked for")
+    prefer: tuple[str, ...] = option(
+        "--prefer",
+        many=True,
+        default=(),
+        metavar="SUBSET",
+        help="of duplicates, one in the first of these subsets stays, and not the first in order",
+    )
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        if self.scope not in SCOPES:
+            raise self.refuse(str(unknown_name("scope", self.scope, SCOPES)))
+        if self.prefer and self.scope == "subset":
+            raise self.refuse("--prefer chooses among subsets, and --scope subset looks at each alone; leave one out")
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        for subset in self.prefer:
+            if subset not in view.subset_names:
+                raise unknown_name("subset", subset, view.subset_names)
+        stays = self._staying(view, *_digests(view, context))
+        removed = stays != np.arange(len(view))
+        across = np.count_nonzero(view.subsets != view.subsets[stays])
+        count = np.count_nonzero(removed)
+        context.notice(
+            f"dedupe: {count} of {len(view)} items have the pixels of one that stays, and are removed: "
+            f"{count - across} of one in their own subset, {across} of one in another"
+        )
+        return view.take(~removed)
+
+    def _staying(self, view: View, halves: UInt64Array, pictured: BoolArray) -> Positions:
+        """For each row the position of the one that stays for it, which may be itself: int64 `[N]`."""
+        rows = np.flatnonzero(pictured)
+        subsets = view.subsets[rows]
+        alike: list[npt.NDArray[Any]] = [half[rows] for half in halves]
+        if self.scope == "subset":
+            alike.append(subsets)
+        # A stable sort: among rows alike in all keys, the first in order comes first.
+        by = np.lexsort([self._ranks(view)[subsets], *alike])
+        starts = np.ones(len(by), dtype=np.bool_)
+        starts[1:] = np.logical_or.reduce([key[by][1:] != key[by][:-1] for key in alike])
+        leaders = np.flatnonzero(starts)[np.cumsum(starts) - 1]
+        stays = np.arange(len(view))
+        stays[rows[by]] = rows[by[leaders]]
+        return stays
+
+    def _ranks(self, view: View) -> npt.NDArray[np.int32]:
+        """The place of each subset among those preferred: int32, as many as there are subsets."""
+        known = {name: place for place, name in reversed(list(enumerate(self.prefer)))}
+        return np.array([known.get(name, len(self.prefer)) for name in view.subset_names], dtype=np.int32)
+
+
+def _digests(view: View, context: StepContext) -> tuple[UInt64Array, BoolArray]:
+    """The digest of each image in two halves, uint64 `[2, N]`, and which rows have an image, bool `[N]`."""
+    halves = np.zeros((2, len(view)), dtype=np.uint64)
+    pictured = np.zeros(len(view), dtype=np.bool_)
+    for positions, block in context.blocks(view):
+        with_image = has_images(block.table)
+        if with_image.any():
+            rows = np.asarray(positions)[with_image]
+            halves[:, rows] = image_digests(block.table.filter(pa.array(with_image)))
+            pictured[rows] = True
+    return halves, pictured
+
+
+def image_digests(table: pa.Table) -> UInt64Array:
+    """The digest of each image, equal for equal height, width and pixels: uint64 `[2, N]`, halves of 128 bits.
+
+    Args:
+        table: of examples, at least one, all with an image; encoded ones are decoded.
+
+    Raises:
+        InputError: an image is damaged.
+    """
+    # Here, because the package of transforms loads Beam.
+    from beam_cifar.transforms.pixels import map_runs, pixels_of
+
+    digests = map_runs(table, lambda run: pa.table({"digest": _run_digests(pixels_of(run))}))
+    both: UInt64Array = np.frombuffer(b"".join(digests.column("digest").to_pylist()), dtype="<u8").astype(np.uint64)
+    return both.reshape(-1, 2).T
+
+
+def _run_digests(pixels: npt.NDArray[np.uint8]) -> list[bytes]:
+    """Hashes uint8 `[N, C, H, W]`; a gray image as the RGB image that shows the same."""
+    made = []
+    start = hashlib.blake2b(struct.pack("<II", *pixels.shape[2:]), digest_size=16)
+    planes = 3 // pixels.shape[1]
+    for image in np.ascontiguousarray(pixels):
+        state = start.copy()
+        for _ in range(planes):
+            state.update(image)
+        made.append(state.digest())
+    return made

@@ -1,0 +1,127 @@
+"""Steps that change ids."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import pyarrow as pa
+
+from beam_cifar.formats.ids import unique_ids
+from beam_cifar.steps.base import Step, StepContext, option
+from beam_cifar.view import View
+
+_NAMES: Final = frozenset({"id", "filename"})
+
+
+@dataclass(frozen=True)
+class Rename(Step):
+    """Replaces what a regular expression finds in ids."""
+
+    name: ClassVar[str] = "rename"
+
+    regex: str = option(
+        "-e",
+        "--regex",
+        metavar="|SEARCH|REPLACEMENT|",
+        help="regular expression of Python and what stands for its matches; the first character parts the two",
+    )
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        self._parts()
+
+    def needs(self) -> frozenset[str]:
+        """Ids and file names."""
+        return _NAMES
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        search, replacement = self._parts()
+        before = _listed(view.ids)
+        after = [search.sub(replacement, item_id) for item_id in before]
+        if "" in after:
+            row = after.index("")
+            subset = view.subset_names[view.subsets[row]]
+            raise self.refuse(f"{self.regex!r} leaves nothing of id {before[row]!r} in subset {subset!r}")
+        if before == after:
+            context.notice(f"rename: {self.regex!r} changes none of {len(view)} ids")
+            return view
+        return view.with_ids(pa.array(after, pa.string()))
+
+    def _parts(self) -> tuple[re.Pattern[str], str]:
+        """What to look for, and what to put there; raises `UsageError`."""
+        parts = self.regex[1:].split(self.regex[:1] or None)
+        if len(parts) not in (2, 3) or not parts[0] or any(parts[2:]):
+            reason = f"expected |SEARCH|REPLACEMENT|, found {self.regex!r}"
+            raise self.refuse(f"{reason}; the first character parts the two and can stand in neither")
+        try:
+            search = re.compile(parts[0])
+            search.sub(parts[1], "")  # reads the replacement, also where nothing is found
+        except (re.error, IndexError, OverflowError, RecursionError) as error:
+            raise self.refuse(f"{self.regex!r}: {error}") from error
+        return search, parts[1]
+
+
+@dataclass(frozen=True)
+class Reindex(Step):
+    """Makes numbers the ids, over all subsets in the order in which items are written."""
+
+    name: ClassVar[str] = "reindex"
+
+    start: int = option("-s", "--start", default=1, metavar="N", help="the first number")
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        if abs(self.start) > 1 << 62:
+            raise self.refuse(f"--start must be at most {1 << 62}, found {self.start}")
+
+    def needs(self) -> frozenset[str]:
+        """Ids and file names."""
+        return _NAMES
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        numbers = np.empty(len(view), dtype=np.int64)
+        numbers[np.argsort(view.subsets, kind="stable")] = np.arange(self.start, self.start + len(view))
+        return view.with_ids(pa.array(numbers).cast(pa.string()))
+
+
+@dataclass(frozen=True)
+class IdFromImageName(Step):
+    """Makes the name of the image's file the id, without folder and extension; an item without a name keeps its id."""
+
+    name: ClassVar[str] = "id_from_image_name"
+
+    ensure_unique: bool = option(
+        "-u", "--ensure_unique", default=False, help="give ids that a subset has already a suffix: _2, _3, ..."
+    )
+
+    def needs(self) -> frozenset[str]:
+        """Ids and file names."""
+        return _NAMES
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        stems = [os.path.splitext(name.rpartition("/")[2])[0] for name in _listed(view.filenames)]
+        ids = [stem or item_id for stem, item_id in zip(stems, _listed(view.ids), strict=True)]
+        if self.ensure_unique:
+            ids = _unique_in_subsets(view, ids)
+        return view.with_ids(pa.array(ids, pa.string()))
+
+
+def _listed(column: Any) -> list[str]:
+    made: list[str] = column.to_pylist()
+    return made
+
+
+def _unique_in_subsets(view: View, ids: list[str]) -> list[str]:
+    made = list(ids)
+    for subset in range(len(view.subset_names)):
+        rows = np.flatnonzero(view.subsets == subset).tolist()
+        for row, item_id in zip(rows, unique_ids([ids[row] for row in rows])[0], strict=True):
+            made[row] = item_id
+    return made

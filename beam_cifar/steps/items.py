@@ -1,0 +1,156 @@
+"""Steps that choose items: by an expression, or by id."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_cifar.errors import InputError
+from beam_cifar.labels import UNLABELLED, unknown_name
+from beam_cifar.options import FILTER_MODES
+from beam_cifar.steps.base import Step, StepContext, option, pair
+from beam_cifar.view import BoolArray, View
+from beam_cifar.xpath import ItemFilter
+
+# Rows that are made into a table at a time.
+_PIECE: Final = 1 << 16
+
+_OTHER_MODES: Final = {
+    "i": "items",
+    "a": "annotations",
+    "i+a": "items+annotations",
+    "a+i": "items+annotations",
+    "annotations+items": "items+annotations",
+}
+
+# Ids among which the nearest one is looked for: difflib takes microseconds for each.
+_COMPARED: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Filter(Step):
+    """Keeps the items, or the labels, that an XPath expression selects."""
+
+    name: ClassVar[str] = "filter"
+
+    expression: str = option("-e", "--filter", metavar="XPATH", help='XPath 1.0, such as /item[annotation/label="cat"]')
+    mode: str = option(
+        "-m",
+        "--mode",
+        default="items",
+        choices=(*FILTER_MODES, *_OTHER_MODES),
+        help="what the expression selects: items, annotations (labels), items+annotations; or i, a, i+a",
+    )
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        object.__setattr__(self, "mode", _OTHER_MODES.get(self.mode, self.mode))
+        ItemFilter(self.expression, self.mode)
+
+    def needs(self) -> frozenset[str]:
+        """What the expression can see."""
+        sees = ItemFilter(self.expression, self.mode).sees
+        return frozenset(column for column, child in (("id", "id"), ("size", "image")) if child in sees)
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        chosen = ItemFilter(self.expression, self.mode)
+        rows, labels = _decide(chosen, view)
+        made = _unlabelled(view, ~labels).take(rows)
+        hint = chosen.hint(view.table.names)
+        if self.mode == "annotations" and (view.labels != UNLABELLED).any() and (made.labels == UNLABELLED).all():
+            count = np.count_nonzero(view.labels != UNLABELLED)
+            raise InputError(f"filter: none of {count} labels passes {self.expression!r}{hint}")
+        if len(view) and not len(made):
+            context.notice(f"filter: none of {len(view)} items passes {self.expression!r}{hint}")
+        return made
+
+
+@dataclass(frozen=True)
+class RemoveItems(Step):
+    """Removes items by their ids."""
+
+    name: ClassVar[str] = "remove_items"
+
+    ids: tuple[tuple[str, str], ...] = option(
+        "--id", many=True, parse=pair, metavar="ID:SUBSET", help="item to remove, by id and subset"
+    )
+
+    def needs(self) -> frozenset[str]:
+        """Ids."""
+        return frozenset({"id"})
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        return view.take(~_items(self, view, self.ids))
+
+
+@dataclass(frozen=True)
+class RemoveAnnotations(Step):
+    """Takes the labels of some items away, or of all if none is named; the items stay."""
+
+    name: ClassVar[str] = "remove_annotations"
+
+    ids: tuple[tuple[str, str], ...] = option(
+        "--id",
+        many=True,
+        default=(),
+        parse=pair,
+        metavar="ID:SUBSET",
+        help="item whose label is removed, by id and subset; all items if left out",
+    )
+
+    def needs(self) -> frozenset[str]:
+        """Ids, where some are named."""
+        return frozenset({"id"} if self.ids else ())
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        return _unlabelled(view, _items(self, view, self.ids) if self.ids else np.ones(len(view), dtype=np.bool_))
+
+
+def _decide(chosen: ItemFilter, view: View) -> tuple[BoolArray, BoolArray]:
+    """Whether each row stays, and whether it keeps its label: bool `[N]` both."""
+    rows, labels = np.ones((2, len(view)), dtype=np.bool_)
+    for start in range(0, len(view), _PIECE):
+        stop = min(start + _PIECE, len(view))
+        decision = chosen.decide(view.facts(start, stop), view.table.names)
+        rows[start:stop], labels[start:stop] = decision.rows, decision.labels
+    return rows, labels
+
+
+def _unlabelled(view: View, which: BoolArray) -> View:
+    return replace(view, labels=np.where(which, np.int32(UNLABELLED), view.labels))
+
+
+def _items(step: Step, view: View, ids: Iterable[tuple[str, str]]) -> BoolArray:
+    """Bool `[N]`: the rows with one of the ids; raises `UsageError` for an id that none has."""
+    every: Any = view.ids
+    found = np.zeros(len(view), dtype=np.bool_)
+    by_subset: dict[str, list[str]] = {}
+    for item_id, subset in ids:
+        by_subset.setdefault(subset, []).append(item_id)
+    for subset, asked in by_subset.items():
+        if subset not in view.subset_names:
+            raise unknown_name("subset", subset, view.subset_names)
+        rows = np.flatnonzero(view.subset(subset))
+        present, wanted = every.take(pa.array(rows)), pa.array(asked, pa.string())
+        missing = wanted.filter(pc.invert(pc.is_in(wanted, value_set=present)))
+        if len(missing):
+            hint = _nearest(missing[0].as_py(), present.slice(0, _COMPARED).to_pylist())
+            raise step.refuse(f"no item {missing[0].as_py()!r} in subset {subset!r}; {hint}")
+        found[rows[np.asarray(pc.is_in(present, value_set=wanted))]] = True
+    return found
+
+
+def _nearest(item_id: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(item_id, known, n=3, cutoff=0.5)
+    if near:
+        return f"did you mean {' or '.join(map(repr, near))}?"
+    return f"its ids are such as {', '.join(map(repr, known[:3]))}" if known else "it has none"

@@ -1,0 +1,165 @@
+"""Steps that change classes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from beam_cifar.labels import UNLABELLED, LabelTable, merged_away, remap_table, unknown_name
+from beam_cifar.steps.base import Step, StepContext, option, pair
+from beam_cifar.steps.subsets import refuse_two_targets
+from beam_cifar.view import View
+
+
+@dataclass(frozen=True)
+class RemapLabels(Step):
+    """Renames, merges or removes classes; the ids of classes stay.
+
+    A superclass may be named as well: it is renamed itself, or all its classes are removed.
+    """
+
+    name: ClassVar[str] = "remap_labels"
+
+    mapping: tuple[tuple[str, str], ...] = option(
+        "-l",
+        "--label",
+        many=True,
+        parse=pair,
+        metavar="SRC:DST",
+        help="new name of a class; a name that exists merges the two, an empty one removes the class from its items",
+    )
+    default: str = option("--default", default="keep", choices=("keep", "delete"), help="what becomes of other classes")
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        if self.default not in ("keep", "delete"):
+            raise self.refuse(str(unknown_name("--default", self.default, ("keep", "delete"))))
+        refuse_two_targets(self, self.mapping)
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        names = view.table.names
+        label_map = remap_table(view.table, [renaming for renaming in self.mapping if renaming[1]])
+        gone = self._removed(view.table)
+        for notice in merged_away(label_map, view.table):
+            context.notice(notice)
+        if gone:
+            context.notice(f"remap_labels: items of {_some(names, gone)} become unlabelled")
+        targets = [UNLABELLED if label in gone else target for label, target in enumerate(label_map.targets)]
+        return view.with_labels(targets, label_map.table)
+
+    def _removed(self, table: LabelTable) -> set[int]:
+        """The classes whose items become unlabelled."""
+        gone: set[int] = set()
+        named: set[int] = set()
+        for source, target in self.mapping:
+            labels = _classes(table, source)
+            named |= labels
+            if not target:
+                gone |= labels
+        return gone if self.default == "keep" else gone | set(range(len(table.names))) - named
+
+
+@dataclass(frozen=True)
+class ProjectLabels(Step):
+    """Makes a list of names the classes, in that order; items of other classes become unlabelled."""
+
+    name: ClassVar[str] = "project_labels"
+
+    dst_labels: tuple[str, ...] = option(
+        "-l", "--label", many=True, metavar="NAME", help="name of a class, new or not, in the order wanted"
+    )
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        if not self.dst_labels:
+            raise self.refuse("--label names no class; give at least one")
+        for at, name in enumerate(self.dst_labels):
+            if not name:
+                raise self.refuse("--label is empty; expected the name of a class")
+            if name in self.dst_labels[:at]:
+                raise self.refuse(f"class {name!r} is given twice")
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        table = view.table
+        places = {name: place for place, name in enumerate(self.dst_labels)}
+        targets = [places.get(name, UNLABELLED) for name in table.names]
+        parents: list[int | None] = [None] * len(places)
+        for place, parent in zip(targets, table.parents, strict=False):
+            if place != UNLABELLED:
+                parents[place] = parent
+        made = view.with_labels(targets, _table(self.dst_labels, table.coarse_names, parents))
+        if lost := _newly_unlabelled(view, made):
+            context.notice(f"project_labels: {lost} items of classes that are not listed become unlabelled")
+        if added := [name for name in places if name not in table.names]:
+            context.notice(f"project_labels: adds {_some(added, range(len(added)))}, without rows")
+        return made
+
+
+@dataclass(frozen=True)
+class FineToCoarse(Step):
+    """Makes the superclass of every item its class."""
+
+    name: ClassVar[str] = "fine_to_coarse"
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        table = view.table
+        if not table.has_superclasses:
+            raise self.refuse("the data set has no superclasses; CIFAR-100 has some")
+        targets = [UNLABELLED if parent is None else parent for parent in table.parents]
+        made = view.with_labels(targets, LabelTable(table.coarse_names))
+        if lost := _newly_unlabelled(view, made):
+            context.notice(f"fine_to_coarse: {lost} items of classes without a superclass become unlabelled")
+        return made
+
+
+@dataclass(frozen=True)
+class CompactLabels(Step):
+    """Drops classes and superclasses that no item has, and numbers the others anew, in their order."""
+
+    name: ClassVar[str] = "compact_labels"
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        table = view.table
+        used = np.unique(view.labels[view.labels != UNLABELLED]).tolist()
+        targets = [UNLABELLED] * len(table.names)
+        for place, label in enumerate(used):
+            targets[label] = place
+        if unused := [label for label in range(len(table.names)) if targets[label] == UNLABELLED]:
+            context.notice(f"compact_labels: drops {_some(table.names, unused)}; the others get new ids")
+        parents = [table.parents[label] for label in used] if table.has_superclasses else []
+        return view.with_labels(targets, _table([table.names[label] for label in used], table.coarse_names, parents))
+
+
+def _classes(table: LabelTable, name: str) -> set[int]:
+    """The class of that name, or those of the superclass; raises `UsageError` if there is neither."""
+    if name in table.names:
+        return {table.names.index(name)}
+    return set(table.classes_of(name))
+
+
+def _table(names: Sequence[str], coarse_names: Sequence[str], parents: Sequence[int | None]) -> LabelTable:
+    """A table with those superclasses that classes have, in their order; without any if there are none."""
+    used = sorted({parent for parent in parents if parent is not None})
+    if not used:
+        return LabelTable(tuple(names))
+    moved = [None if parent is None else used.index(parent) for parent in parents]
+    return LabelTable(tuple(names), tuple(coarse_names[parent] for parent in used), tuple(moved))
+
+
+def _newly_unlabelled(before: View, after: View) -> int:
+    return int(np.count_nonzero((before.labels != UNLABELLED) & (after.labels == UNLABELLED)))
+
+
+def _some(names: Sequence[str], which: Collection[int]) -> str:
+    """A few of some classes: "3 classes: 'cat', 'dog', ...", "class 'cat'"."""
+    shown = [repr(names[label]) for label in sorted(which)[:5]]
+    if len(which) == 1:
+        return f"class {shown[0]}"
+    return f"{len(which)} classes ({', '.join(shown)}{', ...' if len(which) > 5 else ''})"

@@ -1,0 +1,111 @@
+"""Steps that put items in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from beam_cifar.formats.ids import natural_key
+from beam_cifar.labels import UNLABELLED, unknown_name
+from beam_cifar.steps.base import Step, StepContext, option
+from beam_cifar.steps.chance import permutation, seed_option
+from beam_cifar.view import View
+
+Int64Array = npt.NDArray[np.int64]
+
+_LAST = np.iinfo(np.int64).max
+
+
+@dataclass(frozen=True)
+class Sort(Step):
+    """Puts items in order; those that are alike keep theirs, and those without label or image come last."""
+
+    name: ClassVar[str] = "sort"
+
+    by: tuple[str, ...] = option(
+        "--by",
+        many=True,
+        default=("id",),
+        choices=("id", "label", "subset", "filename", "size"),
+        help="what decides, the first one most; label: the order of classes, size: pixels, subset: also of the subsets",
+    )
+    reverse: bool = option("--reverse", default=False, help="the other way round")
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        if not self.by:
+            raise self.refuse("--by names nothing; leave it out to sort by id")
+        for key in self.by:
+            if key not in _KEYS:
+                raise self.refuse(str(unknown_name("--by", key, list(_KEYS))))
+
+    def needs(self) -> frozenset[str]:
+        """The columns to sort by."""
+        return frozenset(self.by) & {"id", "filename", "size"}
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        if "subset" in self.by:
+            view = _with_sorted_subsets(view, self.reverse)
+        numbers = [key for name in self.by for key in _KEYS[name](view)]
+        if self.reverse:
+            numbers = [np.where(key == _LAST, _LAST, -key) for key in numbers]
+        # The last key of lexsort decides most.
+        return view.take(np.lexsort(numbers[::-1]))
+
+
+@dataclass(frozen=True)
+class Shuffle(Step):
+    """Puts all items in a random order; the subsets keep theirs."""
+
+    name: ClassVar[str] = "shuffle"
+
+    seed: int = seed_option()
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        return view.take(permutation(self.seed, self.name, len(view)))
+
+
+def _with_sorted_subsets(view: View, reverse: bool) -> View:
+    order = sorted(view.subset_names, key=natural_key, reverse=reverse)
+    places = np.array([order.index(name) for name in view.subset_names], dtype=np.int32)
+    return replace(view, subsets=places[view.subsets], subset_names=tuple(order))
+
+
+def _by_text(texts: Any) -> Int64Array:
+    """The place of each text in natural order, the same for equal ones: int64 `[N]`."""
+    column = texts.dictionary_encode()
+    names = column.dictionary.to_pylist()
+    places = np.empty(len(names), dtype=np.int64)
+    places[sorted(range(len(names)), key=lambda at: natural_key(names[at]))] = np.arange(len(names))
+    indices: Int64Array = column.indices.to_numpy()
+    return places[indices]
+
+
+def _by_label(view: View) -> Int64Array:
+    return np.where(view.labels == UNLABELLED, _LAST, view.labels.astype(np.int64))
+
+
+def _by_subset(view: View) -> Int64Array:
+    """By the name and not the place: reversed, both the places and the names go the other way."""
+    return _by_text(pa.array(view.subset_names, pa.string()))[view.subsets]
+
+
+def _by_size(view: View) -> list[Int64Array]:
+    heights, widths = (np.asarray(sides).astype(np.int64) for sides in (view.heights, view.widths))
+    return [np.where(heights < 0, _LAST, key) for key in (heights * widths, heights)]
+
+
+_KEYS: dict[str, Callable[[View], list[Int64Array]]] = {
+    "id": lambda view: [_by_text(view.ids)],
+    "label": lambda view: [_by_label(view)],
+    "subset": lambda view: [_by_subset(view)],
+    "filename": lambda view: [_by_text(view.filenames)],
+    "size": _by_size,
+}

@@ -1,0 +1,133 @@
+"""Steps that other options stand for; they have no name of their own on the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from beam_cifar.labels import merged_away, remap_table, split_renamings
+from beam_cifar.steps.base import Step, StepContext, option
+
+if TYPE_CHECKING:
+    from beam_cifar.view import View
+
+
+@dataclass(frozen=True)
+class KeepLabels(Step):
+    """Keeps the items of some classes or superclasses: `--label`."""
+
+    name: ClassVar[str] = "label"
+    labels: tuple[str, ...] = option("--label", help="a class or superclass", many=True)
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        return view.take(np.isin(view.labels, sorted(view.table.select(self.labels))))
+
+
+@dataclass(frozen=True)
+class First(Step):
+    """Keeps the first items: `--limit`."""
+
+    name: ClassVar[str] = "limit"
+    count: int = option("--limit", help="how many")
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        return view.take(np.arange(min(self.count, len(view))))
+
+
+@dataclass(frozen=True)
+class Renamings(Step):
+    """Renames classes by texts `OLD:NEW`, in which names may hold colons: `--remap`."""
+
+    name: ClassVar[str] = "remap"
+    texts: tuple[str, ...] = option("--remap", help="OLD:NEW", many=True)
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        found = remap_table(view.table, split_renamings(view.table, self.texts))
+        for notice in merged_away(found, view.table):
+            context.notice(notice)
+        return view.with_labels(found.targets, found.table)
+
+
+@dataclass(frozen=True)
+class Select(Step):
+    """Keeps the items that a Python function accepts.
+
+    Attributes:
+        decide: from a view to bool `[N]`, given the context.
+    """
+
+    name: ClassVar[str] = "select"
+    decide: Callable[[View, StepContext], Any] = option("--select", help="from Python only")
+    columns: frozenset[str] = option("--columns", help="from Python only", default=frozenset({"id", "filename"}))
+
+    def needs(self) -> frozenset[str]:
+        """What items show."""
+        return self.columns
+
+    def options(self) -> dict[str, Any]:
+        """Nothing: a function cannot be written down, and the rows that it chose are."""
+        return {}
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        return view.take(np.asarray(self.decide(view, context), dtype=np.bool_))
+
+
+@dataclass(frozen=True)
+class Remove(Step):
+    """Removes single items, and subsets that become empty so."""
+
+    name: ClassVar[str] = "remove"
+    ids: tuple[tuple[str, str], ...] = option("--id", help="ID:SUBSET", many=True)
+
+    def needs(self) -> frozenset[str]:
+        """Ids."""
+        return frozenset({"id"})
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        import pyarrow as pa
+
+        if view.ids is None:
+            raise ValueError("ids are needed")
+        kept = np.ones(len(view), dtype=np.bool_)
+        for subset in dict.fromkeys(name for _, name in self.ids):
+            gone = pa.array([item_id for item_id, name in self.ids if name == subset], pa.string())
+            kept &= ~(view.subset(subset) & pa.compute.is_in(view.ids, gone).to_numpy(zero_copy_only=False))
+        made = view.take(kept)
+        emptied = {name for _, name in self.ids if not made.subset(name).any()}
+        left = [name for name in view.subset_names if name not in emptied]
+        places = np.array([left.index(name) if name in left else 0 for name in view.subset_names], dtype=np.int32)
+        return made.with_subsets(places[made.subsets], left)
+
+
+@dataclass(frozen=True)
+class Put(Step):
+    """Adds items, which replace those of the same id and subset.
+
+    Attributes:
+        path: of the items, in the format "items", with labels of the table that is there by then.
+    """
+
+    name: ClassVar[str] = "put"
+    path: str = option("--path", help="from Python only")
+
+    def needs(self) -> frozenset[str]:
+        """Ids."""
+        return frozenset({"id", "filename"})
+
+    def options(self) -> dict[str, Any]:
+        """Nothing: the items are an input of their own."""
+        return {}
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        from beam_cifar.merging import merged
+
+        return merged([view, context.read_items(self.path, view.table)], view.table, "last", context.notice)

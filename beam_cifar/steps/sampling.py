@@ -1,0 +1,85 @@
+"""Steps that keep some items, chosen at random."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from beam_cifar.labels import UNLABELLED, unknown_name
+from beam_cifar.steps.base import Step, StepContext, amount, option
+from beam_cifar.steps.chance import keys, permutation, seed_option
+from beam_cifar.view import View
+
+
+@dataclass(frozen=True)
+class RandomSampler(Step):
+    """Keeps at most a number of items, each as likely as any other; the order stays."""
+
+    name: ClassVar[str] = "random_sampler"
+
+    count: int = option("-k", "--count", parse=int, metavar="N", help="how many items stay at most")
+    subset: str | None = option("-s", "--subset", default=None, metavar="NAME", help="the only subset that changes")
+    seed: int = seed_option()
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        if self.count < 1:
+            raise self.refuse(f"--count must be at least 1, found {self.count}")
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        if self.subset is not None and self.subset not in view.subset_names:
+            raise unknown_name("subset", self.subset, view.subset_names)
+        asked = np.ones(len(view), dtype=np.bool_) if self.subset is None else view.subset(self.subset)
+        rows = np.flatnonzero(asked)
+        kept = ~asked
+        kept[rows[permutation(self.seed, self.name, len(rows))[: self.count]]] = True
+        return view.take(kept)
+
+
+@dataclass(frozen=True)
+class LabelRandomSampler(Step):
+    """Keeps at most a number of items of every class in every subset; unlabelled items go, the order stays."""
+
+    name: ClassVar[str] = "label_random_sampler"
+
+    count: int = option("-k", "--count", default=0, metavar="N", help="how many of every class stay; 0 if left out")
+    label_counts: tuple[tuple[str, int], ...] = option(
+        "-l", "--label", many=True, default=(), parse=amount, metavar="NAME:COUNT", help="another number for one class"
+    )
+    seed: int = seed_option()
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        counts: dict[str, int] = {}
+        for name, count in (("", self.count), *self.label_counts):
+            what = f"the count of {name!r}" if name else "--count"
+            if count < 0:
+                raise self.refuse(f"{what} must be 0 or more, found {count}")
+            if counts.setdefault(name, count) != count:
+                raise self.refuse(f"{what} is given twice, {counts[name]} and {count}")
+        if not any(counts.values()):
+            raise self.refuse("nothing is asked for; give --count N or --label NAME:COUNT")
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        names = view.table.names
+        # The last entry is for unlabelled rows.
+        wanted = np.array([self.count] * len(names) + [0], dtype=np.int64)
+        for name, count in self.label_counts:
+            if name not in names:
+                raise unknown_name("label", name, names)
+            wanted[names.index(name)] = count
+        return view.take(self._places(view) < wanted[np.where(view.labels == UNLABELLED, len(names), view.labels)])
+
+    def _places(self, view: View) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """The place of each row among those of its class and subset, at random: int64 `[N]`."""
+        order = np.lexsort((keys(self.seed, self.name, len(view)), view.labels, view.subsets))
+        starts = np.ones(len(view), dtype=np.bool_)
+        starts[1:] = np.logical_or.reduce([key[order][1:] != key[order][:-1] for key in (view.labels, view.subsets)])
+        at = np.arange(len(view))
+        places = np.empty(len(view), dtype=np.int64)
+        places[order] = at - np.maximum.accumulate(np.where(starts, at, 0))
+        return places

@@ -1,0 +1,178 @@
+"""Steps that put items into other subsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_cifar.labels import unknown_name
+from beam_cifar.steps.base import Step, StepContext, option, pair, share
+from beam_cifar.steps.chance import keys, permutation, seed_option
+from beam_cifar.view import View
+
+Int64Array = npt.NDArray[np.int64]
+Splits = Sequence[tuple[str, float]]
+
+_ROUNDING = 1e-9
+"""What a product of a share and a count may lack of a whole number."""
+
+
+@dataclass(frozen=True)
+class MapSubsets(Step):
+    """Renames subsets, all at once; those that get one name become one."""
+
+    name: ClassVar[str] = "map_subsets"
+
+    mapping: tuple[tuple[str, str], ...] = option(
+        "-s", "--subset", many=True, parse=pair, metavar="SRC:DST", help="new name of a subset; 'default' if left empty"
+    )
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        refuse_two_targets(self, self.mapping)
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        for source, _ in self.mapping:
+            if source not in view.subset_names:
+                raise unknown_name("subset", source, view.subset_names)
+        targets = dict(self.mapping)
+        names = [targets.get(name, name) or "default" for name in view.subset_names]
+        return view.with_subsets(view.subsets, names)
+
+
+@dataclass(frozen=True)
+class RandomSplit(Step):
+    """Splits all items into subsets at random, whatever their subset was; the order stays."""
+
+    name: ClassVar[str] = "random_split"
+
+    splits: tuple[tuple[str, float], ...] = option(
+        "-s",
+        "--subset",
+        many=True,
+        default=(("train", 0.67), ("test", 0.33)),
+        parse=share,
+        metavar="NAME:SHARE",
+        help="name and share of a subset; all shares are 1 together",
+    )
+    seed: int = seed_option()
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        check_splits(self, self.splits)
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        subsets = np.empty(len(view), dtype=np.int32)
+        sizes = split_sizes(len(view), self.splits)
+        subsets[permutation(self.seed, self.name, len(view))] = np.repeat(np.arange(len(sizes)), sizes)
+        return replace(view, subsets=subsets, subset_names=tuple(name for name, _ in self.splits))
+
+
+@dataclass(frozen=True)
+class Split(Step):
+    """Splits all items into subsets at random, every class in the same shares; the order stays.
+
+    No class and no subset is further than one item from its share. Unlabelled items are split like a class.
+    """
+
+    name: ClassVar[str] = "split"
+
+    splits: tuple[tuple[str, float], ...] = option(
+        "-s",
+        "--subset",
+        many=True,
+        default=(("train", 0.5), ("val", 0.2), ("test", 0.3)),
+        parse=share,
+        metavar="NAME:SHARE",
+        help="name and share of a subset; all shares are 1 together",
+    )
+    seed: int = seed_option()
+    task: str = option("-t", "--task", default="classification", help="only classification, one label an image")
+
+    def check(self) -> None:
+        """See `Step.check`."""
+        if self.task != "classification":
+            reason = "images have one label here, and no boxes, masks or identities to split by"
+            raise self.refuse(f"--task must be 'classification', found {self.task!r}: {reason}")
+        check_splits(self, self.splits)
+
+    def apply(self, view: View, context: StepContext) -> View:
+        """See `Step.apply`."""
+        _, classes, counts = np.unique(view.labels, return_inverse=True, return_counts=True)
+        sizes = class_sizes(counts, self.splits)
+        # Class by class, in each at random.
+        order = np.lexsort((keys(self.seed, self.name, len(view)), classes.reshape(-1)))
+        subsets = np.empty(len(view), dtype=np.int32)
+        subsets[order] = np.repeat(np.tile(np.arange(len(self.splits)), len(counts)), sizes.reshape(-1))
+        return replace(view, subsets=subsets, subset_names=tuple(name for name, _ in self.splits))
+
+
+def refuse_two_targets(step: Step, mapping: Sequence[tuple[str, str]]) -> None:
+    """Refuses a mapping that sends one name to two. Raises `UsageError`."""
+    targets: dict[str, str] = {}
+    for source, target in mapping:
+        if targets.setdefault(source, target) != target:
+            raise step.refuse(f"{source!r} is given two new names, {targets[source]!r} and {target!r}")
+
+
+def check_splits(step: Step, splits: Splits) -> None:
+    """Refuses names and shares that cannot be meant. Raises `UsageError`."""
+    names = [name for name, _ in splits]
+    for at, (name, part) in enumerate(splits):
+        if not name:
+            raise step.refuse(f"the subset with share {part} has no name; expected NAME:SHARE")
+        if name in names[:at]:
+            raise step.refuse(f"subset {name!r} is given twice")
+        if not 0 <= part <= 1:
+            raise step.refuse(f"the share of subset {name!r} must be from 0 to 1, found {part}")
+    total = sum(part for _, part in splits)
+    if abs(total - 1) > 1e-7:
+        raise step.refuse(f"the shares must be 1 together, found {total:.9g}: {splits_text(splits)}")
+
+
+def splits_text(splits: Splits) -> str:
+    """The splits as a user would write them."""
+    return ", ".join(f"{name}:{part:g}" for name, part in splits) or "none"
+
+
+def split_sizes(count: int, splits: Splits) -> Int64Array:
+    """Rows of each split, int64 `[S]`: the first few splits together have their share of `count`, rounded down."""
+    ends = np.floor(_ends(splits) * count + _ROUNDING).astype(np.int64)
+    return np.diff(ends, prepend=0)
+
+
+def class_sizes(counts: Int64Array, splits: Splits) -> Int64Array:
+    """Rows of each class and split: int64 `[C, S]`.
+
+    Each is its share of the class, rounded down, or one more; the splits have the totals of `split_sizes`. The rows
+    that rounding down leaves over go to the splits that lack most, a class at a time, to none of them twice. As for
+    any 0/1 matrix with given sums of rows and columns, that comes out even (H. J. Ryser, "Combinatorial properties of
+    matrices of zeros and ones", 1957).
+
+    Args:
+        counts: int64 `[C]`, rows of each class.
+        splits: names and shares.
+    """
+    exact = counts[:, None] * np.diff(_ends(splits), prepend=0)
+    sizes: Int64Array = np.floor(exact + _ROUNDING).astype(np.int64)
+    lacking = split_sizes(int(counts.sum()), splits) - sizes.sum(axis=0)
+    remainders = (exact - sizes).round(9)
+    for row, left in enumerate(counts - sizes.sum(axis=1)):
+        # Of splits that lack as much, the one whose share of this class was cut most.
+        chosen = np.lexsort((-remainders[row], -lacking))[:left]
+        sizes[row, chosen] += 1
+        lacking[chosen] -= 1
+    return sizes
+
+
+def _ends(splits: Splits) -> npt.NDArray[np.float64]:
+    """The share of each split and those before it, float64 `[S]`; the last one is 1."""
+    ends = np.cumsum([part for _, part in splits])
+    ends[-1:] = 1
+    return ends
