@@ -105,10 +105,10 @@ def read_rows(
 def _window(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], at: int, inputs: Inputs) -> int:
     """How many rows to read together: few where they rise, as many as fit where they jump."""
     ahead = slice(at, at + MAX_ROWS)
-    if ((np.diff(files[ahead]) > 0) | ((np.diff(files[ahead]) == 0) & (np.diff(rows[ahead]) > 0))).all():
-        return MAX_ROWS if len(files[ahead]) else 1
+    steps = np.diff(files[ahead])
+    rising = ((steps > 0) | ((steps == 0) & (np.diff(rows[ahead]) > 0))).all()
     largest = max(inputs.image_bytes[file] for file in np.unique(files[ahead]))
-    return int(max(1, min(MAX_BYTES // max(1, largest), 16 * MAX_ROWS)))
+    return int(max(1, min(MAX_BYTES // max(1, largest), MAX_ROWS if rising else 16 * MAX_ROWS)))
 
 
 def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:

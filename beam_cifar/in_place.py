@@ -40,7 +40,7 @@ def keep_files(
     kept = set(options.kept or ())
     summaries = [source.scan(file, catalog.labels, Wanted()) for file in catalog.files if not _is_folder(file)]
     labels = learn_parents(catalog, summaries)
-    if labels != table:
+    if not _agree(labels, table):
         return list(tasks)
     there = {os.path.relpath(s.file.blob.path, options.output_dir): s for s in summaries if s.file.subset in kept}
     origins.append(Origin(catalog.format, labels))
@@ -54,6 +54,12 @@ def keep_files(
             task = replace(task, segments=(segment,), copy=True)
         made.append(task)
     return made
+
+
+def _agree(found: LabelTable, table: LabelTable) -> bool:
+    """Whether files under one table say the same under another; a class without rows there has no superclass."""
+    same = (found.names, found.coarse_names) == (table.names, table.coarse_names)
+    return same and all(own in (None, other) for own, other in zip(found.parents, table.parents, strict=True))
 
 
 def catalog_of(options: ConvertOptions) -> Catalog | None:

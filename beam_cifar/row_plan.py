@@ -97,6 +97,7 @@ class Gathering(StepContext):
         summaries: of all input files.
         pixel_steps: what is done to images, so far.
         notices: what a user should know, so far.
+        held: what must live as long as this does, such as folders that go with their last user.
     """
 
     def __init__(self, index_dir: str, columns: frozenset[str], *, sizes: bool) -> None:
@@ -107,7 +108,9 @@ class Gathering(StepContext):
         self.summaries: list[FileSummary] = []
         self.pixel_steps: list[PixelStep] = []
         self.notices: list[str] = []
+        self.held: list[Any] = []
         self._labels: list[npt.NDArray[np.int32]] = []
+        self._first = 0
 
     def notice(self, text: str) -> None:
         """See `StepContext.notice`."""
@@ -119,6 +122,7 @@ class Gathering(StepContext):
 
     def read_items(self, path: str, table: LabelTable) -> View:
         """See `StepContext.read_items`."""
+        self._settle()
         return replace(self._own(Input(path, "items")), table=table)
 
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
@@ -139,8 +143,19 @@ class Gathering(StepContext):
         return Inputs(tuple(s.file for s in self.summaries), tuple(self.origins), self.file_bytes())
 
     def file_bytes(self) -> tuple[int, ...]:
-        """Bytes of an image of each file, about."""
-        return tuple(max(s.image_bytes, s.pixel_bytes) // max(1, s.images) for s in self.summaries)
+        """Bytes of an image of each file, about, as it is worked on."""
+        return tuple(
+            max(
+                max(s.image_bytes, s.pixel_bytes) // max(1, s.images),
+                row_bytes(self.origins[s.file.source].pixel_steps),
+            )
+            for s in self.summaries
+        )
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether anything is done to images."""
+        return bool(self.pixel_steps) or any(origin.pixel_steps for origin in self.origins)
 
     def gather(self, given: Input) -> View:
         """The rows of a data set, merged with others, and after its steps.
@@ -149,16 +164,21 @@ class Gathering(StepContext):
             InputError: a data set is missing, damaged, or has bad rows.
             UsageError: data sets contradict each other, or a step cannot be done.
         """
-        first = len(self.origins)
-        outer, self.pixel_steps = self.pixel_steps, []
+        outer = self._first, self.pixel_steps
+        self._first, self.pixel_steps = len(self.origins), []
         view = self._merged(given)
         for step in given.steps:
             view = step.apply(view, self)
-        for number in range(first, len(self.origins)):
+        self._settle()
+        self._first, self.pixel_steps = outer
+        return view
+
+    def _settle(self) -> None:
+        """Leaves what was done to images so far to the data sets that they are of: others are going to join them."""
+        for number in range(self._first, len(self.origins)):
             origin = self.origins[number]
             self.origins[number] = replace(origin, pixel_steps=(*origin.pixel_steps, *self.pixel_steps))
-        self.pixel_steps = outer
-        return view
+        self.pixel_steps = []
 
     def _merged(self, given: Input) -> View:
         own = [self._own(given)] if given.path else []
@@ -349,7 +369,7 @@ def plan_by_rows(
     if not sink.many_files:
         refuse_clashes([shard.path for shard in layout.shards], sink)
     save_images = sink_options.export.save_images
-    tasks = layout.tasks if gathering.pixel_steps else [layout.copied(task) for task in layout.tasks]
+    tasks = layout.tasks if gathering.changes_pixels else [layout.copied(task) for task in layout.tasks]
     files, origins = [summary.file for summary in gathering.summaries], list(gathering.origins)
     if options.kept is not None:
         tasks = keep_files(tasks, layout.shards, options, view.table, files, origins)
@@ -418,10 +438,10 @@ class _Layout:
         self._summaries = gathering.summaries
         self._unchanged = [origin.labels == view.table for origin in gathering.origins]
         self._images = view.has_image
-        pixels = "raw" in sink.encodings(options.export) or bool(gathering.pixel_steps)
+        pixels = "raw" in sink.encodings(options.export) or gathering.changes_pixels
         each = [(s.pixel_bytes if pixels else s.image_bytes) for s in self._summaries]
         self._file_bytes = [(nbytes, max(1, s.rows)) for nbytes, s in zip(each, self._summaries, strict=True)]
-        self._by_size = bool(gathering.pixel_steps) and view.heights is not None
+        self._by_size = gathering.changes_pixels and view.heights is not None
         self.shards: list[Shard] = []
         self.tasks: list[Task] = []
         self.parts: list[Positions] = []

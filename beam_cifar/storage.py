@@ -174,6 +174,17 @@ def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
         _refuse_changed(blob, name)
 
 
+@contextmanager
+def mapped(blob: Blob, name: str) -> Iterator[Any]:
+    """Opens a plain input file for Arrow, mapped into memory rather than read; raises `InputError` as `open_blob`."""
+    import pyarrow as pa
+
+    with reading(name):
+        _refuse_changed(blob, name)
+        with pa.memory_map(blob.path) as file:
+            yield file
+
+
 def unpack(blob: Blob, name: str, path: str) -> Blob:
     """Copies an input file out of its archive, with the archive's time.
 

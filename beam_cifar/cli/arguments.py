@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(str(value), [str(c) for c in action.choices], n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(map(str, action.choices))}"
             what = "/".join(action.option_strings) or action.metavar or action.dest
-            if value in FORMATS and action.dest == "input_format":
+            if value in FORMATS and action.dest in ("input_format", "format"):
                 raise argparse.ArgumentError(None, f"{what}: {value!r} can be written, but not read")
             raise argparse.ArgumentError(None, f"{what}: unknown {value!r}; {hint}")
 
@@ -157,8 +157,8 @@ def _add_changes(command: Parser) -> None:
     """Adds what is done to the rows."""
     add = command.add_argument
     add("--on-clash", choices=ON_CLASH, metavar="RULE",
-        help="what becomes of items that have the same id and subset in several data sets: error (default), suffix (the "
-        "later ones get other ids), first (the later ones are dropped)")  # fmt: skip
+        help="what becomes of items that have the same id and subset in several data sets: error (default), "
+        "suffix (the later ones get other ids), first (the later ones are dropped)")  # fmt: skip
     add("--label", action="append", default=[], metavar="NAME",
         help="keep a class, or all classes of a superclass (repeatable)")  # fmt: skip
     add("-e", "--filter", metavar="XPATH",
@@ -202,7 +202,7 @@ def _add_create(commands: Any) -> None:
     from beam_cifar.cli import projects
 
     command = _command(commands, "create", projects.create, "Make an empty project.")
-    command.add_argument("-o", "--output-dir", default=".", metavar="DIR", help="its folder; the current one if left out")
+    command.add_argument("-o", "--output-dir", default=".", metavar="DIR", help="its folder; here if left out")
     command.add_argument("--name", metavar="NAME", help="its name; that of the folder if left out")
     command.add_argument("--overwrite", action="store_true", help="replace an existing project")
 
@@ -253,7 +253,7 @@ _PROJECT_COMMANDS = (_add_create, _add_import, _add_filter, _add_transform, _add
 
 
 def _add_project(command: Parser) -> None:
-    command.add_argument("-p", "--project", default=".", metavar="DIR", help="its folder; the current one if left out")
+    command.add_argument("-p", "--project", default=".", metavar="DIR", help="its folder; here if left out")
 
 
 def _add_info(commands: Any) -> None:

@@ -9,24 +9,26 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
+from beam_cifar import storage
 from beam_cifar.cli.arguments import Parser, list_flags, make_parser
 from beam_cifar.cli.start import quiet_workers
-from beam_cifar.errors import UsageError
-from beam_cifar.formats import readable, writable
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats import detect_format, get_source, readable, writable
 from beam_cifar.options import ON_CLASH, ConvertOptions, ExportOptions, Input
-from beam_cifar.project import find_catalog
+from beam_cifar.plan import select_files
 from beam_cifar.steps import make_step, parse_call
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
+    from beam_cifar.formats.base import Catalog
     from beam_cifar.job import Job
     from beam_cifar.pipeline import Summary
-    from beam_cifar.plan import Plan
+    from beam_cifar.plan import Plan, Task
     from beam_cifar.steps.base import Step
 
 
@@ -95,15 +97,16 @@ def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
     first, *others = [input_of(text) for text in arguments.paths]
     if not others:
         raise UsageError(f"merge takes two data sets or more, in a row; found only {first.path!r}")
-    if arguments.output_format is None:
+    output_format: str | None = arguments.output_format
+    if output_format is None:
         with quiet_workers(verbose=arguments.verbose):
-            first = replace(first, format=find_catalog(first.path, first.format, first.subsets).format)
-        if first.format not in writable():
-            raise UsageError(f"-f is needed: {first.format} can be read, but not written")
+            output_format = find_catalog(first.path, first.format).format
+        if output_format not in writable():
+            raise UsageError(f"-f is needed: {output_format} can be read, but not written")
     return ConvertOptions(
         input_path=first.path,
         output_dir=arguments.output_dir,
-        output_format=arguments.output_format or first.format,
+        output_format=output_format,
         input_format=first.format,
         merged=tuple(others),
         on_clash=arguments.on_clash or ON_CLASH[0],
@@ -117,6 +120,25 @@ def input_of(text: str) -> Input:
     if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
         return Input(path, name)
     return Input(text)
+
+
+def find_catalog(path: str, format_name: str | None, subsets: Sequence[str] = ()) -> Catalog:
+    """What a data set holds, without a look at its rows.
+
+    Raises:
+        InputError: it is not there, or not in the format; or none is given, and none recognised.
+        UsageError: an unknown subset.
+    """
+    path = storage.absolute(path, "input")
+    if not (os.path.isdir(path) or os.path.isfile(path)):
+        raise InputError(f"{path}: no such file or directory")
+    with storage.reading(path), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        name = format_name or detect_format(path, folder)
+        if name is None:
+            raise InputError(f"{path}: no known format; beam-cifar formats lists those that can be read")
+        catalog = get_source(name).describe(path, folder)
+        select_files(catalog, subsets)
+    return catalog
 
 
 def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -214,9 +236,16 @@ def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:
     print(f"{title}: {plan.declared:,} rows in {len(plan.files)} files, {plan.rows:,} of them to write")
     for shard in plan.shards:
         tasks = [task for task in plan.tasks if task.shard == shard.index]
-        sources = dict.fromkeys(plan.files[segment.file].name for task in tasks for segment in task.segments)
+        sources = dict.fromkeys(plan.files[number].name for task in tasks for number in _files_of(task, plan))
         how = "copied from" if tasks[0].copy else "from"
         print(f"  {shard.path or shard.subset}: {shard.rows:,} rows {how} {', '.join(sources)}")
+
+
+def _files_of(task: Task, plan: Plan) -> list[int]:
+    """Numbers of the files that a task reads, in order."""
+    if task.chosen is None or task.copy or plan.chosen is None:
+        return [segment.file for segment in task.segments]
+    return sorted(set(plan.chosen.view.files[plan.chosen.parts[task.chosen]].tolist()))
 
 
 def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, object]:

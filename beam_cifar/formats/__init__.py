@@ -43,6 +43,10 @@ FORMATS: dict[str, Entry] = {
 }
 
 
+INTERNAL = {"items": "items:ItemsSource"}
+"""Sources of what only the package itself writes."""
+
+
 def readable() -> list[str]:
     """Names of the formats that can be read."""
     return [name for name, entry in FORMATS.items() if entry.source]
@@ -55,9 +59,9 @@ def writable() -> list[str]:
 
 def get_source(name: str) -> Source:
     """What reads the format of that name; raises `UsageError` if there is no such format, or it cannot be read."""
-    if name not in readable():
+    if name not in (*readable(), *INTERNAL):
         raise unknown_name("input format", name, readable())
-    made: Source = _load(FORMATS[name].source)()
+    made: Source = _load(INTERNAL.get(name) or FORMATS[name].source)()
     return made
 
 

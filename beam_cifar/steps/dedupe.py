@@ -107,8 +107,9 @@ def image_digests(table: pa.Table) -> UInt64Array:
     from beam_cifar.transforms.pixels import map_runs, pixels_of
 
     digests = map_runs(table, lambda run: pa.table({"digest": _run_digests(pixels_of(run))}))
-    both: UInt64Array = np.frombuffer(b"".join(digests.column("digest").to_pylist()), dtype="<u8").astype(np.uint64)
-    return both.reshape(-1, 2).T
+    both = np.frombuffer(b"".join(digests.column("digest").to_pylist()), dtype="<u8").astype(np.uint64)
+    halves: UInt64Array = both.reshape(-1, 2).T
+    return halves
 
 
 def _run_digests(pixels: npt.NDArray[np.uint8]) -> list[bytes]:

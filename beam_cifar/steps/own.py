@@ -63,12 +63,11 @@ class Select(Step):
     """
 
     name: ClassVar[str] = "select"
-    decide: Callable[[View, StepContext], Any] = option("--select", help="from Python only")
-    columns: frozenset[str] = option("--columns", help="from Python only", default=frozenset({"id", "filename"}))
+    decide: Callable[[View, StepContext], Any]
 
     def needs(self) -> frozenset[str]:
         """What items show."""
-        return self.columns
+        return frozenset({"id", "filename"})
 
     def options(self) -> dict[str, Any]:
         """Nothing: a function cannot be written down, and the rows that it chose are."""

@@ -1,0 +1,507 @@
+"""A data set in Python: where it comes from, what is done to it, where it goes. Nothing is read before it must be.
+
+`export` runs the same job as the command line. Looking at items (`len`, iteration, `categories`, `subsets`) reads
+labels and names only; pixels are read when an item's image is asked for.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_cifar import storage
+from beam_cifar.block import MAX_BYTES, MAX_ROWS
+from beam_cifar.chosen import read_rows
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.example import RAW
+from beam_cifar.formats import detect_format, get_source
+from beam_cifar.formats.base import Catalog
+from beam_cifar.formats.items import write_items
+from beam_cifar.images.decode import decode_image
+from beam_cifar.items import DEFAULT_SUBSET, Categories, DatasetItem, Image, Label, example_of, table_of_categories
+from beam_cifar.labels import LabelTable
+from beam_cifar.options import ConvertOptions, ExportOptions, Input
+from beam_cifar.row_plan import Gathering, look
+from beam_cifar.steps import make_step
+from beam_cifar.steps.base import Step
+from beam_cifar.steps.own import Put, Remove, Select
+from beam_cifar.view import View
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_cifar.items import UInt8Array
+    from beam_cifar.pipeline import Summary
+
+ITEM_COLUMNS = frozenset({"id", "filename"})
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a data set lies that `save` can write back to.
+
+    Attributes:
+        path: absolute.
+        format: of it.
+        options: how it was written, or would be.
+    """
+
+    path: str
+    format: str
+    options: ExportOptions
+
+
+class Dataset:
+    """Images with labels, in subsets. Made by `import_from`, `from_iterable` or `merge`.
+
+    What changes it (`filter`, `transform`, `select`, `put`, `remove`) is noted, returns the data set itself, and is
+    done when items are looked at or exported.
+    """
+
+    def __init__(self, source: Input, folders: Sequence[_Folder] = ()) -> None:
+        self._source = source
+        self._folders = list(folders)
+        self._waiting: dict[tuple[str, str], DatasetItem] = {}
+        self._looked: tuple[Gathering, View] | None = None
+        self._place: _Place | None = None
+        self._changed: set[str] | None = set()
+
+    @classmethod
+    def import_from(
+        cls, path: str | os.PathLike[str], format: str | None = None, *, subsets: Sequence[str] = ()
+    ) -> Dataset:
+        """A data set on disk.
+
+        Args:
+            path: its directory or archive.
+            format: name of its format; detected if None.
+            subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
+
+        Raises:
+            InputError: nothing there, or not recognised.
+            UsageError: an unknown format.
+        """
+        found = storage.absolute(os.fspath(path), "input")
+        if not os.path.lexists(found):
+            raise InputError(f"{found}: no such file or directory")
+        made = cls(Input(found, format, tuple(subsets)))
+        folder = made._new_folder()
+        name = format or detect_format(found, folder)
+        if name is None:
+            raise InputError(f"{found}: no known format; name it, or see beam-cifar formats")
+        catalog = get_source(name).describe(found, folder)
+        root = _root(found, catalog) if os.path.isdir(found) else found
+        made._source = replace(made._source, path=root, format=name)
+        if os.path.isdir(found) and not subsets:
+            meta = any(file.name == "dataset_meta.json" for file in catalog.meta_files)
+            made._place = _Place(root, name, ExportOptions(save_dataset_meta=meta))
+        return made
+
+    @classmethod
+    def from_iterable(
+        cls,
+        items: Iterable[DatasetItem],
+        categories: Categories = None,
+        *,
+        folder: str | os.PathLike[str] | None = None,
+    ) -> Dataset:
+        """A data set of items, which are read once, and kept on disk until the data set goes.
+
+        Args:
+            items: any number of them; no more than a thousand are held.
+            categories: names of the classes, or pairs of name and superclass, or a `LabelTable`.
+            folder: an existing folder to keep them in, one that all workers see; a temporary one if None.
+
+        Raises:
+            InputError: an item that cannot be kept without loss, or an id that is there twice in a subset.
+            UsageError: categories that are none.
+        """
+        labels = table_of_categories(categories)
+        kept = _Folder(folder)
+        write_items((example_of(item, labels) for item in items), labels, kept.name)
+        return cls(Input(kept.name, "items"), [kept])
+
+    @classmethod
+    def merge(cls, *datasets: Dataset, on_clash: str = "error") -> Dataset:
+        """One data set of several: classes by name, items by id and subset.
+
+        Args:
+            datasets: two or more; each with what is done to it.
+            on_clash: what becomes of items that have the same id and subset in several of them: "error", "suffix" (the
+                later ones get other ids) or "first" (the later ones are dropped).
+
+        Raises:
+            UsageError: an unknown rule. What contradicts each other is found when items are looked at.
+        """
+        if not datasets:
+            raise UsageError("merge: no data sets")
+        for dataset in datasets:
+            dataset._flush()
+        merged = tuple(dataset._source for dataset in datasets)
+        return cls(Input("", merged=merged, on_clash=on_clash), [f for each in datasets for f in each._folders])
+
+    def filter(
+        self,
+        condition: str | Callable[[DatasetItem], Any],
+        mode: str = "items",
+        *,
+        filter_annotations: bool = False,
+        remove_empty: bool = False,
+    ) -> Dataset:
+        """Keeps the items for which a condition holds.
+
+        Args:
+            condition: an XPath expression such as '/item[annotation/label="dog"]', or a function of an item.
+            mode: what an expression selects: "items", "annotations" (the others lose their label) or
+                "items+annotations" (and items without any left are dropped).
+            filter_annotations: the same as mode "annotations".
+            remove_empty: with it, the same as mode "items+annotations".
+
+        Raises:
+            UsageError: an expression that cannot be evaluated, or an unknown mode.
+        """
+        if callable(condition):
+            return self.select(condition)
+        if filter_annotations:
+            mode = "items+annotations" if remove_empty else "annotations"
+        return self._then(make_step("filter", {"expression": condition, "mode": mode}))
+
+    def select(self, condition: Callable[[DatasetItem], Any]) -> Dataset:
+        """Keeps the items for which a function of an item gives something true."""
+        return self._then(Select(functools.partial(_chosen, condition=condition)))
+
+    def transform(self, name: str | Step, **options: Any) -> Dataset:
+        """Adds a transform; `beam_cifar.steps.STEPS` has their names, and the README their options.
+
+        Raises:
+            UsageError: an unknown name or option, or a value that cannot be meant.
+        """
+        return self._then(name if isinstance(name, Step) else make_step(name, options))
+
+    def put(self, item: DatasetItem) -> Dataset:
+        """Adds an item; one of the same id and subset is replaced.
+
+        Raises:
+            UsageError: something that is no item. What it holds is checked when items are looked at.
+        """
+        if not isinstance(item, DatasetItem):
+            raise UsageError(f"put: expected a DatasetItem, found {type(item).__name__}")
+        self._waiting[str(item.id), item.subset] = item
+        self._touch(item.subset)
+        if len(self._waiting) >= MAX_ROWS:
+            self._flush()
+        return self
+
+    def remove(self, id: Any, subset: str = DEFAULT_SUBSET) -> Dataset:
+        """Removes an item, and its subset with the last one; an item that is not there is no error."""
+        self._flush()
+        steps = self._source.steps
+        before = steps[-1].ids if steps and isinstance(steps[-1], Remove) else ()
+        step = Remove((*before, (str(id), subset)))
+        self._source = replace(self._source, steps=(*(steps[:-1] if before else steps), step))
+        self._touch(subset)
+        return self
+
+    def __len__(self) -> int:
+        return len(self._look()[1])
+
+    def __iter__(self) -> Iterator[DatasetItem]:
+        gathering, view = self._look()
+        return items_of(view, gathering)
+
+    def get(self, id: Any, subset: str = DEFAULT_SUBSET) -> DatasetItem | None:
+        """The item of an id in a subset; None if there is none."""
+        gathering, view = self._look()
+        here = pa.compute.equal(view.ids, str(id)).to_numpy(zero_copy_only=False) & view.subset(subset)
+        return next(items_of(view.take(here), gathering), None)
+
+    @property
+    def categories(self) -> LabelTable:
+        """Classes and superclasses."""
+        return self._look()[1].table
+
+    @property
+    def subsets(self) -> Mapping[str, Subset]:
+        """The subsets that have items, by name, in order."""
+        gathering, view = self._look()
+        return {
+            name: Subset(name, view.take(view.subset(name)), gathering)
+            for name in view.subset_names
+            if view.subset(name).any()
+        }
+
+    def export(
+        self,
+        save_dir: str | os.PathLike[str],
+        format: str,
+        *,
+        save_images: bool = False,
+        save_media: bool = False,
+        save_dataset_meta: bool = False,
+        image_ext: str | None = None,
+        keep_empty_classes: bool = False,
+        images_per_batch: int | None = None,
+        overwrite: bool = False,
+        workers: int | None = None,
+        beam_options: Sequence[str] | PipelineOptions = (),
+    ) -> Summary:
+        """Writes the data set, all or nothing; the job is that of the command line.
+
+        Args:
+            save_dir: the directory to make.
+            format: name of the format.
+            save_images: write pixels also where the format can do without them.
+            save_media: the same.
+            save_dataset_meta: write `dataset_meta.json` where the format knows it.
+            image_ext: extension of the files, which also chooses the encoding where images are files.
+            keep_empty_classes: make a folder also for classes without images.
+            images_per_batch: rows of every output file but the last of a subset.
+            overwrite: replace an existing output.
+            workers: local workers; None chooses.
+            beam_options: Beam's own options, as flags or parsed; a local runner without any.
+
+        Raises:
+            BeamCifarError: the one line that explains why nothing was written.
+        """
+        options = ExportOptions(
+            save_images=save_images or save_media,
+            save_dataset_meta=save_dataset_meta,
+            image_ext=image_ext,
+            keep_empty_classes=keep_empty_classes,
+            images_per_batch=images_per_batch,
+        )
+        place = _Place(storage.absolute(os.fspath(save_dir), "output"), format, options)
+        made = self._write(place, overwrite=overwrite, workers=workers, beam_options=beam_options)
+        self._place, self._changed = place, set()
+        return made
+
+    def save(
+        self,
+        *,
+        save_images: bool | None = None,
+        save_media: bool | None = None,
+        workers: int | None = None,
+        beam_options: Sequence[str] | PipelineOptions = (),
+    ) -> Summary | None:
+        """Writes the data set back to where it was imported from, or exported to last, all or nothing.
+
+        Files of subsets that did not change stay the same files, where a format has one for each subset (`cifar`);
+        those of subsets without items go. What else lies in the directory stays.
+
+        Args:
+            save_images: write pixels where the format can do without them; as before, if None.
+            save_media: the same.
+            workers: local workers; None chooses.
+            beam_options: as for `export`.
+
+        Returns:
+            None if there was nothing to do.
+
+        Raises:
+            BeamCifarError: the one line that explains why nothing was written.
+        """
+        self._flush()
+        place = self._place
+        if place is None:
+            raise UsageError("save: the data set was neither imported from a directory nor exported; export it first")
+        asked = save_images if save_images is not None else save_media
+        if asked is None:
+            asked = place.options.save_images or self._reads(place.path)
+        if self._changed is not None and not self._changed and asked == self._was_with_images(place):
+            return None
+        place = replace(place, options=replace(place.options, save_images=asked))
+        names = self._look()[1].subset_names
+        kept = () if self._changed is None else tuple(name for name in names if name not in self._changed)
+        made = self._write(place, kept=kept, overwrite=True, workers=workers, beam_options=beam_options)
+        if self._reads(place.path):
+            self._source, self._looked = Input(place.path, place.format), None
+        self._place, self._changed = place, set()
+        return made
+
+    def _write(self, place: _Place, **more: Any) -> Summary:
+        from beam_cifar.cli.start import beam_imports
+
+        with beam_imports(verbose=False):
+            from beam_cifar.pipeline import convert
+        self._flush()
+        beam_options = more.pop("beam_options")
+        return convert(job_of(self._source, place.path, place.format, place.options, **more), beam_options)
+
+    def _was_with_images(self, place: _Place) -> bool:
+        return place.options.save_images or self._reads(place.path)
+
+    def _reads(self, path: str) -> bool:
+        return any(leaf.path == path for leaf in self._source.leaves)
+
+    def _then(self, step: Step) -> Dataset:
+        self._flush()
+        self._source = replace(self._source, steps=(*self._source.steps, step))
+        self._looked, self._changed = None, None
+        return self
+
+    def _touch(self, subset: str) -> None:
+        self._looked = None
+        if self._changed is not None:
+            self._changed.add(subset)
+
+    def _flush(self) -> None:
+        """Notes the items that were put."""
+        if not self._waiting:
+            return
+        table = self._look(with_waiting=False)[1].table
+        kept = _Folder(None)
+        write_items((example_of(item, table) for item in self._waiting.values()), table, kept.name)
+        self._folders.append(kept)
+        self._waiting = {}
+        self._source = replace(self._source, steps=(*self._source.steps, Put(kept.name)))
+        self._looked = None
+
+    def _look(self, *, with_waiting: bool = True) -> tuple[Gathering, View]:
+        """All rows, as far as items show them without their images."""
+        if with_waiting:
+            self._flush()
+        if self._looked is None:
+            self._looked = look(self._source, (), self._new_folder(), ITEM_COLUMNS)
+            self._looked[0].held = list(self._folders)  # what is read must stay, also without the data set
+        return self._looked
+
+    def _new_folder(self) -> str:
+        """A folder that goes with the data set."""
+        self._folders.append(_Folder(None))
+        return self._folders[-1].name
+
+
+class Subset:
+    """The items of one subset.
+
+    Attributes:
+        name: of it.
+    """
+
+    def __init__(self, name: str, view: View, gathering: Gathering) -> None:
+        self.name = name
+        self._view, self._gathering = view, gathering
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __iter__(self) -> Iterator[DatasetItem]:
+        return items_of(self._view, self._gathering)
+
+    def __repr__(self) -> str:
+        return f"Subset({self.name!r}, {len(self)} items)"
+
+
+class _Folder:
+    """A folder for items, which goes when nothing uses it any more.
+
+    Args:
+        parent: where to make it; None for a temporary one.
+    """
+
+    def __init__(self, parent: str | os.PathLike[str] | None) -> None:
+        self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
+        weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
+
+
+def job_of(source: Input, output: str, format_name: str, options: ExportOptions, **more: Any) -> ConvertOptions:
+    """The job that writes a data set: the quick one, planned on counts alone, where that does the same."""
+    steps = list(source.steps)
+    asked: dict[str, Any] = {}
+    if not source.merged and more.get("kept") is None:
+        for name, taken in (("filter", _filter_of), ("remap_labels", _remaps_of), ("resize", _size_of)):
+            if steps and steps[0].name == name and (found := taken(steps[0].options())) is not None:
+                asked |= found
+                steps.pop(0)
+    if steps:
+        asked, steps = {}, list(source.steps)
+    given: dict[str, Any] = {**asked, **options.export_options(), **more}
+    return ConvertOptions(
+        input_path=source.path,
+        input_format=source.format,
+        subsets=source.subsets,
+        output_dir=output,
+        output_format=format_name,
+        merged=source.merged,
+        on_clash=source.on_clash,
+        steps=tuple(steps),
+        **given,
+    )
+
+
+def _filter_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"filter": options["expression"], "filter_mode": options.get("mode", "items")}
+
+
+def _remaps_of(options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """None where names hold colons, or labels are removed."""
+    pairs = options.get("mapping", [])
+    if options.get("default", "keep") != "keep" or any(":" in old or not new for old, new in pairs):
+        return None
+    return {"remaps": tuple(f"{old}:{new}" for old, new in pairs)}
+
+
+def _size_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"resize": (options["height"], options["width"])}
+
+
+def items_of(view: View, gathering: Gathering) -> Iterator[DatasetItem]:
+    """The items of a view with ids and file names; images are read when they are asked for, some at a time."""
+    images, sizes = view.has_image, gathering.file_bytes()
+    start = 0
+    while start < len(view):
+        ahead = view.files[start : start + MAX_ROWS]
+        largest = max(1, *(sizes[file] for file in np.unique(ahead)))
+        stop = start + int(min(len(ahead), max(1, MAX_BYTES // largest)))
+        rows = _Images(view.take(np.arange(start, stop)), gathering)
+        ids, filenames = (column.slice(start, stop - start).to_pylist() for column in (view.ids, view.filenames))  # type: ignore[union-attr]
+        for at, (item_id, filename, number) in enumerate(zip(ids, filenames, range(start, stop), strict=True)):
+            label = int(view.labels[number])
+            yield DatasetItem(
+                id=item_id,
+                subset=view.subset_names[view.subsets[number]],
+                image=Image(functools.partial(rows.get, at), filename) if images[number] else None,
+                annotations=() if label < 0 else (Label(label),),
+            )
+        start = stop
+
+
+class _Images:
+    """The images of some rows, all read with the first one that is asked for."""
+
+    def __init__(self, view: View, gathering: Gathering) -> None:
+        self._view, self._gathering = view, gathering
+        self._table: pa.Table | None = None
+
+    def get(self, row: int) -> UInt8Array:
+        """Pixels, uint8 `[H, W, C]`."""
+        if self._table is None:
+            files, rows = self._view.files, self._view.rows
+            self._table = pa.concat_tables(read_rows(files, rows, self._gathering.inputs()))
+        image = self._table.column("image")[row].as_buffer()
+        if self._table.column("encoding")[row].as_py() == RAW:
+            shape = [self._table.column(name)[row].as_py() for name in ("channels", "height", "width")]
+            planar = np.frombuffer(image, dtype=np.uint8).reshape(shape)
+        else:
+            planar = decode_image(memoryview(image), f"image {self._table.column('id')[row].as_py()!r}")
+        return np.ascontiguousarray(planar.transpose(1, 2, 0))
+
+
+def _chosen(view: View, context: Any, condition: Callable[[DatasetItem], Any]) -> list[bool]:
+    return [bool(condition(item)) for item in items_of(view, context)]
+
+
+def _root(path: str, catalog: Catalog) -> str:
+    """The directory that holds the files themselves: a data set may lie a folder deeper than the path that names it."""
+    if catalog.meta_files:
+        return os.path.dirname(catalog.meta_files[0].blob.path)
+    return path

@@ -1,0 +1,196 @@
+"""Items that were made in Python, on disk: the project's own form of a data set, for the time of a job.
+
+A directory with `items.json` (labels, and the subsets in order) and one Arrow file for each subset, in the schema of
+`beam_cifar.example`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from beam_cifar import storage
+from beam_cifar.block import MAX_BYTES, MAX_ROWS, BadRow
+from beam_cifar.errors import InputError
+from beam_cifar.example import FACTS, SCHEMA, Example, has_images, plain_labels
+from beam_cifar.formats.base import Catalog, FileSummary, RowReader, Source, SourceFile, Wanted
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.labels import LabelTable
+from beam_cifar.row_names import digests
+
+CATALOG = "items.json"
+
+
+class ItemsSource(Source):
+    """Reads what `write_items` wrote."""
+
+    name = "items"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether there is a catalog."""
+        return os.path.isfile(os.path.join(path, CATALOG))
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """See `Source.describe`."""
+        with storage.reading(path), open(os.path.join(path, CATALOG), encoding="utf-8") as file:
+            found = json.load(file)
+        labels = LabelTable(**{name: tuple(values) for name, values in found["labels"].items()})
+        files = [
+            SourceFile(
+                f"items {number}", subset, f"items of subset {subset!r}", storage.whole_file(_path(path, number))
+            )
+            for number, subset in enumerate(found["subsets"])
+        ]
+        return Catalog(self.name, "items", path, labels, tuple(files))
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """See `Source.scan`."""
+        with self.open_rows(file, labels) as rows:
+            return with_rows(rows.summary(), rows, labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ItemRows]:
+        """See `Source.open_rows`."""
+        with storage.reading(file.shown), storage.mapped(file.blob, file.shown) as buffer:
+            yield ItemRows(file, pa.ipc.open_file(buffer).read_all())
+
+
+class ItemRows(RowReader):
+    """The items of one subset.
+
+    Args:
+        file: that holds them.
+        table: all of them, mapped into memory rather than read.
+    """
+
+    def __init__(self, file: SourceFile, table: pa.Table) -> None:
+        self._file, self._table = file, table
+
+    @property
+    def rows(self) -> int:
+        """See `RowReader.rows`."""
+        return len(self._table)
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """See `RowReader.labels`."""
+        found: list[int] = plain_labels(self._table).tolist()
+        return found
+
+    @property
+    def bad_rows(self) -> Mapping[int, BadRow]:
+        """See `RowReader.bad_rows`."""
+        return {}
+
+    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
+        """See `RowReader.row_bytes`."""
+        part = self._table.slice(start, stop - start)
+        return int(max((_pixels(part) if decoded else _stored(part)), default=0))
+
+    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
+        """See `RowReader.facts`."""
+        return self._table.slice(start, stop - start).select(FACTS.names).combine_chunks()
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        """See `RowReader.table`."""
+        return self._table.slice(start, stop - start).combine_chunks()
+
+    def take(self, rows: Sequence[int]) -> pa.Table:
+        """See `RowReader.take`."""
+        return self._table.take(pa.array(rows, pa.int64())).combine_chunks()
+
+    def summary(self) -> FileSummary:
+        """What the plan needs to know, single rows left out."""
+        table = self._table
+        images = int(has_images(table).sum())
+        sizes = set(zip(*(table.column(name).to_pylist() for name in ("height", "width")), strict=True))
+        facts = table.select([name for name in SCHEMA.names if name != "image"])
+        found = hashlib.sha256()
+        for batch in facts.to_batches(max_chunksize=MAX_ROWS):
+            found.update(batch.serialize())
+        return FileSummary(
+            file=self._file,
+            rows=len(table),
+            chunks=(),
+            images=images,
+            image_bytes=int(_stored(table).sum()),
+            pixel_bytes=int(_pixels(table).sum()),
+            size=sizes.pop() if len(sizes) == 1 and images == len(table) else None,
+            digest=found.hexdigest(),
+        )
+
+
+def write_items(examples: Iterable[Example], labels: LabelTable, folder: str) -> None:
+    """Writes items to a folder, a thousand at a time; `folder` must be empty.
+
+    Raises:
+        InputError: two items of one subset have the same id.
+    """
+    writers: dict[str, Any] = {}
+    waiting: dict[str, list[Example]] = {}
+    held = rows = 0
+    try:
+        for example in examples:
+            waiting.setdefault(example.subset, []).append(example)
+            held, rows = held + len(example.image or b""), rows + 1
+            if held >= MAX_BYTES or rows >= MAX_ROWS:
+                _flush(waiting, writers, folder)
+                held = rows = 0
+        _flush(waiting, writers, folder)
+    finally:
+        for writer, file in writers.values():
+            writer.close()
+            file.close()
+    for number, subset in enumerate(writers):
+        _refuse_repeated(_path(folder, number), subset)
+    with open(os.path.join(folder, CATALOG), "w", encoding="utf-8") as file:
+        json.dump({"labels": asdict(labels), "subsets": list(writers)}, file)
+
+
+def _flush(waiting: dict[str, list[Example]], writers: dict[str, Any], folder: str) -> None:
+    for subset, examples in waiting.items():
+        if subset not in writers:
+            file = open(_path(folder, len(writers)), "xb")  # noqa: SIM115 (closed by `write_items`)
+            writers[subset] = pa.ipc.new_file(file, SCHEMA), file
+        columns = list(zip(*examples, strict=True))[: len(SCHEMA)]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
+        writers[subset][0].write_batch(pa.record_batch(arrays, schema=SCHEMA))
+    waiting.clear()
+
+
+def _refuse_repeated(path: str, subset: str) -> None:
+    """Finds an id that is there twice, by 64-bit digests first."""
+    with pa.memory_map(path) as buffer:
+        ids = pa.ipc.open_file(buffer).read_all().column("id")
+        keys = np.concatenate([digests(chunk.to_pylist()) for chunk in ids.chunks])
+        order = np.sort(keys)
+        met = np.isin(keys, order[1:][np.diff(order) == 0])
+        seen = set()
+        for row in np.flatnonzero(met).tolist():
+            item_id = ids[row].as_py()
+            if item_id in seen:
+                raise InputError(f"two items of subset {subset!r} have the id {item_id!r}; ids are unique in a subset")
+            seen.add(item_id)
+
+
+def _path(folder: str, number: int) -> str:
+    return os.path.join(folder, f"{number:06d}.arrow")
+
+
+def _stored(table: pa.Table) -> Any:
+    """Bytes of each image as it lies there: int64 `[N]`."""
+    return pa.compute.binary_length(table.column("image")).fill_null(0).to_numpy().astype(np.int64)
+
+
+def _pixels(table: pa.Table) -> Any:
+    """Bytes of each image as three channels of pixels: int64 `[N]`."""
+    height, width = (table.column(name).fill_null(0).to_numpy().astype(np.int64) for name in ("height", "width"))
+    return 3 * height * width
