@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_cifar import storage
-from beam_cifar.block import MAX_BYTES, MAX_ROWS
+from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.chosen import read_rows
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.example import RAW
@@ -27,10 +28,19 @@ from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Catalog
 from beam_cifar.formats.items import write_items
 from beam_cifar.images.decode import decode_image
-from beam_cifar.items import DEFAULT_SUBSET, Categories, DatasetItem, Image, Label, example_of, table_of_categories
+from beam_cifar.items import (
+    DEFAULT_SUBSET,
+    Categories,
+    DatasetItem,
+    Image,
+    Label,
+    example_of,
+    item_key,
+    table_of_categories,
+)
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ConvertOptions, ExportOptions, Input
-from beam_cifar.row_plan import Gathering, look
+from beam_cifar.row_plan import Gathering, look, row_bytes
 from beam_cifar.steps import make_step
 from beam_cifar.steps.base import Step
 from beam_cifar.steps.own import Put, Remove, Select
@@ -94,11 +104,11 @@ class Dataset:
         if not os.path.lexists(found):
             raise InputError(f"{found}: no such file or directory")
         made = cls(Input(found, format, tuple(subsets)))
-        folder = made._new_folder()
-        name = format or detect_format(found, folder)
+        index = _Folder(None)
+        name = format or detect_format(found, index.name)
         if name is None:
             raise InputError(f"{found}: no known format; name it, or see beam-cifar formats")
-        catalog = get_source(name).describe(found, folder)
+        catalog = get_source(name).describe(found, index.name)
         root = _root(found, catalog) if os.path.isdir(found) else found
         made._source = replace(made._source, path=root, format=name)
         if os.path.isdir(found) and not subsets:
@@ -195,14 +205,16 @@ class Dataset:
         """
         if not isinstance(item, DatasetItem):
             raise UsageError(f"put: expected a DatasetItem, found {type(item).__name__}")
-        self._waiting[str(item.id), item.subset] = item
-        self._touch(item.subset)
+        key = item_key(item)
+        self._waiting[key] = item
+        self._touch(key[1])
         if len(self._waiting) >= MAX_ROWS:
             self._flush()
         return self
 
     def remove(self, id: Any, subset: str = DEFAULT_SUBSET) -> Dataset:
         """Removes an item, and its subset with the last one; an item that is not there is no error."""
+        self._waiting.pop((str(id), subset), None)  # also one that cannot be kept, which would be refused for ever
         self._flush()
         steps = self._source.steps
         before = steps[-1].ids if steps and isinstance(steps[-1], Remove) else ()
@@ -280,7 +292,8 @@ class Dataset:
             images_per_batch=images_per_batch,
         )
         place = _Place(storage.absolute(os.fspath(save_dir), "output"), format, options)
-        made = self._write(place, overwrite=overwrite, workers=workers, beam_options=beam_options)
+        self._flush()
+        made = self._write(place, self._source, overwrite=overwrite, workers=workers, beam_options=beam_options)
         self._place, self._changed = place, set()
         return made
 
@@ -316,25 +329,28 @@ class Dataset:
         asked = save_images if save_images is not None else save_media
         if asked is None:
             asked = place.options.save_images or self._reads(place.path)
-        if self._changed is not None and not self._changed and asked == self._was_with_images(place):
+        same = asked == self._was_with_images(place)
+        if self._changed is not None and not self._changed and same:
             return None
         place = replace(place, options=replace(place.options, save_images=asked))
-        names = self._look()[1].subset_names
-        kept = () if self._changed is None else tuple(name for name in names if name not in self._changed)
-        made = self._write(place, kept=kept, overwrite=True, workers=workers, beam_options=beam_options)
+        view = self._look()[1]
+        changed = set(view.subset_names) if self._changed is None or not same else self._changed
+        kept = tuple(name for name in view.subset_names if name not in changed)
+        gone = tuple(("", name) for name in sorted(changed) if not view.subset(name).any())
+        source = replace(self._source, steps=(*self._source.steps, Remove(gone))) if gone else self._source
+        made = self._write(place, source, kept=kept, overwrite=True, workers=workers, beam_options=beam_options)
         if self._reads(place.path):
             self._source, self._looked = Input(place.path, place.format), None
         self._place, self._changed = place, set()
         return made
 
-    def _write(self, place: _Place, **more: Any) -> Summary:
+    def _write(self, place: _Place, source: Input, **more: Any) -> Summary:
         from beam_cifar.cli.start import beam_imports
 
         with beam_imports(verbose=False):
             from beam_cifar.pipeline import convert
-        self._flush()
         beam_options = more.pop("beam_options")
-        return convert(job_of(self._source, place.path, place.format, place.options, **more), beam_options)
+        return convert(job_of(source, place.path, place.format, place.options, **more), beam_options)
 
     def _was_with_images(self, place: _Place) -> bool:
         return place.options.save_images or self._reads(place.path)
@@ -370,14 +386,11 @@ class Dataset:
         if with_waiting:
             self._flush()
         if self._looked is None:
-            self._looked = look(self._source, (), self._new_folder(), ITEM_COLUMNS)
-            self._looked[0].held = list(self._folders)  # what is read must stay, also without the data set
+            index = _Folder(None)
+            self._looked = look(self._source, (), index.name, ITEM_COLUMNS)
+            # What is read must stay, also without the data set; what is unpacked of archives, until the next look.
+            self._looked[0].held = [*self._folders, index]
         return self._looked
-
-    def _new_folder(self) -> str:
-        """A folder that goes with the data set."""
-        self._folders.append(_Folder(None))
-        return self._folders[-1].name
 
 
 class Subset:
@@ -445,7 +458,7 @@ def _filter_of(options: Mapping[str, Any]) -> dict[str, Any]:
 def _remaps_of(options: Mapping[str, Any]) -> dict[str, Any] | None:
     """None where names hold colons, or labels are removed."""
     pairs = options.get("mapping", [])
-    if options.get("default", "keep") != "keep" or any(":" in old or not new for old, new in pairs):
+    if options.get("default", "keep") != "keep" or any(":" in old + new or not new for old, new in pairs):
         return None
     return {"remaps": tuple(f"{old}:{new}" for old, new in pairs)}
 
@@ -456,11 +469,11 @@ def _size_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def items_of(view: View, gathering: Gathering) -> Iterator[DatasetItem]:
     """The items of a view with ids and file names; images are read when they are asked for, some at a time."""
-    images, sizes = view.has_image, gathering.file_bytes()
+    images, sizes, held = view.has_image, gathering.file_bytes(), row_bytes(gathering.pixel_steps)
     start = 0
     while start < len(view):
         ahead = view.files[start : start + MAX_ROWS]
-        largest = max(1, *(sizes[file] for file in np.unique(ahead)))
+        largest = max(1, held, *(sizes[file] for file in np.unique(ahead)))
         stop = start + int(min(len(ahead), max(1, MAX_BYTES // largest)))
         rows = _Images(view.take(np.arange(start, stop)), gathering)
         ids, filenames = (column.slice(start, stop - start).to_pylist() for column in (view.ids, view.filenames))  # type: ignore[union-attr]
@@ -476,17 +489,22 @@ def items_of(view: View, gathering: Gathering) -> Iterator[DatasetItem]:
 
 
 class _Images:
-    """The images of some rows, all read with the first one that is asked for."""
+    """The images of some rows, all read with the first one that is asked for.
+
+    Args:
+        view: the rows.
+        gathering: what is known of them; what it says is done to images by now counts, not what follows.
+    """
 
     def __init__(self, view: View, gathering: Gathering) -> None:
-        self._view, self._gathering = view, gathering
+        self._view, self._inputs, self._steps = view, gathering.inputs(), tuple(gathering.pixel_steps)
+        self._held = gathering
         self._table: pa.Table | None = None
 
     def get(self, row: int) -> UInt8Array:
         """Pixels, uint8 `[H, W, C]`."""
         if self._table is None:
-            files, rows = self._view.files, self._view.rows
-            self._table = pa.concat_tables(read_rows(files, rows, self._gathering.inputs()))
+            self._table = self._read()
         image = self._table.column("image")[row].as_buffer()
         if self._table.column("encoding")[row].as_py() == RAW:
             shape = [self._table.column(name)[row].as_py() for name in ("channels", "height", "width")]
@@ -494,6 +512,13 @@ class _Images:
         else:
             planar = decode_image(memoryview(image), f"image {self._table.column('id')[row].as_py()!r}")
         return np.ascontiguousarray(planar.transpose(1, 2, 0))
+
+    def _read(self) -> pa.Table:
+        tables = read_rows(self._view.files, self._view.rows, self._inputs, row_bytes=row_bytes(self._steps))
+        blocks: Iterable[Block] = (Block(table, 0, 0, 0, last=False, read=Counter()) for table in tables)
+        for step in self._steps:
+            blocks = map(step.transform, blocks)
+        return pa.concat_tables(block.table for block in blocks)
 
 
 def _chosen(view: View, context: Any, condition: Callable[[DatasetItem], Any]) -> list[bool]:

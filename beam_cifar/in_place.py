@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
+from beam_cifar import storage
 from beam_cifar.cutting import Segment, Task
+from beam_cifar.errors import OutputError
 from beam_cifar.formats import get_source, readable
 from beam_cifar.formats.base import Catalog, Origin, Shard, SourceFile, Wanted
 from beam_cifar.images.files import is_image_name
@@ -71,15 +74,46 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
 
 
 def foreign_files(options: ConvertOptions) -> Iterator[str]:
-    """Paths of files that lie in the output and are no part of its data set, such as a `readme.html`: they stay."""
-    catalog = catalog_of(options)
-    known = (*catalog.files, *catalog.meta_files) if catalog else ()
-    own = {file.blob.path for file in known}
-    for folder, _, names in sorted(os.walk(options.output_dir)):
-        for name in sorted(names):
+    """Paths of files that lie in the output and are no part of its data set, such as a `readme.html`: they stay.
+
+    Raises:
+        OutputError: it cannot be told what is part of the data set, or something could not stay.
+    """
+    own = _own_paths(options)
+    for folder, folders, names in sorted(os.walk(options.output_dir)):
+        for name in sorted((*names, *filter(lambda name: os.path.islink(os.path.join(folder, name)), folders))):
             path = os.path.join(folder, name)
-            if path not in own and not (folder in own and is_image_name(name)):
-                yield os.path.relpath(path, options.output_dir)
+            if path in own or (folder in own and is_image_name(name)):
+                continue
+            if not os.path.isfile(path):
+                raise OutputError(f"{path}: is no file of the data set, and would be lost; move it, then save again")
+            yield os.path.relpath(path, options.output_dir)
+
+
+def _own_paths(options: ConvertOptions) -> set[str]:
+    """Files and folders in the output that are its data set: what its reader finds, and what its manifest names."""
+    catalog = catalog_of(options)
+    own = {file.blob.path for file in (*catalog.files, *catalog.meta_files)} if catalog else set()
+    try:
+        return own | set(_named_by_manifest(options.output_dir))
+    except OSError:
+        if catalog is None and storage.is_occupied(options.output_dir):
+            raise OutputError(
+                f"{options.output_dir}: nothing tells which files are the data set, now that its manifest is gone; "
+                "export it anew, with overwrite=True"
+            ) from None
+        return own
+
+
+def _named_by_manifest(output: str) -> Iterator[str]:
+    """Paths of the files that the last job wrote; raises `OSError` where it left no manifest."""
+    from beam_cifar.publish import manifest_files  # loads Beam, which only a job needs
+
+    with open(storage.JobFolder(output).manifest, "rb") as file:
+        manifest = json.load(file)
+    for each in manifest_files(output, manifest):
+        if not each.get("foreign"):
+            yield os.path.join(output, each["path"])
 
 
 def _is_folder(file: SourceFile) -> bool:

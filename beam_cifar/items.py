@@ -110,6 +110,11 @@ class DatasetItem:
         return self.annotations[0].label if self.annotations else None
 
 
+def item_key(item: DatasetItem) -> tuple[str, str]:
+    """The texts of its id and its subset, by which it is found."""
+    return str(item.id), DEFAULT_SUBSET if item.subset is None else str(item.subset)
+
+
 def example_of(item: DatasetItem, labels: LabelTable) -> Example:
     """An item as a row.
 
@@ -119,7 +124,7 @@ def example_of(item: DatasetItem, labels: LabelTable) -> Example:
     if not isinstance(item, DatasetItem):
         raise UsageError(f"expected a DatasetItem, found {type(item).__name__}")
     name = f"item {str(item.id)!r} of subset {item.subset!r}"
-    item_id, subset = str(item.id), str(item.subset) if item.subset is not None else DEFAULT_SUBSET
+    item_id, subset = item_key(item)
     for text in (item_id, subset):
         if any("\ud800" <= char <= "\udfff" for char in text):
             raise InputError(f"{name}: is not valid Unicode")
@@ -161,6 +166,8 @@ def _filename(item_id: str, path: str) -> str:
 
 def _label(item: DatasetItem, labels: LabelTable, name: str) -> int | None:
     annotations = item.annotations or ()
+    if not isinstance(annotations, Sequence):
+        raise InputError(f"{name}: expected a list of labels, found {annotations!r}")
     if len(annotations) > 1:
         raise InputError(f"{name}: has {len(annotations)} labels; one is the most")
     if not annotations:
@@ -180,7 +187,10 @@ def checked_pixels(given: Any, name: str) -> UInt8Array:
     Raises:
         InputError: anything that would lose something: other shapes, fractions, values outside 0 to 255.
     """
-    pixels = np.asarray(given)
+    try:
+        pixels = np.asarray(given)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{name}: image is no array: {error}") from error
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):

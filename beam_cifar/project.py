@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import types
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import readable
 from beam_cifar.labels import unknown_name
 from beam_cifar.options import ON_CLASH, ConvertOptions, Input
-from beam_cifar.steps import make_step, step_class
+from beam_cifar.steps import make_step
 
 if TYPE_CHECKING:
     from beam_cifar.steps.base import Step
@@ -227,11 +226,7 @@ class _Reader:
         if not isinstance(options, dict):
             self._refuse(f"{where}.options: expected an object, found {_shown(options)}")
         try:
-            hints = get_type_hints(step_class(self._text(name, f"{where}.name")))
-            for option, given in options.items():
-                if option in hints and not _fits(given, hints[option]):
-                    self._refuse(f"{where}.options.{option}: found {_shown(given)}, which has the wrong type")
-            return make_step(name, options)
+            return make_step(self._text(name, f"{where}.name"), options)
         except UsageError as error:
             self._refuse(f"{where}: {error}")
 
@@ -261,22 +256,6 @@ class _Reader:
 
     def _refuse(self, reason: str) -> NoReturn:
         raise InputError(f"{self._path}: {reason}")
-
-
-def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value of JSON can be that of an option with this type; lists stand for tuples."""
-    inner: tuple[Any, ...] = get_args(kind)
-    if get_origin(kind) in (Union, types.UnionType):
-        return any(_fits(value, each) for each in inner)
-    if get_origin(kind) is tuple:
-        if not isinstance(value, list):
-            return False
-        if inner[-1] is Ellipsis:
-            return all(_fits(each, inner[0]) for each in value)
-        return len(value) == len(inner) and all(map(_fits, value, inner))
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -21,7 +22,7 @@ from image_trees import batch, contents, encoded, manifest, picture, quickly, ru
 from reading import cifar_rows, unpickled
 
 from beam_cifar.errors import BeamCifarError, InputError
-from beam_cifar.project import FILE_NAME, Project, ProjectSource, _fits, reference
+from beam_cifar.project import FILE_NAME, Project, ProjectSource, reference
 from beam_cifar.steps import STEPS, make_step, step_class
 
 Call = Callable[..., tuple[int, str, str]]
@@ -65,7 +66,7 @@ def call(command: Call, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
     """Runs a command line, also as one text, in this process and without a runner: exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        words = shlex.split(str(arguments[0])) if len(arguments) == 1 else arguments
+        words = shlex.split(str(arguments[0]).replace("\\\n", " ")) if len(arguments) == 1 else arguments
         try:
             return command(*words)
         except SystemExit as end:
@@ -94,14 +95,14 @@ Done = Callable[..., str]
 
 
 def test_a_project_is_made_filled_and_exported_to_imagenet(done: Done, here: Path, pets: Path) -> None:
-    for spelling in ("--format", "-f"):
+    for flag in ("--format", "-f"):
         done("create --overwrite")
-        assert done(f"import {spelling} cifar {pets}") == "imported 'pets': CIFAR-10 (cifar), 2 files, 3 classes\n"
-        done(f"export -f imagenet -o {spelling}")
-        found = contents(here / spelling)
+        assert done(f"import {flag} cifar {pets}") == "imported 'pets': CIFAR-10 (cifar), 2 files, 3 classes\n"
+        done(f"export -f imagenet -o out{flag}")
+        found = contents(here / f"out{flag}")
         assert {name.split("/")[0] for name in found} == set(CLASSES)
         assert len(found) == 20
-    assert not [path for path in here.rglob("data_batch*")]
+    assert not list(here.rglob("data_batch*"))
 
 
 def test_convert_to_imagenet_and_back_as_documented(done: Done, here: Path, pets: Path) -> None:
@@ -136,6 +137,14 @@ def test_the_same_in_processes_of_their_own(run: Run, cifar10: Path, tmp_path: P
     process = run("transform", "-t", "random_split", "--", "--help")
     assert process.returncode == 0
     assert "NAME:SHARE" in process.stdout
+
+
+def test_an_archive_is_imported_under_its_name(done: Done, here: Path, cifar10_archive: Path) -> None:
+    done("create")
+    assert done("import", cifar10_archive).startswith("imported 'cifar-10-python': CIFAR-10 (cifar), 6 files")
+    done("filter -e '/item[annotation/label=\"dog\"]'")
+    done("export -f cifar -o dogs")
+    assert len(unpickled(here / "dogs" / "test_batch")["labels"]) > 0
 
 
 # What a project does.
@@ -175,12 +184,12 @@ def test_what_export_is_asked_for_comes_after_the_transforms(done: Done, call: C
     done("create")
     done("import", pets)
     done("transform -t remap_labels -- -l cat:pet -l dog:pet")
-    done("export", "-f", "cifar", "-o", "all", "--label", "pet", "--limit", "5")
-    assert [row[:2] for row in cifar_rows(here / "all")] == [
-        (f"image{number:02}.png", 1 if number % 3 else 0) for number in (0, 1, 3, 4, 6)
-    ] or {unpickled(here / "all" / "batches.meta")["label_names"][row[1]] for row in cifar_rows(here / "all")} == {
-        "pet"
-    }
+    done("export", "-f", "cifar", "-o", "five", "--label", "pet", "--limit", "5")
+    names = unpickled(here / "five" / "batches.meta")["label_names"]
+    numbers = (0, 1, 3, 4, 6)  # every third is a ship
+    assert [(row[0], names[row[1]]) for row in cifar_rows(here / "five")] == [
+        (f"image{number:02}.png", "pet") for number in numbers
+    ]
     done("export", "-f", "imagenet", "-o", "pets", "-e", '/item[annotation/label="pet"]')
     assert {name.split("/")[0] for name in contents(here / "pets")} == {"pet"}
     code, _, err = call("export", "-f", "cifar", "-o", "cats", "-e", '/item[annotation/label="cat"]')
@@ -221,11 +230,18 @@ def test_a_project_is_shown_in_order(done: Done, here: Path, pets: Path, more: P
     done("import", more)
     done("filter -e '/item[id]'")
     done("transform -t sort")
-    lines = done("project").splitlines()
-    assert lines[0] == f"project 'my pets' in {here}"
-    assert [line.split()[1] for line in lines if line[:3] == "  1" or line.startswith("  ")] == [
-        "pets:", "again:", "more:", "more-2:", "filter", "sort",
-    ]  # fmt: skip
+    assert done("project").splitlines() == [
+        f"project 'my pets' in {here}",
+        "sources:",
+        f"  1. pets: cifar, {pets}",
+        f"  2. again: cifar, {pets}, subsets one",
+        f"  3. more: cifar, {more}",
+        f"  4. more-2: cifar, {more}",
+        "items that clash: error",
+        "transforms:",
+        "  1. filter expression='/item[id]'",
+        "  2. sort",
+    ]
     assert done("project --json") == (here / FILE_NAME).read_text("utf-8")
 
 
@@ -322,10 +338,10 @@ NAMES = st.one_of(
 )
 FOLDERS = st.text(st.characters(exclude_characters="/\0"), min_size=1).filter(lambda name: name not in (".", ".."))
 STEPS_MADE = st.one_of(
-    st.builds(lambda pairs: make_step("remap_labels", {"mapping": pairs}), st.dictionaries(NAMES, st.text())),
+    st.builds(lambda pairs: make_step("remap_labels", {"mapping": pairs}), st.dictionaries(st.text(), st.text())),
     st.builds(lambda seed: make_step("random_split", {"seed": seed}), st.integers(0, 2**40)),
     st.builds(lambda name: make_step("rename", {"regex": f"|a|{name}|"}), st.sampled_from(["b", "кот", '"'])),
-    st.builds(lambda ids: make_step("remove_items", {"ids": ids}), st.lists(st.tuples(NAMES, NAMES))),
+    st.builds(lambda ids: make_step("remove_items", {"ids": ids}), st.lists(st.tuples(st.text(), st.text()))),
     st.just(make_step("filter", {"expression": '/item[annotation/label="собака"]', "mode": "i+a"})),
 )
 SOURCES = st.builds(
@@ -358,12 +374,20 @@ def test_a_project_comes_back_as_it_was(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "stored"),
-    [("/a/b/c", "b/c"), ("/a", "."), ("/ab/c", "/ab/c"), ("/", "/"), ("/a/..b", "..b"), ("/b", "/b")],
+    ("path", "folder", "stored"),
+    [
+        ("/a/b/c", "/a", "b/c"),
+        ("/a", "/a", "."),
+        ("/a/..b", "/a", "..b"),
+        ("/ab/c", "/a", "/ab/c"),
+        ("/b", "/a", "/b"),
+        ("/", "/a", "/"),
+        ("/a/b", "/", "a/b"),
+        ("/", "/", "."),
+    ],
 )
-def test_paths_below_the_project_are_relative(path: str, stored: str) -> None:
-    assert reference(path, "/a") == stored
-    assert reference(path, "/") == path.lstrip("/") or path == "/"
+def test_paths_below_the_project_are_relative(path: str, folder: str, stored: str) -> None:
+    assert reference(path, folder) == stored
 
 
 def content_of(**changes: Any) -> dict[str, Any]:
@@ -415,10 +439,10 @@ WRONG_FILES: dict[str, tuple[Any, str]] = {
     "an unknown transform": (with_step("splt", {}), "transforms[1]: unknown transform 'splt'; did you mean 'split'"),
     "an unknown option": (with_step("sort", {"sede": 1}), "transforms[1]: sort: unknown option 'sede'"),
     "a missing option": (with_step("filter", {}), "transforms[1]: filter: option 'expression' is missing"),
-    "an option of another type": (with_step("shuffle", {"seed": "x"}), 'options.seed: found "x", which has the wrong'),
-    "pairs of three": (with_step("map_subsets", {"mapping": [["a", "b", "c"]]}), "options.mapping: found a list"),
+    "an option of another type": (with_step("shuffle", {"seed": "x"}), "transforms[1]: shuffle: option 'seed' is 'x'"),
+    "pairs of three": (with_step("map_subsets", {"mapping": [["a", "b", "c"]]}), "transforms[1]: map_subsets: option 'mapping'"),
     "a broken filter": (with_step("filter", {"expression": "/item["}), "transforms[1]: --filter '/item['"),
-    "shares beyond one": (with_step("random_split", {"splits": [["a", 1e999], ["b", 0]]}), "transforms[1]: random_split:"),
+    "shares beyond one": (with_step("random_split", {"splits": [["a", 5], ["b", 0]]}), "transforms[1]: random_split:"),
 }  # fmt: skip
 
 
@@ -436,13 +460,10 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(name: str, call: Call
     assert (here / FILE_NAME).read_bytes() == data
 
 
-def test_a_folder_or_a_pipe_is_no_project_file(call: Call, here: Path) -> None:
-    (here / FILE_NAME).mkdir()
-    assert call("project", "-v")[0] == 3
-    (here / FILE_NAME).rmdir()
-    os.mkfifo(here / FILE_NAME)
-    code, _, err = call("project")
-    assert (code, err) == (3, f"beam-cifar: error: {here / FILE_NAME}: is not a file\n") or code == 3
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
+def test_a_folder_or_a_pipe_is_no_project_file(make: Callable[[Path], None], call: Call, here: Path) -> None:
+    make(here / FILE_NAME)
+    assert call("project") == (3, "", f"beam-cifar: error: {here / FILE_NAME}: is not a file\n")
 
 
 ANYTHING = st.recursive(
@@ -453,30 +474,15 @@ ANYTHING = st.recursive(
 OPTIONS = [(name, option) for name in STEPS for option in step_class(name).__dataclass_fields__]
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=250)
 @given(st.sampled_from(OPTIONS), ANYTHING, st.text() | st.lists(st.tuples(st.text(), st.text() | st.floats())))
 def test_no_option_in_a_file_does_more_than_be_refused(option: tuple[str, str], value: Any, likely: Any) -> None:
     name, field = option
     with tempfile.TemporaryDirectory() as folder:
         for each in (value, likely):
             (Path(folder) / FILE_NAME).write_text(json.dumps(with_step(name, {field: each})), "utf-8")
-            try:
-                project = Project.load(folder)
-            except InputError as error:
-                assert str(Path(folder) / FILE_NAME) in str(error)
-            else:
-                assert project.steps[1].name == name
-
-
-def test_the_type_of_every_option_can_be_checked() -> None:
-    for name in STEPS:
-        kind = step_class(name)
-        for field in kind.__dataclass_fields__.values():
-            from typing import get_type_hints
-
-            hint = get_type_hints(kind)[field.name]
-            assert not _fits({}, hint)
-            assert not _fits([[[]]], hint)
+            with contextlib.suppress(InputError):
+                assert Project.load(folder).steps[1].name == name
 
 
 # Refusals.
@@ -552,7 +558,7 @@ def test_a_wrong_call_changes_nothing_and_says_why(name: str, call: Call, here: 
         head, slash, tail = word.partition("/")
         words.append(f"{places[head]}{slash}{tail}" if head in places else word)
     before = contents(here.parent)
-    found, out, err = call(*words, *(() if len(words) > 1 else ("-p", ".")))
+    found, out, err = call(*words)
     assert (found, out) == (code, ""), err
     assert message in err
     assert len([line for line in err.splitlines() if not line.startswith("beam-cifar: note:")]) == 1, err

@@ -631,6 +631,12 @@ def test_sizes_of_classes_and_splits_come_out_even(counts: list[int], splits: An
             assert -1e-6 < size - int(part * count + 1e-6) < 1 + 1e-6
 
 
+def test_shares_that_floats_miss_by_a_hair_are_rounded_to_whole_numbers() -> None:
+    splits = (("a", 0.29), ("b", 0.71))  # 0.29 * 100 is 28.999999999999996
+    assert split_sizes(100, splits).tolist() == [29, 71]
+    assert class_sizes(np.array([100, 100]), splits).tolist() == [[29, 71], [29, 71]]
+
+
 def test_a_split_by_class_mixes_the_rows_of_a_class() -> None:
     rows = [SMALL[0]._replace(row=n) for n in range(100)]
     halves = [row.subset for row in changed("split", rows, splits={"a": 0.5, "b": 0.5})]

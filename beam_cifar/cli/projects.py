@@ -98,8 +98,9 @@ def _unused(project: Project, stem: str) -> str:
 def _shown(project: Project, folder: str) -> str:
     lines = [f"project {project.name!r} in {folder}", "sources:" if project.sources else "no sources"]
     for number, source in enumerate(project.sources, 1):
-        line = f"  {number}. {source.name}: {source.format or 'format detected'}, {reference(source.path, folder)}"
-        lines.append(line + (f", subsets {', '.join(source.subsets)}" if source.subsets else ""))
+        place = _plain(reference(source.path, folder))
+        line = f"  {number}. {_plain(source.name)}: {source.format or 'format detected'}, {place}"
+        lines.append(line + (f", subsets {', '.join(map(_plain, source.subsets))}" if source.subsets else ""))
     if len(project.sources) > 1:
         lines.append(f"items that clash: {project.on_clash}")
     lines.append("transforms:" if project.steps else "no transforms")
@@ -111,6 +112,11 @@ def _called(step: Step) -> str:
     """A step with its options, for people."""
     options = ", ".join(f"{name}={value!r}" for name, value in step.options().items())
     return f"{step.name} {options}".rstrip()
+
+
+def _plain(text: str) -> str:
+    """A text in one line: quoted where a terminal could not show it as it is."""
+    return text if text.isprintable() else repr(text)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,0 +1,8 @@
+#!/usr/bin/env bash
+# Converts the dogs of a CIFAR-10 data set, a directory or an archive, to a folder of images beside each other.
+# Usage: examples/dogs.sh cifar-10-python.tar.gz; writes to <name of the data set>-imagenet in the current directory.
+set -eu
+
+beam-cifar convert --input-format cifar --input-path "$1" \
+                   --output-format imagenet \
+                   --filter '/item[annotation/label="dog"]'
