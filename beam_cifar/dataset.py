@@ -27,7 +27,6 @@ from beam_cifar.example import RAW
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Catalog
 from beam_cifar.formats.items import write_items
-from beam_cifar.images.decode import decode_image
 from beam_cifar.items import (
     DEFAULT_SUBSET,
     Categories,
@@ -501,16 +500,16 @@ class _Images:
         self._held = gathering
         self._table: pa.Table | None = None
 
-    def get(self, row: int) -> UInt8Array:
-        """Pixels, uint8 `[H, W, C]`."""
+    def get(self, row: int) -> UInt8Array | bytes:
+        """Pixels, uint8 `[H, W, C]`, or an encoded image as it is."""
         if self._table is None:
             self._table = self._read()
-        image = self._table.column("image")[row].as_buffer()
-        if self._table.column("encoding")[row].as_py() == RAW:
-            shape = [self._table.column(name)[row].as_py() for name in ("channels", "height", "width")]
-            planar = np.frombuffer(image, dtype=np.uint8).reshape(shape)
-        else:
-            planar = decode_image(memoryview(image), f"image {self._table.column('id')[row].as_py()!r}")
+        image = self._table.column("image")[row]
+        if self._table.column("encoding")[row].as_py() != RAW:
+            encoded: bytes = image.as_py()
+            return encoded
+        shape = [self._table.column(name)[row].as_py() for name in ("channels", "height", "width")]
+        planar = np.frombuffer(image.as_buffer(), dtype=np.uint8).reshape(shape)
         return np.ascontiguousarray(planar.transpose(1, 2, 0))
 
     def _read(self) -> pa.Table:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 SCHEMA = pa.schema(
     [
@@ -88,11 +89,11 @@ def image_array(buffer: bytes | bytearray | memoryview, lengths: Sequence[int | 
 
 def facts_table(
     *,
-    ids: Sequence[str],
+    ids: Sequence[str] | pa.Array,
     subset: str,
     sizes: tuple[int, int] | Sequence[tuple[int, int] | None] | None,
     labels: npt.NDArray[np.int64],
-    filenames: Sequence[str],
+    filenames: Sequence[str] | pa.Array,
     channels: Sequence[int] | None = None,
 ) -> pa.Table:
     """Makes the table of what is known of N examples without their images.
@@ -115,15 +116,19 @@ def facts_table(
         width = pa.array([size and size[1] for size in sizes], pa.int32())
         depth = pa.array(channels if channels is not None else [size and 3 for size in sizes], pa.int32())
     columns = {
-        "id": pa.array(ids, pa.string()),
+        "id": _texts(ids),
         "subset": pa.repeat(pa.scalar(subset, pa.string()), rows),
         "height": height,
         "width": width,
         "channels": depth,
         "label": label_array(labels),
-        "filename": pa.array(filenames, pa.string()),
+        "filename": _texts(filenames),
     }
     return pa.Table.from_arrays([columns[name] for name in FACTS.names], schema=FACTS)
+
+
+def _texts(values: Sequence[str] | pa.Array) -> pa.Array:
+    return values if isinstance(values, pa.Array) else pa.array(values, pa.string())
 
 
 def with_images(facts: pa.Table, images: pa.Array, encodings: str | Sequence[str]) -> pa.Table:

@@ -45,14 +45,15 @@ def keep_files(
     labels = learn_parents(catalog, summaries)
     if not _agree(labels, table):
         return list(tasks)
-    there = {os.path.relpath(s.file.blob.path, options.output_dir): s for s in summaries if s.file.subset in kept}
+    there = {os.path.relpath(found.file.blob.path, options.output_dir): found for found in summaries}
     origins.append(Origin(catalog.format, labels))
     made = []
     for task in tasks:
         shard = shards[task.shard]
         summary = there.get(shard.path) if shard.subset in kept and shard.parts == 1 else None
         if summary is not None and summary.rows == task.rows and not summary.bad_count:
-            files.append(replace(summary.file, source=len(origins) - 1))
+            # The file of a subset may have another name, which reads as a subset of that name.
+            files.append(replace(summary.file, source=len(origins) - 1, subset=shard.subset))
             segment = Segment(len(files) - 1, 0, task.rows, 0, task.rows)
             task = replace(task, segments=(segment,), copy=True)
         made.append(task)
@@ -85,7 +86,7 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
             path = os.path.join(folder, name)
             if path in own or (folder in own and is_image_name(name)):
                 continue
-            if not os.path.isfile(path):
+            if os.path.islink(path) or not os.path.isfile(path):
                 raise OutputError(f"{path}: is no file of the data set, and would be lost; move it, then save again")
             yield os.path.relpath(path, options.output_dir)
 

@@ -218,12 +218,13 @@ def table_of_categories(given: Categories) -> LabelTable:
     """
     if isinstance(given, LabelTable):
         return given
-    if isinstance(given, str):
-        raise UsageError(f"categories: expected several names, found the text {given!r}")
+    if isinstance(given, str) or not isinstance(given, (Iterable, type(None))):
+        raise UsageError(f"categories: expected several names, found {given!r}")
     names: list[str] = []
     parents: list[str] = []
     for each in given or ():
-        name, parent = (each, None) if isinstance(each, str) else each
+        pair = (each, None) if isinstance(each, str) else each
+        name, parent = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, None)
         if not isinstance(name, str) or not isinstance(parent, (str, type(None))):
             raise UsageError(f"categories: expected a name, or (name, superclass), found {each!r}")
         if name in names:

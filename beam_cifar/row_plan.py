@@ -33,7 +33,7 @@ from beam_cifar.selection import Selection
 from beam_cifar.steps import make_step
 from beam_cifar.steps.base import PixelStep, Step, StepContext
 from beam_cifar.steps.own import First, KeepLabels, Renamings
-from beam_cifar.view import View, joined
+from beam_cifar.view import View
 
 Positions = npt.NDArray[np.int64]
 
@@ -241,47 +241,51 @@ class Gathering(StepContext):
 
     def _view(self, number: int) -> View:
         """The rows of a data set."""
-        found, table = self.surveys[number], self.origins[number].labels
-        subsets = tuple(dict.fromkeys(summary.file.subset for summary in found.summaries))
-        views = []
-        for summary in found.summaries:
-            view = _view_of(summary, len(self.summaries), subsets.index(summary.file.subset), subsets, table)
-            self._labels.append(view.labels)
-            views.append(view)
-            self.summaries.append(replace(summary, columns=None))
-        self.surveys[number] = replace(found, summaries=tuple(self.summaries[-len(views) :]))
-        return joined(views, table)
+        found, table, first = self.surveys[number], self.origins[number].labels, len(self.summaries)
+        columns = [_columns_of(summary) for summary in found.summaries]
+        self.summaries += [replace(summary, columns=None) for summary in found.summaries]
+        self.surveys[number] = found = replace(found, summaries=tuple(self.summaries[first:]))
+        self._labels += [each["label"] for each in columns]
+        names = [summary.file.subset for summary in found.summaries]
+        subsets, counts = tuple(dict.fromkeys(names)), [summary.rows for summary in found.summaries]
+
+        def joined_column(name: str) -> Any:
+            return _joined([each.pop(name) for each in columns]) if all(name in each for each in columns) else None
+
+        return View(
+            files=np.repeat(np.arange(first, len(self.summaries), dtype=np.int32), counts),
+            rows=np.concatenate([np.empty(0, np.int32), *(np.arange(n, dtype=np.int32) for n in counts)]),
+            labels=joined_column("label"),
+            subsets=np.repeat(np.array([subsets.index(name) for name in names], dtype=np.int32), counts),
+            subset_names=subsets,
+            table=table,
+            ids=joined_column("id"),
+            filenames=joined_column("filename"),
+            heights=joined_column("height"),
+            widths=joined_column("width"),
+            images=joined_column("image"),
+        )
 
 
-def _view_of(summary: FileSummary, number: int, subset: int, subsets: tuple[str, ...], table: LabelTable) -> View:
-    columns = summary.columns
-    if columns is None:
+def _columns_of(summary: FileSummary) -> dict[str, Any]:
+    """What a summary says of every row, as a view holds it, and which rows have an image."""
+    table = summary.columns
+    if table is None:
         raise ValueError(f"{summary.file.shown}: the scan gave no columns")
-    rows = summary.rows
-    filled = {
-        name: columns.column(name).fill_null(-1)
-        for name in columns.column_names
-        if name in ("label", "height", "width")
-    }
-    numbers = {name: values.to_numpy().astype(np.int32) for name, values in filled.items()}
-    texts = {
-        name: pa.concat_arrays(columns.column(name).chunks or [pa.array([], pa.string())])
-        for name in columns.column_names
-        if name in ("id", "filename")
-    }
-    return View(
-        files=np.full(rows, number, dtype=np.int32),
-        rows=np.arange(rows, dtype=np.int32),
-        labels=numbers["label"],
-        subsets=np.full(rows, subset, dtype=np.int32),
-        subset_names=subsets,
-        table=table,
-        ids=texts.get("id"),
-        filenames=texts.get("filename"),
-        heights=numbers.get("height"),
-        widths=numbers.get("width"),
-        images=numbers["height"] >= 0 if "height" in numbers else np.full(rows, summary.images == rows),
-    )
+    made: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table.column(name).combine_chunks()
+        made[name] = column
+        if name in ("label", "height", "width"):
+            made[name] = column.fill_null(-1).to_numpy().astype(np.int32)
+    made["image"] = made["height"] >= 0 if "height" in made else np.full(summary.rows, summary.images == summary.rows)
+    return made
+
+
+def _joined(columns: Sequence[Any]) -> Any:
+    if len(columns) == 1:
+        return columns[0]
+    return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else pa.concat_arrays(columns)
 
 
 def _counted(subset: str, labels: npt.NDArray[np.int32]) -> Counts:

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Converts the dogs of a CIFAR-10 data set, a directory or an archive, to a folder of images beside each other.
+# Converts the dogs of a CIFAR-10 data set, a directory or an archive, to a tree of images in the layout of ImageNet.
 # Usage: examples/dogs.sh cifar-10-python.tar.gz; writes to <name of the data set>-imagenet in the current directory.
 set -eu
 

@@ -10,8 +10,10 @@ import io
 import json
 import os
 import re
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from beam_cifar import archives, storage
@@ -251,12 +253,13 @@ class CifarRows(RowReader):
         from beam_cifar.example import facts_table
 
         columns = self._columns
+        ids, filenames = columns.names()
         return facts_table(
-            ids=columns.ids[start:stop],
+            ids=ids.slice(start, stop - start),
             subset=columns.file.subset,
             sizes=self._sizes([(start, stop)]),
             labels=np.array(columns.labels[start:stop], dtype=np.int64),
-            filenames=columns.filenames(start, stop),
+            filenames=filenames.slice(start, stop - start),
         )
 
     def table(self, start: int, stop: int) -> pa.Table:
@@ -274,16 +277,18 @@ class CifarRows(RowReader):
     def take(self, rows: Sequence[int]) -> pa.Table:
         """See `RowReader.take`; one row costs little more than one of many."""
         import numpy as np
+        import pyarrow as pa
 
         from beam_cifar import example
 
-        columns, runs = self._columns, runs_of(rows)
+        columns, runs, wanted = self._columns, runs_of(rows), pa.array(rows, pa.int64())
+        ids, filenames = (names.take(wanted) for names in columns.names())
         facts = example.facts_table(
-            ids=[columns.ids[row] for row in rows],
+            ids=ids,
             subset=columns.file.subset,
             sizes=self._sizes(runs),
             labels=np.array([columns.labels[row] for row in rows], dtype=np.int64),
-            filenames=[name for start, stop in runs for name in columns.filenames(start, stop)],
+            filenames=filenames,
         )
         return example.with_images(facts, self._images(runs), example.RAW)
 
@@ -340,13 +345,24 @@ class BatchColumns:
         self.labels = self._resolve_labels()
         self._coarse = self._resolve_coarse()
         _encodable(self._batch.filenames or (), file.shown)
-        self.ids, self._duplicates = self._make_ids()
+        self._ids, self._duplicates = self._make_ids()
+        self._names: tuple[pa.Array, pa.Array] | None = None
+        self._lock = threading.Lock()
 
-    def filenames(self, start: int, stop: int) -> Sequence[str]:
-        """The names of some rows, as found, or made from their ids."""
-        if self._batch.filenames is None:
-            return [f"{name}.png" for name in self.ids[start:stop]]
-        return self._batch.filenames[start:stop]
+    def names(self) -> tuple[pa.Array, pa.Array]:
+        """Ids and file names of all rows, string `[N]` each; the latter as found, or made from the ids.
+
+        Arrow holds them in a tenth of the room of lists, which go with the first call.
+        """
+        import pyarrow as pa
+
+        with self._lock:
+            if self._names is None:
+                found = self._batch.filenames
+                filenames = [f"{name}.png" for name in self._ids] if found is None else found
+                self._names = pa.array(self._ids, pa.string()), pa.array(filenames, pa.string())
+                self._ids, self._batch = [], replace(self._batch, filenames=None)
+            return self._names
 
     def summary(self) -> FileSummary:
         """What the plan needs to know of the batch, single rows left out."""

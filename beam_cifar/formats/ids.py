@@ -9,7 +9,21 @@ from collections.abc import Sequence
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
     """Orders names as people do: data_batch_2 before data_batch_10; a01 and a1, alike but for zeros, by their text."""
     parts = re.split(r"([0-9]+)", name)
-    return [(0, int(part), "") if at % 2 else (1, 0, part) for at, part in enumerate(parts)], name
+    # Numbers by length, then digits: some are too long for int().
+    digits = [part.lstrip("0") if at % 2 else part for at, part in enumerate(parts)]
+    return [(0, len(part), part) if at % 2 else (1, 0, part) for at, part in enumerate(digits)], name
+
+
+def natural_bytes(name: str) -> bytes:
+    """Bytes that sort as `natural_key` does, for sorting many: texts end in 00 01, numbers are 02, length, digits."""
+    made = []
+    for at, part in enumerate(re.split(r"([0-9]+)", name)):
+        if at % 2:
+            digits = part.lstrip("0").encode()
+            made += [b"\2", len(digits).to_bytes(4, "big"), digits]
+        else:
+            made += [part.encode().replace(b"\0", b"\0\xff"), b"\0\1"]
+    return b"".join([*made, b"\1", name.encode()])
 
 
 def unique_ids(ids: Sequence[str]) -> tuple[list[str], int]:

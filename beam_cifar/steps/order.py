@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
-from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.ids import natural_bytes, natural_key
 from beam_cifar.labels import UNLABELLED, unknown_name
 from beam_cifar.steps.base import Step, StepContext, option
 from beam_cifar.steps.chance import permutation, seed_option
@@ -18,6 +19,7 @@ from beam_cifar.view import View
 
 Int64Array = npt.NDArray[np.int64]
 
+_PIECE = 1 << 16
 _LAST = np.iinfo(np.int64).max
 
 
@@ -80,12 +82,17 @@ def _with_sorted_subsets(view: View, reverse: bool) -> View:
 
 def _by_text(texts: Any) -> Int64Array:
     """The place of each text in natural order, the same for equal ones: int64 `[N]`."""
-    column = texts.dictionary_encode()
-    names = column.dictionary.to_pylist()
-    places = np.empty(len(names), dtype=np.int64)
-    places[sorted(range(len(names)), key=lambda at: natural_key(names[at]))] = np.arange(len(names))
-    indices: Int64Array = column.indices.to_numpy()
-    return places[indices]
+    pieces = [
+        pa.array(list(map(natural_bytes, texts.slice(start, _PIECE).to_pylist())), pa.large_binary())
+        for start in range(0, len(texts), _PIECE)
+    ]
+    keys = pa.concat_arrays([pa.array([], pa.large_binary()), *pieces])
+    order = pa.compute.array_sort_indices(keys).to_numpy().astype(np.int64)
+    sorted_keys = keys.take(pa.array(order))
+    changes = pa.compute.not_equal(sorted_keys.slice(1), sorted_keys.slice(0, max(0, len(texts) - 1)))
+    places = np.zeros(len(texts), dtype=np.int64)
+    places[order[1:]] = np.cumsum(changes.to_numpy(zero_copy_only=False))
+    return places
 
 
 def _by_label(view: View) -> Int64Array:

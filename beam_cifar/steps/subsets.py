@@ -21,8 +21,16 @@ _ROUNDING = 1e-9
 """What a product of a share and a count may lack of a whole number."""
 
 
+class _Moving(Step):
+    """A step by which items of several subsets may come to one, where their ids must differ."""
+
+    def needs(self) -> frozenset[str]:
+        """Ids, to tell those that repeat."""
+        return frozenset({"id", "filename"})
+
+
 @dataclass(frozen=True)
-class MapSubsets(Step):
+class MapSubsets(_Moving):
     """Renames subsets, all at once; those that get one name become one."""
 
     name: ClassVar[str] = "map_subsets"
@@ -46,7 +54,7 @@ class MapSubsets(Step):
 
 
 @dataclass(frozen=True)
-class RandomSplit(Step):
+class RandomSplit(_Moving):
     """Splits all items into subsets at random, whatever their subset was; the order stays."""
 
     name: ClassVar[str] = "random_split"
@@ -75,7 +83,7 @@ class RandomSplit(Step):
 
 
 @dataclass(frozen=True)
-class Split(Step):
+class Split(_Moving):
     """Splits all items into subsets at random, every class in the same shares; the order stays.
 
     No class and no subset is further than one item from its share. Unlabelled items are split like a class.
