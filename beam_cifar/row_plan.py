@@ -207,6 +207,10 @@ class Gathering(StepContext):
         number = self._look_at(given)
         return self._view(number)
 
+    def labels_of(self, file: int) -> npt.NDArray[np.int32]:
+        """int32 `[N]`: the labels that the rows of an input file had before any step."""
+        return self._labels[file]
+
     def counts(self, view: View) -> ChosenCounts:
         """What became of all rows, given those that are left."""
         read: Counts = Counter()
@@ -439,7 +443,7 @@ class _Layout:
         self, view: View, gathering: Gathering, sink: Sink, options: SinkOptions, part_bytes: int | None
     ) -> None:
         self._view, self._sink, self._options, self._part_bytes = view, sink, options, part_bytes
-        self._summaries = gathering.summaries
+        self._gathering, self._summaries = gathering, gathering.summaries
         self._unchanged = [origin.labels == view.table for origin in gathering.origins]
         self._images = view.has_image
         pixels = "raw" in sink.encodings(options.export) or gathering.changes_pixels
@@ -471,6 +475,7 @@ class _Layout:
             and self._sink.copies(summary, self._options)
             and (self._view.files[part] == number).all()
             and (self._view.rows[part] == np.arange(len(part))).all()
+            and (self._view.labels[part] == self._gathering.labels_of(number)).all()
         )
         return replace(task, segments=(Segment(number, 0, len(part), 0, len(part)),), copy=True) if same else task
 
