@@ -110,6 +110,7 @@ class Gathering(StepContext):
         self.notices: list[str] = []
         self.held: list[Any] = []
         self._labels: list[npt.NDArray[np.int32]] = []
+        self._tables: list[LabelTable] = []
         self._first = 0
 
     def notice(self, text: str) -> None:
@@ -200,7 +201,8 @@ class Gathering(StepContext):
     def _rename(self, view: View, to: LabelMap) -> None:
         """Counts the rows of data sets by labels of the merged table, unless steps have changed them already."""
         for file in np.unique(view.files).tolist():
-            if self.origins[self.summaries[file].file.source].labels.names == view.table.names:
+            if self._tables[file].names == view.table.names:
+                self._tables[file] = to.table
                 self._labels[file] = np.array([*to.targets, UNLABELLED], dtype=np.int32)[self._labels[file]]
 
     def _own(self, given: Input) -> View:
@@ -250,6 +252,9 @@ class Gathering(StepContext):
         self.summaries += [replace(summary, columns=None) for summary in found.summaries]
         self.surveys[number] = found = replace(found, summaries=tuple(self.summaries[first:]))
         self._labels += [each["label"] for each in columns]
+        self._tables += [table] * len(columns)
+        if not columns:
+            return _no_rows(table, self._wanted.columns)
         names = [summary.file.subset for summary in found.summaries]
         subsets, counts = tuple(dict.fromkeys(names)), [summary.rows for summary in found.summaries]
 
@@ -290,6 +295,24 @@ def _joined(columns: Sequence[Any]) -> Any:
     if len(columns) == 1:
         return columns[0]
     return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else pa.concat_arrays(columns)
+
+
+def _no_rows(table: LabelTable, columns: frozenset[str]) -> View:
+    """What a data set without files shows: one that was made of no items."""
+    none = np.empty(0, dtype=np.int32)
+    texts, sizes = pa.array([], pa.string()), none if "size" in columns else None
+    return View(
+        files=none,
+        rows=none,
+        labels=none,
+        subsets=none,
+        subset_names=(),
+        table=table,
+        ids=texts if "id" in columns else None,
+        filenames=texts if "filename" in columns else None,
+        heights=sizes,
+        widths=sizes,
+    )
 
 
 def _counted(subset: str, labels: npt.NDArray[np.int32]) -> Counts:

@@ -283,8 +283,9 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
     for chunk in summary.chunks:
         counts.update({(file.subset, label): n for label, n in chunk.items()})
     final, written = sink.part_path(shard, task.part), Counter(counts)
-    if os.path.dirname(file.blob.path) == sink.folder.output:  # saved in place
-        size, digest = storage.stage_link(file.blob.path, final, sink.folder.scratch)
+    path = file.blob.path
+    if os.path.dirname(path) == sink.folder.output and not os.path.islink(path):  # saved in place
+        size, digest = storage.stage_link(path, final, sink.folder.scratch)
         return PartInfo(task.shard, task.part, 1, size, digest, read=counts, written=written)
     with (
         storage.open_blob(file.blob, file.shown) as blob,

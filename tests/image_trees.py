@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator, Sequence
@@ -139,6 +140,17 @@ def quickly(source: Path, output: Path, target: str = "imagenet", **options: Any
     """A conversion without a runner, for the many tests of what is read and written rather than of how it runs."""
     with mock.patch("beam_cifar.pipeline.start", run_plainly):
         return converted(source, output, target, **options)
+
+
+def killed(step: int, options: ConvertOptions) -> int:
+    """Runs a conversion in a process that dies before a step of publishing: 9, or 0 if it has fewer steps."""
+    # Forked from a process that has imported all that a job needs, and run nothing.
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["beam_cifar.pipeline", "lxml.etree", "PIL.Image"])
+    child = processes.Process(target=convert_until, args=(step, options))
+    child.start()
+    child.join(120)
+    return -1 if child.exitcode is None else child.exitcode
 
 
 def convert_until(step: int, options: ConvertOptions) -> None:

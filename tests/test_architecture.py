@@ -12,8 +12,9 @@ import pytest
 
 import beam_cifar
 from beam_cifar.cli.arguments import make_parser
-from beam_cifar.formats import FORMATS, get_sink, get_source, readable, writable
+from beam_cifar.formats import FORMATS, INTERNAL, get_sink, get_source, readable, writable
 from beam_cifar.formats.base import Sink, Source
+from beam_cifar.steps import markdown
 
 PACKAGE = Path(beam_cifar.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
@@ -27,6 +28,15 @@ PURE += [
     "selection.py",
     "xpath.py",
     "xpath_syntax.py",
+    "view.py",
+    "steps",
+    "merging.py",
+    "row_plan.py",
+    "chosen.py",
+    "items.py",
+    "in_place.py",
+    "options.py",
+    "project.py",
 ]
 
 
@@ -60,10 +70,15 @@ def test_nothing_asserts_on_input(path: Path) -> None:
 
 
 def test_every_format_is_in_the_registry() -> None:
-    assert [get_source(name).name for name in readable()] == readable()
+    assert [get_source(name).name for name in (*readable(), *INTERNAL)] == [*readable(), *INTERNAL]
     assert [get_sink(name).name for name in writable()] == writable()
-    assert {kind.name for kind in below(Source)} == set(readable())
+    assert {kind.name for kind in below(Source)} == {*readable(), *INTERNAL}
     assert {kind.name for kind in below(Sink)} == set(writable())
+
+
+def test_the_readme_has_the_table_of_transforms() -> None:
+    """To mend it: python -c 'import beam_cifar.steps as s; print(s.markdown())'."""
+    assert markdown() in README
 
 
 def below(kind: type) -> set[type]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import random
 import struct
@@ -22,12 +21,12 @@ from conftest import Run
 from image_trees import (
     batch,
     contents,
-    convert_until,
     converted,
     decoded,
     encoded,
     folders,
     images,
+    killed,
     listed,
     manifest,
     picture,
@@ -676,9 +675,6 @@ def test_overwriting_leaves_nothing_of_the_old_output(small: Path, tmp_path: Pat
 def test_a_publish_killed_before_any_step_is_completed_by_the_next_run(
     overwrite: bool, small: Path, tmp_path: Path
 ) -> None:
-    # Forked from a process that has imported all that a job needs, and run nothing.
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["beam_cifar.pipeline", "lxml.etree", "PIL.Image"])
     old, output, beside = tmp_path / "old", tmp_path / "out", tmp_path / "out.beam_cifar"
     quickly(small, old, "imagenet_with_subset_dirs")
     quickly(small, tmp_path / "right", labels=("dog",))
@@ -692,12 +688,10 @@ def test_a_publish_killed_before_any_step_is_completed_by_the_next_run(
         if overwrite:
             for path, source in ((output, old), (beside, tmp_path / "old.beam_cifar")):
                 write_tree(path, contents(source))
-        child = processes.Process(target=convert_until, args=(step, options))
-        child.start()
-        child.join()
-        if child.exitcode == 0:
+        code = killed(step, options)
+        if code == 0:
             break
-        assert child.exitcode == 9
+        assert code == 9
         if output.exists() and not (beside / "replaced").exists():
             assert tree(output) in ([right, replaced] if overwrite else [right])
         if not overwrite and (beside / "manifest.json").exists():

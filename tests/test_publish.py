@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from image_trees import killed, quickly
 from reading import cifar_rows, tree
 
 from beam_cifar import ConvertOptions, convert, storage
@@ -22,36 +21,6 @@ from beam_cifar.sink import OpenPart, PartInfo, SinkSettings
 from beam_cifar.source import SourceSettings, read_task
 from beam_cifar.transforms import encode_images
 
-# Kills the process before the n-th call of a function that changes the file system.
-KILLED = """
-import os, sys
-from beam_cifar import storage
-from beam_cifar.cli import main
-real = {name: getattr(os, name) for name in ("rename", "replace", "unlink", "rmdir")}
-left = [int(sys.argv[1])]
-def wrap(name):
-    def wrapped(*arguments, **named):
-        # Within a tree that is being removed, paths are relative: every moment of that is alike.
-        left[0] -= started[0] and os.path.isabs(arguments[0])
-        if not left[0]: os._exit(9)
-        real[name](*arguments, **named)
-    return wrapped
-started = [0]
-publish = storage.publish_tree
-def publish_tree(*arguments, **named):
-    started[0] = 1
-    publish(*arguments, **named)
-storage.publish_tree = publish_tree
-for name in real: setattr(os, name, wrap(name))
-sys.exit(main(sys.argv[2:]))
-"""
-
-
-def killed(step: int, arguments: list[str]) -> int:
-    """Runs a conversion that dies before a step of publishing; 0 if it has fewer steps."""
-    command = [sys.executable, "-c", KILLED, str(step), "convert", *arguments]
-    return subprocess.run(command, capture_output=True, check=False, timeout=120).returncode
-
 
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
 def test_a_publish_killed_before_any_step_is_completed_by_the_next_run(
@@ -60,23 +29,21 @@ def test_a_publish_killed_before_any_step_is_completed_by_the_next_run(
     convert(ConvertOptions(str(cifar10), str(tmp_path / "right"), "cifar", labels=("dog",), save_images=True))
     right, old = tree(tmp_path / "right"), tree(cifar10)
     output = tmp_path / "out"
-    again = ["-i", str(cifar10), "-f", "cifar", "-o", str(output), "--workers", "1", "--save-images", "--label", "dog"]
-    again += ["--overwrite"] * overwrite
+    options = ConvertOptions(
+        str(cifar10), str(output), "cifar", labels=("dog",), save_images=True, overwrite=overwrite, workers=1
+    )
     for step in range(1, 50):
         for path in (output, tmp_path / "out.beam_cifar"):
             storage.remove_tree(str(path))
         if overwrite:
             shutil.copytree(cifar10, output)
-        code = killed(step, again)
+        code = killed(step, options)
         if code == 0:
             break
         assert code == 9
         if output.exists() and not (tmp_path / "out.beam_cifar" / "replaced").exists():
             assert tree(output) in ([right, old] if overwrite else [right])
         complete = (tmp_path / "out.beam_cifar" / "manifest.json").exists() and tree(output) == right
-        options = ConvertOptions(
-            str(cifar10), str(output), "cifar", labels=("dog",), save_images=True, overwrite=overwrite, workers=1
-        )
         if complete and not overwrite:
             with pytest.raises(OutputError, match="is not empty"):
                 convert(options)
@@ -89,12 +56,11 @@ def test_a_publish_killed_before_any_step_is_completed_by_the_next_run(
 
 def test_an_output_that_was_set_aside_comes_back_when_the_next_job_fails(cifar10: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    base = ["-i", str(cifar10), "-f", "cifar", "-o", str(output), "--workers", "1"]
-    subprocess.run([sys.executable, "-m", "beam_cifar", "convert", *base], check=True, capture_output=True)
+    quickly(cifar10, output, "cifar")
     old, manifest = tree(output), tree(tmp_path / "out.beam_cifar")
     step = 1
     while output.exists():
-        assert killed(step, [*base, "--label", "dog", "--overwrite"]) == 9
+        assert killed(step, ConvertOptions(str(cifar10), str(output), "cifar", labels=("dog",), overwrite=True)) == 9
         step += 1
     with pytest.raises(OutputError):
         convert(ConvertOptions(str(cifar10), str(output), "cifar"))

@@ -122,6 +122,26 @@ def add_options(parser: Any, kind: type[Step]) -> None:
         parser.add_argument(*about["flags"], **settings)
 
 
+def markdown() -> str:
+    """The table of all steps and their options, as the README has it."""
+    lines = ["| transform | what it does | options |", "| --- | --- | --- |"]
+    for name, entry in STEPS.items():
+        options = []
+        for field in dataclasses.fields(step_class(name)):  # type: ignore[arg-type]
+            metavar = (field.metadata["metavar"] or "").replace("|", "\\|")
+            value = "" if field.metadata.get("switch") else f" {metavar or _value_of(field)}"
+            flags = list(field.metadata["flags"])
+            shown = ", ".join(f"`{flag}`" for flag in flags[:-1]) + ", " * (len(flags) > 1)
+            text = _help(field).replace("|", "\\|")
+            options.append(f"{shown}`{flags[-1]}{value}` (`{field.name}`): {text}")
+        lines.append(f"| `{name}` | {entry.title} | {'<br>'.join(options)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _value_of(field: dataclasses.Field[Any]) -> str:
+    return "\\|".join(field.metadata["choices"]) or field.name.upper()
+
+
 def _help(field: dataclasses.Field[Any]) -> str:
     repeat = " (repeatable)" if field.metadata["many"] else ""
     shown = field.default not in (dataclasses.MISSING, None, "", (), False)
