@@ -14,6 +14,7 @@ from beam_cifar import __version__, storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats import detect_format, get_sink, get_source
 from beam_cifar.formats.base import Catalog, FileSummary, SourceFile, Wanted
+from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.plan import Plan, make_plan, select_files, wanted_of
 
@@ -184,7 +185,9 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
         if plan.chosen is not None:
             with storage.writing(folder.rows):
                 plan.chosen.write(folder.rows, folder.scratch)
-    return Job(options, replace(plan, chosen=None), folder, facts, done)
+    plan = replace(plan, chosen=None)
+    give_back()
+    return Job(options, plan, folder, facts, done)
 
 
 def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest_input: int) -> bool:

@@ -25,6 +25,7 @@ from beam_cifar.formats.base import FileSummary, Origin, Shard, Sink, SinkOption
 from beam_cifar.in_place import keep_files
 from beam_cifar.job import Survey, survey
 from beam_cifar.labels import UNLABELLED, LabelMap, LabelTable
+from beam_cifar.memory import give_back
 from beam_cifar.merging import merged, union_tables, with_unique_ids
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.plan import ChosenCounts, Plan, duplicates, learn_parents, lossy, refuse_bad_rows, refuse_clashes
@@ -240,6 +241,7 @@ class Gathering(StepContext):
             wanted = replace(wanted, columns=wanted.columns | {"size"})
             found = survey(asked.path, asked.format, asked.subsets, self._index_dir, wanted, number)
         refuse_bad_rows(found.summaries)
+        give_back()
         self.surveys.append(found)
         self.origins.append(Origin(found.catalog.format, learn_parents(found.catalog, found.summaries)))
         self.notices += [*found.catalog.notices, *duplicates(found.summaries)]
@@ -261,6 +263,7 @@ class Gathering(StepContext):
         def joined_column(name: str) -> Any:
             return _joined([each.pop(name) for each in columns]) if all(name in each for each in columns) else None
 
+        give_back()
         return View(
             files=np.repeat(np.arange(first, len(self.summaries), dtype=np.int32), counts),
             rows=np.concatenate([np.empty(0, np.int32), *(np.arange(n, dtype=np.int32) for n in counts)]),
@@ -286,7 +289,7 @@ def _columns_of(summary: FileSummary) -> dict[str, Any]:
         column = table.column(name).combine_chunks()
         made[name] = column
         if name in ("label", "height", "width"):
-            made[name] = column.fill_null(-1).to_numpy().astype(np.int32)
+            made[name] = (column.fill_null(-1) if column.null_count else column).to_numpy().astype(np.int32)
     made["image"] = made["height"] >= 0 if "height" in made else np.full(summary.rows, summary.images == summary.rows)
     return made
 
