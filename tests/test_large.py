@@ -106,6 +106,45 @@ def test_memory_does_not_depend_on_the_number_of_images(
     assert max(peaks.values()) <= 1.1 * min(peaks.values()), peaks
 
 
+PLANS = {
+    "random_split -s train:.8 -s test:.2": 160,
+    "dedupe": 170,
+    "shuffle": 90,
+    "sort": 190,
+}
+"""Megabytes that a plan may take for a million rows, at its peak; the README states them."""
+
+
+@pytest.mark.parametrize("call", PLANS)
+def test_a_plan_by_rows_takes_little_for_each(
+    call: str, samples: dict[str, Path], tenfold: Path, folder: Path, record_property: Any
+) -> None:
+    """Of all that it takes, beside what a plan of a few rows does."""
+    peaks = {}
+    for images, source in ((GENUINE, samples["cifar10"]), (TENFOLD, tenfold)):
+        ours = [sys.executable, "-m", "beam_cifar", "convert", "-i", source, "-o", folder / "out", "-f", "parquet"]
+        ours += ["--plan", "--transform", call]
+        peaks[images] = int(measured([sys.executable, "-S", "-c", MEASURED, *map(str, ours)]))
+    each = (peaks[TENFOLD] - peaks[GENUINE]) / (TENFOLD - GENUINE)
+    record_property("bytes a row", each)
+    print(f"{call}: {each:.0f} bytes a row, {peaks}")
+    assert each <= PLANS[call]
+
+
+@pytest.mark.parametrize("call", ["random_split -s train:.8 -s test:.2", "dedupe"])
+def test_the_whole_set_is_looked_at_within_300_megabytes(
+    call: str, tenfold: Path, folder: Path, record_property: Any
+) -> None:
+    ours = [sys.executable, "-m", "beam_cifar", "convert", "-i", tenfold, "-f", "cifar", "-o", folder / "out"]
+    ours += ["--save-images", "--workers", "1", "--transform", call]
+    peak = int(measured([sys.executable, "-S", "-c", MEASURED, *map(str, ours)]))
+    record_property("peak", peak)
+    print(f"{call}: peak of {peak} bytes")
+    assert peak <= 300e6
+    written = sum(len(unpickled(folder / "out" / name)["labels"]) for name in batch_names(folder / "out"))
+    assert written == TENFOLD
+
+
 def test_a_filter_that_keeps_a_tenth_is_packed_exactly_in_constant_memory(
     tenfold: Path, folder: Path, record_property: Any
 ) -> None:

@@ -83,13 +83,13 @@ def _with_sorted_subsets(view: View, reverse: bool) -> View:
 def _by_text(texts: Any) -> Int64Array:
     """The place of each text in natural order, the same for equal ones: int64 `[N]`."""
     pieces = [
-        pa.array(list(map(natural_bytes, texts.slice(start, _PIECE).to_pylist())), pa.large_binary())
+        pa.array(list(map(natural_bytes, texts.slice(start, _PIECE).to_pylist())), pa.binary())
         for start in range(0, len(texts), _PIECE)
     ]
-    keys = pa.concat_arrays([pa.array([], pa.large_binary()), *pieces])
-    order = pa.compute.array_sort_indices(keys).to_numpy().astype(np.int64)
-    sorted_keys = keys.take(pa.array(order))
-    changes = pa.compute.not_equal(sorted_keys.slice(1), sorted_keys.slice(0, max(0, len(texts) - 1)))
+    order = pa.compute.sort_indices(pa.chunked_array(pieces, pa.binary())).to_numpy().astype(np.int64)
+    del pieces
+    in_order = texts.take(pa.array(order))
+    changes = pa.compute.not_equal(in_order.slice(1), in_order.slice(0, max(0, len(texts) - 1)))
     places = np.zeros(len(texts), dtype=np.int64)
     places[order[1:]] = np.cumsum(changes.to_numpy(zero_copy_only=False))
     return places
