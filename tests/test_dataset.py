@@ -39,6 +39,7 @@ from reading import batch_names, cifar_rows, parquet_rows, unpickled
 from beam_cifar import Dataset, DatasetItem, Image, Label, LabelTable, pipeline, storage
 from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
 from beam_cifar.publish import is_ours
+from beam_cifar.sample import make_sample
 from beam_cifar.steps.own import First
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -1099,3 +1100,17 @@ def test_an_io_error_is_a_job_error(three: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(os, "makedirs", full)
     with pytest.raises(JobError, match="cannot be written: No space left"):
         dataset.save()
+
+
+def test_what_the_readme_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The block under "From Python", as it stands there."""
+    monkeypatch.chdir(tmp_path)
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    block = readme.split("## From Python")[1].split("```python")[1].split("```")[0]
+    make_sample("cifar-10-python.tar.gz", images=600, seed=1, tar=True)
+    write_tree(tmp_path / "more-pets", {f"{name}/{name}.png": encoded(picture(1)) for name in ("cat", "hamster")})
+    made: dict[str, Any] = {}
+    exec(block, made)
+    assert set(contents(tmp_path / "both")) == {"batches.meta", "train", "test", "default"}
+    assert {path.split("/")[1] for path in contents(tmp_path / "pets")} == {"cat", "dog"}
+    assert "cat/mine.png" in {path.partition("/")[2] for path in contents(tmp_path / "pets")}
