@@ -27,6 +27,7 @@ from beam_cifar.example import RAW
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Catalog
 from beam_cifar.formats.items import write_items
+from beam_cifar.gathering import Gathering, look, row_bytes
 from beam_cifar.items import (
     DEFAULT_SUBSET,
     Categories,
@@ -39,7 +40,6 @@ from beam_cifar.items import (
 )
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ConvertOptions, ExportOptions, Input
-from beam_cifar.row_plan import Gathering, look, row_bytes
 from beam_cifar.steps import make_step
 from beam_cifar.steps.base import Step
 from beam_cifar.steps.own import Put, Remove, Select

@@ -32,6 +32,7 @@ PURE += [
     "steps",
     "merging.py",
     "row_plan.py",
+    "gathering.py",
     "chosen.py",
     "items.py",
     "in_place.py",
