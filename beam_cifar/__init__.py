@@ -37,4 +37,8 @@ def __getattr__(name: str) -> Any:
     """Imports public names when they are used: the command line must answer before Beam is imported."""
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_PUBLIC[name]), name)
+    from beam_cifar.start import quiet_imports
+
+    with quiet_imports():
+        module = importlib.import_module(_PUBLIC[name])
+    return getattr(module, name)

@@ -7,6 +7,7 @@ labels and names only; pixels are read when an item's image is asked for.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import shutil
 import tempfile
@@ -22,7 +23,7 @@ import pyarrow as pa
 from beam_cifar import storage
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.chosen import read_rows
-from beam_cifar.errors import InputError, UsageError
+from beam_cifar.errors import BeamCifarError, InputError, UsageError
 from beam_cifar.example import RAW
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Catalog
@@ -39,7 +40,10 @@ from beam_cifar.items import (
     table_of_categories,
 )
 from beam_cifar.labels import LabelTable
-from beam_cifar.options import ConvertOptions, ExportOptions, Input
+from beam_cifar.options import ExportOptions, Input
+from beam_cifar.plan import select_files
+from beam_cifar.recipe import job_of
+from beam_cifar.start import quiet_imports
 from beam_cifar.steps import make_step
 from beam_cifar.steps.base import Step
 from beam_cifar.steps.own import Put, Remove, Select
@@ -50,6 +54,8 @@ if TYPE_CHECKING:
 
     from beam_cifar.items import UInt8Array
     from beam_cifar.pipeline import Summary
+
+logger = logging.getLogger("beam_cifar")
 
 ITEM_COLUMNS = frozenset({"id", "filename"})
 
@@ -80,7 +86,8 @@ class Dataset:
         self._source = source
         self._folders = list(folders)
         self._waiting: dict[tuple[str, str], DatasetItem] = {}
-        self._looked: tuple[Gathering, View] | None = None
+        self._removing: dict[tuple[str, str], None] = {}
+        self._looked: _Looked | None = None
         self._place: _Place | None = None
         self._changed: set[str] | None = set()
 
@@ -97,9 +104,10 @@ class Dataset:
 
         Raises:
             InputError: nothing there, or not recognised.
-            UsageError: an unknown format.
+            UsageError: an unknown format or subset.
         """
         found = storage.absolute(os.fspath(path), "input")
+        storage.recover(found)
         if not os.path.lexists(found):
             raise InputError(f"{found}: no such file or directory")
         made = cls(Input(found, format, tuple(subsets)))
@@ -108,6 +116,7 @@ class Dataset:
         if name is None:
             raise InputError(f"{found}: no known format; name it, or see beam-cifar formats")
         catalog = get_source(name).describe(found, index.name)
+        select_files(catalog, tuple(subsets))  # refuses an unknown one
         root = _root(found, catalog) if os.path.isdir(found) else found
         made._source = replace(made._source, path=root, format=name)
         if os.path.isdir(found) and not subsets:
@@ -151,8 +160,9 @@ class Dataset:
         Raises:
             UsageError: an unknown rule. What contradicts each other is found when items are looked at.
         """
-        if not datasets:
-            raise UsageError("merge: no data sets")
+        for dataset in datasets or ("nothing",):
+            if not isinstance(dataset, Dataset):
+                raise UsageError(f"merge: expected one Dataset after the other, found {dataset!r}")
         for dataset in datasets:
             dataset._flush()
         merged = tuple(dataset._source for dataset in datasets)
@@ -205,6 +215,8 @@ class Dataset:
         if not isinstance(item, DatasetItem):
             raise UsageError(f"put: expected a DatasetItem, found {type(item).__name__}")
         key = item_key(item)
+        if self._removing:
+            self._flush()
         self._waiting[key] = item
         self._touch(key[1])
         if len(self._waiting) >= MAX_ROWS:
@@ -214,13 +226,15 @@ class Dataset:
     def remove(self, id: Any, subset: str = DEFAULT_SUBSET) -> Dataset:
         """Removes an item, and its subset with the last one; an item that is not there is no error."""
         self._waiting.pop((str(id), subset), None)  # also one that cannot be kept, which would be refused for ever
-        self._flush()
-        steps = self._source.steps
-        before = steps[-1].ids if steps and isinstance(steps[-1], Remove) else ()
-        step = Remove((*before, (str(id), subset)))
-        self._source = replace(self._source, steps=(*(steps[:-1] if before else steps), step))
+        if self._waiting:
+            self._flush()
+        self._removing[str(id), subset] = None
         self._touch(subset)
         return self
+
+    def __repr__(self) -> str:
+        paths = " + ".join(leaf.shown for leaf in self._source.leaves)
+        return f"Dataset({', '.join([paths, *(step.name for step in self._source.steps)])})"
 
     def __len__(self) -> int:
         return len(self._look()[1])
@@ -292,7 +306,7 @@ class Dataset:
         )
         place = _Place(storage.absolute(os.fspath(save_dir), "output"), format, options)
         self._flush()
-        made = self._write(place, self._source, overwrite=overwrite, workers=workers, beam_options=beam_options)
+        made = self._write(place, self._source, beam_options, overwrite=overwrite, workers=workers)
         self._place, self._changed = place, set()
         return made
 
@@ -337,19 +351,29 @@ class Dataset:
         kept = tuple(name for name in view.subset_names if name not in changed)
         gone = tuple(("", name) for name in sorted(changed) if not view.subset(name).any())
         source = replace(self._source, steps=(*self._source.steps, Remove(gone))) if gone else self._source
-        made = self._write(place, source, kept=kept, overwrite=True, workers=workers, beam_options=beam_options)
+        made = self._write(place, source, beam_options, kept=kept, overwrite=True, workers=workers)
         if self._reads(place.path):
             self._source, self._looked = Input(place.path, place.format), None
         self._place, self._changed = place, set()
         return made
 
-    def _write(self, place: _Place, source: Input, **more: Any) -> Summary:
-        from beam_cifar.cli.start import beam_imports
-
-        with beam_imports(verbose=False):
+    def _write(
+        self,
+        place: _Place,
+        source: Input,
+        beam_options: Sequence[str] | PipelineOptions,
+        *,
+        kept: tuple[str, ...] | None = None,
+        overwrite: bool,
+        workers: int | None,
+    ) -> Summary:
+        with quiet_imports():
             from beam_cifar.pipeline import convert
-        beam_options = more.pop("beam_options")
-        return convert(job_of(source, place.path, place.format, place.options, **more), beam_options)
+        asked = {**place.options.export_options(), "kept": kept, "overwrite": overwrite, "workers": workers}
+        made = convert(job_of(source, place.path, place.format, **asked), beam_options)
+        for notice in made.notices:
+            logger.warning("%s", notice)
+        return made
 
     def _was_with_images(self, place: _Place) -> bool:
         return place.options.save_images or self._reads(place.path)
@@ -360,16 +384,18 @@ class Dataset:
     def _then(self, step: Step) -> Dataset:
         self._flush()
         self._source = replace(self._source, steps=(*self._source.steps, step))
-        self._looked, self._changed = None, None
+        self._changed = None
         return self
 
     def _touch(self, subset: str) -> None:
-        self._looked = None
         if self._changed is not None:
             self._changed.add(subset)
 
     def _flush(self) -> None:
-        """Notes the items that were put."""
+        """Notes the items that were removed or put: one after the other, never both."""
+        if self._removing:
+            self._source = replace(self._source, steps=(*self._source.steps, Remove(tuple(self._removing))))
+            self._removing = {}
         if not self._waiting:
             return
         table = self._look(with_waiting=False)[1].table
@@ -378,18 +404,51 @@ class Dataset:
         self._folders.append(kept)
         self._waiting = {}
         self._source = replace(self._source, steps=(*self._source.steps, Put(kept.name)))
-        self._looked = None
 
     def _look(self, *, with_waiting: bool = True) -> tuple[Gathering, View]:
-        """All rows, as far as items show them without their images."""
+        """All rows, as far as items show them without their images.
+
+        What was done since the last look is done now. A step that is refused is taken back, with those after it.
+        """
         if with_waiting:
             self._flush()
-        if self._looked is None:
-            index = _Folder(None)
-            self._looked = look(self._source, (), index.name, ITEM_COLUMNS)
-            # What is read must stay, also without the data set; what is unpacked of archives, until the next look.
-            self._looked[0].held = [*self._folders, index]
-        return self._looked
+        steps = self._source.steps
+        needed = ITEM_COLUMNS.union(*(step.needs() for step in steps))
+        if self._looked is None or not needed <= self._looked.gathering.columns:
+            self._looked = self._first_look(needed)
+        looked = self._looked
+        for number in range(looked.steps, len(steps)):
+            try:
+                looked.view = looked.gathering.extend(looked.view, steps[number])
+            except BeamCifarError:
+                self._source = replace(self._source, steps=steps[:number])
+                raise
+            looked.steps = number + 1
+        # What is read must stay, also without the data set; what is unpacked of archives, until the next first look.
+        looked.gathering.held = [*self._folders, looked.index]
+        return looked.gathering, looked.view
+
+    def _first_look(self, columns: frozenset[str]) -> _Looked:
+        index = _Folder(None)
+        gathering, view = look(replace(self._source, steps=()), (), index.name, columns)
+        return _Looked(gathering, view, index)
+
+
+@dataclass
+class _Looked:
+    """What was seen of a data set.
+
+    Attributes:
+        gathering: of its files.
+        view: of its rows.
+        index: where its archives are unpacked.
+        steps: how many of its steps the view is after.
+    """
+
+    gathering: Gathering
+    view: View
+    index: _Folder
+    steps: int = 0
 
 
 class Subset:
@@ -423,47 +482,6 @@ class _Folder:
     def __init__(self, parent: str | os.PathLike[str] | None) -> None:
         self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
         weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
-
-
-def job_of(source: Input, output: str, format_name: str, options: ExportOptions, **more: Any) -> ConvertOptions:
-    """The job that writes a data set: the quick one, planned on counts alone, where that does the same."""
-    steps = list(source.steps)
-    asked: dict[str, Any] = {}
-    if not source.merged and more.get("kept") is None:
-        for name, taken in (("filter", _filter_of), ("remap_labels", _remaps_of), ("resize", _size_of)):
-            if steps and steps[0].name == name and (found := taken(steps[0].options())) is not None:
-                asked |= found
-                steps.pop(0)
-    if steps:
-        asked, steps = {}, list(source.steps)
-    given: dict[str, Any] = {**asked, **options.export_options(), **more}
-    return ConvertOptions(
-        input_path=source.path,
-        input_format=source.format,
-        subsets=source.subsets,
-        output_dir=output,
-        output_format=format_name,
-        merged=source.merged,
-        on_clash=source.on_clash,
-        steps=tuple(steps),
-        **given,
-    )
-
-
-def _filter_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"filter": options["expression"], "filter_mode": options.get("mode", "items")}
-
-
-def _remaps_of(options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """None where names hold colons, or labels are removed."""
-    pairs = options.get("mapping", [])
-    if options.get("default", "keep") != "keep" or any(":" in old + new or not new for old, new in pairs):
-        return None
-    return {"remaps": tuple(f"{old}:{new}" for old, new in pairs)}
-
-
-def _size_of(options: Mapping[str, Any]) -> dict[str, Any]:
-    return {"resize": (options["height"], options["width"])}
 
 
 def items_of(view: View, gathering: Gathering) -> Iterator[DatasetItem]:

@@ -13,9 +13,10 @@ import pyarrow as pa
 
 from beam_cifar.block import Block, Counts
 from beam_cifar.chosen import Inputs, read_rows
+from beam_cifar.errors import UsageError
 from beam_cifar.formats.base import FileSummary, Origin, Wanted
 from beam_cifar.job import Survey, survey
-from beam_cifar.labels import UNLABELLED, LabelMap, LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.memory import give_back
 from beam_cifar.merging import merged, union_tables, with_unique_ids
 from beam_cifar.options import Input
@@ -51,9 +52,7 @@ def look(
     gathering = Gathering(index_dir, needed, sizes=sizes or "size" in needed)
     view = gathering.gather(given)
     for step in steps:
-        view = step.apply(view, gathering)
-    if view.ids is not None and view.filenames is not None:
-        view = with_unique_ids(view, gathering.notice)
+        view = gathering.follow(view, step)
     return gathering, view
 
 
@@ -72,6 +71,7 @@ class Gathering(StepContext):
         sizes: whether image sizes are needed where they take a look into every image.
 
     Attributes:
+        columns: what is known of every row.
         surveys: of the data sets.
         origins: their formats and label tables.
         summaries: of all input files.
@@ -82,6 +82,7 @@ class Gathering(StepContext):
 
     def __init__(self, index_dir: str, columns: frozenset[str], *, sizes: bool) -> None:
         self._index_dir = index_dir
+        self.columns = columns
         self._wanted = Wanted(sizes=sizes, columns=columns | {"label"})
         self.surveys: list[Survey] = []
         self.origins: list[Origin] = []
@@ -104,7 +105,12 @@ class Gathering(StepContext):
     def read_items(self, path: str, table: LabelTable) -> View:
         """See `StepContext.read_items`."""
         self._settle()
-        return replace(self._own(Input(path, "items")), table=table)
+        view = self._own(Input(path, "items"))
+        places = {name: label for label, name in enumerate(table.names)}
+        own = [UNLABELLED if label < 0 else view.table.names[label] for label in np.unique(view.labels).tolist()]
+        if gone := [name for name in own if isinstance(name, str) and name not in places]:
+            raise UsageError(f"an item that was put has label {gone[0]!r}, which is no category any more")
+        return view.with_labels([places.get(name, UNLABELLED) for name in view.table.names], table)
 
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
         """See `StepContext.blocks`; the rows come in the order in which they lie."""
@@ -149,10 +155,25 @@ class Gathering(StepContext):
         self._first, self.pixel_steps = len(self.origins), []
         view = self._merged(given)
         for step in given.steps:
-            view = step.apply(view, self)
+            view = self.follow(view, step)
         self._settle()
         self._first, self.pixel_steps = outer
         return view
+
+    def follow(self, view: View, step: Step) -> View:
+        """The rows after one more step, with ids that differ in each subset."""
+        made = step.apply(view, self)
+        return with_unique_ids(made, self.notice) if step.moves_ids else made
+
+    def extend(self, view: View, step: Step) -> View:
+        """The rows of the whole job after one more step; images are changed when they are read."""
+        self._first, self.pixel_steps = 0, []
+        try:
+            made = self.follow(view, step)
+            self._settle()
+        finally:
+            self.pixel_steps = []
+        return made
 
     def _settle(self) -> None:
         """Leaves what was done to images so far to the data sets that they are of: others are going to join them."""
@@ -166,24 +187,19 @@ class Gathering(StepContext):
         views = [*own, *map(self.gather, given.merged)]
         if len(views) == 1:
             return views[0]
-        names = [*([given.path] if own else []), *(each.leaves[0].path for each in given.merged)]
+        names = [each.shown for each in (*([given] if own else []), *given.merged)]
         maps = union_tables([view.table for view in views], names)
-        for view, to in zip(views, maps, strict=True):
-            self._rename(view, to)
+        self._note_missing_parents(views, maps[0].table)
         views = [view.with_labels(to.targets, to.table) for view, to in zip(views, maps, strict=True)]
-        for to in maps[1:]:
-            if to.table.has_superclasses and None in to.table.parents:
-                missing = to.table.parents.count(None)
-                self.notice(f"{missing} classes have no superclass, because their data set has none")
-                break
         return merged(views, maps[0].table, given.on_clash, self.notice)
 
-    def _rename(self, view: View, to: LabelMap) -> None:
-        """Counts the rows of data sets by labels of the merged table, unless steps have changed them already."""
-        for file in np.unique(view.files).tolist():
-            if self._tables[file].names == view.table.names:
-                self._tables[file] = to.table
-                self._labels[file] = np.array([*to.targets, UNLABELLED], dtype=np.int32)[self._labels[file]]
+    def _note_missing_parents(self, views: Sequence[View], table: LabelTable) -> None:
+        """A set without superclasses that is merged with one that has some."""
+        plain = {name for view in views if not view.table.has_superclasses for name in view.table.names}
+        lone = [name for name, parent in zip(table.names, table.parents, strict=False) if parent is None]
+        if without := [name for name in lone if name in plain]:
+            classes = f"{len(without)} classes have" if len(without) > 1 else "one class has"
+            self.notice(f"{classes} no superclass, such as {without[0]!r}: their data set has none")
 
     def _own(self, given: Input) -> View:
         number = self._look_at(given)
@@ -195,10 +211,12 @@ class Gathering(StepContext):
 
     def counts(self, view: View) -> ChosenCounts:
         """What became of all rows, given those that are left."""
+        maps = union_tables([replace(table, coarse_names=(), parents=()) for table in self._tables])
         read: Counts = Counter()
         kept: Counts = Counter()
         unlabelled: Counts = Counter()
-        for number, (summary, labels) in enumerate(zip(self.summaries, self._labels, strict=True)):
+        for number, (summary, to) in enumerate(zip(self.summaries, maps, strict=True)):
+            labels = np.array([*to.targets, UNLABELLED], dtype=np.int32)[self._labels[number]]
             here = np.flatnonzero(view.files == number)
             were, are = labels[view.rows[here]], view.labels[here]
             subset = summary.file.subset
@@ -208,7 +226,8 @@ class Gathering(StepContext):
         written: Counts = Counter()
         for number, subset in enumerate(view.subset_names):
             written.update(_counted(subset, view.labels[view.subsets == number]))
-        return ChosenCounts(read, read - kept, unlabelled, written)
+        names = maps[0].table.names if maps else ()
+        return ChosenCounts(names, read, read - kept, unlabelled, written)
 
     def _look_at(self, asked: Input) -> int:
         """Surveys a data set; its number."""

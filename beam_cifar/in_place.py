@@ -37,7 +37,7 @@ def keep_files(
         origins: the data sets that they belong to; the output is added.
     """
     catalog = catalog_of(options)
-    if catalog is None:
+    if catalog is None or options.images_per_batch is not None:  # packed files hold any rows, whatever they are called
         return list(tasks)
     source = get_source(catalog.format)
     kept = set(options.kept or ())

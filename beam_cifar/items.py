@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -217,6 +218,9 @@ def table_of_categories(given: Categories) -> LabelTable:
         UsageError: a name that is there twice, or something that is no name.
     """
     if isinstance(given, LabelTable):
+        for name, count in Counter(given.names).items():
+            if count > 1:
+                raise UsageError(f"categories: class {name!r} is there twice")
         return given
     if isinstance(given, str) or not isinstance(given, (Iterable, type(None))):
         raise UsageError(f"categories: expected several names, found {given!r}")

@@ -77,6 +77,7 @@ def survey(
         UsageError: an unknown format or subset.
     """
     path = storage.absolute(path, "input")
+    storage.recover(path)
     if not os.path.lexists(path):
         raise InputError(f"{path}: no such file or directory")
     if not (os.path.isdir(path) or os.path.isfile(path)):
@@ -116,6 +117,7 @@ class prepare:  # noqa: N801 (used as a function)
         for each in options.input.leaves:
             if options.kept is None:
                 storage.check_apart(each.path, options.output_dir)
+            storage.recover(each.path)
             if not os.path.lexists(each.path):
                 raise InputError(f"{each.path}: no such file or directory")
         _refuse_occupied(folder, options)

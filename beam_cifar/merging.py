@@ -19,7 +19,7 @@ PIECE = 1 << 16
 """Ids that are taken out of Arrow together."""
 
 
-def union_tables(tables: Sequence[LabelTable], shown: Sequence[str]) -> list[LabelMap]:
+def union_tables(tables: Sequence[LabelTable], shown: Sequence[str] = ()) -> list[LabelMap]:
     """One table of all classes, the first table's first; classes of one name are one class.
 
     A class keeps the superclass that any of the tables gives it; tables without superclasses say nothing.
@@ -39,7 +39,7 @@ def union_tables(tables: Sequence[LabelTable], shown: Sequence[str]) -> list[Lab
     parents: list[int | None] = []
     said: dict[int, str] = {}
     targets = []
-    for table, here in zip(tables, shown, strict=True):
+    for table, here in zip(tables, shown or [""] * len(tables), strict=True):
         found = []
         for label, key in enumerate(_numbered(table.names)):
             target = names.setdefault(key, len(names))
@@ -79,14 +79,14 @@ def merged(views: Sequence[View], table: LabelTable, on_clash: str, notice: Call
         views: that have ids and file names, each without clashes of its own.
         table: of their labels.
         on_clash: what becomes of items of one subset that have the same id: "error" refuses them, "suffix" gives the
-            later ones a suffix, "first" keeps the first, and "last" the last of them.
+            later ones a suffix, and "first" keeps the first.
         notice: takes a line about what was done.
 
     Raises:
         UsageError: ids clash, and the rule is "error".
     """
     view = joined(views, table)
-    later = repeated(view, last=on_clash == "last")
+    later = repeated(view)
     if not later.any():
         return view
     count = int(later.sum())
@@ -100,8 +100,7 @@ def merged(views: Sequence[View], table: LabelTable, on_clash: str, notice: Call
         )
     if on_clash == "suffix":
         return with_unique_ids(view, notice)
-    if on_clash == "first":
-        notice(f"{items} of a later data set have the id of an earlier one, such as {item_id!r} of {subset!r}: dropped")
+    notice(f"{items} of a later data set with the id of an earlier one, such as {item_id!r} of {subset!r}: dropped")
     return view.take(~later)
 
 
@@ -113,16 +112,16 @@ def with_unique_ids(view: View, notice: Callable[[str], None]) -> View:
     ids = np.array(view.ids.to_pylist(), dtype=object)
     for subset in np.unique(view.subsets[later]):
         members = np.flatnonzero(view.subsets == subset)
-        made, count = unique_ids(ids[members].tolist())
-        ids[members] = made
-        example = view.ids[int(np.flatnonzero(later & (view.subsets == subset))[0])].as_py()
-        items = f"{count} items repeat an id" if count > 1 else "an item repeats an id"
-        notice(f"subset {view.subset_names[subset]!r}: {items}, such as {example!r}; the ids get a suffix")
+        ids[members] = unique_ids(ids[members].tolist())[0]
+    first, count = int(np.flatnonzero(later)[0]), int(later.sum())
+    items = f"{count} items repeat an id of their subset" if count > 1 else "an item repeats an id of its subset"
+    example = f"{view.ids[first].as_py()!r} of {view.subset_names[view.subsets[first]]!r}"
+    notice(f"{items}, such as {example}; {'their ids get' if count > 1 else 'its id gets'} a suffix")
     return view.with_ids(pa.array(ids.tolist(), pa.string()))
 
 
-def repeated(view: View, *, last: bool = False) -> npt.NDArray[np.bool_]:
-    """Bool `[N]`: rows whose id an earlier row of their subset has, or a later one if `last`.
+def repeated(view: View) -> npt.NDArray[np.bool_]:
+    """Bool `[N]`: rows whose id an earlier row of their subset has.
 
     Candidates are found by 64-bit digests, 16 bytes a row, and compared as texts.
     """
@@ -138,8 +137,7 @@ def repeated(view: View, *, last: bool = False) -> npt.NDArray[np.bool_]:
     met = np.zeros(len(view), dtype=np.bool_)
     met[order[1:][same]] = met[order[:-1][same]] = True
     seen: set[tuple[int, str]] = set()
-    candidates = np.flatnonzero(met)
-    for row in candidates[::-1] if last else candidates:
+    for row in np.flatnonzero(met):
         key = int(view.subsets[row]), view.ids[int(row)].as_py()
         found[row] = key in seen
         seen.add(key)

@@ -83,6 +83,12 @@ class Input:
             raise UsageError(f"--on-clash must be one of {', '.join(ON_CLASH)}, found {self.on_clash!r}")
 
     @property
+    def shown(self) -> str:
+        """How messages name it."""
+        leaf = self.leaves[0]
+        return "the items made in Python" if leaf.format == "items" else leaf.path
+
+    @property
     def leaves(self) -> tuple[Input, ...]:
         """All data sets that are read."""
         own = (self,) if self.path else ()

@@ -50,12 +50,14 @@ class ChosenCounts:
     """Rows of a plan that chose row by row, by subset and label; -1 is unlabelled.
 
     Attributes:
+        names: the classes that rows were of, in all data sets; label ids of `read`, `filtered` and `unlabelled`.
         read: all rows of the input, by what they were.
         filtered: those that are not written, by what they were.
         unlabelled: those whose label was taken away, by what they were.
         written: those that are written, by what they become.
     """
 
+    names: tuple[str, ...]
     read: Counts
     filtered: Counts
     unlabelled: Counts
@@ -199,7 +201,8 @@ def make_plan(
     if not sink.many_files:
         refuse_clashes([shard.path for shard in cutter.shards], sink)
     tasks = cutter.finished_tasks()
-    changed = not label_map.is_identity or label_map.table.parents != labels.parents or selection.filter is not None
+    loses_labels = selection.filter is not None and selection.filter.mode != "items"
+    changed = not label_map.is_identity or label_map.table.parents != labels.parents or loses_labels
     if not changed and options.resize is None:
         tasks = [replace(task, copy=cutter.is_copy(task, sources)) for task in tasks]
     return Plan(

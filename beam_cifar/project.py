@@ -13,6 +13,7 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import readable
 from beam_cifar.labels import unknown_name
 from beam_cifar.options import ON_CLASH, ConvertOptions, Input
+from beam_cifar.recipe import job_of
 from beam_cifar.steps import make_step
 
 if TYPE_CHECKING:
@@ -24,11 +25,6 @@ VERSION = 1
 
 MAX_BYTES = 16 << 20
 """Of a project's file: thousands of data sets and transforms, but nothing that fills the memory."""
-
-_SELECTION: dict[str, Any] = {
-    "labels": (), "remaps": (), "filter": None, "filter_mode": "items", "resize": None, "limit": None,
-}  # fmt: skip
-"""Options that are steps as well, and how they are left out."""
 
 
 @dataclass(frozen=True)
@@ -131,19 +127,8 @@ class Project:
         if not self.sources:
             raise UsageError("no sources; beam-cifar import adds one")
         first, *others = [Input(source.path, source.format, source.subsets) for source in self.sources]
-        options = ConvertOptions(
-            input_path=first.path,
-            output_dir=output_dir,
-            output_format=output_format,
-            input_format=first.format,
-            subsets=first.subsets,
-            **{"merged": tuple(others), "on_clash": self.on_clash, **more},
-        )
-        if not self.steps:
-            return options
-        from beam_cifar.row_plan import steps_of
-
-        return replace(options, **_SELECTION, steps=(*self.steps, *steps_of(options)))
+        source = replace(first, merged=tuple(others), on_clash=self.on_clash, steps=self.steps)
+        return job_of(source, output_dir, output_format, **more)
 
 
 def project_file(folder: str) -> str:

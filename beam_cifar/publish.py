@@ -378,6 +378,7 @@ def _manifest(
         "classes": {labels.names[label]: by_label.get(label, 0) for label in range(len(labels.names))},
         "unlabelled": by_label.get(UNLABELLED, 0),
         "counts": {name: _nested(counts) for name, counts in counted.items()},
+        **_source_labels(settings),
         "renamed": sink.renamed(settings.sink.options, list(subsets)),
         "shards": [_shard_entry(info, settings.sink) for info in shards],
         "notices": list(sink.result_notices(settings.sink.options, results)),
@@ -388,6 +389,12 @@ def _manifest(
         + list(foreign),
     }
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _source_labels(settings: PublishSettings) -> dict[str, Any]:
+    """The classes that label ids of rows read, filtered and unlabelled mean, where those of the output are others."""
+    names = settings.counts.names if settings.counts else ()
+    return {"source_labels": list(names)} if names and names != settings.label_map.table.names else {}
 
 
 def _shard_entry(info: ShardInfo, sink: SinkSettings) -> dict[str, Any]:

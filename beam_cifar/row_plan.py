@@ -25,11 +25,9 @@ from beam_cifar.job import Survey
 from beam_cifar.labels import LabelMap
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, lossy, refuse_clashes
+from beam_cifar.recipe import steps_of
 from beam_cifar.row_names import digests, name_digests, strict_names, whole_digests
 from beam_cifar.selection import Selection
-from beam_cifar.steps import make_step
-from beam_cifar.steps.base import Step
-from beam_cifar.steps.own import First, KeepLabels, Renamings
 from beam_cifar.view import View
 
 Positions = npt.NDArray[np.int64]
@@ -276,19 +274,3 @@ class _Layout:
             return ""
         own: str = self._summaries[found[0]].batch_label
         return own
-
-
-def steps_of(options: ConvertOptions) -> list[Step]:
-    """All that is done to the rows, in order: what the options ask for, then the steps."""
-    steps: list[Step] = []
-    if options.labels:
-        steps.append(KeepLabels(options.labels))
-    if options.filter is not None:
-        steps.append(make_step("filter", {"expression": options.filter, "mode": options.filter_mode}))
-    if options.limit is not None:
-        steps.append(First(options.limit))
-    if options.remaps:
-        steps.append(Renamings(options.remaps))
-    if options.resize is not None:
-        steps.append(make_step("resize", {"height": options.resize[0], "width": options.resize[1]}))
-    return [*steps, *options.steps]

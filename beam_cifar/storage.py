@@ -720,6 +720,14 @@ def _remove_old_listings(folder: JobFolder) -> None:
                     os.unlink(os.path.join(folder.path, name))
 
 
+def recover(path: str) -> None:
+    """Puts back a data set that a killed job had moved aside from its place, unless another job is at it."""
+    folder = JobFolder(path)
+    if not os.path.lexists(path) and os.path.isdir(folder.replaced):
+        with suppress(OutputError, JobError), Lock(folder):
+            restore(folder)
+
+
 def restore(folder: JobFolder) -> None:
     """Puts back an output that a killed job had moved aside, and not yet replaced, with its manifest."""
     if os.path.lexists(folder.replaced) and not os.path.lexists(folder.output):

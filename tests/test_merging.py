@@ -276,8 +276,10 @@ def test_an_unknown_rule_is_refused_at_once(rule: str) -> None:
 
 
 def test_nothing_cannot_be_merged() -> None:
-    with pytest.raises(UsageError, match="no data sets"):
+    with pytest.raises(UsageError, match="expected one Dataset after the other, found 'nothing'"):
         Dataset.merge()
+    with pytest.raises(UsageError, match=r"expected one Dataset after the other, found \["):
+        Dataset.merge([Dataset.from_iterable([])])  # type: ignore[arg-type]
 
 
 # More than two, and each with its own steps

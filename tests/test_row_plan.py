@@ -205,7 +205,10 @@ def test_subsets_that_meet_give_repeated_ids_a_number(tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "in", {"one": batch(names, [0, 1]), "two": batch(names, [1, 2], seed=1)})
     step = make_step("map_subsets", {"mapping": {"one": "all_of_it", "two": "all_of_it"}})
     summary = quickly(source, tmp_path / "out", steps=(step,))
-    assert any("2 items repeat an id, such as 'a'; the ids get a suffix" in notice for notice in summary.notices)
+    assert any(
+        "2 items repeat an id of their subset, such as 'a' of 'all_of_it'; their ids get a suffix" in notice
+        for notice in summary.notices
+    )
     assert sorted(contents(tmp_path / "out")) == ["cat/a.png", "dog/a_2.png", "dog/b.png", "ship/b_2.png"]
     quickly(source, tmp_path / "back", "cifar", steps=(step,), save_images=True)
     assert pickle.loads((tmp_path / "back/all_of_it").read_bytes(), encoding="latin1")["filenames"] == [

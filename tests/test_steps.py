@@ -782,15 +782,32 @@ def test_superclasses_become_the_classes() -> None:
     assert rows_of(made) == remapped(rows, coarse)  # type: ignore[arg-type]
     assert made.table == LabelTable(GROUPED.coarse_names)
     odd = sum(row.label == "odd" for row in rows)
-    assert notes.notices == [f"fine_to_coarse: {odd} items of classes without a superclass become unlabelled"]
+    assert notes.notices == [
+        "fine_to_coarse: the 4 superclasses are the classes now",
+        f"fine_to_coarse: {odd} items of classes without a superclass become unlabelled",
+    ]
     with pytest.raises(UsageError, match="no superclasses"):
         applied("fine_to_coarse", made)
 
 
-def test_superclasses_that_all_rows_have_become_classes_without_a_notice() -> None:
+def test_new_numbers_of_classes_and_superclasses_are_told() -> None:
+    """Labels are never renumbered silently: by any step that does it."""
+    rows = random_rows(3, GROUPED)
     notes = Notes()
-    applied("fine_to_coarse", view_of(SMALL[:2], GROUPED), notes)
-    assert notes.notices == []
+    applied("project_labels", view_of(rows, GROUPED), notes, dst_labels=["ship", "cat"])
+    assert notes.notices[0] == (
+        "project_labels: drops 4 classes ('car', 'dog', 'odd', 'deer') and 2 superclasses ('nothing', 'people'); "
+        "the others get new ids"
+    )
+    notes = Notes()
+    applied("project_labels", view_of(rows, GROUPED), notes, dst_labels=list(GROUPED.names)[::-1])
+    assert "classes get new ids" in notes.notices[0]
+    notes = Notes()
+    cats = [row for row in rows if row.label in ("cat", None)]
+    made = applied("compact_labels", view_of(cats, GROUPED), notes)
+    assert made.table == LabelTable(("cat",), ("animals",), (0,))
+    assert len(notes.notices) == 1
+    assert "and 3 superclasses" in notes.notices[0]
 
 
 @pytest.mark.parametrize("table", [PLAIN, GROUPED])
@@ -829,7 +846,8 @@ def test_unlabelled_rows_alone_leave_an_empty_table() -> None:
     assert made.table == LabelTable(())
     assert rows_of(made) == [SMALL[1]]
     assert notes.notices == [
-        "compact_labels: drops 6 classes ('cat', 'car', 'dog', 'ship', 'odd', ...); the others get new ids"
+        "compact_labels: drops 6 classes ('cat', 'car', 'dog', 'ship', 'odd', ...) and 4 superclasses ('animals', "
+        "'nothing', 'vehicles', 'people'); no superclasses are left"
     ]
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from beam_cifar import storage
 from beam_cifar.cli.arguments import Parser, list_flags, make_parser
-from beam_cifar.cli.start import quiet_workers
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source, readable, writable
 from beam_cifar.options import ON_CLASH, ConvertOptions, ExportOptions, Input
 from beam_cifar.plan import select_files
+from beam_cifar.start import quiet_workers
 from beam_cifar.steps import make_step, parse_call
 
 if TYPE_CHECKING:
@@ -208,7 +208,7 @@ def describe(summary: Summary) -> str:
 
 def _import_beam(arguments: argparse.Namespace) -> tuple[Callable[..., Summary], PipelineOptions]:
     """Imports the pipeline; checks the flags that are Beam's."""
-    from beam_cifar.cli.start import beam_imports
+    from beam_cifar.start import beam_imports
 
     with beam_imports(verbose=arguments.verbose):
         from beam_cifar import runner

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from beam_cifar import archives, storage
-from beam_cifar.cli.start import quiet_workers
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import FORMATS, detect_format
 from beam_cifar.formats.base import FileSummary, Wanted
@@ -19,6 +18,7 @@ from beam_cifar.genuine import CIFAR10_MD5, CIFAR100_MD5
 from beam_cifar.job import Survey, survey
 from beam_cifar.labels import UNLABELLED
 from beam_cifar.plan import label_counts, learn_parents
+from beam_cifar.start import quiet_workers
 
 GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
 

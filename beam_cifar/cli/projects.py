@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 from beam_cifar import storage
 from beam_cifar.cli.arguments import Parser
 from beam_cifar.cli.convert import find_catalog, job_options, output_of, perform, stem_of
-from beam_cifar.cli.start import quiet_workers
 from beam_cifar.errors import OutputError
 from beam_cifar.project import Project, ProjectSource, project_file, reference
+from beam_cifar.start import quiet_workers
 from beam_cifar.steps import STEPS, make_step, parse_step
 
 if TYPE_CHECKING:

@@ -48,11 +48,16 @@ class Step(ABC):
 
     name: ClassVar[str]
     """What users call it."""
+    moves_ids: ClassVar[bool] = False
+    """Whether items of one subset may come to have the same id: those that do get others right after it."""
 
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]
             if each.metadata.get("many"):
-                object.__setattr__(self, each.name, plain_tuple(getattr(self, each.name)))
+                try:
+                    object.__setattr__(self, each.name, plain_tuple(getattr(self, each.name)))
+                except UsageError as error:
+                    raise self.refuse(f"{each.name}: {error}") from error
         self._check_types()
         self.check()
 

@@ -22,6 +22,7 @@ class Rename(Step):
     """Replaces what a regular expression finds in ids."""
 
     name: ClassVar[str] = "rename"
+    moves_ids: ClassVar[bool] = True
 
     regex: str = option(
         "-e",
@@ -95,6 +96,7 @@ class IdFromImageName(Step):
     """Makes the name of the image's file the id, without folder and extension; an item without a name keeps its id."""
 
     name: ClassVar[str] = "id_from_image_name"
+    moves_ids: ClassVar[bool] = True
 
     ensure_unique: bool = option(
         "-u", "--ensure_unique", default=False, help="give ids that a subset has already a suffix: _2, _3, ..."

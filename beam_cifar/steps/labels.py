@@ -93,6 +93,7 @@ class ProjectLabels(Step):
             if place != UNLABELLED:
                 parents[place] = parent
         made = view.with_labels(targets, _table(self.dst_labels, table.coarse_names, parents))
+        _note_changes(self, table, made.table, context)
         if lost := _newly_unlabelled(view, made):
             context.notice(f"project_labels: {lost} items of classes that are not listed become unlabelled")
         if added := [name for name in places if name not in table.names]:
@@ -113,6 +114,7 @@ class FineToCoarse(Step):
             raise self.refuse("the data set has no superclasses; CIFAR-100 has some")
         targets = [UNLABELLED if parent is None else parent for parent in table.parents]
         made = view.with_labels(targets, LabelTable(table.coarse_names))
+        context.notice(f"fine_to_coarse: the {len(table.coarse_names)} superclasses are the classes now")
         if lost := _newly_unlabelled(view, made):
             context.notice(f"fine_to_coarse: {lost} items of classes without a superclass become unlabelled")
         return made
@@ -131,10 +133,10 @@ class CompactLabels(Step):
         targets = [UNLABELLED] * len(table.names)
         for place, label in enumerate(used):
             targets[label] = place
-        if unused := [label for label in range(len(table.names)) if targets[label] == UNLABELLED]:
-            context.notice(f"compact_labels: drops {_some(table.names, unused)}; the others get new ids")
         parents = [table.parents[label] for label in used] if table.has_superclasses else []
-        return view.with_labels(targets, _table([table.names[label] for label in used], table.coarse_names, parents))
+        made = view.with_labels(targets, _table([table.names[label] for label in used], table.coarse_names, parents))
+        _note_changes(self, table, made.table, context)
+        return made
 
 
 def _classes(table: LabelTable, name: str) -> set[int]:
@@ -153,13 +155,33 @@ def _table(names: Sequence[str], coarse_names: Sequence[str], parents: Sequence[
     return LabelTable(tuple(names), tuple(coarse_names[parent] for parent in used), tuple(moved))
 
 
+def _note_changes(step: Step, before: LabelTable, after: LabelTable, context: StepContext) -> None:
+    """Says which classes and superclasses are gone, and whether the others have other ids."""
+    dropped = []
+    for names, left, one, many in (
+        (before.names, after.names, "class", "classes"),
+        (before.coarse_names, after.coarse_names, "superclass", "superclasses"),
+    ):
+        if gone := [at for at, name in enumerate(names) if name not in left]:
+            dropped.append(_some(names, gone, one, many))
+    kept = [(before.names, after.names), (before.coarse_names, after.coarse_names)]
+    moved = any(name in left and left.index(name) != at for names, left in kept for at, name in enumerate(names))
+    said = [f"drops {' and '.join(dropped)}"] if dropped else []
+    if before.has_superclasses and not after.has_superclasses:
+        said.append("no superclasses are left")
+    if moved:
+        said.append("the others get new ids" if dropped else "classes get new ids")
+    if said:
+        context.notice(f"{step.name}: {'; '.join(said)}")
+
+
 def _newly_unlabelled(before: View, after: View) -> int:
     return int(np.count_nonzero((before.labels != UNLABELLED) & (after.labels == UNLABELLED)))
 
 
-def _some(names: Sequence[str], which: Collection[int]) -> str:
-    """A few of some classes: "3 classes: 'cat', 'dog', ...", "class 'cat'"."""
+def _some(names: Sequence[str], which: Collection[int], one: str = "class", many: str = "classes") -> str:
+    """A few of some classes: "3 classes ('cat', 'dog', ...)", "class 'cat'"."""
     shown = [repr(names[label]) for label in sorted(which)[:5]]
     if len(which) == 1:
-        return f"class {shown[0]}"
-    return f"{len(which)} classes ({', '.join(shown)}{', ...' if len(which) > 5 else ''})"
+        return f"{one} {shown[0]}"
+    return f"{len(which)} {many} ({', '.join(shown)}{', ...' if len(which) > 5 else ''})"

@@ -1,18 +1,18 @@
-"""Steps that other options stand for; they have no name of their own on the command line."""
+"""Steps that other options stand for, or Python's own calls; they have no name on the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_cifar.labels import merged_away, remap_table, split_renamings
-from beam_cifar.steps.base import Step, StepContext, option
-
-if TYPE_CHECKING:
-    from beam_cifar.view import View
+from beam_cifar.steps.base import Step, StepContext
+from beam_cifar.view import View, joined
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class KeepLabels(Step):
     """Keeps the items of some classes or superclasses: `--label`."""
 
     name: ClassVar[str] = "label"
-    labels: tuple[str, ...] = option("--label", help="a class or superclass", many=True)
+    labels: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
         """See `Step.apply`."""
@@ -32,7 +32,7 @@ class First(Step):
     """Keeps the first items: `--limit`."""
 
     name: ClassVar[str] = "limit"
-    count: int = option("--limit", help="how many")
+    count: int
 
     def apply(self, view: View, context: StepContext) -> View:
         """See `Step.apply`."""
@@ -44,7 +44,7 @@ class Renamings(Step):
     """Renames classes by texts `OLD:NEW`, in which names may hold colons: `--remap`."""
 
     name: ClassVar[str] = "remap"
-    texts: tuple[str, ...] = option("--remap", help="OLD:NEW", many=True)
+    texts: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
         """See `Step.apply`."""
@@ -83,7 +83,7 @@ class Remove(Step):
     """Removes single items, and subsets that become empty so."""
 
     name: ClassVar[str] = "remove"
-    ids: tuple[tuple[str, str], ...] = option("--id", help="ID:SUBSET", many=True)
+    ids: tuple[tuple[str, str], ...] = field(metadata={"many": True})
 
     def needs(self) -> frozenset[str]:
         """Ids."""
@@ -91,15 +91,7 @@ class Remove(Step):
 
     def apply(self, view: View, context: StepContext) -> View:
         """See `Step.apply`."""
-        import pyarrow as pa
-
-        if view.ids is None:
-            raise ValueError("ids are needed")
-        kept = np.ones(len(view), dtype=np.bool_)
-        for subset in dict.fromkeys(name for _, name in self.ids):
-            gone = pa.array([item_id for item_id, name in self.ids if name == subset], pa.string())
-            kept &= ~(view.subset(subset) & pa.compute.is_in(view.ids, gone).to_numpy(zero_copy_only=False))
-        made = view.take(kept)
+        made = view.take(~_found(view, self.ids))
         emptied = {name for _, name in self.ids if not made.subset(name).any()}
         left = [name for name in view.subset_names if name not in emptied]
         places = np.array([left.index(name) if name in left else 0 for name in view.subset_names], dtype=np.int32)
@@ -115,7 +107,7 @@ class Put(Step):
     """
 
     name: ClassVar[str] = "put"
-    path: str = option("--path", help="from Python only")
+    path: str
 
     def needs(self) -> frozenset[str]:
         """Ids."""
@@ -127,6 +119,18 @@ class Put(Step):
 
     def apply(self, view: View, context: StepContext) -> View:
         """See `Step.apply`."""
-        from beam_cifar.merging import merged
+        new = context.read_items(self.path, view.table)  # labels go by name
+        names = pa.array(new.subset_names, pa.string()).take(pa.array(new.subsets)).to_pylist()
+        ids = [] if new.ids is None else new.ids.to_pylist()
+        return joined([view.take(~_found(view, tuple(zip(ids, names, strict=True)))), new], view.table)
 
-        return merged([view, context.read_items(self.path, view.table)], view.table, "last", context.notice)
+
+def _found(view: View, items: tuple[tuple[str, str], ...]) -> Any:
+    """Bool `[N]`: which rows are one of some items, each (id, subset)."""
+    if view.ids is None:
+        raise ValueError("ids are needed")
+    found = np.zeros(len(view), dtype=np.bool_)
+    for subset in dict.fromkeys(name for _, name in items):
+        asked = pa.array([item_id for item_id, name in items if name == subset], pa.string())
+        found |= view.subset(subset) & pc.is_in(view.ids, asked).to_numpy(zero_copy_only=False)
+    return found

@@ -67,11 +67,12 @@ class LabelRandomSampler(Step):
         """See `Step.apply`."""
         names = view.table.names
         # The last entry is for unlabelled rows.
-        wanted = np.array([self.count] * len(names) + [0], dtype=np.int64)
+        most = len(view)
+        wanted = np.array([min(self.count, most)] * len(names) + [0], dtype=np.int64)
         for name, count in self.label_counts:
             if name not in names:
                 raise unknown_name("label", name, names)
-            wanted[names.index(name)] = count
+            wanted[names.index(name)] = min(count, most)
         return view.take(self._places(view) < wanted[np.where(view.labels == UNLABELLED, len(names), view.labels)])
 
     def _places(self, view: View) -> np.ndarray[tuple[int], np.dtype[np.int64]]:

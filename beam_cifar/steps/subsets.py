@@ -24,6 +24,8 @@ _ROUNDING = 1e-9
 class _Moving(Step):
     """A step by which items of several subsets may come to one, where their ids must differ."""
 
+    moves_ids: ClassVar[bool] = True
+
     def needs(self) -> frozenset[str]:
         """Ids, to tell those that repeat."""
         return frozenset({"id", "filename"})

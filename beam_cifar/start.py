@@ -26,19 +26,31 @@ class _Absent:
 
 @contextmanager
 def beam_imports(*, verbose: bool) -> Iterator[None]:
-    """While Beam is imported: leaves out what is not needed, and keeps back its remarks on missing cloud packages."""
-    level = logging.NOTSET if verbose else logging.WARNING
+    """While Beam is imported for a command: leaves out what is not needed, and keeps back its remarks.
+
+    pyarrow then does without pandas for as long as the process lives, which only a command of our own may decide.
+    """
     finder = _Absent()
     sys.meta_path.insert(0, finder)
-    logging.disable(level)
+    try:
+        with quiet_imports(verbose=verbose):
+            yield
+            _settle_pyarrow()
+    finally:
+        sys.meta_path.remove(finder)
+
+
+@contextmanager
+def quiet_imports(*, verbose: bool = False) -> Iterator[None]:
+    """While Beam is imported: keeps back its remarks on missing cloud packages."""
+    before = logging.root.manager.disable
+    logging.disable(before if verbose else max(before, logging.WARNING))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("default" if verbose else "ignore")
             yield
-            _settle_pyarrow()
     finally:
-        logging.disable(logging.NOTSET)
-        sys.meta_path.remove(finder)
+        logging.disable(before)
 
 
 @contextmanager
