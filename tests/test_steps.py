@@ -796,7 +796,7 @@ def test_new_numbers_of_classes_and_superclasses_are_told() -> None:
     notes = Notes()
     applied("project_labels", view_of(rows, GROUPED), notes, dst_labels=["ship", "cat"])
     assert notes.notices[0] == (
-        "project_labels: drops 4 classes ('car', 'dog', 'odd', 'deer') and 2 superclasses ('nothing', 'people'); "
+        "project_labels: drops 4 classes ('car', 'dog', 'odd', 'empty') and 2 superclasses ('nothing', 'people'); "
         "the others get new ids"
     )
     notes = Notes()
