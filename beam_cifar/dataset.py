@@ -23,9 +23,8 @@ import pyarrow as pa
 from beam_cifar import storage
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.chosen import read_rows
-from beam_cifar.errors import BeamCifarError, InputError, UsageError
+from beam_cifar.errors import BeamCifarError, UsageError
 from beam_cifar.example import RAW
-from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Catalog
 from beam_cifar.formats.items import write_items
 from beam_cifar.gathering import Gathering, look, row_bytes
@@ -39,6 +38,7 @@ from beam_cifar.items import (
     item_key,
     table_of_categories,
 )
+from beam_cifar.job import find_catalog
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ExportOptions, Input
 from beam_cifar.plan import select_files
@@ -106,22 +106,15 @@ class Dataset:
             InputError: nothing there, or not recognised.
             UsageError: an unknown format or subset.
         """
-        found = storage.absolute(os.fspath(path), "input")
-        storage.recover(found)
-        if not os.path.lexists(found):
-            raise InputError(f"{found}: no such file or directory")
-        made = cls(Input(found, format, tuple(subsets)))
         index = _Folder(None)
-        name = format or detect_format(found, index.name)
-        if name is None:
-            raise InputError(f"{found}: no known format; name it, or see beam-cifar formats")
-        catalog = get_source(name).describe(found, index.name)
+        catalog = find_catalog(os.fspath(path), format, index.name)
         select_files(catalog, tuple(subsets))  # refuses an unknown one
-        root = _root(found, catalog) if os.path.isdir(found) else found
-        made._source = replace(made._source, path=root, format=name)
-        if os.path.isdir(found) and not subsets:
+        is_folder = os.path.isdir(catalog.path)
+        root = _root(catalog) if is_folder else catalog.path
+        made = cls(Input(root, catalog.format, tuple(subsets)))
+        if is_folder and not subsets:
             meta = any(file.name == "dataset_meta.json" for file in catalog.meta_files)
-            made._place = _Place(root, name, ExportOptions(save_dataset_meta=meta))
+            made._place = _Place(root, catalog.format, ExportOptions(save_dataset_meta=meta))
         return made
 
     @classmethod
@@ -542,8 +535,6 @@ def _chosen(view: View, context: Any, condition: Callable[[DatasetItem], Any]) -
     return [bool(condition(item)) for item in items_of(view, context)]
 
 
-def _root(path: str, catalog: Catalog) -> str:
+def _root(catalog: Catalog) -> str:
     """The directory that holds the files themselves: a data set may lie a folder deeper than the path that names it."""
-    if catalog.meta_files:
-        return os.path.dirname(catalog.meta_files[0].blob.path)
-    return path
+    return os.path.dirname(catalog.meta_files[0].blob.path) if catalog.meta_files else catalog.path

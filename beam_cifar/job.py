@@ -76,6 +76,27 @@ def survey(
         InputError: nothing there, not recognised, or damaged.
         UsageError: an unknown format or subset.
     """
+    catalog = find_catalog(path, format_name, index_dir)
+    files = [replace(file, source=number) for file in select_files(catalog, subsets)]
+    with storage.reading(catalog.path):
+        if wanted.columns:
+            files = [_unpacked(file, index_dir) for file in files]
+        source = get_source(catalog.format)
+        return Survey(catalog, tuple(source.scan(file, catalog.labels, wanted) for file in files))
+
+
+def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
+    """What a data set holds, without a look at its rows.
+
+    Args:
+        path: of the data set.
+        format_name: of its format; detected if None.
+        index_dir: where indexes of archives may be put.
+
+    Raises:
+        InputError: nothing there, not recognised, or damaged.
+        UsageError: an unknown format.
+    """
     path = storage.absolute(path, "input")
     storage.recover(path)
     if not os.path.lexists(path):
@@ -86,12 +107,7 @@ def survey(
         name = format_name or detect_format(path, index_dir)
         if name is None:
             raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
-        source = get_source(name)
-        catalog = source.describe(path, index_dir)
-        files = [replace(file, source=number) for file in select_files(catalog, subsets)]
-        if wanted.columns:
-            files = [_unpacked(file, index_dir) for file in files]
-        return Survey(catalog, tuple(source.scan(file, catalog.labels, wanted) for file in files))
+        return get_source(name).describe(path, index_dir)
 
 
 class prepare:  # noqa: N801 (used as a function)

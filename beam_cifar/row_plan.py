@@ -32,6 +32,9 @@ from beam_cifar.view import View
 
 Positions = npt.NDArray[np.int64]
 
+_PIECE = 1 << 16
+"""Names that are taken out of Arrow together."""
+
 
 @dataclass(frozen=True)
 class ChosenRows:
@@ -134,14 +137,17 @@ def _strict(view: View, gathering: Gathering, sink: Sink) -> frozenset[int]:
             f"{gathering.summaries[view.files[first]].file.shown}: row {view.rows[first]}: has no image, and "
             f"{sink.name} is made of images ({int(missing.sum())} such rows); leave them out by --filter /item[image]"
         )
-    ids, filenames = view.ids.to_pylist(), view.filenames.to_pylist()
     groups = {name: sink.name_groups(name) for name in view.subset_names}
     numbers = {group: at for at, group in enumerate(dict.fromkeys(groups.values()))}
     places = np.array([numbers[groups[name]] for name in view.subset_names], dtype=np.int64)
     folders = view.labels + places[view.subsets] * (len(view.table.names) + 1) + 1
-    strict, twice = strict_names(folders, name_digests(ids, filenames), digests(ids), whole_digests(ids))
+    pieces = []
+    for start in range(0, len(view), _PIECE):
+        ids, filenames = (column.slice(start, _PIECE).to_pylist() for column in (view.ids, view.filenames))
+        pieces.append((name_digests(ids, filenames), digests(ids), whole_digests(ids)))
+    strict, twice = strict_names(folders, *(np.concatenate(column) for column in zip(*pieces, strict=True)))
     if twice:
-        where = [f"{ids[at]!r} of subset {view.subset_names[view.subsets[at]]!r}" for at in twice]
+        where = [f"{view.ids[at].as_py()!r} of subset {view.subset_names[view.subsets[at]]!r}" for at in twice]
         raise UsageError(
             f"{where[0]} and {where[1]} would be one file, because ids repeat between subsets and {sink.name} keeps "
             "all subsets in one folder; convert one --subset at a time, or to imagenet_with_subset_dirs"

@@ -244,6 +244,7 @@ def test_a_project_is_shown_in_order(done: Done, here: Path, pets: Path, more: P
         "transforms:",
         "  1. filter expression='/item[id]'",
         "  2. sort",
+        "to change this, edit beam_cifar.json there",
     ]
     assert done("project --json") == (here / FILE_NAME).read_text("utf-8")
 
@@ -503,7 +504,7 @@ REFUSED: dict[str, tuple[int, str, str]] = {
     "a project below a file": (1, "create -o P/beam_cifar.json/x", "cannot be written"),
     "a project without a name": (2, "create --name ''", "a name is empty"),
     "a source that is not there": (3, "import -p P nowhere", "nowhere: no such file or directory"),
-    "a source of no known format": (3, "import -p P EMPTY", "no known format"),
+    "a source of no known format": (3, "import -p P EMPTY", "the directory is empty"),
     "a source of another format": (3, "import -p P -f cifar PHOTOS", "photos"),
     "a format that is only written": (2, "import -p P -f parquet PETS", "'parquet' can be written, but not read"),
     "a misspelt format": (2, "import -p P -f cifra PETS", "unknown 'cifra'; did you mean cifar"),

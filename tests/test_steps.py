@@ -801,7 +801,7 @@ def test_new_numbers_of_classes_and_superclasses_are_told() -> None:
     )
     notes = Notes()
     applied("project_labels", view_of(rows, GROUPED), notes, dst_labels=list(GROUPED.names)[::-1])
-    assert "classes get new ids" in notes.notices[0]
+    assert "superclass 'nothing'; the others get new ids" in notes.notices[0]
     notes = Notes()
     cats = [row for row in rows if row.label in ("cat", None)]
     made = applied("compact_labels", view_of(cats, GROUPED), notes)

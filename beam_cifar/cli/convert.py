@@ -9,23 +9,20 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from beam_cifar import storage
 from beam_cifar.cli.arguments import Parser, list_flags, make_parser
-from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_source, readable, writable
+from beam_cifar.errors import UsageError
+from beam_cifar.formats import readable, writable
 from beam_cifar.options import ON_CLASH, ConvertOptions, ExportOptions, Input
-from beam_cifar.plan import select_files
 from beam_cifar.start import quiet_workers
 from beam_cifar.steps import make_step, parse_call
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from beam_cifar.formats.base import Catalog
     from beam_cifar.job import Job
     from beam_cifar.pipeline import Summary
     from beam_cifar.plan import Plan, Task
@@ -99,8 +96,10 @@ def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
         raise UsageError(f"merge takes two data sets or more, in a row; found only {first.path!r}")
     output_format: str | None = arguments.output_format
     if output_format is None:
-        with quiet_workers(verbose=arguments.verbose):
-            output_format = find_catalog(first.path, first.format).format
+        from beam_cifar.job import find_catalog
+
+        with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+            output_format = find_catalog(first.path, first.format, folder).format
         if output_format not in writable():
             raise UsageError(f"-f is needed: {output_format} can be read, but not written")
     return ConvertOptions(
@@ -120,25 +119,6 @@ def input_of(text: str) -> Input:
     if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
         return Input(path, name)
     return Input(text)
-
-
-def find_catalog(path: str, format_name: str | None, subsets: Sequence[str] = ()) -> Catalog:
-    """What a data set holds, without a look at its rows.
-
-    Raises:
-        InputError: it is not there, or not in the format; or none is given, and none recognised.
-        UsageError: an unknown subset.
-    """
-    path = storage.absolute(path, "input")
-    if not (os.path.isdir(path) or os.path.isfile(path)):
-        raise InputError(f"{path}: no such file or directory")
-    with storage.reading(path), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
-        name = format_name or detect_format(path, folder)
-        if name is None:
-            raise InputError(f"{path}: no known format; beam-cifar formats lists those that can be read")
-        catalog = get_source(name).describe(path, folder)
-        select_files(catalog, subsets)
-    return catalog
 
 
 def job_options(arguments: argparse.Namespace) -> dict[str, Any]:

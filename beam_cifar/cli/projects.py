@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
+import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from beam_cifar import storage
 from beam_cifar.cli.arguments import Parser
-from beam_cifar.cli.convert import find_catalog, job_options, output_of, perform, stem_of
+from beam_cifar.cli.convert import job_options, output_of, perform, stem_of
 from beam_cifar.errors import OutputError
-from beam_cifar.project import Project, ProjectSource, project_file, reference
+from beam_cifar.job import find_catalog
+from beam_cifar.plan import select_files
+from beam_cifar.project import FILE_NAME, Project, ProjectSource, project_file, reference
 from beam_cifar.start import quiet_workers
 from beam_cifar.steps import STEPS, make_step, parse_step
 
@@ -39,12 +43,15 @@ def import_(arguments: argparse.Namespace) -> None:
     """Adds a data set to a project."""
     project = Project.load(arguments.project)
     subsets = tuple(arguments.subset)
-    with quiet_workers(verbose=arguments.verbose):
-        found = find_catalog(arguments.path, arguments.format, subsets)
+    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        found = find_catalog(arguments.path, arguments.format, folder)
+    select_files(found, subsets)  # refuses an unknown one
     name = _unused(project, stem_of(found.path)) if arguments.name is None else arguments.name
     source = ProjectSource(name, found.path, found.format, subsets)
     replace(project, sources=(*project.sources, source)).save(arguments.project)
     files, classes = len(found.files), len(found.labels.names)
+    if twice := [known.name for known in project.sources if (known.path, known.subsets) == (found.path, subsets)]:
+        print(f"beam-cifar: note: the same data set is {twice[0]!r}; their items will clash", file=sys.stderr)
     print(f"imported {name!r}: {found.title} ({found.format}), {_count(files, 'file')}, {_count(classes, 'class')}")
 
 
@@ -105,6 +112,7 @@ def _shown(project: Project, folder: str) -> str:
         lines.append(f"items that clash: {project.on_clash}")
     lines.append("transforms:" if project.steps else "no transforms")
     lines += [f"  {number}. {_called(step)}" for number, step in enumerate(project.steps, 1)]
+    lines.append(f"to change this, edit {FILE_NAME} there")
     return "\n".join(lines)
 
 
