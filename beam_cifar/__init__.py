@@ -23,6 +23,7 @@ _PUBLIC = {
     "RemapLabels": "beam_cifar.per_image",
     "ResizeExamples": "beam_cifar.per_image",
     "Summary": "beam_cifar.pipeline",
+    "TransformExamples": "beam_cifar.per_image",
     "WriteExamples": "beam_cifar.per_image",
     "convert": "beam_cifar.pipeline",
     "find_error": "beam_cifar.carried",

@@ -255,7 +255,7 @@ def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOpt
     free = storage.free_bytes(folder.path)
     if needed > free:
         raise JobError(
-            f"{folder.output}: the disk has {free >> 20} MiB free, the output needs about {needed >> 20} MiB; "
+            f"{folder.output}: the disk has {free >> 10:,} KiB free, the output needs about {needed >> 10:,} KiB; "
             "nothing was written"
         )
 

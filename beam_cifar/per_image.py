@@ -24,7 +24,7 @@ from apache_beam.coders import RowCoder, registry
 from beam_cifar import __version__, storage
 from beam_cifar.block import Block, row_counts, spans
 from beam_cifar.carried import carried
-from beam_cifar.errors import InputError, JobError, OutputError
+from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.example import ORDERED, RAW, SCHEMA, Example, examples_of, table_of
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import Origin, SinkOptions
@@ -39,13 +39,16 @@ from beam_cifar.row_names import digest64
 from beam_cifar.selection import Selection
 from beam_cifar.sink import OpenPart, PartInfo, SinkSettings, count_part
 from beam_cifar.source import ReadBlocks, SourceSettings
+from beam_cifar.steps import make_step
+from beam_cifar.steps.base import PixelStep
+from beam_cifar.transforms.change_pixels import change_pixels
 from beam_cifar.transforms.encode_images import encode_images
 from beam_cifar.transforms.remap_labels import remap_labels
 from beam_cifar.transforms.resize import resize
 from beam_cifar.transforms.select_rows import select_rows
 from beam_cifar.xpath import ItemFilter
 
-__all__ = ["FilterExamples", "ReadExamples", "RemapLabels", "ResizeExamples", "WriteExamples"]
+__all__ = ["FilterExamples", "ReadExamples", "RemapLabels", "ResizeExamples", "TransformExamples", "WriteExamples"]
 
 # The standard coder for rows: any Beam SDK can read it, and it is twice as fast as the default.
 registry.register_coder(Example, RowCoder)
@@ -196,6 +199,37 @@ class ResizeExamples(beam.PTransform):
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
         """From examples to examples."""
         return examples | _over_blocks(resize, 3 * self.size[0] * self.size[1], size=self.size)
+
+
+@dataclass(eq=False)
+class TransformExamples(beam.PTransform):
+    """Changes every image by a transform of the registry: "resize", "crop" or "grayscale".
+
+    Attributes:
+        name: of the transform.
+        options: of it, by their names in Python.
+
+    Raises:
+        UsageError: an unknown transform or option, or one that looks at more than single images.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        step = make_step(self.name, self.options)
+        if not isinstance(step, PixelStep):
+            raise UsageError(f"{self.name} looks at more than single images; use it with `convert`, or in a `Dataset`")
+        self._step = step
+
+    def display_data(self) -> dict[str, str]:
+        """Name and options."""
+        return {"transform": self.name, "options": str(self._step.options())}
+
+    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
+        """From examples to examples."""
+        return examples | _over_blocks(change_pixels, self._step.row_bytes(), step=self._step)
 
 
 @dataclass(eq=False)

@@ -92,7 +92,7 @@ def plan_by_rows(
     if not len(view):
         rows = sum(summary.rows for summary in gathering.summaries)
         notices = f" ({'; '.join(gathering.notices)})" if gathering.notices else ""
-        paths = " and ".join(each.path for each in options.input.leaves)
+        paths = " and ".join(each.shown for each in options.input.leaves)
         raise InputError(f"{paths}: the selection leaves nothing of {rows} rows{notices}")
     sink.check_labels(view.table)
     sink.check_subsets([name for name in view.subset_names if view.subset(name).any() or sink.keeps_empty_subsets])

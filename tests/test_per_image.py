@@ -16,6 +16,7 @@ from apache_beam.coders import RowCoder, registry
 from apache_beam.metrics import MetricsFilter
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.display import DisplayData
+from image_trees import contents
 from reading import cifar_rows, tree
 
 from beam_cifar import (
@@ -27,6 +28,7 @@ from beam_cifar import (
     ReadExamples,
     RemapLabels,
     ResizeExamples,
+    TransformExamples,
     WriteExamples,
     convert,
     run,
@@ -35,6 +37,7 @@ from beam_cifar.carried import find_error
 from beam_cifar.counters import NAMES
 from beam_cifar.errors import BeamCifarError, InputError, OutputError, UsageError
 from beam_cifar.runner import make_runner, pipeline_options
+from beam_cifar.steps import STEPS, make_step
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 TABLE = LabelTable(("a", "b"))
@@ -259,6 +262,32 @@ def test_a_wrong_use_is_refused_when_the_transform_is_made(cifar10: Path, tmp_pa
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resize", {"height": 9, "width": 12}), ("crop", {"height": 9, "width": 12}), ("grayscale", {})],
+)
+def test_a_transform_of_single_images_writes_what_a_job_does(
+    name: str, options: dict[str, int], cifar10: Path, tmp_path: Path
+) -> None:
+    step = make_step(name, options)
+    convert(ConvertOptions(str(cifar10), str(tmp_path / "job"), "parquet", steps=(step,), workers=1))
+    line = pipeline()
+    source = ReadExamples(str(cifar10))
+    changed = line | source | TransformExamples(name, options)
+    _ = changed | WriteExamples(str(tmp_path / "pipeline"), "parquet", source.labels)
+    line.run().wait_until_finish()
+    assert contents(tmp_path / "pipeline") == contents(tmp_path / "job")
+    assert changed.element_type is Example
+
+
+def test_a_transform_that_needs_the_whole_set_is_not_one_of_single_images() -> None:
+    for name in set(STEPS) - {"resize", "crop", "grayscale"}:
+        with pytest.raises(UsageError):
+            TransformExamples(name)
+    with pytest.raises(UsageError, match="shuffle looks at more than single images"):
+        TransformExamples("shuffle")
+
+
 def test_type_hints_say_example_and_the_coder_is_the_standard_one(cifar10: Path) -> None:
     line = pipeline()
     source = ReadExamples(str(cifar10))
@@ -280,6 +309,7 @@ def test_display_data_say_what_a_step_does(cifar10: Path, tmp_path: Path) -> Non
         FilterExamples("/item", TABLE): {"filter": "/item", "filter_mode": "items"},
         RemapLabels({"a": "b"}, TABLE): {"renamings": "a:b"},
         ResizeExamples((3, 4)): {"size": "3x4"},
+        TransformExamples("grayscale"): {"transform": "grayscale"},
         WriteExamples(str(tmp_path / "out"), "parquet", TABLE): {
             "format": "parquet", "output": str(tmp_path / "out"),
         },

@@ -39,7 +39,7 @@ from beam_cifar.formats.ids import natural_key, unique_ids
 from beam_cifar.formats.summary import with_rows
 from beam_cifar.genuine import CIFAR100_SUPERCLASSES
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
-from beam_cifar.names import encode_name
+from beam_cifar.names import clash_key, encode_name
 from beam_cifar.pickles import Batch, BatchWriter, Images, Meta, read_batch, read_meta, write_meta
 
 if TYPE_CHECKING:
@@ -198,7 +198,15 @@ class CifarSink(Sink):
             yield "pixels are left out; pass --save-images to write them"
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """Datumaro learns superclasses file by file, and refuses files that disagree on which classes have one."""
+        """Files that some disks take for one; and superclasses, which Datumaro learns file by file.
+
+        It refuses files that disagree on which classes have one.
+        """
+        met: dict[str, str] = {}
+        for result in shards:
+            path = met.setdefault(clash_key(result.shard.path), result.shard.path)
+            if path != result.shard.path:
+                yield f"{path!r} and {result.shard.path!r} would be one file on disks that do not tell cases apart"
         if not options.labels.has_superclasses:
             return
         everywhere = set().union(*(result.labels for result in shards)) - {UNLABELLED}

@@ -49,7 +49,7 @@ class ItemsSource(Source):
             )
             for number, subset in enumerate(found["subsets"])
         ]
-        return Catalog(self.name, "items", path, labels, tuple(files))
+        return Catalog(self.name, "items", "the items made in Python", labels, tuple(files))
 
     def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
         """See `Source.scan`."""
