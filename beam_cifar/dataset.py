@@ -234,13 +234,13 @@ class Dataset:
 
     def __iter__(self) -> Iterator[DatasetItem]:
         gathering, view = self._look()
-        return items_of(view, gathering)
+        return items_of(view, gathering.snapshot())
 
     def get(self, id: Any, subset: str = DEFAULT_SUBSET) -> DatasetItem | None:
         """The item of an id in a subset; None if there is none."""
         gathering, view = self._look()
         here = pa.compute.equal(view.ids, str(id)).to_numpy(zero_copy_only=False) & view.subset(subset)
-        return next(items_of(view.take(here), gathering), None)
+        return next(items_of(view.take(here), gathering.snapshot()), None)
 
     @property
     def categories(self) -> LabelTable:
@@ -251,8 +251,9 @@ class Dataset:
     def subsets(self) -> Mapping[str, Subset]:
         """The subsets that have items, by name, in order."""
         gathering, view = self._look()
+        seen = gathering.snapshot()
         return {
-            name: Subset(name, view.take(view.subset(name)), gathering)
+            name: Subset(name, view.take(view.subset(name)), seen)
             for name in view.subset_names
             if view.subset(name).any()
         }

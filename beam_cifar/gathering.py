@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -124,6 +125,13 @@ class Gathering(StepContext):
                 block = step.transform(block)
             yield order[done : done + len(table)], block
             done += len(table)
+
+    def snapshot(self) -> Gathering:
+        """What is known by now: what is done later to images does not show in it."""
+        made = copy.copy(self)
+        made.origins, made.summaries = list(self.origins), list(self.summaries)
+        made.pixel_steps = list(self.pixel_steps)
+        return made
 
     def inputs(self) -> Inputs:
         """What rows are read from."""

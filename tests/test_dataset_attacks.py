@@ -169,6 +169,17 @@ def test_pixel_steps_meet_the_same_items_however_often_one_looks() -> None:
     assert sizes[0] == sizes[1] == {"a": (7, 7, 3), "put0": (7, 7, 3), "put1": (7, 7, 3), "put2": (4, 4, 3)}
 
 
+def test_items_that_were_taken_out_stay_as_they_were() -> None:
+    """Whatever is done to the data set before their image is asked for."""
+    dataset = Dataset.from_iterable([item(str(i), "q", i) for i in range(3)], ["x"])
+    before, waiting, subset = list(dataset), iter(dataset), dataset.subsets["q"]
+    first = next(waiting)
+    dataset.transform("resize", width=9, height=8).put(item("new", "q", 7))
+    assert [each.image.data.shape for each in dataset] == [(8, 9, 3)] * 3 + [(4, 4, 3)]
+    for items in (before, [first, *waiting], list(subset)):
+        assert [(each.id, each.image.data.shape) for each in items] == [(str(i), (4, 4, 3)) for i in range(3)]
+
+
 def test_removing_thousands_is_one_step() -> None:
     dataset = Dataset.from_iterable((item(str(i), "q", 1) for i in range(3000)), ["x"])
     for number in range(2999):
