@@ -22,6 +22,7 @@ from beam_cifar.errors import JobError
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import ShardResult
 from beam_cifar.labels import UNLABELLED, LabelMap
+from beam_cifar.memory import give_back
 from beam_cifar.plan import ChosenCounts
 from beam_cifar.sink import PartInfo, SinkSettings
 
@@ -126,6 +127,7 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     paths = [settings.part_path(shard, info.part) for info in parts]
     for path, info in zip(paths, parts, strict=True):
         _check_size(path, info.bytes)
+    give_back()  # what the parts took
     with storage.StagedFile(os.path.join(settings.folder.tree, shard.path), settings.folder.scratch) as file:
         get_sink(settings.format).join(paths, file, shard, settings.options)
         file.commit()
