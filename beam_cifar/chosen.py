@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -63,7 +62,8 @@ def read_chosen(path: str, number: int, settings: SourceSettings) -> Iterator[tu
     Raises:
         InputError: a file is gone, changed or damaged.
     """
-    chosen = pa.Table.from_batches([_batches(path).get_batch(number)])
+    with pa.OSFile(path) as file:
+        chosen = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
     files, rows = (chosen.column(name).to_numpy() for name in ("file", "row"))
     done = 0
     inputs = Inputs(settings.files, settings.origins, settings.image_bytes)
@@ -174,9 +174,3 @@ class _OpenFiles:
                 reader = stack.enter_context(get_source(origin.format).open_rows(source, origin.labels))
                 self._readers[file] = reader, stack.pop_all()
         return self._readers[file][0]
-
-
-@functools.lru_cache(maxsize=1)
-def _batches(path: str) -> Any:
-    """The file of chosen rows, mapped once per process; its name follows from what it holds."""
-    return pa.ipc.open_file(pa.memory_map(path))

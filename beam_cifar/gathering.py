@@ -171,7 +171,10 @@ class Gathering(StepContext):
     def follow(self, view: View, step: Step) -> View:
         """The rows after one more step, with ids that differ in each subset."""
         made = step.apply(view, self)
-        return with_unique_ids(made, self.notice) if step.moves_ids else made
+        if step.moves_ids:
+            give_back()
+            made = with_unique_ids(made, self.notice)
+        return made
 
     def extend(self, view: View, step: Step) -> View:
         """The rows of the whole job after one more step; images are changed when they are read."""
@@ -270,7 +273,7 @@ class Gathering(StepContext):
             return _joined([each.pop(name) for each in columns]) if all(name in each for each in columns) else None
 
         give_back()
-        return View(
+        made = View(
             files=np.repeat(np.arange(first, len(self.summaries), dtype=np.int32), counts),
             rows=np.concatenate([np.empty(0, np.int32), *(np.arange(n, dtype=np.int32) for n in counts)]),
             labels=joined_column("label"),
@@ -283,6 +286,8 @@ class Gathering(StepContext):
             widths=joined_column("width"),
             images=joined_column("image"),
         )
+        give_back()
+        return made
 
 
 def _columns_of(summary: FileSummary) -> dict[str, Any]:

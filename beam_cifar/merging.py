@@ -15,7 +15,7 @@ from beam_cifar.options import ON_CLASH
 from beam_cifar.row_names import digests
 from beam_cifar.view import View, joined
 
-PIECE = 1 << 16
+PIECE = 1 << 14
 """Ids that are taken out of Arrow together."""
 
 
@@ -127,10 +127,15 @@ def repeated(view: View) -> npt.NDArray[np.bool_]:
     """
     if view.ids is None:
         raise ValueError("ids are needed")
-    pieces = [digests(view.ids.slice(start, PIECE).to_pylist()) for start in range(0, len(view), PIECE)]
-    keys = np.concatenate([np.empty(0, np.uint64), *pieces])
+    keys = np.empty(len(view), dtype=np.uint64)
+    for start in range(0, len(view), PIECE):
+        keys[start : start + PIECE] = digests(view.ids.slice(start, PIECE).to_pylist())
     order = np.lexsort((keys, view.subsets))  # stable: rows of one key stay in order
-    same = (np.diff(keys[order]) == 0) & (np.diff(view.subsets[order]) == 0)
+    keys = keys[order]
+    same = keys[1:] == keys[:-1]
+    subsets = view.subsets[order]
+    same &= subsets[1:] == subsets[:-1]
+    del keys, subsets
     found = np.zeros(len(view), dtype=np.bool_)
     if not same.any():
         return found

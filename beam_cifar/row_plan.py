@@ -23,6 +23,7 @@ from beam_cifar.gathering import Gathering, look
 from beam_cifar.in_place import keep_files
 from beam_cifar.job import Survey
 from beam_cifar.labels import LabelMap
+from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, lossy, refuse_clashes
 from beam_cifar.recipe import steps_of
@@ -97,6 +98,9 @@ def plan_by_rows(
     sink.check_labels(view.table)
     sink.check_subsets([name for name in view.subset_names if view.subset(name).any() or sink.keeps_empty_subsets])
     sink_options = SinkOptions(view.table, sink.export_of(options), _strict(view, gathering, sink))
+    if not view.new_ids:  # workers read them from the files
+        view = replace(view, ids=None, filenames=None)
+    give_back()
     layout = _Layout(view, gathering, sink, sink_options, part_bytes or sink.part_bytes)
     if not sink.many_files:
         refuse_clashes([shard.path for shard in layout.shards], sink)

@@ -116,7 +116,7 @@ class CifarSink(Sink):
     name = "cifar"
     needs_images = False
     keeps_empty_subsets = True
-    part_bytes = 256 << 20
+    part_bytes = 128 << 20
     max_shard_bytes = MAX_PAYLOAD
     reserved_paths = frozenset({*META_FILES, CUSTOM_META})
 
