@@ -151,10 +151,16 @@ class _OpenFiles:
         ]
         table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
         if (np.diff(order) == 1).all():
+            self._close_all_but(int(by_file[-1]))  # in order, earlier files are seldom asked for again
             return table
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))
         return table.combine_chunks().take(pa.array(back))
+
+    def _close_all_but(self, kept: int) -> None:
+        for file in [file for file in self._readers if file != kept]:
+            _, stack = self._readers.pop(file)
+            stack.close()
 
     def _take(self, file: int, rows: list[int]) -> pa.Table:
         table = self._reader(file).take(rows)
