@@ -33,6 +33,13 @@ print(usage.ru_maxrss * 1024)
 sys.exit(process.returncode)
 """
 
+# What Python, Beam and Arrow take before anything is done.
+STARTED = """
+from beam_cifar.start import beam_imports
+with beam_imports(verbose=False):
+    import beam_cifar.pipeline
+"""
+
 # Resetting the peak first (5 to clear_refs) leaves what is held, so that start-up cannot hide what the scan takes.
 SCANNED = """
 import sys
@@ -132,15 +139,18 @@ def test_a_plan_by_rows_takes_little_for_each(
 
 
 @pytest.mark.parametrize("call", ["random_split -s train:.8 -s test:.2", "dedupe"])
-def test_the_whole_set_is_looked_at_within_300_megabytes(
+def test_the_whole_set_is_looked_at_in_130_megabytes_beside_the_start(
     call: str, tenfold: Path, folder: Path, record_property: Any
 ) -> None:
     ours = [sys.executable, "-m", "beam_cifar", "convert", "-i", tenfold, "-f", "cifar", "-o", folder / "out"]
     ours += ["--save-images", "--workers", "1", "--transform", call]
     peak = int(measured([sys.executable, "-S", "-c", MEASURED, *map(str, ours)]))
     record_property("peak", peak)
-    print(f"{call}: peak of {peak} bytes")
-    assert peak <= 300e6
+    start = int(measured([sys.executable, "-S", "-c", MEASURED, sys.executable, "-c", STARTED]))
+    print(f"{call}: peak of {peak} bytes, {peak - start} of them after the start")
+    # How many pages of shared libraries count is the kernel's choice, and differs by 45 MB: what we take does not.
+    assert peak - start <= 130e6
+    assert peak <= 320e6
     written = sum(len(unpickled(folder / "out" / name)["labels"]) for name in batch_names(folder / "out"))
     assert written == TENFOLD
 
