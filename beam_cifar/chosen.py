@@ -17,6 +17,7 @@ from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.example import SCHEMA, with_columns
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Origin, RowReader, SourceFile
+from beam_cifar.steps.base import changed
 
 if TYPE_CHECKING:
     from beam_cifar.source import SourceSettings
@@ -165,9 +166,7 @@ class _OpenFiles:
     def _take(self, file: int, rows: list[int]) -> pa.Table:
         table = self._reader(file).take(rows)
         block = Block(table, 0, 0, 0, last=False, read=Counter())
-        for step in self._inputs.origins[self._inputs.files[file].source].pixel_steps:
-            block = step.transform(block)
-        return block.table
+        return changed(block, self._inputs.origins[self._inputs.files[file].source].pixel_steps).table
 
     def _reader(self, file: int) -> RowReader:
         if file not in self._readers:

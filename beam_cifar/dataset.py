@@ -27,7 +27,7 @@ from beam_cifar.errors import BeamCifarError, UsageError
 from beam_cifar.example import RAW
 from beam_cifar.formats.base import Catalog
 from beam_cifar.formats.items import write_items
-from beam_cifar.gathering import Gathering, look, row_bytes
+from beam_cifar.gathering import Gathering, look
 from beam_cifar.items import (
     DEFAULT_SUBSET,
     Categories,
@@ -45,7 +45,7 @@ from beam_cifar.plan import select_files
 from beam_cifar.recipe import job_of
 from beam_cifar.start import quiet_imports
 from beam_cifar.steps import make_step
-from beam_cifar.steps.base import Step
+from beam_cifar.steps.base import Step, changed, row_bytes
 from beam_cifar.steps.own import Put, Remove, Select
 from beam_cifar.view import View
 
@@ -526,10 +526,8 @@ class _Images:
 
     def _read(self) -> pa.Table:
         tables = read_rows(self._view.files, self._view.rows, self._inputs, row_bytes=row_bytes(self._steps))
-        blocks: Iterable[Block] = (Block(table, 0, 0, 0, last=False, read=Counter()) for table in tables)
-        for step in self._steps:
-            blocks = map(step.transform, blocks)
-        return pa.concat_tables(block.table for block in blocks)
+        blocks = (Block(table, 0, 0, 0, last=False, read=Counter()) for table in tables)
+        return pa.concat_tables(changed(block, self._steps).table for block in blocks)
 
 
 def _chosen(view: View, context: Any, condition: Callable[[DatasetItem], Any]) -> list[bool]:

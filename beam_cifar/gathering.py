@@ -22,7 +22,7 @@ from beam_cifar.memory import give_back
 from beam_cifar.merging import merged, union_tables, with_unique_ids
 from beam_cifar.options import Input
 from beam_cifar.plan import ChosenCounts, duplicates, learn_parents, refuse_bad_rows
-from beam_cifar.steps.base import PixelStep, Step, StepContext
+from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_bytes
 from beam_cifar.view import View
 
 
@@ -121,9 +121,7 @@ class Gathering(StepContext):
             view.files[order], view.rows[order], self.inputs(), row_bytes=row_bytes(self.pixel_steps)
         ):
             block = Block(table, 0, 0, 0, last=False, read=Counter())
-            for step in self.pixel_steps:
-                block = step.transform(block)
-            yield order[done : done + len(table)], block
+            yield order[done : done + len(table)], changed(block, self.pixel_steps)
             done += len(table)
 
     def snapshot(self) -> Gathering:
@@ -332,8 +330,3 @@ def _no_rows(table: LabelTable, columns: frozenset[str]) -> View:
 def _counted(subset: str, labels: npt.NDArray[np.int32]) -> Counts:
     values, counts = np.unique(labels, return_counts=True)
     return Counter({(subset, label): n for label, n in zip(values.tolist(), counts.tolist(), strict=True)})
-
-
-def row_bytes(steps: Sequence[PixelStep]) -> int:
-    """Bytes that every image will have at least."""
-    return max((step.row_bytes() for step in steps), default=0)

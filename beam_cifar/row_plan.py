@@ -195,8 +195,7 @@ class _Layout:
         shard, part = self.shards[task.shard], self.parts[task.chosen or 0]
         if not len(part) or shard.parts != 1 or self._view.new_ids:
             return task
-        view = self._view.take(part[[0]])
-        number = int(view.files[0])
+        number = int(self._view.files[part[0]])
         summary = self._summaries[number]
         same = (
             summary.rows == len(part)

@@ -19,6 +19,7 @@ from beam_cifar.formats.base import Origin, RowReader, SourceFile
 from beam_cifar.labels import UNLABELLED
 from beam_cifar.plan import Plan, Segment, Task
 from beam_cifar.selection import Selection
+from beam_cifar.steps.base import row_bytes
 
 __all__ = ["ReadBlocks", "SourceSettings", "read_task"]
 
@@ -49,8 +50,9 @@ class SourceSettings:
     def of(cls, plan: Plan, chosen: str = "") -> SourceSettings:
         """The settings of a plan."""
         decoded = "raw" in plan.encodings or bool(plan.pixel_steps)
-        row_bytes = max((step.row_bytes() for step in plan.pixel_steps), default=0)
-        return cls(plan.origins, plan.files, plan.selection, decoded, row_bytes, chosen, plan.file_bytes)
+        return cls(
+            plan.origins, plan.files, plan.selection, decoded, row_bytes(plan.pixel_steps), chosen, plan.file_bytes
+        )
 
     def origin(self, file: SourceFile) -> Origin:
         """The data set of a file."""

@@ -6,7 +6,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from beam_cifar.errors import UsageError
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from beam_cifar.block import Block
     from beam_cifar.labels import LabelTable
     from beam_cifar.view import View
+
+
+Number = TypeVar("Number", int, float)
 
 
 class StepContext(ABC):
@@ -127,6 +130,18 @@ class PixelStep(Step):
         return 0
 
 
+def row_bytes(steps: Sequence[PixelStep]) -> int:
+    """Bytes that every image will have at least."""
+    return max((step.row_bytes() for step in steps), default=0)
+
+
+def changed(block: Block, steps: Sequence[PixelStep]) -> Block:
+    """The block after all of some steps."""
+    for step in steps:
+        block = step.transform(block)
+    return block
+
+
 def option(
     *flags: str,
     help: str,
@@ -164,20 +179,20 @@ def pair(text: str) -> tuple[str, str]:
 
 def share(text: str) -> tuple[str, float]:
     """Splits "NAME:SHARE" to (name, number)."""
-    name, value = pair(text)
-    try:
-        return name, float(value)
-    except ValueError:
-        raise ValueError(f"expected NAME:SHARE, such as train:.8, found {text!r}") from None
+    return _numbered(text, float, "NAME:SHARE, such as train:.8")
 
 
 def amount(text: str) -> tuple[str, int]:
     """Splits "NAME:COUNT" to (name, number)."""
+    return _numbered(text, int, "NAME:COUNT, such as cat:5")
+
+
+def _numbered(text: str, number: Callable[[str], Number], expected: str) -> tuple[str, Number]:
     name, value = pair(text)
     try:
-        return name, int(value)
+        return name, number(value)
     except ValueError:
-        raise ValueError(f"expected NAME:COUNT, such as cat:5, found {text!r}") from None
+        raise ValueError(f"expected {expected}, found {text!r}") from None
 
 
 def plain_tuple(value: Any) -> tuple[Any, ...]:
