@@ -7,8 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from image_trees import run_plainly
 
 from beam_cifar.sample import make_sample
 
@@ -73,3 +75,18 @@ def _sample(factory: pytest.TempPathFactory, kind: str, images: int) -> Path:
     path = factory.mktemp(kind) / kind
     make_sample(str(path), kind=kind, images=images, seed=1)
     return path
+
+
+@pytest.fixture
+def beam() -> None:
+    """Asks for a real run of the job, where `without_runner` is used."""
+
+
+@pytest.fixture
+def without_runner(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Runs jobs plainly where the job itself is not the point."""
+    if "beam" in request.fixturenames:
+        yield
+        return
+    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+        yield

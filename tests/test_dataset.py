@@ -49,19 +49,7 @@ Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Seen = dict[tuple[str, str], tuple[int | None, tuple[tuple[int, ...], bytes] | None]]
 
 
-@pytest.fixture
-def beam() -> None:
-    """Asks for a real run of the job."""
-
-
-@pytest.fixture(autouse=True)
-def _without_runner(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Runs jobs plainly where the job itself is not the point."""
-    if "beam" in request.fixturenames:
-        yield
-        return
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
-        yield
+pytestmark = pytest.mark.usefixtures("without_runner")
 
 
 @pytest.fixture

@@ -6,13 +6,11 @@ import logging
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
-from image_trees import batch, contents, manifest, picture, quickly, run_plainly, write_cifar
+from image_trees import batch, contents, manifest, picture, quickly, write_cifar
 from reading import tree
 
 from beam_cifar import ConvertOptions, Dataset, DatasetItem, Label, storage
@@ -21,12 +19,7 @@ from beam_cifar.job import plan_only
 from beam_cifar.labels import LabelTable
 from beam_cifar.steps import make_step
 
-
-@pytest.fixture(autouse=True)
-def _quick() -> Iterator[None]:
-    """Jobs run their functions without a runner."""
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
-        yield
+pytestmark = pytest.mark.usefixtures("without_runner")
 
 
 def item(item_id: str, subset: str, value: int, label: int = 0) -> DatasetItem:

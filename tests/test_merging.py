@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -21,19 +21,7 @@ from beam_cifar.publish import is_ours
 Key = tuple[str, str]
 
 
-@pytest.fixture
-def beam() -> None:
-    """Asks for a real run of the job."""
-
-
-@pytest.fixture(autouse=True)
-def _without_runner(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Runs jobs plainly where the job itself is not the point."""
-    if "beam" in request.fixturenames:
-        yield
-        return
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
-        yield
+pytestmark = pytest.mark.usefixtures("without_runner")
 
 
 def pixels(item_id: Any, subset: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
