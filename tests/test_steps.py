@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -18,14 +18,14 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from step_notes import Notes
 
-from beam_cifar.block import Block
 from beam_cifar.cli.arguments import Parser
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.ids import natural_key
 from beam_cifar.labels import LabelTable
 from beam_cifar.steps import STEPS, make_step, parse_call, parse_step, step_class
-from beam_cifar.steps.base import PixelStep, Step, StepContext
+from beam_cifar.steps.base import Step
 from beam_cifar.steps.chance import keys, permutation
 from beam_cifar.steps.subsets import class_sizes, split_sizes
 from beam_cifar.view import View
@@ -48,26 +48,6 @@ class Row(NamedTuple):
     id: str | None
     filename: str | None
     size: tuple[int, int] | None
-
-
-class Notes(StepContext):
-    """Keeps notices; steps that look at rows alone ask for nothing else."""
-
-    def __init__(self) -> None:
-        self.notices: list[str] = []
-        self.pixel_steps: list[PixelStep] = []
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def add_pixel_step(self, step: PixelStep) -> None:
-        self.pixel_steps.append(step)
-
-    def read_items(self, path: str, table: LabelTable) -> View:
-        raise AssertionError("no other data set is read")
-
-    def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
-        raise AssertionError("no image is looked at")
 
 
 def view_of(rows: Sequence[Row], table: LabelTable = PLAIN, subsets: Sequence[str] = SUBSETS) -> View:

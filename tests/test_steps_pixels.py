@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from step_notes import Notes
 
 from beam_cifar.block import Block
 from beam_cifar.errors import InputError
@@ -21,7 +22,6 @@ from beam_cifar.images.gray import to_gray
 from beam_cifar.images.resize import resize_images
 from beam_cifar.labels import LabelTable
 from beam_cifar.steps import make_step
-from beam_cifar.steps.base import PixelStep, StepContext
 from beam_cifar.transforms.crop import crop
 from beam_cifar.view import View
 
@@ -99,22 +99,12 @@ def view_of(sizes: Sequence[tuple[int, int] | None], subsets: Sequence[int] | No
     )
 
 
-class Reading(StepContext):
+class Reading(Notes):
     """Gives blocks of some rows each, those of the first files last, as later pixel steps see them."""
 
     def __init__(self, block: Block, step: int = 700) -> None:
+        super().__init__()
         self.block, self.step = block, step
-        self.notices: list[str] = []
-        self.pixel_steps: list[PixelStep] = []
-
-    def notice(self, text: str) -> None:
-        self.notices.append(text)
-
-    def add_pixel_step(self, step: PixelStep) -> None:
-        self.pixel_steps.append(step)
-
-    def read_items(self, path: str, table: LabelTable) -> View:
-        raise AssertionError("no other data set is read")
 
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
         order = np.random.default_rng(0).permutation(len(view))
