@@ -54,7 +54,8 @@ def _named(
         if rows is None:
             raise ValueError(f"{source.summary.file.shown}: the scan gave no names")
         group = groups.setdefault(sink.name_groups(source.summary.file.subset), len(groups))
-        folders = targets[rows.kept_labels[taken]] + (group * len(targets) + 1)
+        labels = targets[rows.kept_labels[taken]] if sink.classes_are_folders else np.zeros_like(taken)
+        folders = labels + (group * len(targets) + 1)
         yield folders, rows.names[taken], rows.ids[taken], rows.wholes[taken]
 
 

@@ -24,10 +24,10 @@ from beam_cifar import storage
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.chosen import read_rows
 from beam_cifar.errors import BeamCifarError, UsageError
-from beam_cifar.example import RAW
 from beam_cifar.formats.base import Catalog
 from beam_cifar.formats.items import write_items
 from beam_cifar.gathering import Gathering, look
+from beam_cifar.images.files import RAW
 from beam_cifar.items import (
     DEFAULT_SUBSET,
     Categories,

@@ -33,8 +33,6 @@ in the label table, null for unlabelled. `filename` is the name as found.
 FACTS = pa.schema([field for field in SCHEMA if field.name not in ("image", "encoding")])
 """The columns of an example that can be known without reading its image; sizes may be null where nobody asked."""
 
-RAW = "raw"
-
 
 class Example(NamedTuple):
     """One image.
@@ -94,7 +92,7 @@ def facts_table(
     sizes: tuple[int, int] | Sequence[tuple[int, int] | None] | None,
     labels: npt.NDArray[np.int64],
     filenames: Sequence[str] | pa.Array,
-    channels: Sequence[int] | None = None,
+    channels: Sequence[int | None] | None = None,
 ) -> pa.Table:
     """Makes the table of what is known of N examples without their images.
 

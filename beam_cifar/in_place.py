@@ -84,7 +84,7 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
     for folder, folders, names in sorted(os.walk(options.output_dir)):
         for name in sorted((*names, *filter(lambda name: os.path.islink(os.path.join(folder, name)), folders))):
             path = os.path.join(folder, name)
-            if path in own or (folder in own and is_image_name(name)):
+            if path in own or (is_image_name(name) and _is_within(folder, own)):
                 continue
             if os.path.islink(path) or not os.path.isfile(path):
                 raise OutputError(f"{path}: is no file of the data set, and would be lost; move it, then save again")
@@ -94,7 +94,8 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
 def _own_paths(options: ConvertOptions) -> set[str]:
     """Files and folders in the output that are its data set: what its reader finds, and what its manifest names."""
     catalog = catalog_of(options)
-    own = {file.blob.path for file in (*catalog.files, *catalog.meta_files)} if catalog else set()
+    files = (*catalog.files, *catalog.meta_files) if catalog else ()
+    own = {blob.path for file in files for blob in (file.blob, *file.beside)}
     try:
         return own | set(_named_by_manifest(options.output_dir))
     except OSError:
@@ -104,6 +105,13 @@ def _own_paths(options: ConvertOptions) -> set[str]:
                 "export it anew, with overwrite=True"
             ) from None
         return own
+
+
+def _is_within(folder: str, own: set[str]) -> bool:
+    """Whether a folder, or one above it, is of the data set."""
+    while folder not in own and folder != os.path.dirname(folder):
+        folder = os.path.dirname(folder)
+    return folder in own
 
 
 def _named_by_manifest(output: str) -> Iterator[str]:

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.example import RAW, Example
+from beam_cifar.example import Example
 from beam_cifar.images.decode import decode_image, probe_whole_image
+from beam_cifar.images.files import RAW
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import MAX_PIXELS
 

@@ -159,10 +159,16 @@ def _absolute(given: Input) -> Input:
 
 
 def _unpacked(file: SourceFile, folder: str) -> SourceFile:
-    if not file.blob.index:
-        return file
-    name = hashlib.sha256(file.shown.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return replace(file, blob=storage.unpack(file.blob, file.shown, os.path.join(folder, name)))
+    blob, *beside = (_unpacked_blob(blob, file.shown, folder) for blob in (file.blob, *file.beside))
+    return replace(file, blob=blob, beside=tuple(beside))
+
+
+def _unpacked_blob(blob: storage.Blob, shown: str, folder: str) -> storage.Blob:
+    if not blob.index:
+        return blob
+    place = f"{blob.path}\0{blob.offset}"
+    name = hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return storage.unpack(blob, shown, os.path.join(folder, name))
 
 
 def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ...], Plan]:
@@ -195,7 +201,7 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
         ],
         "libraries": libraries(),
     }
-    done = _finish_interrupted(folder, facts, newest_input=max(s.file.blob.stamp[1] for s in summaries))
+    done = _finish_interrupted(folder, facts, newest_input=max(s.file.newest for s in summaries))
     if storage.is_occupied(folder.output) and not (options.overwrite or done):
         raise _occupied(folder.output)
     if not done:

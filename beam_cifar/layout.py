@@ -15,8 +15,10 @@ import pyarrow as pa
 
 from beam_cifar.cutting import new_shard
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.example import RAW, Example, plain_labels
+from beam_cifar.example import Example, plain_labels
 from beam_cifar.formats.base import Shard, Sink, SinkOptions, series_name
+from beam_cifar.images.files import RAW, are_pixels
+from beam_cifar.plan import check_shards, refuse_unlabelled
 from beam_cifar.row_names import digests, name_digests, strict_names, whole_digests
 
 RECORD = np.dtype(
@@ -115,7 +117,7 @@ def records_of(table: pa.Table, encodings: Sequence[str]) -> dict[str, Records]:
     pixels = np.where(height < 0, 0, 3 * height.astype(np.int64) * width)
     stored = pa.compute.binary_length(table.column("image")).fill_null(0).to_numpy()
     is_raw = pa.compute.equal(table.column("encoding"), RAW).to_numpy()
-    records["bytes"] = pixels if RAW in encodings else np.where(is_raw, pixels, stored)
+    records["bytes"] = pixels if are_pixels(encodings) else np.where(is_raw, pixels, stored)
     subsets = np.array(subset_names, dtype=object)
     return {subset: records[subsets == subset] for subset in dict.fromkeys(subsets.tolist())}
 
@@ -140,9 +142,12 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
     if not rows:
         raise InputError("no example reached WriteExamples: nothing is written")
     subsets = sorted(records, key=lambda subset: (records[subset]["order"].min(), subset))
-    sink.check_subsets(subsets)
-    if sink.many_files:
+    sink.check_subsets(subsets, options.export)
+    if sink.many_files or not sink.takes_missing_images:
         _refuse_missing_images(records, sink)
+    if not sink.takes_unlabelled:
+        for subset, each in records.items():
+            refuse_unlabelled(f"subset {subset!r}", int((each["label"] < 0).sum()), sink)
     strict = _strict_names(records, sink) if sink.many_files else frozenset()
     total = int(sum(each["bytes"].sum() for each in records.values()))
     merged: dict[str, list[Records]] = {}
@@ -153,6 +158,7 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
         subset: _cut(subset, np.sort(np.concatenate(members), order=("order", "key")), total, shards, sink, options)
         for subset, members in merged.items()
     }
+    check_shards(shards, sink, options)
     return Layout(groups, _with_batch_labels(shards, sink), strict, rows)
 
 
@@ -207,7 +213,8 @@ def _strict_names(records: Mapping[str, Records], sink: Sink) -> frozenset[int]:
     folders = []
     for subset, each in records.items():
         group = groups.setdefault(sink.name_groups(subset), len(groups))
-        folders.append(each["label"].astype(np.int64) + 1 + (group << 32))
+        labels = each["label"].astype(np.int64) + 1 if sink.classes_are_folders else np.zeros(len(each), np.int64)
+        folders.append(labels + (group << 32))
     everything = np.concatenate(list(records.values()))
     strict, twice = strict_names(np.concatenate(folders), everything["name"], everything["id"], everything["whole"])
     if twice:

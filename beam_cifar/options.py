@@ -22,6 +22,9 @@ MAX_WORKERS = 256
 FILTER_MODES = ("items", "annotations", "items+annotations")
 """What an XPath filter selects; see `beam_cifar.xpath.ItemFilter`."""
 
+SUBSET_NAMES = ("source", "split")
+"""How subsets are called that are written: as in the source, or as the splits that they belong to."""
+
 ON_CLASH = ("error", "suffix", "first")
 """What becomes of items of several data sets that have the same id and subset; see `beam_cifar.merging`."""
 
@@ -37,6 +40,8 @@ class ExportOptions:
             files; None keeps images and names as they are, and encodes bare pixels as PNG.
         keep_empty_classes: make a folder also for classes without images, where classes are folders.
         images_per_batch: rows of every output file but the last of a subset; None follows the format.
+        subset_names: "source" keeps the subsets as they are, "split" makes `data_batch_*` one subset `train`, and
+            `test_batch` `test`; None follows the format.
 
     Raises:
         UsageError: a value that cannot be meant.
@@ -47,9 +52,12 @@ class ExportOptions:
     image_ext: str | None = None
     keep_empty_classes: bool = False
     images_per_batch: int | None = None
+    subset_names: str | None = None
 
     def __post_init__(self) -> None:
         _refuse_less_than_one("--images-per-batch", self.images_per_batch)
+        if self.subset_names not in (None, *SUBSET_NAMES):
+            raise UsageError(f"--subsets must be one of {', '.join(SUBSET_NAMES)}, found {self.subset_names!r}")
         if self.image_ext is not None and not re.fullmatch(r"\.[A-Za-z0-9]+", self.image_ext):
             raise UsageError(f"--image-ext must look like .png, found {self.image_ext!r}")
 

@@ -25,10 +25,11 @@ from beam_cifar import __version__, storage
 from beam_cifar.block import Block, row_counts, spans
 from beam_cifar.carried import carried
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
-from beam_cifar.example import ORDERED, RAW, SCHEMA, Example, examples_of, table_of
+from beam_cifar.example import ORDERED, SCHEMA, Example, examples_of, table_of
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import Origin, SinkOptions
 from beam_cifar.images.decode import probe_whole_image
+from beam_cifar.images.files import RAW
 from beam_cifar.job import Survey, libraries, output_path, survey
 from beam_cifar.labels import LabelMap, LabelTable, remap_table
 from beam_cifar.layout import Layout, lay_out, records_of, tie_breaker

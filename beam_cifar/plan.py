@@ -24,6 +24,7 @@ from beam_cifar.formats.base import (
     Wanted,
     split_name,
 )
+from beam_cifar.images.files import GRAY, are_pixels
 from beam_cifar.labels import (
     UNLABELLED,
     LabelMap,
@@ -140,7 +141,7 @@ def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
     """What a plan needs summaries to tell."""
     return Wanted(
         filter=item_filter(options),
-        sizes="raw" in sink.encodings(options) and options.resize is None,
+        sizes=are_pixels(sink.encodings(options)) and options.resize is None,
         names=sink.many_files,
     )
 
@@ -187,7 +188,7 @@ def make_plan(
 
         pixel_steps = (Resize(height=options.resize[0], width=options.resize[1]),)
         summaries = [_resized(summary, options.resize) for summary in summaries]
-    sources = list(choose(summaries, selection, options.limit, pixels="raw" in encodings))
+    sources = list(choose(summaries, selection, options.limit, pixels=are_pixels(encodings)))
     if not any(source.take for source in sources) or _loses_all_labels(summaries, options):
         raise InputError(f"{catalog.path}: {_nothing_left(summaries, options, selection)}")
     sink_options = SinkOptions(
@@ -195,11 +196,11 @@ def make_plan(
         export=sink.export_of(options),
         strict_names=clashing_names(sources, selection, label_map, sink) if sink.many_files else frozenset(),
     )
+    _refuse_incomplete(sources, selection, sink)
     cutter = Cutter(sink, sink_options, part_bytes or sink.part_bytes, sum(source.bytes for source in sources))
     for subset, members in _grouped(sources, sink, options):
         cutter.cut(subset, members)
-    if not sink.many_files:
-        refuse_clashes([shard.path for shard in cutter.shards], sink)
+    check_shards(cutter.shards, sink, sink_options)
     tasks = cutter.finished_tasks()
     loses_labels = selection.filter is not None and selection.filter.mode != "items"
     changed = not label_map.is_identity or label_map.table.parents != labels.parents or loses_labels
@@ -282,7 +283,7 @@ def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTa
 
 def _grouped(sources: list[Chosen], sink: Sink, options: ConvertOptions) -> list[tuple[str, list[Chosen]]]:
     """Numbers the sources and puts those of one output subset together, in order of appearance."""
-    sink.check_subsets([source.summary.file.subset for source in sources])
+    sink.check_subsets([source.summary.file.subset for source in sources], options)
     groups: dict[str, list[Chosen]] = {}
     for index, source in enumerate(sources):
         sources[index] = replace(source, index=index)
@@ -299,15 +300,50 @@ def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
         raise InputError(f"{first}{more}")
 
 
-def refuse_clashes(paths: Sequence[str], sink: Sink) -> None:
-    """Two subsets must not be written to one file, nor one over a file of the format's own."""
+def check_shards(shards: Sequence[Shard], sink: Sink, options: SinkOptions) -> None:
+    """Refuses files that the format cannot hold, or that would be one. Raises `UsageError`."""
     taken = set(sink.reserved_paths)
-    for path in paths:
-        if path in taken:
+    for shard in shards:
+        if shard.path in taken and not sink.many_files:
             raise UsageError(
-                f"two files of the output would be called {path!r}; convert the subsets one at a time with --subset"
+                f"two files of the output would be called {shard.path!r}; convert the subsets one at a time with "
+                "--subset"
             )
-        taken.add(path)
+        taken.add(shard.path)
+        if sink.one_size and shard.rows and shard.has_images and shard.size is None:
+            raise UsageError(f"{shard.path}: {sink.name} holds images of one size, and these differ; pass --resize HxW")
+        sink.check_shard(shard, options)
+
+
+def _refuse_incomplete(sources: Sequence[Chosen], selection: Selection, sink: Sink) -> None:
+    """Refuses rows without image or label where the format takes none; the writer does where only it can tell."""
+    selects = selection.labels is not None or selection.filter is not None
+    for source in sources:
+        summary = source.summary
+        if not (sink.takes_missing_images or sink.many_files or selects) and source.take:
+            refuse_missing_images(summary.file.shown, summary.rows - summary.images, sink)
+        if not sink.takes_unlabelled and source.take and selection.labels is None:
+            counted = label_counts(summary)
+            lost = 0 if summary.kept_labels is None else sum(counted.values()) - summary.kept_labels
+            refuse_unlabelled(summary.file.shown, max(lost, counted.get(UNLABELLED, 0)), sink)
+
+
+def refuse_missing_images(where: str, count: int, sink: Sink) -> None:
+    """Refuses rows without image. Raises `InputError` if there are any."""
+    if count:
+        raise InputError(
+            f"{where}: {count} rows have no image, and {sink.name} is made of images; leave them out by --filter "
+            "/item[image]"
+        )
+
+
+def refuse_unlabelled(where: str, count: int, sink: Sink) -> None:
+    """Refuses rows without label. Raises `InputError` if there are any."""
+    if count:
+        raise InputError(
+            f"{where}: {count} rows have no label, and {sink.name} has a label for every image; leave them out by "
+            "--filter /item[annotation]"
+        )
 
 
 def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions, selection: Selection) -> str:
@@ -340,6 +376,8 @@ def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
 
 def lossy(encodings: Sequence[str]) -> Iterator[str]:
     """A line where images lose something by being encoded."""
+    if encodings[0] == GRAY:
+        yield "coloured images become gray (luma, ITU-R BT.601), which is lossy; gray ones stay as they are"
     if encodings[0] == "jpeg":
         yield "images become JPEG files (quality 95, 4:4:4), which is lossy; JPEG files pass through as they are"
 

@@ -20,7 +20,7 @@ from beam_cifar.block import Counts, add_counts
 from beam_cifar.carried import carried
 from beam_cifar.errors import JobError
 from beam_cifar.formats import get_sink
-from beam_cifar.formats.base import ShardResult
+from beam_cifar.formats.base import Shard, ShardResult, folded_name
 from beam_cifar.labels import UNLABELLED, LabelMap
 from beam_cifar.memory import give_back
 from beam_cifar.plan import ChosenCounts
@@ -61,6 +61,7 @@ class ShardInfo:
         sha256: of the file, or of the list of files, hex.
         parts: what it was made from.
         listing: name of the list of files beside the manifest; empty where the shard is one file.
+        beside: path, bytes and hex sha256 of further files of the shard.
     """
 
     shard: int
@@ -69,6 +70,7 @@ class ShardInfo:
     sha256: str
     parts: tuple[PartInfo, ...]
     listing: str = ""
+    beside: tuple[tuple[str, int, str], ...] = ()
 
 
 @dataclass
@@ -122,7 +124,7 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     parts = tuple(_one_each(infos, shard.parts, lambda info: info.part, shard.path))
     if settings.many_files:
         return _finish_folder(number, parts, settings)
-    if shard.parts == 1:
+    if settings.is_whole(shard):
         return ShardInfo(number, 1, parts[0].bytes, parts[0].sha256, parts)
     paths = [settings.part_path(shard, info.part) for info in parts]
     for path, info in zip(paths, parts, strict=True):
@@ -131,7 +133,13 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     with storage.StagedFile(os.path.join(settings.folder.tree, shard.path), settings.folder.scratch) as file:
         get_sink(settings.format).join(paths, file, shard, settings.options)
         file.commit()
-    return ShardInfo(number, 1, file.bytes_written, file.sha256, parts)
+    return ShardInfo(number, 1, file.bytes_written, file.sha256, parts, beside=_beside_written(paths, shard, settings))
+
+
+def _beside_written(paths: Sequence[str], shard: Shard, settings: SinkSettings) -> tuple[tuple[str, int, str], ...]:
+    files = storage.StagedFiles(settings.folder.tree, settings.folder.scratch)
+    get_sink(settings.format).complete(paths, files, shard, settings.options)
+    return tuple(files.made)
 
 
 def _finish_folder(number: int, parts: Sequence[PartInfo], settings: SinkSettings) -> ShardInfo:
@@ -150,7 +158,8 @@ def _finish_folder(number: int, parts: Sequence[PartInfo], settings: SinkSetting
     _, digest = storage.file_digest(folder.listing(name))
     total = sum(part.bytes for part in parts)
     files = sum(part.files for part in parts)
-    return ShardInfo(number, files, total, digest, tuple(parts), name)
+    beside = _beside_written([folder.listing(name)], shard, settings)
+    return ShardInfo(number, files, total, digest, tuple(parts), name, beside)
 
 
 def _listed(listing: str) -> Iterator[tuple[str, int]]:
@@ -176,6 +185,7 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     foreign = _foreign(settings)
     manifest = _manifest(shards, counts, files, foreign, results, settings)
     expected = [(sink.shards[info.shard].path, info.bytes) for info in shards if not info.listing]
+    expected += [(path, size) for info in shards for path, size, _ in info.beside]
     if _is_staged(shards, expected, files, sink):
         for path, content in files.items():
             storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch)
@@ -217,7 +227,7 @@ def _is_staged(
     if not os.path.isdir(tree) or not storage.has_sizes(tree, expected):
         return False
     count = storage.count_files(tree) - sum(os.path.exists(os.path.join(tree, path)) for path in files)
-    return count == sum(info.files for info in shards)
+    return count == sum(info.files + len(info.beside) for info in shards)
 
 
 def _is_published(folder: storage.JobFolder, manifest: bytes, expected: Sequence[tuple[str, int]]) -> bool:
@@ -381,16 +391,25 @@ def _manifest(
         "unlabelled": by_label.get(UNLABELLED, 0),
         "counts": {name: _nested(counts) for name, counts in counted.items()},
         **_source_labels(settings),
-        "renamed": sink.renamed(settings.sink.options, list(subsets)),
+        "renamed": sink.renamed(settings.sink.options, _named_subsets(counted["written"], subsets, settings)),
         "shards": [_shard_entry(info, settings.sink) for info in shards],
         "notices": list(sink.result_notices(settings.sink.options, results)),
         "files": [
             {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for path, data in sorted(files.items())
         ]
+        + [{"path": path, "bytes": size, "sha256": digest} for info in shards for path, size, digest in info.beside]
         + list(foreign),
     }
     return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _named_subsets(written: Counts, shards: Iterable[str], settings: PublishSettings) -> list[str]:
+    """The subsets of the output, in the names that they had before the format changed them."""
+    sink, options = get_sink(settings.sink.format), settings.sink.options.export
+    names = [folded_name(subset, options, by_split=sink.by_split) for subset, _ in written]
+    known = {sink.subset_name(name) for name in names}
+    return sorted({*names, *(name for name in shards if name not in known)})
 
 
 def _source_labels(settings: PublishSettings) -> dict[str, Any]:

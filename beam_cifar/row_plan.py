@@ -20,12 +20,13 @@ from beam_cifar.cutting import Segment, Task, new_shard
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import Shard, Sink, SinkOptions
 from beam_cifar.gathering import Gathering, look
+from beam_cifar.images.files import are_pixels
 from beam_cifar.in_place import keep_files
 from beam_cifar.job import Survey
 from beam_cifar.labels import LabelMap
 from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions
-from beam_cifar.plan import Plan, lossy, refuse_clashes
+from beam_cifar.plan import Plan, check_shards, lossy, refuse_missing_images, refuse_unlabelled
 from beam_cifar.recipe import steps_of
 from beam_cifar.row_names import digests, name_digests, strict_names, whole_digests
 from beam_cifar.selection import Selection
@@ -87,23 +88,28 @@ def plan_by_rows(
 ) -> tuple[tuple[Survey, ...], Plan]:
     """Decides which rows go where; see `beam_cifar.plan.make_plan`."""
     encodings = sink.encodings(options)
-    columns = frozenset({"size"} if "raw" in encodings else ())
+    sizes = are_pixels(encodings)
+    columns = frozenset({"size"} if sizes else ())
     columns |= {"id", "filename"} if sink.many_files else set()
-    gathering, view = look(options.input, steps_of(options), index_dir, columns, sizes="raw" in encodings)
+    gathering, view = look(options.input, steps_of(options), index_dir, columns, sizes=sizes)
     if not len(view):
         rows = sum(summary.rows for summary in gathering.summaries)
         notices = f" ({'; '.join(gathering.notices)})" if gathering.notices else ""
         paths = " and ".join(each.shown for each in options.input.leaves)
         raise InputError(f"{paths}: the selection leaves nothing of {rows} rows{notices}")
     sink.check_labels(view.table)
-    sink.check_subsets([name for name in view.subset_names if view.subset(name).any() or sink.keeps_empty_subsets])
+    kept = [name for name in view.subset_names if view.subset(name).any() or sink.keeps_empty_subsets]
+    sink.check_subsets(kept, options)
+    if not (sink.takes_missing_images or sink.many_files):
+        refuse_missing_images(options.input.shown, int((~view.has_image).sum()), sink)
+    if not sink.takes_unlabelled:
+        refuse_unlabelled(options.input.shown, int((view.labels < 0).sum()), sink)
     sink_options = SinkOptions(view.table, sink.export_of(options), _strict(view, gathering, sink))
     if not view.new_ids:  # workers read them from the files
         view = replace(view, ids=None, filenames=None)
     give_back()
     layout = _Layout(view, gathering, sink, sink_options, part_bytes or sink.part_bytes)
-    if not sink.many_files:
-        refuse_clashes([shard.path for shard in layout.shards], sink)
+    check_shards(layout.shards, sink, sink_options)
     save_images = sink_options.export.save_images
     tasks = layout.tasks if gathering.changes_pixels else [layout.copied(task) for task in layout.tasks]
     files, origins = [summary.file for summary in gathering.summaries], list(gathering.origins)
@@ -144,7 +150,8 @@ def _strict(view: View, gathering: Gathering, sink: Sink) -> frozenset[int]:
     groups = {name: sink.name_groups(name) for name in view.subset_names}
     numbers = {group: at for at, group in enumerate(dict.fromkeys(groups.values()))}
     places = np.array([numbers[groups[name]] for name in view.subset_names], dtype=np.int64)
-    folders = view.labels + places[view.subsets] * (len(view.table.names) + 1) + 1
+    classes = len(view.table.names) + 1
+    folders = places[view.subsets] * classes + (view.labels + 1 if sink.classes_are_folders else 0)
     pieces = []
     for start in range(0, len(view), _PIECE):
         ids, filenames = (column.slice(start, _PIECE).to_pylist() for column in (view.ids, view.filenames))
@@ -177,7 +184,7 @@ class _Layout:
         self._gathering, self._summaries = gathering, gathering.summaries
         self._unchanged = [origin.labels == view.table for origin in gathering.origins]
         self._images = view.has_image
-        pixels = "raw" in sink.encodings(options.export) or gathering.changes_pixels
+        pixels = are_pixels(sink.encodings(options.export)) or gathering.changes_pixels
         each = [(s.pixel_bytes if pixels else s.image_bytes) for s in self._summaries]
         self._file_bytes = [(nbytes, max(1, s.rows)) for nbytes, s in zip(each, self._summaries, strict=True)]
         self._by_size = gathering.changes_pixels and view.heights is not None

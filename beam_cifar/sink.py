@@ -48,9 +48,14 @@ class SinkSettings:
         """Whether every image is a file of its own."""
         return get_sink(self.format).many_files
 
+    def is_whole(self, shard: Shard) -> bool:
+        """Whether the only part of a shard is its file."""
+        sink = get_sink(self.format)
+        return shard.parts == 1 and not (sink.many_files or sink.always_joined)
+
     def part_path(self, shard: Shard, part: int) -> str:
         """Where a finished part lies, or the list of its files; in the staged tree already where it is the shard."""
-        if shard.parts == 1 and not self.many_files:
+        if self.is_whole(shard):
             return os.path.join(self.folder.tree, shard.path)
         return os.path.join(self.folder.parts, f"{shard.index:06d}-{part:06d}")
 

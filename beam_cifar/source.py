@@ -16,6 +16,7 @@ from beam_cifar.chosen import read_chosen
 from beam_cifar.counters import count
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Origin, RowReader, SourceFile
+from beam_cifar.images.files import are_pixels
 from beam_cifar.labels import UNLABELLED
 from beam_cifar.plan import Plan, Segment, Task
 from beam_cifar.selection import Selection
@@ -49,7 +50,7 @@ class SourceSettings:
     @classmethod
     def of(cls, plan: Plan, chosen: str = "") -> SourceSettings:
         """The settings of a plan."""
-        decoded = "raw" in plan.encodings or bool(plan.pixel_steps)
+        decoded = are_pixels(plan.encodings) or bool(plan.pixel_steps)
         return cls(
             plan.origins, plan.files, plan.selection, decoded, row_bytes(plan.pixel_steps), chosen, plan.file_bytes
         )

@@ -397,6 +397,30 @@ class StagedFile(io.RawIOBase):
         super().close()
 
 
+class StagedFiles:
+    """Files of a tree that are written one after the other, each whole or not at all.
+
+    Args:
+        tree: the folder that their paths are relative to.
+        scratch: a folder on the same file system to write them in.
+
+    Attributes:
+        made: path, bytes and hex sha256 of each so far.
+    """
+
+    def __init__(self, tree: str, scratch: str) -> None:
+        self._tree, self._scratch = tree, scratch
+        self.made: list[tuple[str, int, str]] = []
+
+    @contextmanager
+    def open(self, path: str) -> Iterator[StagedFile]:
+        """Starts one, which is completed when this is left without an error."""
+        with StagedFile(os.path.join(self._tree, path), self._scratch) as file:
+            yield file
+            file.commit()
+        self.made.append((path, file.bytes_written, file.sha256))
+
+
 def stage_link(source: str, final: str, scratch: str) -> tuple[int, str]:
     """Gives a file a second name, or copies it where the file system cannot; returns its bytes and hex sha256."""
     _refuse_cancelled()

@@ -73,8 +73,8 @@ def test_nothing_asserts_on_input(path: Path) -> None:
 def test_every_format_is_in_the_registry() -> None:
     assert [get_source(name).name for name in (*readable(), *INTERNAL)] == [*readable(), *INTERNAL]
     assert [get_sink(name).name for name in writable()] == writable()
-    assert {kind.name for kind in below(Source)} == {*readable(), *INTERNAL}
-    assert {kind.name for kind in below(Sink)} == set(writable())
+    assert {kind.name for kind in below(Source) if "name" in vars(kind)} == {*readable(), *INTERNAL}
+    assert {kind.name for kind in below(Sink) if "name" in vars(kind)} == set(writable())
 
 
 def test_the_readme_has_the_table_of_transforms() -> None:

@@ -16,10 +16,11 @@ from reading import cifar_rows
 from beam_cifar import ConvertOptions, LabelTable, ReadExamples, archives, convert, storage
 from beam_cifar.block import Block
 from beam_cifar.errors import InputError, JobError, UsageError
-from beam_cifar.example import RAW, facts_table, image_array, with_images
+from beam_cifar.example import facts_table, image_array, with_images
 from beam_cifar.formats import detect_format
 from beam_cifar.formats.base import SinkOptions
 from beam_cifar.formats.parquet import ROW_GROUP_BYTES, ParquetSink
+from beam_cifar.images.files import RAW
 from beam_cifar.job import prepare
 from beam_cifar.options import ExportOptions
 from beam_cifar.transforms import resize

@@ -17,7 +17,8 @@ from step_notes import Notes
 
 from beam_cifar.block import Block
 from beam_cifar.errors import InputError
-from beam_cifar.example import RAW, SCHEMA, facts_table, image_array, with_images
+from beam_cifar.example import SCHEMA, facts_table, image_array, with_images
+from beam_cifar.images.files import RAW
 from beam_cifar.images.gray import to_gray
 from beam_cifar.images.resize import resize_images
 from beam_cifar.labels import LabelTable

@@ -16,8 +16,9 @@ from PIL import Image
 
 from beam_cifar.block import Block, row_counts, spans
 from beam_cifar.errors import InputError, JobError
-from beam_cifar.example import RAW, SCHEMA, facts_table, image_array, plain_labels, with_images
+from beam_cifar.example import SCHEMA, facts_table, image_array, plain_labels, with_images
 from beam_cifar.formats.base import Origin
+from beam_cifar.images.files import RAW
 from beam_cifar.selection import Selection
 from beam_cifar.transforms import encode_images, remap_labels, select_rows
 from beam_cifar.xpath import ItemFilter

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from beam_cifar import __version__
 from beam_cifar.formats import FORMATS, readable, writable
-from beam_cifar.options import FILTER_MODES, ON_CLASH
+from beam_cifar.options import FILTER_MODES, ON_CLASH, SUBSET_NAMES
 from beam_cifar.steps import STEPS
 
 EXAMPLES = """\
@@ -194,6 +194,9 @@ def add_export_options(parser: Any) -> None:
                         help="write dataset_meta.json with the class names (cifar)")  # fmt: skip
     parser.add_argument("--image-ext", metavar="EXT", default=suppress or None,
                         help="extension of the files written, such as .png or .jpg; as found if left out")  # fmt: skip
+    parser.add_argument("--subsets", choices=SUBSET_NAMES, metavar="RULE", default=suppress or None,
+                        dest="subset_names", help="call subsets as in the source, or as the split that they belong to "
+                        "(data_batch_* becomes train); as is usual in the format if left out")  # fmt: skip
     parser.add_argument("--keep-empty-classes", action="store_true", default=suppress,
                         help="make a folder also for classes without images (imagenet)")  # fmt: skip
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from beam_cifar.block import BadRow
+from beam_cifar.errors import UsageError
 from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.names import clash_key
 from beam_cifar.options import ExportOptions
-from beam_cifar.storage import Blob, StagedFile
+from beam_cifar.storage import Blob, StagedFile, StagedFiles
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +26,17 @@ if TYPE_CHECKING:
 
 CHUNK_ROWS = 1000
 """Rows that a summary counts together; a plan may cut anywhere in between."""
+
+LOSSES = {
+    "colour": "colour: coloured images become gray (luma, ITU-R BT.601)",
+    "jpeg": "exact pixels: they become JPEG, unless `--image-ext .png` is given; JPEG files pass through",
+    "ids": "ids: items are numbered",
+    "labels": "labels",
+    "unused": "classes without images",
+    "subsets": "subsets",
+    "superclasses": "superclasses",
+}
+"""What a format may lose, as its page says it."""
 
 MAX_BAD_ROWS = 100
 """Bad rows that a summary names one by one."""
@@ -41,6 +54,7 @@ class SourceFile:
         label: of all its rows, where the place says it; `UNLABELLED` also where the rows do.
         id_prefix: what the ids of its rows start with, where file names alone would not be unique.
         source: index of the data set that it belongs to, where a job has several.
+        beside: further files, or folders, that its rows are read from, such as one of labels.
     """
 
     name: str
@@ -50,6 +64,12 @@ class SourceFile:
     label: int = UNLABELLED
     id_prefix: str = ""
     source: int = 0
+    beside: tuple[Blob, ...] = ()
+
+    @property
+    def newest(self) -> int:
+        """When anything of it was last changed, ns."""
+        return max(blob.stamp[1] for blob in (self.blob, *self.beside))
 
 
 @dataclass(frozen=True)
@@ -325,14 +345,28 @@ class Sink(ABC):
     """Writes a format; one file in this package and one line in `FORMATS`."""
 
     name: ClassVar[str]
+    losses: ClassVar[frozenset[str]] = frozenset()
+    """What the format cannot say, of `LOSSES`."""
     needs_images: ClassVar[bool]
     """Whether pixels are always written; else only on request."""
     keeps_empty_subsets: ClassVar[bool]
     """Whether a subset with no rows left still gets a file."""
+    takes_missing_images: ClassVar[bool] = True
+    """Whether a row may be without image."""
+    takes_unlabelled: ClassVar[bool] = True
+    """Whether a row may be without label."""
+    one_size: ClassVar[bool] = False
+    """Whether all images of a shard must have one size."""
+    by_split: ClassVar[bool] = False
+    """Whether `data_batch_*` become `train` and `test_batch` becomes `test`, unless `--subsets` says otherwise."""
     many_files: ClassVar[bool] = False
-    """Whether every image is a file of its own: parts are then written to a `StagedFolder`."""
+    """Whether every image is a file of its own: parts go to a `StagedFolder`, and no image may be missing."""
+    classes_are_folders: ClassVar[bool] = True
+    """For `many_files`: whether images of different classes may have one name."""
     part_bytes: ClassVar[int | None] = None
     """Bytes of images in a part, where a shard is made of several; None where a shard is one part."""
+    always_joined: ClassVar[bool] = False
+    """Whether a shard is made by `join` also where it has only one part."""
     max_shard_bytes: ClassVar[int | None] = None
     """The largest payload that one file can hold."""
     reserved_paths: ClassVar[frozenset[str]] = frozenset()
@@ -355,17 +389,41 @@ class Sink(ABC):
         asked = {**options.export_options(), "save_images": self.needs_images or options.save_images}
         return ExportOptions(**asked)
 
-    def check_subsets(self, subsets: Sequence[str]) -> None:
-        """Refuses subsets that the format cannot keep apart. Raises `UsageError`."""
-        return
+    def check_subsets(self, subsets: Sequence[str], options: ExportOptions) -> None:
+        """Refuses subsets that would become one, where the format keeps them apart. Raises `UsageError`."""
+        if "subsets" in self.losses:
+            return
+        met: dict[str, str] = {}
+        for subset in subsets:
+            name = folded_name(subset, options, by_split=self.by_split)
+            written = self.subset_name(name)
+            other = met.setdefault(self.subset_key(written), name)
+            if other != name:
+                where = "" if self.subset_name(other) == written else " on some disks"
+                raise UsageError(
+                    f"subsets {other!r} and {name!r} would both become {written!r}{where}; convert one at a time with "
+                    "--subset, or rename one by --transform 'map_subsets -s OLD:NEW'"
+                )
 
     def check_labels(self, labels: LabelTable) -> None:
         """Refuses classes that the format cannot keep apart. Raises `UsageError`."""
         return
 
+    def check_shard(self, shard: Shard, options: SinkOptions) -> None:
+        """Refuses a file that the format cannot hold. Raises `UsageError`."""
+        return
+
     def output_subset(self, subset: str, options: ExportOptions) -> str:
         """The output subset that a source subset becomes part of."""
-        return subset
+        return self.subset_name(folded_name(subset, options, by_split=self.by_split))
+
+    def subset_name(self, name: str) -> str:
+        """The name of a subset in the letters that the format has for it."""
+        return name
+
+    def subset_key(self, name: str) -> str:
+        """What two names share that would be one subset; names that some disks do not tell apart are."""
+        return clash_key(name)
 
     @abstractmethod
     def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
@@ -399,7 +457,7 @@ class Sink(ABC):
         return False
 
     def name_groups(self, subset: str) -> str:
-        """For `many_files`: rows of one class get different names if this is the same for their subsets."""
+        """For `many_files`: rows of one folder get different names if this is the same for their subsets."""
         return ""
 
     @abstractmethod
@@ -410,6 +468,17 @@ class Sink(ABC):
         """Joins the parts of one shard, given by path, in order."""
         raise NotImplementedError
 
+    def complete(self, parts: Sequence[str], files: StagedFiles, shard: Shard, options: SinkOptions) -> None:
+        """Writes the files that stand beside one shard, such as one of labels, or a list of its images.
+
+        Args:
+            parts: of the shard, by path, in order; for `many_files` the list of its files, see `storage.read_listing`.
+            files: where they are written.
+            shard: which one.
+            options: of the writers.
+        """
+        return
+
     def folders(self, options: SinkOptions, shards: Sequence[ShardResult]) -> list[str]:
         """Folders that the data set has even if nothing is in them."""
         return []
@@ -419,8 +488,15 @@ class Sink(ABC):
         """The files that complete the data set, by path."""
 
     def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Names that had to change to be written: what they are of -> written -> original."""
-        return {}
+        """Names that had to change to be written: what they are of -> written -> original.
+
+        Args:
+            options: of the writers.
+            subsets: of the output, before their names were changed.
+        """
+        written = {self.subset_name(name): name for name in subsets}
+        changed = {name: original for name, original in written.items() if name != original}
+        return {"subsets": changed} if changed else {}
 
     def notices(self, options: SinkOptions) -> Iterator[str]:
         """Things that a user should know before the start, one line each."""
@@ -445,6 +521,12 @@ def runs_of(rows: Sequence[int]) -> list[tuple[int, int]]:
 def series_name(subset: str) -> str:
     """What numbered subsets have in common: "data_batch" for `data_batch_1`; any other name is a series of its own."""
     return re.sub(r"_\d+$", "", subset)
+
+
+def folded_name(subset: str, options: ExportOptions, *, by_split: bool) -> str:
+    """The name of a subset, or of its split where those are asked for, or where the format is made of splits."""
+    asked = options.subset_names or ("split" if by_split else "source")
+    return split_name(subset) if asked == "split" else subset
 
 
 def split_name(subset: str) -> str:

@@ -126,7 +126,12 @@ class CifarSink(Sink):
 
     def output_subset(self, subset: str, options: ExportOptions) -> str:
         """The subset itself; when packing, numbered batches (`data_batch_1`, ...) belong together."""
-        return subset if options.images_per_batch is None else series_name(subset)
+        name = super().output_subset(subset, options)
+        return name if options.images_per_batch is None else series_name(name)
+
+    def check_subsets(self, subsets: Sequence[str], options: ExportOptions) -> None:
+        """Nothing: equal paths are refused, and names that only some disks take for one are told."""
+        return
 
     def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
         """All rows of a subset in one file, unless packed."""
@@ -276,7 +281,7 @@ class CifarRows(RowReader):
 
         from beam_cifar import example
 
-        table = example.with_images(self.facts(start, stop), self._images([(start, stop)]), example.RAW)
+        table = example.with_images(self.facts(start, stop), self._images([(start, stop)]), "raw")
         bad = self._columns.bad_rows
         if not any(start <= row < stop for row in bad):
             return table
@@ -298,7 +303,7 @@ class CifarRows(RowReader):
             labels=np.array([columns.labels[row] for row in rows], dtype=np.int64),
             filenames=filenames,
         )
-        return example.with_images(facts, self._images(runs), example.RAW)
+        return example.with_images(facts, self._images(runs), "raw")
 
     def _sizes(self, runs: Sequence[tuple[int, int]]) -> _Sizes:
         images = self._columns.images

@@ -8,43 +8,36 @@ folders that they find, in order.
 from __future__ import annotations
 
 import functools
-import hashlib
-import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from beam_cifar import archives, storage
-from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import (
     Catalog,
     FileSummary,
-    PartWriter,
-    RowReader,
     Shard,
     ShardResult,
-    Sink,
     SinkOptions,
     Source,
     SourceFile,
     Wanted,
 )
+from beam_cifar.formats.folders import ImageFileRows, ImageFileSink, decoded_file_name, file_stem
 from beam_cifar.formats.ids import natural_key, unique_ids
 from beam_cifar.formats.summary import with_rows
-from beam_cifar.images.files import file_encodings, file_extensions, is_image_name
+from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import clash_key, decode_name, encode_name
-from beam_cifar.row_names import digests, file_names
+from beam_cifar.row_names import digests
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    import pyarrow as pa
 
-    from beam_cifar.images.decode import ImageHeader
     from beam_cifar.options import ExportOptions
 
 NO_LABEL = "no_label"
@@ -88,9 +81,12 @@ class ImagenetSource(Source):
             return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[FolderRows]:
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
         """Lists one folder again; raises `InputError` if it changed."""
-        yield FolderRows(file, _checked_listing(file))
+        entries = _checked_listing(file)
+        ids, repeated = unique_ids([file.id_prefix + file_stem(entry.name) for entry in entries])
+        names = [decoded_file_name(entry.name) for entry in entries]
+        yield ImageFileRows(file, entries, ids, names, [file.label] * len(entries), repeated)
 
     def _subsets(self, path: str) -> dict[str, str]:
         """The folder of each subset."""
@@ -110,124 +106,11 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
         return {subset if distinct else name: found[name] for name, subset in names.items()}
 
 
-class FolderRows(RowReader):
-    """The images of one folder.
-
-    Args:
-        file: the folder.
-        entries: its images, in order.
-    """
-
-    def __init__(self, file: SourceFile, entries: Sequence[storage.Entry]) -> None:
-        self._file, self._entries = file, entries
-        self._ids, self._repeated = unique_ids([file.id_prefix + _stem(entry.name) for entry in entries])
-        self._labels = [file.label] * len(entries)
-
-    @property
-    def rows(self) -> int:
-        """See `RowReader.rows`."""
-        return len(self._entries)
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `RowReader.labels`."""
-        return self._labels
-
-    @property
-    def bad_rows(self) -> Mapping[int, BadRow]:
-        """See `RowReader.bad_rows`."""
-        return {}
-
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        """See `RowReader.row_bytes`."""
-        if decoded:
-            return max((_pixel_bytes(self._header(row)) for row in range(start, stop)), default=0)
-        return max((entry.size for entry in self._entries[start:stop]), default=0)
-
-    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        """See `RowReader.facts`."""
-        return self._facts(start, stop, [self._header(row) for row in range(start, stop)] if sizes else None)
-
-    def table(self, start: int, stop: int) -> pa.Table:
-        """See `RowReader.table`."""
-        import pyarrow as pa
-
-        from beam_cifar.example import with_images
-        from beam_cifar.images.decode import probe_whole_image
-
-        images = [self._content(row) for row in range(start, stop)]
-        headers = [probe_whole_image(image, self._entries[row].path) for row, image in enumerate(images, start)]
-        encodings = [header.encoding for header in headers]
-        return with_images(self._facts(start, stop, headers), pa.array(images, pa.binary()), encodings)
-
-    def summary(self, *, sizes: bool) -> FileSummary:
-        """What the plan needs to know of the folder, single rows left out."""
-        headers = [self._header(row) for row in range(self.rows)] if sizes else []
-        found = {(header.height, header.width) for header in headers}
-        listed = "".join(f"{entry.name}\0{entry.size}\0" for entry in self._entries)
-        return FileSummary(
-            file=self._file,
-            rows=self.rows,
-            chunks=(),
-            images=self.rows,
-            image_bytes=sum(entry.size for entry in self._entries),
-            pixel_bytes=sum(map(_pixel_bytes, headers)),
-            size=found.pop() if len(found) == 1 else None,
-            duplicates=self._repeated,
-            digest=hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest(),
-        )
-
-    def _facts(self, start: int, stop: int, headers: Sequence[ImageHeader] | None) -> pa.Table:
-        import numpy as np
-
-        from beam_cifar.example import facts_table
-
-        return facts_table(
-            ids=self._ids[start:stop],
-            subset=self._file.subset,
-            sizes=None if headers is None else [(header.height, header.width) for header in headers],
-            labels=np.full(stop - start, self._file.label, dtype=np.int64),
-            filenames=[_decoded(entry.name) for entry in self._entries[start:stop]],
-            channels=None if headers is None else [header.channels for header in headers],
-        )
-
-    def _header(self, row: int) -> ImageHeader:
-        from beam_cifar.images.decode import probe_image
-
-        path = self._entries[row].path
-        with storage.reading(path), open(path, "rb") as file:
-            return probe_image(file, path)
-
-    def _content(self, row: int) -> bytes:
-        entry = self._entries[row]
-        if entry.size > MAX_FILE_BYTES:
-            raise InputError(f"{entry.path}: has {entry.size} bytes; an image has {MAX_FILE_BYTES} at most")
-        with storage.reading(entry.path), open(entry.path, "rb", buffering=0) as file:
-            mtime = os.fstat(file.fileno()).st_mtime_ns
-            content = file.read()
-        if (len(content), mtime) != (entry.size, entry.mtime):
-            raise InputError(f"{entry.path}: the file changed while it was being converted; run the job again")
-        return content
-
-
-class ImagenetSink(Sink):
+class ImagenetSink(ImageFileSink):
     """Writes `<class>/<id>.png`."""
 
     name = "imagenet"
-    needs_images = True
-    keeps_empty_subsets = False
-    many_files = True
-    part_bytes = 16 << 20
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """PNG, or JPEG where it is asked for, or there already."""
-        return file_encodings(options.image_ext)
-
-    def check(self, options: ExportOptions) -> None:
-        """There are no batches to be packed."""
-        super().check(options)
-        if options.images_per_batch is not None:
-            raise UsageError(f"--images-per-batch: {self.name} has a file for every image; leave it out")
+    losses = frozenset({"subsets", "superclasses", "unused"})
 
     def check_labels(self, labels: LabelTable) -> None:
         """Two classes of one name would be one folder."""
@@ -237,21 +120,9 @@ class ImagenetSink(Sink):
                 raise UsageError(f"two classes are called {name!r}, and would be one folder; rename one by --remap")
             seen.add(name)
 
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """All of them: parts are enough to share the work."""
-        return max(1, rows)
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """All subsets share one tree."""
-        return ""
-
-    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Half of the raw size, and half of a block of the disk for each file."""
-        return image_bytes // 2 + rows * 2048
-
-    def open_part(self, file: storage.StagedFolder, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts the images of a part."""
-        return _FolderWriter(file, options)
+    def image_folders(self, shard: Shard, options: SinkOptions) -> tuple[str, ...]:
+        """One of each class."""
+        return (*class_folders(options.labels), NO_LABEL)
 
     def folders(self, options: SinkOptions, shards: Sequence[ShardResult]) -> list[str]:
         """Folders of all classes, if empty ones are wanted."""
@@ -259,10 +130,6 @@ class ImagenetSink(Sink):
             return []
         paths = {result.shard.path for result in shards}
         return sorted(f"{path}/{folder}".lstrip("/") for path in paths for folder in class_folders(options.labels))
-
-    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """Nothing: the folders say it all."""
-        return {}
 
     def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
         """Folders that are not called as their class, or subset."""
@@ -298,16 +165,7 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
     """Writes `<subset>/<class>/<id>.png`."""
 
     name = "imagenet_with_subset_dirs"
-
-    def check_subsets(self, subsets: Sequence[str]) -> None:
-        """Two subsets must not be one folder on a file system that does not tell cases apart."""
-        met: dict[str, str] = {}
-        for subset in subsets:
-            if met.setdefault(clash_key(subset), subset) != subset:
-                raise UsageError(
-                    f"subsets {met[clash_key(subset)]!r} and {subset!r} would be one folder on some disks; convert one "
-                    "at a time with --subset"
-                )
+    losses = frozenset({"superclasses", "unused"})
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """A folder of its own."""
@@ -316,36 +174,6 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
     def name_groups(self, subset: str) -> str:
         """Names may repeat between subsets."""
         return subset
-
-
-class _FolderWriter(PartWriter):
-    """Writes every image to the folder of its class."""
-
-    def __init__(self, folder: storage.StagedFolder, options: SinkOptions) -> None:
-        self._folder, self._options = folder, options
-        self._folders = (*class_folders(options.labels), NO_LABEL)  # the last one is found by UNLABELLED = -1
-
-    def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
-        from beam_cifar.example import plain_labels
-
-        ids, filenames, images = (table.column(name).to_pylist() for name in ("id", "filename", "image"))
-        suffixes = file_extensions(table, self._options.export.image_ext)
-        names = file_names(ids, filenames, suffixes, self._options.strict_names)
-        labels = plain_labels(table).tolist()
-        # The list keeps ids that cannot be read off the name.
-        self._folder.add(
-            (
-                self._folders[label],
-                name,
-                image,
-                {} if decode_name(name[: -len(suffix)]) == item_id else {"id": item_id},
-            )
-            for item_id, name, suffix, label, image in zip(ids, names, suffixes, labels, images, strict=True)
-        )
-
-    def close(self) -> None:
-        """See `PartWriter.close`."""
 
 
 @functools.lru_cache(maxsize=8)
@@ -372,10 +200,6 @@ def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
         f"{len(missing)} of {len(names)} classes have no images{where} and so no folder, such as "
         f"{names[min(missing)]!r}: {readers}; --keep-empty-classes makes the folders"
     )
-
-
-def _pixel_bytes(header: ImageHeader) -> int:
-    return 3 * header.height * header.width
 
 
 def _image_depths(path: str) -> set[int]:
@@ -430,7 +254,9 @@ def _source_file(
     """One folder, and the digests of its images' names without extension."""
     images = _images(path, stray)
     blob = storage.Blob(path, 0, sum(entry.size for entry in images), storage.listing_stamp(images))
-    return SourceFile(f"{subset}/{folder}", subset, path, blob, label), digests(_stem(entry.name) for entry in images)
+    return SourceFile(f"{subset}/{folder}", subset, path, blob, label), digests(
+        file_stem(entry.name) for entry in images
+    )
 
 
 def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -> list[SourceFile]:
@@ -442,15 +268,6 @@ def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -
     if len(np.unique(stems)) == len(stems):
         return files
     return [replace(file, id_prefix=file.name.rpartition("/")[2] + "/") for file in files]
-
-
-def _stem(name: str) -> str:
-    return decode_name(name.rpartition(".")[0])
-
-
-def _decoded(name: str) -> str:
-    """A file's name with its stem decoded: by itself, since a cut one is told by its end."""
-    return _stem(name) + "." + name.rpartition(".")[2]
 
 
 @functools.lru_cache(maxsize=4)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions, split_name
+from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
 from beam_cifar.images.files import file_encodings, file_extensions
 from beam_cifar.labels import LabelTable
 
@@ -39,31 +39,21 @@ class ParquetSink(Sink):
     needs_images = True
     # `load_dataset` fails on a split without rows.
     keeps_empty_subsets = False
+    by_split = True
 
     def encodings(self, options: ExportOptions) -> tuple[str, ...]:
         """PNG, or JPEG where it is asked for, or there already."""
         return file_encodings(options.image_ext)
 
-    def check_subsets(self, subsets: Sequence[str]) -> None:
-        """Two names must not meet only because split names have few letters, or because cases are alike to a disk."""
-        if "all" in map(split_name, subsets):
+    def check_subsets(self, subsets: Sequence[str], options: ExportOptions) -> None:
+        """Also a split must not have the name that stands for all of them."""
+        if any(self.output_subset(subset, options) == "all" for subset in subsets):
             raise UsageError("a subset called 'all' cannot be a split: readers mean every split by it; rename the file")
-        met: dict[str, str] = {}
-        for subset in subsets:
-            split, name = split_name(subset), self._split(subset)
-            if met.setdefault(name.casefold(), split) != split:
-                raise UsageError(
-                    f"subsets {met[name.casefold()]!r} and {split!r} would both become split {name!r}: split names "
-                    "hold letters, digits, '_' and '.' only; convert one at a time with --subset, or rename the files"
-                )
+        super().check_subsets(subsets, options)
 
-    def output_subset(self, subset: str, options: ExportOptions) -> str:
-        """The split, in the letters that split names may have."""
-        return self._split(subset)
-
-    @staticmethod
-    def _split(subset: str) -> str:
-        return re.sub(r"[^A-Za-z0-9_.]", "_", split_name(subset))
+    def subset_name(self, name: str) -> str:
+        """Split names have few letters (`datasets`, `splits.py`)."""
+        return re.sub(r"[^A-Za-z0-9_.]", "_", name)
 
     def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
         """Even files of 32 MiB raw or more, about 256 a job, each of whole row groups."""

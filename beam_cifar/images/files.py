@@ -1,7 +1,8 @@
-"""Images as files: which encodings there are, and which extensions they have."""
+"""How images lie: as pixels or files, which encodings there are, and which extensions they have."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from beam_cifar.errors import UsageError
@@ -12,8 +13,18 @@ if TYPE_CHECKING:
 EXTENSIONS: Final[dict[str, tuple[str, ...]]] = {"png": (".png",), "jpeg": (".jpg", ".jpeg")}
 """Extensions of each encoding, in lower case; the first one is what we write."""
 
+RAW: Final = "raw"
+"""Pixels, uint8 C x H x W; as something that a writer asks for: of three channels."""
+
+GRAY: Final = "gray"
+"""What a writer asks for that takes pixels of one channel: they lie in blocks as "raw"."""
 
 _KNOWN: Final = frozenset(extension for known in EXTENSIONS.values() for extension in known)
+
+
+def are_pixels(encodings: Sequence[str]) -> bool:
+    """Whether images reach a writer of these encodings as pixels."""
+    return RAW in encodings or GRAY in encodings
 
 
 def file_encodings(image_ext: str | None) -> tuple[str, ...]:

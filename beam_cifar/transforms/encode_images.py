@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from beam_cifar.block import Block
 from beam_cifar.coders import map_blocks
-from beam_cifar.example import RAW, binary_array, with_columns
+from beam_cifar.example import binary_array, with_columns
+from beam_cifar.images.files import GRAY, RAW
+from beam_cifar.images.gray import to_gray
 from beam_cifar.images.jpeg import encode_jpeg
 from beam_cifar.images.png import Offsets, UInt8Array, encode_png
 from beam_cifar.transforms.pixels import map_runs, pixels_of, with_pixels
@@ -24,7 +26,8 @@ def encode_images(block: Block, *, encodings: tuple[str, ...]) -> Block:
 
     Args:
         block: with images in any encoding; rows without image stay without.
-        encodings: that are wanted, "raw" (three channels), "png" or "jpeg"; others become the first of them.
+        encodings: that are wanted, "raw" (three channels), "gray" (one, also raw), "png" or "jpeg"; others become the
+            first of them.
 
     Raises:
         InputError: an encoded image is damaged, or cannot be read without loss.
@@ -37,9 +40,12 @@ def encode_images(block: Block, *, encodings: tuple[str, ...]) -> Block:
 
 def _encoded(run: pa.Table, encodings: tuple[str, ...]) -> pa.Table:
     found, target = run.column("encoding")[0].as_py(), encodings[0]
-    if found in encodings and (found != RAW or run.column("channels")[0].as_py() == 3):
+    channels = run.column("channels")[0].as_py()
+    if (found in encodings and (found != RAW or channels == 3)) or (found, target, channels) == (RAW, GRAY, 1):
         return run
     pixels = pixels_of(run)
+    if target == GRAY:
+        return with_pixels(run, to_gray(pixels))
     if target == RAW:
         return with_pixels(run, np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])))
     buffer, offsets = _ENCODERS[target](pixels)
@@ -57,9 +63,9 @@ class EncodeImages(beam.PTransform):
     encodings: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.encodings if name not in (RAW, *_ENCODERS)]
+        unknown = [name for name in self.encodings if name not in (RAW, GRAY, *_ENCODERS)]
         if unknown or not self.encodings:
-            raise ValueError(f"encodings must be some of raw, {', '.join(_ENCODERS)}, found {self.encodings!r}")
+            raise ValueError(f"encodings must be some of raw, gray, {', '.join(_ENCODERS)}, found {self.encodings!r}")
 
     def display_data(self) -> dict[str, str]:
         """The encodings."""

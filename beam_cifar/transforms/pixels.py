@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_cifar.example import RAW, binary_array, with_columns
+from beam_cifar.example import binary_array, with_columns
 from beam_cifar.images.decode import decode_image
+from beam_cifar.images.files import RAW
 
 UInt8Array = npt.NDArray[np.uint8]
 

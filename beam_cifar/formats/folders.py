@@ -1,0 +1,259 @@
+"""What formats share in which every image is a file of its own: how such images are read and written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+from beam_cifar import storage
+from beam_cifar.block import BadRow
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.base import (
+    FileSummary,
+    PartWriter,
+    RowReader,
+    Shard,
+    ShardResult,
+    Sink,
+    SinkOptions,
+    SourceFile,
+)
+from beam_cifar.images.files import file_encodings, file_extensions
+from beam_cifar.names import decode_name
+from beam_cifar.row_names import file_names
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from beam_cifar.images.decode import ImageHeader
+    from beam_cifar.options import ExportOptions
+
+MAX_FILE_BYTES = 512 << 20
+
+
+class ImageFileRows(RowReader):
+    """Rows whose images are files, looked into only where sizes are needed.
+
+    Args:
+        file: that they belong to.
+        entries: the file of each row's image, or None.
+        ids: of each row.
+        filenames: of each row, as found.
+        labels: of each row, -1 for unlabelled.
+        repeated: how many ids had to be made unique.
+    """
+
+    def __init__(
+        self,
+        file: SourceFile,
+        entries: Sequence[storage.Entry | None],
+        ids: Sequence[str],
+        filenames: Sequence[str],
+        labels: Sequence[int],
+        repeated: int = 0,
+    ) -> None:
+        self._file, self._entries, self._ids, self._filenames = file, entries, ids, filenames
+        self._labels, self._repeated = labels, repeated
+
+    @property
+    def rows(self) -> int:
+        """See `RowReader.rows`."""
+        return len(self._entries)
+
+    @property
+    def labels(self) -> Sequence[int]:
+        """See `RowReader.labels`."""
+        return self._labels
+
+    @property
+    def bad_rows(self) -> Mapping[int, BadRow]:
+        """See `RowReader.bad_rows`."""
+        return {}
+
+    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
+        """See `RowReader.row_bytes`."""
+        if decoded:
+            return max((_pixel_bytes(self._header(row)) for row in range(start, stop)), default=0)
+        return max((entry.size for entry in self._entries[start:stop] if entry), default=0)
+
+    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
+        """See `RowReader.facts`."""
+        return self._facts(start, stop, [self._header(row) for row in range(start, stop)] if sizes else None)
+
+    def table(self, start: int, stop: int) -> pa.Table:
+        """See `RowReader.table`."""
+        import pyarrow as pa
+
+        from beam_cifar.example import with_images
+        from beam_cifar.images.decode import probe_whole_image
+
+        images = [None if entry is None else _content(entry) for entry in self._entries[start:stop]]
+        headers = [
+            None if entry is None or image is None else probe_whole_image(image, entry.path)
+            for entry, image in zip(self._entries[start:stop], images, strict=True)
+        ]
+        encodings = [header.encoding if header else "raw" for header in headers]
+        return with_images(self._facts(start, stop, headers), pa.array(images, pa.binary()), encodings)
+
+    def summary(self, *, sizes: bool) -> FileSummary:
+        """What the plan needs to know of them, single rows left out."""
+        headers = [self._header(row) for row in range(self.rows)] if sizes else []
+        found = {(header.height, header.width) if header else None for header in headers}
+        images = [entry for entry in self._entries if entry]
+        listed = "".join(f"{entry.name}\0{entry.size}\0" if entry else "\0" for entry in self._entries)
+        return FileSummary(
+            file=self._file,
+            rows=self.rows,
+            chunks=(),
+            images=len(images),
+            image_bytes=sum(entry.size for entry in images),
+            pixel_bytes=sum(map(_pixel_bytes, headers)),
+            size=found.pop() if len(found) == 1 else None,
+            duplicates=self._repeated,
+            digest=hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest(),
+        )
+
+    def _facts(self, start: int, stop: int, headers: Sequence[ImageHeader | None] | None) -> pa.Table:
+        import numpy as np
+
+        from beam_cifar.example import facts_table
+
+        sizes = None if headers is None else [(header.height, header.width) if header else None for header in headers]
+        return facts_table(
+            ids=self._ids[start:stop],
+            subset=self._file.subset,
+            sizes=sizes,
+            labels=np.asarray(self._labels[start:stop], dtype=np.int64),
+            filenames=self._filenames[start:stop],
+            channels=None if headers is None else [header.channels if header else None for header in headers],
+        )
+
+    def _header(self, row: int) -> ImageHeader | None:
+        from beam_cifar.images.decode import probe_image
+
+        entry = self._entries[row]
+        if entry is None:
+            return None
+        with storage.reading(entry.path), open(entry.path, "rb") as file:
+            return probe_image(file, entry.path)
+
+
+class ImageFileSink(Sink):
+    """Writes every image to a file of its own; the name is its id."""
+
+    needs_images = True
+    keeps_empty_subsets = False
+    many_files = True
+    part_bytes = 16 << 20
+    listed: ClassVar[tuple[str, ...]] = ()
+    """Columns of examples that the list of files tells as well, for `complete`: of "label", "height", "width"."""
+
+    @abstractmethod
+    def image_folders(self, shard: Shard, options: SinkOptions) -> tuple[str, ...]:
+        """The folder, relative to the shard's, of images of each class; the last one that of images without label."""
+
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """PNG, or JPEG where it is asked for, or there already."""
+        return file_encodings(options.image_ext)
+
+    def check(self, options: ExportOptions) -> None:
+        """There are no batches to be packed."""
+        super().check(options)
+        if options.images_per_batch is not None:
+            raise UsageError(f"--images-per-batch: {self.name} has a file for every image; leave it out")
+
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
+        """All of them: parts are enough to share the work."""
+        return max(1, rows)
+
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+        """All subsets share one tree."""
+        return ""
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        """Half of the raw size, and half of a block of the disk for each file."""
+        return image_bytes // 2 + rows * 2048
+
+    def open_part(self, file: storage.StagedFolder, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts the images of a part."""
+        return _ImageFileWriter(file, self.image_folders(shard, options), self.listed, options)
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """Nothing: the folders say it all."""
+        return {}
+
+
+class _ImageFileWriter(PartWriter):
+    """Writes every image to the folder of its class."""
+
+    def __init__(
+        self, folder: storage.StagedFolder, folders: Sequence[str], listed: Sequence[str], options: SinkOptions
+    ) -> None:
+        self._folder, self._folders, self._listed, self._options = folder, folders, listed, options
+
+    def append(self, table: pa.Table) -> None:
+        """See `PartWriter.append`."""
+        from beam_cifar.example import plain_labels
+
+        ids, filenames, images = (table.column(name).to_pylist() for name in ("id", "filename", "image"))
+        suffixes = file_extensions(table, self._options.export.image_ext)
+        names = file_names(ids, filenames, suffixes, self._options.strict_names)
+        labels = plain_labels(table).tolist()
+        told = [table.column(name).to_pylist() for name in self._listed]
+        self._folder.add(
+            (
+                self._folders[label],  # the last one is found by UNLABELLED = -1
+                name,
+                image,
+                self._facts(item_id, decode_name(name[: -len(suffix)]), facts),
+            )
+            for item_id, name, suffix, label, image, *facts in zip(
+                ids, names, suffixes, labels, images, *told, strict=True
+            )
+        )
+
+    def close(self) -> None:
+        """See `PartWriter.close`."""
+
+    def _facts(self, item_id: str, told: str, facts: Sequence[int | None]) -> dict[str, str]:
+        """What the list says of a file: an id that cannot be read off the name, and what `complete` asks for."""
+        own = {} if told == item_id else {"id": item_id}
+        return own | {key: str(value) for key, value in zip(self._listed, facts, strict=True) if value is not None}
+
+
+def file_stem(name: str) -> str:
+    """The name without extension of an image file, decoded by itself, since a cut one is told by its end."""
+    return decode_name(name.rpartition(".")[0])
+
+
+def decoded_file_name(name: str) -> str:
+    """The same with extension."""
+    return file_stem(name) + "." + name.rpartition(".")[2]
+
+
+def listed_id(entry: Mapping[str, str]) -> str:
+    """The id of an image in the list of a shard's files."""
+    return entry["id"] if "id" in entry else file_stem(entry["path"].rpartition("/")[2])
+
+
+def listed_label(entry: Mapping[str, str]) -> int:
+    """The label of an image in the list of a shard's files, -1 for unlabelled; for sinks that list it."""
+    return int(entry.get("label", -1))
+
+
+def _pixel_bytes(header: ImageHeader | None) -> int:
+    return 3 * header.height * header.width if header else 0
+
+
+def _content(entry: storage.Entry) -> bytes:
+    if entry.size > MAX_FILE_BYTES:
+        raise InputError(f"{entry.path}: has {entry.size} bytes; an image has {MAX_FILE_BYTES} at most")
+    with storage.reading(entry.path), open(entry.path, "rb", buffering=0) as file:
+        mtime = os.fstat(file.fileno()).st_mtime_ns
+        content = file.read()
+    if (len(content), mtime) != (entry.size, entry.mtime):
+        raise InputError(f"{entry.path}: the file changed while it was being converted; run the job again")
+    return content
