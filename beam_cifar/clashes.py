@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from beam_cifar.cutting import Chosen
-from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import Sink
 from beam_cifar.labels import UNLABELLED, LabelMap
+from beam_cifar.refusals import one_file, refuse_missing_images
 from beam_cifar.selection import Selection
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ def clashing_names(sources: Sequence[Chosen], selection: Selection, label_map: L
     strict, twice = strict_names(folders, names, ids, wholes)
     if twice:
         where = [_place(sources, selection, position) for position in twice]
-        raise UsageError(
-            f"{where[0]} and {where[1]} would be one file, because ids repeat between subsets and {sink.name} keeps "
-            "all subsets in one folder; convert one --subset at a time, or to imagenet_with_subset_dirs"
-        )
+        raise one_file(where[0], where[1], sink)
     return strict
 
 
@@ -74,11 +71,9 @@ def _refuse_missing_images(sources: Sequence[Chosen], selection: Selection, sink
         taken, names = _taken(source, selection), source.summary.row_names
         missing = taken[~names.images[taken]]  # type: ignore[union-attr]
         if len(missing):
-            expression = "/item[image]" if selection.filter is None else "the filter with 'and image'"
-            raise InputError(
-                f"{source.summary.file.shown}: row {names.rows[missing[0]]}: has no image, and {sink.name} is made of "  # type: ignore[union-attr]
-                f"images ({len(missing)} such rows in this file); leave them out by --filter {expression}"
-            )
+            hint = "--filter /item[image]" if selection.filter is None else "the filter with 'and image'"
+            first = int(names.rows[missing[0]])  # type: ignore[union-attr]
+            refuse_missing_images(source.summary.file.shown, len(missing), sink, hint, first)
 
 
 def _place(sources: Sequence[Chosen], selection: Selection, position: int) -> str:

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from beam_cifar.cutting import new_shard
-from beam_cifar.errors import InputError, UsageError
+from beam_cifar.errors import InputError
 from beam_cifar.example import Example, plain_labels
 from beam_cifar.formats.base import Shard, Sink, SinkOptions, series_name
 from beam_cifar.images.files import RAW, are_pixels
-from beam_cifar.plan import check_shards, refuse_unlabelled
+from beam_cifar.plan import check_shards
+from beam_cifar.refusals import one_file, refuse_missing_images, refuse_unlabelled
 from beam_cifar.row_names import digests, name_digests, strict_names, whole_digests
 
 RECORD = np.dtype(
@@ -144,7 +145,8 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
     subsets = sorted(records, key=lambda subset: (records[subset]["order"].min(), subset))
     sink.check_subsets(subsets, options.export)
     if sink.many_files or not sink.takes_missing_images:
-        _refuse_missing_images(records, sink)
+        for subset, each in records.items():
+            refuse_missing_images(f"subset {subset!r}", int((each["height"] < 0).sum()), sink, "beam.Filter")
     if not sink.takes_unlabelled:
         for subset, each in records.items():
             refuse_unlabelled(f"subset {subset!r}", int((each["label"] < 0).sum()), sink)
@@ -200,14 +202,6 @@ def _with_batch_labels(shards: Sequence[Shard], sink: Sink) -> tuple[Shard, ...]
     )
 
 
-def _refuse_missing_images(records: Mapping[str, Records], sink: Sink) -> None:
-    for subset, each in records.items():
-        if missing := int((each["height"] < 0).sum()):
-            raise InputError(
-                f"{missing} examples of subset {subset!r} have no image, and {sink.name} is made of images"
-            )
-
-
 def _strict_names(records: Mapping[str, Records], sink: Sink) -> frozenset[int]:
     groups: dict[str, int] = {}
     folders = []
@@ -220,10 +214,5 @@ def _strict_names(records: Mapping[str, Records], sink: Sink) -> frozenset[int]:
     if twice:
         edges = np.cumsum([len(each) for each in records.values()])
         first, second = (list(records)[int(np.searchsorted(edges, at, "right"))] for at in twice)
-        if first == second:
-            raise InputError(f"two examples of subset {first!r} have the same id and label")
-        raise UsageError(
-            f"subsets {first!r} and {second!r} have an example with the same id and label, and {sink.name} keeps all "
-            "subsets in one folder; write imagenet_with_subset_dirs"
-        )
+        raise one_file(f"an example of subset {first!r}", f"one of subset {second!r}", sink)
     return strict

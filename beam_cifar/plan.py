@@ -36,6 +36,7 @@ from beam_cifar.labels import (
     unknown_name,
 )
 from beam_cifar.options import ConvertOptions
+from beam_cifar.refusals import refuse_missing_images, refuse_unlabelled
 from beam_cifar.selection import Selection
 
 __all__ = ["Plan", "Segment", "Task", "learn_parents", "make_plan", "reading_tasks", "select_files"]
@@ -326,24 +327,6 @@ def _refuse_incomplete(sources: Sequence[Chosen], selection: Selection, sink: Si
             counted = label_counts(summary)
             lost = 0 if summary.kept_labels is None else sum(counted.values()) - summary.kept_labels
             refuse_unlabelled(summary.file.shown, max(lost, counted.get(UNLABELLED, 0)), sink)
-
-
-def refuse_missing_images(where: str, count: int, sink: Sink) -> None:
-    """Refuses rows without image. Raises `InputError` if there are any."""
-    if count:
-        raise InputError(
-            f"{where}: {count} rows have no image, and {sink.name} is made of images; leave them out by --filter "
-            "/item[image]"
-        )
-
-
-def refuse_unlabelled(where: str, count: int, sink: Sink) -> None:
-    """Refuses rows without label. Raises `InputError` if there are any."""
-    if count:
-        raise InputError(
-            f"{where}: {count} rows have no label, and {sink.name} has a label for every image; leave them out by "
-            "--filter /item[annotation]"
-        )
 
 
 def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions, selection: Selection) -> str:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from beam_cifar import storage
 from beam_cifar.chosen import CHOSEN
 from beam_cifar.cutting import Segment, Task, new_shard
-from beam_cifar.errors import InputError, UsageError
+from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Shard, Sink, SinkOptions
 from beam_cifar.gathering import Gathering, look
 from beam_cifar.images.files import are_pixels
@@ -26,8 +26,9 @@ from beam_cifar.job import Survey
 from beam_cifar.labels import LabelMap
 from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions
-from beam_cifar.plan import Plan, check_shards, lossy, refuse_missing_images, refuse_unlabelled
+from beam_cifar.plan import Plan, check_shards, lossy
 from beam_cifar.recipe import steps_of
+from beam_cifar.refusals import one_file, refuse_missing_images, refuse_unlabelled
 from beam_cifar.row_names import digests, name_digests, strict_names, whole_digests
 from beam_cifar.selection import Selection
 from beam_cifar.view import View
@@ -143,10 +144,8 @@ def _strict(view: View, gathering: Gathering, sink: Sink) -> frozenset[int]:
     missing = ~view.has_image
     if missing.any():
         first = int(np.flatnonzero(missing)[0])
-        raise InputError(
-            f"{gathering.summaries[view.files[first]].file.shown}: row {view.rows[first]}: has no image, and "
-            f"{sink.name} is made of images ({int(missing.sum())} such rows); leave them out by --filter /item[image]"
-        )
+        shown = gathering.summaries[view.files[first]].file.shown
+        refuse_missing_images(shown, int(missing.sum()), sink, first=int(view.rows[first]))
     groups = {name: sink.name_groups(name) for name in view.subset_names}
     numbers = {group: at for at, group in enumerate(dict.fromkeys(groups.values()))}
     places = np.array([numbers[groups[name]] for name in view.subset_names], dtype=np.int64)
@@ -159,10 +158,7 @@ def _strict(view: View, gathering: Gathering, sink: Sink) -> frozenset[int]:
     strict, twice = strict_names(folders, *(np.concatenate(column) for column in zip(*pieces, strict=True)))
     if twice:
         where = [f"{view.ids[at].as_py()!r} of subset {view.subset_names[view.subsets[at]]!r}" for at in twice]
-        raise UsageError(
-            f"{where[0]} and {where[1]} would be one file, because ids repeat between subsets and {sink.name} keeps "
-            "all subsets in one folder; convert one --subset at a time, or to imagenet_with_subset_dirs"
-        )
+        raise one_file(where[0], where[1], sink)
     return strict
 
 
