@@ -32,6 +32,7 @@ LOSSES = {
     "jpeg": "exact pixels: they become JPEG, unless `--image-ext .png` is given; JPEG files pass through",
     "ids": "ids: items are numbered",
     "labels": "labels",
+    "order": "the order of classes",
     "unused": "classes without images",
     "subsets": "subsets",
     "superclasses": "superclasses",

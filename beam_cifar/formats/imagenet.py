@@ -110,7 +110,7 @@ class ImagenetSink(ImageFileSink):
     """Writes `<class>/<id>.png`."""
 
     name = "imagenet"
-    losses = frozenset({"subsets", "superclasses", "unused"})
+    losses = frozenset({"order", "subsets", "superclasses", "unused"})
 
     def check_labels(self, labels: LabelTable) -> None:
         """Two classes of one name would be one folder."""
@@ -165,7 +165,7 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
     """Writes `<subset>/<class>/<id>.png`."""
 
     name = "imagenet_with_subset_dirs"
-    losses = frozenset({"superclasses", "unused"})
+    losses = frozenset({"order", "superclasses", "unused"})
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """A folder of its own."""
