@@ -6,7 +6,7 @@ IMAGES ?= 60000
 # One test process per core.
 JOBS ?= auto
 
-.PHONY: demo test lint peers test-peers test-prism test-large bench sdist-check clean
+.PHONY: demo test test-slow lint peers test-peers test-prism test-large bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# What takes long for its kind: worker processes, jobs that are killed at every step.
+test-slow: $(VENV)/.installed
+	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist worksteal
 
 # Readers of other projects, in an environment of their own.
 .peers/.installed: tests/peers/requirements.txt

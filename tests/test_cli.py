@@ -222,7 +222,9 @@ def test_verbose_shows_the_traceback(run: Run, cifar10: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("beam-cifar: error: unknown label")
 
 
-@pytest.mark.parametrize("mode", ["in_memory", "multi_threading", "multi_processing"])
+@pytest.mark.parametrize(
+    "mode", ["in_memory", "multi_threading", pytest.param("multi_processing", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     ("number", "moment"),
     [(signal.SIGINT, "out.beam_cifar/work-*/scratch/*"), (signal.SIGTERM, "out.beam_cifar/index")],
@@ -259,7 +261,9 @@ def test_an_interrupt_leaves_nothing_behind(mode: str, number: int, moment: str,
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
-@pytest.mark.parametrize("mode", ["in_memory", "multi_threading", "multi_processing"])
+@pytest.mark.parametrize(
+    "mode", ["in_memory", "multi_threading", pytest.param("multi_processing", marks=pytest.mark.slow)]
+)
 def test_a_known_error_in_a_worker_is_one_line_on_every_runner(
     mode: str, run: Run, cifar10: Path, tmp_path: Path
 ) -> None:

@@ -69,7 +69,9 @@ def expected(uneven: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.mark.parametrize("job", JOBS)
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "process" in name else name for name in RUNS]
+)
 def test_bytes_and_manifest_are_the_same(
     job: str, name: str, uneven: Path, expected: dict[str, dict[str, str]], tmp_path: Path
 ) -> None:

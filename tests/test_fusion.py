@@ -20,7 +20,8 @@ from beam_cifar.runner import pipeline_options
 from beam_cifar.sink import SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
 
-MODES = ["in_memory", "multi_threading", "multi_processing"]
+MODES = ["in_memory", "multi_threading"]
+PROCESSES = "multi_processing"
 
 
 def same(block: Block, *_: Any) -> Block:
@@ -75,7 +76,7 @@ def run_with(
 
 
 # Worker processes take seconds to start, and refuse in the same place.
-@pytest.mark.parametrize("mode", [*MODES[:2], pytest.param(MODES[2], marks=pytest.mark.large)])
+@pytest.mark.parametrize("mode", [*MODES, pytest.param(PROCESSES, marks=pytest.mark.large)])
 @pytest.mark.parametrize("middle", [two_sources, tags_joined, with_side_input, with_resource_hint, reshuffled])
 def test_a_broken_fusion_is_refused_in_one_line(
     middle: Any, mode: str, cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -87,7 +88,7 @@ def test_a_broken_fusion_is_refused_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", [*MODES, pytest.param(PROCESSES, marks=pytest.mark.slow)])
 def test_the_line_itself_is_fused(mode: str, cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_with(untouched, cifar10, tmp_path / "out", pipeline_options([f"--direct_running_mode={mode}"], 2), monkeypatch)
 

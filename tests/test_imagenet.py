@@ -638,7 +638,9 @@ def once(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str
     return tree(folder)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if "process" in name else name for name in RUNS]
+)
 def test_files_and_manifest_are_the_same_whoever_runs_the_job(
     name: str, small: Path, once: dict[str, str], tmp_path: Path
 ) -> None:
@@ -671,6 +673,7 @@ def test_overwriting_leaves_nothing_of_the_old_output(small: Path, tmp_path: Pat
     assert [path.name for path in beside.iterdir()] == ["manifest.json"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
 def test_a_publish_killed_before_any_step_is_completed_by_the_next_run(
     overwrite: bool, small: Path, tmp_path: Path

@@ -127,7 +127,7 @@ def folders(path: Path) -> list[str]:
     return sorted(str(inner.relative_to(path)) for inner in path.rglob("*") if inner.is_dir())
 
 
-@pytest.mark.parametrize("flags", [["--direct_num_workers=2"], ["--direct_num_workers=2", "--direct_running_mode=multi_processing"], ["--direct_runner_bundle_repeat=1"]], ids=["threads", "processes", "twice"])  # fmt: skip
+@pytest.mark.parametrize("flags", [["--direct_num_workers=2"], pytest.param(["--direct_num_workers=2", "--direct_running_mode=multi_processing"], marks=pytest.mark.slow), ["--direct_runner_bundle_repeat=1"]], ids=["threads", "processes", "twice"])  # fmt: skip
 def test_the_bytes_do_not_depend_on_who_runs_it(flags: list[str], cifar10: Path, tmp_path: Path) -> None:
     assert as_written(cifar10, tmp_path / "other", *flags) == as_written(cifar10, tmp_path / "one")
 

@@ -22,7 +22,7 @@ from beam_cifar.source import SourceSettings, read_task
 from beam_cifar.transforms import encode_images
 
 
-@pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
+@pytest.mark.parametrize("overwrite", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["new", "overwrite"])
 def test_a_publish_killed_before_any_step_is_completed_by_the_next_run(
     overwrite: bool, cifar10: Path, tmp_path: Path
 ) -> None:
