@@ -51,3 +51,9 @@ class OutputError(BeamCifarError):
     """The output exists already, or another job holds it."""
 
     exit_code = 4
+
+
+class DifferencesError(BeamCifarError):
+    """What was compared differs, or what was checked has faults; both were told before."""
+
+    exit_code = 5

@@ -162,9 +162,7 @@ class ConvertOptions(ExportOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         _refuse_less_than_one("--limit", self.limit)
-        _refuse_less_than_one("--workers", self.workers)
-        if self.workers is not None and self.workers > MAX_WORKERS:
-            raise UsageError(f"--workers must be at most {MAX_WORKERS}, found {self.workers}")
+        check_workers(self.workers)
         if self.resize is not None:
             check_size(self.resize)
         if not self.input.leaves:  # making it also refuses an unknown rule for clashes
@@ -207,6 +205,13 @@ def check_size(size: tuple[int, int]) -> None:
         raise UsageError(
             f"--resize takes sides from 1 to {MAX_SIDE}, and at most {MAX_PIXELS} pixels, found {height}x{width}"
         )
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuses a number of local workers that cannot be meant. Raises `UsageError`."""
+    _refuse_less_than_one("--workers", workers)
+    if workers is not None and workers > MAX_WORKERS:
+        raise UsageError(f"--workers must be at most {MAX_WORKERS}, found {workers}")
 
 
 def _refuse_less_than_one(flag: str, value: int | None) -> None:

@@ -87,7 +87,7 @@ class Conversion:
         """
         try:
             if self.result is not None:
-                with _explained():
+                with explained():
                     self.result.wait_until_finish()
             with open(self.job.folder.manifest, "rb") as file:
                 manifest = json.load(file)
@@ -151,14 +151,14 @@ def run(
 def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
     """Hands the pipeline of a job to its runner; a known error comes out as itself."""
     allow_writes()
-    with _explained():
+    with explained():
         pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
         build(pipeline, job)
         return pipeline.run()
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def explained() -> Iterator[None]:
     """Turns a failure of a pipeline into the known error behind it."""
     try:
         yield

@@ -249,6 +249,11 @@ def reading_tasks(summaries: Sequence[FileSummary]) -> list[Task]:
         InputError: a bad row.
     """
     refuse_bad_rows(summaries)
+    return whole_file_tasks(summaries)
+
+
+def whole_file_tasks(summaries: Sequence[FileSummary]) -> list[Task]:
+    """The same, where bad rows are no reason to refuse: they travel in `Block.rejected`."""
     tasks = []
     for index, summary in enumerate(summaries):
         row_bytes = max(1, summary.image_bytes // max(1, summary.rows))

@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_cifar.errors import UsageError
+from beam_cifar.options import check_workers
 
 LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
 MAX_DEFAULT_WORKERS = 4
@@ -29,6 +30,7 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     Raises:
         UsageError: a flag that neither we nor Beam know, or `workers` with a runner that is not local.
     """
+    check_workers(workers)
     with _one_line_refusals():
         options = PipelineOptions(list(flags))
     runner = options.view_as(StandardOptions).runner

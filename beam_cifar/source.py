@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
+import pyarrow as pa
 
 from beam_cifar import coders  # noqa: F401  (registers the coder that guards blocks)
-from beam_cifar.block import MAX_ROWS, Block, Counts, row_counts, spans
+from beam_cifar.block import MAX_ROWS, BadRow, Block, Counts, row_counts, spans
 from beam_cifar.carried import carried
 from beam_cifar.chosen import read_chosen
 from beam_cifar.counters import count
+from beam_cifar.errors import InputError
+from beam_cifar.example import SCHEMA
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Origin, RowReader, SourceFile
 from beam_cifar.images.files import are_pixels
@@ -37,6 +40,7 @@ class SourceSettings:
         row_bytes: bytes that every image will have at least.
         chosen: path of the rows that the plan chose one by one; empty where it did not.
         image_bytes: of an image of each file, about, where rows are chosen.
+        tolerant: whether rows that turn out to be damaged are rejected, as bad rows are, instead of ending the job.
     """
 
     origins: tuple[Origin, ...]
@@ -46,6 +50,7 @@ class SourceSettings:
     row_bytes: int = 0
     chosen: str = ""
     image_bytes: tuple[int, ...] = ()
+    tolerant: bool = False
 
     @classmethod
     def of(cls, plan: Plan, chosen: str = "") -> SourceSettings:
@@ -127,18 +132,34 @@ def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:
             pieces = spans(*owned, row_bytes)
             for piece, (start, stop) in enumerate(pieces):
                 last = at == len(task.segments) - 1 and piece == len(pieces) - 1
-                rejected = tuple(rows.bad_rows[row] for row in sorted(rows.bad_rows) if start <= row < stop)
+                bad = {row: rows.bad_rows[row] for row in sorted(rows.bad_rows) if start <= row < stop}
+                table = _sound_rows(rows, start, stop, file, bad) if settings.tolerant else rows.table(start, stop)
                 yield Block(
-                    table=rows.table(start, stop),
+                    table=table,
                     shard=task.shard,
                     part=task.part,
                     number=number,
                     last=last,
                     read=_counts(file.subset, rows.labels[start:stop]),
-                    rejected=rejected,
+                    rejected=tuple(bad[row] for row in sorted(bad)),
                     row=start,
                 )
                 number += 1
+
+
+def _sound_rows(rows: RowReader, start: int, stop: int, file: SourceFile, bad: dict[int, BadRow]) -> pa.Table:
+    """The rows [start, stop) that can be read; the others are added to `bad`, found by halving."""
+    try:
+        return rows.table(start, stop)
+    except InputError as error:
+        if stop == start:
+            raise
+        if stop - start == 1:
+            bad.setdefault(start, BadRow(file.shown, start, file.subset, "read", str(error), rows.labels[start]))
+            return SCHEMA.empty_table()
+    middle = (start + stop) // 2
+    halves = (_sound_rows(rows, *half, file, bad) for half in ((start, middle), (middle, stop)))
+    return pa.concat_tables(halves).combine_chunks()
 
 
 def _owned(segment: Segment, rows: RowReader, selection: Selection) -> tuple[int, int]:

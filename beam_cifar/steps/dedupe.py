@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import struct
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +12,7 @@ import pyarrow as pa
 from beam_cifar.example import has_images
 from beam_cifar.labels import unknown_name
 from beam_cifar.steps.base import Step, StepContext, option
+from beam_cifar.tally import pixel_digests
 from beam_cifar.view import BoolArray, View
 
 UInt64Array = npt.NDArray[np.uint64]
@@ -106,20 +105,7 @@ def image_digests(table: pa.Table) -> UInt64Array:
     # Here, because the package of transforms loads Beam.
     from beam_cifar.transforms.pixels import map_runs, pixels_of
 
-    digests = map_runs(table, lambda run: pa.table({"digest": _run_digests(pixels_of(run))}))
+    digests = map_runs(table, lambda run: pa.table({"digest": pixel_digests(pixels_of(run))}))
     both = np.frombuffer(b"".join(digests.column("digest").to_pylist()), dtype="<u8").astype(np.uint64)
     halves: UInt64Array = both.reshape(-1, 2).T
     return halves
-
-
-def _run_digests(pixels: npt.NDArray[np.uint8]) -> list[bytes]:
-    """Hashes uint8 `[N, C, H, W]`; a gray image as the RGB image that shows the same."""
-    made = []
-    start = hashlib.blake2b(struct.pack("<II", *pixels.shape[2:]), digest_size=16)
-    planes = 3 // pixels.shape[1]
-    for image in np.ascontiguousarray(pixels):
-        state = start.copy()
-        for _ in range(planes):
-            state.update(image)
-        made.append(state.digest())
-    return made

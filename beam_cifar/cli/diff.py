@@ -1,0 +1,107 @@
+"""`beam-cifar diff`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+from beam_cifar.cli.convert import input_of
+from beam_cifar.cli.measure import beam_options_of
+from beam_cifar.cli.tables import counted, plain
+from beam_cifar.comparing import Change, Changes, Comparison, Row, Rows, SubsetComparison, compare
+from beam_cifar.errors import DifferencesError
+from beam_cifar.start import quiet_workers
+
+CHANGES = {"labels": "another label", "pixels": "other pixels", "sizes": "another size", "ids": "another id"}
+"""Kinds of changes, and what they are called."""
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints what differs. Raises `DifferencesError` if anything does."""
+    options = beam_options_of(arguments)
+    a, b = input_of(arguments.a), input_of(arguments.b)
+    with quiet_workers(verbose=arguments.verbose):
+        found = compare(a, b, ids=arguments.ids, whole=arguments.whole, beam_options=options)
+    print(json.dumps(facts(found), ensure_ascii=False) if arguments.json else "\n".join(shown(found)))
+    if not found.equal:
+        raise DifferencesError(f"{found.a} and {found.b} differ: {summary(found)}")
+
+
+def facts(found: Comparison) -> dict[str, Any]:
+    """All of it, for JSON."""
+    made = {"equal": found.equal, **asdict(found)}
+    made["subsets"] = [{"equal": subset.equal, **asdict(subset)} for subset in found.subsets]
+    return made
+
+
+def summary(found: Comparison) -> str:
+    """What differs, in numbers."""
+    told = []
+    for name, what in (("only_a", "only in A"), ("only_b", "only in B")):
+        if count := sum(getattr(subset, name).count for subset in found.subsets):
+            told.append(f"{counted(count, 'row')} {what}")
+    for name, what in CHANGES.items():
+        if count := sum(getattr(subset, name).count for subset in found.subsets):
+            told.append(f"{counted(count, 'row')} with {what}")
+    if found.tables:
+        told.append(f"{counted(len(found.tables), 'difference')} of the label tables")
+    return ", ".join(told)
+
+
+def shown(found: Comparison) -> Iterator[str]:
+    """The result for people."""
+    yield f"A {found.a}"
+    yield f"B {found.b}"
+    yield from (f"note: {notice}" for notice in found.notices)
+    for subset in found.subsets:
+        yield from _shown_subset(subset)
+    if found.tables:
+        yield "label tables differ"
+        yield from (f"  {line}" for line in found.tables)
+    yield "equal" if found.equal else f"different: {summary(found)}"
+
+
+def _shown_subset(subset: SubsetComparison) -> Iterator[str]:
+    if subset.equal:
+        yield f"{plain(subset.name)}: equal, {counted(subset.rows[0], 'row')}, digest {subset.digests[0]}"
+        return
+    yield f"{plain(subset.name)}: differs, {counted(subset.rows[0], 'row')} in A, {subset.rows[1]:,} in B"
+    for which, rows in (("A", subset.only_a), ("B", subset.only_b)):
+        yield from _shown_rows(which, rows)
+    for name, what in CHANGES.items():
+        yield from _shown_changes(what, getattr(subset, name))
+
+
+def _shown_rows(which: str, rows: Rows) -> Iterator[str]:
+    if rows.count:
+        yield f"  {counted(rows.count, 'row')} only in {which}"
+        for row in rows.first:
+            label = "no label" if row.label is None else plain(row.label)
+            yield f"    {_row(row)} ({label})"
+        yield from _more(rows)
+
+
+def _shown_changes(what: str, changes: Changes) -> Iterator[str]:
+    if changes.count:
+        yield f"  {counted(changes.count, 'row')} with {what}"
+        for change in changes.first:
+            yield f"    {_both(change)}: {plain(change.before)} -> {plain(change.after)}"
+        yield from _more(changes)
+
+
+def _more(listed: Rows | Changes) -> Iterator[str]:
+    if listed.count > len(listed.first):
+        yield f"    and {listed.count - len(listed.first):,} more"
+
+
+def _row(row: Row) -> str:
+    return f"{plain(row.subset)}: {plain(row.id)}"
+
+
+def _both(change: Change) -> str:
+    """A row; as B calls it as well, where that is another name."""
+    a, b = _row(change.a), _row(change.b)
+    return a if a == b else f"{a} / {b}"

@@ -1,0 +1,187 @@
+"""`beam-cifar stats`, and how commands start that read a data set and write none."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from beam_cifar.cli.arguments import list_flags, make_parser
+from beam_cifar.cli.tables import aligned, counted, plain, share
+from beam_cifar.measuring import SizeCount, Stats, SubsetStats, stats
+from beam_cifar.start import quiet_workers
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+SHOWN_SIZES = 10
+SHOWN_CLASSES = 100
+SHOWN_SUBSETS = 8
+"""Sizes, classes and subsets that are shown; JSON has them all."""
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints what a data set is made of."""
+    options = beam_options_of(arguments)
+    with quiet_workers(verbose=arguments.verbose):
+        found = stats(arguments.path, arguments.input_format, tuple(arguments.subset), beam_options=options)
+    print(json.dumps(facts(found), ensure_ascii=False) if arguments.json else "\n".join(shown(found)))
+
+
+def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
+    """Imports what reads data sets; checks the flags that are Beam's. Raises `UsageError`."""
+    from beam_cifar.start import beam_imports
+
+    with beam_imports(verbose=arguments.verbose):
+        from beam_cifar import runner
+    own_flags = list_flags(make_parser(), arguments.program.split()[-1])
+    made: PipelineOptions = runner.pipeline_options(arguments.beam_options, arguments.workers, own_flags)
+    return made
+
+
+def facts(found: Stats) -> dict[str, Any]:
+    """All of it, for JSON."""
+    table = found.labels
+    parents = table.parents or (None,) * len(table.names)
+    totals = _class_totals(found)
+    return {
+        "path": found.path,
+        "format": found.format,
+        "title": found.title,
+        "rows": found.rows,
+        "images": found.images,
+        "unlabelled": found.unlabelled,
+        "classes": [
+            {
+                "name": name,
+                "superclass": None if parent is None else table.coarse_names[parent],
+                "rows": totals.get(name, 0),
+            }
+            for name, parent in zip(table.names, parents, strict=True)
+        ],
+        **_image_facts(found),
+        "subsets": [
+            {
+                "name": subset.name,
+                "rows": subset.rows,
+                "images": subset.images,
+                "unlabelled": subset.unlabelled,
+                "classes": dict(subset.labels),
+                **_image_facts(subset),
+                "duplicates": subset.duplicates,
+                "digest": subset.digest,
+            }
+            for subset in found.subsets
+        ],
+        "duplicate_groups": found.duplicate_groups,
+        "conflicting_groups": found.conflicting,
+        "across": [
+            {"first": first, "second": second, "rows": rows} for (first, second), rows in found.across.items() if rows
+        ],
+        "groups": [
+            {
+                "count": group.count,
+                "rows": [{"subset": subset, "id": item_id, "class": name} for subset, item_id, name in group.rows],
+            }
+            for group in found.groups
+        ],
+        "notices": list(found.notices),
+    }
+
+
+def _image_facts(found: Stats | SubsetStats) -> dict[str, Any]:
+    return {
+        "sizes": [{"height": size.height, "width": size.width, "images": size.rows} for size in found.sizes],
+        "channels": dict(found.channels),
+        "encodings": dict(found.encodings),
+        "mean": list(found.mean),
+        "std": list(found.std),
+        "mean_unit": [value / 255 for value in found.mean],
+        "std_unit": [value / 255 for value in found.std],
+    }
+
+
+def shown(found: Stats) -> Iterator[str]:
+    """The result for people."""
+    yield f"{found.title} ({found.format}) at {found.path}"
+    yield f"{counted(found.rows, 'row')}, {found.images:,} with images, {found.unlabelled:,} without label"
+    yield from (f"note: {notice}" for notice in found.notices)
+    yield from _shown_subsets(found)
+    yield from _shown_classes(found)
+    if found.images:
+        yield from _shown_images(found)
+        yield from _shown_duplicates(found)
+
+
+def _shown_subsets(found: Stats) -> Iterator[str]:
+    lines = [["subset", "rows", "share", "images", "no label", "repeated", "digest"]]
+    for subset in found.subsets:
+        numbers = [f"{n:,}" for n in (subset.images, subset.unlabelled, subset.duplicates)]
+        of_all = share(subset.rows, found.rows)
+        lines.append([plain(subset.name), f"{subset.rows:,}", of_all, *numbers, subset.digest])
+    yield from aligned(lines)
+
+
+def _shown_classes(found: Stats) -> Iterator[str]:
+    """A column for each subset, unless they are too many."""
+    subsets = found.subsets if 1 < len(found.subsets) <= SHOWN_SUBSETS else ()
+    totals = _class_totals(found)
+    lines = [["class", "rows", "share", *(plain(subset.name) for subset in subsets)]]
+    for name in list(totals)[:SHOWN_CLASSES]:
+        per_subset = (f"{subset.labels[name]:,}" for subset in subsets)
+        lines.append([plain(name), f"{totals[name]:,}", share(totals[name], found.rows), *per_subset])
+    yield from aligned(lines)
+    if len(totals) > SHOWN_CLASSES:
+        yield f"  and {len(totals) - SHOWN_CLASSES:,} more classes; --json has them all"
+
+
+def _class_totals(found: Stats) -> dict[str, int]:
+    """Rows of each class in all subsets, in the order of the table."""
+    return {name: sum(subset.labels[name] for subset in found.subsets) for name in dict.fromkeys(found.labels.names)}
+
+
+def _shown_images(found: Stats) -> Iterator[str]:
+    yield f"sizes      {_sizes(found.sizes)}"
+    yield f"channels   {_counts(found.channels)}"
+    yield f"encodings  {_counts(found.encodings)}"
+    for name, values in (("mean", found.mean), ("deviation", found.std)):
+        of_255 = " ".join(f"{value:.2f}" for value in values)
+        of_1 = " ".join(f"{value / 255:.4f}" for value in values)
+        yield f"{name:<9}  R G B {of_255} of 255, {of_1} of 1"
+
+
+def _sizes(sizes: Sequence[SizeCount]) -> str:
+    if len(sizes) == 1:
+        return f"{sizes[0].height} x {sizes[0].width}"
+    heights, widths = [size.height for size in sizes], [size.width for size in sizes]
+    common = sorted(sizes, key=lambda size: -size.rows)[:SHOWN_SIZES]
+    listed = ", ".join(f"{size.height} x {size.width} ({size.rows:,})" for size in common)
+    more = ", ..." if len(sizes) > SHOWN_SIZES else ""
+    return (
+        f"{len(sizes):,} different, {min(heights)} to {max(heights)} high, {min(widths)} to {max(widths)} wide: "
+        f"{listed}{more}"
+    )
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} ({count:,})" for name, count in counts.items())
+
+
+def _shown_duplicates(found: Stats) -> Iterator[str]:
+    if not found.duplicate_groups:
+        yield "duplicates none"
+        return
+    repeated = counted(found.duplicate_groups, "image")
+    yield f"duplicates {repeated} in several rows, {found.conflicting:,} with different labels"
+    for (first, second), count in found.across.items():
+        if count:
+            yield f"  {plain(second)}: {counted(count, 'row')} with an image of {plain(first)}"
+    for group in found.groups:
+        rows = ", ".join(
+            f"{plain(subset)}: {plain(item_id)} ({'no label' if name is None else plain(name)})"
+            for subset, item_id, name in group.rows
+        )
+        yield f"  {group.count:,} x  {rows}{', ...' if group.count > len(group.rows) else ''}"
+    if found.duplicate_groups > len(found.groups):
+        yield f"  and {found.duplicate_groups - len(found.groups):,} more images"

@@ -1,0 +1,74 @@
+"""Pairs the rows of two sets by what they have in common: pure, on columns of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Ints: TypeAlias = npt.NDArray[np.int64]
+Keys: TypeAlias = Mapping[str, tuple[npt.NDArray[Any], ...]]
+"""Columns `[N]` by name; the first of each is a digest, those of "image" end in whether there is one."""
+PART_ROWS = 1 << 16
+"""Rows of each side that are looked at together, about: they take ten times the room while they are."""
+
+
+def match(
+    keys: tuple[Keys, Keys], left: tuple[Ints, Ints], by: Sequence[str], *, pictured: bool = False
+) -> tuple[Ints, tuple[Ints, Ints]]:
+    """Pairs rows that are alike, the n-th of one side with the n-th of the other.
+
+    Args:
+        keys: of both sides.
+        left: positions of the rows of each side that may be paired, rising.
+        by: names of the keys that must be equal, "image" or "id" first.
+        pictured: whether rows without image are left alone.
+
+    Returns:
+        Int64 `[2, M]`, positions of the rows of each pair; and the positions that are left, rising.
+    """
+    sides = [which[side["image"][-1][which]] if pictured else which for side, which in zip(keys, left, strict=True)]
+    # The first column is a digest: rows that are alike have the same remainder.
+    parts = 1 + max(map(len, sides)) // PART_ROWS
+    remainders = [side[by[0]][0][which] % parts for side, which in zip(keys, sides, strict=True)]
+    found = []
+    for part in range(parts):
+        mine, theirs = (which[rest == part] for which, rest in zip(sides, remainders, strict=True))
+        first, second = pair_up(_columns(keys[0], by, mine), _columns(keys[1], by, theirs))
+        found.append((mine[first], theirs[second]))
+    pairs = np.stack([np.concatenate(halves) for halves in zip(*found, strict=True)])
+    rest = [np.setdiff1d(which, half, assume_unique=True) for which, half in zip(left, pairs, strict=True)]
+    return pairs, (rest[0], rest[1])
+
+
+def _columns(side: Keys, names: Sequence[str], which: Ints) -> list[npt.NDArray[Any]]:
+    return [column[which] for name in names for column in side[name]]
+
+
+def pair_up(first: Sequence[npt.NDArray[Any]], second: Sequence[npt.NDArray[Any]]) -> tuple[Ints, Ints]:
+    """Pairs rows that are alike in all columns, the n-th of the first side with the n-th of the second.
+
+    Args:
+        first: columns `[N]`.
+        second: columns `[M]`, as many.
+
+    Returns:
+        Positions in the first, and in the second, of the two rows of each pair.
+    """
+    count = len(first[0])
+    columns = [np.concatenate(pair) for pair in zip(first, second, strict=True)]
+    order = np.lexsort(columns)  # stable: of rows that are alike, those of the first side come first, in order
+    if not len(order):
+        return order, order
+    changes = np.logical_or.reduce([column[order][1:] != column[order][:-1] for column in columns])
+    groups = np.concatenate([[0], np.cumsum(changes)])
+    of_second = order >= count
+    starts = np.flatnonzero(np.concatenate([[True], changes]))
+    sizes = np.bincount(groups)
+    seconds = np.bincount(groups, weights=of_second).astype(np.int64)
+    firsts = sizes - seconds
+    rank = np.arange(len(order)) - starts[groups] - np.where(of_second, firsts[groups], 0)
+    met = rank < np.minimum(firsts, seconds)[groups]
+    return order[met & ~of_second], order[met & of_second] - count

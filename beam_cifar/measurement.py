@@ -1,0 +1,166 @@
+"""One reading of a data set: a pipeline in which every block leaves a tally, and nothing else moves."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from beam_cifar import storage
+from beam_cifar.block import BadRow, Block
+from beam_cifar.carried import carried
+from beam_cifar.errors import InputError, JobError
+from beam_cifar.formats import get_source
+from beam_cifar.formats.base import Catalog, FileSummary, Origin
+from beam_cifar.job import COUNTS, find_catalog
+from beam_cifar.labels import LabelTable
+from beam_cifar.measures import Measured
+from beam_cifar.memory import give_back
+from beam_cifar.options import Input
+from beam_cifar.pipeline import explained
+from beam_cifar.plan import Task, learn_parents, reading_tasks, select_files, whole_file_tasks
+from beam_cifar.runner import make_runner, pipeline_options
+from beam_cifar.selection import Selection
+from beam_cifar.source import ReadBlocks, SourceSettings
+from beam_cifar.tally import MAX_NAMED, MODULUS, ROW, Asked, decode_tally, tally_of
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What every task needs besides itself.
+
+    Attributes:
+        source: how blocks are read.
+        labels: label table of the data set.
+        asked: what is wanted of them.
+        folder: where tallies go, one file for each block; all workers must see it.
+    """
+
+    source: SourceSettings
+    labels: LabelTable
+    asked: Asked
+    folder: str
+
+
+@contextmanager
+def measured(
+    given: Input,
+    asked: Asked,
+    *,
+    workers: int | None = None,
+    beam_options: Sequence[str] | PipelineOptions = (),
+) -> Iterator[Measured]:
+    """Reads every image of a data set once.
+
+    Args:
+        given: path, format and subsets.
+        asked: what is wanted.
+        workers: local workers; None chooses.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+
+    Yields:
+        What was found; its ids can be asked for as long as this is not left.
+
+    Raises:
+        BeamCifarError: the one line that explains why there is no result.
+    """
+    if not isinstance(beam_options, PipelineOptions):
+        beam_options = pipeline_options(beam_options, workers)
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:
+        catalog = find_catalog(given.path, given.format, folder)
+        summaries, broken = _summaries(catalog, given.subsets, tolerant=asked.tolerant)
+        labels = catalog.labels if asked.tolerant else learn_parents(catalog, summaries)
+        files = tuple(summary.file for summary in summaries)
+        source = SourceSettings(
+            (Origin(catalog.format, labels),), files, Selection(labels.names), tolerant=asked.tolerant
+        )
+        settings = Settings(source, labels, asked, os.path.join(folder, "tallies"))
+        tasks = whole_file_tasks(summaries) if asked.tolerant else reading_tasks(summaries)
+        os.mkdir(settings.folder)
+        if tasks:
+            read_all(tasks, settings, beam_options)
+        yield replace(_gathered(catalog, labels, summaries, settings.folder), broken=tuple(broken))
+
+
+def read_all(tasks: Sequence[Task], settings: Settings, beam_options: PipelineOptions) -> None:
+    """Runs the pipeline; a known error comes out as itself."""
+    storage.allow_writes()
+    with explained():
+        pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
+        _ = (
+            pipeline
+            | "Parts" >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
+            | "Spread" >> beam.Reshuffle().with_output_types(Task)
+            | "ReadBlocks" >> ReadBlocks(settings.source)
+            | "TallyBlocks" >> beam.ParDo(_TallyBlock(settings)).with_input_types(Block).with_output_types(int)
+        )
+        pipeline.run().wait_until_finish()
+
+
+class _TallyBlock(beam.DoFn):
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    def process(self, block: Block) -> Iterator[int]:
+        """Writes the tally of a block, and yields how many rows it has."""
+        with carried():
+            write_tally(block, self._settings)
+        yield len(block.table)
+
+
+def write_tally(block: Block, settings: Settings) -> None:
+    """Writes the tally of a block to a file of its own: a bundle that is run again replaces it by its equal."""
+    tally = tally_of(block, settings.source.files[block.shard].shown, settings.labels, settings.asked)
+    path = os.path.join(settings.folder, "{:06d}-{:06d}-{:06d}".format(*block.coordinates))
+    with storage.StagedFile(path, os.path.join(settings.folder, "scratch")) as file:
+        file.write(tally.encoded())
+        file.commit()
+
+
+def _summaries(
+    catalog: Catalog, subsets: Sequence[str], *, tolerant: bool
+) -> tuple[tuple[FileSummary, ...], list[str]]:
+    """The summaries of the files asked for; and, if those are no reason to stop, why some cannot be read."""
+    source, summaries, broken = get_source(catalog.format), [], []
+    for file in select_files(catalog, subsets):
+        try:
+            with storage.reading(catalog.path):
+                summaries.append(source.scan(file, catalog.labels, COUNTS))
+        except InputError as error:
+            if not tolerant:
+                raise
+            broken.append(str(error))
+    return tuple(summaries), broken
+
+
+def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary, ...], folder: str) -> Measured:
+    """Puts the tallies of all blocks together, in order."""
+    names = sorted(name for name in os.listdir(folder) if name != "scratch")
+    expected = sum(summary.rows for summary in summaries)
+    rows = np.zeros(expected, dtype=ROW)
+    histograms = np.zeros((len(summaries), 3, 256), dtype=np.int64)
+    totals = [0] * len(summaries)
+    rejected: list[BadRow] = []
+    count = filled = 0
+    for name in names:
+        with open(os.path.join(folder, name), "rb") as stored:
+            tally = decode_tally(stored.read())
+        file = int(name.partition("-")[0])
+        rows[filled : filled + len(tally.rows)] = tally.rows
+        filled += len(tally.rows)
+        histograms[file] += tally.histogram
+        totals[file] = (totals[file] + tally.total) % MODULUS
+        rejected += tally.rejected[: MAX_NAMED - len(rejected)]
+        count += tally.rejected_count
+    if filled + count != expected:
+        raise JobError(f"{catalog.path}: {filled + count} of {expected} rows came back from the workers in {folder}")
+    give_back()
+    return Measured(
+        catalog, labels, summaries, rows[:filled], histograms, tuple(totals), tuple(rejected), rejected_count=count
+    )
