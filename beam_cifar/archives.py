@@ -1,4 +1,4 @@
-"""Reads `.tar` and `.tar.gz` in place: members by name, bytes by seek, nothing extracted."""
+"""Reads `.tar`, `.tar.gz` and plain `.gz` in place: members by name, bytes by seek, nothing extracted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from beam_cifar.errors import InputError
+from beam_cifar.storage import COPY_BYTES, Blob
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 10_000
@@ -70,16 +71,21 @@ def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
     Raises:
         InputError: the archive is damaged, or holds links, devices, too many members, or a bomb.
     """
-    with _readable(path):
-        status = os.stat(path)
-    stamp = (status.st_size, status.st_mtime_ns)
-    digest = hashlib.sha256(f"{os.path.abspath(path)}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()
-    asked = path, stamp, os.path.join(index_dir, f"archive-{digest[:16]}.index")
+    asked = _stamped(path, index_dir)
     members, index = _list_members(*asked)
     if index and not os.path.exists(index):  # of an earlier job, which has cleaned up
         _list_members.cache_clear()
         members, index = _list_members(*asked)
     return members, index
+
+
+def _stamped(path: str, index_dir: str) -> tuple[str, tuple[int, int], str]:
+    """A path, size and time of the file there, and the path of its index."""
+    with _readable(path):
+        status = os.stat(path)
+    stamp = (status.st_size, status.st_mtime_ns)
+    digest = hashlib.sha256(f"{os.path.abspath(path)}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()
+    return path, stamp, os.path.join(index_dir, f"archive-{digest[:16]}.index")
 
 
 @functools.lru_cache(maxsize=1)
@@ -96,9 +102,65 @@ def _list_members(path: str, _stamp: tuple[int, int], index: str) -> tuple[tuple
     return members, index
 
 
+def gzip_blob(path: str, index_dir: str) -> Blob:
+    """The unpacked bytes of a plain `.gz` file, for seeking; asked again of the same one, it is not read again.
+
+    Args:
+        path: the file.
+        index_dir: where to put its random-access index.
+
+    Raises:
+        InputError: it is not gzip, damaged, cut short, or a decompression bomb.
+    """
+    asked = _stamped(path, index_dir)
+    size = _unpacked_size(*asked)
+    if not os.path.exists(asked[2]):  # of an earlier job, which has cleaned up
+        _unpacked_size.cache_clear()
+        size = _unpacked_size(*asked)
+    return Blob(path, 0, size, asked[1], asked[2])
+
+
+@functools.lru_cache(maxsize=64)
+def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> int:
+    """Unpacks a `.gz` file once, which checks its checksum, and writes the index."""
+    with _readable(path, "file"):
+        if not _is_gzip(path):
+            raise InputError(f"{path}: is not gzip, as its name says; rename or remove it")
+        limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
+        with _open_gzip(path) as stream:
+            while stream.read(COPY_BYTES):
+                if stream.tell() > limit:
+                    raise InputError(
+                        f"{path}: unpacks to more than {limit} bytes, {MAX_RATIO} times its packed size or more; "
+                        "refused as a decompression bomb"
+                    )
+            size: int = stream.tell()
+            _refuse_cut(path, size)
+            _export_index(stream, index)
+    return size
+
+
+def _refuse_cut(path: str, size: int) -> None:
+    """Raises `EOFError` if a `.gz` file is cut short, which rapidgzip takes for its end.
+
+    A member ends with its unpacked size, modulo 2**32 (RFC 1952): where that is not the whole, there are several
+    members, or the end is missing, and only reading it in order tells which.
+    """
+    with open(path, "rb") as file:
+        file.seek(-4, os.SEEK_END)
+        if int.from_bytes(file.read(), "little") == size % 2**32:
+            return
+    from isal import igzip
+
+    with igzip.open(path) as stream:
+        found = sum(len(chunk) for chunk in iter(lambda: stream.read(COPY_BYTES), b""))
+    if found != size:
+        raise EOFError(f"{found} bytes are in it, {size} could be read")
+
+
 @contextmanager
 def open_indexed(path: str, index: str) -> Iterator[BinaryIO]:
-    """Opens a `.tar.gz` for seeking through an index that `list_members` made.
+    """Opens a `.tar.gz` or `.gz` for seeking through an index that `list_members` or `gzip_blob` made.
 
     One thread unpacks, chunk by chunk as they are asked for: none is unpacked ahead.
 
@@ -183,8 +245,8 @@ def _open_gzip(path: str, workers: int = 0) -> Iterator[Any]:
 
 
 @contextmanager
-def _readable(path: str) -> Iterator[None]:
-    """Turns the many ways in which a damaged archive fails into one line."""
+def _readable(path: str, what: str = "archive") -> Iterator[None]:
+    """Turns the many ways in which a damaged archive, or what else it is, fails into one line."""
     try:
         yield
     except InputError:
@@ -193,4 +255,4 @@ def _readable(path: str) -> Iterator[None]:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         if reason == "std::exception":
             reason = "it ends too early"
-        raise InputError(f"{path}: the archive is truncated or damaged: {reason}") from error
+        raise InputError(f"{path}: the {what} is truncated or damaged: {reason}") from error

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from beam_cifar import storage
 from beam_cifar.cutting import Segment, Task
 from beam_cifar.errors import OutputError
-from beam_cifar.formats import get_source, readable
+from beam_cifar.formats import get_sink, get_source, readable
 from beam_cifar.formats.base import Catalog, Origin, Shard, SourceFile, Wanted
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import LabelTable
@@ -36,6 +37,8 @@ def keep_files(
         files: input files of the plan; those that stay are added.
         origins: the data sets that they belong to; the output is added.
     """
+    if get_sink(options.output_format).always_joined:  # its files are not what its parts are
+        return list(tasks)
     catalog = catalog_of(options)
     if catalog is None or options.images_per_batch is not None:  # packed files hold any rows, whatever they are called
         return list(tasks)
@@ -71,7 +74,8 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
     if options.output_format not in readable() or not os.path.isdir(options.output_dir):
         return None
     source = get_source(options.output_format)
-    return source.describe(options.output_dir, "") if source.detect(options.output_dir, "") else None
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:  # for indexes; nobody reads rows through them
+        return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
 
 
 def foreign_files(options: ConvertOptions) -> Iterator[str]:

@@ -93,7 +93,7 @@ class CifarSource(Source):
         batches = sorted((f for name, f in files.items() if _is_batch_name(name)), key=lambda f: natural_key(f.name))
         if not batches:
             raise InputError(f"{path}: has {metas[0]!r}, but no batch beside it (a file without extension)")
-        table = LabelTable(names, meta.coarse_label_names, _known_parents(names, meta.coarse_label_names))
+        table = LabelTable(names, meta.coarse_label_names, known_parents(names, meta.coarse_label_names))
         meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
         return Catalog(self.name, _title(meta), path, table, tuple(batches), meta_files, tuple(notices))
 
@@ -497,7 +497,7 @@ class _CifarWriter(PartWriter):
         if not self._images:
             self._writer.append(None, labels, coarse, filenames)
         elif self._size is not None:
-            self._writer.append(_joined_images(table), labels, coarse, filenames)
+            self._writer.append(joined_images(table), labels, coarse, filenames)
         else:
             heights, widths = (table.column(name).to_pylist() for name in ("height", "width"))
             sizes = [None if h is None else (h, w) for h, w in zip(heights, widths, strict=True)]
@@ -518,7 +518,7 @@ class _CifarWriter(PartWriter):
         ]
 
 
-def _joined_images(table: pa.Table) -> memoryview:
+def joined_images(table: pa.Table) -> memoryview:
     """All images of a table as one run of bytes, without copying where they lie together already."""
     import numpy as np
 
@@ -564,7 +564,7 @@ def batch_name(subset: str) -> str:
     return f"%5F{name[1:]}" if name.startswith("_") else name
 
 
-def _known_parents(names: tuple[str, ...], coarse_names: tuple[str, ...]) -> tuple[int | None, ...]:
+def known_parents(names: tuple[str, ...], coarse_names: tuple[str, ...]) -> tuple[int | None, ...]:
     """Superclasses are learned from rows; only those of the genuine hundred classes are known before."""
     if not coarse_names:
         return ()

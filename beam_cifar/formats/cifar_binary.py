@@ -1,0 +1,387 @@
+"""CIFAR-10 and CIFAR-100, binary version (https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version").
+
+A row is its label, one byte, or for CIFAR-100 its superclass and its class; then 3,072 bytes of pixels, the planes of
+red, green and blue of a 32 x 32 image. Names are in text files beside, one a line.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, BinaryIO
+
+from beam_cifar import archives, storage
+from beam_cifar.block import BadRow
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.base import (
+    Catalog,
+    FileSummary,
+    PartWriter,
+    Shard,
+    ShardResult,
+    Sink,
+    SinkOptions,
+    Source,
+    SourceFile,
+    Wanted,
+    series_name,
+)
+from beam_cifar.formats.cifar import known_parents
+from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.records import (
+    RecordRows,
+    Records,
+    bad_labels,
+    check_byte_classes,
+    check_names,
+    joined_files,
+    learned_parents,
+    names_file,
+    no_pixels,
+    read_exactly,
+    read_names,
+    refuse_one_subset,
+    written_columns,
+)
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.labels import LabelTable
+from beam_cifar.names import decode_name, encode_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from beam_cifar.options import ExportOptions
+
+SUFFIX = ".bin"
+NAMES, FINE_NAMES, COARSE_NAMES = "batches.meta.txt", "fine_label_names.txt", "coarse_label_names.txt"
+SIZE = 32, 32
+PIXELS = 3 * 32 * 32
+READ_ROWS = 1000
+
+
+class CifarBinarySource(Source):
+    """Reads both kinds, from a directory or an archive."""
+
+    name = "cifar_binary"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether there are names, in the directory or archive or one folder deeper, and a `.bin` file beside."""
+        try:
+            return any(map(_is_batch, _files(path, index_dir)))
+        except (OSError, InputError):
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds the names and the batches; see `Source.describe`."""
+        with storage.reading(path):
+            files = _files(path, index_dir)
+        batches = sorted((file for name, file in files.items() if _is_batch(name)), key=lambda f: natural_key(f.name))
+        if not batches:
+            raise InputError(f"{path}: has names of classes, but no batch beside them, such as test_batch{SUFFIX}")
+        if NAMES in files and (FINE_NAMES in files or COARSE_NAMES in files):
+            raise InputError(
+                f"{path}: has both {NAMES!r} (CIFAR-10) and {FINE_NAMES!r} or {COARSE_NAMES!r} (CIFAR-100); keep the "
+                "two data sets apart"
+            )
+        expected = (NAMES,) if NAMES in files else (FINE_NAMES, COARSE_NAMES)
+        for name in expected:
+            if name not in files:
+                raise InputError(f"{path}: has no {name!r}; CIFAR-100 has {FINE_NAMES!r} and {COARSE_NAMES!r}")
+        refuse_one_subset(batches)
+        metas = tuple(files[name] for name in expected)
+        names, coarse_names = read_names(metas[0]), read_names(metas[1]) if len(metas) == 2 else ()
+        if len(metas) == 2 and not coarse_names:
+            raise InputError(f"{metas[1].shown}: has no names; expected those of the superclasses")
+        table = LabelTable(names, coarse_names, known_parents(names, coarse_names))
+        title = "CIFAR-100, binary version" if coarse_names else "CIFAR-10, binary version"
+        return Catalog(self.name, title, path, table, tuple(batches), metas)
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one batch from its labels; see `Source.scan`."""
+        records = _records(file, labels)
+        return with_rows(records.summary(), RecordRows(records, no_pixels), labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
+        """Opens one batch; see `Source.open_rows`."""
+        records = _records(file, labels)
+        with storage.open_blob(file.blob, file.shown) as stream:
+            yield RecordRows(records, functools.partial(_read_pixels, stream, file.shown, _label_bytes(labels)))
+
+
+class CifarBinarySink(Sink):
+    """Writes CIFAR-100 where the label table has superclasses, CIFAR-10 otherwise."""
+
+    name = "cifar_binary"
+    losses = frozenset({"ids"})
+    needs_images = True
+    keeps_empty_subsets = True
+    takes_missing_images = False
+    takes_unlabelled = False
+    one_size = True
+    part_bytes = 128 << 20
+    reserved_paths = frozenset({NAMES, FINE_NAMES, COARSE_NAMES})
+
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """Pixels of three channels."""
+        return ("raw",)
+
+    def check_labels(self, labels: LabelTable) -> None:
+        """A label is a byte, a name is a line."""
+        for names, what, one in (
+            (labels.names, "classes", "class"),
+            (labels.coarse_names, "superclasses", "superclass"),
+        ):
+            check_byte_classes(names, what, self)
+            check_names(names, one)
+
+    def check_shard(self, shard: Shard, options: SinkOptions) -> None:
+        """All images are 32 x 32."""
+        if shard.rows and shard.size and shard.size != SIZE:
+            raise UsageError(
+                f"{shard.path}: its images are {shard.size[0]} x {shard.size[1]}, and {self.name} holds those of "
+                f"{SIZE[0]} x {SIZE[1]}; pass --resize {SIZE[0]}x{SIZE[1]}"
+            )
+
+    def output_subset(self, subset: str, options: ExportOptions) -> str:
+        """The subset itself; when packing, numbered batches (`data_batch_1`, ...) belong together."""
+        name = super().output_subset(subset, options)
+        return name if options.images_per_batch is None else series_name(name)
+
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
+        """All rows of a subset in one file, unless packed."""
+        return options.images_per_batch or max(1, rows)
+
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+        """The subset's name; packed batches are numbered from 1, as `data_batch_1.bin`."""
+        return encode_name(self.shard_subset(subset, number, count, options), SUFFIX)
+
+    def shard_subset(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+        """Every file is a subset."""
+        numbered = options.images_per_batch is not None and (count > 1 or subset == "data_batch")
+        return f"{subset}_{number + 1}" if numbered else subset
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        """Pixels are stored as they are."""
+        return image_bytes + rows * _label_bytes(options.labels)
+
+    def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
+        """A file of the same kind."""
+        return summary.copyable_as == _kind(options.labels)
+
+    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a batch, or a piece of one."""
+        return _BatchWriter(file, shard, options.labels, self)
+
+    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
+        """Puts the parts one after the other."""
+        joined_files(parts, file)
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The names, with an empty line at the end as the genuine files have."""
+        labels = options.labels
+        names = {FINE_NAMES: labels.names, COARSE_NAMES: labels.coarse_names}
+        lists = names if labels.has_superclasses else {NAMES: labels.names}
+        return {name: names_file(found) + b"\n" for name, found in lists.items()}
+
+    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Files that are not called as their subset."""
+        files = {encode_name(subset, SUFFIX)[: -len(SUFFIX)]: subset for subset in subsets}
+        changed = {name: subset for name, subset in files.items() if name != subset}
+        return {"subsets": changed} if changed else {}
+
+    def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
+        """Superclasses are said row by row."""
+        labels = options.labels
+        used = set().union(*(result.labels for result in shards))
+        lost = [label for label, parent in enumerate(labels.parents) if parent is not None and label not in used]
+        known = known_parents(labels.names, labels.coarse_names)
+        if lost and known != labels.parents:
+            yield f"{len(lost)} classes without rows, such as {labels.names[lost[0]]!r}, lose their superclass"
+
+
+class _BatchWriter(PartWriter):
+    """Writes labels and pixels of each example."""
+
+    def __init__(self, file: storage.StagedFile, shard: Shard, labels: LabelTable, sink: Sink) -> None:
+        self._file, self._shard, self._table, self._sink = file, shard, labels, sink
+
+    def append(self, table: pa.Table) -> None:
+        """See `PartWriter.append`."""
+        import numpy as np
+
+        pixels, labels = written_columns(table, self._shard.subset, self._sink)
+        skip = _label_bytes(self._table)
+        rows = np.empty((len(labels), skip + PIXELS), dtype=np.uint8)
+        rows[:, skip - 1] = labels
+        if self._table.has_superclasses:
+            rows[:, 0] = self._superclasses(labels)
+        rows[:, skip:] = np.frombuffer(pixels, dtype=np.uint8).reshape(len(labels), PIXELS)
+        self._file.write(rows)
+
+    def close(self) -> None:
+        """See `PartWriter.close`."""
+
+    def _superclasses(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        import numpy as np
+
+        parents = np.array([-1 if parent is None else parent for parent in self._table.parents], dtype=np.int64)[labels]
+        if (parents < 0).any():
+            name = self._table.names[int(labels[np.argmax(parents < 0)])]
+            raise InputError(
+                f"{self._shard.path}: class {name!r} has no superclass, and CIFAR-100 has one for every row; leave its "
+                "rows out by --label"
+            )
+        return parents
+
+
+def _kind(labels: LabelTable) -> str:
+    return "cifar_binary:100" if labels.has_superclasses else "cifar_binary:10"
+
+
+def _label_bytes(labels: LabelTable) -> int:
+    """Bytes in front of the pixels of each row."""
+    return 2 if labels.has_superclasses else 1
+
+
+def _is_batch(name: str) -> bool:
+    return name.endswith(SUFFIX) and not name.startswith(".")
+
+
+def _is_meta(name: str) -> bool:
+    return name in (NAMES, FINE_NAMES, COARSE_NAMES)
+
+
+def _files(path: str, index_dir: str) -> dict[str, SourceFile]:
+    """Names and batches, by file name.
+
+    Raises:
+        InputError: nothing such is there, or in several folders.
+    """
+    found = _archive_files(path, index_dir) if archives.is_archive(path) else _folder_files(path)
+    roots = {folder for folder, files in found.items() if any(map(_is_meta, files))}
+    if not roots:
+        raise InputError(f"{path}: no {NAMES!r} (CIFAR-10) or {FINE_NAMES!r} (CIFAR-100) in it")
+    if len(roots) > 1:
+        raise InputError(f"{path}: holds several data sets ({', '.join(sorted(roots))}); keep the one that you mean")
+    return found[roots.pop()]
+
+
+def _folder_files(path: str) -> dict[str, dict[str, SourceFile]]:
+    """The files of a directory, or else of those in it: folder -> file name -> file."""
+    if not os.path.isdir(path):
+        raise InputError(f"{path}: is not a directory, nor an archive ({', '.join(archives.SUFFIXES)})")
+    entries = storage.list_folder(path)
+    if any(_is_meta(entry.name) and not entry.is_folder for entry in entries):
+        return {path: _own_files(entries)}
+    folders = [entry.path for entry in entries if entry.is_folder and not entry.name.startswith("_")]
+    return {folder: _own_files(storage.list_folder(folder)) for folder in folders}
+
+
+def _own_files(entries: Sequence[storage.Entry]) -> dict[str, SourceFile]:
+    wanted = [entry for entry in entries if not entry.is_folder and (_is_meta(entry.name) or _is_batch(entry.name))]
+    return {entry.name: _source_file(entry.name, entry.path, storage.whole_file(entry.path)) for entry in wanted}
+
+
+def _archive_files(path: str, index_dir: str) -> dict[str, dict[str, SourceFile]]:
+    """The same of an archive."""
+    stamp = storage.stamp(path)
+    members, index = archives.list_members(path, index_dir)
+    found: dict[str, dict[str, SourceFile]] = {}
+    for member in members:
+        if _is_meta(member.name) or _is_batch(member.name):
+            blob = storage.Blob(path, member.offset, member.size, stamp, index)
+            folder = found.setdefault(member.path[: -len(member.name)], {})
+            folder[member.name] = _source_file(member.name, f"{path}:{member.path}", blob)
+    return found
+
+
+def _source_file(name: str, shown: str, blob: storage.Blob) -> SourceFile:
+    return SourceFile(name, decode_name(name.removesuffix(SUFFIX)), shown, blob)
+
+
+@functools.lru_cache(maxsize=8)
+def _records(file: SourceFile, table: LabelTable) -> Records:
+    """Everything of a batch but its pixels; kept for a while, because several tasks read parts of a large one.
+
+    Raises:
+        InputError: a file that does not end with a row, or rows that give one class two superclasses.
+    """
+    import numpy as np
+
+    skip = _label_bytes(table)
+    rows, rest = divmod(file.blob.size, skip + PIXELS)
+    if rest:
+        kind = "CIFAR-100" if table.has_superclasses else "CIFAR-10"
+        raise InputError(
+            f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} rows; a row of {kind} is "
+            f"{skip + PIXELS} bytes of label and pixels"
+        )
+    found = _read_labels(file, rows, skip)
+    labels = found[:, -1].astype(np.int32)
+    bad_rows = bad_labels(file, labels, len(table.names))
+    parents: dict[int, tuple[int, int]] = {}
+    if table.has_superclasses:
+        coarse = found[:, 0].astype(np.int32)
+        bad_rows |= _bad_superclasses(file, coarse, labels, bad_rows, len(table.coarse_names))
+        good = np.ones(rows, dtype=np.bool_)
+        good[list(bad_rows)] = False
+        parents = learned_parents(file, table, np.flatnonzero(good), labels, coarse)
+    return Records(
+        file=file,
+        channels=3,
+        labels=labels,
+        size=SIZE,
+        bad_rows=bad_rows,
+        parents=parents,
+        copyable_as=_kind(table),
+    )
+
+
+def _read_labels(file: SourceFile, rows: int, skip: int) -> npt.NDArray[np.uint8]:
+    """The bytes in front of the pixels of each row: uint8 `[N, 1 or 2]`."""
+    import numpy as np
+
+    labels = np.empty((rows, skip), dtype=np.uint8)
+    with storage.open_blob(file.blob, file.shown) as stream, storage.reading(file.shown):
+        for start in range(0, rows, READ_ROWS):
+            stop = min(start + READ_ROWS, rows)
+            labels[start:stop] = _read_rows(stream, file.shown, stop - start, skip)[:, :skip]
+    return labels
+
+
+def _read_rows(stream: BinaryIO, shown: str, rows: int, skip: int) -> npt.NDArray[np.uint8]:
+    """The next rows: uint8 `[N, labels and pixels]`."""
+    import numpy as np
+
+    data = read_exactly(stream, rows * (skip + PIXELS), shown)
+    return np.frombuffer(data, dtype=np.uint8).reshape(rows, skip + PIXELS)
+
+
+def _bad_superclasses(
+    file: SourceFile, coarse: npt.NDArray[np.int32], labels: npt.NDArray[np.int32], known: dict[int, BadRow], count: int
+) -> dict[int, BadRow]:
+    """The rows whose superclass is not in a table of `count`, those that are bad already left out."""
+    import numpy as np
+
+    outside = [row for row in np.flatnonzero(coarse >= count).tolist() if row not in known]
+    what = f"is outside the table, which has {count} superclasses (0 to {count - 1})"
+    return {
+        row: BadRow(file.shown, row, file.subset, "read", f"coarse label {coarse[row]} {what}", int(labels[row]))
+        for row in outside
+    }
+
+
+def _read_pixels(stream: BinaryIO, shown: str, skip: int, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
+    """The pixels of some runs of rows: uint8 `[bytes]`."""
+    import numpy as np
+
+    pieces = [np.empty((0, PIXELS), dtype=np.uint8)]
+    for start, stop in runs:
+        stream.seek(start * (skip + PIXELS))
+        pieces.append(_read_rows(stream, shown, stop - start, skip)[:, skip:])
+    return np.concatenate(pieces).reshape(-1)

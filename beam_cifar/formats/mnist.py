@@ -1,0 +1,480 @@
+"""MNIST's own format: two files for each subset, of images and of labels (http://yann.lecun.com/exdb/mnist/).
+
+Both are in the IDX form: a magic number, the sizes of all dimensions, big-endian, then bytes. torchvision and Datumaro
+read it; Datumaro 1.13 also writes it, in a way of its own (`plugins/data_formats/mnist.py`), see `_image_sizes`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from beam_cifar import archives, storage
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import (
+    Catalog,
+    FileSummary,
+    PartWriter,
+    Shard,
+    ShardResult,
+    Sink,
+    SinkOptions,
+    Source,
+    SourceFile,
+    Wanted,
+)
+from beam_cifar.formats.ids import natural_key, unique_ids
+from beam_cifar.formats.records import (
+    LABELS_FILE,
+    RecordRows,
+    Records,
+    bad_labels,
+    check_byte_classes,
+    check_names,
+    check_one_file,
+    names_file,
+    no_pixels,
+    numbered_names,
+    own_file,
+    read_exactly,
+    read_names,
+    refuse_one_subset,
+    written_columns,
+)
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.images.files import GRAY
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.names import clash_key, decode_name, encode_name
+from beam_cifar.options import MAX_PIXELS, MAX_SIDE
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from beam_cifar.options import ExportOptions
+
+IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
+IMAGES_HEADER, LABELS_HEADER = struct.Struct(">IIII"), struct.Struct(">II")
+IMAGES_NAME, LABELS_NAME, META_NAME = "-images-idx3-ubyte.gz", "-labels-idx1-ubyte.gz", "-meta.gz"
+GENUINE_SIZE = 28, 28
+TEST = "t10k"
+"""What the files of the subset "test" are called."""
+NO_LABEL = 255
+"""Datumaro's mark for a row without label."""
+META_TEXT = 32
+"""Characters of each text in a meta file, four bytes each."""
+COMPRESSION_LEVEL = 2
+
+_FILE = re.compile(r"(.+)-(?:(images)[-.]idx3|(labels)[-.]idx1)-ubyte(?:\.gz)?", re.DOTALL)
+
+
+class MnistSource(Source):
+    """Reads pairs of IDX files, packed by gzip or not."""
+
+    name = "mnist"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether the directory has images or labels of a subset; `describe` says which are missing."""
+        try:
+            return os.path.isdir(path) and bool(_pairs(path))
+        except (OSError, InputError):
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds the pairs, and the names of classes; see `Source.describe`."""
+        if not os.path.isdir(path):
+            raise InputError(f"{path}: is not a directory with files such as train{IMAGES_NAME}")
+        with storage.reading(path):
+            pairs = _pairs(path)
+            if not pairs:
+                raise InputError(f"{path}: no files such as train{IMAGES_NAME} and train{LABELS_NAME} in it")
+            subsets = {stem: decode_name(stem) if stem != TEST else "test" for stem in sorted(pairs, key=natural_key)}
+            files = tuple(_source_file(path, stem, subsets[stem], pairs[stem], index_dir) for stem in subsets)
+            refuse_one_subset(files)
+        names = own_file(path, LABELS_FILE)
+        table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
+        return Catalog(self.name, "MNIST", path, table, files, () if names is None else (names,))
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one subset from its labels; see `Source.scan`."""
+        records = _records(file, labels)
+        return with_rows(records.summary(), RecordRows(records, no_pixels), labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
+        """Opens one subset; see `Source.open_rows`."""
+        records = _records(file, labels)
+        with storage.open_blob(file.blob, file.shown) as stream:
+            yield RecordRows(records, functools.partial(_read_pixels, stream, records))
+
+
+class MnistSink(Sink):
+    """Writes pairs of IDX files, packed by gzip."""
+
+    name = "mnist"
+    losses = frozenset({"colour", "ids", "superclasses"})
+    needs_images = True
+    keeps_empty_subsets = True
+    takes_missing_images = False
+    takes_unlabelled = False
+    one_size = True
+    by_split = True
+    always_joined = True
+    part_bytes = 64 << 20
+    reserved_paths = frozenset({LABELS_FILE})
+
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """Pixels of one channel."""
+        return (GRAY,)
+
+    def check(self, options: ExportOptions) -> None:
+        """A subset is one pair of files."""
+        check_one_file(self, options.images_per_batch)
+
+    def check_labels(self, labels: LabelTable) -> None:
+        """A label is a byte, a name is a line."""
+        check_byte_classes(labels.names, "classes", self)
+        check_names(labels.names, "class")
+
+    def subset_name(self, name: str) -> str:
+        """Files called `t10k` are those of "test", whoever made them."""
+        return "test" if name == TEST else name
+
+    def subset_key(self, name: str) -> str:
+        """The same for names that some disks do not tell apart."""
+        key = clash_key(name)
+        return "test" if key == TEST else key
+
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
+        """All rows of a subset in one file."""
+        return max(1, rows)
+
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+        """`train-images-idx3-ubyte.gz`."""
+        return _file_name(subset, IMAGES_NAME)
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        """Parts are not packed."""
+        return image_bytes // 3
+
+    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a part: all pixels, then all labels."""
+        return _PartWriter(file, shard, self)
+
+    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
+        """Packs the pixels of all parts, as one gzip member without name or time."""
+        size = _size(shard)
+        with _gzip(file) as write:
+            write(IMAGES_HEADER.pack(IMAGES_MAGIC, shard.rows, *size))
+            for number, part in enumerate(parts):
+                for chunk in _chunks(part, 0, shard.rows_of(number) * size[0] * size[1]):
+                    write(chunk)
+
+    def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
+        """Packs the labels; and for Datumaro, which knows one size, those of images of another."""
+        size = _size(shard)
+        with files.open(_file_name(shard.subset, LABELS_NAME)) as file, _gzip(file) as write:
+            write(LABELS_HEADER.pack(LABELS_MAGIC, shard.rows))
+            for number, part in enumerate(parts):
+                rows = shard.rows_of(number)
+                for chunk in _chunks(part, rows * size[0] * size[1], rows):
+                    write(chunk)
+        if size == GENUINE_SIZE:
+            return
+        row = b"".join(str(side).ljust(META_TEXT, "\0").encode("utf-32-le") for side in size)
+        with files.open(encode_name(shard.subset, META_NAME)) as file, _gzip(file) as write:
+            for start in range(0, shard.rows, 1000):
+                write(row * min(1000, shard.rows - start))
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The names of the classes, which Datumaro looks for."""
+        return {LABELS_FILE: names_file(options.labels.names)}
+
+    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Also subsets whose files are not called as they are."""
+        files = {encode_name(subset, IMAGES_NAME)[: -len(IMAGES_NAME)]: subset for subset in subsets}
+        changed = {name: subset for name, subset in files.items() if name != subset}
+        changed |= super().renamed(options, subsets).get("subsets", {})
+        return {"subsets": changed} if changed else {}
+
+    def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
+        """What Datumaro makes of it."""
+        for result in shards:
+            if "-" in result.shard.subset:
+                yield f"{result.shard.path}: Datumaro does not find subsets with '-' in the name; other readers do"
+            if NO_LABEL in result.labels:
+                yield f"{result.shard.path}: Datumaro takes class {NO_LABEL} for unlabelled; other readers do not"
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What an IDX file says of itself."""
+
+    count: int
+    height: int
+    width: int
+
+
+class _PartWriter(PartWriter):
+    """Writes pixels as they come, and the labels behind them."""
+
+    def __init__(self, file: storage.StagedFile, shard: Shard, sink: Sink) -> None:
+        self._file, self._subset, self._sink = file, shard.subset, sink
+        self._labels = bytearray()
+
+    def append(self, table: pa.Table) -> None:
+        """See `PartWriter.append`."""
+        pixels, labels = written_columns(table, self._subset, self._sink)
+        self._file.write(pixels)
+        self._labels += labels.astype("uint8").tobytes()
+
+    def close(self) -> None:
+        """See `PartWriter.close`."""
+        self._file.write(self._labels)
+
+
+@contextmanager
+def _gzip(file: storage.StagedFile) -> Iterator[Any]:
+    """Gives a function that packs bytes into a file."""
+    from isal import isal_zlib
+
+    packer = isal_zlib.compressobj(COMPRESSION_LEVEL, isal_zlib.DEFLATED, 16 + 15)  # 16: a gzip header, with no time
+    yield lambda data: file.write(packer.compress(data))
+    file.write(packer.flush())
+
+
+def _chunks(path: str, offset: int, size: int) -> Iterator[bytes]:
+    """Some bytes of a part, piece by piece."""
+    with open(path, "rb") as file:
+        file.seek(offset)
+        while size:
+            chunk = file.read(min(size, storage.COPY_BYTES))
+            if not chunk:
+                raise InputError(f"{path}: the part is shorter than planned; run the job again")
+            size -= len(chunk)
+            yield chunk
+
+
+def _size(shard: Shard) -> tuple[int, int]:
+    """(height, width) of all images; the usual one where there are none, or Datumaro would stumble over them."""
+    return shard.size if shard.rows and shard.size else GENUINE_SIZE
+
+
+def _file_name(subset: str, ending: str) -> str:
+    return encode_name(TEST if subset == "test" else subset, ending)
+
+
+def _pairs(path: str) -> dict[str, dict[str, storage.Entry]]:
+    """What files are called in front -> "images" and "labels" -> the file; not packed, if both are there."""
+    found: dict[str, dict[str, storage.Entry]] = {}
+    for entry in sorted(storage.list_folder(path), key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
+        match = None if entry.is_folder else _FILE.fullmatch(entry.name)
+        if match:
+            found.setdefault(match[1], {}).setdefault(match[2] or match[3], entry)
+    return found
+
+
+def _source_file(path: str, stem: str, subset: str, found: Mapping[str, storage.Entry], index_dir: str) -> SourceFile:
+    for kind, other in (("images", "labels"), ("labels", "images")):
+        if kind not in found:
+            expected = (IMAGES_NAME if kind == "images" else LABELS_NAME).removesuffix(".gz")
+            raise InputError(
+                f"{found[other].path}: has no {kind} beside it; expected {stem}{expected}, or the same .gz"
+            )
+    images, labels = (_blob(found[kind].path, index_dir) for kind in ("images", "labels"))
+    meta = os.path.join(path, encode_name(subset, META_NAME))
+    beside = (labels, _blob(meta, index_dir)) if os.path.isfile(meta) else (labels,)
+    return SourceFile(found["images"].name, subset, found["images"].path, images, beside=beside)
+
+
+def _blob(path: str, index_dir: str) -> storage.Blob:
+    return archives.gzip_blob(path, index_dir) if path.endswith(".gz") else storage.whole_file(path)
+
+
+def _largest_label(files: Sequence[SourceFile]) -> int:
+    """The largest label of all files, which are a byte a row."""
+    return max((int(_read_labels(file).max(initial=0)) for file in files), default=0)
+
+
+@functools.lru_cache(maxsize=4)
+def _records(file: SourceFile, table: LabelTable) -> Records:
+    """Everything of a subset but its pixels; kept for a while, because several tasks read parts of a large one."""
+    import numpy as np
+
+    found = _read_labels(file).astype(np.int32)
+    labels = np.where((found == NO_LABEL) & (len(table.names) <= NO_LABEL), np.int32(UNLABELLED), found)
+    size, sizes, names = _image_sizes(file, len(labels), _read_meta(file, len(labels)))
+    ids, duplicates = (None, 0) if names is None else _id_column(names)
+    return Records(
+        file=file,
+        channels=1,
+        labels=labels,
+        size=size,
+        sizes=sizes,
+        ids=ids,
+        duplicates=duplicates,
+        bad_rows=bad_labels(file, labels, len(table.names)),
+    )
+
+
+def _id_column(names: Sequence[str]) -> tuple[pa.Array, int]:
+    import pyarrow as pa
+
+    ids, duplicates = unique_ids(names)
+    return pa.array(ids, pa.string()), duplicates
+
+
+def _read_labels(file: SourceFile) -> npt.NDArray[np.uint8]:
+    """The labels of a subset: uint8 `[N]`."""
+    import numpy as np
+
+    blob, shown = file.beside[0], _labels_shown(file)
+    with storage.open_blob(blob, shown) as stream, storage.reading(shown):
+        (count,) = _header(stream, shown, LABELS_HEADER, LABELS_MAGIC, "labels")
+        if blob.size - LABELS_HEADER.size != count:
+            raise InputError(
+                f"{shown}: says that it has {count} labels, and has {blob.size - LABELS_HEADER.size} bytes of them"
+            )
+        return np.frombuffer(read_exactly(stream, count, shown), dtype=np.uint8)
+
+
+def _labels_shown(file: SourceFile) -> str:
+    """How messages name the labels: where they were found, and not where they may have been unpacked to."""
+    folder, name = os.path.split(file.shown)
+    stem, found, end = name.rpartition("images")
+    return os.path.join(folder, f"{stem}labels{end.replace('3', '1')}" if found else name)
+
+
+def _header(stream: BinaryIO, shown: str, header: struct.Struct, magic: int, what: str) -> tuple[int, ...]:
+    """The sizes in the header of an IDX file."""
+    start = stream.read(header.size)
+    if len(start) < header.size:
+        raise InputError(f"{shown}: has {len(start)} bytes; expected a header of {header.size}")
+    found, *sizes = header.unpack(start)
+    if found != magic:
+        raise InputError(f"{shown}: starts with the number {found}; expected {magic}, which IDX files of {what} do")
+    return tuple(sizes)
+
+
+def _image_sizes(
+    file: SourceFile, rows: int, meta: _Meta
+) -> tuple[tuple[int, int] | None, npt.NDArray[np.int32] | None, Sequence[str] | None]:
+    """The size of all images, or that of each, and their names if there are any.
+
+    In files of Datumaro the number of images is that of their bytes, and their size 28 x 28, whatever it is; other
+    sizes are in the meta file alone.
+
+    Raises:
+        InputError: a header that the bytes contradict.
+    """
+    with storage.open_blob(file.blob, file.shown) as stream, storage.reading(file.shown):
+        header = _Header(*_header(stream, file.shown, IMAGES_HEADER, IMAGES_MAGIC, "images"))
+    nbytes = file.blob.size - IMAGES_HEADER.size
+    size = header.height, header.width
+    if header.count == rows and rows * size[0] * size[1] == nbytes:
+        _check_size(file, size, rows)
+        return size, None, meta.names
+    if header.count == nbytes and size == GENUINE_SIZE:
+        if meta.sizes is None and rows * size[0] * size[1] == nbytes:
+            return size, None, meta.names
+        if meta.sizes is not None and int(meta.sizes.prod(axis=1, dtype="int64").sum()) == nbytes:
+            return None, meta.sizes, meta.names
+    labels = _labels_shown(file)
+    if header.count != rows and header.count * size[0] * size[1] == nbytes:
+        raise InputError(f"{file.shown}: has {header.count} images, and {labels} has {rows} labels; expected as many")
+    raise InputError(
+        f"{file.shown}: its header says {header.count} images of {size[0]} x {size[1]}, and it has {nbytes} bytes of "
+        f"pixels for the {rows} labels of {labels}"
+    )
+
+
+def _check_size(file: SourceFile, size: tuple[int, int], rows: int) -> None:
+    if rows and not (min(size) > 0 and max(size) <= MAX_SIDE and size[0] * size[1] <= MAX_PIXELS):
+        raise InputError(f"{file.shown}: its images are {size[0]} x {size[1]}; expected sides from 1 to {MAX_SIDE}")
+
+
+@dataclass(frozen=True, eq=False)
+class _Meta:
+    """What Datumaro's `<subset>-meta.gz` says: int32 `[N, 2]` and `[N]`, None where it says nothing of it."""
+
+    sizes: npt.NDArray[np.int32] | None = None
+    names: Sequence[str] | None = None
+
+
+def _read_meta(file: SourceFile, rows: int) -> _Meta:
+    """Reads the meta file, if there is one: a row has an id, or height and width, or all three, 32 characters each.
+
+    Raises:
+        InputError: it is not such a file.
+    """
+    import numpy as np
+
+    if len(file.beside) < 2 or not rows:
+        return _Meta()
+    blob = file.beside[1]
+    shown = os.path.join(os.path.dirname(file.shown), encode_name(file.subset, META_NAME))
+    columns, rest = divmod(blob.size, rows * META_TEXT * 4)
+    if rest or columns not in (1, 2, 3):
+        raise InputError(f"{shown}: has {blob.size} bytes; expected 1 to 3 texts of {META_TEXT * 4} for {rows} rows")
+    sizes: list[npt.NDArray[np.int32]] = []
+    names: list[str] = []
+    with storage.open_blob(blob, shown) as stream, storage.reading(shown):
+        for start in range(0, rows, 1000):
+            count = min(1000, rows - start)
+            texts = _texts(read_exactly(stream, count * columns * META_TEXT * 4, shown), shown)
+            texts = texts.reshape(count, columns)
+            if columns != 2:
+                names += texts[:, 0].tolist()
+            if columns != 1:
+                sizes.append(_sides(texts[:, -2:], shown))
+    return _Meta(np.concatenate(sizes) if sizes else None, names if columns != 2 else None)
+
+
+def _texts(data: bytes, shown: str) -> npt.NDArray[np.str_]:
+    """Texts of 32 characters, which NumPy fills with zeros: `[N]`."""
+    import numpy as np
+
+    codes = np.frombuffer(data, dtype="<u4")
+    if codes.max(initial=0) > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any():
+        raise InputError(f"{shown}: holds a name that is not valid Unicode")
+    return np.frombuffer(data, dtype=f"<U{META_TEXT}")
+
+
+def _sides(texts: npt.NDArray[np.str_], shown: str) -> npt.NDArray[np.int32]:
+    """Heights and widths from their texts; (0, 0) is a row without image."""
+    import numpy as np
+
+    try:
+        sides = texts.astype(np.int64)
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{shown}: holds a height or width that is no number: {error}") from error
+    empty = (sides == 0).all(axis=1)
+    wrong = ((sides < 1) | (sides > MAX_SIDE)).any(axis=1) | (sides[:, 0] * sides[:, 1] > MAX_PIXELS)
+    if (wrong & ~empty).any():
+        height, width = sides[np.argmax(wrong & ~empty)].tolist()
+        raise InputError(f"{shown}: an image would be {height} x {width}; expected sides from 1 to {MAX_SIDE}")
+    return sides.astype(np.int32)
+
+
+def _read_pixels(stream: BinaryIO, records: Records, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
+    """The pixels of some runs of rows: uint8 `[bytes]`."""
+    import numpy as np
+
+    pieces = [b""]
+    for start, stop in runs:
+        begin, end = _place(records, start), _place(records, stop)
+        stream.seek(IMAGES_HEADER.size + begin)
+        pieces.append(read_exactly(stream, end - begin, records.file.shown))
+    return np.frombuffer(pieces[1] if len(pieces) == 2 else b"".join(pieces), dtype=np.uint8)
+
+
+def _place(records: Records, row: int) -> int:
+    """Where the pixels of a row start, from those of the first."""
+    return row * records.size[0] * records.size[1] if records.size else int(records.ends[row])

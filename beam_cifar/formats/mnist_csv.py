@@ -1,0 +1,536 @@
+"""MNIST as text: a line for each image, its label and then its pixels, in a CSV file for each subset.
+
+The well-known downloads have a header, `label,1x1,1x2,...`. Datumaro 1.13 writes none, calls its files
+`mnist_<subset>.csv`, and says in `meta_<subset>.csv` what ids and sizes are, where they are not numbers and 28 x 28
+(`plugins/data_formats/mnist_csv.py`).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from beam_cifar import storage
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.base import (
+    Catalog,
+    FileSummary,
+    PartWriter,
+    Shard,
+    ShardResult,
+    Sink,
+    SinkOptions,
+    Source,
+    SourceFile,
+    Wanted,
+)
+from beam_cifar.formats.ids import natural_key, unique_ids
+from beam_cifar.formats.records import (
+    LABELS_FILE,
+    RecordRows,
+    Records,
+    bad_labels,
+    check_names,
+    check_one_file,
+    joined_files,
+    names_file,
+    no_pixels,
+    numbered_names,
+    own_file,
+    read_exactly,
+    read_names,
+    refuse_one_subset,
+    written_columns,
+)
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.images.files import GRAY
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.names import decode_name, encode_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from beam_cifar.options import ExportOptions
+
+PREFIX, META_PREFIX, SUFFIX = "mnist_", "meta_", ".csv"
+GENUINE_SIZE = 28, 28
+MAX_LINE = 64 << 20
+"""Bytes of a line: 4,096 x 4,096 pixels."""
+LABEL_WIDTH = 8
+"""Bytes of a label and the comma behind it."""
+MAX_NUMBERED = 65_535
+"""The largest label where classes have no names."""
+MAX_ID = 4096
+"""Bytes of an id, on average."""
+MIN_PIXELS = 64
+"""Pixels of an image in a file whose name does not say what it is: less could be any table."""
+CHUNK = 4 << 20
+
+_ROW = re.compile(rb"-?[0-9]{1,7}(?:,(?:1?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]))+")
+_LABEL = re.compile(rb"-?[0-9]+")
+_SIZED = re.compile(rb".*?([0-9]{1,5})x([0-9]{1,5})\"?", re.DOTALL)
+
+
+class MnistCsvSource(Source):
+    """Reads CSV files of pixels, or one of them."""
+
+    name = "mnist_csv"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether a CSV file starts with a line of a label and the pixels of a square image."""
+        try:
+            return any(map(_looks_right, _tables(path)))
+        except (OSError, InputError):
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds the files, and the names of classes; see `Source.describe`."""
+        with storage.reading(path):
+            files = tuple(map(_source_file, _tables(path)))
+            if not files:
+                raise InputError(f"{path}: no file such as {PREFIX}train{SUFFIX}")
+            refuse_one_subset(files)
+            names = own_file(path if os.path.isdir(path) else os.path.dirname(path), LABELS_FILE)
+        table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
+        return Catalog(self.name, "MNIST as CSV", path, table, files, () if names is None else (names,))
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one subset from its labels; see `Source.scan`."""
+        records = _records(file, labels)
+        return with_rows(records.summary(), RecordRows(records, no_pixels), labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
+        """Opens one subset; see `Source.open_rows`."""
+        records, lines = _records(file, labels), _lines(file)
+        with storage.open_blob(file.blob, file.shown) as stream:
+            yield RecordRows(records, functools.partial(_read_pixels, stream, file.shown, lines))
+
+
+class MnistCsvSink(Sink):
+    """Writes a CSV file for each subset, as Datumaro calls them."""
+
+    name = "mnist_csv"
+    losses = frozenset({"colour", "ids", "superclasses"})
+    needs_images = True
+    keeps_empty_subsets = True
+    takes_missing_images = False
+    one_size = True
+    by_split = True
+    part_bytes = 64 << 20
+    reserved_paths = frozenset({LABELS_FILE})
+
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """Pixels of one channel."""
+        return (GRAY,)
+
+    def check(self, options: ExportOptions) -> None:
+        """A subset is one file."""
+        check_one_file(self, options.images_per_batch)
+
+    def check_labels(self, labels: LabelTable) -> None:
+        """A name is a line."""
+        check_names(labels.names, "class")
+
+    def check_shard(self, shard: Shard, options: SinkOptions) -> None:
+        """Readers take the square root of the number of pixels for the sides."""
+        if shard.rows and shard.size and shard.size[0] != shard.size[1]:
+            height, width = shard.size
+            side = max(height, width)
+            raise UsageError(
+                f"{shard.path}: its images are {height} x {width}, and {self.name} holds square ones; pass "
+                f"--resize {side}x{side}"
+            )
+
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
+        """All rows of a subset in one file."""
+        return max(1, rows)
+
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+        """`mnist_train.csv`."""
+        return PREFIX + encode_name(subset, SUFFIX)
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        """Two characters at least for each pixel."""
+        return image_bytes // 3 * 2
+
+    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a file, or a piece of one."""
+        return _CsvWriter(file, shard, options, self)
+
+    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
+        """Puts the parts one after the other."""
+        joined_files(parts, file)
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """Names that are not simply numbers; and sizes that Datumaro would not expect."""
+        files = {}
+        if options.labels.names != numbered_names(0):
+            files[LABELS_FILE] = names_file(options.labels.names)
+        for result in shards:
+            size = result.shard.size or GENUINE_SIZE
+            if result.shard.rows and size != GENUINE_SIZE:
+                files[META_PREFIX + encode_name(result.shard.subset, SUFFIX)] = (b"%d,%d\n" % size) * result.shard.rows
+        return files
+
+    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Subsets whose files are not called as they are."""
+        files = {encode_name(subset, SUFFIX)[: -len(SUFFIX)]: subset for subset in subsets}
+        changed = {name: subset for name, subset in files.items() if name != subset}
+        return {"subsets": changed} if changed else {}
+
+    def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
+        """What Datumaro makes of it."""
+        for result in shards:
+            if "_" in result.shard.subset:
+                name = result.shard.subset.rpartition("_")[2]
+                yield f"{result.shard.path}: Datumaro takes what follows the last '_' for the subset, {name!r}"
+
+
+@dataclass(frozen=True, eq=False)
+class _Lines:
+    """Where the rows of a file lie.
+
+    Attributes:
+        columns: values of each row, the label included; 0 where there are no rows.
+        starts: int64 `[N + 1]`, where each row starts, and where the last one ends.
+        labels: int32 `[N]`.
+        size: (height, width) that the header tells, if it does.
+    """
+
+    columns: int
+    starts: npt.NDArray[np.int64]
+    labels: npt.NDArray[np.int32]
+    size: tuple[int, int] | None
+
+
+class _CsvWriter(PartWriter):
+    """Writes a line for each example."""
+
+    def __init__(self, file: storage.StagedFile, shard: Shard, options: SinkOptions, sink: Sink) -> None:
+        import numpy as np
+
+        self._file, self._subset, self._sink = file, shard.subset, sink
+        size = shard.size or GENUINE_SIZE
+        self._pixels = size[0] * size[1]
+        # Texts padded with zeros, which are taken out of whole blocks: no look at any single value.
+        self._values = np.array([f",{value}" for value in range(256)], dtype="S4").view(np.uint32)
+        texts = [str(label) for label in (*range(len(options.labels.names)), UNLABELLED)]
+        labels = np.array(texts, dtype=f"S{max(map(len, texts))}")
+        self._labels = labels.view(np.uint8).reshape(len(texts), -1)
+
+    def append(self, table: pa.Table) -> None:
+        """See `PartWriter.append`."""
+        import numpy as np
+
+        pixels, labels = written_columns(table, self._subset, self._sink)
+        values = self._values[np.frombuffer(pixels, dtype=np.uint8)].view(np.uint8).reshape(-1, 4 * self._pixels)
+        ends = np.full((len(values), 1), ord("\n"), dtype=np.uint8)
+        rows = np.concatenate([self._labels[labels], values, ends], axis=1)
+        self._file.write(rows.tobytes().translate(None, b"\0"))
+
+    def close(self) -> None:
+        """See `PartWriter.close`."""
+
+
+def _tables(path: str) -> list[str]:
+    """The CSV files of a directory, or the one that the path is; those that only describe others left out."""
+    if not os.path.isdir(path):
+        return [path] if path.lower().endswith(SUFFIX) else []
+    found = [entry for entry in storage.list_folder(path) if not entry.is_folder]
+    names = [e for e in found if e.name.lower().endswith(SUFFIX) and not e.name.startswith(META_PREFIX)]
+    return [entry.path for entry in sorted(names, key=lambda entry: natural_key(entry.name))]
+
+
+def _looks_right(path: str) -> bool:
+    """Whether the first line, or the one after a header, is one of label and pixels."""
+    named = PREFIX in os.path.basename(path)
+    with open(path, "rb") as file:
+        lines = [file.readline(MAX_LINE // 16).rstrip(b"\r\n") for _ in range(2)]
+    row = lines[0] if _LABEL.match(lines[0]) else lines[1]
+    if named:  # whatever is wrong with it, `describe` says
+        return bool(_LABEL.match(row))
+    pixels = row.count(b",")
+    return pixels >= MIN_PIXELS and math.isqrt(pixels) ** 2 == pixels and bool(_ROW.fullmatch(row))
+
+
+def _source_file(path: str) -> SourceFile:
+    """One file, and what describes it."""
+    folder, name = os.path.split(path)
+    stem = name[: -len(SUFFIX)]
+    subset = decode_name(stem.partition(PREFIX)[2] or stem)
+    meta = own_file(folder, META_PREFIX + encode_name(subset, SUFFIX))
+    beside = () if meta is None else (meta.blob,)
+    return SourceFile(name, subset, path, storage.whole_file(path), beside=beside)
+
+
+def _largest_label(files: Sequence[SourceFile]) -> int:
+    """The largest label of all files."""
+    largest = 0
+    for file in files:
+        largest = max(largest, int(_lines(file).labels.max(initial=0)))
+        if largest > MAX_NUMBERED:
+            raise InputError(f"{file.shown}: has label {largest}; more than {MAX_NUMBERED} takes a {LABELS_FILE}")
+    return largest
+
+
+@functools.lru_cache(maxsize=4)
+def _records(file: SourceFile, table: LabelTable) -> Records:
+    """Everything of a subset but its pixels; kept for a while, because several tasks read parts of a large one."""
+    import pyarrow as pa
+
+    lines = _lines(file)
+    names, sizes = _read_meta(file, len(lines.labels), lines.columns - 1)
+    ids, duplicates = (None, 0) if names is None else unique_ids(names)
+    return Records(
+        file=file,
+        channels=1,
+        labels=lines.labels,
+        size=_image_size(file, lines) if sizes is None else None,
+        sizes=sizes,
+        ids=None if ids is None else pa.array(ids, pa.string()),
+        duplicates=duplicates,
+        bad_rows=bad_labels(file, lines.labels, len(table.names)),
+    )
+
+
+def _image_size(file: SourceFile, lines: _Lines) -> tuple[int, int]:
+    """The size that a header tells, or that of a square."""
+    if not len(lines.labels):
+        return GENUINE_SIZE
+    pixels = lines.columns - 1
+    if lines.size is not None and lines.size[0] * lines.size[1] == pixels:
+        return lines.size
+    side = math.isqrt(pixels)
+    if side * side != pixels:
+        raise _no_square(file, lines.columns)
+    return side, side
+
+
+def _no_square(file: SourceFile, columns: int) -> InputError:
+    return InputError(f"{file.shown}: has {columns} values a line; expected a label and those of a square image")
+
+
+@functools.lru_cache(maxsize=8)
+def _lines(file: SourceFile) -> _Lines:
+    """Where the rows of a file lie, from one look at all of it; kept for those who read parts of it.
+
+    Raises:
+        InputError: a line that cannot be a row like the first.
+    """
+    import numpy as np
+
+    starts, labels = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+    with storage.open_blob(file.blob, file.shown) as stream, storage.reading(file.shown):
+        begin, columns, size = _start(stream, file.shown)
+        end = _content_end(stream, begin, file.blob.size)
+        if columns == 1 and end > begin:
+            raise _no_square(file, columns)
+        for offset, text in _pieces(stream, begin, end, _widest(columns)):
+            place = f"{file.shown}: row {{}}", sum(map(len, labels))
+            found = _row_starts(text, columns, place)
+            starts.append(found + offset)
+            labels.append(_row_labels(text, found, columns, place))
+    return _Lines(columns, np.concatenate([*starts, [end + 1]]), np.concatenate(labels), size)
+
+
+def _start(stream: BinaryIO, shown: str) -> tuple[int, int, tuple[int, int] | None]:
+    """Where the first row starts, how many values it has, and the size of images if a header tells."""
+    begin, size = 0, None
+    line = stream.readline(MAX_LINE + 1)
+    if line and not _LABEL.match(line):
+        sized = _SIZED.fullmatch(line.rstrip(b"\r\n").rpartition(b",")[2])
+        size = (int(sized[1]), int(sized[2])) if sized else None
+        begin, line = len(line), stream.readline(MAX_LINE + 1)
+    if len(line) > MAX_LINE or begin > MAX_LINE:
+        raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes")
+    return begin, line.count(b",") + 1, size
+
+
+def _widest(columns: int) -> int:
+    """Bytes of the longest line of a row."""
+    return LABEL_WIDTH + 4 * columns
+
+
+def _content_end(stream: BinaryIO, begin: int, size: int) -> int:
+    """Where the last line ends, without line end; empty ones may follow."""
+    while size > begin:
+        start = max(begin, size - storage.COPY_BYTES)
+        stream.seek(start)
+        rest = stream.read(size - start).rstrip(b"\r\n")
+        if rest:
+            return start + len(rest)
+        size = start
+    return begin
+
+
+def _pieces(stream: BinaryIO, begin: int, end: int, widest: int) -> Iterator[tuple[int, bytes]]:
+    """Whole lines, some megabytes at a time, all of them with a line end, and where they start."""
+    stream.seek(begin)
+    rest = b""
+    while begin + len(rest) < end:
+        chunk = stream.read(min(CHUNK, end - begin - len(rest)))
+        text = rest + chunk
+        if not chunk or begin + len(text) == end:
+            yield begin, text + b"\n"
+            return
+        cut = text.rfind(b"\n") + 1
+        if not cut and len(text) > widest:  # one that can be no row: the reader of lines says so
+            yield begin, text + b"\n"
+            return
+        if cut:
+            yield begin, text[:cut]
+        begin, rest = begin + cut, text[cut:]
+
+
+def _row_starts(text: bytes, columns: int, place: tuple[str, int]) -> npt.NDArray[np.int64]:
+    """Where each line of some text starts; raises `InputError` for one that is too short or too long for a row."""
+    import numpy as np
+
+    ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    widths = ends - starts
+    wrong = (widths < 2 * columns - 1) | (widths > _widest(columns))
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise _fault(text[starts[row] : ends[row]], columns, place, row)
+    return starts
+
+
+def _row_labels(
+    text: bytes, starts: npt.NDArray[np.int64], columns: int, place: tuple[str, int]
+) -> npt.NDArray[np.int32]:
+    """The numbers at the start of lines: int32 `[N]`."""
+    import numpy as np
+
+    heads = np.frombuffer(text + bytes(LABEL_WIDTH), dtype=np.uint8)[starts[:, None] + np.arange(LABEL_WIDTH)]
+    digits = heads - np.uint8(ord("0"))
+    ends = (heads == ord(",")) | (heads == ord("\n")) | (heads == ord("\r"))
+    lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), 0)
+    negative = heads[:, 0] == ord("-")
+    wrong = lengths <= negative
+    labels = np.zeros(len(starts), dtype=np.int32)
+    for at in range(LABEL_WIDTH):
+        used = (at < lengths) & (at >= negative)
+        wrong |= used & (digits[:, at] > 9)
+        labels = np.where(used, labels * 10 + digits[:, at], labels)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise _fault(text[starts[row] :].partition(b"\n")[0], columns, place, row)
+    return np.where(negative, -labels, labels).astype(np.int32)
+
+
+def _fault(line: bytes, columns: int, place: tuple[str, int], row: int) -> InputError:
+    """What is wrong with a line that cannot be a row."""
+    values = line.rstrip(b"\r").split(b",", columns)
+    wrong = [(at, value) for at, value in enumerate(values) if at and not _is_pixel(value)]
+    if len(values) != columns:
+        count = line.count(b",") + 1
+        reason = f"has {count} values; expected {columns}, as in the first row"
+    elif not re.fullmatch(rb"-?[0-9]{1,7}", values[0]):
+        reason = f"has the label {_shown(values[0])}; expected a number"
+    elif wrong:
+        reason = f"value {wrong[0][0]} is {_shown(wrong[0][1])}; expected 0 to 255"
+    else:
+        reason = "is longer than numbers from 0 to 255 can be"
+    return InputError(f"{place[0].format(place[1] + row)}: {reason}")
+
+
+def _is_pixel(value: bytes) -> bool:
+    return bool(re.fullmatch(rb"[0-9]{1,3}", value)) and int(value) <= 255
+
+
+def _shown(value: bytes) -> str:
+    return repr(value[:20].decode("utf-8", "replace"))
+
+
+def _read_pixels(stream: BinaryIO, shown: str, lines: _Lines, runs: Sequence[tuple[int, int]]) -> Any:
+    """The pixels of some runs of rows: uint8 `[bytes]`."""
+    import numpy as np
+
+    pieces = []
+    for start, stop in runs:
+        begin, end = (int(lines.starts[row]) for row in (start, stop))
+        stream.seek(begin)
+        # The last line may have no end.
+        pieces += [read_exactly(stream, end - 1 - begin, shown), b"\n"] if start < stop else []
+    text = b"".join(pieces).replace(b"\r\n", b"\n")
+    rows = np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in runs)])
+    return _pixels(text, lines.columns, rows, f"{shown}: row {{}}")
+
+
+def _pixels(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) -> npt.NDArray[np.uint8]:
+    """The values of lines, the first of each left out: uint8 `[values]`.
+
+    Raises:
+        InputError: one that is not a whole number from 0 to 255, or a line that has more or fewer.
+    """
+    import numpy as np
+
+    data = np.frombuffer(text, dtype=np.uint8)
+    is_end = data == ord("\n")
+    ends = np.flatnonzero(is_end | (data == ord(",")))
+    if len(ends) != len(rows) * columns or not is_end[ends[columns - 1 :: columns]].all():
+        raise _first_fault(text, columns, rows, place)
+    digits = data - np.uint8(ord("0"))
+    grid = ends.reshape(len(rows), columns)
+    lengths = (grid[:, 1:] - grid[:, :-1] - 1).reshape(-1)
+    last = grid[:, 1:].reshape(-1) - 1
+    values = np.zeros(len(last), dtype=np.uint16)
+    good = (lengths >= 1) & (lengths <= 3)
+    for at, weight in enumerate((1, 10, 100)):
+        digit = np.where(lengths > at, digits[last - at], np.uint8(0))
+        good &= digit <= 9
+        values += digit * np.uint16(weight)
+    if not (good & (values <= 255)).all():
+        raise _first_fault(text, columns, rows, place)
+    return values.astype(np.uint8)
+
+
+def _first_fault(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) -> InputError:
+    """What is wrong with the first line that is no row."""
+    for row, line in zip(rows.tolist(), text.split(b"\n"), strict=False):
+        if line.count(b",") != columns - 1 or not all(map(_is_pixel, line.split(b",")[1:])):
+            return _fault(line, columns, (place, 0), row)
+    return InputError(f"{place.format(int(rows[0]))}: cannot be read")
+
+
+def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | None, npt.NDArray[np.int32] | None]:
+    """What Datumaro's `meta_<subset>.csv` says of each row: an id, or height and width, or all three.
+
+    Raises:
+        InputError: it is not such a file, or contradicts the number of pixels.
+    """
+    import numpy as np
+
+    if not file.beside or not rows:
+        return None, None
+    blob = file.beside[0]
+    if blob.size > rows * MAX_ID:
+        raise InputError(f"{blob.path}: {blob.size} bytes is too large for ids and sizes of {rows} rows")
+    with storage.open_blob(blob, blob.path) as stream:
+        try:
+            lines = [line.rstrip("\r").split(",") for line in stream.read().decode().rstrip("\r\n").split("\n")]
+        except UnicodeDecodeError as error:
+            raise InputError(f"{blob.path}: is not UTF-8 text: {error}") from error
+    columns = len(lines[0])
+    if len(lines) != rows or columns > 3 or any(len(line) != columns for line in lines):
+        raise InputError(f"{blob.path}: expected an id, height and width, or all three for each of {rows} rows")
+    ids = [line[0] for line in lines] if columns != 2 else None
+    if columns == 1:
+        return ids, None
+    for row, line in enumerate(lines):
+        sides = line[-2:]
+        if not all(re.fullmatch("[0-9]{1,5}", side) for side in sides) or int(sides[0]) * int(sides[1]) != pixels:
+            raise InputError(
+                f"{blob.path}: row {row} has the size {' x '.join(sides)}; {file.shown} has {pixels} pixels"
+            )
+    return ids, np.array([line[-2:] for line in lines], dtype=np.int32)
