@@ -29,6 +29,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "apache-beam>=2.77,<2.78",
+        "google-crc32c>=1.6",
         "isal>=1.7",
         "lxml>=5.2",
         "numpy>=2.0,<2.5",

@@ -1,0 +1,211 @@
+"""Downsampled ImageNet: all of ImageNet at 8 to 64 pixels, in files of CIFAR's shape (Chrabaszcz et al. 2017).
+
+Facts: https://arxiv.org/abs/1707.08819, https://image-net.org/download-images.php and the authors'
+https://github.com/PatrykChrabaszcz/Imagenet32_Scripts: `train_data_batch_1` to `_10` and `val_data` hold `data` uint8
+N x 3*S*S, planar, `labels` 1 to 1000, and in the training files `mean`. There is no meta file; `map_clsloc.txt`, a line
+`<wnid> <number> <name>` for each class, comes with the scripts. The same arrays are offered as `.npz` files.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+
+from beam_cifar import archives, storage
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
+from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.npy import SUFFIX, find_array, integers, list_arrays, read_array, read_header, refuse_unknown
+from beam_cifar.formats.npz import Window, checked_labels, padded_numbers
+from beam_cifar.formats.records import ReadPixels, RecordRows, Records
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.labels import LabelTable
+from beam_cifar.options import MAX_PIXELS
+from beam_cifar.pickles import Images, read_batch
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+NAMES = "map_clsloc.txt"
+CLASSES = 1000
+MAX_NAMES_BYTES = 1 << 20
+_BATCH = re.compile(r"(train_data_batch_\d+|val_data)(\.npz)?")
+_META_FILES = ("batches.meta", "meta")
+
+_Found: TypeAlias = "tuple[Images | Window, tuple[int, int], array[int], str]"
+"""Where images lie, their size, labels as found, and a digest of what else the file says."""
+
+
+class DownsampledImagenetSource(Source):
+    """Reads pickles and `.npz` files, in a directory or folders `Imagenet*` of it; pickles also in an archive."""
+
+    name = "downsampled_imagenet"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether there is a file of such a name, and none of CIFAR's."""
+        try:
+            found = _found(path, index_dir)
+        except (InputError, OSError):
+            return False
+        names = {entry.name for entry in found}
+        return any(map(_BATCH.fullmatch, names)) and names.isdisjoint(_META_FILES)
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds the files, and the names of the classes if they are told; see `Source.describe`."""
+        with storage.reading(path):
+            found = _found(path, index_dir)
+        batches: dict[str, SourceFile] = {}
+        for entry in sorted(found, key=lambda entry: natural_key(entry.name)):
+            if match := _BATCH.fullmatch(entry.name):
+                other = batches.get(match[1])
+                if other is not None:
+                    raise InputError(f"{entry.shown}: {other.shown} holds the same rows; move one of them away")
+                batches[match[1]] = _batch(entry, match[1], index_dir)
+        if not batches:
+            raise InputError(f"{path}: no 'train_data_batch_1' or 'val_data' in it")
+        names = [entry for entry in found if entry.name == NAMES]
+        table = LabelTable(_class_names(names[0]) if names else padded_numbers(range(1, CLASSES + 1)))
+        meta_files = tuple(SourceFile(entry.name, "", entry.shown, entry.blob) for entry in names[:1])
+        return Catalog(self.name, "Downsampled ImageNet", path, table, tuple(batches.values()), meta_files)
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one file from its labels; see `Source.scan`."""
+        records, images, digest = _records(file, labels)
+        summary = records.summary()
+        summary = replace(summary, digest=f"{summary.digest}{digest}")
+        return with_rows(summary, RecordRows(records, _reader(images, None)), labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
+        """Opens one file; see `Source.open_rows`."""
+        records, images, _ = _records(file, labels)
+        with storage.open_blob(file.blob, file.shown) as stream:
+            yield RecordRows(records, _reader(images, stream))
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A file of the data set, in a folder or an archive."""
+
+    name: str
+    shown: str
+    blob: storage.Blob
+
+
+def _found(path: str, index_dir: str) -> list[_Entry]:
+    """The files of a directory, of its folders, or of an archive, whose names say something."""
+    if archives.is_archive(path):
+        stamp = storage.stamp(path)
+        members, index = archives.list_members(path, index_dir)
+        return [
+            _Entry(m.name, f"{path}:{m.path}", storage.Blob(path, m.offset, m.size, stamp, index))
+            for m in members
+            if _is_known(m.name)
+        ]
+    listed = storage.list_folder(path)
+    # No others: looking into every folder would take long where they hold a million images.
+    folders = (entry.path for entry in listed if entry.is_folder and entry.name.lower().startswith("imagenet"))
+    inner = [entry for folder in folders for entry in storage.list_folder(folder)]
+    known = [entry for entry in (*listed, *inner) if not entry.is_folder and _is_known(entry.name)]
+    return [_Entry(entry.name, entry.path, storage.whole_file(entry.path)) for entry in known]
+
+
+def _is_known(name: str) -> bool:
+    return name in (NAMES, *_META_FILES) or _BATCH.fullmatch(name) is not None
+
+
+def _batch(entry: _Entry, name: str, index_dir: str) -> SourceFile:
+    """A file as it is read: of a `.npz`, the images, and the labels beside them."""
+    if not entry.name.endswith(SUFFIX):
+        return SourceFile(name, name, entry.shown, entry.blob)
+    if entry.shown != entry.blob.path:
+        raise InputError(f"{entry.shown}: is a {SUFFIX} file in an archive; unpack the archive, and read the directory")
+    members = list_arrays(entry.shown)
+    if not {"data", "labels"} <= members.keys():
+        refuse_unknown(entry.shown, members, "'data' and 'labels'")
+    data, labels = (find_array(entry.shown, members[key], index_dir) for key in ("data", "labels"))
+    return SourceFile(name, name, entry.shown, data, beside=(labels,))
+
+
+def _class_names(entry: _Entry) -> tuple[str, ...]:
+    """The names of all classes in the order of their numbers; those of one name get their synset's id added."""
+    if entry.blob.size > MAX_NAMES_BYTES:
+        raise InputError(f"{entry.shown}: {entry.blob.size} bytes; a list of names has {MAX_NAMES_BYTES} at most")
+    with storage.open_blob(entry.blob, entry.shown) as stream:
+        try:
+            lines = stream.read().decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"{entry.shown}: is not UTF-8") from error
+    found: dict[int, tuple[str, str]] = {}
+    for number, line in enumerate(lines, 1):
+        match = re.fullmatch(r"(\S+)\s+([0-9]{1,6})\s+(\S.*?)\s*", line)
+        if match and int(match[2]) not in found:
+            found[int(match[2])] = match[1], match[3]
+        elif line.strip():
+            raise InputError(f"{entry.shown}: line {number} is {line[:80]!r}; expected <wnid> <number> <name>")
+    if set(found) != set(range(1, len(found) + 1)):
+        raise InputError(f"{entry.shown}: the numbers must be 1 to {len(found)}, each once")
+    count = Counter(name for _, name in found.values())
+    ordered = (found[number] for number in sorted(found))
+    return tuple(name if count[name] == 1 else f"{name}_{wnid}" for wnid, name in ordered)
+
+
+@functools.lru_cache(maxsize=2)
+def _records(file: SourceFile, table: LabelTable) -> tuple[Records, Images | Window, str]:
+    """The labels of a file, where its images lie, and a digest of the rest; kept for a while, for several tasks."""
+    images, size, values, digest = _array_file(file) if file.beside else _pickle_file(file)
+    labels, bad = checked_labels(file, values, len(table.names), first=1)
+    return Records(file, 3, labels, size, bad_rows=bad), images, digest
+
+
+def _reader(images: Images | Window, stream: BinaryIO | None) -> ReadPixels:
+    """Reads the images from an open file; None where none will be asked for."""
+
+    def read(runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
+        import numpy as np
+
+        if stream is None:
+            raise ValueError("images are asked for of a file that is not open")
+        if isinstance(images, Window):
+            return images.read(stream, runs)
+        return np.frombuffer(images.gather(stream, runs)[0], np.uint8)
+
+    return read
+
+
+def _pickle_file(file: SourceFile) -> _Found:
+    with storage.open_blob(file.blob, file.shown) as stream:
+        batch = read_batch(stream, file.shown)
+    if batch.kind != "cifar10":
+        raise InputError(f"{file.shown}: has no 'labels'")
+    images = batch.images
+    if images is None or images.size is None or images.missing:
+        raise InputError(f"{file.shown}: has no 'data' of one size; expected a uint8 array of N x 3*S*S")
+    wrong = next((row for row, label in enumerate(batch.labels) if not isinstance(label, int)), None)
+    if wrong is not None:
+        raise InputError(f"{file.shown}: row {wrong}: the label is {batch.labels[wrong]!r:.80}; expected a number")
+    # An array, as a million numbers of Python's take 36 MB.
+    return images, images.size, array("q", batch.labels), batch.structure_sha256  # type: ignore[arg-type]
+
+
+def _array_file(file: SourceFile) -> _Found:
+    with storage.open_blob(file.blob, file.shown) as stream:
+        header = read_header(stream, file.blob.size, f"{file.shown}:data")
+    side = round((header.shape[1] / 3) ** 0.5) if len(header.shape) == 2 else 0
+    if header.dtype.name != "uint8" or header.fortran or not side or 3 * side * side != header.shape[1]:
+        header.refuse("uint8 N x 3*S*S in C order")
+    if side * side > MAX_PIXELS:
+        header.refuse(f"images of at most {MAX_PIXELS} pixels")
+    rows = header.shape[0]
+    labels, data = read_array(file.beside[0], f"{file.shown}:labels", 8 * rows)
+    if labels.shape not in ((rows,), (rows, 1)):
+        labels.refuse(f"one number for each of {rows} images")
+    window = Window(file.shown, header.start, (side, side), 3, planar=True)
+    return window, window.size, integers(labels, data), ""

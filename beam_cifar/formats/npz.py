@@ -1,0 +1,364 @@
+"""NumPy's `.npz`, read: own files of one subset each, and those of Keras (`x_train`) and MedMNIST (`train_images`).
+
+Facts: `numpy.savez` (a zip of `.npy` files), Keras' `mnist.npz`, and https://github.com/MedMNIST/MedMNIST.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+from beam_cifar import storage
+from beam_cifar.block import BadRow
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import (
+    Catalog,
+    FileSummary,
+    Source,
+    SourceFile,
+    Wanted,
+)
+from beam_cifar.formats.ids import natural_key, unique_ids
+from beam_cifar.formats.npy import (
+    SUFFIX,
+    Member,
+    Npy,
+    find_array,
+    integers,
+    list_arrays,
+    member_names,
+    read_array,
+    read_header,
+    refuse_unknown,
+    texts,
+)
+from beam_cifar.formats.records import RecordRows, Records
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.names import decode_name
+from beam_cifar.options import MAX_PIXELS
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+
+IMAGES = "images"
+MAX_CLASSES = 100_000
+MAX_NAME = 1 << 16
+# More bad rows are a file of another kind.
+MAX_TOLD = 10_000
+# Names are cells of one width, four bytes a letter.
+MAX_NAMES_BYTES = 64 << 20
+# Arrow's texts have offsets of 32 bits.
+MAX_IDS_BYTES = 2**31 - 1
+_EXPECTED = "'images' and 'labels', or 'x_train' and 'y_train', or 'train_images' and 'train_labels'"
+
+
+class NpzSource(Source):
+    """Reads a `.npz` file, or a directory of them."""
+
+    name = "npz"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether the first `.npz` file holds images under a name that is known."""
+        try:
+            files = _npz_files(path)
+        except (InputError, OSError):
+            return False
+        return bool(files and _layout(files[0], member_names(files[0])))
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds the arrays of each subset; those that are compressed are unpacked to `index_dir`."""
+        with storage.reading(path):
+            files = _npz_files(path)
+        if not files:
+            raise InputError(f"{path}: no {SUFFIX} file in it")
+        found = [each for file in files for each in _subsets_of(file, index_dir)]
+        taken: dict[str, str] = {}
+        for subset in found:
+            other = taken.setdefault(subset.file.subset, subset.file.shown)
+            if other != subset.file.shown:
+                raise InputError(
+                    f"{subset.file.shown}: subset {subset.file.subset!r} is in {other} already; name one of the files"
+                )
+        sources = tuple(subset.file for subset in found)
+        return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources)
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one subset, from labels and ids; see `Source.scan`."""
+        records, window = _records(file, labels)
+        return with_rows(records.summary(), RecordRows(records, window.closed), labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
+        """Opens the images of one subset; see `Source.open_rows`."""
+        records, window = _records(file, labels)
+        with storage.open_blob(file.blob, file.shown) as stream:
+            yield RecordRows(records, functools.partial(window.read, stream))
+
+
+@dataclass(frozen=True)
+class _Subset:
+    """What a file says of one subset.
+
+    Attributes:
+        file: where its images lie; beside it labels, ids and the ends of ids, each empty if there is none.
+        table: its classes; None if it has no names.
+        classes: how many there are by the labels, where it has no names.
+    """
+
+    file: SourceFile
+    table: LabelTable | None
+    classes: int
+
+
+def _npz_files(path: str) -> list[str]:
+    """The file itself, or the `.npz` files of a directory, in natural order."""
+    if os.path.isfile(path):
+        return [path] if path.lower().endswith(SUFFIX) else []
+    names = [e.name for e in storage.list_folder(path) if not e.is_folder and e.name.lower().endswith(SUFFIX)]
+    return [os.path.join(path, name) for name in sorted(names, key=natural_key)]
+
+
+def _layout(path: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Subset -> the names of its images and labels."""
+    if IMAGES in names:
+        return {decode_name(os.path.basename(path)[: -len(SUFFIX)]): (IMAGES, "labels")}
+    found = {}
+    for name in sorted(names):
+        if match := re.fullmatch(r"x_(.+)", name, re.DOTALL):
+            found[match[1]] = name, f"y_{match[1]}"
+        elif match := re.fullmatch(r"(.+)_images", name, re.DOTALL):
+            found[match[1]] = name, f"{match[1]}_labels"
+    # As people list them.
+    order = {name: at for at, name in enumerate(("train", "val", "test"))}
+    return {subset: found[subset] for subset in sorted(found, key=lambda name: order.get(name, len(order)))}
+
+
+def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
+    """What a file holds; raises `InputError` where that is no images."""
+    members = list_arrays(path)
+    layout = _layout(path, members)
+    if not layout:
+        refuse_unknown(path, members, _EXPECTED)
+    table = _own_table(path, members, index_dir)
+    for subset, (images, labels) in layout.items():
+        blob = find_array(path, members[images], index_dir)
+        nothing = storage.Blob(blob.path, 0, 0, blob.stamp)
+        beside = tuple(
+            find_array(path, members[name], index_dir) if name in members else nothing
+            for name in ((labels, "ids", "ids_offsets") if images == IMAGES else (labels,))
+        )
+        shown = path if images == IMAGES else f"{path}:{images}"
+        file = SourceFile(subset, subset, shown, blob, beside=(*beside, nothing, nothing)[:3])
+        found, _ = _images(file)
+        values = _label_values(file, found.shape[0]) if table is None else ()
+        yield _Subset(file, table, max(values, default=-1) + 1)
+
+
+def _own_table(path: str, members: Mapping[str, Member], index_dir: str) -> LabelTable | None:
+    """The classes that a file names."""
+    if "label_names" not in members:
+        return None
+
+    def read(name: str) -> tuple[Npy, bytes]:
+        return read_array(find_array(path, members[name], index_dir), f"{path}:{name}.npy", MAX_NAMES_BYTES)
+
+    names = tuple(texts(*read("label_names")))
+    coarse = tuple(texts(*read("coarse_names"))) if "coarse_names" in members else ()
+    if not coarse:
+        return LabelTable(names)
+    parents = integers(*read("parents")) if "parents" in members else array("q", [-1] * len(names))
+    if len(parents) != len(names) or not all(-1 <= parent < len(coarse) for parent in parents):
+        raise InputError(
+            f"{path}: 'parents' must have {len(names)} superclasses of -1 to {len(coarse) - 1}, one for each class"
+        )
+    return LabelTable(names, coarse, tuple(None if parent < 0 else parent for parent in parents))
+
+
+def _common_table(found: Sequence[_Subset]) -> LabelTable:
+    """The one table of all files; numbers as names where no file has names."""
+    first = found[0]
+    for subset in found:
+        if subset.table != first.table:
+            raise InputError(f"{subset.file.shown}: has other classes than {first.file.shown}; keep the sets apart")
+    if first.table is not None:
+        return first.table
+    count = max(subset.classes for subset in found)
+    if count > MAX_CLASSES:
+        where = max(found, key=lambda subset: subset.classes).file.shown
+        raise InputError(f"{where}: has a label {count - 1}; at most {MAX_CLASSES} classes are read")
+    return LabelTable(padded_numbers(range(count)))
+
+
+def padded_numbers(numbers: range) -> tuple[str, ...]:
+    """Numbers as names of classes, of one length: readers that sort them keep their order."""
+    width = len(str(numbers[-1])) if numbers else 0
+    return tuple(f"{number:0{width}d}" for number in numbers)
+
+
+@dataclass(frozen=True)
+class Window:
+    """Images that lie in a file one after the other: uint8 `[N, H, W, C]`, or `[N, C, H, W]` where they are planar.
+
+    Attributes:
+        shown: how messages name the file.
+        start: where the first one starts.
+        size: (height, width) of each.
+        channels: of each.
+        planar: whether the channels of an image follow each other.
+    """
+
+    shown: str
+    start: int
+    size: tuple[int, int]
+    channels: int
+    planar: bool = False
+
+    def read(self, stream: BinaryIO, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
+        """The images of some runs of rows, planar, one after the other: uint8 `[bytes]`."""
+        import numpy as np
+
+        row_bytes = self.channels * self.size[0] * self.size[1]
+        pieces = []
+        for start, stop in runs:
+            stream.seek(self.start + start * row_bytes)
+            pieces.append(stream.read((stop - start) * row_bytes))
+            if len(pieces[-1]) != (stop - start) * row_bytes:
+                raise InputError(f"{self.shown}: ended within the rows {start} to {stop}")
+        found = np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), np.uint8)
+        if self.planar or self.channels == 1 or not row_bytes:
+            return found
+        pixels = found.reshape(len(found) // row_bytes, *self.size, self.channels)
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(-1)
+
+    def closed(self, runs: Sequence[tuple[int, int]]) -> NoReturn:
+        """In the place of `read` where no image will be asked for."""
+        raise ValueError("images are asked for of a file that is not open")
+
+
+def checked_labels(
+    file: SourceFile, values: array[int], classes: int, *, first: int = 0
+) -> tuple[npt.NDArray[np.int32], dict[int, BadRow]]:
+    """Labels as indices of the label table, and the rows whose label is outside it.
+
+    Args:
+        file: for messages.
+        values: as found; -1 is unlabelled.
+        classes: how many there are.
+        first: the number of the first class.
+
+    Returns:
+        int32 `[N]`, -1 for unlabelled and bad rows; and the bad rows.
+
+    Raises:
+        InputError: more than `MAX_TOLD` rows are bad.
+    """
+    import numpy as np
+
+    found = np.frombuffer(values, np.int64)
+    outside = ((found < first) | (found >= first + classes)) & (found != UNLABELLED)
+    known = f"{first} to {first + classes - 1}" if classes else "no classes"
+    bad = {}
+    for row in np.flatnonzero(outside)[: MAX_TOLD + 1].tolist():
+        error = f"label {values[row]} is outside the label table, which has {known}"
+        bad[row] = BadRow(file.shown, row, file.subset, "read", error)
+    if len(bad) > MAX_TOLD:
+        raise InputError(f"{next(iter(bad.values()))} (and {int(outside.sum()) - 1} more bad rows)")
+    return np.where(outside | (found == UNLABELLED), UNLABELLED, found - first).astype(np.int32), bad
+
+
+@functools.lru_cache(maxsize=2)
+def _records(file: SourceFile, table: LabelTable) -> tuple[Records, Window]:
+    """Labels and ids of a subset; kept for a while, because several tasks read parts of one large file."""
+    header, window = _images(file)
+    rows = header.shape[0]
+    labels, bad = checked_labels(file, _label_values(file, rows), len(table.names))
+    ids, repeated = _ids(file, rows) if file.beside[1].size else (None, 0)
+    return Records(file, window.channels, labels, window.size, None, ids, repeated, bad), window
+
+
+def _images(file: SourceFile) -> tuple[Npy, Window]:
+    """Where the images of a subset lie."""
+    with storage.open_blob(file.blob, file.shown) as stream:
+        header = read_header(stream, file.blob.size, file.shown)
+    expected = "uint8 N x H x W x 3, N x H x W x 1 or N x H x W"
+    if header.dtype.kind == "f":
+        expected += " (floats of 0 to 1 become it by (255 * x).round().astype('uint8'))"
+    shape = header.shape
+    if header.dtype.name != "uint8" or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        header.refuse(expected)
+    if header.fortran:
+        header.refuse("C order; numpy.ascontiguousarray makes it")
+    rows, height, width = shape[:3]
+    if rows and not (height and width and height * width <= MAX_PIXELS):
+        header.refuse(f"images of 1 to {MAX_PIXELS} pixels")
+    return header, Window(file.shown, header.start, (height, width), shape[3] if len(shape) == 4 else 1)
+
+
+def _label_values(file: SourceFile, rows: int) -> array[int]:
+    """The labels as found, -1 for all where there are none."""
+    blob = file.beside[0]
+    if not blob.size:
+        return array("q", [UNLABELLED]) * rows
+    expected = f"one integer for each of {rows} images (of one-hot rows, numpy.argmax makes them)"
+    header, data = read_array(blob, f"{file.shown}: labels", 8 * rows, expected)
+    if header.shape not in ((rows,), (rows, 1)):
+        header.refuse(expected)
+    return integers(header, data)
+
+
+def _ids(file: SourceFile, rows: int) -> tuple[pa.Array, int]:
+    """The ids, string `[N]`, and how many had to be made unique."""
+    import pyarrow as pa
+
+    shown = f"{file.shown}: ids"
+    header, data = read_array(file.beside[1], shown, min(MAX_IDS_BYTES, MAX_NAME * max(1, rows)))
+    if header.dtype.kind in "SU":
+        ids = pa.array(texts(header, data), pa.string())
+    elif header.dtype.name != "uint8" or len(header.shape) != 1:
+        header.refuse("text, or UTF-8 as uint8 with 'ids_offsets'")
+    else:
+        ids = _cut_texts(data, _offsets(file, rows), shown)
+    if len(ids) != rows:
+        header.refuse(f"one id for each of {rows} images")
+    if pa.compute.count_distinct(ids).as_py() == rows:
+        return ids, 0
+    unique, repeated = unique_ids(ids.to_pylist())
+    return pa.array(unique, pa.string()), repeated
+
+
+def _offsets(file: SourceFile, rows: int) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    shown = f"{file.shown}: ids_offsets"
+    if not file.beside[2].size:
+        raise InputError(f"{shown}: is missing; it says where in 'ids' each id starts")
+    header, data = read_array(file.beside[2], shown, 8 * (rows + 1))
+    if header.shape != (rows + 1,):
+        header.refuse(f"{rows + 1} integers")
+    return np.frombuffer(integers(header, data), np.int64)
+
+
+def _cut_texts(data: bytes, offsets: npt.NDArray[np.int64], shown: str) -> pa.Array:
+    """Texts that lie one after the other."""
+    import numpy as np
+    import pyarrow as pa
+
+    if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+        raise InputError(f"{shown}: 'ids_offsets' must rise from 0 to {len(data)}, the bytes of 'ids'")
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+    found = pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+    try:
+        found.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{shown}: is not UTF-8") from error
+    return found

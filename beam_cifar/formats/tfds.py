@@ -1,0 +1,308 @@
+"""TensorFlow Datasets: a prepared data set, which `tfds.builder_from_directory` opens without any code.
+
+The output is what TFDS calls a version directory. Facts: `naming.py`, `dataset_info.py`, `features/` and
+`file_adapters.py` of https://github.com/tensorflow/datasets, 4.9.10. It reads Parquet without TensorFlow, by
+`as_data_source`; TFRecord needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_cifar.errors import UsageError
+from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
+from beam_cifar.formats.records import written_columns
+from beam_cifar.formats.tf_example import framed, serialized_example
+from beam_cifar.images.files import file_encodings
+from beam_cifar.labels import UNLABELLED, LabelTable
+
+if TYPE_CHECKING:
+    from beam_cifar.options import ExportOptions
+    from beam_cifar.storage import StagedFile
+
+NAME = "dataset"
+"""What the data set calls itself; a sink does not know a better name."""
+
+VERSION = "1.0.0"
+MIN_SHARD_BYTES = 32 << 20
+MAX_SHARD_BYTES = 480 << 20
+SHARDS_OF_A_JOB = 256
+ROW_GROUP_ROWS = 1000
+ROW_GROUP_BYTES = 64 << 20
+# Serialized at a time.
+CHUNK_ROWS = 100
+_PYTHON = "tensorflow_datasets.core.features."
+_TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+class TfdsSink(Sink):
+    """What both file formats share."""
+
+    needs_images = True
+    # Readers fail on a split without files.
+    keeps_empty_subsets = False
+    takes_missing_images = False
+    by_split = True
+    file_format: ClassVar[str]
+
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """PNG, or JPEG where it is asked for, or there already."""
+        return file_encodings(options.image_ext)
+
+    def check_subsets(self, subsets: Sequence[str], options: ExportOptions) -> None:
+        """Also a split must not have the name that stands for all of them."""
+        if any(self.output_subset(subset, options) == "all" for subset in subsets):
+            raise UsageError("a subset called 'all' cannot be a split: readers mean every split by it; rename the file")
+        super().check_subsets(subsets, options)
+
+    def check_labels(self, labels: LabelTable) -> None:
+        """Names stand in a text file, one a line, and readers strip them (`class_label_feature.py`)."""
+        for names in (labels.names, labels.coarse_names):
+            for name in names:
+                if name.strip() != name or not name or len(re.split(r"[\r\n]", name)) > 1:
+                    raise UsageError(
+                        f"class {name[:80]!r} cannot be a line of text that readers strip of spaces at both ends; "
+                        "rename it by --remap"
+                    )
+            repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
+            if repeated:
+                raise UsageError(
+                    f"two classes are called {min(repeated)!r}, and names are unique; rename one by --remap"
+                )
+
+    def subset_name(self, name: str) -> str:
+        """Splits have few letters, and one that is no underscore (`naming.py`, `splits.py`)."""
+        found = re.sub(r"[^A-Za-z0-9_]", "_", name)
+        return found if re.search("[A-Za-z0-9]", found) else f"split{found}"
+
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
+        """Even files of 32 MiB raw or more, about 256 a job."""
+        if options.images_per_batch:
+            return options.images_per_batch
+        target = min(max(total_bytes // SHARDS_OF_A_JOB, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
+        count = max(1, -(-image_bytes // target))
+        return max(1, -(-rows // count))
+
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+        """`dataset-train.tfrecord-00000-of-00005`."""
+        digits = max(5, len(str(count)))
+        return f"{NAME}-{subset}.{self.file_format}-{number:0{digits}d}-of-{count:0{digits}d}"
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        """Half of the raw size: PNG saves a quarter on photographs, more on drawings."""
+        return image_bytes // 2
+
+    @abstractmethod
+    def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a file."""
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """What the examples mean, how many there are, and the names of the classes."""
+        files = {
+            "features.json": _json(_features(options.labels, shards)),
+            "dataset_info.json": _json(self._info(shards)),
+        }
+        for feature, names in _classes(options.labels).items():
+            if names:
+                files[f"{feature}.labels.txt"] = "".join(f"{name}\n" for name in names).encode()
+        return files
+
+    def _info(self, shards: Sequence[ShardResult]) -> dict[str, Any]:
+        """The fields of the message `DatasetInfo`, as JSON has them: numbers of 64 bits are text."""
+        splits: dict[str, list[ShardResult]] = {}
+        for result in shards:
+            splits.setdefault(result.shard.subset, []).append(result)
+        return {
+            "name": NAME,
+            "version": VERSION,
+            "description": "An image classification data set.",
+            "fileFormat": self.file_format,
+            # Examples are read in the order in which they were written.
+            "disableShuffling": True,
+            "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
+            "splits": [
+                {
+                    "name": name,
+                    "filepathTemplate": _TEMPLATE,
+                    "shardLengths": [str(result.shard.rows) for result in results],
+                    "numBytes": str(sum(result.statistics["num_bytes"] for result in results)),
+                }
+                for name, results in splits.items()
+            ],
+        }
+
+
+class TfdsParquetSink(TfdsSink):
+    """Writes Parquet files, which are read without TensorFlow, at random."""
+
+    name = "tfds_parquet"
+    file_format = "parquet"
+
+    def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a file of one column `data`."""
+        return _ParquetExamples(file, shard, options, self)
+
+
+class TfdsTfrecordSink(TfdsSink):
+    """Writes TFRecord files, which TensorFlow and others read in order."""
+
+    name = "tfds_tfrecord"
+    file_format = "tfrecord"
+
+    def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a file."""
+        return _RecordExamples(file, shard, options, self)
+
+
+class _ExampleWriter(PartWriter):
+    """Serializes examples, and counts what `TfdsSink.finish` tells of them."""
+
+    def __init__(self, shard: Shard, options: SinkOptions, sink: Sink) -> None:
+        self._subset, self._sink, table = shard.subset, sink, options.labels
+        # The last one is found by UNLABELLED = -1.
+        parents = (UNLABELLED if parent is None else parent for parent in table.parents)
+        self._parents = (*parents, UNLABELLED) if table.has_superclasses else ()
+        self._statistics = dict.fromkeys(
+            ("num_bytes", "rows", "gray", "png", "height", "height_squared", "width", "width_squared"), 0
+        )
+
+    def append(self, table: pa.Table) -> None:
+        """See `PartWriter.append`."""
+        for start in range(0, len(table), CHUNK_ROWS):
+            records = list(self._serialized(table.slice(start, CHUNK_ROWS)))
+            self._statistics["num_bytes"] += sum(map(len, records))
+            self.write(records)
+        self._count(table)
+
+    @abstractmethod
+    def write(self, records: Sequence[bytes]) -> None:
+        """Writes some serialized examples."""
+
+    def statistics(self) -> dict[str, int]:
+        """Sums that tell whether all images are alike, and the size of all examples."""
+        return self._statistics
+
+    def _serialized(self, table: pa.Table) -> Iterator[bytes]:
+        _, labels = written_columns(table, self._subset, self._sink)
+        ids, images = (table.column(name).to_pylist() for name in ("id", "image"))
+        for item_id, image, label in zip(ids, images, labels.tolist(), strict=True):
+            coarse = {"coarse_label": self._parents[label]} if self._parents else {}
+            yield serialized_example({**coarse, "id": item_id.encode(), "image": image, "label": label})
+
+    def _count(self, table: pa.Table) -> None:
+        counts, (height, width) = self._statistics, (table.column(name).to_pylist() for name in ("height", "width"))
+        counts["rows"] += len(table)
+        counts["gray"] += table.column("channels").to_pylist().count(1)
+        counts["png"] += table.column("encoding").to_pylist().count("png")
+        for name, values in (("height", height), ("width", width)):
+            counts[name] += sum(values)
+            counts[f"{name}_squared"] += sum(value * value for value in values)
+
+
+class _RecordExamples(_ExampleWriter):
+    """Appends examples to a TFRecord file."""
+
+    def __init__(self, file: StagedFile, shard: Shard, options: SinkOptions, sink: Sink) -> None:
+        super().__init__(shard, options, sink)
+        self._file = file
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """See `_ExampleWriter.write`."""
+        self._file.write(framed(records))
+
+    def close(self) -> None:
+        """See `PartWriter.close`."""
+
+
+class _FileWriter(pq.ParquetWriter):
+    """Completes a file only when told to: an abandoned part must not write, nor complain, when it is collected."""
+
+    def __del__(self) -> None:
+        pass
+
+
+class _ParquetExamples(_ExampleWriter):
+    """Gathers examples to row groups."""
+
+    def __init__(self, file: StagedFile, shard: Shard, options: SinkOptions, sink: Sink) -> None:
+        super().__init__(shard, options, sink)
+        self._schema = pa.schema([pa.field("data", pa.binary())])
+        # Images are compressed already.
+        self._writer = _FileWriter(
+            pa.PythonFile(file, mode="w"), self._schema, compression="NONE", use_dictionary=False
+        )
+        self._gathered: list[bytes] = []
+        self._bytes = 0
+
+    def write(self, records: Sequence[bytes]) -> None:
+        """See `_ExampleWriter.write`; row groups end at rows, wherever blocks do."""
+        for record in records:
+            self._gathered.append(record)
+            self._bytes += len(record)
+            if len(self._gathered) == ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
+                self._flush()
+
+    def close(self) -> None:
+        """See `PartWriter.close`."""
+        if self._gathered:
+            self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        table = pa.table([pa.array(self._gathered, pa.binary())], schema=self._schema)
+        self._writer.write_table(table, row_group_size=len(table))
+        self._gathered, self._bytes = [], 0
+
+
+def _classes(labels: LabelTable) -> Mapping[str, tuple[str, ...]]:
+    """The features that are classes; called as in TFDS' own `cifar100`."""
+    coarse = {"coarse_label": labels.coarse_names} if labels.has_superclasses else {}
+    return {**coarse, "label": labels.names}
+
+
+def _features(labels: LabelTable, shards: Sequence[ShardResult]) -> dict[str, Any]:
+    """The message `FeaturesDict` in the frame of `FeatureConnector.to_json`."""
+    features: dict[str, Any] = {
+        feature: {
+            "pythonClassName": f"{_PYTHON}class_label_feature.ClassLabel",
+            "classLabel": {"numClasses": str(len(names))},
+        }
+        for feature, names in _classes(labels).items()
+    }
+    features["id"] = {"pythonClassName": f"{_PYTHON}text_feature.Text", "text": {}}
+    features["image"] = {"pythonClassName": f"{_PYTHON}image_feature.Image", "image": _image_feature(shards)}
+    return {
+        "type": f"{_PYTHON}features_dict.FeaturesDict",
+        "proto_cls": "tensorflow_datasets.FeaturesDict",
+        "content": {"features": features},
+    }
+
+
+def _image_feature(shards: Sequence[ShardResult]) -> dict[str, Any]:
+    """The message `ImageFeature`; sizes that differ are -1, and gray images among coloured ones are read as these."""
+    totals: dict[str, int] = {}
+    for result in shards:
+        for name, value in result.statistics.items():
+            totals[name] = totals.get(name, 0) + value
+    rows = totals["rows"]
+    sides = [_common(rows, totals[side], totals[f"{side}_squared"]) for side in ("height", "width")]
+    shape = [*sides, 1 if totals["gray"] == rows else 3]
+    found = {"shape": {"dimensions": list(map(str, shape))}, "dtype": "uint8"}
+    encoding = {rows: "png", 0: "jpeg"}.get(totals["png"])
+    return found | ({"encodingFormat": encoding} if encoding else {})
+
+
+def _common(count: int, total: int, squares: int) -> int:
+    """The one value that all of some numbers have, by their sums (Cauchy-Schwarz); -1 where they differ."""
+    return total // count if count * squares == total * total else -1
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(content, indent=2, sort_keys=True) + "\n").encode()
