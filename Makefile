@@ -6,7 +6,7 @@ IMAGES ?= 60000
 # One test process per core.
 JOBS ?= auto
 
-.PHONY: demo test test-slow lint peers test-peers test-prism test-large bench sdist-check clean
+.PHONY: demo test test-slow lint peers test-peers test-prism test-browser test-large bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,13 @@ test-peers: $(VENV)/.installed .peers/.installed
 
 test-prism: $(VENV)/.installed .prism/prism
 	BEAM_CIFAR_PRISM=$(CURDIR)/.prism/prism $(BIN)/python -m pytest -m prism
+
+# The pages of `beam-cifar report` in Chromium; where there is none it is installed, on Debian and its relatives. Another
+# one is named by BEAM_CIFAR_CHROMIUM. Screenshots go to build/screenshots.
+test-browser: $(VENV)/.installed
+	PYTHONPATH=tests $(BIN)/python -c 'import browser; browser.find_browser() or exit(1)' || { apt-get update --quiet \
+	  && apt-get install --quiet --yes --no-install-recommends chromium fonts-dejavu-core; }
+	BEAM_CIFAR_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest -m browser
 
 # Full-size sets: some minutes, and some GB of disk.
 test-large: $(VENV)/.installed

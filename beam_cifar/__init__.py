@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "BeamCifarError": "beam_cifar.errors",
+    "Comparison": "beam_cifar.comparing",
     "Conversion": "beam_cifar.pipeline",
     "ConvertOptions": "beam_cifar.options",
     "Dataset": "beam_cifar.dataset",
@@ -22,13 +23,18 @@ _PUBLIC = {
     "ReadExamples": "beam_cifar.per_image",
     "RemapLabels": "beam_cifar.per_image",
     "ResizeExamples": "beam_cifar.per_image",
+    "Stats": "beam_cifar.measuring",
     "Summary": "beam_cifar.pipeline",
     "TransformExamples": "beam_cifar.per_image",
+    "Validation": "beam_cifar.validation",
     "WriteExamples": "beam_cifar.per_image",
+    "compare": "beam_cifar.comparing",
     "convert": "beam_cifar.pipeline",
     "find_error": "beam_cifar.carried",
     "make_sample": "beam_cifar.sample",
     "run": "beam_cifar.pipeline",
+    "stats": "beam_cifar.measuring",
+    "validate": "beam_cifar.validation",
 }
 
 __all__ = ["__version__", *_PUBLIC]

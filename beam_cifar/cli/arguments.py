@@ -74,7 +74,16 @@ def make_parser() -> Parser:
     )
     parser.add_argument("--version", action="version", version=f"beam-cifar {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
-    for add in (_add_convert, *_PROJECT_COMMANDS, _add_merge, _add_info, _add_detect, _add_formats, _add_make_sample):
+    for add in (
+        _add_convert,
+        *_PROJECT_COMMANDS,
+        _add_merge,
+        _add_info,
+        *_MEASURING_COMMANDS,
+        _add_detect,
+        _add_formats,
+        _add_make_sample,
+    ):
         add(commands)
     return parser
 
@@ -267,6 +276,71 @@ def _add_info(commands: Any) -> None:
     command.add_argument("-if", "--input-format", metavar="FORMAT", help="its format; detected if left out")
     command.add_argument("--checksums", action="store_true", help="md5 of every file, compared with the genuine ones")
     command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _add_stats(commands: Any) -> None:
+    from beam_cifar.cli import measure
+
+    text = "Read every image, and show what a data set is made of. Options that are not listed are handed to Beam."
+    command = _command(commands, "stats", measure.run, text)
+    command.add_argument("path", metavar="PATH", help="directory or archive")
+    command.add_argument("-if", "--input-format", choices=readable(), metavar="FORMAT",
+                         help="its format; detected if left out")  # fmt: skip
+    command.add_argument("--subset", action="append", default=[], metavar="NAME",
+        help="read a subset only (repeatable); train and test stand for all their batches")  # fmt: skip
+    _add_reading(command)
+
+
+def _add_diff(commands: Any) -> None:
+    from beam_cifar.cli import diff
+
+    text = "Compare two data sets, whatever their formats. Options that are not listed are handed to Beam."
+    command = _command(commands, "diff", diff.run, text)
+    for name in ("a", "b"):
+        command.add_argument(name, metavar=f"{name.upper()}[:FORMAT]", help="directory or archive")
+    command.add_argument("--ids", action="store_true", help="items must have the same ids as well")
+    command.add_argument("--whole", action="store_true", help="compare all rows as one set, whatever their subsets")
+    _add_reading(command)
+
+
+def _add_validate(commands: Any) -> None:
+    from beam_cifar.cli import validate
+
+    text = "Read every image, and check a data set. Options that are not listed are handed to Beam."
+    command = _command(commands, "validate", validate.run, text)
+    command.add_argument("path", metavar="PATH", help="directory or archive")
+    command.add_argument("-if", "--input-format", choices=readable(), metavar="FORMAT",
+                         help="its format; detected if left out")  # fmt: skip
+    command.add_argument("--strict", action="store_true", help="warnings count as errors")
+    _add_reading(command)
+
+
+def _add_report(commands: Any) -> None:
+    from beam_cifar.cli import report
+
+    text = "Write one HTML page about a data set, with pictures. Options that are not listed are handed to Beam."
+    command = _command(commands, "report", report.run, text)
+    command.add_argument("path", metavar="PATH", help="directory or archive")
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="HTML file to make")
+    command.add_argument("-if", "--input-format", choices=readable(), metavar="FORMAT",
+                         help="its format; detected if left out")  # fmt: skip
+    command.add_argument("--subset", action="append", default=[], metavar="NAME",
+        help="read a subset only (repeatable); train and test stand for all their batches")  # fmt: skip
+    command.add_argument("--title", metavar="TEXT", help="of the page; the data set's name if left out")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    _add_reading(command)
+
+
+def _add_reading(command: Parser) -> None:
+    """Adds what commands share that read a data set and write none."""
+    command.set_defaults(takes_beam_options=True)
+    command.add_argument(
+        "--workers", type=int, metavar="N", help="local workers; one per core, four at most, if left out"
+    )
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+_MEASURING_COMMANDS = (_add_stats, _add_report, _add_diff, _add_validate)
 
 
 def _add_detect(commands: Any) -> None:

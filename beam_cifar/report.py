@@ -1,0 +1,142 @@
+"""One HTML page about a data set: counts, classes, pictures, sizes, duplicates, and how it was made."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from beam_cifar import storage
+from beam_cifar.errors import InputError, OutputError
+from beam_cifar.measuring import Stats, stats
+from beam_cifar.options import Input
+from beam_cifar.reporting.facts import Report, Tile
+from beam_cifar.reporting.page import page
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_cifar.reporting.pictures import Picks
+
+MAX_BYTES: Final = 4_900_000
+"""Of a page: what its text leaves is for pictures."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """A page that was written.
+
+    Attributes:
+        path: absolute.
+        bytes: of it.
+        pictures: on it.
+        stats: of the data set.
+    """
+
+    path: str
+    bytes: int
+    pictures: int
+    stats: Stats
+
+
+def report(
+    path: str,
+    output: str,
+    input_format: str | None = None,
+    subsets: Sequence[str] = (),
+    *,
+    title: str | None = None,
+    overwrite: bool = False,
+    workers: int | None = None,
+    beam_options: Sequence[str] | PipelineOptions = (),
+) -> Written:
+    """Writes one HTML page about a data set; it holds its pictures and needs nothing else, no network and no script.
+
+    Args:
+        path: of a directory or archive.
+        output: the file to make.
+        input_format: of the data set; detected if None.
+        subsets: to look at; all if empty.
+        title: of the page; the last component of `path` if None.
+        overwrite: whether an existing file may be replaced.
+        workers: local workers; None chooses.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+
+    Raises:
+        InputError: the data set is missing or damaged.
+        OutputError: the file exists already.
+        BeamCifarError: anything else that explains why there is no page.
+    """
+    path, output = storage.absolute(path, "input"), storage.absolute(output, "output")
+    _check_output(path, output, overwrite=overwrite)
+    found = stats(path, input_format, subsets, workers=workers, beam_options=beam_options)
+    made, pictures = _with_pictures(_text_of(found, path, title, partial=bool(subsets)), subsets)
+    data = page(made).encode()
+    _check_output(path, output, overwrite=overwrite)
+    _write(output, data)
+    return Written(output, len(data), pictures, found)
+
+
+def _check_output(path: str, output: str, *, overwrite: bool) -> None:
+    if os.path.isdir(output):
+        raise OutputError(f"{output}: is a directory; name a file to make, such as report.html")
+    if os.path.lexists(output) and not overwrite:
+        raise OutputError(f"{output}: exists; pass --overwrite to replace it, or choose another output")
+    inside = os.path.realpath(path).rstrip(os.sep)
+    if (os.path.realpath(output) + os.sep).startswith(inside + os.sep):
+        raise OutputError(f"{output}: would be part of the data set {path}; choose another output")
+
+
+def _text_of(found: Stats, path: str, title: str | None, *, partial: bool) -> Report:
+    """All of the page but its pictures."""
+    from beam_cifar.reporting.account import read_account
+
+    name = os.path.basename(path) or path
+    # Where the data set lies is nobody's business but its user's.
+    told = tuple(notice.replace(os.path.dirname(path).rstrip(os.sep) + os.sep, "") for notice in found.notices)
+    made = Report(replace(found, notices=told), name, title or name, partial=partial)
+    try:
+        return replace(made, account=read_account(path))
+    except InputError as error:
+        return replace(made, account_trouble=f"How it was made is not known: {error}.")
+
+
+def _with_pictures(made: Report, subsets: Sequence[str]) -> tuple[Report, int]:
+    """The same with the pictures that its text leaves room for, and how many these are."""
+    if not made.stats.images:
+        return made, 0
+    from beam_cifar.gathering import look
+    from beam_cifar.reporting.pictures import draw_tiles, empty_tiles, pick
+
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        given = Input(made.stats.path, made.stats.format, tuple(subsets))
+        gathering, view = look(given, (), folder, frozenset({"id"}))
+        picks = pick(view, made.stats.groups)
+        tiles = empty_tiles(picks, view)
+        room = MAX_BYTES - len(page(_placed(made, picks, tiles)).encode())
+        tiles = draw_tiles(tiles, view, gathering, room // picks.uses)
+    return _placed(made, picks, tiles), len(tiles)
+
+
+def _placed(made: Report, picks: Picks, tiles: dict[int, Tile]) -> Report:
+    from beam_cifar.reporting.pictures import sheets
+
+    missing = Tile("", "")
+    return replace(
+        made, sheets=sheets(picks, tiles), duplicates=tuple(tiles.get(at, missing) for at in picks.duplicates)
+    )
+
+
+def _write(output: str, data: bytes) -> None:
+    folder = os.path.dirname(output)
+    scratch = os.path.join(folder, f".beam_cifar-{uuid.uuid4().hex}")
+    with storage.writing(output):
+        try:
+            os.makedirs(folder, exist_ok=True)
+            storage.write_whole(output, data, scratch)
+        finally:
+            if os.path.isdir(scratch):
+                os.rmdir(scratch)

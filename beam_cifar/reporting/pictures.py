@@ -1,0 +1,185 @@
+"""Which images are on the page, and what they look like there: small, as data URIs, in a number of bytes given."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from PIL import Image
+
+from beam_cifar.chosen import read_rows
+from beam_cifar.labels import UNLABELLED
+from beam_cifar.reporting.facts import Sheet, Tile
+from beam_cifar.transforms.pixels import pixels_of
+
+if TYPE_CHECKING:
+    from beam_cifar.gathering import Gathering
+    from beam_cifar.measuring import DuplicateGroup
+    from beam_cifar.view import View
+
+UInt8Array = npt.NDArray[np.uint8]
+Int64Array = npt.NDArray[np.int64]
+
+SIDE: Final = 64
+"""Pixels of the longer side of a picture on the page; a larger image is scaled down."""
+PER_CLASS: Final = 10
+MANY: Final = 100
+"""Classes above which each has half as many."""
+MAX_TILES: Final = 3000
+"""Pictures in all sheets together."""
+MAX_SHEETS: Final = 1000
+
+_PREFIX: Final = "data:image/webp;base64,"
+# The first one that fits, in full size, then in half.
+_QUALITIES: Final = (90, 60)
+_HALF_QUALITIES: Final = (60, 30)
+
+
+@dataclass(frozen=True)
+class Picks:
+    """Rows of a view whose images are shown.
+
+    Attributes:
+        classes: label and images of each class that has a sheet.
+        rows: int64, of each of these, positions in the view, rising.
+        duplicates: position of the first row of each group of duplicates, -1 where it is not found.
+    """
+
+    classes: tuple[tuple[int, int], ...]
+    rows: tuple[Int64Array, ...]
+    duplicates: tuple[int, ...]
+
+    @property
+    def positions(self) -> Int64Array:
+        """int64 `[N]`, every position once, rising."""
+        shown = np.array([at for at in self.duplicates if at >= 0], dtype=np.int64)
+        return np.unique(np.concatenate([*self.rows, shown]))
+
+    @property
+    def uses(self) -> int:
+        """How many pictures the page has."""
+        return sum(map(len, self.rows)) + len(self.duplicates)
+
+
+def pick(view: View, groups: Sequence[DuplicateGroup]) -> Picks:
+    """Chooses the same number of rows of every class, spread evenly, and a row of each group of duplicates.
+
+    Args:
+        view: of the data set, with ids.
+        groups: of duplicates.
+    """
+    found = np.flatnonzero(view.has_image)
+    order = found[np.argsort(view.labels[found], kind="stable")]
+    labels, starts, counts = np.unique(view.labels[order], return_index=True, return_counts=True)
+    members = {int(label): order[start : start + n] for label, start, n in zip(labels, starts, counts, strict=True)}
+    shown = sorted(members, key=lambda label: (label == UNLABELLED, label))[:MAX_SHEETS]
+    usual = PER_CLASS if len(shown) <= MANY else PER_CLASS // 2
+    each = max(1, min(usual, MAX_TILES // max(1, len(shown))))
+    return Picks(
+        classes=tuple((label, len(members[label])) for label in shown),
+        rows=tuple(_spread(members[label], each) for label in shown),
+        duplicates=tuple(_places(view, [group.rows[0][:2] for group in groups])),
+    )
+
+
+def _spread(rows: Int64Array, count: int) -> Int64Array:
+    count = min(count, len(rows))
+    return rows[(2 * np.arange(count) + 1) * len(rows) // (2 * count)]
+
+
+def _places(view: View, wanted: Sequence[tuple[str, str]]) -> Iterator[int]:
+    """Where items are, each given by subset and id; -1 for one that is not there."""
+    if not wanted or view.ids is None:
+        return iter([-1] * len(wanted))
+    among = np.flatnonzero(pc.is_in(view.ids, value_set=pa.array([item_id for _, item_id in wanted], pa.string())))
+    places = {(view.subset_names[view.subsets[at]], view.ids[at].as_py()): int(at) for at in among[::-1]}
+    return iter([places.get(item, -1) for item in wanted])
+
+
+def empty_tiles(picks: Picks, view: View) -> dict[int, Tile]:
+    """The pictures before anything of them is read, by position."""
+    return {
+        at: Tile("" if view.ids is None else view.ids[at].as_py(), view.subset_names[view.subsets[at]])
+        for at in picks.positions.tolist()
+    }
+
+
+def draw_tiles(tiles: dict[int, Tile], view: View, gathering: Gathering, most: int) -> dict[int, Tile]:
+    """Reads the images of the tiles, and nothing else, and draws them.
+
+    Args:
+        tiles: by position in the view.
+        view: of the data set.
+        gathering: what it is read from.
+        most: bytes of each data URI.
+
+    Raises:
+        InputError: an image is damaged.
+    """
+    if not tiles:
+        return {}
+    positions = np.array(sorted(tiles, key=lambda at: (view.files[at], view.rows[at])), dtype=np.int64)
+    drawn: dict[int, Tile] = {}
+    for table in read_rows(view.files[positions], view.rows[positions], gathering.inputs()):
+        for row in range(len(table)):
+            at = int(positions[len(drawn)])
+            pixels = pixels_of(table.slice(row, 1))[0]
+            height, width = pixels.shape[1:]
+            drawn[at] = replace(tiles[at], height=height, width=width, source=data_uri(pixels, most))
+    return drawn
+
+
+def data_uri(pixels: UInt8Array, most: int) -> str:
+    """An image as a data URI of at most so many bytes; empty if there is none.
+
+    Args:
+        pixels: uint8 `[C, H, W]`, C being 1 or 3.
+        most: bytes.
+    """
+    image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+    room = (most - len(_PREFIX)) // 4 * 3
+    for data in _encodings(image, room):
+        if len(data) <= room:
+            return _PREFIX + base64.b64encode(data).decode("ascii")
+    return ""
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    longer = max(image.size)
+    if longer <= SIDE:
+        return image
+    size = [max(1, round(side * SIDE / longer)) for side in image.size]
+    return image.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
+
+
+def _encodings(image: Image.Image, room: int) -> Iterator[bytes]:
+    """Yields the image in fewer and fewer bytes; a small one without loss first, where there may be room for that."""
+    whole = _scaled(image)
+    if whole is image and 4 * room >= image.width * image.height:
+        yield _webp(image, lossless=True, method=0)
+    for quality in _QUALITIES:
+        yield _webp(whole, quality=quality, method=2)
+    half = whole.resize((max(1, whole.width // 2), max(1, whole.height // 2)), Image.Resampling.LANCZOS)
+    for quality in _HALF_QUALITIES:
+        yield _webp(half, quality=quality, method=2)
+
+
+def _webp(image: Image.Image, **options: int | bool) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "WEBP", **options)
+    return file.getvalue()
+
+
+def sheets(picks: Picks, tiles: dict[int, Tile]) -> tuple[Sheet, ...]:
+    """The tiles of each class."""
+    return tuple(
+        Sheet(label, images, tuple(tiles[at] for at in rows.tolist()))
+        for (label, images), rows in zip(picks.classes, picks.rows, strict=True)
+    )
