@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from beam_cifar.cutting import Chosen
 from beam_cifar.formats.base import Sink
 from beam_cifar.labels import UNLABELLED, LabelMap
+from beam_cifar.options import ExportOptions
 from beam_cifar.refusals import one_file, refuse_missing_images
 from beam_cifar.selection import Selection
 
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-def clashing_names(sources: Sequence[Chosen], selection: Selection, label_map: LabelMap, sink: Sink) -> frozenset[int]:
+def clashing_names(
+    sources: Sequence[Chosen], selection: Selection, label_map: LabelMap, sink: Sink, options: ExportOptions
+) -> frozenset[int]:
     """Digests of short names that several images of one folder would get.
 
     Raises:
@@ -29,7 +32,7 @@ def clashing_names(sources: Sequence[Chosen], selection: Selection, label_map: L
 
     _refuse_missing_images(sources, selection, sink)
     folders, names, ids, wholes = (
-        np.concatenate(c) for c in zip(*_named(sources, selection, label_map, sink), strict=True)
+        np.concatenate(c) for c in zip(*_named(sources, selection, label_map, sink, options), strict=True)
     )
     strict, twice = strict_names(folders, names, ids, wholes)
     if twice:
@@ -39,9 +42,9 @@ def clashing_names(sources: Sequence[Chosen], selection: Selection, label_map: L
 
 
 def _named(
-    sources: Sequence[Chosen], selection: Selection, label_map: LabelMap, sink: Sink
+    sources: Sequence[Chosen], selection: Selection, label_map: LabelMap, sink: Sink, options: ExportOptions
 ) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint64]]]:
-    """For each source, of each image taken: a number for its folder, digests of short name, id, and id as a name."""
+    """For each source, of each image taken: a number for its folder, digests of name, id, and id as a name."""
     import numpy as np
 
     targets = np.array([*label_map.targets, UNLABELLED], dtype=np.int64)
@@ -50,10 +53,12 @@ def _named(
         rows, taken = source.summary.row_names, _taken(source, selection)
         if rows is None:
             raise ValueError(f"{source.summary.file.shown}: the scan gave no names")
-        group = groups.setdefault(sink.name_groups(source.summary.file.subset), len(groups))
+        subset = sink.output_subset(source.summary.file.subset, options)
+        group = groups.setdefault(sink.name_groups(subset), len(groups))
         labels = targets[rows.kept_labels[taken]] if sink.classes_are_folders else np.zeros_like(taken)
         folders = labels + (group * len(targets) + 1)
-        yield folders, rows.names[taken], rows.ids[taken], rows.wholes[taken]
+        names = rows.wholes if sink.ids_are_paths else rows.names
+        yield folders, names[taken], rows.ids[taken], rows.wholes[taken]
 
 
 def _taken(source: Chosen, selection: Selection) -> npt.NDArray[np.int64]:

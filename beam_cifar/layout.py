@@ -18,6 +18,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.example import Example, plain_labels
 from beam_cifar.formats.base import Shard, Sink, SinkOptions, series_name
 from beam_cifar.images.files import RAW, are_pixels
+from beam_cifar.options import ExportOptions
 from beam_cifar.plan import check_shards
 from beam_cifar.refusals import one_file, refuse_missing_images, refuse_unlabelled
 from beam_cifar.row_names import digests, name_digests, strict_names, whole_digests
@@ -150,7 +151,7 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
     if not sink.takes_unlabelled:
         for subset, each in records.items():
             refuse_unlabelled(f"subset {subset!r}", int((each["label"] < 0).sum()), sink)
-    strict = _strict_names(records, sink) if sink.many_files else frozenset()
+    strict = _strict_names(records, sink, options.export) if sink.many_files else frozenset()
     total = int(sum(each["bytes"].sum() for each in records.values()))
     merged: dict[str, list[Records]] = {}
     for subset in subsets:
@@ -202,15 +203,16 @@ def _with_batch_labels(shards: Sequence[Shard], sink: Sink) -> tuple[Shard, ...]
     )
 
 
-def _strict_names(records: Mapping[str, Records], sink: Sink) -> frozenset[int]:
+def _strict_names(records: Mapping[str, Records], sink: Sink, options: ExportOptions) -> frozenset[int]:
     groups: dict[str, int] = {}
     folders = []
     for subset, each in records.items():
-        group = groups.setdefault(sink.name_groups(subset), len(groups))
+        group = groups.setdefault(sink.name_groups(sink.output_subset(subset, options)), len(groups))
         labels = each["label"].astype(np.int64) + 1 if sink.classes_are_folders else np.zeros(len(each), np.int64)
         folders.append(labels + (group << 32))
     everything = np.concatenate(list(records.values()))
-    strict, twice = strict_names(np.concatenate(folders), everything["name"], everything["id"], everything["whole"])
+    names = everything["whole" if sink.ids_are_paths else "name"]
+    strict, twice = strict_names(np.concatenate(folders), names, everything["id"], everything["whole"])
     if twice:
         edges = np.cumsum([len(each) for each in records.values()])
         first, second = (list(records)[int(np.searchsorted(edges, at, "right"))] for at in twice)

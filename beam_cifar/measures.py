@@ -61,7 +61,8 @@ class Measured:
     @property
     def subsets(self) -> Ints:
         """For each row the index of its subset: int64 `[N]`."""
-        return self.file_subsets[self.rows["file"]]
+        subsets: Ints = self.file_subsets[self.rows["file"]]
+        return subsets
 
     @property
     def pictured(self) -> npt.NDArray[np.bool_]:

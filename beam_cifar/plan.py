@@ -195,7 +195,7 @@ def make_plan(
     sink_options = SinkOptions(
         labels=label_map.table,
         export=sink.export_of(options),
-        strict_names=clashing_names(sources, selection, label_map, sink) if sink.many_files else frozenset(),
+        strict_names=clashing_names(sources, selection, label_map, sink, options) if sink.many_files else frozenset(),
     )
     _refuse_incomplete(sources, selection, sink)
     cutter = Cutter(sink, sink_options, part_bytes or sink.part_bytes, sum(source.bytes for source in sources))

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -182,7 +182,7 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     counts = reconcile(parts, settings)
     writer, results = get_sink(sink.format), [_result(info, sink) for info in shards]
     files = writer.finish(sink.options, results)
-    foreign = _foreign(settings)
+    foreign = _foreign(settings, {*files, *(path for info in shards for path, _, _ in info.beside)})
     manifest = _manifest(shards, counts, files, foreign, results, settings)
     expected = [(sink.shards[info.shard].path, info.bytes) for info in shards if not info.listing]
     expected += [(path, size) for info in shards for path, size, _ in info.beside]
@@ -210,10 +210,10 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     return sink.folder.manifest
 
 
-def _foreign(settings: PublishSettings) -> list[dict[str, Any]]:
-    """What the manifest says of files that stay, and are no part of the data set."""
+def _foreign(settings: PublishSettings, written: Set[str]) -> list[dict[str, Any]]:
+    """What the manifest says of files that stay, and are no part of the data set: none that is written anew."""
     found = []
-    for path in settings.foreign:
+    for path in sorted(set(settings.foreign) - written):
         size, digest = storage.file_digest(os.path.join(settings.sink.folder.output, path))
         found.append({"path": path, "bytes": size, "sha256": digest, "foreign": True})
     return found

@@ -43,12 +43,8 @@ def refuse_unlabelled(where: str, count: int, sink: Sink) -> None:
 
 def one_file(first: str, second: str, sink: Sink) -> UsageError:
     """Two images would be written to one file, as nothing tells them apart."""
-    if sink.classes_are_folders:
-        return UsageError(
-            f"{first} and {second} would be one file, because ids repeat between subsets and {sink.name} keeps all "
-            "subsets in one folder; convert one --subset at a time, or to imagenet_with_subset_dirs"
-        )
+    where = "all subsets in one folder" if "subsets" in sink.losses else "the images of a subset in one folder"
     return UsageError(
-        f"{first} and {second} would be one file, because {sink.name} keeps all images in one folder; convert one "
-        "--subset at a time, or number the items by --transform reindex"
+        f"{first} and {second} would be one file, because their ids are equal and {sink.name} keeps {where}; convert "
+        "one --subset at a time, or number the items by --transform reindex"
     )

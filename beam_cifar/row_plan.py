@@ -105,7 +105,7 @@ def plan_by_rows(
         refuse_missing_images(options.input.shown, int((~view.has_image).sum()), sink)
     if not sink.takes_unlabelled:
         refuse_unlabelled(options.input.shown, int((view.labels < 0).sum()), sink)
-    sink_options = SinkOptions(view.table, sink.export_of(options), _strict(view, gathering, sink))
+    sink_options = SinkOptions(view.table, sink.export_of(options), _strict(view, gathering, sink, options))
     if not view.new_ids:  # workers read them from the files
         view = replace(view, ids=None, filenames=None)
     give_back()
@@ -137,7 +137,7 @@ def plan_by_rows(
     return tuple(gathering.surveys), plan
 
 
-def _strict(view: View, gathering: Gathering, sink: Sink) -> frozenset[int]:
+def _strict(view: View, gathering: Gathering, sink: Sink, options: ConvertOptions) -> frozenset[int]:
     """Digests of short names that several images of one folder would get."""
     if not sink.many_files or view.ids is None or view.filenames is None:
         return frozenset()
@@ -146,7 +146,7 @@ def _strict(view: View, gathering: Gathering, sink: Sink) -> frozenset[int]:
         first = int(np.flatnonzero(missing)[0])
         shown = gathering.summaries[view.files[first]].file.shown
         refuse_missing_images(shown, int(missing.sum()), sink, first=int(view.rows[first]))
-    groups = {name: sink.name_groups(name) for name in view.subset_names}
+    groups = {name: sink.name_groups(sink.output_subset(name, options)) for name in view.subset_names}
     numbers = {group: at for at, group in enumerate(dict.fromkeys(groups.values()))}
     places = np.array([numbers[groups[name]] for name in view.subset_names], dtype=np.int64)
     classes = len(view.table.names) + 1
@@ -154,7 +154,9 @@ def _strict(view: View, gathering: Gathering, sink: Sink) -> frozenset[int]:
     pieces = []
     for start in range(0, len(view), _PIECE):
         ids, filenames = (column.slice(start, _PIECE).to_pylist() for column in (view.ids, view.filenames))
-        pieces.append((name_digests(ids, filenames), digests(ids), whole_digests(ids)))
+        wholes = whole_digests(ids)
+        names = wholes if sink.ids_are_paths else name_digests(ids, filenames)
+        pieces.append((names, digests(ids), wholes))
     strict, twice = strict_names(folders, *(np.concatenate(column) for column in zip(*pieces, strict=True)))
     if twice:
         where = [f"{view.ids[at].as_py()!r} of subset {view.subset_names[view.subsets[at]]!r}" for at in twice]

@@ -16,7 +16,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
@@ -103,6 +103,32 @@ def list_folder(path: str) -> list[Entry]:
     """
     with os.scandir(path) as entries:
         return [_entry(found) for found in entries if not found.name.startswith(".")]
+
+
+def list_tree(path: str) -> Iterator[Entry]:
+    """Yields the files of a folder and of all folders in it, in no particular order; names are relative, with "/".
+
+    Raises:
+        InputError: as `list_folder`, or a link that leads to a folder of the tree, which would have no end.
+        OSError: a folder cannot be read.
+    """
+    met: set[tuple[int, int]] = set()
+    waiting = [("", path)]
+    while waiting:
+        prefix, folder = waiting.pop()
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in met:
+            raise InputError(f"{folder}: a link leads to a folder that is there already; remove the link")
+        met.add((status.st_dev, status.st_ino))
+        with os.scandir(folder) as entries:
+            for found in entries:
+                if found.name.startswith("."):
+                    continue
+                entry = _entry(found)
+                if entry.is_folder:
+                    waiting.append((f"{prefix}{entry.name}/", entry.path))
+                else:
+                    yield replace(entry, name=prefix + entry.name) if prefix else entry
 
 
 def has_file(path: str, accept: Callable[[str], bool]) -> bool:
@@ -478,7 +504,8 @@ class StagedFolder:
         for folder, name, data, facts in files:
             _write_in_place(f"{self._existing(folder)}/{name}", data)
             digest = hashlib.sha256(data).hexdigest()
-            listed.append(f'{{"path": {_quoted(f"{folder}/{name}")}, "bytes": {len(data)}, "sha256": "{digest}"')
+            path = f"{folder}/{name}" if folder else name
+            listed.append(f'{{"path": {_quoted(path)}, "bytes": {len(data)}, "sha256": "{digest}"')
             listed += (f", {_quoted(key)}: {_quoted(value)}" for key, value in facts.items())
             listed.append("}\n")
             self.bytes_written += len(data)

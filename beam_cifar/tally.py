@@ -221,7 +221,7 @@ def pixel_runs(
             decoded = {}
             for at in run:
                 try:
-                    decoded[at] = _decoded(memoryview(content)[offsets[at] : offsets[at + 1]], names[at], shape)
+                    decoded[at] = _decoded(content.data[offsets[at] : offsets[at + 1]], names[at], shape)
                 except InputError as error:
                     damaged(at, error)
             if decoded:

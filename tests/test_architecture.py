@@ -99,7 +99,7 @@ def test_the_readme_documents_every_flag_command_and_format() -> None:
             for flag in action.option_strings:
                 assert f"`{flag}" in README or re.search(rf"[` ]{re.escape(flag)}[` =\n]", README), (command, flag)
     for name, entry in FORMATS.items():
-        assert re.search(rf"\| `{name}` \|.*{re.escape(entry.title)}", README), name
+        assert re.search(rf"\| \[`{name}`\]\(.*{re.escape(entry.title)}", README), name
 
 
 def test_the_readme_gives_the_exit_codes() -> None:

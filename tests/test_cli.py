@@ -46,7 +46,7 @@ WRONG_CALLS: dict[str, tuple[int, list[str], str]] = {
     "unknown flag before --": (2, ["-i", "IN", "-f", "cifar", "--color", "--", "--save-images"], "unknown flag --color"),
     "unknown exporter flag": (2, ["-i", "IN", "-f", "cifar", "--", "--save-image"], "--save-image"),
     "misspelt format": (2, ["-i", "IN", "-f", "parqet", "-o", "out"], "unknown 'parqet'; did you mean parquet"),
-    "misspelt input format": (2, ["-i", "IN", "-if", "cifra", "-f", "parquet"], "unknown 'cifra'; did you mean cifar?"),
+    "misspelt input format": (2, ["-i", "IN", "-if", "cifra", "-f", "parquet"], "unknown 'cifra'; did you mean cifar or cifar_binary?"),
     "misspelt label": (2, ["-i", "IN", "-f", "cifar", "-o", "out", "--label", "dgo"], "unknown label 'dgo'; did you mean 'dog'?"),
     "misspelt subset": (2, ["-i", "IN", "-f", "cifar", "-o", "out", "--subset", "tset"], "did you mean 'test'"),
     "misspelt remap": (2, ["-i", "IN", "-f", "cifar", "-o", "out", "--remap", "dgo:cat"], "unknown label 'dgo'"),

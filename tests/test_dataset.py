@@ -1023,17 +1023,30 @@ def test_folders_of_images_are_saved_in_place(layout: str, tmp_path: Path) -> No
 
 def test_a_format_that_cannot_be_read_is_saved_anew_and_keeps_what_is_not_its_own(tmp_path: Path) -> None:
     dataset = Dataset.from_iterable([item(1), item(2)], ["cat"])
-    dataset.export(tmp_path / "out", "parquet")
+    dataset.export(tmp_path / "out", "tfds_parquet")
+    own = set(contents(tmp_path / "out"))
     write_tree(tmp_path / "out", {"notes.txt": b"n"})
     dataset.put(item(3)).save()
-    assert [row[0] for row in parquet_rows(tmp_path / "out", "train")] == ["1.png", "2.png", "3.png"]
-    assert set(contents(tmp_path / "out")) == {"README.md", "data/train-00000-of-00001.parquet", "notes.txt"}
+    assert manifest(tmp_path / "out")["rows"]["written"] == 3
+    assert set(contents(tmp_path / "out")) == own | {"notes.txt"}
     assert is_whole(tmp_path / "out")
     (tmp_path / "out.beam_cifar" / "manifest.json").unlink()
     before = files_state(tmp_path / "out")
     with pytest.raises(OutputError, match="its manifest is gone"):
         dataset.put(item(4)).save()
     assert files_state(tmp_path / "out") == before
+
+
+def test_parquet_that_lost_its_manifest_is_saved_with_a_card_that_is_true(tmp_path: Path) -> None:
+    dataset = Dataset.from_iterable([item(1), item(2)], ["cat"])
+    dataset.export(tmp_path / "out", "parquet")
+    write_tree(tmp_path / "out", {"notes.txt": b"n"})
+    (tmp_path / "out.beam_cifar" / "manifest.json").unlink()
+    dataset.put(item(3)).save()
+    assert [row[0] for row in parquet_rows(tmp_path / "out", "train")] == ["1.png", "2.png", "3.png"]
+    assert set(contents(tmp_path / "out")) == {"README.md", "data/train-00000-of-00001.parquet", "notes.txt"}
+    assert b"num_examples: 3" in contents(tmp_path / "out")["README.md"]
+    assert is_whole(tmp_path / "out")
 
 
 @pytest.mark.parametrize("target", ["missing", "/", "readme.html"])

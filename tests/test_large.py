@@ -6,13 +6,16 @@ import pickle
 import shutil
 import subprocess
 import sys
+import tarfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from image_trees import picture
 from reading import batch_names, unpickled
 
 from beam_cifar import ConvertOptions, convert
@@ -153,6 +156,36 @@ def test_the_whole_set_is_looked_at_in_130_megabytes_beside_the_start(
     assert peak <= 320e6
     written = sum(len(unpickled(folder / "out" / name)["labels"]) for name in batch_names(folder / "out"))
     assert written == TENFOLD
+
+
+@pytest.fixture(scope="module")
+def downsampled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """As many images of 64 x 64 as a quarter of Downsampled ImageNet has, in ten files."""
+    folder = tmp_path_factory.mktemp("downsampled")
+    drawn = np.stack([picture(seed, 64, 64).reshape(-1) for seed in range(1000)])
+    for number in range(1, 11):
+        data = np.concatenate([np.roll(drawn, number * 30 + turn, axis=1) for turn in range(30)])
+        content = {"data": data, "labels": [row % 1000 + 1 for row in range(len(data))], "mean": data[0] / 255}
+        with open(folder / f"train_data_batch_{number}", "wb") as file:
+            pickle.dump(content, file, protocol=4)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("target", ["webdataset", "parquet"])
+def test_300000_images_of_64_pixels_become_another_format_in_constant_memory(
+    target: str, downsampled: Path, folder: Path, record_property: Any
+) -> None:
+    ours = [sys.executable, "-m", "beam_cifar", "convert", "-i", downsampled, "-f", target, "-o", folder / "out"]
+    done = measured([sys.executable, "-S", "-c", MEASURED, *map(str, ours), "--workers", "1"])
+    record_property("peak", int(done))
+    print(f"{target}: peak of {done.strip()} bytes")
+    assert int(done) <= 300e6
+    if target == "parquet":
+        assert sum(pq.ParquetFile(path).metadata.num_rows for path in (folder / "out").rglob("*.parquet")) == 300_000
+    else:
+        names = [name for path in (folder / "out").glob("*.tar") for name in tarfile.open(path).getnames()]
+        assert sum(name.endswith(".png") for name in names) == 300_000
 
 
 def test_a_filter_that_keeps_a_tenth_is_packed_exactly_in_constant_memory(

@@ -364,6 +364,8 @@ class Sink(ABC):
     """Whether every image is a file of its own: parts go to a `StagedFolder`, and no image may be missing."""
     classes_are_folders: ClassVar[bool] = True
     """For `many_files`: whether images of different classes may have one name."""
+    ids_are_paths: ClassVar[bool] = False
+    """For `many_files`: whether a file's path is its whole id, folders and all, rather than the last of it."""
     part_bytes: ClassVar[int | None] = None
     """Bytes of images in a part, where a shard is made of several; None where a shard is one part."""
     always_joined: ClassVar[bool] = False
@@ -458,7 +460,7 @@ class Sink(ABC):
         return False
 
     def name_groups(self, subset: str) -> str:
-        """For `many_files`: rows of one folder get different names if this is the same for their subsets."""
+        """For `many_files`: rows of one folder get different names if this is the same for their output subsets."""
         return ""
 
     @abstractmethod
@@ -531,9 +533,12 @@ def folded_name(subset: str, options: ExportOptions, *, by_split: bool) -> str:
 
 
 def split_name(subset: str) -> str:
-    """The split that a CIFAR batch belongs to: `data_batch_*` is "train", `test_batch` is "test"."""
-    if subset.startswith("data_batch"):
+    """The split that a batch belongs to: CIFAR's `data_batch_*` is "train", `test_batch` is "test".
+
+    Those of Downsampled ImageNet are `train_data_batch_*` and `val_data`.
+    """
+    if subset.startswith(("data_batch", "train_data_batch")):
         return "train"
     if subset.startswith("test_batch"):
         return "test"
-    return subset
+    return "val" if subset == "val_data" else subset

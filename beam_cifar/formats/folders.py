@@ -21,6 +21,7 @@ from beam_cifar.formats.base import (
     SinkOptions,
     SourceFile,
 )
+from beam_cifar.formats.id_paths import decode_path, image_paths
 from beam_cifar.images.files import file_encodings, file_extensions
 from beam_cifar.names import decode_name
 from beam_cifar.row_names import file_names
@@ -44,19 +45,25 @@ class ImageFileRows(RowReader):
         filenames: of each row, as found.
         labels: of each row, -1 for unlabelled.
         repeated: how many ids had to be made unique.
+        bad_rows: rows that cannot be kept, by their number; they have no file.
+        digest: hex, of what else there is to know of the rows, where files do not say it all.
     """
 
     def __init__(
         self,
         file: SourceFile,
         entries: Sequence[storage.Entry | None],
-        ids: Sequence[str],
-        filenames: Sequence[str],
+        ids: Sequence[str] | pa.Array,
+        filenames: Sequence[str] | pa.Array,
         labels: Sequence[int],
         repeated: int = 0,
+        bad_rows: Mapping[int, BadRow] | None = None,
+        digest: str = "",
     ) -> None:
         self._file, self._entries, self._ids, self._filenames = file, entries, ids, filenames
         self._labels, self._repeated = labels, repeated
+        self._bad_rows: Mapping[int, BadRow] = bad_rows or {}
+        self._digest = digest
 
     @property
     def rows(self) -> int:
@@ -71,7 +78,7 @@ class ImageFileRows(RowReader):
     @property
     def bad_rows(self) -> Mapping[int, BadRow]:
         """See `RowReader.bad_rows`."""
-        return {}
+        return self._bad_rows
 
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
         """See `RowReader.row_bytes`."""
@@ -90,30 +97,37 @@ class ImageFileRows(RowReader):
         from beam_cifar.example import with_images
         from beam_cifar.images.decode import probe_whole_image
 
-        images = [None if entry is None else _content(entry) for entry in self._entries[start:stop]]
+        entries = self._entries[start:stop]
+        images = [None if entry is None else _content(entry) for entry in entries]
         headers = [
             None if entry is None or image is None else probe_whole_image(image, entry.path)
-            for entry, image in zip(self._entries[start:stop], images, strict=True)
+            for entry, image in zip(entries, images, strict=True)
         ]
         encodings = [header.encoding if header else "raw" for header in headers]
-        return with_images(self._facts(start, stop, headers), pa.array(images, pa.binary()), encodings)
+        made = with_images(self._facts(start, stop, headers), pa.array(images, pa.binary()), encodings)
+        good = [row - start for row in range(start, stop) if row not in self._bad_rows]
+        return made if len(good) == len(made) else made.take(good)
 
     def summary(self, *, sizes: bool) -> FileSummary:
         """What the plan needs to know of them, single rows left out."""
-        headers = [self._header(row) for row in range(self.rows)] if sizes else []
+        headers = [self._header(row) for row in range(self.rows) if row not in self._bad_rows] if sizes else []
         found = {(header.height, header.width) if header else None for header in headers}
-        images = [entry for entry in self._entries if entry]
-        listed = "".join(f"{entry.name}\0{entry.size}\0" if entry else "\0" for entry in self._entries)
+        images = image_bytes = 0
+        digest = hashlib.sha256(self._digest.encode())
+        for entry in self._entries:
+            digest.update(f"{entry.name}\0{entry.size}\0".encode("utf-8", "surrogateescape") if entry else b"\0")
+            images += entry is not None
+            image_bytes += entry.size if entry else 0
         return FileSummary(
             file=self._file,
             rows=self.rows,
             chunks=(),
-            images=len(images),
-            image_bytes=sum(entry.size for entry in images),
+            images=images,
+            image_bytes=image_bytes,
             pixel_bytes=sum(map(_pixel_bytes, headers)),
             size=found.pop() if len(found) == 1 else None,
             duplicates=self._repeated,
-            digest=hashlib.sha256(listed.encode("utf-8", "surrogateescape")).hexdigest(),
+            digest=digest.hexdigest(),
         )
 
     def _facts(self, start: int, stop: int, headers: Sequence[ImageHeader | None] | None) -> pa.Table:
@@ -150,6 +164,8 @@ class ImageFileSink(Sink):
     part_bytes = 16 << 20
     listed: ClassVar[tuple[str, ...]] = ()
     """Columns of examples that the list of files tells as well, for `complete`: of "label", "height", "width"."""
+    default_ext: ClassVar[str | None] = None
+    """The extension of all images where none is asked for; None for that of each one's encoding."""
 
     @abstractmethod
     def image_folders(self, shard: Shard, options: SinkOptions) -> tuple[str, ...]:
@@ -157,7 +173,7 @@ class ImageFileSink(Sink):
 
     def encodings(self, options: ExportOptions) -> tuple[str, ...]:
         """PNG, or JPEG where it is asked for, or there already."""
-        return file_encodings(options.image_ext)
+        return file_encodings(options.image_ext or self.default_ext)
 
     def check(self, options: ExportOptions) -> None:
         """There are no batches to be packed."""
@@ -179,7 +195,7 @@ class ImageFileSink(Sink):
 
     def open_part(self, file: storage.StagedFolder, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
         """Starts the images of a part."""
-        return _ImageFileWriter(file, self.image_folders(shard, options), self.listed, options)
+        return _ImageFileWriter(file, self.image_folders(shard, options), self, options)
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """Nothing: the folders say it all."""
@@ -190,25 +206,28 @@ class _ImageFileWriter(PartWriter):
     """Writes every image to the folder of its class."""
 
     def __init__(
-        self, folder: storage.StagedFolder, folders: Sequence[str], listed: Sequence[str], options: SinkOptions
+        self, folder: storage.StagedFolder, folders: Sequence[str], sink: ImageFileSink, options: SinkOptions
     ) -> None:
-        self._folder, self._folders, self._listed, self._options = folder, folders, listed, options
+        self._folder, self._folders, self._sink, self._listed = folder, folders, sink, sink.listed
+        self._image_ext, self._strict_names = options.export.image_ext or sink.default_ext, options.strict_names
 
     def append(self, table: pa.Table) -> None:
         """See `PartWriter.append`."""
         from beam_cifar.example import plain_labels
 
         ids, filenames, images = (table.column(name).to_pylist() for name in ("id", "filename", "image"))
-        suffixes = file_extensions(table, self._options.export.image_ext)
-        names = file_names(ids, filenames, suffixes, self._options.strict_names)
+        suffixes = file_extensions(table, self._image_ext)
+        if self._sink.ids_are_paths:
+            names = image_paths(ids, suffixes, self._strict_names)
+        else:
+            names = file_names(ids, filenames, suffixes, self._strict_names)
         labels = plain_labels(table).tolist()
         told = [table.column(name).to_pylist() for name in self._listed]
         self._folder.add(
             (
-                self._folders[label],  # the last one is found by UNLABELLED = -1
-                name,
+                *_placed(self._folders[label], name),  # the last one is found by UNLABELLED = -1
                 image,
-                self._facts(item_id, decode_name(name[: -len(suffix)]), facts),
+                self._facts(item_id, decode_path(name[: -len(suffix)]), facts),
             )
             for item_id, name, suffix, label, image, *facts in zip(
                 ids, names, suffixes, labels, images, *told, strict=True
@@ -222,6 +241,12 @@ class _ImageFileWriter(PartWriter):
         """What the list says of a file: an id that cannot be read off the name, and what `complete` asks for."""
         own = {} if told == item_id else {"id": item_id}
         return own | {key: str(value) for key, value in zip(self._listed, facts, strict=True) if value is not None}
+
+
+def _placed(folder: str, path: str) -> tuple[str, str]:
+    """The folder and the name of an image whose path in a folder may have folders of its own."""
+    inner, _, name = path.rpartition("/")
+    return (f"{folder}/{inner}" if folder and inner else folder or inner), name
 
 
 def file_stem(name: str) -> str:

@@ -1,0 +1,370 @@
+"""Datumaro's own format: `annotations/<subset>.json`, and `images/<subset>/`.
+
+An item is `{"id", "annotations", "attr", "image": {"path", "size"}}`, its path relative to `images/<subset>/`, or in
+older sets to `images/`. A class has a name and a parent, which is what this package calls its superclass.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from beam_cifar import archives, storage
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.base import Catalog, FileSummary, Shard, SinkOptions, Source, SourceFile, Wanted
+from beam_cifar.formats.folders import ImageFileRows, listed_label
+from beam_cifar.formats.id_paths import decode_path, encode_word, stem
+from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.image_lists import (
+    IdPathSink,
+    ListedRows,
+    checked_tree,
+    distinct_names,
+    is_text,
+    list_images,
+    listed_path,
+    path_names,
+)
+from beam_cifar.formats.json_stream import JsonStream
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.names import decode_name
+
+if TYPE_CHECKING:
+    from beam_cifar.options import ExportOptions
+
+ANNOTATIONS: Final = "annotations"
+IMAGES: Final = "images"
+VERSION: Final = "1.0"
+IMAGE_MEDIA: Final = 2
+"""Datumaro's number for images, in `media_type`."""
+
+MAX_JSON_BYTES: Final = 8 << 30
+"""Of the items of one subset; a million have 0.2 GB."""
+
+DETECT_BYTES: Final = 8 << 20
+"""Of a JSON file, that are looked at for what Datumaro puts before the items."""
+
+MAX_LABEL: Final = 1 << 31
+
+KINDS: Final = frozenset(
+    {
+        "bbox",
+        "caption",
+        "cuboid_2d",
+        "cuboid_3d",
+        "ellipse",
+        "mask",
+        "points",
+        "polygon",
+        "polyline",
+    }
+)
+"""Datumaro's annotations that are no labels of whole images."""
+
+SUPERCLASSES: Final = "superclasses"
+"""The member of `infos` in which we keep all superclasses in order; readers that do not know it leave it alone."""
+
+
+@dataclass(frozen=True)
+class _Contents:
+    """What one JSON file says.
+
+    Attributes:
+        labels: its classes.
+        rows: of its items.
+        left_out: how many annotations of each other kind there are.
+    """
+
+    labels: LabelTable
+    rows: ImageFileRows
+    left_out: Counter[str]
+
+
+class DatumaroSource(Source):
+    """Reads the items of each subset, and the images that they name."""
+
+    name = "datumaro"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether a JSON file in `annotations/` has categories and items; those of COCO have `images`."""
+        folder = os.path.join(path, ANNOTATIONS)
+        if archives.is_archive(path) or not os.path.isdir(folder):
+            return False
+        try:
+            return any(map(_has_items, list(_json_files(path).values())[:3]))
+        except (OSError, InputError):
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Reads all items once: they say what is left out."""
+        with storage.reading(os.path.join(path, ANNOTATIONS)):
+            found = {file: storage.whole_file(file) for file in _json_files(path).values()}
+        if not found:
+            raise InputError(f"{path}: has no items; expected {ANNOTATIONS}/<subset>.json")
+        images = list_images(os.path.join(path, IMAGES)).blob
+        subsets = distinct_names((stem(os.path.basename(file)) for file in found), decode_name)
+        files = [
+            SourceFile(name, subsets[name], file, blob, beside=(images,))
+            for name, (file, blob) in zip(subsets, found.items(), strict=True)
+        ]
+        tables, left_out = [], Counter[str]()
+        for file in files:
+            contents = _contents(file)
+            tables.append(contents.labels)
+            left_out += contents.left_out
+        for file, table in zip(files, tables, strict=True):
+            if table != tables[0]:
+                raise InputError(f"{file.shown}: has other classes than {files[0].shown}; expected the same in all")
+        return Catalog(self.name, "Datumaro", path, tables[0], tuple(files), notices=tuple(_left_out(left_out)))
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one subset; looks into images only for their sizes."""
+        with self.open_rows(file, labels) as rows:
+            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
+        """Reads one subset again; raises `InputError` if it changed."""
+        yield _contents(file).rows
+
+
+class DatumaroSink(IdPathSink):
+    """Writes `images/<subset>/<id>.png`, and the items of each subset."""
+
+    name = "datumaro"
+    losses = frozenset[str]()
+    keeps_empty_subsets = True
+    listed = ("label", "height", "width")
+    root = ""
+
+    def check_labels(self, labels: LabelTable) -> None:
+        """Datumaro refuses classes of one name or none; an empty parent is none."""
+        for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
+            seen: set[str] = set()
+            for name in names:
+                if not name or name in seen or not is_text(name):
+                    why = "is there twice" if name in seen else "is no name in Unicode"
+                    raise UsageError(f"{what} {name!r} {why}, which Datumaro refuses; rename one by --remap")
+                seen.add(name)
+
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+        """The folder of the subset's images."""
+        return f"{IMAGES}/{subset_word(subset)}"
+
+    def name_groups(self, subset: str) -> str:
+        """Names may repeat between subsets."""
+        return subset
+
+    def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
+        """Writes the items of a subset."""
+        with files.open(f"{ANNOTATIONS}/{subset_word(shard.subset)}.json") as file:
+            pieces = [_head(options.labels)]
+            separator = "\n"
+            for entry in storage.read_listing(parts[0]):
+                pieces.append(separator + _item(entry))
+                separator = ",\n"
+                if len(pieces) >= 10_000:
+                    file.write("".join(pieces).encode())
+                    pieces.clear()
+            pieces.append("\n]}\n")
+            file.write("".join(pieces).encode())
+
+    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Files that are not called as their subset."""
+        renamed = {subset_word(subset): subset for subset in subsets if subset_word(subset) != subset}
+        return {"subsets": renamed} if renamed else {}
+
+
+def subset_word(subset: str) -> str:
+    """The name of a subset as its file and its folder have it."""
+    return stem(encode_word(subset, ".json"))
+
+
+def _head(labels: LabelTable) -> str:
+    """Everything before the items."""
+    parents = labels.parents or (None,) * len(labels.names)
+    classes = [
+        {"name": name, "parent": "" if parent is None else labels.coarse_names[parent], "attributes": []}
+        for name, parent in zip(labels.names, parents, strict=True)
+    ]
+    head = {
+        "dm_format_version": VERSION,
+        "media_type": IMAGE_MEDIA,
+        "infos": {SUPERCLASSES: list(labels.coarse_names)} if labels.has_superclasses else {},
+        "categories": {"label": {"labels": classes, "label_groups": [], "attributes": []}},
+        "items": [],
+    }
+    return _dumped(head).removesuffix("]}")
+
+
+def _item(entry: dict[str, Any]) -> str:
+    """An item, from what the list of a shard's files says of its image."""
+    path, label = listed_path(entry, ""), listed_label(entry)
+    annotation = {"id": 0, "type": "label", "attributes": {}, "group": 0, "label_id": label}
+    return _dumped(
+        {
+            "id": entry["id"] if "id" in entry else decode_path(stem(path)),
+            "annotations": [] if label == UNLABELLED else [annotation],
+            "image": {"path": path, "size": [int(entry["height"]), int(entry["width"])]},
+        }
+    )
+
+
+_dumped = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def _json_files(path: str) -> dict[str, str]:
+    """The JSON files of a data set, in natural order, by name."""
+    found = {
+        entry.name: entry.path
+        for entry in storage.list_folder(os.path.join(path, ANNOTATIONS))
+        if not entry.is_folder and entry.name.endswith(".json")
+    }
+    return {name: found[name] for name in sorted(found, key=natural_key)}
+
+
+def _has_items(path: str) -> bool:
+    """Whether a file has categories, and then an array of items, as far as its start tells."""
+    with open(path, "rb") as file:
+        stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), path)
+    found = set[str]()
+    try:
+        for key in stream.members():
+            if key == "items":
+                return stream.at_array() and bool(found & {"categories", "dm_format_version"})
+            found.add(key)
+            stream.value()
+    except InputError:
+        pass
+    return False
+
+
+@functools.lru_cache(maxsize=4)
+def _contents(file: SourceFile) -> _Contents:
+    """Reads one file, and keeps it for a while, because several tasks read parts of it.
+
+    Raises:
+        InputError: it changed, or is not what Datumaro writes.
+    """
+    if file.blob.size > MAX_JSON_BYTES:
+        raise InputError(f"{file.shown}: has {file.blob.size} bytes; items are read up to {MAX_JSON_BYTES}")
+    items, told = _Items(file), dict[str, Any]()
+    with storage.open_blob(file.blob, file.shown) as opened:
+        stream = JsonStream(opened, file.shown)
+        for key in stream.members():
+            if key in told:
+                raise InputError(f"{file.shown}: has {key!r} twice")
+            if key == "items":
+                told[key] = None
+                for item in stream.elements():
+                    items.append(item)
+            else:
+                value = stream.value()
+                told[key] = value if key in ("infos", "categories") else None
+    if "items" not in told:
+        raise InputError(f"{file.shown}: has no 'items'; expected what Datumaro writes")
+    labels = _labels(told.get("categories"), told.get("infos"), file.shown)
+    return _Contents(labels, items.opened(len(labels.names)), items.left_out)
+
+
+class _Items:
+    """Gathers the items of a file.
+
+    Args:
+        file: where they are.
+    """
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file, self._rows = file, ListedRows(file)
+        self.left_out: Counter[str] = Counter()
+
+    def append(self, item: Any) -> None:
+        """Adds an item."""
+        item_id = item.get("id") if isinstance(item, dict) else None
+        if not isinstance(item_id, str) or not is_text(item_id):
+            self._rows.append("", "", "", error=f"has no id, or one that is no text: {str(item_id)[:50]!r}")
+            return
+        path, error = _image_path(item.get("image"), item_id)
+        label, other = self._label(item.get("annotations"))
+        self._rows.append(item_id, path, path_names(path)[1] if path else item_id, label, error or other)
+
+    def _label(self, annotations: Any) -> tuple[int, str]:
+        """The one label of an item, or what is wrong with it."""
+        if annotations is None:
+            return UNLABELLED, ""
+        if not (isinstance(annotations, list) and all(isinstance(each, dict) for each in annotations)):
+            return UNLABELLED, "has annotations that are no list of objects"
+        labels = [each.get("label_id") for each in annotations if each.get("type") == "label"]
+        if len(labels) < len(annotations):
+            self._leave_out(annotations)
+        if not labels:
+            return UNLABELLED, ""
+        label = labels[0]
+        if type(label) is not int or not 0 <= label < MAX_LABEL:
+            return UNLABELLED, f"has label {str(label)[:50]}; expected the number of a class"
+        if any(other != label for other in labels):
+            return UNLABELLED, f"has {len(labels)} labels, {', '.join(map(str, labels[:5]))}; expected one an image"
+        return label, ""
+
+    def _leave_out(self, annotations: Sequence[dict[str, Any]]) -> None:
+        kinds = (str(each.get("type"))[:20] for each in annotations if each.get("type") != "label")
+        self.left_out.update(kind if kind in KINDS else "unknown" for kind in kinds)
+
+    def opened(self, classes: int) -> ImageFileRows:
+        """The rows, with their images."""
+        return self._rows.opened(checked_tree(self._file.beside[0]), classes, (f"{self._file.name}/", ""))
+
+
+def _image_path(image: Any, item_id: str) -> tuple[str, str]:
+    """The path of an item's image, empty if it has none, or what is wrong with it."""
+    if image is None:
+        return "", ""
+    path = image.get("path") if isinstance(image, dict) else 0
+    if path is None or path == "":
+        return f"{item_id}.jpg", ""  # as Datumaro does
+    if not isinstance(path, str) or not is_text(path):
+        return "", f"has an image without path, or with one that is no text: {str(path)[:50]!r}"
+    return path, ""
+
+
+def _labels(categories: Any, infos: Any, shown: str) -> LabelTable:
+    """The classes, and what their parents say of superclasses."""
+    told = categories.get("label") if isinstance(categories, dict) else {}
+    classes = told.get("labels") if isinstance(told, dict) else []
+    if told is None or classes is None:
+        classes = []
+    if not (isinstance(classes, list) and all(isinstance(each, dict) for each in classes)):
+        raise InputError(f"{shown}: 'categories' has no list of labels; expected what Datumaro writes")
+    names = [each.get("name") for each in classes]
+    parents = [each.get("parent") or "" for each in classes]
+    for name in (*names, *parents):
+        if not isinstance(name, str) or not is_text(name):
+            raise InputError(f"{shown}: a class is called {str(name)[:50]!r}; expected a name")
+    coarse = _superclasses(infos, parents)
+    if not coarse:
+        return LabelTable(tuple(names))
+    numbers = {name: number for number, name in enumerate(coarse)}
+    return LabelTable(tuple(names), coarse, tuple(numbers.get(parent) for parent in parents))
+
+
+def _superclasses(infos: Any, parents: Sequence[str]) -> tuple[str, ...]:
+    """All superclasses: in the order of `infos`, or of the classes."""
+    found = tuple(dict.fromkeys(parent for parent in parents if parent))
+    listed = infos.get(SUPERCLASSES) if isinstance(infos, dict) else None
+    if not isinstance(listed, list) or not all(isinstance(name, str) and is_text(name) for name in listed):
+        return found
+    return tuple(listed) if set(found) <= set(listed) and len(set(listed)) == len(listed) else found
+
+
+def _left_out(counts: Counter[str]) -> Iterator[str]:
+    if counts:
+        kinds = ", ".join(f"{kind}: {counts[kind]}" for kind in sorted(counts))
+        yield f"{counts.total()} annotations that are no labels of images are left out ({kinds})"

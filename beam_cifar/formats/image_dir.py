@@ -1,0 +1,91 @@
+"""A folder of images and nothing else, flat or with folders in it: ids are paths without extension.
+
+Datumaro's `image_dir` writes such a tree; it reads only the images that lie in the folder itself.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from beam_cifar import archives, storage
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
+from beam_cifar.formats.folders import ImageFileRows
+from beam_cifar.formats.ids import natural_bytes
+from beam_cifar.formats.image_lists import (
+    ChosenEntries,
+    IdPathSink,
+    ImageTree,
+    checked_tree,
+    list_images,
+    path_names,
+    unique_texts,
+)
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.images.files import is_image_name
+from beam_cifar.labels import UNLABELLED, LabelTable
+
+SUBSET = "default"
+"""The subset of all images, as Datumaro calls it."""
+
+MAX_LOOKED_AT = 10_000
+"""Files that are looked at to find an image."""
+
+
+class ImageDirSource(Source):
+    """Reads any tree of images, without labels."""
+
+    name = "image_dir"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether there is an image anywhere; formats with more to say are asked first."""
+        if archives.is_archive(path):
+            return False
+        try:
+            files = zip(range(MAX_LOOKED_AT), storage.list_tree(path), strict=False)
+            return any(is_image_name(entry.name) for _, entry in files)
+        except (OSError, InputError):
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Lists all images."""
+        with storage.reading(path):
+            tree = list_images(path, is_image_name)
+        if not len(tree):
+            raise InputError(f"{path}: no PNG or JPEG files in it")
+        file = SourceFile(SUBSET, SUBSET, path, tree.blob)
+        return Catalog(self.name, "folder of images", path, LabelTable(()), (file,))
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises the folder, from names and sizes of its files; looks into them only for the sizes of images."""
+        with self.open_rows(file, labels) as rows:
+            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
+        """Lists the folder again; raises `InputError` if it changed."""
+        yield _opened(file)
+
+
+class ImageDirSink(IdPathSink):
+    """Writes `<id>.png`."""
+
+    name = "image_dir"
+    losses = frozenset({"labels", "subsets", "superclasses", "unused"})
+    root = ""
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(file: SourceFile) -> ImageFileRows:
+    import numpy as np
+    import pyarrow as pa
+
+    tree: ImageTree = checked_tree(file.blob, is_image_name)
+    keys = pa.array(map(natural_bytes, tree.names.to_pylist()), pa.large_binary())
+    order = pa.compute.sort_indices(keys).to_numpy().astype(np.int64)
+    ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
+    unique, repeated = unique_texts(pa.array(ids, pa.string()))
+    labels = [UNLABELLED] * len(tree)
+    return ImageFileRows(file, ChosenEntries(tree, order), unique, pa.array(filenames, pa.string()), labels, repeated)

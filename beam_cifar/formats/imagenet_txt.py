@@ -1,0 +1,196 @@
+"""ImageNet with lists: `<subset>.txt` has a path and a label a line, `synsets.txt` the class names, `images/` the rest.
+
+As Datumaro's `imagenet_txt` reads and writes it: a path with white space stands in double quotes up to its extension,
+`"a cat".png 3`; a line without number is an image without label.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from beam_cifar import archives, storage
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.base import Catalog, FileSummary, Shard, ShardResult, SinkOptions, Source, SourceFile, Wanted
+from beam_cifar.formats.folders import ImageFileRows, listed_label
+from beam_cifar.formats.id_paths import encode_word, stem
+from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.image_lists import (
+    IdPathSink,
+    ListedRows,
+    checked_tree,
+    distinct_names,
+    is_text,
+    list_images,
+    listed_path,
+    path_names,
+    read_lines,
+)
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.names import clash_key, decode_name
+
+SYNSETS = "synsets.txt"
+IMAGES = "images"
+
+
+class ImagenetTxtSource(Source):
+    """Reads the lists, and the images that they name."""
+
+    name = "imagenet_txt"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether there are `synsets.txt`, another list and `images/`."""
+        if archives.is_archive(path) or not os.path.isdir(os.path.join(path, IMAGES)):
+            return False
+        try:
+            return os.path.isfile(os.path.join(path, SYNSETS)) and bool(_lists(path))
+        except (OSError, InputError):
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Reads the names of the classes, and lists the images."""
+        with storage.reading(path):
+            lists = {found: storage.whole_file(found) for found in _lists(path).values()}
+        if not lists:
+            raise InputError(f"{path}: has no list of images; expected <subset>.txt beside {SYNSETS}")
+        names_path = os.path.join(path, SYNSETS)
+        with storage.reading(names_path):
+            names_file = SourceFile("synsets", "", names_path, storage.whole_file(names_path))
+        images = list_images(os.path.join(path, IMAGES)).blob
+        subsets = distinct_names((stem(os.path.basename(found)) for found in lists), decode_name)
+        files = [
+            SourceFile(name, subsets[name], found, blob, beside=(images,))
+            for name, (found, blob) in zip(subsets, lists.items(), strict=True)
+        ]
+        return Catalog(
+            self.name, "ImageNet with lists", path, LabelTable(_class_names(names_file)), tuple(files), (names_file,)
+        )
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one list; looks into images only for their sizes."""
+        with self.open_rows(file, labels) as rows:
+            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
+        """Reads one list again; raises `InputError` if it changed."""
+        yield _opened(file, len(labels.names))
+
+
+class ImagenetTxtSink(IdPathSink):
+    """Writes `images/<id>.png`, and a list of each subset."""
+
+    name = "imagenet_txt"
+    losses = frozenset({"superclasses"})
+    keeps_empty_subsets = True
+    root = IMAGES
+    listed = ("label",)
+
+    def check_labels(self, labels: LabelTable) -> None:
+        """A name is one line, and readers leave out white space around it."""
+        seen: set[str] = set()
+        for name in labels.names:
+            if not name or name != name.strip() or "\n" in name or "\r" in name or not is_text(name):
+                raise UsageError(f"class {name!r} cannot be a line of {SYNSETS}; rename it by --remap")
+            if name in seen:
+                raise UsageError(f"two classes are called {name!r}, which Datumaro refuses; rename one by --remap")
+            seen.add(name)
+
+    def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
+        """Writes the list of a subset."""
+        with files.open(list_name(shard.subset)) as file:
+            lines: list[str] = []
+            for entry in storage.read_listing(parts[0]):
+                label = listed_label(entry)
+                lines.append(f"{_quoted(listed_path(entry, IMAGES))} {'' if label == UNLABELLED else label}\n")
+                if len(lines) >= 10_000:
+                    file.write("".join(lines).encode())
+                    lines.clear()
+            file.write("".join(lines).encode())
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The names of the classes."""
+        return {SYNSETS: "".join(f"{name}\n" for name in options.labels.names).encode()}
+
+    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Lists that are not called as their subset."""
+        renamed = {stem(list_name(subset)): subset for subset in subsets if stem(list_name(subset)) != subset}
+        return {"subsets": renamed} if renamed else {}
+
+
+def list_name(subset: str) -> str:
+    """The file of a subset's list; not that of the class names on any disk."""
+    made = encode_word(subset, ".txt")
+    return f"%{ord(made[0]):02X}{made[1:]}" if clash_key(made) == SYNSETS else made
+
+
+def _quoted(path: str) -> str:
+    """A path as a list has it."""
+    if " " not in path:
+        return path
+    return f'"{stem(path)}"{path[len(stem(path)) :]}'
+
+
+def _lists(path: str) -> dict[str, str]:
+    """The lists of a data set, in natural order, by file name."""
+    found = {
+        entry.name: entry.path
+        for entry in storage.list_folder(path)
+        if not entry.is_folder and entry.name.endswith(".txt") and entry.name != SYNSETS
+    }
+    return {name: found[name] for name in sorted(found, key=natural_key)}
+
+
+def _class_names(file: SourceFile) -> tuple[str, ...]:
+    names = [line.strip() for _, line in read_lines(file.blob, file.shown)]
+    while names and not names[-1]:
+        names.pop()
+    if "" in names:
+        raise InputError(f"{file.shown}: line {names.index('') + 1}: is empty; expected the name of a class")
+    return tuple(names)
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(file: SourceFile, classes: int) -> ImageFileRows:
+    rows = ListedRows(file)
+    for _, line in read_lines(file.blob, file.shown):
+        if line.strip():
+            path, words = _parsed(line)
+            label, error = _label(words)
+            rows.append(*_names(path), label=label, error=error if path else "has quotes that do not go around a path")
+    return rows.opened(checked_tree(file.beside[0]), classes)
+
+
+def _parsed(line: str) -> tuple[str, list[str]]:
+    """The path of a line, empty if it cannot be told, and what follows it."""
+    before, *quoted = line.split('"')
+    if not quoted:
+        path, *words = line.split()
+        return path, words
+    if len(quoted) != 2 or before.strip():
+        return "", []
+    path, rest = quoted
+    if rest[:1].strip():  # the extension
+        extension, *words = rest.split()
+        return path + extension, words
+    return path, rest.split()
+
+
+def _label(words: Sequence[str]) -> tuple[int, str]:
+    """The label that follows a path, or what is wrong with it."""
+    if not words:
+        return UNLABELLED, ""
+    for word in words:
+        if not (word.isascii() and word.isdigit() and len(word) <= 9):
+            return UNLABELLED, f"has {word[:50]!r} for a label; expected a number, and quotes around a path with spaces"
+    if len(set(words)) > 1:
+        return UNLABELLED, f"has {len(words)} labels, {', '.join(words[:5])}; expected one an image"
+    return int(words[0]), ""
+
+
+def _names(path: str) -> tuple[str, str, str]:
+    item_id, filename = path_names(path)
+    return item_id, path, filename

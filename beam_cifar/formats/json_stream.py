@@ -1,0 +1,128 @@
+"""Reads a JSON file whose top is an object, member by member, and a long array of it element by element.
+
+The standard library parses each value; only the piece of the file that holds it is in memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Iterator
+from typing import Any, BinaryIO, Final
+
+from beam_cifar.errors import InputError
+
+CHUNK_BYTES: Final = 1 << 20
+MAX_VALUE: Final = 64 << 20
+"""Characters of one value."""
+
+_GOES_ON: Final = ("", ".", "e", "E")
+"""What may follow a number that is cut by the end of a piece."""
+
+_space = re.compile(r"[ \t\n\r]*").match
+
+
+class JsonStream:
+    """A position in a JSON file.
+
+    Args:
+        stream: the file, at its start.
+        shown: how messages name it.
+    """
+
+    def __init__(self, stream: BinaryIO, shown: str) -> None:
+        self._stream, self._shown = stream, shown
+        self._utf8 = codecs.getincrementaldecoder("utf-8-sig")()
+        self._decoder = json.JSONDecoder()
+        self._text, self._at, self._dropped, self._ended = "", 0, 0, False
+
+    def members(self) -> Iterator[str]:
+        """Yields the keys of the object; after each, its value must be taken by `value` or `elements`.
+
+        Raises:
+            InputError: this is not JSON, or not an object.
+        """
+        self._take("{")
+        if self._next() == "}":
+            return
+        while True:
+            key = self.value()
+            if not isinstance(key, str):
+                raise self._error(f"found {str(key)[:20]!r}; expected a key")
+            self._take(":")
+            yield key
+            if self._next() != ",":
+                break
+            self._at += 1
+        self._take("}")
+
+    def elements(self) -> Iterator[Any]:
+        """Yields the elements of an array. Raises `InputError`."""
+        self._take("[")
+        if self._next() == "]":
+            self._at += 1
+            return
+        while True:
+            yield self.value()
+            if self._next() != ",":
+                break
+            self._at += 1
+        self._take("]")
+
+    def value(self) -> Any:
+        """One value, as `json` gives it. Raises `InputError`."""
+        while True:
+            self._next()
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as error:
+                if self._more():
+                    continue
+                raise self._error(error.msg, error.pos) from error
+            except RecursionError as error:
+                raise self._error("is nested too deep") from error
+            except ValueError as error:  # a number of thousands of digits
+                raise self._error(str(error)) from error
+            if self._text[end : end + 1] not in _GOES_ON or not self._more():
+                self._at = end
+                return value
+
+    def at_array(self) -> bool:
+        """Whether the next value is an array."""
+        return self._next() == "["
+
+    def _next(self) -> str:
+        """The next character that is no white space, which is not taken; empty at the end."""
+        while True:
+            match = _space(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text):
+                return self._text[self._at]
+            if not self._more():
+                return ""
+
+    def _take(self, wanted: str) -> None:
+        found = self._next()
+        if found != wanted:
+            raise self._error(f"found {found!r}; expected {wanted!r}" if found else "ends early")
+        self._at += 1
+
+    def _more(self) -> bool:
+        """Reads on, twice as far each time that a value is not whole yet; False at the end."""
+        if self._ended:
+            return False
+        left = self._text[self._at :]
+        if len(left) > MAX_VALUE:
+            raise self._error(f"a value is not whole after {len(left)} characters; expected {MAX_VALUE} at most")
+        data = self._stream.read(max(CHUNK_BYTES, len(left)))
+        self._ended = not data
+        try:
+            self._text, self._dropped, self._at = left + self._utf8.decode(data, not data), self._dropped + self._at, 0
+        except UnicodeDecodeError as error:
+            raise self._error(f"is not UTF-8: {error.reason}") from error
+        return not self._ended
+
+    def _error(self, what: str, at: int | None = None) -> InputError:
+        place = self._dropped + (self._at if at is None else at)
+        return InputError(f"{self._shown}: character {place}: is not JSON as expected: {what}")

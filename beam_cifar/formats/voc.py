@@ -1,0 +1,407 @@
+"""Pascal VOC, classification: `JPEGImages/`, lists of ids in `ImageSets/Main/`, and a file for each class and subset.
+
+The lines of `<class>_<subset>.txt` are an id and 1, -1, or 0 for "difficult" (VOC2012 development kit, section 4.1),
+the number right-aligned. `labelmap.txt` with `name:color:parts:actions` a line is Datumaro's, whose reader takes only
+lists without `_` in their name: one in a subset's name is written as %5F, which also keeps class and subset apart.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from beam_cifar import archives, storage
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.base import Catalog, FileSummary, Shard, ShardResult, SinkOptions, Source, SourceFile, Wanted
+from beam_cifar.formats.folders import ImageFileRows, listed_label
+from beam_cifar.formats.id_paths import decode_path, encode_word, stem
+from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.image_lists import (
+    IdPathSink,
+    ImageTree,
+    ListedRows,
+    Texts,
+    checked_tree,
+    distinct_names,
+    found_in,
+    is_inside,
+    list_images,
+    listed_path,
+    read_line_blocks,
+    read_lines,
+)
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.images.files import is_image_name
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.names import MAX_COMPONENT_BYTES, clash_key, decode_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+IMAGES: Final = "JPEGImages"
+SETS: Final = "ImageSets/Main"
+LABEL_MAP: Final = "labelmap.txt"
+MAX_CLASS_BYTES: Final = 1 << 31
+"""Of the class files of one subset: each has a line for every image."""
+
+CLASSES: Final = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+"""Those of VOC2007 to VOC2012."""
+
+
+@dataclass(frozen=True)
+class _Sets:
+    """What the files of `ImageSets/Main` are.
+
+    Attributes:
+        blob: of that folder.
+        classes: names of the classes, as files have them.
+        subsets: names of the subsets, as files have them, in natural order.
+        stems: names of all lists.
+    """
+
+    blob: storage.Blob
+    classes: tuple[str, ...]
+    subsets: tuple[str, ...]
+    stems: frozenset[str]
+
+
+class VocSource(Source):
+    """Reads the lists, and the images that they name."""
+
+    name = "voc_classification"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether there are `JPEGImages/` and a list in `ImageSets/Main/`."""
+        if archives.is_archive(path) or not os.path.isdir(os.path.join(path, IMAGES)):
+            return False
+        try:
+            return storage.has_file(os.path.join(path, SETS), _is_list)
+        except OSError:
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Tells lists of subsets from files of classes, and lists the images."""
+        metas = _metas(path)
+        sets = _found_sets(path, metas)
+        if not sets.subsets:
+            raise InputError(f"{path}: has no list of images; expected {SETS}/<subset>.txt")
+        beside = (sets.blob, list_images(os.path.join(path, IMAGES), is_image_name).blob, *(m.blob for m in metas))
+        subsets = distinct_names(sets.subsets, decode_name)
+        files = []
+        for name, subset in subsets.items():
+            found = os.path.join(path, SETS, name + ".txt")
+            with storage.reading(found):
+                files.append(SourceFile(name, subset, found, storage.whole_file(found), beside=beside))
+        table = LabelTable(tuple(distinct_names(sets.classes, decode_name).values()))
+        return Catalog(self.name, "Pascal VOC, classification", path, table, tuple(files), metas)
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one subset; looks into images only for their sizes."""
+        with self.open_rows(file, labels) as rows:
+            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
+        """Reads one subset again; raises `InputError` if it changed."""
+        yield _opened(file)
+
+
+class VocSink(IdPathSink):
+    """Writes `JPEGImages/<id>.jpg`, and the lists of each subset."""
+
+    name = "voc_classification"
+    losses = frozenset({"jpeg", "superclasses"})
+    keeps_empty_subsets = True
+    root = IMAGES
+    listed = ("label",)
+    default_ext = ".jpg"
+
+    def check_labels(self, labels: LabelTable) -> None:
+        """The names of classes are parts of file names."""
+        seen: set[str] = set()
+        for name, written in zip(labels.names, class_words(labels), strict=True):
+            if name in seen:
+                raise UsageError(f"two classes are called {name!r}, and would be one file; rename one by --remap")
+            if decode_name(written) != name:
+                raise UsageError(f"class {name[:50]!r}... is too long for the name of a file; rename it by --remap")
+            seen.add(name)
+
+    def check_shard(self, shard: Shard, options: SinkOptions) -> None:
+        """There is a line for every image and class, and a file name of class and subset."""
+        words = class_words(options.labels)
+        size = _class_bytes(shard.rows, len(words))
+        if size > MAX_CLASS_BYTES:
+            raise UsageError(
+                f"subset {shard.subset!r}: {self.name} has a line for each of {shard.rows} images in the file of each "
+                f"of {len(words)} classes, {size} bytes or more; choose fewer by --label, or another format"
+            )
+        for word in ("", *words):
+            name = f"{word}_{subset_word(shard.subset)}.txt"
+            if len(name.encode()) > MAX_COMPONENT_BYTES:
+                raise UsageError(
+                    f"class {decode_name(word)[:50]!r} and subset {shard.subset[:50]!r} make a file name of "
+                    f"{len(name.encode())} bytes; rename one, to {MAX_COMPONENT_BYTES} at most"
+                )
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        """Of images and lists."""
+        lists = _class_bytes(rows, len(options.labels.names))
+        return super().estimate_bytes(rows, image_bytes, options) + lists
+
+    def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
+        """Writes the list of a subset, and those of its classes."""
+        subset = subset_word(shard.subset)
+        lines = _ClassLines()
+        with files.open(f"{SETS}/{subset}.txt") as file:
+            waiting: list[str] = []
+            for entry in storage.read_listing(parts[0]):
+                item_id = stem(listed_path(entry, IMAGES))
+                waiting.append(f"{item_id}\n")
+                lines.append(item_id, listed_label(entry))
+                if len(waiting) >= 10_000:
+                    file.write("".join(waiting).encode())
+                    waiting.clear()
+            file.write("".join(waiting).encode())
+        for label, word in enumerate(class_words(options.labels)):
+            with files.open(f"{SETS}/{word}_{subset}.txt") as file:
+                lines.write(label, file)
+
+    def folders(self, options: SinkOptions, shards: Sequence[ShardResult]) -> list[str]:
+        """That of the boxes, which readers expect."""
+        return ["Annotations"]
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The names of the classes."""
+        lines = ["# label:color_rgb:parts:actions", *(f"{word}:::" for word in class_words(options.labels))]
+        return {LABEL_MAP: ("\n".join(lines) + "\n").encode()}
+
+    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
+        """Lists that are not called as their class, or subset."""
+        classes = zip(class_words(options.labels), options.labels.names, strict=True)
+        renamed = {
+            "classes": {word: name for word, name in classes if word != name},
+            "subsets": {subset_word(subset): subset for subset in subsets if subset_word(subset) != subset},
+        }
+        return {what: names for what, names in renamed.items() if names}
+
+
+@functools.lru_cache(maxsize=8)
+def class_words(labels: LabelTable) -> tuple[str, ...]:
+    """The name of each class as a line and a file have it, in the strict form where two could be one file."""
+    keys = [clash_key(name) for name in labels.names]
+    repeated = {key for key, count in Counter(keys).items() if count > 1}
+    return tuple(encode_word(name, strict=key in repeated) for name, key in zip(labels.names, keys, strict=True))
+
+
+def subset_word(subset: str) -> str:
+    """The name of a subset as files have it, without `_`."""
+    return encode_word(subset).replace("_", "%5F") if subset else encode_word(subset)
+
+
+class _ClassLines:
+    """The lines that the files of all classes share but for a sign: "id -1", and "id  1" for images of the class."""
+
+    def __init__(self) -> None:
+        self._lines = bytearray()
+        self._signs, self._labels = array("q"), array("q")
+
+    def append(self, item_id: str, label: int) -> None:
+        """Adds an image; as in Datumaro's files, those without label have no line."""
+        if label == UNLABELLED:
+            return
+        self._lines += f"{item_id} -1\n".encode()
+        self._signs.append(len(self._lines) - 3)
+        self._labels.append(label)
+
+    def write(self, label: int, file: storage.StagedFile) -> None:
+        """Writes the file of one class."""
+        import numpy as np
+
+        signs = np.frombuffer(self._signs, np.int64)[np.frombuffer(self._labels, np.int64) == label]
+        lines = np.frombuffer(self._lines, np.uint8)
+        lines[signs] = ord(" ")
+        file.write(lines)
+        lines[signs] = ord("-")
+
+
+def _class_bytes(rows: int, classes: int) -> int:
+    """Bytes of the class files of some rows, at least."""
+    return rows * classes * len("0 -1\n")
+
+
+def _is_list(name: str) -> bool:
+    return name.endswith(".txt")
+
+
+def _metas(path: str) -> tuple[SourceFile, ...]:
+    """The label map, where there is one."""
+    found = os.path.join(path, LABEL_MAP)
+    try:
+        return (SourceFile("labelmap", "", found, storage.whole_file(found)),)
+    except FileNotFoundError:
+        return ()
+    except OSError as error:
+        raise InputError(f"{found}: cannot be read: {error.strerror}") from error
+
+
+def _found_sets(path: str, metas: Sequence[SourceFile]) -> _Sets:
+    folder = os.path.join(path, SETS)
+    with storage.reading(folder):
+        entries = sorted(
+            (entry for entry in storage.list_folder(folder) if not entry.is_folder and _is_list(entry.name)),
+            key=lambda entry: natural_key(entry.name),
+        )
+    stems = [stem(entry.name) for entry in entries]
+    classes = _label_map(metas[0]) if metas else _guessed_classes(stems)
+    blob = storage.Blob(folder, 0, sum(entry.size for entry in entries), storage.listing_stamp(entries))
+    return _Sets(blob, classes, _subsets(stems, classes), frozenset(stems))
+
+
+def _label_map(file: SourceFile) -> tuple[str, ...]:
+    names: dict[str, int] = {}
+    for number, line in read_lines(file.blob, file.shown):
+        text = line.strip()
+        if not text or text.startswith("#"):
+            continue
+        name = text.partition(":")[0]
+        if name in names:
+            raise InputError(f"{file.shown}: line {number}: class {name!r} is in line {names[name]} already")
+        names[name] = number
+    return tuple(names)
+
+
+def _guessed_classes(stems: Sequence[str]) -> tuple[str, ...]:
+    """The twenty of VOC if there are files of any; else those of all files that are called after a list."""
+    known, genuine = set(stems), set(CLASSES)
+    if any(_split(name, genuine, known) for name in stems):
+        return CLASSES
+    found = {name[: -len(subset) - 1] for name in stems for subset in _ends(name) if subset in known}
+    return tuple(sorted(found, key=natural_key))
+
+
+def _subsets(stems: Sequence[str], classes: Iterable[str]) -> tuple[str, ...]:
+    """The names that are not of a class and a subset; short ones first, as those of subsets are parts of others."""
+    known, subsets = set(classes), set[str]()
+    for name in sorted(stems, key=len):
+        if not _split(name, known, subsets):
+            subsets.add(name)
+    return tuple(name for name in stems if name in subsets)
+
+
+def _split(name: str, classes: set[str], subsets: set[str]) -> bool:
+    """Whether a name is that of a class and a subset."""
+    return any(subset in subsets and name[: -len(subset) - 1] in classes for subset in _ends(name))
+
+
+def _ends(name: str) -> Iterator[str]:
+    """What follows each `_` in a name."""
+    return (name[at + 1 :] for at, char in enumerate(name) if char == "_")
+
+
+@functools.lru_cache(maxsize=4)
+def _opened(file: SourceFile) -> ImageFileRows:
+    path = os.path.dirname(os.path.dirname(os.path.dirname(file.blob.path)))
+    metas = _metas(path)
+    sets = _found_sets(path, metas)
+    if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
+        raise InputError(f"{file.shown}: the lists beside it changed while it was being converted; run the job again")
+    ids = _listed_ids(file)
+    labels, several = _labels(file, sets, ids)
+    tree = checked_tree(file.beside[1], is_image_name)
+    paths = _image_paths(tree, ids)
+    rows = ListedRows(file)
+    for row, (item_id, image, label) in enumerate(zip(ids.to_pylist(), paths, labels.tolist(), strict=True)):
+        decoded = decode_path(item_id)
+        filename = decoded + (image[len(stem(image)) :] or ".jpg")
+        path = image if image or is_inside(item_id) else item_id  # which is refused
+        rows.append(decoded, path, filename, label, several.get(row, ""))
+    return rows.opened(tree, len(sets.classes))
+
+
+def _listed_ids(file: SourceFile) -> pa.Array:
+    ids = Texts()
+    for _, line in read_lines(file.blob, file.shown):
+        text = line.strip()
+        if text and not text.startswith("#"):
+            ids.append(text)
+    return ids.made()
+
+
+def _labels(file: SourceFile, sets: _Sets, ids: pa.Array) -> tuple[npt.NDArray[np.int64], Mapping[int, str]]:
+    """The label of every row, int64 `[N]`, and which rows are of several classes."""
+    import numpy as np
+
+    labels, several = np.full(len(ids), UNLABELLED), dict[int, str]()
+    folder = os.path.dirname(file.blob.path)
+    for label, name in enumerate(sets.classes):
+        if f"{name}_{file.name}" not in sets.stems:
+            continue
+        rows = np.unique(found_in(_positives(os.path.join(folder, f"{name}_{file.name}.txt")), ids))
+        rows = rows[rows >= 0]
+        for row in rows[labels[rows] != UNLABELLED].tolist():
+            other = decode_name(sets.classes[labels[row]])
+            several[row] = (
+                f"{ids[row].as_py()!r} is of classes {other!r} and {decode_name(name)!r}; expected one an image"
+            )
+        labels[rows] = label
+    first = found_in(ids, ids)
+    return labels[first], {
+        row: several[at] for row, at in enumerate(first.tolist()) if at in several
+    } if several else {}
+
+
+def _positives(path: str) -> pa.Array:
+    """The ids that a file of a class says 1 of."""
+    found = Texts()
+    with storage.reading(path):
+        blob = storage.whole_file(path)
+    for first, lines in read_line_blocks(blob, path):
+        # Most lines end so, and there is one for each image and class.
+        for number, text in [(n, line.strip()) for n, line in enumerate(lines, first) if not line.endswith(" -1")]:
+            if not text or text.startswith("#"):
+                continue
+            item_id, _, value = text.replace("\t", " ").rpartition(" ")
+            if value not in ("-1", "0", "1") or not item_id:
+                raise InputError(f"{path}: line {number}: is {text[:50]!r}; expected an id and 1, 0 or -1")
+            if value == "1":
+                found.append(item_id.rstrip())
+    return found.made()
+
+
+def _image_paths(tree: ImageTree, ids: pa.Array) -> Iterator[str]:
+    """The image of each id, of any extension; "" where there is none."""
+    import pyarrow as pa
+
+    stems = pa.compute.replace_substring_regex(tree.names, r"\.[^./]*$", "")
+    places = found_in(ids, stems)
+    names = tree.names.take(pa.array(places, mask=places < 0))
+    return (name or "" for start in range(0, len(names), 10_000) for name in names[start : start + 10_000].to_pylist())
