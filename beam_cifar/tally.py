@@ -179,7 +179,7 @@ def pixel_digests(pixels: UInt8Array) -> list[bytes]:
     start = hashlib.blake2b(struct.pack("<II", *pixels.shape[2:]), digest_size=16)
     planes = 3 // pixels.shape[1]
     step = pixels[:1].nbytes
-    view = memoryview(np.ascontiguousarray(pixels).reshape(-1))
+    view = np.ascontiguousarray(pixels).reshape(-1).data
     made = []
     for at in range(0, len(view), step):
         state = start.copy()

@@ -31,7 +31,55 @@ FORMATS: dict[str, Entry] = {
     "cifar": Entry(
         "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz", "cifar:CifarSource", "cifar:CifarSink"
     ),
-    "parquet": Entry("Parquet with images as files, as Hugging Face datasets reads it", sink="parquet:ParquetSink"),
+    "parquet": Entry(
+        "Parquet with images as files, as Hugging Face datasets reads it",
+        "parquet_read:ParquetSource",
+        "parquet:ParquetSink",
+    ),
+    "webdataset": Entry(
+        "WebDataset: tar files of samples, with a label table beside them",
+        "webdataset:WebdatasetSource",
+        "webdataset:WebdatasetSink",
+    ),
+    "tfds_parquet": Entry(
+        "TensorFlow Datasets, in Parquet files: read without TensorFlow", sink="tfds:TfdsParquetSink"
+    ),
+    "tfds_tfrecord": Entry("TensorFlow Datasets, in TFRecord files", sink="tfds:TfdsTfrecordSink"),
+    "npz": Entry(
+        "NumPy arrays: images and labels, one file for each subset; also Keras' mnist.npz and MedMNIST",
+        "npz:NpzSource",
+        "npz_write:NpzSink",
+    ),
+    "downsampled_imagenet": Entry(
+        "Downsampled ImageNet (Imagenet32, Imagenet64), pickles or .npz",
+        "downsampled_imagenet:DownsampledImagenetSource",
+    ),
+    "imagenet_txt": Entry(
+        "images and lists of them with label ids, as Datumaro's imagenet_txt",
+        "imagenet_txt:ImagenetTxtSource",
+        "imagenet_txt:ImagenetTxtSink",
+    ),
+    "voc_classification": Entry(
+        "Pascal VOC, classification: JPEG files, lists of them, and a list for each class",
+        "voc:VocSource",
+        "voc:VocSink",
+    ),
+    "mnist": Entry(
+        "MNIST's own format, images and labels in .gz files or plain", "mnist:MnistSource", "mnist:MnistSink"
+    ),
+    "mnist_csv": Entry(
+        "MNIST as CSV, a line of label and pixels for each image", "mnist_csv:MnistCsvSource", "mnist_csv:MnistCsvSink"
+    ),
+    "cifar_binary": Entry(
+        "CIFAR-10 and CIFAR-100, binary version, read also in .tar and .tar.gz",
+        "cifar_binary:CifarBinarySource",
+        "cifar_binary:CifarBinarySink",
+    ),
+    "datumaro": Entry(
+        "Datumaro's own: items of each subset as JSON, and images",
+        "datumaro:DatumaroSource",
+        "datumaro:DatumaroSink",
+    ),
     "imagenet": Entry(
         "a folder of PNG or JPEG files for each class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"
     ),
@@ -39,6 +87,9 @@ FORMATS: dict[str, Entry] = {
         "the same for each subset, in a folder of its own",
         "imagenet:ImagenetWithSubsetDirsSource",
         "imagenet:ImagenetWithSubsetDirsSink",
+    ),
+    "image_dir": Entry(
+        "a folder of images without labels, of any depth", "image_dir:ImageDirSource", "image_dir:ImageDirSink"
     ),
 }
 

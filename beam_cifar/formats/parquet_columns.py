@@ -1,0 +1,147 @@
+"""The columns of a Parquet file that are short: names, labels and ids, read at once."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as types
+
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import SourceFile
+from beam_cifar.formats.parquet_schema import (
+    MAX_TEXT_BYTES,
+    READ_ROWS,
+    Columns,
+    columns_in,
+    damaged,
+    open_parquet,
+)
+
+# At most so many times its size does a page grow that is unpacked; the rest can do any.
+_CODEC_RATIOS = {"UNCOMPRESSED": 1, "SNAPPY": 22}
+_OTHER_RATIO = 1000
+_REPEATED_TEXT_BYTES = 256 << 20
+
+_IMAGE_SUFFIX = r"(?i)\.(png|jpe?g)$"
+_ABSOLUTE = r"(?s)^(?:/|[A-Za-z]:[\\/]).*[/\\]"
+_FOLDERS = r"(?s)^.*/"
+
+
+@functools.lru_cache(maxsize=4)
+def read_columns(file: SourceFile) -> pa.Table:
+    """Reads the columns of a file that are short, and keeps them for a while, because several tasks read parts of it.
+
+    They are `id` and `filename`, string; `label`, string or int64; `coarse`, int64; `named`, whether there is a path.
+
+    Raises:
+        InputError: it is damaged, or has a text that is too long.
+    """
+    meaning = columns_in(file)
+    wanted = {"path": meaning.path, "key": meaning.key, "label": meaning.label, "coarse": meaning.coarse}
+    columns = list(dict.fromkeys(filter(None, wanted.values())))
+    tables = []
+    with open_parquet(file, meaning.texts) as opened:
+        row = 0
+        with damaged(file.shown):
+            count = _text_rows(opened, meaning.path)
+            for batch in opened.iter_batches(count, columns=columns, use_threads=False) if columns else ():
+                found = {what: _short(batch, name, file.shown) for what, name in wanted.items() if name}
+                tables.append(_with_names(found, file, meaning, row, batch.num_rows))
+                row += batch.num_rows
+            rows = opened.metadata.num_rows
+            tables += [_with_names({}, file, meaning, row, rows - row)] if not columns or not rows else []
+            if row not in (0, rows) or (columns and row != rows):
+                raise InputError(f"{file.shown}: ends at row {row} of {rows}; it is damaged")
+        return pa.concat_tables(tables)
+
+
+def _text_rows(opened: Any, path: str) -> int:
+    """Rows to read together, so that a long text that a dictionary repeats does not fill the memory."""
+    groups = range(opened.metadata.num_row_groups) if path else ()
+    repeated = max((repeated_bytes(column_chunk(opened, group, path)) for group in groups), default=0)
+    return max(1, min(READ_ROWS, _REPEATED_TEXT_BYTES // max(1, repeated)))
+
+
+def _short(batch: Any, name: str, shown: str) -> pa.Array:
+    """A column of texts as string, one of numbers as int64."""
+    top, _, inner = name.partition(".")
+    column = batch.column(batch.schema.get_field_index(top))
+    if inner:
+        column = column.flatten()[0]
+    if types.is_dictionary(column.type):
+        _refuse_long(column.dictionary, name, shown)
+        column = column.cast(pa.string())
+    if types.is_floating(column.type):
+        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+    if types.is_integer(column.type) or types.is_floating(column.type):
+        return column.cast(pa.int64())
+    _refuse_long(column, name, shown)
+    return column.cast(pa.string())
+
+
+def _refuse_long(texts: Any, name: str, shown: str) -> None:
+    longest = pc.max(pc.binary_length(texts.cast(pa.large_string()))).as_py() or 0
+    if longest > MAX_TEXT_BYTES:
+        raise InputError(
+            f"{shown}: column {name!r} has a text of {longest} bytes; {MAX_TEXT_BYTES} at most are expected"
+        )
+
+
+def _with_names(found: Mapping[str, pa.Array], file: SourceFile, meaning: Columns, start: int, rows: int) -> pa.Table:
+    """Ids and file names of some rows: their paths, else a column of ids, else the file's name and their number."""
+    stem = file.name.rpartition("/")[2].rpartition(".")[0]
+    path = found.get("path", pa.nulls(rows, pa.string()))
+    if meaning.own is None:
+        path = pc.replace_substring_regex(path, _ABSOLUTE, "")
+    else:
+        path = _with_lost_paths(path, meaning.own, start)
+    told = pc.replace_substring_regex(path, _IMAGE_SUFFIX, "")
+    if meaning.own is None:
+        told = pc.if_else(pc.equal(told, ""), pa.scalar(None, pa.string()), told)
+    keys = found["key"].cast(pa.string()) if "key" in found else pa.nulls(rows, pa.string())
+    ids = pc.coalesce(told, keys)
+    if ids.null_count:
+        ids = pc.coalesce(ids, pa.array([f"{stem}_{row}" for row in range(start, start + rows)], pa.string()))
+    name = pc.replace_substring_regex(path, _FOLDERS, "")
+    name = pc.if_else(pc.equal(pc.replace_substring_regex(name, _IMAGE_SUFFIX, ""), ""), path, name)
+    named = found["path"].is_valid() if "path" in found else pa.repeat(pa.scalar(False), rows)
+    filenames = pc.coalesce(name, pc.binary_join_element_wise(ids, ".png", ""))
+    nothing = pa.nulls(rows, pa.int64())
+    label, coarse = (found.get(what, nothing) for what in ("label", "coarse"))
+    return pa.table({"id": ids, "filename": filenames, "label": label, "coarse": coarse, "named": named})
+
+
+def _with_lost_paths(path: pa.Array, own: Mapping[str, Any], start: int) -> pa.Array:
+    """Rows without image have no path, where readers would look for a file; this project writes them elsewhere."""
+    lost = own.get("paths")
+    if not path.null_count or not isinstance(lost, dict):
+        return path
+    values = (lost.get(str(row)) for row in range(start, start + len(path)))
+    return pc.coalesce(path, pa.array([v if isinstance(v, str) else None for v in values], pa.string()))
+
+
+def column_chunk(opened: Any, group: int, column: str) -> Any:
+    """What the footer says of a column of a row group.
+
+    Asked for it where the footer is damaged, Arrow aborts the process; asked for a row before, it raises.
+    """
+    next(opened.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)
+    paths = [opened.schema.column(number).path for number in range(len(opened.schema))]
+    chunk = opened.metadata.row_group(group).column(paths.index(column))
+    if chunk.physical_type != "BYTE_ARRAY":
+        raise pa.ArrowInvalid(f"column {column!r} of a row group is {chunk.physical_type}, not BYTE_ARRAY")
+    return chunk
+
+
+def repeated_bytes(chunk: Any) -> int:
+    """Bytes that an image of a dictionary may have: those of its page, as far as the footer tells."""
+    if not chunk.has_dictionary_page or not chunk.dictionary_page_offset:
+        return 0
+    packed = chunk.data_page_offset - chunk.dictionary_page_offset
+    if packed <= 0:
+        return int(chunk.total_uncompressed_size)
+    return int(min(chunk.total_uncompressed_size, packed * _CODEC_RATIOS.get(chunk.compression, _OTHER_RATIO)))

@@ -1,0 +1,132 @@
+"""The classes of a data set in Parquet files: as schemas say them, or the data set card, or the labels themselves."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import pyarrow.compute as pc
+
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import SourceFile
+from beam_cifar.formats.parquet_columns import read_columns
+from beam_cifar.formats.parquet_schema import COARSE_NAME, MAX_CLASSES, Columns, columns_in
+from beam_cifar.labels import LabelTable
+from beam_cifar.row_names import digests
+
+
+def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
+    """The classes of a data set: as schemas say them, or its card, or the labels themselves.
+
+    Raises:
+        InputError: files that contradict each other.
+    """
+    found = [(file, columns_in(file)) for file in files]
+    labelled = [(file, columns) for file, columns in found if columns.label]
+    names = _agreed(((file, columns.names) for file, columns in labelled), "class names")
+    if names is None and labelled:
+        names = _card_names(card, labelled[0][1].label) or _learned([file for file, _ in labelled])
+    if not any(columns.coarse for _, columns in labelled):
+        return LabelTable(names or ())
+    coarse = _agreed(((file, columns.coarse_names) for file, columns in labelled), "superclass names")
+    if coarse is None:
+        coarse = _card_names(card, COARSE_NAME) or _numbered([file for file, c in labelled if c.coarse], COARSE_NAME)
+    parents = next(
+        (_own_parents(columns, len(names or ()), len(coarse)) for _, columns in labelled if columns.own), None
+    )
+    return LabelTable(names or (), coarse, parents or (None,) * len(names or ()))
+
+
+def _agreed(said: Iterable[tuple[SourceFile, tuple[str, ...] | None]], what: str) -> tuple[str, ...] | None:
+    first: tuple[SourceFile, tuple[str, ...]] | None = None
+    for file, names in said:
+        if names is None:
+            continue
+        if first is not None and names != first[1]:
+            raise InputError(f"{file.shown}: has other {what} than {first[0].name}; these are different data sets")
+        first = first or (file, names)
+    return first[1] if first else None
+
+
+def _own_parents(columns: Columns, classes: int, superclasses: int) -> tuple[int | None, ...] | None:
+    """The superclasses that this project wrote down, of classes without rows as well."""
+    found = (columns.own or {}).get("parents")
+    if not isinstance(found, list) or len(found) != classes:
+        return None
+    if any(parent is not None and not (type(parent) is int and 0 <= parent < superclasses) for parent in found):
+        return None
+    return tuple(found)
+
+
+def _learned(files: Sequence[SourceFile]) -> tuple[str, ...]:
+    """Classes from the labels: names in order, or numbers up to the largest."""
+    texts: set[str] = set()
+    largest, is_text = -1, set()
+    for file in files:
+        columns = columns_in(file)
+        is_text.add(columns.is_text)
+        if len(is_text) > 1:
+            raise InputError(f"{file.shown}: column {columns.label!r} holds other labels than in the files before it")
+        labels = read_columns(file).column("label")
+        if columns.is_text:
+            texts.update(pc.unique(labels.drop_null()).to_pylist())
+        else:
+            largest = max(largest, pc.max(labels).as_py() if labels.null_count < len(labels) else -1)
+        if max(largest, len(texts)) >= MAX_CLASSES:
+            raise InputError(f"{file.shown}: column {columns.label!r} has more than {MAX_CLASSES} classes")
+    return tuple(sorted(texts)) if True in is_text else tuple(map(str, range(largest + 1)))
+
+
+def _numbered(files: Sequence[SourceFile], column: str) -> tuple[str, ...]:
+    found = [pc.max(read_columns(file).column("coarse")).as_py() for file in files]
+    largest = max((number for number in found if number is not None), default=0)
+    if largest >= MAX_CLASSES:
+        raise InputError(f"{files[0].shown}: column {column!r} has more than {MAX_CLASSES} superclasses")
+    return tuple(map(str, range(largest + 1)))
+
+
+def repeating_subsets(files: Sequence[SourceFile]) -> set[str]:
+    """Subsets of which two files have a row of the same name each."""
+    found = set()
+    for subset in dict.fromkeys(file.subset for file in files):
+        members = [file for file in files if file.subset == subset]
+        if len(members) == 1 or all(columns_in(file).own is not None for file in members):
+            continue
+        keys = []
+        for file in members:
+            ids = read_columns(file).column("id")
+            keys.append(np.unique(digests(text for chunk in ids.chunks for text in chunk.to_pylist())))
+        every = np.concatenate(keys)
+        if len(np.unique(every)) < len(every):
+            found.add(subset)
+    return found
+
+
+def _card_names(card: str, column: str) -> tuple[str, ...]:
+    """The names of a column's classes in the YAML of a card, as `datasets` writes it; () where it has none."""
+    found = re.search(
+        rf"^( *)- name: ['\"]?{re.escape(column)}['\"]? *\n\1  dtype: *\n\1    class_label: *\n\1      names: *\n"
+        r"((?:\1        ['\"]?\d+['\"]?: [^\n]*\n)+)",
+        card,
+        re.MULTILINE,
+    )
+    if not found:
+        return ()
+    lines = [re.match(r" *['\"]?(\d+)['\"]?: (.*)", line) for line in found[2].splitlines()]
+    names = [(int(line[1]), _scalar(line[2])) for line in lines if line]
+    return tuple(name for _, name in names) if [number for number, _ in names] == [*range(len(names))] else ()
+
+
+def _scalar(text: str) -> str:
+    """A YAML scalar of one line."""
+    text = text.strip()
+    if text.startswith('"'):
+        try:
+            return str(json.loads(text))
+        except ValueError:
+            return text
+    if text.startswith("'") and text.endswith("'"):
+        return text[1:-1].replace("''", "'")
+    return text

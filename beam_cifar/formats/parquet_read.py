@@ -1,0 +1,164 @@
+"""Reads Parquet files with images: those of Hugging Face datasets, of this project, and of pandas, Polars and others.
+
+The layouts are those of https://huggingface.co/docs/hub/datasets-file-names-and-splits: `train-00000-of-00005.parquet`,
+a folder for each split, or one file for each.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from beam_cifar import storage
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
+from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.images.files import is_image_name
+
+if TYPE_CHECKING:
+    from beam_cifar.formats.parquet_rows import ParquetRows
+    from beam_cifar.labels import LabelTable
+
+SUFFIX = ".parquet"
+CARD = "README.md"
+SUBSET = "default"
+MAX_DEPTH = 2
+"""Folders below the data set's in which files may lie, as in `<configuration>/<split>/0000.parquet`."""
+MAX_FOLDERS = 64
+"""Folders that detection looks into: more of them are classes."""
+MAX_CARD_BYTES = 16 << 20
+
+# The digits at the end are those of older versions of `push_to_hub`.
+_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(?:-[0-9a-f]{16})?", re.DOTALL)
+_NUMBERING = re.compile(r"(?:(?:^|[-_.])(?:part|shard|file|chunk))?(?:[-_.]?\d+(?:[-_.]of[-_.]\d+)?)\Z")
+
+
+class ParquetSource(Source):
+    """Reads a folder of Parquet files, or one file."""
+
+    name = "parquet"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether there are Parquet files with images, or damaged ones; `describe` says what is wrong with those."""
+        try:
+            first = _first_file(path, MAX_DEPTH)
+        except (OSError, InputError):
+            return False
+        if not first:
+            return False
+        from beam_cifar.formats.parquet_schema import has_images
+
+        return has_images(first)
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds files and subsets, from footers alone where they say the classes."""
+        with storage.reading(path):
+            files = [] if os.path.isfile(path) else _source_files(path)
+            if os.path.isfile(path):
+                files = [SourceFile(os.path.basename(path), _subset([os.path.basename(path)]), path, _blob(path))]
+            if not files:
+                raise InputError(f"{path}: no {SUFFIX} files in it; expected some there, or in folders of it")
+            card = _card(path)
+        _refuse_configurations(path, files)
+        from beam_cifar.formats.parquet_labels import label_table, repeating_subsets
+
+        table = label_table(files, card)
+        repeating = repeating_subsets(files)
+        named = tuple(
+            replace(file, id_prefix=_stem(file.name.rpartition("/")[2]) + "/") if file.subset in repeating else file
+            for file in files
+        )
+        return Catalog(self.name, "Parquet", path, table, named)
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one file from its labels and names; reads images only where their sizes are asked for."""
+        with self.open_rows(file, labels) as rows:
+            return with_rows(rows.whole_summary(sizes=wanted.sizes), rows, labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ParquetRows]:
+        """See `Source.open_rows`."""
+        from beam_cifar.formats.parquet_rows import open_parquet_rows
+
+        with open_parquet_rows(file, labels) as rows:
+            yield rows
+
+
+def _first_file(path: str, depth: int) -> str:
+    """A Parquet file, or ""; nothing is listed that holds many files of another kind."""
+    if os.path.isfile(path):
+        return path if _is_parquet(path) else ""
+    if storage.has_file(path, _is_parquet):
+        return min(entry.path for entry in storage.list_folder(path) if _is_parquet(entry.name) and not entry.is_folder)
+    if not depth or storage.has_file(path, is_image_name):
+        return ""
+    folders = sorted(entry.path for entry in storage.list_folder(path) if entry.is_folder)
+    found = (_first_file(folder, depth - 1) for folder in folders) if len(folders) <= MAX_FOLDERS else ()
+    return next(filter(None, found), "")
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
+
+
+def _source_files(path: str) -> list[SourceFile]:
+    """All Parquet files of a folder, in natural order."""
+    return [
+        SourceFile("/".join(parts), _subset(parts), file, _blob(file))
+        for parts, file in sorted(_found(path, [], MAX_DEPTH), key=lambda each: [natural_key(part) for part in each[0]])
+    ]
+
+
+def _found(path: str, parts: Sequence[str], depth: int) -> Iterator[tuple[list[str], str]]:
+    for entry in storage.list_folder(path):
+        if entry.is_folder:
+            if depth:
+                yield from _found(entry.path, [*parts, entry.name], depth - 1)
+        elif _is_parquet(entry.name):
+            yield [*parts, entry.name], entry.path
+
+
+def _blob(path: str) -> storage.Blob:
+    return storage.whole_file(path)
+
+
+def _stem(name: str) -> str:
+    return name[: -len(SUFFIX)] if _is_parquet(name) else name
+
+
+def _subset(parts: Sequence[str]) -> str:
+    """The subset that the path of a file names: by its own name, its folder, or what its name is without numbers."""
+    *folders, name = parts
+    stem = _stem(name)
+    if shard := _SHARD.fullmatch(stem):
+        return shard[1]
+    if folders and folders != ["data"]:
+        return folders[-1]
+    return _NUMBERING.sub("", stem) or SUBSET
+
+
+def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
+    """Folders with a file of the same subset each are data sets of their own, such as configurations on the Hub."""
+    places: dict[str, str] = {}
+    for file in files:
+        folder = file.name.rpartition("/")[0]
+        other = places.setdefault(file.subset, folder)
+        if other != folder:
+            shown = " and ".join(repr(name or ".") for name in (other, folder))
+            raise InputError(
+                f"{path}: subset {file.subset!r} is in {shown}: these are several data sets; name the folder of one"
+            )
+
+
+def _card(path: str) -> str:
+    """The data set card, or ""."""
+    card = os.path.join(path, CARD)
+    if not os.path.isfile(card):
+        return ""
+    with open(card, "rb") as file:
+        return file.read(MAX_CARD_BYTES).decode("utf-8", "replace")

@@ -1,0 +1,292 @@
+"""The rows of one Parquet file: its short columns are read at once, its images as they are asked for."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as types
+
+from beam_cifar.block import MAX_BYTES, MAX_ROWS
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import FileSummary, SourceFile, runs_of
+from beam_cifar.formats.encoded import MAX_IMAGE_BYTES, EncodedRows, RowColumns, row_columns
+from beam_cifar.formats.parquet_columns import column_chunk, read_columns, repeated_bytes
+from beam_cifar.formats.parquet_schema import Columns, columns_in, damaged, open_parquet
+from beam_cifar.images.decode import ImageHeader, probe_image
+from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
+
+MAX_RATIO = 100
+RATIO_FREE_BYTES = 1 << 30
+"""What unpacks to more than this much at more than that ratio is a bomb; images hardly shrink any more."""
+
+# Bytes that may come in one batch beyond the images that are expected, if one image is repeated by a dictionary.
+_REPEATED_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """What the footer says of the row groups of a file.
+
+    Attributes:
+        starts: int64 `[G + 1]`, the first row of each, and the number of all rows.
+        bytes: of each, unpacked; nearly all of them are of images.
+    """
+
+    starts: npt.NDArray[np.int64]
+    bytes: tuple[int, ...]
+
+    def group_of(self, row: int) -> int:
+        """The row group that holds a row."""
+        return int(np.searchsorted(self.starts, row, "right")) - 1
+
+    def mean_bytes(self, group: int) -> int:
+        """Bytes of a row of a row group."""
+        return self.bytes[group] // max(1, int(self.starts[group + 1] - self.starts[group]))
+
+
+@contextmanager
+def open_parquet_rows(file: SourceFile, labels: LabelTable) -> Iterator[ParquetRows]:
+    """Opens one file; raises `InputError` if it is damaged, changed, or has no images."""
+    columns = _row_columns(file, labels)
+    with open_parquet(file) as opened:
+        yield ParquetRows(file, labels, columns, opened, columns_in(file))
+
+
+class ParquetRows(EncodedRows):
+    """The rows of one file.
+
+    Args:
+        file: that holds them.
+        table: label table of the data set.
+        columns: what is known of them.
+        opened: the file.
+        meaning: of its columns.
+    """
+
+    def __init__(self, file: SourceFile, table: LabelTable, columns: RowColumns, opened: Any, meaning: Columns) -> None:
+        super().__init__(file, columns)
+        self._table, self._meaning = table, meaning
+        self._groups = _groups(opened.metadata, file)
+        self._stream = _Images(opened, meaning.image, self._groups, file.shown)
+
+    def whole_summary(self, *, sizes: bool) -> FileSummary:
+        """What the plan needs to know; reads images only for their sizes, or to count them where the footer does not.
+
+        Raises:
+            InputError: two rows give one class two superclasses.
+        """
+        groups, columns = self._groups, self._columns
+        missing = self._missing()
+        self._refuse_references(missing)
+        digest = hashlib.sha256(json.dumps([groups.starts.tolist(), groups.bytes]).encode())
+        facts = pa.record_batch([columns.ids, columns.filenames, pa.array(columns.labels)], ["id", "filename", "label"])
+        digest.update(facts.serialize())
+        made = self.summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), sizes=sizes)
+        return _with_parents(made, self._parents()) if self._table.has_superclasses else made
+
+    def _images(self, rows: Sequence[int]) -> pa.Array:
+        return _joined([self._stream.read(start, stop) for start, stop in runs_of(rows)])
+
+    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
+        step = max(1, min(MAX_ROWS, MAX_BYTES // max(1, self._stored_bytes(start, stop))))
+        for at in range(start, stop, step):
+            for row, image in enumerate(self._stream.read(at, min(at + step, stop)), at):
+                yield probe_image(image.as_buffer().to_pybytes(), self._shown(row)) if image.is_valid else None
+
+    def _stored_bytes(self, start: int, stop: int) -> int:
+        """The mean of the row group with the largest; single ones are not known before they are read."""
+        groups = self._groups
+        touched = range(groups.group_of(start), groups.group_of(stop - 1) + 1) if stop > start else ()
+        return max(map(groups.mean_bytes, touched), default=0)
+
+    def _refuse_references(self, missing: int) -> None:
+        """Rows that name an image elsewhere do not lack one."""
+        named = pc.sum(read_columns(self._file).column("named")).as_py() or 0
+        if self._meaning.own is None and missing > self.rows - named:
+            raise InputError(
+                f"{self._file.shown}: {missing} rows have no bytes in {self._meaning.image!r}, and some have a path: "
+                "images must be in the file itself; save it anew with images embedded"
+            )
+
+    def _missing(self) -> int:
+        """Rows without image: as this project wrote down, or as the footer says, or counted."""
+        own = self._meaning.own
+        if own is not None:
+            paths = own.get("paths", {})
+            return len(paths) if isinstance(paths, dict) else 0
+        told = self._stream.count_missing()
+        return self._count_missing() if told is None else told
+
+    def _count_missing(self) -> int:
+        step = max(1, min(MAX_ROWS, MAX_BYTES // max(1, self._stored_bytes(0, self.rows))))
+        reads = (self._stream.read(at, min(at + step, self.rows)) for at in range(0, self.rows, step))
+        return sum(images.null_count for images in reads)
+
+    def _parents(self) -> dict[int, tuple[int, int]]:
+        """Class -> (superclass, row that says so)."""
+        coarse = _plain(read_columns(self._file).column("coarse"))
+        labels = self._columns.labels
+        said = np.flatnonzero((labels >= 0) & (coarse >= 0))
+        pairs, first = np.unique(np.stack([labels[said], coarse[said]]), axis=1, return_index=True)
+        parents: dict[int, tuple[int, int]] = {}
+        for label, parent, row in zip(*pairs.tolist(), said[first].tolist(), strict=True):
+            if label in parents:
+                other, where = parents[label], self._file.shown
+                raise parent_conflict(
+                    self._table, label, (f"{where} row {other[1]}", other[0]), (f"{where} row {row}", parent)
+                )
+            parents[label] = (parent, row)
+        return parents
+
+
+class _Images:
+    """Images in rising order, a batch at a time; asked to go back, or far ahead, it starts anew.
+
+    Args:
+        opened: the file.
+        column: path of the column of images.
+        groups: of it.
+        shown: how messages name the file.
+    """
+
+    def __init__(self, opened: Any, column: str, groups: _Groups, shown: str) -> None:
+        self._opened, self._column, self._groups, self._shown = opened, column, groups, shown
+        self._batches: Iterator[Any] = iter(())
+        self._held = pa.array([], pa.binary())
+        # The first row that is held, that of the next batch, and the end of the rows that batches will come for.
+        self._start = self._next = self._stop = 0
+
+    def read(self, start: int, stop: int) -> pa.Array:
+        """The images of the rows [start, stop): `binary`, null where there is none."""
+        if start == stop:
+            return pa.array([], pa.binary())
+        group = self._groups.group_of(start)
+        if start < self._start or (start >= self._next and self._groups.starts[group] > self._next):
+            self._restart(group)
+        pieces = []
+        while start < stop:
+            while self._next <= start:
+                self._advance()
+            taken = self._held.slice(start - self._start, min(stop, self._next) - start)
+            pieces.append(taken)
+            start += len(taken)
+        return _joined(pieces)
+
+    def _restart(self, group: int) -> None:
+        self._start = self._next = self._stop = int(self._groups.starts[group])
+        self._batches, self._held = iter(()), pa.array([], pa.binary())
+
+    def _advance(self) -> None:
+        """Reads the next batch; batches never reach into another row group, whose images may be larger."""
+        group = self._groups.group_of(self._next)
+        with damaged(f"{self._shown}: row group {group}"):
+            if self._next == self._stop:
+                self._batches = self._opened.iter_batches(
+                    self._batch_rows(group), row_groups=[group], columns=[self._column], use_threads=False
+                )
+                self._stop = int(self._groups.starts[group + 1])
+            batch = next(self._batches, None)
+            if batch is None:
+                raise InputError(
+                    f"{self._shown}: row group {group}: ends at row {self._next} of {self._stop}; it is damaged"
+                )
+            self._held = _binary(batch.column(0), f"{self._shown}: row group {group}")
+        self._start, self._next = self._next, self._next + len(self._held)
+
+    def count_missing(self) -> int | None:
+        """Rows without image, or None where the footer does not say."""
+        missing = 0
+        for group in range(len(self._groups.bytes)):
+            with damaged(f"{self._shown}: row group {group}"):
+                chunk = column_chunk(self._opened, group, self._column)
+                if not (chunk.is_stats_set and chunk.statistics.has_null_count):
+                    return None
+                missing += chunk.statistics.null_count
+        return missing if 0 <= missing <= self._groups.starts[-1] else None
+
+    def _batch_rows(self, group: int) -> int:
+        repeated = repeated_bytes(column_chunk(self._opened, group, self._column))
+        rows = min(MAX_BYTES // max(1, self._groups.mean_bytes(group)), _REPEATED_BYTES // max(1, repeated))
+        return max(1, min(MAX_ROWS, rows))
+
+
+def _groups(metadata: Any, file: SourceFile) -> _Groups:
+    """Reads what the footer says of row groups, and refuses a bomb."""
+    with damaged(file.shown):
+        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+        starts = np.cumsum([0, *(group.num_rows for group in groups)], dtype=np.int64)
+        stored = tuple(int(group.total_byte_size) for group in groups)
+    if min(stored, default=0) < 0 or sum(stored) > max(RATIO_FREE_BYTES, MAX_RATIO * file.blob.size):
+        raise InputError(
+            f"{file.shown}: unpacks to {sum(stored)} bytes, more than {MAX_RATIO} times its size; refused as a "
+            "decompression bomb"
+        )
+    return _Groups(starts, stored)
+
+
+def _binary(column: Any, shown: str) -> pa.Array:
+    """The files in a column, which may be that of a struct, or of any kind of binary: `binary`."""
+    if types.is_struct(column.type):
+        column = column.flatten()[0]
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    sizes = pc.max(pc.binary_length(column.cast(pa.large_binary()) if _is_view(column) else column)).as_py() or 0
+    if sizes > MAX_IMAGE_BYTES:
+        raise InputError(f"{shown}: holds an image of {sizes} bytes; an image has {MAX_IMAGE_BYTES} at most")
+    return column.cast(pa.binary())
+
+
+def _is_view(column: Any) -> bool:
+    return bool(types.is_binary_view(column.type))
+
+
+def _joined(pieces: Sequence[pa.Array]) -> pa.Array:
+    if not pieces:
+        return pa.array([], pa.binary())
+    return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+
+
+@functools.lru_cache(maxsize=4)
+def _row_columns(file: SourceFile, labels: LabelTable) -> RowColumns:
+    found = read_columns(file)
+    numbers, bad = _numbers(found.column("label"), labels.names, "label")
+    if labels.has_superclasses:
+        coarse = _plain(found.column("coarse"))
+        for row in np.flatnonzero((coarse < -1) | (coarse >= len(labels.coarse_names))).tolist():
+            bad[row] = f"coarse label {coarse[row]} is outside the table of {len(labels.coarse_names)} superclasses"
+    ids, filenames = (found.column(name).combine_chunks() for name in ("id", "filename"))
+    return row_columns(file, ids, filenames, numbers, bad)
+
+
+def _plain(column: Any) -> npt.NDArray[np.int64]:
+    """int64 `[N]`, -1 for none."""
+    return np.asarray(column.fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int64)
+
+
+def _numbers(column: Any, names: Sequence[str], what: str) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
+    """Labels as numbers, and what is wrong with some rows."""
+    if types.is_string(column.type):
+        found = _plain(pc.index_in(column, pa.array(names, pa.string())).cast(pa.int64()))
+        bad = np.flatnonzero((found < 0) & column.is_valid().combine_chunks().to_numpy(zero_copy_only=False))
+        return found, {row: f"{what} {column[row].as_py()!r} is not in the label table" for row in bad.tolist()}
+    found = _plain(column)
+    rows = np.flatnonzero((found < UNLABELLED) | (found >= len(names))).tolist()
+    count = len(names)
+    why = f"is outside the label table, which has {count} classes (0 to {count - 1})"
+    return found, {row: f"{what} {found[row]} {why}" for row in rows}
+
+
+def _with_parents(summary: FileSummary, parents: Mapping[int, tuple[int, int]]) -> FileSummary:
+    from dataclasses import replace
+
+    return replace(summary, parents=parents)

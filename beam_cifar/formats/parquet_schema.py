@@ -1,0 +1,261 @@
+"""What the columns of Parquet files mean: which one holds images, which labels, and what the classes are called.
+
+Hugging Face datasets writes its features to the metadata of the schema, under "huggingface"
+(https://huggingface.co/docs/datasets/about_dataset_features).
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pyarrow.types as types
+
+from beam_cifar import storage
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import SourceFile
+
+OWN_KEY = b"beam_cifar"
+"""Of this project's own metadata: superclasses of classes, and file names of rows without image."""
+
+MAX_CLASSES = 100_000
+MAX_TEXT_BYTES = 4096
+"""Of a path, an id or a class name."""
+READ_ROWS = 10_000
+READ_BYTES = 1 << 20
+_THRIFT_STRING_BYTES = 64 << 20
+_THRIFT_ITEMS = 1_000_000
+# An image takes more than a byte, and a row without one has a name at least; few rows are let through in any case.
+_FREE_ROWS = 10_000_000
+
+_IMAGE_NAMES = ("img", "image")
+_LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+COARSE_NAME = "coarse_label"
+_KEY_NAMES = ("id", "__key__")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a file mean what; "" for none.
+
+    Attributes:
+        image: path of the column of images as files.
+        path: path of the column of their names.
+        label: of classes.
+        names: of these, where the schema says them.
+        is_text: whether labels are names themselves.
+        coarse: of superclasses.
+        coarse_names: of these, where the schema says them.
+        key: of ids.
+        own: what this project wrote beside; None in files by others.
+    """
+
+    image: str
+    path: str = ""
+    label: str = ""
+    names: tuple[str, ...] | None = None
+    is_text: bool = False
+    coarse: str = ""
+    coarse_names: tuple[str, ...] | None = None
+    key: str = ""
+    own: dict[str, Any] | None = None
+
+    @property
+    def texts(self) -> list[str]:
+        """Columns of short texts, but for the one within a struct: Arrow cannot read that as dictionaries."""
+        return [name for name in (self.key, self.label if self.is_text else "") if name]
+
+
+@contextmanager
+def open_parquet(file: SourceFile, texts: Sequence[str] = ()) -> Iterator[Any]:
+    """Opens a file; columns of `texts` are read as dictionaries, so that one long text is not repeated in memory.
+
+    Raises:
+        InputError: it is no Parquet file, or damaged.
+    """
+    with storage.open_blob(file.blob, file.shown) as stream:
+        with damaged(file.shown):
+            opened = pq.ParquetFile(
+                pa.PythonFile(stream, mode="r"),
+                read_dictionary=list(texts),
+                pre_buffer=False,
+                buffer_size=READ_BYTES,
+                thrift_string_size_limit=_THRIFT_STRING_BYTES,
+                thrift_container_size_limit=_THRIFT_ITEMS,
+            )
+            _refuse_absurd(opened.metadata, file)
+        yield opened
+
+
+def schema_in(opened: Any) -> pa.Schema:
+    """The Arrow schema of a file, with all metadata that is in the file."""
+    schema = opened.schema_arrow
+    return schema.with_metadata({**(opened.metadata.metadata or {}), **(schema.metadata or {})})
+
+
+@contextmanager
+def damaged(shown: str) -> Iterator[None]:
+    """Turns the ways in which a damaged file fails into one line."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{shown}: is damaged, or no Parquet file: {reason}") from error
+
+
+def _refuse_absurd(metadata: Any, file: SourceFile) -> None:
+    rows = metadata.num_rows
+    counted = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
+    if not 0 <= rows <= max(_FREE_ROWS, file.blob.size) or counted != rows:
+        raise InputError(
+            f"{file.shown}: declares {rows} rows, {counted} in its row groups, and has {file.blob.size} bytes; "
+            "it is damaged"
+        )
+
+
+def has_images(path: str) -> bool:
+    """Whether a file has a column that may hold images; also for one that cannot be read, so that somebody says why."""
+    try:
+        with open_parquet(SourceFile(path, "", path, storage.whole_file(path))) as opened:
+            return bool(_candidates(opened.schema_arrow))
+    except InputError:
+        return True
+
+
+def columns_of(schema: pa.Schema, shown: str) -> Columns:
+    """Finds the columns of images, labels and ids.
+
+    Raises:
+        InputError: no column of images, or several, of which none is marked as such.
+    """
+    features = _features(schema)
+    image = _image_column(schema, features, shown)
+    is_struct = types.is_struct(schema.field(image).type)
+    inner = [field.name for field in schema.field(image).type] if is_struct else []
+    label = _label_column(schema, features, shown)
+    coarse = COARSE_NAME if label == "fine_label" and _is_number(schema, COARSE_NAME) else ""
+    return Columns(
+        image=f"{image}.bytes" if is_struct else image,
+        path=f"{image}.path" if "path" in inner and _is_text(schema.field(image).type.field("path").type) else "",
+        label=label,
+        names=_class_names(features, label, shown),
+        is_text=bool(label) and _is_text(schema.field(label).type),
+        coarse=coarse,
+        coarse_names=_class_names(features, coarse, shown),
+        key=next((name for name in _KEY_NAMES if _is_number(schema, name) or _has_text(schema, name)), ""),
+        own=_own(schema),
+    )
+
+
+def _features(schema: pa.Schema) -> dict[str, Any]:
+    """The features that Hugging Face datasets wrote down, by column."""
+    found = _metadata(schema, b"huggingface")
+    info = found.get("info")
+    features = info.get("features") if isinstance(info, dict) else None
+    return (
+        {name: value for name, value in features.items() if isinstance(value, dict)}
+        if isinstance(features, dict)
+        else {}
+    )
+
+
+def _own(schema: pa.Schema) -> dict[str, Any] | None:
+    return _metadata(schema, OWN_KEY) if OWN_KEY in (schema.metadata or {}) else None
+
+
+def _metadata(schema: pa.Schema, key: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads((schema.metadata or {}).get(key, b"{}"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _image_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> str:
+    names = _candidates(schema)
+    marked = [name for name in names if features.get(name, {}).get("_type") == "Image"]
+    found = marked or names
+    if len(found) > 1:
+        found = [name for name in _IMAGE_NAMES if name in found][:1] or found
+    if len(found) != 1:
+        have = ", ".join(map(repr, found or schema.names[:12]))
+        if not found:
+            raise InputError(
+                f"{shown}: has no column of images as files (struct<bytes, path> or binary); its columns are {have}"
+            )
+        raise InputError(f"{shown}: columns {have} may hold images; keep one, or call one of them 'image'")
+    return found[0]
+
+
+def _candidates(schema: pa.Schema) -> list[str]:
+    """Columns that may hold images; names that are there twice cannot be read."""
+    return [
+        field.name
+        for field in schema
+        if schema.names.count(field.name) == 1 and "." not in field.name and _may_hold_images(field.type)
+    ]
+
+
+def _may_hold_images(kind: pa.DataType) -> bool:
+    if types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _is_binary(kind.field(at).type)
+    return _is_binary(kind)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind))
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
+def _is_number(schema: pa.Schema, name: str) -> bool:
+    """Whether a column holds numbers; pandas makes integers with gaps floating point ones."""
+    kind = schema.field(name).type if schema.names.count(name) == 1 else pa.null()
+    return bool(types.is_integer(kind) or types.is_floating(kind))
+
+
+def _has_text(schema: pa.Schema, name: str) -> bool:
+    return schema.names.count(name) == 1 and _is_text(schema.field(name).type)
+
+
+def _label_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> str:
+    marked = [
+        name
+        for name in schema.names
+        if features.get(name, {}).get("_type") == "ClassLabel" and _is_number(schema, name)
+    ]
+    if not marked:
+        return next((name for name in _LABEL_NAMES if _is_number(schema, name) or _has_text(schema, name)), "")
+    preferred = [name for name in _LABEL_NAMES if name in marked]
+    if len(marked) > 1 and not preferred:
+        raise InputError(f"{shown}: columns {', '.join(map(repr, marked))} are class labels; call one of them 'label'")
+    return (preferred or marked)[0]
+
+
+def _class_names(features: dict[str, Any], column: str, shown: str) -> tuple[str, ...] | None:
+    names = features.get(column, {}).get("names")
+    if features.get(column, {}).get("_type") != "ClassLabel" or names is None:
+        return None
+    if not (isinstance(names, list) and len(names) <= MAX_CLASSES and all(isinstance(name, str) for name in names)):
+        raise InputError(f"{shown}: class names of column {column!r} are no list of at most {MAX_CLASSES} texts")
+    return tuple(names)
+
+
+@functools.lru_cache(maxsize=64)
+def columns_in(file: SourceFile) -> Columns:
+    """What the columns of a file mean; see `columns_of`."""
+    with open_parquet(file) as opened:
+        with damaged(file.shown):
+            schema = schema_in(opened)
+        return columns_of(schema, file.shown)

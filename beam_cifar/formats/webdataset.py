@@ -1,0 +1,322 @@
+"""WebDataset: tar files, in which the members of a sample stand together and share a name up to the first dot.
+
+Facts: https://github.com/webdataset/webdataset, README and `tariterators.py`; `KEY.png`, `KEY.cls`, `KEY.json` are the
+names that its decoders know.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
+
+from beam_cifar import storage
+from beam_cifar.errors import InputError
+from beam_cifar.formats.base import (
+    Catalog,
+    FileSummary,
+    PartWriter,
+    Shard,
+    ShardResult,
+    Sink,
+    SinkOptions,
+    Source,
+    SourceFile,
+    Wanted,
+)
+from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.tar_headers import BLOCK, tar_members
+from beam_cifar.images.files import file_encodings, file_extensions, is_image_name
+from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.names import decode_name, encode_name
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from beam_cifar.formats.webdataset_rows import WebdatasetRows
+    from beam_cifar.options import ExportOptions
+
+TABLE: Final = "labels.json"
+SUBSET: Final = "default"
+SUFFIX: Final = ".tar"
+MAX_FOLDERS: Final = 64
+MAX_TABLE_BYTES: Final = 64 << 20
+
+SHARD_BYTES: Final = 128 << 20
+SHARD_ROWS: Final = 10_000
+
+# Of each sample: three headers, two small members, and half a block on average after the image.
+_ROW_BYTES: Final = 3 * BLOCK + 2 * BLOCK + BLOCK // 2
+_LOOK: Final = 64
+"""Members that detection looks at."""
+_CIFAR_NAMES: Final = frozenset({"batches.meta", "meta", "batches.meta.txt"})
+_PACKED: Final = re.compile(r"\d\.(?:tar\.(?:gz|bz2|xz|zst)|tgz)", re.IGNORECASE)
+_NUMBERING: Final = re.compile(r"(?:(?:^|[-_.])(?:part|shard))?[-_.]?\d+(?:[-_.]of[-_.]\d+)?\Z")
+_MAX_KEY: Final = 72
+
+
+class WebdatasetSource(Source):
+    """Reads a folder of shards, in it or in a folder for each subset, or one shard."""
+
+    name = "webdataset"
+
+    def detect(self, path: str, index_dir: str) -> bool:
+        """Whether the first shard begins with images by name, as no CIFAR archive does."""
+        try:
+            if os.path.isfile(path):
+                return _is_shard(path) and _looks_right(path, needs_labels=True)
+            if storage.has_file(path, is_image_name):  # maybe millions of them, which are not to be listed
+                return False
+            first = next((paths[0] for paths in _shard_paths(path).values()), "")
+            return _looks_right(first) if first else _has_packed(path)
+        except (OSError, InputError):
+            return False
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds shards and classes; those of others are read for their labels."""
+        with storage.reading(path):
+            root = os.path.dirname(path) if os.path.isfile(path) else path
+            paths = {"": [path]} if os.path.isfile(path) else _shard_paths(path)
+            if not paths:
+                raise InputError(
+                    f"{path}: no {SUFFIX} files in it"
+                    + (", but packed ones, which cannot be read at any place; unpack them" if _has_packed(path) else "")
+                )
+            told = _read_table(os.path.join(root, TABLE))
+            own = _own_table(told, root) if told else None
+            beside = (storage.whole_file(os.path.join(root, TABLE)),) if told else ()
+            files = [
+                SourceFile(
+                    os.path.relpath(shard, root).replace(os.sep, "/"),
+                    _subset(folder, os.path.basename(shard), told),
+                    shard,
+                    storage.whole_file(shard),
+                    beside=beside,
+                )
+                for folder, shards in paths.items()
+                for shard in shards
+            ]
+        if own is not None:
+            return Catalog(self.name, "WebDataset", path, own, tuple(files))
+        from beam_cifar.formats.webdataset_rows import learn_table, repeating_subsets
+
+        table, notices = learn_table(files)
+        repeating = repeating_subsets(files)
+        named = [
+            replace(file, id_prefix=file.name.rpartition("/")[2][: -len(SUFFIX)] + "/")
+            if file.subset in repeating
+            else file
+            for file in files
+        ]
+        return Catalog(self.name, "WebDataset", path, table, tuple(named), notices=notices)
+
+    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+        """Summarises one shard from the headers of its members."""
+        with self.open_rows(file, labels) as rows:
+            return with_rows(rows.whole_summary(sizes=wanted.sizes), rows, labels, wanted)
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[WebdatasetRows]:
+        """See `Source.open_rows`."""
+        from beam_cifar.formats.webdataset_rows import open_webdataset_rows
+
+        with open_webdataset_rows(file, labels) as rows:
+            yield rows
+
+
+class WebdatasetSink(Sink):
+    """Writes `<subset>-000000.tar`, ..., and `labels.json` with what samples cannot say."""
+
+    name = "webdataset"
+    needs_images = True
+    # `webdataset` and `datasets` refuse a subset without samples.
+    keeps_empty_subsets = False
+    by_split = True
+    reserved_paths = frozenset({TABLE})
+
+    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
+        """PNG, or JPEG where it is asked for, or there already."""
+        return file_encodings(options.image_ext)
+
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
+        """Even shards of at most 10,000 samples and 128 MiB raw."""
+        if options.images_per_batch:
+            return options.images_per_batch
+        count = max(1, -(-rows // SHARD_ROWS), -(-image_bytes // SHARD_BYTES))
+        return max(1, -(-rows // count))
+
+    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+        """`train-000000.tar`."""
+        return encode_name(subset, f"-{number:06d}{SUFFIX}")
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        """Half of the raw size, and the headers."""
+        return image_bytes // 2 + rows * _ROW_BYTES
+
+    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
+        """Starts a shard."""
+        return _ShardWriter(file, key_prefix(shard.path), options)
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The label table, and the subset of each shard."""
+        labels = options.labels
+        told: dict[str, Any] = {
+            "names": labels.names,
+            "superclasses": labels.coarse_names,
+            "parents": labels.parents if labels.has_superclasses else (),
+            "subsets": {result.shard.path: result.shard.subset for result in shards},
+        }
+        return {TABLE: (json.dumps(told, indent=1) + "\n").encode()}
+
+
+class _ShardWriter(PartWriter):
+    """Writes samples to one tar file: image, label and facts of each, one after the other."""
+
+    def __init__(self, file: storage.StagedFile, prefix: str, options: SinkOptions) -> None:
+        self._file, self._prefix, self._options = file, prefix, options
+        self._rows = 0
+
+    def append(self, table: pa.Table) -> None:
+        """See `PartWriter.append`."""
+        from beam_cifar.example import plain_labels
+
+        suffixes = file_extensions(table, self._options.export.image_ext)
+        columns = (table.column(name).to_pylist() for name in ("image", "id", "filename"))
+        pieces: list[bytes] = []
+        for suffix, label, image, item_id, filename in zip(
+            suffixes, plain_labels(table).tolist(), *columns, strict=True
+        ):
+            key = f"{self._prefix}-{self._rows:06d}"
+            if image is not None:
+                pieces += _member(f"{key}{suffix.lower()}", image)
+            if label != UNLABELLED:
+                pieces += _member(f"{key}.cls", b"%d" % label)
+            pieces += _member(f"{key}.json", self._facts(item_id, filename, label))
+            self._rows += 1
+        self._file.write(b"".join(pieces))
+
+    def close(self) -> None:
+        """See `PartWriter.close`."""
+        self._file.write(bytes(2 * BLOCK))
+
+    def _facts(self, item_id: str, filename: str, label: int) -> bytes:
+        labels = self._options.labels
+        facts = {"id": item_id, "filename": filename, "label": labels.name(label)}
+        if labels.has_superclasses:
+            parent = None if label == UNLABELLED else labels.parents[label]
+            facts["superclass"] = None if parent is None else labels.coarse_names[parent]
+        return json.dumps(facts).encode()
+
+
+def key_prefix(path: str) -> str:
+    """What the keys of a shard start with: its name, in letters, digits, `_` and `-`, different for each shard."""
+    name = path[: -len(SUFFIX)]
+    made = re.sub(rb"[^A-Za-z0-9_-]", lambda match: b"=%02X" % match[0][0], name.encode("utf-8", "surrogatepass"))
+    text = made.decode("ascii")
+    if len(text) <= _MAX_KEY:
+        return text
+    return f"{text[:32]}=-{hashlib.sha256(made).hexdigest()[:32]}"
+
+
+_BEFORE_SIZE: Final = b"0000444\0" + b"0000000\0" * 2
+_AFTER_SIZE: Final = b"00000000000\0"
+_BLANK: Final = b" " * 8
+_REST: Final = (b"0" + bytes(100) + b"ustar\x0000" + bytes(64)).ljust(BLOCK - 156, b"\0")
+
+
+def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
+    """Header, content and padding; `tarfile` makes the same header, ten times as slowly."""
+    before = name.encode("ascii").ljust(100, b"\0") + _BEFORE_SIZE + b"%011o\0" % len(data) + _AFTER_SIZE
+    checksum = b"%06o\0 " % (sum(before) + sum(_BLANK) + sum(_REST))
+    return before + checksum + _REST, data, bytes(-len(data) % BLOCK)
+
+
+# --- finding shards -------------------------------------------------------------------------------------------------
+
+
+def _shard_paths(path: str) -> dict[str, list[str]]:
+    """The shards of a folder, or of each folder in it, in natural order."""
+    entries = storage.list_folder(path)
+    if own := _sorted_shards(entries):
+        return {"": own}
+    folders = sorted((entry for entry in entries if entry.is_folder), key=lambda entry: natural_key(entry.name))
+    if len(folders) > MAX_FOLDERS:
+        return {}
+    shards = [folder for folder in folders if storage.has_file(folder.path, _is_shard)]
+    return {folder.name: _sorted_shards(storage.list_folder(folder.path)) for folder in shards}
+
+
+def _sorted_shards(entries: Sequence[storage.Entry]) -> list[str]:
+    shards = [entry for entry in entries if not entry.is_folder and _is_shard(entry.name)]
+    return [entry.path for entry in sorted(shards, key=lambda entry: natural_key(entry.name))]
+
+
+def _is_shard(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
+
+
+def _has_packed(path: str) -> bool:
+    """Whether a folder has packed shards, which `describe` refuses with a reason."""
+    return os.path.isdir(path) and storage.has_file(path, lambda name: _PACKED.search(name) is not None)
+
+
+def _looks_right(path: str, *, needs_labels: bool = False) -> bool:
+    """Whether an archive begins like a shard: with images; and where it stands alone, with labels beside them."""
+    with open(path, "rb") as file:
+        names = [name.rpartition("/")[2] for name, *_ in islice(tar_members(file, os.path.getsize(path), path), _LOOK)]
+    if _CIFAR_NAMES.intersection(names):
+        return False
+    if os.path.isfile(os.path.join(os.path.dirname(path), TABLE)):
+        return all(name.endswith((".cls", ".json")) or is_image_name(name) for name in names)
+    images = {name.partition(".")[0] for name in names if is_image_name(name)}
+    labels = {name.partition(".")[0] for name in names if name.endswith((".cls", ".json", ".txt"))}
+    return bool(images & labels if needs_labels else images)
+
+
+def _subset(folder: str, name: str, told: dict[str, Any]) -> str:
+    """The subset of a shard: as the table says, or its folder, or its name without numbers."""
+    known = told.get("subsets", {}).get(name)
+    if known is not None:
+        return str(known)
+    stem = name[: -len(SUFFIX)]
+    if told:
+        return decode_name(re.sub(r"-\d{6,}\Z", "", stem)) or SUBSET
+    return folder or _NUMBERING.sub("", stem) or SUBSET
+
+
+def _read_table(path: str) -> dict[str, Any]:
+    """What `labels.json` says; nothing where it is not there, or is somebody else's."""
+    if not os.path.isfile(path) or os.path.getsize(path) > MAX_TABLE_BYTES:
+        return {}
+    with open(path, "rb") as file:
+        try:
+            told = json.loads(file.read())
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: is no JSON: {error}; remove or restore it") from error
+    own = isinstance(told, dict) and {"names", "superclasses", "parents", "subsets"} <= told.keys()
+    return told if own else {}
+
+
+def _own_table(told: dict[str, Any], root: str) -> LabelTable:
+    names, coarse, parents, subsets = (told[key] for key in ("names", "superclasses", "parents", "subsets"))
+    lists = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in (names, coarse))
+    if (
+        not lists
+        or not isinstance(parents, list)
+        or len(parents) != (len(names) if coarse else 0)
+        or any(p is not None and not (type(p) is int and 0 <= p < len(coarse)) for p in parents)
+        or not isinstance(subsets, dict)
+        or not all(isinstance(name, str) for name in subsets.values())
+    ):
+        raise InputError(
+            f"{os.path.join(root, TABLE)}: is damaged; expected lists 'names', 'superclasses' and 'parents' and an "
+            "object 'subsets'"
+        )
+    return LabelTable(tuple(names), tuple(coarse), tuple(parents))
