@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.ids import unique_ids
+from beam_cifar.formats.shared.ids import unique_ids
 from beam_cifar.labels import LabelMap, LabelTable
 from beam_cifar.options import ON_CLASH
 from beam_cifar.row_names import digests

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from plain_reading import read_plainly
 
 from beam_cifar import Dataset
 from beam_cifar.comparing import compare
-from beam_cifar.errors import BeamCifarError, InputError, UsageError
+from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import get_sink, readable, writable
 
 CLASSES = ("dog", "cat", "sea lion", "поезд")
@@ -27,7 +26,7 @@ def read_without_runner(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path]]:
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """The same images in each format that can be read; in its own words where it has fewer."""
     folder = tmp_path_factory.mktemp("sources")
     batches = {
@@ -39,7 +38,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Path
     for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
         quickly(made["cifar"], folder / name, name)
         made[name] = folder / name
-    yield made
+    return made
 
 
 def write_downsampled(folder: Path) -> Path:
@@ -130,15 +129,16 @@ def test_what_a_format_cannot_hold_is_refused_with_a_reason(kind: str, target: s
     source = write_cifar(tmp_path / "in", odd_sets()[kind], CLASSES)
     losses = get_sink(target).losses
     options: dict[str, Any] = {"image_ext": ".png"} if "jpeg" in losses else {}
+    refused = None
     try:
         quickly(source, tmp_path / "out", target, save_images=True, **options)
-    except BeamCifarError as error:
-        assert isinstance(error, (InputError, UsageError))
-        assert "\n" not in str(error)
-        assert len(str(error)) > 30
+    except (InputError, UsageError) as error:
+        refused = str(error)
+    if refused:
+        assert len(refused.splitlines()) == 1
+        assert target in refused or "in" in refused.split("/")
         assert not (tmp_path / "out").exists()
-        return
-    if target in readable():
+    elif target in readable():
         wanted = source
         if losses & {"colour", "labels"}:
             expected(source, target, tmp_path).export(str(tmp_path / "expected"), "cifar", save_images=True)

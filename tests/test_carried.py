@@ -66,4 +66,5 @@ def test_every_error_has_its_documented_exit_code() -> None:
         "InputError": 3,
         "PickleError": 3,
         "OutputError": 4,
+        "DifferencesError": 5,
     }

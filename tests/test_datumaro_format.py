@@ -12,9 +12,10 @@ from image_trees import batch, contents, encoded, images, picture, quickly, writ
 from reading import batch_names, cifar_rows, unpickled
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_source, json_stream
+from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
 from beam_cifar.formats.datumaro import DatumaroSink
+from beam_cifar.formats.shared import json_stream
 from beam_cifar.labels import LabelTable
 
 pytestmark = pytest.mark.usefixtures("without_runner")

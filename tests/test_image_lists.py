@@ -17,12 +17,13 @@ from reading import batch_names, cifar_rows, tree, unpickled
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_sink, get_source, json_stream
+from beam_cifar.formats import detect_format, get_sink, get_source
 from beam_cifar.formats.base import Shard, SinkOptions
-from beam_cifar.formats.folders import ImageFileSink
-from beam_cifar.formats.id_paths import decode_path, encode_path, stem
-from beam_cifar.formats.image_lists import found_in, is_inside, list_images, plain_path
-from beam_cifar.formats.json_stream import JsonStream
+from beam_cifar.formats.shared import json_stream
+from beam_cifar.formats.shared.folders import ImageFileSink
+from beam_cifar.formats.shared.id_paths import decode_path, encode_path, stem
+from beam_cifar.formats.shared.image_lists import found_in, is_inside, list_images, plain_path
+from beam_cifar.formats.shared.json_stream import JsonStream
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ExportOptions, Input
 

@@ -39,8 +39,8 @@ from reading import batch_names, cifar_rows, parquet_rows, tree, unpickled
 
 from beam_cifar import ConvertOptions, storage
 from beam_cifar.errors import InputError, OutputError, UsageError
-from beam_cifar.formats.ids import natural_key
 from beam_cifar.formats.imagenet import ImagenetSink
+from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.labels import LabelTable
 from beam_cifar.row_names import short_name
 from beam_cifar.steps import make_step

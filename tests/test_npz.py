@@ -29,10 +29,11 @@ from image_trees import (
 from reading import cifar_rows, unpickled
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, npy
+from beam_cifar.formats import detect_format
 from beam_cifar.formats.base import Shard, SinkOptions
 from beam_cifar.formats.npz import NpzSource
 from beam_cifar.formats.npz_write import NpzSink
+from beam_cifar.formats.shared import npy
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ExportOptions
 from beam_cifar.storage import StagedFile

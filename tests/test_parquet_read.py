@@ -17,8 +17,8 @@ from reading import batch_names, cifar_rows, unpickled
 from beam_cifar.errors import BeamCifarError, InputError
 from beam_cifar.formats import detect_format
 from beam_cifar.formats.base import FileSummary, Wanted
-from beam_cifar.formats.parquet_read import ParquetSource
-from beam_cifar.formats.parquet_rows import open_parquet_rows
+from beam_cifar.formats.parquet.read import ParquetSource
+from beam_cifar.formats.parquet.rows import open_parquet_rows
 from beam_cifar.labels import LabelTable
 
 pytestmark = pytest.mark.usefixtures("without_runner")

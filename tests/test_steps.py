@@ -22,7 +22,7 @@ from step_notes import Notes
 
 from beam_cifar.cli.arguments import Parser
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.ids import natural_key
+from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.labels import LabelTable
 from beam_cifar.steps import STEPS, make_step, parse_call, parse_step, step_class
 from beam_cifar.steps.base import Step

@@ -24,7 +24,7 @@ from reading import cifar_rows, unpickled
 
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import tfds
-from beam_cifar.formats.tf_example import framed, serialized_example
+from beam_cifar.formats.shared.tf_example import framed, serialized_example
 from beam_cifar.labels import LabelTable
 
 TARGETS = ["tfds_parquet", "tfds_tfrecord"]

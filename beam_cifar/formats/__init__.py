@@ -33,8 +33,8 @@ FORMATS: dict[str, Entry] = {
     ),
     "parquet": Entry(
         "Parquet with images as files, as Hugging Face datasets reads it",
-        "parquet_read:ParquetSource",
-        "parquet:ParquetSink",
+        "parquet.read:ParquetSource",
+        "parquet.write:ParquetSink",
     ),
     "webdataset": Entry(
         "WebDataset: tar files of samples, with a label table beside them",

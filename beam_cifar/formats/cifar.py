@@ -35,8 +35,8 @@ from beam_cifar.formats.base import (
     runs_of,
     series_name,
 )
-from beam_cifar.formats.ids import natural_key, unique_ids
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.genuine import CIFAR100_SUPERCLASSES
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
 from beam_cifar.names import clash_key, encode_name

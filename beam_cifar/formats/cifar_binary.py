@@ -29,8 +29,8 @@ from beam_cifar.formats.base import (
     series_name,
 )
 from beam_cifar.formats.cifar import known_parents
-from beam_cifar.formats.ids import natural_key
-from beam_cifar.formats.records import (
+from beam_cifar.formats.shared.ids import natural_key
+from beam_cifar.formats.shared.records import (
     RecordRows,
     Records,
     bad_labels,
@@ -45,7 +45,7 @@ from beam_cifar.formats.records import (
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.labels import LabelTable
 from beam_cifar.names import decode_name, encode_name
 

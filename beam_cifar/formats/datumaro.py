@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, Final
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import Catalog, FileSummary, Shard, SinkOptions, Source, SourceFile, Wanted
-from beam_cifar.formats.folders import ImageFileRows, listed_label
-from beam_cifar.formats.id_paths import decode_path, encode_word, stem
-from beam_cifar.formats.ids import natural_key
-from beam_cifar.formats.image_lists import (
+from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
+from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
+from beam_cifar.formats.shared.ids import natural_key
+from beam_cifar.formats.shared.image_lists import (
     IdPathSink,
     ListedRows,
     checked_tree,
@@ -32,8 +32,8 @@ from beam_cifar.formats.image_lists import (
     listed_path,
     path_names,
 )
-from beam_cifar.formats.json_stream import JsonStream
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.json_stream import JsonStream
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name
 

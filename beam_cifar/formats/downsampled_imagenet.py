@@ -20,11 +20,19 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
-from beam_cifar.formats.ids import natural_key
-from beam_cifar.formats.npy import SUFFIX, find_array, integers, list_arrays, read_array, read_header, refuse_unknown
 from beam_cifar.formats.npz import Window, checked_labels, padded_numbers
-from beam_cifar.formats.records import ReadPixels, RecordRows, Records
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.ids import natural_key
+from beam_cifar.formats.shared.npy import (
+    SUFFIX,
+    find_array,
+    integers,
+    list_arrays,
+    read_array,
+    read_header,
+    refuse_unknown,
+)
+from beam_cifar.formats.shared.records import ReadPixels, RecordRows, Records
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import MAX_PIXELS
 from beam_cifar.pickles import Images, read_batch

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
-from beam_cifar.formats.folders import ImageFileRows
-from beam_cifar.formats.ids import natural_bytes
-from beam_cifar.formats.image_lists import (
+from beam_cifar.formats.shared.folders import ImageFileRows
+from beam_cifar.formats.shared.ids import natural_bytes
+from beam_cifar.formats.shared.image_lists import (
     ChosenEntries,
     IdPathSink,
     ImageTree,
@@ -23,7 +23,7 @@ from beam_cifar.formats.image_lists import (
     path_names,
     unique_texts,
 )
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
 

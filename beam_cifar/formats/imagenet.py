@@ -26,9 +26,9 @@ from beam_cifar.formats.base import (
     SourceFile,
     Wanted,
 )
-from beam_cifar.formats.folders import ImageFileRows, ImageFileSink, decoded_file_name, file_stem
-from beam_cifar.formats.ids import natural_key, unique_ids
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink, decoded_file_name, file_stem
+from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import clash_key, decode_name, encode_name

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import Catalog, FileSummary, Shard, ShardResult, SinkOptions, Source, SourceFile, Wanted
-from beam_cifar.formats.folders import ImageFileRows, listed_label
-from beam_cifar.formats.id_paths import encode_word, stem
-from beam_cifar.formats.ids import natural_key
-from beam_cifar.formats.image_lists import (
+from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
+from beam_cifar.formats.shared.id_paths import encode_word, stem
+from beam_cifar.formats.shared.ids import natural_key
+from beam_cifar.formats.shared.image_lists import (
     IdPathSink,
     ListedRows,
     checked_tree,
@@ -28,7 +28,7 @@ from beam_cifar.formats.image_lists import (
     path_names,
     read_lines,
 )
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import clash_key, decode_name
 

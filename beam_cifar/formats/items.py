@@ -22,7 +22,7 @@ from beam_cifar.block import MAX_BYTES, MAX_ROWS, BadRow
 from beam_cifar.errors import InputError
 from beam_cifar.example import FACTS, SCHEMA, Example, has_images, plain_labels
 from beam_cifar.formats.base import Catalog, FileSummary, RowReader, Source, SourceFile, Wanted
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.labels import LabelTable
 from beam_cifar.row_names import digests
 

@@ -30,8 +30,8 @@ from beam_cifar.formats.base import (
     SourceFile,
     Wanted,
 )
-from beam_cifar.formats.ids import natural_key, unique_ids
-from beam_cifar.formats.records import (
+from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.shared.records import (
     LABELS_FILE,
     RecordRows,
     Records,
@@ -48,7 +48,7 @@ from beam_cifar.formats.records import (
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import GRAY
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name, encode_name

@@ -24,8 +24,8 @@ from beam_cifar.formats.base import (
     SourceFile,
     Wanted,
 )
-from beam_cifar.formats.ids import natural_key, unique_ids
-from beam_cifar.formats.npy import (
+from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.shared.npy import (
     SUFFIX,
     Member,
     Npy,
@@ -38,8 +38,8 @@ from beam_cifar.formats.npy import (
     refuse_unknown,
     texts,
 )
-from beam_cifar.formats.records import RecordRows, Records
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.records import RecordRows, Records
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name
 from beam_cifar.options import MAX_PIXELS

@@ -15,9 +15,9 @@ from typing import IO, TYPE_CHECKING, Any
 from beam_cifar import storage
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
-from beam_cifar.formats.npy import SUFFIX, find_array, list_arrays, read_array, read_header
 from beam_cifar.formats.npz import IMAGES, MAX_NAMES_BYTES
-from beam_cifar.formats.records import check_one_file, written_columns
+from beam_cifar.formats.shared.npy import SUFFIX, find_array, list_arrays, read_array, read_header
+from beam_cifar.formats.shared.records import check_one_file, written_columns
 from beam_cifar.labels import LabelTable
 from beam_cifar.names import encode_name
 

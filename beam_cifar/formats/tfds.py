@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
-from beam_cifar.formats.records import written_columns
-from beam_cifar.formats.tf_example import framed, serialized_example
+from beam_cifar.formats.shared.records import written_columns
+from beam_cifar.formats.shared.tf_example import framed, serialized_example
 from beam_cifar.images.files import file_encodings
 from beam_cifar.labels import UNLABELLED, LabelTable
 

@@ -30,9 +30,9 @@ from beam_cifar.formats.base import (
     SourceFile,
     Wanted,
 )
-from beam_cifar.formats.ids import natural_key
-from beam_cifar.formats.summary import with_rows
-from beam_cifar.formats.tar_headers import BLOCK, tar_members
+from beam_cifar.formats.shared.ids import natural_key
+from beam_cifar.formats.shared.summary import with_rows
+from beam_cifar.formats.shared.tar_headers import BLOCK, tar_members
 from beam_cifar.images.files import file_encodings, file_extensions, is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name, encode_name

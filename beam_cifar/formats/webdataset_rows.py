@@ -21,8 +21,8 @@ import pyarrow as pa
 from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import FileSummary, SourceFile
-from beam_cifar.formats.encoded import MAX_IMAGE_BYTES, EncodedRows, RowColumns, row_columns
-from beam_cifar.formats.tar_headers import tar_members
+from beam_cifar.formats.shared.encoded import MAX_IMAGE_BYTES, EncodedRows, RowColumns, row_columns
+from beam_cifar.formats.shared.tar_headers import tar_members
 from beam_cifar.images.decode import ImageHeader, probe_image
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable

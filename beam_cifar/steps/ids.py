@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
-from beam_cifar.formats.ids import unique_ids
+from beam_cifar.formats.shared.ids import unique_ids
 from beam_cifar.steps.base import Step, StepContext, option
 from beam_cifar.view import View
 

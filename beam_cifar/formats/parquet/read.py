@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
-from beam_cifar.formats.ids import natural_key
-from beam_cifar.formats.summary import with_rows
+from beam_cifar.formats.shared.ids import natural_key
+from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
 
 if TYPE_CHECKING:
-    from beam_cifar.formats.parquet_rows import ParquetRows
+    from beam_cifar.formats.parquet.rows import ParquetRows
     from beam_cifar.labels import LabelTable
 
 SUFFIX = ".parquet"
@@ -51,7 +51,7 @@ class ParquetSource(Source):
             return False
         if not first:
             return False
-        from beam_cifar.formats.parquet_schema import has_images
+        from beam_cifar.formats.parquet.schema import has_images
 
         return has_images(first)
 
@@ -65,7 +65,7 @@ class ParquetSource(Source):
                 raise InputError(f"{path}: no {SUFFIX} files in it; expected some there, or in folders of it")
             card = _card(path)
         _refuse_configurations(path, files)
-        from beam_cifar.formats.parquet_labels import label_table, repeating_subsets
+        from beam_cifar.formats.parquet.labels import label_table, repeating_subsets
 
         table = label_table(files, card)
         repeating = repeating_subsets(files)
@@ -83,7 +83,7 @@ class ParquetSource(Source):
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ParquetRows]:
         """See `Source.open_rows`."""
-        from beam_cifar.formats.parquet_rows import open_parquet_rows
+        from beam_cifar.formats.parquet.rows import open_parquet_rows
 
         with open_parquet_rows(file, labels) as rows:
             yield rows

@@ -188,7 +188,7 @@ def row_columns(
         labels: int64 `[N]`, -1 for unlabelled.
         bad_rows: what is wrong with some rows.
     """
-    from beam_cifar.formats.ids import unique_ids
+    from beam_cifar.formats.shared.ids import unique_ids
 
     repeated = 0
     if file.id_prefix:

@@ -19,9 +19,9 @@ import pyarrow.types as types
 from beam_cifar.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import FileSummary, SourceFile, runs_of
-from beam_cifar.formats.encoded import MAX_IMAGE_BYTES, EncodedRows, RowColumns, row_columns
-from beam_cifar.formats.parquet_columns import column_chunk, read_columns, repeated_bytes
-from beam_cifar.formats.parquet_schema import Columns, columns_in, damaged, open_parquet
+from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
+from beam_cifar.formats.parquet.schema import Columns, columns_in, damaged, open_parquet
+from beam_cifar.formats.shared.encoded import MAX_IMAGE_BYTES, EncodedRows, RowColumns, row_columns
 from beam_cifar.images.decode import ImageHeader, probe_image
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
 

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import SourceFile
-from beam_cifar.formats.parquet_columns import read_columns
-from beam_cifar.formats.parquet_schema import COARSE_NAME, MAX_CLASSES, Columns, columns_in
+from beam_cifar.formats.parquet.columns import read_columns
+from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, Columns, columns_in
 from beam_cifar.labels import LabelTable
 from beam_cifar.row_names import digests
 

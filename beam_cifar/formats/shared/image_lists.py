@@ -16,9 +16,9 @@ from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Shard, SinkOptions, SourceFile
-from beam_cifar.formats.folders import ImageFileRows, ImageFileSink
-from beam_cifar.formats.id_paths import decode_path, stem
-from beam_cifar.formats.ids import unique_ids
+from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink
+from beam_cifar.formats.shared.id_paths import decode_path, stem
+from beam_cifar.formats.shared.ids import unique_ids
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,7 +12,7 @@ import pyarrow.types as types
 
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import SourceFile
-from beam_cifar.formats.parquet_schema import (
+from beam_cifar.formats.parquet.schema import (
     MAX_TEXT_BYTES,
     READ_ROWS,
     Columns,

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
-from beam_cifar.formats.parquet_schema import OWN_KEY
+from beam_cifar.formats.parquet.schema import OWN_KEY
 from beam_cifar.images.files import file_encodings, file_extensions
 from beam_cifar.labels import LabelTable
 

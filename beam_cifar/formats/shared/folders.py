@@ -21,7 +21,7 @@ from beam_cifar.formats.base import (
     SinkOptions,
     SourceFile,
 )
-from beam_cifar.formats.id_paths import decode_path, image_paths
+from beam_cifar.formats.shared.id_paths import decode_path, image_paths
 from beam_cifar.images.files import file_encodings, file_extensions
 from beam_cifar.names import decode_name
 from beam_cifar.row_names import file_names
