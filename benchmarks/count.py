@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import pickle
+import struct
 import sys
+import tarfile
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -43,7 +46,30 @@ def count_cifar(out: Path) -> int:
     return total
 
 
-COUNTS = {"parquet": count_parquet, "png": count_png, "cifar": count_cifar}
+def tar_names(path: Path) -> list[str]:
+    with tarfile.open(path) as archive:
+        return archive.getnames()
+
+
+def count_tar(out: Path) -> int:
+    """Samples with an image and a label."""
+    names = [name for path in out.glob("*.tar") for name in tar_names(path)]
+    images, labels = ({name[:-4] for name in names if name.endswith(end)} for end in (".png", ".cls"))
+    return len(images & labels)
+
+
+def count_idx(out: Path) -> int:
+    """Images that are all there, with as many labels."""
+    total = 0
+    for path in out.glob("*-images-idx3-ubyte.gz"):
+        pixels = gzip.decompress(path.read_bytes())
+        labels = gzip.decompress(path.with_name(path.name.replace("images-idx3", "labels-idx1")).read_bytes())
+        _, count, height, width = struct.unpack(">4I", pixels[:16])
+        total += count if (len(pixels), len(labels)) == (16 + count * height * width, 8 + count) else 0
+    return total
+
+
+COUNTS = {"parquet": count_parquet, "png": count_png, "cifar": count_cifar, "tar": count_tar, "idx": count_idx}
 
 if __name__ == "__main__":
     print(COUNTS[sys.argv[1]](Path(sys.argv[2])))

@@ -89,6 +89,21 @@ WORKS = {
         "png",
         (ours("beam-cifar", "-f", "imagenet"), datumaro("imagenet")),
     ),
+    "webdataset": Work(
+        "CIFAR-10 to WebDataset (PNG)",
+        "cifar10",
+        "tar",
+        (
+            ours("beam-cifar", "-f", "webdataset"),
+            peer("webdataset's ShardWriter and Pillow", "shard_writer.py", python=PEERS_PYTHON),
+        ),
+    ),
+    "mnist": Work(
+        "CIFAR-10 to MNIST (gray)",
+        "cifar10",
+        "idx",
+        (ours("beam-cifar", "-f", "mnist"), peer("numpy + gzip", "mnist_loop.py")),
+    ),
     "cifar10": Work("CIFAR-10 to CIFAR-10", "cifar10", "cifar", TO_CIFAR),
     "cifar100": Work("CIFAR-100 to CIFAR-100", "cifar100", "cifar", TO_CIFAR),
 }
