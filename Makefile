@@ -25,6 +25,8 @@ demo: $(VENV)/.installed
 	$(BIN)/beam-cifar convert --input-format cifar --input-path demo/cifar-10-python.tar.gz \
 	  --output-format imagenet --output-dir demo/dogs --filter '/item[annotation/label="dog"]'
 	$(BIN)/python examples/contact_sheet.py demo/dogs demo/dogs.png
+	$(BIN)/beam-cifar diff demo/cifar-10-python.tar.gz demo/cifar10-parquet
+	$(BIN)/beam-cifar report demo/cifar10-parquet -o demo/report.html
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
