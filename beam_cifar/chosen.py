@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute
 
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.example import SCHEMA, with_columns

@@ -76,7 +76,7 @@ def _refuse_missing_images(sources: Sequence[Chosen], selection: Selection, sink
         taken, names = _taken(source, selection), source.summary.row_names
         missing = taken[~names.images[taken]]  # type: ignore[union-attr]
         if len(missing):
-            hint = "--filter /item[image]" if selection.filter is None else "the filter with 'and image'"
+            hint = "--filter '/item[image]'" if selection.filter is None else "the filter with 'and image'"
             first = int(names.rows[missing[0]])  # type: ignore[union-attr]
             refuse_missing_images(source.summary.file.shown, len(missing), sink, hint, first)
 

@@ -196,7 +196,7 @@ def _subset_pairs(a: Measured, b: Measured, *, whole: bool) -> tuple[list[tuple[
     """Which subsets are compared with which: (name, indices of A's, indices of B's); and what to say of it."""
     import numpy as np
 
-    sides = [{name: {i} for i, name in enumerate(m.subset_names) if np.any(m.subsets == i)} for m in (a, b)]
+    sides = [{m.subset_names[subset]: {subset} for subset in np.unique(m.subsets).tolist()} for m in (a, b)]
     if whole:
         everything = [set().union(*side.values()) for side in sides]
         return [(EVERYTHING, everything[0], everything[1])], []
@@ -233,7 +233,7 @@ class _Side:
 
         self._measured = measured
         self._positions = np.flatnonzero(np.isin(measured.subsets, sorted(subsets)))
-        self.digest = sum(measured.digest(subset) for subset in subsets) % MODULUS
+        self.digest = sum(measured.totals[subset] for subset in subsets) % MODULUS
 
     def __len__(self) -> int:
         return len(self._positions)
@@ -266,16 +266,16 @@ class _Side:
             for at, item_id in zip(positions, self._measured.ids(positions), strict=True)
         ]
 
-    def words(self, which: Ints, what: str) -> list[str]:
-        """What some of its rows have, of the names of `keys`."""
-        rows = self._measured.rows[self._positions[which]]
+    def with_words(self, which: Ints, what: str) -> tuple[list[Row], list[str]]:
+        """Some of its rows, and what they have of the names of `keys`."""
+        found, numbers = self.rows(which), self._measured.rows[self._positions[which]]
         if what == "size":
-            return [f"{row['height']} x {row['width']}" if row["channels"] else "no image" for row in rows]
+            return found, [f"{row['height']} x {row['width']}" if row["channels"] else "no image" for row in numbers]
         if what == "image":
-            return [row["digest"].tobytes().hex() for row in rows]
+            return found, [row["digest"].tobytes().hex() for row in numbers]
         if what == "id":
-            return [row.id for row in self.rows(which)]
-        return ["no label" if row.label is None else row.label for row in self.rows(which)]
+            return found, [row.id for row in found]
+        return found, ["no label" if row.label is None else row.label for row in found]
 
 
 def _compared(name: str, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
@@ -325,8 +325,8 @@ def _rows(side: _Side, which: Ints) -> Rows:
 def _changes(a: _Side, b: _Side, pairs: Ints, what: str) -> Changes:
     """The changes of some pairs, int64 `[2, M]`."""
     first, second = pairs[:, :LISTED]
-    found = (a.rows(first), b.rows(second), a.words(first, what), b.words(second, what))
-    return Changes(pairs.shape[1], tuple(map(Change, *found)))
+    (rows, before), (others, after) = a.with_words(first, what), b.with_words(second, what)
+    return Changes(pairs.shape[1], tuple(map(Change, rows, others, before, after)))
 
 
 def _table_differences(a: Measured, b: Measured) -> tuple[list[str], list[str]]:
@@ -334,9 +334,9 @@ def _table_differences(a: Measured, b: Measured) -> tuple[list[str], list[str]]:
     differences: list[str] = []
     notices: list[str] = []
     for which, mine, theirs in (("A", a, b), ("B", b, a)):
-        used = {name for name, count in mine.class_counts() if count}
+        used, known = {name for name, count in mine.class_counts() if count}, set(theirs.labels.names)
         for name in dict.fromkeys(mine.labels.names):
-            if name not in theirs.labels.names:
+            if name not in known:
                 line = f"class {name!r} is only in {which}"
                 (differences if name in used else notices).append(line if name in used else f"{line}, without rows")
     for what, first, second in (
@@ -356,7 +356,8 @@ def _table_differences(a: Measured, b: Measured) -> tuple[list[str], list[str]]:
 
 def _order_notices(what: str, first: Sequence[str], second: Sequence[str]) -> Iterator[str]:
     """A line where names that both have stand in another order: rows are compared by names, not by numbers."""
-    mine, theirs = [name for name in first if name in set(second)], [name for name in second if name in set(first)]
+    both = set(first) & set(second)
+    mine, theirs = ([name for name in names if name in both] for names in (first, second))
     if mine != theirs:
         at = next(n for n, pair in enumerate(zip(mine, theirs, strict=True)) if pair[0] != pair[1])
         yield f"{what} are numbered in another order: {at} is {mine[at]!r} in A, {theirs[at]!r} in B"

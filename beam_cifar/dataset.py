@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from beam_cifar import storage
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
@@ -28,6 +29,7 @@ from beam_cifar.formats.base import Catalog
 from beam_cifar.formats.items import write_items
 from beam_cifar.gathering import Gathering, look
 from beam_cifar.images.files import RAW
+from beam_cifar.in_place import lossless_ext
 from beam_cifar.items import (
     DEFAULT_SUBSET,
     Categories,
@@ -340,6 +342,8 @@ class Dataset:
         if self._changed is not None and not self._changed and same:
             return None
         place = replace(place, options=replace(place.options, save_images=asked))
+        if place.options.image_ext is None:
+            place = replace(place, options=replace(place.options, image_ext=lossless_ext(place.path, place.format)))
         view = self._look()[1]
         changed = set(view.subset_names) if self._changed is None or not same else self._changed
         kept = tuple(name for name in view.subset_names if name not in changed)

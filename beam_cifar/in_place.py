@@ -13,7 +13,6 @@ from beam_cifar.cutting import Segment, Task
 from beam_cifar.errors import OutputError
 from beam_cifar.formats import get_sink, get_source, readable
 from beam_cifar.formats.base import Catalog, Origin, Shard, SourceFile, Wanted
-from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import learn_parents
@@ -37,7 +36,8 @@ def keep_files(
         files: input files of the plan; those that stay are added.
         origins: the data sets that they belong to; the output is added.
     """
-    if get_sink(options.output_format).always_joined:  # its files are not what its parts are
+    sink = get_sink(options.output_format)
+    if sink.always_joined or not sink.keeps_files:  # its files are not what its parts are, or not all that is told
         return list(tasks)
     catalog = catalog_of(options)
     if catalog is None or options.images_per_batch is not None:  # packed files hold any rows, whatever they are called
@@ -78,6 +78,15 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
         return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
 
 
+def lossless_ext(path: str, format_name: str) -> str | None:
+    """The extension that images of a data set must get to stay what they are where its format would make all JPEG."""
+    if "jpeg" not in get_sink(format_name).losses:
+        return None
+    catalog = catalog_of(ConvertOptions(path, path, format_name))
+    paths = _image_paths(catalog) if catalog else iter(())
+    return ".png" if any(path.lower().endswith(".png") for path in paths) else None
+
+
 def foreign_files(options: ConvertOptions) -> Iterator[str]:
     """Paths of files that lie in the output and are no part of its data set, such as a `readme.html`: they stay.
 
@@ -88,7 +97,7 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
     for folder, folders, names in sorted(os.walk(options.output_dir)):
         for name in sorted((*names, *filter(lambda name: os.path.islink(os.path.join(folder, name)), folders))):
             path = os.path.join(folder, name)
-            if path in own or (is_image_name(name) and _is_within(folder, own)):
+            if path in own:
                 continue
             if os.path.islink(path) or not os.path.isfile(path):
                 raise OutputError(f"{path}: is no file of the data set, and would be lost; move it, then save again")
@@ -100,6 +109,7 @@ def _own_paths(options: ConvertOptions) -> set[str]:
     catalog = catalog_of(options)
     files = (*catalog.files, *catalog.meta_files) if catalog else ()
     own = {blob.path for file in files for blob in (file.blob, *file.beside)}
+    own.update(_image_paths(catalog) if catalog else ())
     try:
         return own | set(_named_by_manifest(options.output_dir))
     except OSError:
@@ -111,11 +121,12 @@ def _own_paths(options: ConvertOptions) -> set[str]:
         return own
 
 
-def _is_within(folder: str, own: set[str]) -> bool:
-    """Whether a folder, or one above it, is of the data set."""
-    while folder not in own and folder != os.path.dirname(folder):
-        folder = os.path.dirname(folder)
-    return folder in own
+def _image_paths(catalog: Catalog) -> Iterator[str]:
+    """Paths of the images of a data set, where each is a file."""
+    if get_sink(catalog.format).many_files:
+        for file in catalog.files:
+            with get_source(catalog.format).open_rows(file, catalog.labels) as rows:
+                yield from rows.image_paths
 
 
 def _named_by_manifest(output: str) -> Iterator[str]:

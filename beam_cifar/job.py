@@ -283,19 +283,16 @@ def _missing_parents(path: str) -> list[str]:
 
 
 def _why_unknown(path: str, index_dir: str) -> str:
-    if os.path.isdir(path):
-        if not os.listdir(path):
-            return "the directory is empty"
-        return (
-            "no known format; a CIFAR directory has 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in it, an ImageNet "
-            "tree a folder of PNG or JPEG files for each class"
-        )
+    if os.path.isdir(path) and not os.listdir(path):
+        return "the directory is empty"
     from beam_cifar import archives
 
-    if archives.is_archive(path):
+    if os.path.isfile(path) and archives.is_archive(path):
         get_source("cifar").describe(path, index_dir)  # says what is wrong with the archive
-        return "no known format in the archive"
-    return f"is neither a directory nor an archive ({', '.join(archives.SUFFIXES)})"
+    return (
+        "no known format; beam-cifar formats lists those that can be read: name the one that it should be, "
+        "to be told what is missing"
+    )
 
 
 def libraries() -> dict[str, str]:

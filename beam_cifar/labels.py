@@ -90,6 +90,24 @@ def parent_conflict(table: LabelTable, label: int, first: tuple[str, int], secon
     )
 
 
+def refuse_repeated(names: Sequence[str], why: str, what: str = "classes") -> None:
+    """Refuses two classes of one name, for formats that cannot keep them apart.
+
+    Args:
+        names: of all classes.
+        why: what makes it impossible, such as "and would be one folder".
+        what: "classes" or "superclasses".
+
+    Raises:
+        UsageError: a name is there twice.
+    """
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise UsageError(f"two {what} are called {name!r}, {why}; rename one by --remap")
+        seen.add(name)
+
+
 def unknown_name(what: str, name: str, known: Sequence[str]) -> UsageError:
     """The error for a name that does not exist, with the nearest ones that do."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

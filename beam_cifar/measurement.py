@@ -20,7 +20,7 @@ from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Catalog, FileSummary, Origin
 from beam_cifar.job import COUNTS, find_catalog
 from beam_cifar.labels import LabelTable
-from beam_cifar.measures import Measured
+from beam_cifar.measures import Measured, numbered_subsets
 from beam_cifar.memory import give_back
 from beam_cifar.options import Input
 from beam_cifar.pipeline import explained
@@ -144,18 +144,19 @@ def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary
     names = sorted(name for name in os.listdir(folder) if name != "scratch")
     expected = sum(summary.rows for summary in summaries)
     rows = np.zeros(expected, dtype=ROW)
-    histograms = np.zeros((len(summaries), 3, 256), dtype=np.int64)
-    totals = [0] * len(summaries)
+    subsets, subset_of = numbered_subsets(summaries)
+    histograms = np.zeros((len(subsets), 3, 256), dtype=np.int64)
+    totals = [0] * len(subsets)
     rejected: list[BadRow] = []
     count = filled = 0
     for name in names:
         with open(os.path.join(folder, name), "rb") as stored:
             tally = decode_tally(stored.read())
-        file = int(name.partition("-")[0])
+        subset = int(subset_of[int(name.partition("-")[0])])
         rows[filled : filled + len(tally.rows)] = tally.rows
         filled += len(tally.rows)
-        histograms[file] += tally.histogram
-        totals[file] = (totals[file] + tally.total) % MODULUS
+        histograms[subset] += tally.histogram
+        totals[subset] = (totals[subset] + tally.total) % MODULUS
         rejected += tally.rejected[: MAX_NAMED - len(rejected)]
         count += tally.rejected_count
     if filled + count != expected:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from beam_cifar.block import BadRow
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Catalog, FileSummary
 from beam_cifar.labels import UNLABELLED, LabelTable
-from beam_cifar.tally import ENCODINGS, MODULUS, Rows
+from beam_cifar.tally import ENCODINGS, Rows
 
 Ints = npt.NDArray[np.int64]
 
@@ -30,8 +31,8 @@ class Measured:
         labels: the label table with all superclasses that the rows tell.
         summaries: of the files that could be read, in order.
         rows: `beam_cifar.tally.ROW` `[N]`, by file and row.
-        histograms: int64 `[F, 3, 256]`, how often R, G and B have each value in each file.
-        totals: of each file, the sum of the digests of its items.
+        histograms: int64 `[S, 3, 256]`, how often R, G and B have each value in each subset.
+        totals: of each subset, the sum of the digests of its items, in any order, modulo 2^128.
         rejected: the first rows that cannot be read.
         rejected_count: how many there are.
         broken: why files cannot be read at all.
@@ -47,32 +48,21 @@ class Measured:
     rejected_count: int = 0
     broken: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def subset_names(self) -> tuple[str, ...]:
         """In the order of the files."""
-        return tuple(dict.fromkeys(summary.file.subset for summary in self.summaries))
+        return numbered_subsets(self.summaries)[0]
 
-    @property
-    def file_subsets(self) -> Ints:
-        """For each file the index of its subset: int64 `[F]`."""
-        number = {name: index for index, name in enumerate(self.subset_names)}
-        return np.array([number[summary.file.subset] for summary in self.summaries], dtype=np.int64)
-
-    @property
+    @cached_property
     def subsets(self) -> Ints:
         """For each row the index of its subset: int64 `[N]`."""
-        subsets: Ints = self.file_subsets[self.rows["file"]]
+        subsets: Ints = numbered_subsets(self.summaries)[1][self.rows["file"]]
         return subsets
 
     @property
     def pictured(self) -> npt.NDArray[np.bool_]:
         """Which rows have an image: bool `[N]`."""
         return np.asarray(self.rows["channels"] > 0)
-
-    def digest(self, subset: int) -> int:
-        """The digest of a subset's items in any order."""
-        totals = zip(self.file_subsets.tolist(), self.totals, strict=True)
-        return sum(total for found, total in totals if found == subset) % MODULUS
 
     def ids(self, positions: Sequence[int]) -> list[str]:
         """The ids of some rows, by their positions."""
@@ -95,6 +85,13 @@ class Measured:
     def class_name(self, at: int) -> str | None:
         """The name of a row's class, by its position; None without label."""
         return self.labels.name(int(self.rows["label"][at]))
+
+
+def numbered_subsets(summaries: Sequence[FileSummary]) -> tuple[tuple[str, ...], Ints]:
+    """The names of all subsets, in the order of the files; and for each file the index of its own: int64 `[F]`."""
+    numbers: dict[str, int] = {}
+    found = [numbers.setdefault(summary.file.subset, len(numbers)) for summary in summaries]
+    return tuple(numbers), np.array(found, dtype=np.int64)
 
 
 @dataclass(frozen=True)

@@ -204,7 +204,7 @@ def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> 
     labels: dict[str, int] = {}
     for name, count in zip(names, counts, strict=True):
         labels[name] = labels.get(name, 0) + count
-    mean, std = measures.moments(found.histograms[found.file_subsets == number].sum(axis=0))
+    mean, std = measures.moments(found.histograms[number])
     return SubsetStats(
         name=found.subset_names[number],
         rows=len(rows),
@@ -215,7 +215,7 @@ def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> 
         mean=mean,
         std=std,
         duplicates=duplicates,
-        digest=f"{found.digest(number):032x}",
+        digest=f"{found.totals[number]:032x}",
         channels=measures.channel_counts(rows),
         encodings=measures.encoding_counts(rows),
     )

@@ -19,6 +19,7 @@ from typing import Any
 
 import apache_beam as beam
 import pyarrow as pa
+import pyarrow.compute
 from apache_beam.coders import RowCoder, registry
 
 from beam_cifar import __version__, storage

@@ -18,7 +18,7 @@ import apache_beam as beam
 from beam_cifar import storage
 from beam_cifar.block import Counts, add_counts
 from beam_cifar.carried import carried
-from beam_cifar.errors import JobError
+from beam_cifar.errors import JobError, OutputError
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import Shard, ShardResult, folded_name
 from beam_cifar.labels import UNLABELLED, LabelMap
@@ -192,10 +192,10 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
         for path in writer.folders(sink.options, results):
             os.makedirs(os.path.join(sink.folder.tree, path), exist_ok=True)
         for entry in foreign:
-            path = entry["path"]
-            storage.stage_link(
-                os.path.join(sink.folder.output, path), os.path.join(sink.folder.tree, path), sink.folder.scratch
-            )
+            there, staged = (os.path.join(folder, entry["path"]) for folder in (sink.folder.output, sink.folder.tree))
+            if os.path.lexists(staged) and storage.file_digest(staged) != (entry["bytes"], entry["sha256"]):
+                raise OutputError(f"{there}: is no file of the data set, and one of it has its name now; move it")
+            storage.stage_link(there, staged, sink.folder.scratch)
         storage.publish_tree(
             sink.folder,
             manifest,

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def refuse_missing_images(
-    where: str, count: int, sink: Sink, hint: str = "--filter /item[image]", first: int | None = None
+    where: str, count: int, sink: Sink, hint: str = "--filter '/item[image]'", first: int | None = None
 ) -> None:
     """Refuses rows without image.
 
@@ -37,7 +37,7 @@ def refuse_unlabelled(where: str, count: int, sink: Sink) -> None:
     if count:
         raise InputError(
             f"{where}: {count} rows have no label, and {sink.name} has one for every image; leave them out by --filter "
-            "/item[annotation]"
+            "'/item[annotation]'"
         )
 
 

@@ -132,7 +132,7 @@ def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:
             pieces = spans(*owned, row_bytes)
             for piece, (start, stop) in enumerate(pieces):
                 last = at == len(task.segments) - 1 and piece == len(pieces) - 1
-                bad = {row: rows.bad_rows[row] for row in sorted(rows.bad_rows) if start <= row < stop}
+                bad = {row: rows.bad_rows[row] for row in range(start, stop) if row in rows.bad_rows}
                 table = _sound_rows(rows, start, stop, file, bad) if settings.tolerant else rows.table(start, stop)
                 yield Block(
                     table=table,

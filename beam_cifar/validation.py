@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 from beam_cifar.options import Input
 from beam_cifar.start import quiet_imports
+from beam_cifar.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -134,19 +135,19 @@ def _table(found: Measured) -> Iterator[Finding]:
 
 def _files(found: Measured) -> Iterator[Finding]:
     if found.broken:
-        text = f"{_number(len(found.broken), 'file')} cannot be read at all"
+        text = f"{counted(len(found.broken), 'file')} cannot be read at all"
         yield _finding("files", "error", len(found.broken), text, found.broken)
     else:
-        yield _ok("files", f"{_number(len(found.summaries), 'file')} can be read")
+        yield _ok("files", f"{counted(len(found.summaries), 'file')} can be read")
 
 
 def _rows(found: Measured) -> Iterator[Finding]:
     count = found.rejected_count
     if count:
-        text = f"{_number(count, 'row')} cannot be read: wrong labels or damaged images"
+        text = f"{counted(count, 'row')} cannot be read: wrong labels or damaged images"
         yield _finding("rows", "error", count, text, map(str, found.rejected))
     else:
-        yield _ok("rows", f"{_number(len(found.rows), 'row')} can be read, with all their images")
+        yield _ok("rows", f"{counted(len(found.rows), 'row')} can be read, with all their images")
 
 
 def _superclasses(found: Measured) -> Iterator[Finding]:
@@ -174,7 +175,7 @@ def _superclasses(found: Measured) -> Iterator[Finding]:
     if orphans:
         yield _finding("superclasses", "warning", len(orphans), "classes with rows have no superclass", orphans)
     if not several and not orphans:
-        yield _ok("superclasses", f"{_number(len(used), 'class')} with rows have one superclass each")
+        yield _ok("superclasses", f"{counted(len(used), 'class', 'classes')} with rows have one superclass each")
 
 
 def _sizes(found: Measured) -> Iterator[Finding]:
@@ -182,7 +183,7 @@ def _sizes(found: Measured) -> Iterator[Finding]:
 
     sizes = sorted(size_counts(found.rows), key=lambda each: -each[2])
     if len(sizes) > 1:
-        listed = [f"{height} x {width}: {_number(n, 'image')}" for height, width, n in sizes]
+        listed = [f"{height} x {width}: {counted(n, 'image')}" for height, width, n in sizes]
         yield _finding("sizes", "info", len(sizes), f"images have {len(sizes)} different sizes", listed)
     elif sizes:
         yield _ok("sizes", f"all images are {sizes[0][0]} x {sizes[0][1]}")
@@ -195,7 +196,7 @@ def _missing(found: Measured) -> Iterator[Finding]:
     ):
         count = int(lacking.sum())
         if count:
-            yield _finding(check, "warning", count, f"{_number(count, 'row')} {text}", _named_rows(found, lacking))
+            yield _finding(check, "warning", count, f"{counted(count, 'row')} {text}", _named_rows(found, lacking))
         else:
             yield _ok(check, f"no row {text}")
 
@@ -212,8 +213,8 @@ def _ids(found: Measured) -> Iterator[Finding]:
     changed = [(summary.file.shown, summary.duplicates) for summary in found.summaries if summary.duplicates]
     count = int(again.sum()) + sum(n for _, n in changed)
     if count:
-        examples = [f"{shown}: {_number(n, 'row')} with the name of an earlier one" for shown, n in changed]
-        yield _finding("ids", "warning", count, f"{_number(count, 'row')} repeat the id of another row of their subset",
+        examples = [f"{shown}: {counted(n, 'row')} with the name of an earlier one" for shown, n in changed]
+        yield _finding("ids", "warning", count, f"{counted(count, 'row')} repeat the id of another row of their subset",
                        [*examples, *_named_rows(found, again)])  # fmt: skip
     else:
         yield _ok("ids", "no id repeats in its subset")
@@ -226,9 +227,9 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     within = int(shared.trace())
     if within:
         listed = (
-            f"{name}: {_number(n, 'row')}" for name, n in zip(names, shared.diagonal().tolist(), strict=True) if n
+            f"{name}: {counted(n, 'row')}" for name, n in zip(names, shared.diagonal().tolist(), strict=True) if n
         )
-        text = f"{_number(within, 'row')} have the image of an earlier row of their subset"
+        text = f"{counted(within, 'row')} have the image of an earlier row of their subset"
         yield _finding(
             "duplicates", "warning", within, text, listed, _same_images(found, repeats, repeats.within(subsets))
         )
@@ -237,8 +238,8 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     leaks = repeats.leaking(subsets)
     if len(leaks):
         pairs = ((i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if shared[i, j])
-        listed = (f"{names[j]}: {_number(int(shared[i, j]), 'row')} with an image of {names[i]}" for i, j in pairs)
-        text = f"{_number(len(leaks), 'image')} are in several subsets"
+        listed = (f"{names[j]}: {counted(int(shared[i, j]), 'row')} with an image of {names[i]}" for i, j in pairs)
+        text = f"{counted(len(leaks), 'image')} are in several subsets"
         yield _finding("leaks", "warning", len(leaks), text, listed, _same_images(found, repeats, leaks))
     else:
         yield _ok("leaks", "no image is in several subsets")
@@ -258,7 +259,7 @@ def _conflicts(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     groups = repeats.conflicting(found.rows["label"])
     if len(groups):
         examples = _same_images(found, repeats, groups)
-        yield _finding("conflicts", "error", len(groups), f"{_number(len(groups), 'image')} have different labels",
+        yield _finding("conflicts", "error", len(groups), f"{counted(len(groups), 'image')} have different labels",
                        examples)  # fmt: skip
     else:
         yield _ok("conflicts", "no image has different labels")
@@ -269,19 +270,20 @@ def _balance(found: Measured) -> Iterator[Finding]:
     empty = [name for name, count in counts if not count]
     used = sorted(((count, name) for name, count in counts if count), key=lambda each: each[0])
     if empty:
-        yield _finding("classes", "warning", len(empty), f"{_number(len(empty), 'class')} without rows", empty)
+        text = f"{counted(len(empty), 'class', 'classes')} without rows"
+        yield _finding("classes", "warning", len(empty), text, empty)
     elif counts:
-        yield _ok("classes", f"{_number(len(counts), 'class')} have rows")
+        yield _ok("classes", f"{counted(len(counts), 'class', 'classes')} have rows")
     if not used:
         return
     (least, rare), (most, common) = used[0], used[-1]
     text = f"the largest class ({common}) has {most / least:.3g} times the rows of the smallest ({rare})"
     if most == least:
-        yield _ok("balance", f"all classes with rows have {_number(most, 'row')}")
+        yield _ok("balance", f"all classes with rows have {counted(most, 'row')}")
     elif most < UNBALANCED * least:
         yield _finding("balance", "info", len(used), text)
     else:
-        yield _finding("balance", "warning", len(used), text, (f"{name}: {_number(n, 'row')}" for n, name in used))
+        yield _finding("balance", "warning", len(used), text, (f"{name}: {counted(n, 'row')}" for n, name in used))
 
 
 def _named_rows(found: Measured, which: npt.NDArray[np.bool_]) -> list[str]:
@@ -308,10 +310,3 @@ def _finding(check: str, severity: Severity, count: int, text: str, *examples: I
 
 def _ok(check: str, text: str) -> Finding:
     return Finding(check, "ok", 0, text)
-
-
-_PLURALS: Mapping[str, str] = {"class": "classes"}
-
-
-def _number(count: int, what: str) -> str:
-    return f"{count:,} {what if count == 1 else _PLURALS.get(what, what + 's')}"

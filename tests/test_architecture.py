@@ -73,6 +73,13 @@ def test_nothing_asserts_on_input(path: Path) -> None:
     assert not [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.Assert)]
 
 
+@pytest.mark.parametrize("path", modules("."), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_who_computes_with_arrow_imports_that(path: Path) -> None:
+    """`import pyarrow` leaves it out: a command that nothing else loads it for would fail."""
+    used = "pa.compute." in path.read_text(encoding="utf-8")
+    assert not used or "pyarrow.compute" in imports(path)
+
+
 def test_every_format_is_in_the_registry() -> None:
     assert [get_source(name).name for name in (*readable(), *INTERNAL)] == [*readable(), *INTERNAL]
     assert [get_sink(name).name for name in writable()] == writable()

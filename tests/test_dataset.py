@@ -1021,6 +1021,46 @@ def test_folders_of_images_are_saved_in_place(layout: str, tmp_path: Path) -> No
     assert is_whole(tmp_path / "tree")
 
 
+@pytest.mark.parametrize("layout", ["imagenet_txt", "voc_classification", "datumaro"])
+def test_images_that_no_list_names_stay_when_saved_in_place(layout: str, tmp_path: Path) -> None:
+    items = [item(f"{subset}{number}", number, subset) for subset in ("u", "v") for number in range(3)]
+    Dataset.from_iterable(items, NAMES).export(tmp_path / "out", layout, image_ext=".png")
+    folders = {str(Path(name).parent) for name in contents(tmp_path / "out") if name.endswith(".png")}
+    more = {f"{folder}/{name}": encoded(picture(9)) for folder in folders for name in ("more.png", "deep/er.png")}
+    write_tree(tmp_path / "out", more)
+    Dataset.import_from(tmp_path / "out", layout).put(item("new", 1, "u")).remove("v0", "v").save()
+    after = contents(tmp_path / "out")
+    assert {name: after[name] for name in more} == more
+    expected = [*(each for each in items if each.id != "v0"), item("new", 1, "u")]
+    assert reread(tmp_path / "out") == shown(expected)
+    assert is_whole(tmp_path / "out")
+
+
+def test_an_image_that_no_list_names_and_an_item_of_its_name_are_refused(tmp_path: Path) -> None:
+    Dataset.from_iterable([item("a", 0), item("b", 1)], NAMES).export(tmp_path / "out", "imagenet_txt")
+    write_tree(tmp_path / "out", {"images/more.png": encoded(picture(9))})
+    before = contents(tmp_path / "out")
+    with pytest.raises(OutputError, match=r"images/more\.png: is no file of the data set, and one of it has its name"):
+        Dataset.import_from(tmp_path / "out", "imagenet_txt").put(item("more", 1)).save()
+    assert contents(tmp_path / "out") == before
+
+
+def test_images_that_are_no_jpeg_stay_so_when_saved_in_place(tmp_path: Path) -> None:
+    """Also those of a format that makes images JPEG by itself."""
+    items = [item(number, number) for number in range(3)]
+    Dataset.from_iterable(items, NAMES).export(tmp_path / "out", "voc_classification", image_ext=".png")
+    Dataset.import_from(tmp_path / "out").put(item(3, 0)).save()
+    assert reread(tmp_path / "out") == shown([*items, item(3, 0)])
+
+
+def test_parquet_is_saved_in_place_with_subsets_that_did_not_change(tmp_path: Path) -> None:
+    Dataset.from_iterable([item(1, 0, "train"), item(2, 1, "test")], NAMES).export(tmp_path / "out", "parquet")
+    Dataset.import_from(tmp_path / "out").put(item(3, 2, "test")).save()
+    assert reread(tmp_path / "out") == shown([item(1, 0, "train"), item(2, 1, "test"), item(3, 2, "test")])
+    assert b"num_examples: 2" in contents(tmp_path / "out")["README.md"]
+    assert is_whole(tmp_path / "out")
+
+
 def test_a_format_that_cannot_be_read_is_saved_anew_and_keeps_what_is_not_its_own(tmp_path: Path) -> None:
     dataset = Dataset.from_iterable([item(1), item(2)], ["cat"])
     dataset.export(tmp_path / "out", "tfds_parquet")

@@ -329,7 +329,7 @@ def test_rows_without_image_are_refused_with_a_way_out(target: str, tmp_path: Pa
     data[:] = [picture(0).reshape(-1), None]
     rows = {"data": data, "labels": [0, 1], "filenames": ["a.png", "b.png"], "image_sizes": [(32, 32)] * 2}
     source = write_cifar(tmp_path / "in", {"train": rows})
-    with pytest.raises(InputError, match=r"train: row 1: has no image.*--filter /item\[image\]"):
+    with pytest.raises(InputError, match=r"train: row 1: has no image.*--filter '/item\[image\]'"):
         quickly(source, tmp_path / "out", target)
 
 

@@ -269,7 +269,7 @@ def test_rows_without_image_are_refused_with_advice_that_works(tmp_path: Path) -
     data[:] = [picture(0).reshape(-1), None, picture(1).reshape(-1)]
     rows = {"labels": [0, 1, 2], "filenames": ["a", "b", "c"], "data": data, "image_sizes": [(32, 32)] * 3}
     source = write_cifar(tmp_path / "in", {"train": rows})
-    with pytest.raises(InputError, match=r"train: row 1: has no image.*--filter /item\[image\]"):
+    with pytest.raises(InputError, match=r"train: row 1: has no image.*--filter '/item\[image\]'"):
         quickly(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     quickly(source, tmp_path / "out", filter="/item[image]")

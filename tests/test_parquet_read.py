@@ -355,6 +355,18 @@ def test_a_large_row_group_is_read_in_batches(tmp_path: Path) -> None:
             assert pa.total_allocated_bytes() - before < 40 << 20
 
 
+def test_ids_differ_also_where_our_own_files_repeat_names(tmp_path: Path) -> None:
+    """Batches that become one split may have the same names, and be in several files."""
+    batches = {f"data_batch_{n}": batch(["a.png", "b.png"], [0, 1], seed=n) for n in (1, 2)}
+    quickly(write_cifar(tmp_path / "in", batches), tmp_path / "out", "parquet", images_per_batch=2)
+    catalog = ParquetSource().describe(str(tmp_path / "out"), "")
+    ids = []
+    for file in catalog.files:
+        with ParquetSource().open_rows(file, catalog.labels) as rows:
+            ids += rows.facts(0, rows.rows).column("id").to_pylist()
+    assert ids == [f"train-0000{n}-of-00002/{name}" for n in (0, 1) for name in "ab"]
+
+
 def test_an_image_that_a_dictionary_repeats_does_not_fill_the_memory(tmp_path: Path) -> None:
     # 2,000 rows of 1 MB each in a file of 1 MB.
     image = encoded(np.random.default_rng(1).integers(0, 256, (3, 600, 600), dtype=np.uint8))

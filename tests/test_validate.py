@@ -132,6 +132,16 @@ def test_only_validation_goes_on_after_a_damaged_image(name: str, tmp_path: Path
     assert faults(validate(str(path)))[0] == ("rows", "error", 1)
 
 
+def test_a_subset_of_nothing_but_bad_rows_is_told(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "images" / name).write_bytes(encoded(picture(0)))
+    for name, text in {"synsets": "cat", "train": "a.png 0", "test": "b.png 7"}.items():
+        (tmp_path / f"{name}.txt").write_text(f"{text}\n")
+    found = findings(tmp_path)["rows"]
+    assert (found.severity, found.count) == ("error", 1)
+
+
 def test_a_file_that_cannot_be_read_costs_only_itself(cifar10: Path, tmp_path: Path, command: Command) -> None:
     import shutil
 

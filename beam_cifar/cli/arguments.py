@@ -20,6 +20,7 @@ examples:
   beam-cifar convert -i cifar-10-python.tar.gz -f imagenet -o dogs --filter '/item[annotation/label="dog"]'
   beam-cifar create && beam-cifar import cifar-10-python.tar.gz && beam-cifar export -f imagenet
   beam-cifar info cifar-10-python.tar.gz --checksums
+  beam-cifar diff cifar-10-python.tar.gz cifar10-parquet
 """
 
 
@@ -39,6 +40,8 @@ class Parser(argparse.ArgumentParser):
             what = "/".join(action.option_strings) or action.metavar or action.dest
             if value in FORMATS and action.dest in ("input_format", "format"):
                 raise argparse.ArgumentError(None, f"{what}: {value!r} can be written, but not read")
+            if value in FORMATS and action.dest == "output_format":
+                raise argparse.ArgumentError(None, f"{what}: {value!r} can be read, but not written")
             raise argparse.ArgumentError(None, f"{what}: unknown {value!r}; {hint}")
 
 
@@ -101,7 +104,7 @@ def _add_convert(commands: Any) -> None:
     text = "Convert a data set into another format. Options that are not listed are handed to Beam."
     command = _command(commands, "convert", convert.run, text)
     add = command.add_argument
-    add("-i", "--input-path", required=True, metavar="PATH", help="directory or archive to read")
+    add("-i", "--input-path", required=True, metavar="PATH", help="directory, archive or file to read")
     add("-if", "--input-format", choices=readable(), metavar="FORMAT", help="its format; detected if left out")
     add("--merge", action="append", default=[], metavar="PATH[:FORMAT]",
         help="a further data set, merged with the first before anything else is done (repeatable)")  # fmt: skip
@@ -198,16 +201,18 @@ def add_export_options(parser: Any) -> None:
     """Adds the options of the exporter; where one is given, it counts, before and after "--"."""
     suppress = argparse.SUPPRESS if isinstance(parser, Parser) else False
     parser.add_argument("--save-images", "--save-media", action="store_true", default=suppress, dest="save_images",
-                        help="write pixels; formats that are images always do")  # fmt: skip
+                        help="write pixels in cifar, which can do without; all other formats have them")  # fmt: skip
     parser.add_argument("--save-dataset-meta", action="store_true", default=suppress,
                         help="write dataset_meta.json with the class names (cifar)")  # fmt: skip
     parser.add_argument("--image-ext", metavar="EXT", default=suppress or None,
                         help="extension of the files written, such as .png or .jpg; as found if left out")  # fmt: skip
     parser.add_argument("--subsets", choices=SUBSET_NAMES, metavar="RULE", default=suppress or None,
-                        dest="subset_names", help="call subsets as in the source, or as the split that they belong to "
-                        "(data_batch_* becomes train); as is usual in the format if left out")  # fmt: skip
+                        dest="subset_names", help="source: call subsets as in the source; split: as the split that "
+                        "they belong to (data_batch_* becomes train); "
+                        "as is usual in the format if left out")  # fmt: skip
     parser.add_argument("--keep-empty-classes", action="store_true", default=suppress,
-                        help="make a folder also for classes without images (imagenet)")  # fmt: skip
+                        help="make a folder also for classes without images "
+                        "(imagenet, imagenet_with_subset_dirs)")  # fmt: skip
 
 
 def _add_create(commands: Any) -> None:
@@ -223,12 +228,11 @@ def _add_import(commands: Any) -> None:
     from beam_cifar.cli import projects
 
     command = _command(commands, "import", projects.import_, "Add a data set to a project, by reference.")
-    command.add_argument("path", metavar="PATH", help="directory or archive")
+    command.add_argument("path", metavar="PATH", help="directory, archive or file")
     command.add_argument("-f", "--format", choices=readable(), metavar="FORMAT", help="detected if left out")
     _add_project(command)
     command.add_argument("-n", "--name", metavar="NAME", help="what to call it; made from the path if left out")
-    command.add_argument("--subset", action="append", default=[], metavar="NAME",
-        help="read a subset only (repeatable); train and test stand for all their batches")  # fmt: skip
+    _add_subset(command)
 
 
 def _add_filter(commands: Any) -> None:
@@ -272,8 +276,10 @@ def _add_info(commands: Any) -> None:
     from beam_cifar.cli import inspect
 
     command = _command(commands, "info", inspect.info, "Show what a data set holds, without reading pixels.")
-    command.add_argument("path", metavar="PATH", help="directory or archive")
-    command.add_argument("-if", "--input-format", metavar="FORMAT", help="its format; detected if left out")
+    command.add_argument("path", metavar="PATH", help="directory, archive or file")
+    command.add_argument(
+        "-if", "--input-format", choices=readable(), metavar="FORMAT", help="its format; detected if left out"
+    )
     command.add_argument("--checksums", action="store_true", help="md5 of every file, compared with the genuine ones")
     command.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -283,11 +289,8 @@ def _add_stats(commands: Any) -> None:
 
     text = "Read every image, and show what a data set is made of. Options that are not listed are handed to Beam."
     command = _command(commands, "stats", measure.run, text)
-    command.add_argument("path", metavar="PATH", help="directory or archive")
-    command.add_argument("-if", "--input-format", choices=readable(), metavar="FORMAT",
-                         help="its format; detected if left out")  # fmt: skip
-    command.add_argument("--subset", action="append", default=[], metavar="NAME",
-        help="read a subset only (repeatable); train and test stand for all their batches")  # fmt: skip
+    _add_source(command)
+    _add_subset(command)
     _add_reading(command)
 
 
@@ -297,7 +300,7 @@ def _add_diff(commands: Any) -> None:
     text = "Compare two data sets, whatever their formats. Options that are not listed are handed to Beam."
     command = _command(commands, "diff", diff.run, text)
     for name in ("a", "b"):
-        command.add_argument(name, metavar=f"{name.upper()}[:FORMAT]", help="directory or archive")
+        command.add_argument(name, metavar=f"{name.upper()}[:FORMAT]", help="directory, archive or file")
     command.add_argument("--ids", action="store_true", help="items must have the same ids as well")
     command.add_argument("--whole", action="store_true", help="compare all rows as one set, whatever their subsets")
     _add_reading(command)
@@ -308,9 +311,7 @@ def _add_validate(commands: Any) -> None:
 
     text = "Read every image, and check a data set. Options that are not listed are handed to Beam."
     command = _command(commands, "validate", validate.run, text)
-    command.add_argument("path", metavar="PATH", help="directory or archive")
-    command.add_argument("-if", "--input-format", choices=readable(), metavar="FORMAT",
-                         help="its format; detected if left out")  # fmt: skip
+    _add_source(command)
     command.add_argument("--strict", action="store_true", help="warnings count as errors")
     _add_reading(command)
 
@@ -320,15 +321,25 @@ def _add_report(commands: Any) -> None:
 
     text = "Write one HTML page about a data set, with pictures. Options that are not listed are handed to Beam."
     command = _command(commands, "report", report.run, text)
-    command.add_argument("path", metavar="PATH", help="directory or archive")
+    _add_source(command)
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="HTML file to make")
-    command.add_argument("-if", "--input-format", choices=readable(), metavar="FORMAT",
-                         help="its format; detected if left out")  # fmt: skip
-    command.add_argument("--subset", action="append", default=[], metavar="NAME",
-        help="read a subset only (repeatable); train and test stand for all their batches")  # fmt: skip
+    _add_subset(command)
     command.add_argument("--title", metavar="TEXT", help="of the page; the data set's name if left out")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
     _add_reading(command)
+
+
+def _add_source(command: Parser) -> None:
+    """Adds the one data set that a command reads."""
+    command.add_argument("path", metavar="PATH", help="directory, archive or file")
+    command.add_argument(
+        "-if", "--input-format", choices=readable(), metavar="FORMAT", help="its format; detected if left out"
+    )
+
+
+def _add_subset(command: Parser) -> None:
+    command.add_argument("--subset", action="append", default=[], metavar="NAME",
+        help="read a subset only (repeatable); train and test stand for all their batches")  # fmt: skip
 
 
 def _add_reading(command: Parser) -> None:
@@ -346,8 +357,8 @@ _MEASURING_COMMANDS = (_add_stats, _add_report, _add_diff, _add_validate)
 def _add_detect(commands: Any) -> None:
     from beam_cifar.cli import inspect
 
-    command = _command(commands, "detect", inspect.detect, "Name the format of a directory or archive.")
-    command.add_argument("path", metavar="PATH", help="directory or archive")
+    command = _command(commands, "detect", inspect.detect, "Name the format of a directory, archive or file.")
+    command.add_argument("path", metavar="PATH", help="directory, archive or file")
 
 
 def _add_formats(commands: Any) -> None:

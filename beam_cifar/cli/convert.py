@@ -191,11 +191,19 @@ def _import_beam(arguments: argparse.Namespace) -> tuple[Callable[..., Summary],
     from beam_cifar.start import beam_imports
 
     with beam_imports(verbose=arguments.verbose):
-        from beam_cifar import runner
         from beam_cifar.pipeline import convert
+    return convert, beam_options_of(arguments)
+
+
+def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
+    """The workers and flags that are Beam's, of a command that runs a pipeline. Raises `UsageError`."""
+    from beam_cifar.start import beam_imports
+
+    with beam_imports(verbose=arguments.verbose):
+        from beam_cifar import runner
     own_flags = list_flags(make_parser(), arguments.program.split()[-1])
-    options = runner.pipeline_options(arguments.beam_options, arguments.workers, own_flags)
-    return convert, options
+    made: PipelineOptions = runner.pipeline_options(arguments.beam_options, arguments.workers, own_flags)
+    return made
 
 
 def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:

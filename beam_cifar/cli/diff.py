@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from beam_cifar.cli.convert import input_of
-from beam_cifar.cli.measure import beam_options_of
-from beam_cifar.cli.tables import counted, plain
+from beam_cifar.cli.convert import beam_options_of, input_of
+from beam_cifar.cli.tables import plain
 from beam_cifar.comparing import Change, Changes, Comparison, Row, Rows, SubsetComparison, compare
 from beam_cifar.errors import DifferencesError
 from beam_cifar.start import quiet_workers
+from beam_cifar.words import counted
 
 CHANGES = {"labels": "another label", "pixels": "other pixels", "sizes": "another size", "ids": "another id"}
 """Kinds of changes, and what they are called."""

@@ -1,19 +1,17 @@
-"""`beam-cifar stats`, and how commands start that read a data set and write none."""
+"""`beam-cifar stats`."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from beam_cifar.cli.arguments import list_flags, make_parser
-from beam_cifar.cli.tables import aligned, counted, plain, share
+from beam_cifar.cli.convert import beam_options_of
+from beam_cifar.cli.tables import aligned, plain, share
 from beam_cifar.measuring import SizeCount, Stats, SubsetStats, stats
 from beam_cifar.start import quiet_workers
-
-if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
+from beam_cifar.words import counted
 
 SHOWN_SIZES = 10
 SHOWN_CLASSES = 100
@@ -27,17 +25,6 @@ def run(arguments: argparse.Namespace) -> None:
     with quiet_workers(verbose=arguments.verbose):
         found = stats(arguments.path, arguments.input_format, tuple(arguments.subset), beam_options=options)
     print(json.dumps(facts(found), ensure_ascii=False) if arguments.json else "\n".join(shown(found)))
-
-
-def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
-    """Imports what reads data sets; checks the flags that are Beam's. Raises `UsageError`."""
-    from beam_cifar.start import beam_imports
-
-    with beam_imports(verbose=arguments.verbose):
-        from beam_cifar import runner
-    own_flags = list_flags(make_parser(), arguments.program.split()[-1])
-    made: PipelineOptions = runner.pipeline_options(arguments.beam_options, arguments.workers, own_flags)
-    return made
 
 
 def facts(found: Stats) -> dict[str, Any]:

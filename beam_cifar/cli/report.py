@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from beam_cifar.cli.measure import beam_options_of
-from beam_cifar.cli.tables import counted
+from beam_cifar.cli.convert import beam_options_of
 from beam_cifar.start import quiet_workers
+from beam_cifar.words import counted
 
 
 def run(arguments: argparse.Namespace) -> None:

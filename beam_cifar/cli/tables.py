@@ -23,8 +23,3 @@ def plain(name: str) -> str:
 def share(part: int, whole: int) -> str:
     """A part in percent; nothing where there is no whole."""
     return f"{100 * part / whole:.1f} %" if whole else ""
-
-
-def counted(count: int, what: str, plural: str = "") -> str:
-    """A number with what it counts: "1 row", "2,000 rows"."""
-    return f"{count:,} {what if count == 1 else plural or what + 's'}"

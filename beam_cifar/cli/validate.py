@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
-from beam_cifar.cli.measure import beam_options_of
-from beam_cifar.cli.tables import counted, plain
+from beam_cifar.cli.convert import beam_options_of
+from beam_cifar.cli.tables import plain
 from beam_cifar.errors import DifferencesError
 from beam_cifar.start import quiet_workers
 from beam_cifar.validation import Validation, validate
+from beam_cifar.words import counted
 
 
 def run(arguments: argparse.Namespace) -> None:

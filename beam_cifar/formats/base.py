@@ -262,6 +262,11 @@ class RowReader(ABC):
     def bad_rows(self) -> Mapping[int, BadRow]:
         """Rows that cannot be kept, by their number."""
 
+    @property
+    def image_paths(self) -> Iterator[str]:
+        """Paths of the files that images are, where each is one; in no particular order."""
+        return iter(())
+
     @abstractmethod
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
         """Bytes of the largest image of the rows [start, stop): as it lies in a block, or `decoded`, as pixels."""
@@ -370,6 +375,8 @@ class Sink(ABC):
     """Bytes of images in a part, where a shard is made of several; None where a shard is one part."""
     always_joined: ClassVar[bool] = False
     """Whether a shard is made by `join` also where it has only one part."""
+    keeps_files: ClassVar[bool] = True
+    """Whether a file may stay as it is where a data set is saved in place: not where `finish` has to know of it."""
     max_shard_bytes: ClassVar[int | None] = None
     """The largest payload that one file can hold."""
     reserved_paths: ClassVar[frozenset[str]] = frozenset()

@@ -34,7 +34,7 @@ from beam_cifar.formats.shared.image_lists import (
 )
 from beam_cifar.formats.shared.json_stream import JsonStream
 from beam_cifar.formats.shared.summary import with_rows
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import decode_name
 
 if TYPE_CHECKING:
@@ -148,12 +148,12 @@ class DatumaroSink(IdPathSink):
     def check_labels(self, labels: LabelTable) -> None:
         """Datumaro refuses classes of one name or none; an empty parent is none."""
         for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
-            seen: set[str] = set()
+            refuse_repeated(names, "which Datumaro refuses", f"{what}es")
             for name in names:
-                if not name or name in seen or not is_text(name):
-                    why = "is there twice" if name in seen else "is no name in Unicode"
-                    raise UsageError(f"{what} {name!r} {why}, which Datumaro refuses; rename one by --remap")
-                seen.add(name)
+                if not name or not is_text(name):
+                    raise UsageError(
+                        f"{what} {name!r} is no name in Unicode, as Datumaro wants it; rename it by --remap"
+                    )
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """The folder of the subset's images."""

@@ -24,11 +24,13 @@ from beam_cifar.formats.npz import Window, checked_labels, padded_numbers
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
+    Npy,
     find_array,
     integers,
     list_arrays,
     read_array,
     read_header,
+    refuse_many_rows,
     refuse_unknown,
 )
 from beam_cifar.formats.shared.records import ReadPixels, RecordRows, Records
@@ -139,7 +141,9 @@ def _batch(entry: _Entry, name: str, index_dir: str) -> SourceFile:
     if not {"data", "labels"} <= members.keys():
         refuse_unknown(entry.shown, members, "'data' and 'labels'")
     data, labels = (find_array(entry.shown, members[key], index_dir) for key in ("data", "labels"))
-    return SourceFile(name, name, entry.shown, data, beside=(labels,))
+    file = SourceFile(name, name, entry.shown, data, beside=(labels,))
+    refuse_many_rows(_array_header(file).shape[0], entry.blob.size, entry.shown)
+    return file
 
 
 def _class_names(entry: _Entry) -> tuple[str, ...]:
@@ -203,10 +207,17 @@ def _pickle_file(file: SourceFile) -> _Found:
     return images, images.size, array("q", batch.labels), batch.structure_sha256  # type: ignore[arg-type]
 
 
-def _array_file(file: SourceFile) -> _Found:
+def _array_header(file: SourceFile) -> Npy:
     with storage.open_blob(file.blob, file.shown) as stream:
         header = read_header(stream, file.blob.size, f"{file.shown}:data")
-    side = round((header.shape[1] / 3) ** 0.5) if len(header.shape) == 2 else 0
+    if len(header.shape) != 2:
+        header.refuse("uint8 N x 3*S*S in C order")
+    return header
+
+
+def _array_file(file: SourceFile) -> _Found:
+    header = _array_header(file)
+    side = round((header.shape[1] / 3) ** 0.5)
     if header.dtype.name != "uint8" or header.fortran or not side or 3 * side * side != header.shape[1]:
         header.refuse("uint8 N x 3*S*S in C order")
     if side * side > MAX_PIXELS:

@@ -81,10 +81,11 @@ class ImageDirSink(IdPathSink):
 def _opened(file: SourceFile) -> ImageFileRows:
     import numpy as np
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     tree: ImageTree = checked_tree(file.blob, is_image_name)
     keys = pa.array(map(natural_bytes, tree.names.to_pylist()), pa.large_binary())
-    order = pa.compute.sort_indices(keys).to_numpy().astype(np.int64)
+    order = pc.sort_indices(keys).to_numpy().astype(np.int64)
     ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
     unique, repeated = unique_texts(pa.array(ids, pa.string()))
     labels = [UNLABELLED] * len(tree)

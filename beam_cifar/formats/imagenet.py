@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from beam_cifar import archives, storage
-from beam_cifar.errors import InputError, UsageError
+from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
     Catalog,
     FileSummary,
@@ -30,7 +30,7 @@ from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink, deco
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import clash_key, decode_name, encode_name
 from beam_cifar.row_names import digests
 
@@ -114,11 +114,7 @@ class ImagenetSink(ImageFileSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """Two classes of one name would be one folder."""
-        seen: set[str] = set()
-        for name in labels.names:
-            if name in seen:
-                raise UsageError(f"two classes are called {name!r}, and would be one folder; rename one by --remap")
-            seen.add(name)
+        refuse_repeated(labels.names, "and would be one folder")
 
     def image_folders(self, shard: Shard, options: SinkOptions) -> tuple[str, ...]:
         """One of each class."""

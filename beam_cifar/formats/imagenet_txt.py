@@ -29,7 +29,7 @@ from beam_cifar.formats.shared.image_lists import (
     read_lines,
 )
 from beam_cifar.formats.shared.summary import with_rows
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import clash_key, decode_name
 
 SYNSETS = "synsets.txt"
@@ -91,13 +91,10 @@ class ImagenetTxtSink(IdPathSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """A name is one line, and readers leave out white space around it."""
-        seen: set[str] = set()
+        refuse_repeated(labels.names, "which Datumaro refuses")
         for name in labels.names:
             if not name or name != name.strip() or "\n" in name or "\r" in name or not is_text(name):
                 raise UsageError(f"class {name!r} cannot be a line of {SYNSETS}; rename it by --remap")
-            if name in seen:
-                raise UsageError(f"two classes are called {name!r}, which Datumaro refuses; rename one by --remap")
-            seen.add(name)
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the list of a subset."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from beam_cifar import storage
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, BadRow

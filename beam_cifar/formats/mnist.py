@@ -30,6 +30,7 @@ from beam_cifar.formats.base import (
     Wanted,
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.shared.npy import refuse_many_rows
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
     RecordRows,
@@ -342,6 +343,7 @@ def _read_labels(file: SourceFile) -> npt.NDArray[np.uint8]:
             raise InputError(
                 f"{shown}: says that it has {count} labels, and has {blob.size - LABELS_HEADER.size} bytes of them"
             )
+        refuse_many_rows(count, file.blob.stamp[0], shown)
         return np.frombuffer(read_exactly(stream, count, shown), dtype=np.uint8)
 
 

@@ -76,6 +76,9 @@ CHUNK = 4 << 20
 
 _ROW = re.compile(rb"-?[0-9]{1,7}(?:,(?:1?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]))+")
 _LABEL = re.compile(rb"-?[0-9]+")
+# A first line whose first value is no number, but for one that pandas writes where there is none.
+_HEADER = re.compile(rb"(?!\s*\"?nan\b)[^,]*[A-Za-z\x80-\xff]", re.IGNORECASE)
+_BOM = b"\xef\xbb\xbf"
 _SIZED = re.compile(rb".*?([0-9]{1,5})x([0-9]{1,5})\"?", re.DOTALL)
 
 
@@ -254,7 +257,7 @@ def _looks_right(path: str) -> bool:
     """Whether the first line, or the one after a header, is one of label and pixels."""
     named = PREFIX in os.path.basename(path)
     with open(path, "rb") as file:
-        lines = [file.readline(MAX_LINE // 16).rstrip(b"\r\n") for _ in range(2)]
+        lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
     row = lines[0] if _LABEL.match(lines[0]) else lines[1]
     if named:  # whatever is wrong with it, `describe` says
         return bool(_LABEL.match(row))
@@ -344,9 +347,15 @@ def _lines(file: SourceFile) -> _Lines:
 
 def _start(stream: BinaryIO, shown: str) -> tuple[int, int, tuple[int, int] | None]:
     """Where the first row starts, how many values it has, and the size of images if a header tells."""
-    begin, size = 0, None
-    line = stream.readline(MAX_LINE + 1)
-    if line and not _LABEL.match(line):
+    line, size = stream.readline(MAX_LINE + 1), None
+    begin = len(_BOM) if line.startswith(_BOM) else 0
+    first = line[begin:]
+    if first.strip() and not (_LABEL.match(first) or _HEADER.match(first)):
+        found = _shown(first.partition(b",")[0].rstrip(b"\r\n"))
+        raise InputError(
+            f"{shown}: row 0: has the label {found}; expected a number, or a header that names the columns"
+        )
+    if first and not _LABEL.match(first):
         sized = _SIZED.fullmatch(line.rstrip(b"\r\n").rpartition(b",")[2])
         size = (int(sized[1]), int(sized[2])) if sized else None
         begin, line = len(line), stream.readline(MAX_LINE + 1)
@@ -531,6 +540,6 @@ def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | No
         sides = line[-2:]
         if not all(re.fullmatch("[0-9]{1,5}", side) for side in sides) or int(sides[0]) * int(sides[1]) != pixels:
             raise InputError(
-                f"{blob.path}: row {row} has the size {' x '.join(sides)}; {file.shown} has {pixels} pixels"
+                f"{blob.path}: row {row} has the size {' x '.join(sides)[:40]!r}; {file.shown} has {pixels} pixels"
             )
     return ids, np.array([line[-2:] for line in lines], dtype=np.int32)

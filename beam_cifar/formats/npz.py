@@ -35,6 +35,7 @@ from beam_cifar.formats.shared.npy import (
     member_names,
     read_array,
     read_header,
+    refuse_many_rows,
     refuse_unknown,
     texts,
 )
@@ -160,6 +161,7 @@ def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
         shown = path if images == IMAGES else f"{path}:{images}"
         file = SourceFile(subset, subset, shown, blob, beside=(*beside, nothing, nothing)[:3])
         found, _ = _images(file)
+        refuse_many_rows(found.shape[0], storage.stamp(path)[0], shown)
         values = _label_values(file, found.shape[0]) if table is None else ()
         yield _Subset(file, table, max(values, default=-1) + 1)
 
@@ -319,6 +321,7 @@ def _label_values(file: SourceFile, rows: int) -> array[int]:
 def _ids(file: SourceFile, rows: int) -> tuple[pa.Array, int]:
     """The ids, string `[N]`, and how many had to be made unique."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
     shown = f"{file.shown}: ids"
     header, data = read_array(file.beside[1], shown, min(MAX_IDS_BYTES, MAX_NAME * max(1, rows)))
@@ -330,7 +333,7 @@ def _ids(file: SourceFile, rows: int) -> tuple[pa.Array, int]:
         ids = _cut_texts(data, _offsets(file, rows), shown)
     if len(ids) != rows:
         header.refuse(f"one id for each of {rows} images")
-    if pa.compute.count_distinct(ids).as_py() == rows:
+    if pc.count_distinct(ids).as_py() == rows:
         return ids, 0
     unique, repeated = unique_ids(ids.to_pylist())
     return pa.array(unique, pa.string()), repeated

@@ -21,7 +21,7 @@ from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOp
 from beam_cifar.formats.shared.records import written_columns
 from beam_cifar.formats.shared.tf_example import framed, serialized_example
 from beam_cifar.images.files import file_encodings
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 
 if TYPE_CHECKING:
     from beam_cifar.options import ExportOptions
@@ -71,11 +71,7 @@ class TfdsSink(Sink):
                         f"class {name[:80]!r} cannot be a line of text that readers strip of spaces at both ends; "
                         "rename it by --remap"
                     )
-            repeated = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
-            if repeated:
-                raise UsageError(
-                    f"two classes are called {min(repeated)!r}, and names are unique; rename one by --remap"
-                )
+            refuse_repeated(names, "and names are unique")
 
     def subset_name(self, name: str) -> str:
         """Splits have few letters, and one that is no underscore (`naming.py`, `splits.py`)."""

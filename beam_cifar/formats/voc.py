@@ -38,7 +38,7 @@ from beam_cifar.formats.shared.image_lists import (
 )
 from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import MAX_COMPONENT_BYTES, clash_key, decode_name
 
 if TYPE_CHECKING:
@@ -147,13 +147,10 @@ class VocSink(IdPathSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """The names of classes are parts of file names."""
-        seen: set[str] = set()
+        refuse_repeated(labels.names, "and would be one file")
         for name, written in zip(labels.names, class_words(labels), strict=True):
-            if name in seen:
-                raise UsageError(f"two classes are called {name!r}, and would be one file; rename one by --remap")
             if decode_name(written) != name:
                 raise UsageError(f"class {name[:50]!r}... is too long for the name of a file; rename it by --remap")
-            seen.add(name)
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
         """There is a line for every image and class, and a file name of class and subset."""
@@ -400,8 +397,9 @@ def _positives(path: str) -> pa.Array:
 def _image_paths(tree: ImageTree, ids: pa.Array) -> Iterator[str]:
     """The image of each id, of any extension; "" where there is none."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    stems = pa.compute.replace_substring_regex(tree.names, r"\.[^./]*$", "")
+    stems = pc.replace_substring_regex(tree.names, r"\.[^./]*$", "")
     places = found_in(ids, stems)
     names = tree.names.take(pa.array(places, mask=places < 0))
     return (name or "" for start in range(0, len(names), 10_000) for name in names[start : start + 10_000].to_pylist())

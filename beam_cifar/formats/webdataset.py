@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
@@ -31,6 +31,7 @@ from beam_cifar.formats.base import (
     Wanted,
 )
 from beam_cifar.formats.shared.ids import natural_key
+from beam_cifar.formats.shared.image_lists import is_text
 from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.formats.shared.tar_headers import BLOCK, tar_members
 from beam_cifar.images.files import file_encodings, file_extensions, is_image_name
@@ -103,11 +104,12 @@ class WebdatasetSource(Source):
                 for folder, shards in paths.items()
                 for shard in shards
             ]
-        if own is not None:
-            return Catalog(self.name, "WebDataset", path, own, tuple(files))
         from beam_cifar.formats.webdataset_rows import learn_table, repeating_subsets
 
-        table, notices = learn_table(files)
+        if own is not None:
+            table, notices = own, tuple(_missing(told, paths)) if os.path.isdir(path) else ()
+        else:
+            table, notices = learn_table(files)
         repeating = repeating_subsets(files)
         named = [
             replace(file, id_prefix=file.name.rpartition("/")[2][: -len(SUFFIX)] + "/")
@@ -306,17 +308,29 @@ def _read_table(path: str) -> dict[str, Any]:
 
 def _own_table(told: dict[str, Any], root: str) -> LabelTable:
     names, coarse, parents, subsets = (told[key] for key in ("names", "superclasses", "parents", "subsets"))
-    lists = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in (names, coarse))
+    lists = all(isinstance(each, list) and all(map(_is_name, each)) for each in (names, coarse))
     if (
         not lists
         or not isinstance(parents, list)
         or len(parents) != (len(names) if coarse else 0)
         or any(p is not None and not (type(p) is int and 0 <= p < len(coarse)) for p in parents)
         or not isinstance(subsets, dict)
-        or not all(isinstance(name, str) for name in subsets.values())
+        or not all(map(_is_name, subsets.values()))
     ):
         raise InputError(
             f"{os.path.join(root, TABLE)}: is damaged; expected lists 'names', 'superclasses' and 'parents' and an "
             "object 'subsets'"
         )
     return LabelTable(tuple(names), tuple(coarse), tuple(parents))
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and is_text(name)
+
+
+def _missing(told: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Shards that the table lists and that are not there."""
+    missing = told["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
+    if missing:
+        first = min(missing)[:100]
+        yield f"{TABLE} lists {len(missing)} shards that are not there, {first!r} first; their rows are left out"

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +23,7 @@ from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import FileSummary, SourceFile
 from beam_cifar.formats.shared.encoded import MAX_IMAGE_BYTES, EncodedRows, RowColumns, row_columns
+from beam_cifar.formats.shared.image_lists import is_text
 from beam_cifar.formats.shared.tar_headers import tar_members
 from beam_cifar.images.decode import ImageHeader, probe_image
 from beam_cifar.images.files import is_image_name
@@ -167,6 +169,7 @@ class _Gathered:
         stem, dot, kind = base.partition(".")
         if not stem or not dot or _META.match(name):
             return
+        kind = kind.lower() if kind.lower() in _FACTS else kind
         key = folder + slash + stem
         if key != self._key:
             self._finish()
@@ -219,10 +222,11 @@ class _Gathered:
     def _told(self, facts: dict[str, Any], what: str, otherwise: str) -> str:
         """A text of the sample's JSON."""
         text = facts.get(what)
-        if not isinstance(text, str):
-            return otherwise
-        if not text.isascii() and any("\ud800" <= char <= "\udfff" for char in text):
-            raise self._error(f"member '{self._key}.json' has {what!r} {text[:100]!r}, which is not valid Unicode")
+        return self._unicode(text, repr(what)) if isinstance(text, str) else otherwise
+
+    def _unicode(self, text: str, what: str) -> str:
+        if not is_text(text):
+            raise self._error(f"member '{self._key}.json' has {what} {text[:100]!r}, which is not valid Unicode")
         return text
 
     def _image_kind(self) -> str:
@@ -260,13 +264,22 @@ class _Gathered:
         for value in (text, *(facts.get(key) for key in _LABEL_KEYS)):
             if value is text and value is not None and re.fullmatch("-?[0-9]+", value):
                 value = self._int(value)
+            if isinstance(value, float) and not math.isnan(value):
+                value = self._whole(value)
             if isinstance(value, str):
-                name = value if name is None else name
+                name = self._unicode(value, "a label") if name is None else name
             elif isinstance(value, int) and not isinstance(value, bool) and number == UNLABELLED:
                 number = value
         if not UNLABELLED <= number < 1 << 31:
-            raise self._error(f"sample {self._key!r} has label {number}; expected -1 for none, or a class from 0")
+            raise self._error(
+                f"sample {self._key!r} has label {str(number)[:30]}; expected -1 for none, or a class from 0"
+            )
         return number, name
+
+    def _whole(self, value: float) -> int:
+        if not value.is_integer():
+            raise self._error(f"sample {self._key!r} has label {value}; expected a whole number, or a name")
+        return int(value)
 
     def _int(self, text: str) -> int:
         if len(text) > 20:
@@ -304,14 +317,15 @@ class _Gathered:
 def _row_columns(file: SourceFile, labels: LabelTable) -> RowColumns:
     index = shard_index(file)
     found = index.numbers.copy()
-    if not file.beside:
-        places = {name: number for number, name in enumerate(labels.names)}
-        by_code = np.array([places.get(name, UNLABELLED) for name in index.names] + [UNLABELLED], dtype=np.int64)
-        for codes in (index.codes, index.texts):
-            found = np.where(found < 0, by_code[codes], found)
+    places = {name: number for number, name in enumerate(labels.names)}
+    by_code = np.array([places.get(name, UNLABELLED) for name in index.names] + [UNLABELLED], dtype=np.int64)
+    for codes in (index.codes,) if file.beside else (index.codes, index.texts):
+        found = np.where(found < 0, by_code[codes], found)
+    unknown = np.flatnonzero((found < 0) & (index.codes >= 0)).tolist()
     count = len(labels.names)
     why = f"is outside the label table, which has {count} classes (0 to {count - 1})"
     bad = {row: f"label {found[row]} {why}" for row in np.flatnonzero(found >= count).tolist()}
+    bad |= {row: f"label {index.names[index.codes[row]]!r:.80} is not in the label table" for row in unknown}
     return row_columns(file, index.ids, index.filenames, found, bad)
 
 

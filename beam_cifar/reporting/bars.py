@@ -8,9 +8,10 @@ from typing import Final
 
 from beam_cifar.formats.base import series_name
 from beam_cifar.measuring import Stats, SubsetStats
-from beam_cifar.reporting.markup import Markup, cut, element, joined, name, number, plural
+from beam_cifar.reporting.markup import Markup, cut, element, joined, name, number
 from beam_cifar.reporting.style import SERIES
 from beam_cifar.reporting.tables import by_superclass
+from beam_cifar.words import counted
 
 FEW: Final = 24
 """Classes that stand in one table."""
@@ -135,12 +136,12 @@ def summary(rows: Sequence[Row]) -> Markup:
         return element("p", "No row has a class." if totals else "There are no classes.")
     empty = sum(not total for total in totals)
     if totals[0] == totals[-1]:
-        return element("p", f"All classes have {plural(totals[0], 'row')}." if len(rows) > 1 else None)
+        return element("p", f"All classes have {counted(totals[0], 'row')}." if len(rows) > 1 else None)
     low, high = (next(row for row in rows if row.total == total) for total in (totals[0], totals[-1]))
     middle = totals[len(totals) // 2]
-    largest = joined("The largest class is ", name(high.name), f" with {plural(high.total, 'row')}")
+    largest = joined("The largest class is ", name(high.name), f" with {counted(high.total, 'row')}")
     if empty:
-        rest = joined(f", the median has {number(middle)}, and {plural(empty, 'class has', 'classes have')} none.")
+        rest = joined(f", the median has {number(middle)}, and {counted(empty, 'class has', 'classes have')} none.")
     else:
         ratio = f" with {low.total:,} (a ratio of {high.total / low.total:,.2f})."
         rest = joined(f", the median has {middle:,}, the smallest is ", name(low.name), ratio)

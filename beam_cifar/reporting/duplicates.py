@@ -9,9 +9,10 @@ from typing import Final
 from beam_cifar.formats.base import series_name, split_name
 from beam_cifar.measuring import Stats
 from beam_cifar.reporting.facts import Report, Tile
-from beam_cifar.reporting.markup import Markup, cut, element, joined, name, number, plural
+from beam_cifar.reporting.markup import Markup, cut, element, joined, name, number
 from beam_cifar.reporting.sheets import tile_image
 from beam_cifar.reporting.tables import NAME, table
+from beam_cifar.words import counted
 
 MAX_PAIRS: Final = 50
 SHORT: Final = 80
@@ -76,7 +77,7 @@ def _leak(leaks: Sequence[Pair]) -> Markup:
     )
     told = [
         element("strong", "Leak. "), first, " and ", second, " share images: ",
-        f"{plural(worst.of_first, 'row')} of ", first, f", {plural(worst.of_second, 'row')} of ", second, ".", others,
+        f"{counted(worst.of_first, 'row')} of ", first, f", {counted(worst.of_second, 'row')} of ", second, ".", others,
         " ", element("a", "See duplicates", href="#duplicates"),
     ]  # fmt: skip
     return element("div", element("p", *told), class_="note bad")
@@ -89,7 +90,7 @@ def duplicates(report: Report, name_bytes: int) -> Markup | None:
         return None
     if not stats.duplicate_groups:
         return element("p", "No two images have the same pixels.")
-    occur = f"{plural(stats.duplicate_groups, 'image occurs', 'images occur')} more than once."
+    occur = f"{counted(stats.duplicate_groups, 'image occurs', 'images occur')} more than once."
     which = "Its" if stats.duplicate_groups == 1 else f"For {stats.conflicting:,} of them the"
     pairs = pairs_of(stats)
     listed = len(stats.groups)
@@ -115,7 +116,7 @@ def _across(pairs: Sequence[Pair]) -> Markup:
     head = ["First subset", "Second subset", "Rows of the first", "Rows of the second"]
     made = table(head, lines, texts=(1,), label="Duplicates across subsets")
     more = len(pairs) - MAX_PAIRS
-    return joined(made, element("p", f"and {plural(more, 'further pair')}") if more > 0 else None)
+    return joined(made, element("p", f"and {counted(more, 'further pair')}") if more > 0 else None)
 
 
 def _group(report: Report, at: int, name_bytes: int) -> Markup:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from beam_cifar.reporting.facts import Account, Balance, Report
-from beam_cifar.reporting.markup import Markup, cut, element, joined, name, number, plural
+from beam_cifar.reporting.markup import Markup, cut, element, joined, name, number
 from beam_cifar.reporting.overview import notices
 from beam_cifar.reporting.tables import MAX_LINES, MAX_SUBSETS, NAME, table
+from beam_cifar.words import counted
 
 
 def job(report: Report) -> Markup | None:
@@ -19,7 +20,7 @@ def job(report: Report) -> Markup | None:
         element("p", f"Made by beam-cifar {cut(account.version, 40)} from {cut(account.source, NAME)}."),
         _balance(account),
         _changed(report, account),
-        element("p", f"{plural(account.unlabelled, 'row')} lost the label.") if account.unlabelled else None,
+        element("p", f"{counted(account.unlabelled, 'row')} lost the label.") if account.unlabelled else None,
         element("h3", "Options of the job") if account.options else None,
         element("dl", *_options(account), class_="options") if account.options else None,
         *([element("h3", "Notices of the job"), notices(account.notices)] if account.notices else []),
@@ -41,10 +42,10 @@ def _balance(account: Account) -> Markup:
     items = list(account.balances.items())
     lines = [cells(name(cut(subset, NAME)), balance) for subset, balance in items[:MAX_SUBSETS]]
     head = ["Subset", "Read", "= written", "+ filtered", "+ quarantined"]
-    moved = not all(balance.holds for _, balance in items)
+    moved, more = not all(balance.holds for _, balance in items), len(items) - MAX_SUBSETS
     return joined(
         table(head, lines, cells("All", account.total), label="Rows of the job"),
-        element("p", f"and {plural(len(items) - MAX_SUBSETS, 'further subset')}") if len(items) > MAX_SUBSETS else None,
+        element("p", f"and {counted(more, 'further subset')}") if more > 0 else None,
         element("p", "The job moved rows between subsets, so that only the last line adds up.", class_="soft")
         if moved and account.total.holds else None,
         element("p", element("span", "The counts do not add up.", class_="tag")) if not account.total.holds else None,
@@ -55,7 +56,7 @@ def _changed(report: Report, account: Account) -> Markup | None:
     """A warning where there are other rows than the job wrote; no such check where only some subsets are looked at."""
     if report.partial or report.stats.rows == account.total.written:
         return None
-    wrote, found = plural(account.total.written, "row"), number(report.stats.rows)
+    wrote, found = counted(account.total.written, "row"), number(report.stats.rows)
     told = element("p", f"The job wrote {wrote}, and there are {found}: the output was changed since.")
     return element("div", told, class_="note bad")
 

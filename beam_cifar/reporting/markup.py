@@ -77,8 +77,3 @@ def percent(part: int, whole: int) -> str:
         return "0 %" if not part else "100 %"
     share = 100 * part / whole
     return "< 0.1 %" if share < 0.1 else "> 99.9 %" if share > 99.9 else f"{share:.1f} %"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """A count with its noun."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

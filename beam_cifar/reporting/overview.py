@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 from beam_cifar.measuring import SizeCount, Stats, SubsetStats
 from beam_cifar.reporting.facts import Report
-from beam_cifar.reporting.markup import Markup, cut, element, joined, name, number, plural
+from beam_cifar.reporting.markup import Markup, cut, element, joined, name, number
 from beam_cifar.reporting.tables import MAX_LINES, MAX_SUBSETS, NAME, size_text, table
+from beam_cifar.words import counted
 
 
 def header(report: Report) -> Markup:
@@ -71,7 +72,7 @@ def subsets(stats: Stats) -> Markup | None:
     made = table(head, lines, foot if len(stats.subsets) > 1 else (), texts=(5, 6), label="Subsets")
     return joined(
         made,
-        element("p", f"{plural(len(hidden), 'further subset')} with {plural(sum(s.rows for s in hidden), 'row')} "
+        element("p", f"{counted(len(hidden), 'further subset')} with {counted(sum(s.rows for s in hidden), 'row')} "
                 "in all are not listed.") if hidden else None,
         element("p", "Equal fingerprints: equal items, in whatever format and order they are stored.", class_="soft"),
     )  # fmt: skip

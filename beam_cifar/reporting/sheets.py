@@ -6,9 +6,10 @@ from typing import Final
 
 from beam_cifar.labels import UNLABELLED
 from beam_cifar.reporting.facts import Report, Sheet, Tile
-from beam_cifar.reporting.markup import Markup, cut, element, joined, name, plural
+from beam_cifar.reporting.markup import Markup, cut, element, joined, name
 from beam_cifar.reporting.pictures import MAX_SHEETS, SIDE
 from beam_cifar.reporting.tables import by_superclass
+from beam_cifar.words import counted
 
 MANY: Final = 200
 """Sheets above which they are shown only on request."""
@@ -24,7 +25,7 @@ def sheets(report: Report, name_bytes: int) -> Markup | None:
         return element("p", "There are no images.")
     labels, shown = report.stats.labels, max(len(sheet.tiles) for sheet in report.sheets)
     figures = {sheet.label: _sheet(sheet, labels.name(sheet.label), name_bytes) for sheet in report.sheets}
-    made = [element("p", f"Up to {plural(shown, 'image')} of each class, spread evenly over its rows.", class_="soft")]
+    made = [element("p", f"Up to {counted(shown, 'image')} of each class, spread evenly over its rows.", class_="soft")]
     for at, (heading, members) in enumerate(_groups(report)):
         grid = element(
             "div", *(figures[label] for label in members), class_="sheets few" if shown <= NARROW else "sheets"
@@ -57,7 +58,7 @@ def _groups(report: Report) -> list[tuple[str, list[int]]]:
 
 def _sheet(sheet: Sheet, label: str | None, name_bytes: int) -> Markup:
     called = "unlabelled" if label is None else name(cut(label, name_bytes))
-    caption = element("figcaption", called, element("span", f" {plural(sheet.images, 'image')}", class_="soft"))
+    caption = element("figcaption", called, element("span", f" {counted(sheet.images, 'image')}", class_="soft"))
     return element("figure", caption, element("div", *map(tile_image, sheet.tiles), class_="tiles"))
 
 

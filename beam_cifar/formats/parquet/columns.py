@@ -22,9 +22,11 @@ from beam_cifar.formats.parquet.schema import (
 )
 
 # At most so many times its size does a page grow that is unpacked; the rest can do any.
-_CODEC_RATIOS = {"UNCOMPRESSED": 1, "SNAPPY": 22}
-_OTHER_RATIO = 1000
+_CODEC_RATIOS = {"UNCOMPRESSED": 1, "SNAPPY": 22, "LZ4": 255, "GZIP": 1032, "ZSTD": 1 << 15}
+_OTHER_RATIO = 1 << 20
 _REPEATED_TEXT_BYTES = 256 << 20
+_HELD_RATIO = 4
+"""Times its size that the texts of a larger file may take in memory; images are most of it where they are any."""
 
 _IMAGE_SUFFIX = r"(?i)\.(png|jpe?g)$"
 _ABSOLUTE = r"(?s)^(?:/|[A-Za-z]:[\\/]).*[/\\]"
@@ -45,11 +47,17 @@ def read_columns(file: SourceFile) -> pa.Table:
     columns = list(dict.fromkeys(filter(None, wanted.values())))
     tables = []
     with open_parquet(file, meaning.texts) as opened:
-        row = 0
+        row = held = 0
         with damaged(file.shown):
             count = _text_rows(opened, meaning.path)
             for batch in opened.iter_batches(count, columns=columns, use_threads=False) if columns else ():
                 found = {what: _short(batch, name, file.shown) for what, name in wanted.items() if name}
+                held += sum(column.nbytes for column in found.values())
+                if held > max(_REPEATED_TEXT_BYTES, _HELD_RATIO * file.blob.size):
+                    raise InputError(
+                        f"{file.shown}: row {row}: labels and names unpack to more than {held} bytes, and the file has "
+                        f"{file.blob.size}; refused as a decompression bomb"
+                    )
                 tables.append(_with_names(found, file, meaning, row, batch.num_rows))
                 row += batch.num_rows
             rows = opened.metadata.num_rows

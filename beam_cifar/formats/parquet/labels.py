@@ -92,7 +92,7 @@ def repeating_subsets(files: Sequence[SourceFile]) -> set[str]:
     found = set()
     for subset in dict.fromkeys(file.subset for file in files):
         members = [file for file in files if file.subset == subset]
-        if len(members) == 1 or all(columns_in(file).own is not None for file in members):
+        if len(members) == 1:
             continue
         keys = []
         for file in members:

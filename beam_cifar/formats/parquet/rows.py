@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ RATIO_FREE_BYTES = 1 << 30
 
 # Bytes that may come in one batch beyond the images that are expected, if one image is repeated by a dictionary.
 _REPEATED_BYTES = 64 << 20
+# Of rows that are asked for together, which are far fewer bytes where the mean of a row group tells.
+_READ_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -98,10 +101,9 @@ class ParquetRows(EncodedRows):
         return _joined([self._stream.read(start, stop) for start, stop in runs_of(rows)])
 
     def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
-        step = max(1, min(MAX_ROWS, MAX_BYTES // max(1, self._stored_bytes(start, stop))))
-        for at in range(start, stop, step):
-            for row, image in enumerate(self._stream.read(at, min(at + step, stop)), at):
-                yield probe_image(image.as_buffer().to_pybytes(), self._shown(row)) if image.is_valid else None
+        images = (image for batch in self._stream.batches(start, stop) for image in batch)
+        for row, image in enumerate(images, start):
+            yield probe_image(image.as_buffer().to_pybytes(), self._shown(row)) if image.is_valid else None
 
     def _stored_bytes(self, start: int, stop: int) -> int:
         """The mean of the row group with the largest; single ones are not known before they are read."""
@@ -123,14 +125,13 @@ class ParquetRows(EncodedRows):
         own = self._meaning.own
         if own is not None:
             paths = own.get("paths", {})
-            return len(paths) if isinstance(paths, dict) else 0
+            rows = {int(row) for row in paths if re.fullmatch("[0-9]{1,18}", row)} if isinstance(paths, dict) else ()
+            return sum(row < self.rows for row in rows)
         told = self._stream.count_missing()
         return self._count_missing() if told is None else told
 
     def _count_missing(self) -> int:
-        step = max(1, min(MAX_ROWS, MAX_BYTES // max(1, self._stored_bytes(0, self.rows))))
-        reads = (self._stream.read(at, min(at + step, self.rows)) for at in range(0, self.rows, step))
-        return sum(images.null_count for images in reads)
+        return sum(images.null_count for images in self._stream.batches(0, self.rows))
 
     def _parents(self) -> dict[int, tuple[int, int]]:
         """Class -> (superclass, row that says so)."""
@@ -168,19 +169,30 @@ class _Images:
 
     def read(self, start: int, stop: int) -> pa.Array:
         """The images of the rows [start, stop): `binary`, null where there is none."""
+        pieces, held = [], 0
+        for piece in self.batches(start, stop):
+            pieces.append(piece)
+            held += piece.nbytes
+            if held > _READ_BYTES and len(pieces) > 1:
+                raise InputError(
+                    f"{self._shown}: row {start}: images that a dictionary repeats unpack to more than {_READ_BYTES} "
+                    "bytes in a few rows; refused as a decompression bomb"
+                )
+        return _joined(pieces)
+
+    def batches(self, start: int, stop: int) -> Iterator[pa.Array]:
+        """The same in pieces of a bounded size."""
         if start == stop:
-            return pa.array([], pa.binary())
+            return
         group = self._groups.group_of(start)
         if start < self._start or (start >= self._next and self._groups.starts[group] > self._next):
             self._restart(group)
-        pieces = []
         while start < stop:
             while self._next <= start:
                 self._advance()
             taken = self._held.slice(start - self._start, min(stop, self._next) - start)
-            pieces.append(taken)
+            yield taken
             start += len(taken)
-        return _joined(pieces)
 
     def _restart(self, group: int) -> None:
         self._start = self._next = self._stop = int(self._groups.starts[group])

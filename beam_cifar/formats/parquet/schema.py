@@ -88,6 +88,7 @@ def open_parquet(file: SourceFile, texts: Sequence[str] = ()) -> Iterator[Any]:
                 buffer_size=READ_BYTES,
                 thrift_string_size_limit=_THRIFT_STRING_BYTES,
                 thrift_container_size_limit=_THRIFT_ITEMS,
+                page_checksum_verification=True,
             )
             _refuse_absurd(opened.metadata, file)
         yield opened
@@ -106,7 +107,9 @@ def damaged(shown: str) -> Iterator[None]:
         yield
     except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{shown}: is damaged, or no Parquet file: {reason}") from error
+        # Arrow shows bytes of the file as they are.
+        plain = "".join(char if char.isprintable() else "?" for char in reason)
+        raise InputError(f"{shown}: is damaged, or no Parquet file: {plain}") from error
 
 
 def _refuse_absurd(metadata: Any, file: SourceFile) -> None:
@@ -236,7 +239,14 @@ def _label_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> st
         if features.get(name, {}).get("_type") == "ClassLabel" and _is_number(schema, name)
     ]
     if not marked:
-        return next((name for name in _LABEL_NAMES if _is_number(schema, name) or _has_text(schema, name)), "")
+        found = next((name for name in _LABEL_NAMES if _is_number(schema, name) or _has_text(schema, name)), "")
+        for name in () if found else _LABEL_NAMES[:3]:
+            if name in schema.names and not all(types.is_null(field.type) for field in schema if field.name == name):
+                kinds = ", ".join(str(field.type)[:50] for field in schema if field.name == name)
+                raise InputError(
+                    f"{shown}: column {name!r} is {kinds}; expected one column of integers or text: convert or drop it"
+                )
+        return found
     preferred = [name for name in _LABEL_NAMES if name in marked]
     if len(marked) > 1 and not preferred:
         raise InputError(f"{shown}: columns {', '.join(map(repr, marked))} are class labels; call one of them 'label'")

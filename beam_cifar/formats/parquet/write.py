@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
+import pyarrow.compute
 import pyarrow.parquet as pq
 
 from beam_cifar.errors import UsageError
@@ -43,6 +44,7 @@ class ParquetSink(Sink):
     needs_images = True
     # `load_dataset` fails on a split without rows.
     keeps_empty_subsets = False
+    keeps_files = False
     by_split = True
 
     def encodings(self, options: ExportOptions) -> tuple[str, ...]:

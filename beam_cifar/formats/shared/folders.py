@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from beam_cifar import storage
@@ -80,6 +80,11 @@ class ImageFileRows(RowReader):
         """See `RowReader.bad_rows`."""
         return self._bad_rows
 
+    @property
+    def image_paths(self) -> Iterator[str]:
+        """See `RowReader.image_paths`."""
+        return (entry.path for entry in self._entries if entry)
+
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
         """See `RowReader.row_bytes`."""
         if decoded:
@@ -106,7 +111,7 @@ class ImageFileRows(RowReader):
         encodings = [header.encoding if header else "raw" for header in headers]
         made = with_images(self._facts(start, stop, headers), pa.array(images, pa.binary()), encodings)
         good = [row - start for row in range(start, stop) if row not in self._bad_rows]
-        return made if len(good) == len(made) else made.take(good)
+        return made if len(good) == len(made) else made.take(pa.array(good, pa.int64()))
 
     def summary(self, *, sizes: bool) -> FileSummary:
         """What the plan needs to know of them, single rows left out."""

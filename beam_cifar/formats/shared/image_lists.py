@@ -116,7 +116,7 @@ def list_images(root: str, accept: Callable[[str], bool] = any_name) -> ImageTre
         InputError: it cannot be read, or holds something that is neither a file nor a folder.
     """
     import numpy as np
-    import pyarrow as pa
+    import pyarrow.compute as pc
 
     names, sizes, times = Texts(), array("q"), array("q")
     with storage.reading(root):
@@ -130,7 +130,7 @@ def list_images(root: str, accept: Callable[[str], bool] = any_name) -> ImageTre
             if error.filename != root:
                 raise
     column = names.made()
-    order = pa.compute.sort_indices(column)
+    order = pc.sort_indices(column)
     return ImageTree(
         root,
         column.take(order),
@@ -178,9 +178,9 @@ class Texts:
 def found_in(wanted: pa.Array, texts: pa.Array) -> npt.NDArray[np.int64]:
     """Where each of some texts first is among others: int64 `[M]`, -1 for one that is not there."""
     import numpy as np
-    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    found = pa.compute.index_in(wanted, value_set=texts)
+    found = pc.index_in(wanted, value_set=texts)
     return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
@@ -255,9 +255,9 @@ class ListedRows:
 
 
 def _within(folder: str, paths: pa.Array) -> pa.Array:
-    import pyarrow as pa
+    import pyarrow.compute as pc
 
-    return pa.compute.binary_join_element_wise(folder, paths, "") if folder else paths
+    return pc.binary_join_element_wise(folder, paths, "") if folder else paths
 
 
 def unique_texts(ids: pa.Array) -> tuple[pa.Array, int]:

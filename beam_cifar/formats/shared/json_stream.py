@@ -44,9 +44,7 @@ class JsonStream:
             InputError: this is not JSON, or not an object.
         """
         self._take("{")
-        if self._next() == "}":
-            return
-        while True:
+        while self._next() != "}":
             key = self.value()
             if not isinstance(key, str):
                 raise self._error(f"found {str(key)[:20]!r}; expected a key")
@@ -55,7 +53,11 @@ class JsonStream:
             if self._next() != ",":
                 break
             self._at += 1
+            if self._next() == "}":
+                raise self._error("found '}'; expected a key")
         self._take("}")
+        if self._next():
+            raise self._error(f"found {self._next()!r}; expected nothing after the object")
 
     def elements(self) -> Iterator[Any]:
         """Yields the elements of an array. Raises `InputError`."""

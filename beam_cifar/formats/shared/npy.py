@@ -30,6 +30,7 @@ SUFFIX = ".npz"
 # A zip's directory is read whole; this one lists some ten thousand members.
 MAX_DIRECTORY = 1 << 20
 MAX_HEADER = 10_000
+FREE_ROWS = 10_000_000
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTED = 1
 
@@ -210,6 +211,21 @@ def texts(header: Npy, data: bytes) -> list[str]:
         return [(cell.rstrip(b"\0") if coding == "utf-8" else cell).decode(coding).rstrip("\0") for cell in cells]
     except UnicodeDecodeError as error:
         raise InputError(f"{header.shown}: holds text that is not Unicode") from error
+
+
+def refuse_many_rows(rows: int, size: int, shown: str) -> None:
+    """Refuses more rows than bytes, of images that unpack from next to nothing: what is kept of each is more.
+
+    Args:
+        rows: of the file.
+        size: bytes of the file, packed.
+        shown: how messages name it.
+
+    Raises:
+        InputError: there are more than `FREE_ROWS`, and more than bytes.
+    """
+    if rows > max(FREE_ROWS, size):
+        raise InputError(f"{shown}: declares {rows} rows in {size} bytes; refused as a decompression bomb")
 
 
 def refuse_unknown(path: str, names: Mapping[str, Member], expected: str) -> NoReturn:

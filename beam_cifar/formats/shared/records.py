@@ -185,7 +185,7 @@ class RecordRows(RowReader):
         import pyarrow as pa
 
         made = self._examples([(start, stop)])
-        if not any(start <= row < stop for row in self.bad_rows):
+        if not any(row in self.bad_rows for row in range(start, stop)):
             return made
         return made.filter(pa.array([row not in self.bad_rows for row in range(start, stop)]))
 

@@ -42,7 +42,9 @@ def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
     """Rows by label, from the labels alone: no Arrow, no numpy."""
     for start in range(0, reader.rows, CHUNK_ROWS):
         counts = Counter(reader.labels[start : start + CHUNK_ROWS])
-        counts.subtract(reader.labels[row] for row in reader.bad_rows if start <= row < start + CHUNK_ROWS)
+        if reader.bad_rows:
+            rows = range(start, min(start + CHUNK_ROWS, reader.rows))
+            counts.subtract(reader.labels[row] for row in rows if row in reader.bad_rows)
         yield {label: n for label, n in counts.items() if n}
 
 

@@ -51,6 +51,7 @@ def tar_members(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, 
         else:
             name = _text(told.get(b"path", _own_name(block)), at, shown)
             length = _number(told[b"size"], at, shown) if b"size" in told else length
+            length = 0 if kind == _FOLDER else length  # no data follow, whatever it says; so does `tarfile` read it
             if kind not in _PLAIN or (told and any(key.startswith(b"GNU.sparse") for key in told)):
                 raise InputError(f"{shown}: member {name!r} is a link, a device or sparse; only plain files are read")
             if length > size - at:
