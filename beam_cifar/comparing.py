@@ -207,6 +207,8 @@ def _subset_pairs(a: Measured, b: Measured, *, whole: bool) -> tuple[list[tuple[
             found = " and ".join(", ".join(side) or "none" for side in sides)
             notices.append(f"subsets are compared by split, because they are called otherwise: {found}")
         sides = folded
+        if set(folded[0]) != set(folded[1]):
+            notices.append("some subsets are only on one side; --whole compares all rows as one set")
     names = dict.fromkeys((*sides[0], *sides[1]))
     return [(name, sides[0].get(name, set()), sides[1].get(name, set())) for name in names], notices
 

@@ -288,7 +288,10 @@ def _why_unknown(path: str, index_dir: str) -> str:
     from beam_cifar import archives
 
     if os.path.isfile(path) and archives.is_archive(path):
-        get_source("cifar").describe(path, index_dir)  # says what is wrong with the archive
+        archives.list_members(path, index_dir)  # says what is wrong with it
+        return "no known format in the archive; unpack it, if it holds one that is read from folders only"
+    if os.path.isfile(os.path.join(path, "features.json")):
+        return "looks like TensorFlow Datasets, which is written, but not read"
     return (
         "no known format; beam-cifar formats lists those that can be read: name the one that it should be, "
         "to be told what is missing"

@@ -459,3 +459,15 @@ def test_any_changed_byte_is_refused_or_read(tmp_path: Path) -> None:
         else:
             continue
         assert "train-0.tar" in refusal
+
+
+def test_ids_differ_also_where_our_own_shards_repeat_names(tmp_path: Path) -> None:
+    """Batches that become one split may have the same names, and be in several shards."""
+    batches = {f"data_batch_{n}": batch(["a.png", "b.png"], [0, 1], seed=n) for n in (1, 2)}
+    quickly(write_cifar(tmp_path / "in", batches), tmp_path / "out", "webdataset", images_per_batch=2)
+    catalog = WebdatasetSource().describe(str(tmp_path / "out"), "")
+    ids = []
+    for file in catalog.files:
+        with WebdatasetSource().open_rows(file, catalog.labels) as rows:
+            ids += rows.facts(0, rows.rows).column("id").to_pylist()
+    assert ids == [f"train-00000{n}/{name}" for n in (0, 1) for name in "ab"]

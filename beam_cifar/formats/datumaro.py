@@ -151,9 +151,7 @@ class DatumaroSink(IdPathSink):
             refuse_repeated(names, "which Datumaro refuses", f"{what}es")
             for name in names:
                 if not name or not is_text(name):
-                    raise UsageError(
-                        f"{what} {name!r} is no name in Unicode, as Datumaro wants it; rename it by --remap"
-                    )
+                    raise UsageError(f"{what} {name!r} is no text, which Datumaro refuses; rename one by --remap")
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """The folder of the subset's images."""

@@ -81,7 +81,7 @@ class WebdatasetSource(Source):
             return False
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds shards and classes; those of others are read for their labels."""
+        """Finds shards and classes; reads the shards for names that repeat, those of others also for their labels."""
         with storage.reading(path):
             root = os.path.dirname(path) if os.path.isfile(path) else path
             paths = {"": [path]} if os.path.isfile(path) else _shard_paths(path)
