@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from beam_cifar import storage
 from beam_cifar.cutting import Segment, Task
-from beam_cifar.errors import OutputError
+from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats import get_sink, get_source, readable
 from beam_cifar.formats.base import Catalog, Origin, Shard, SourceFile, Wanted
 from beam_cifar.labels import LabelTable
@@ -40,6 +40,10 @@ def keep_files(
     if sink.always_joined or not sink.keeps_files:  # its files are not what its parts are, or not all that is told
         return list(tasks)
     catalog = catalog_of(options)
+    if catalog is not None and catalog.unread:
+        raise UsageError(
+            f"{options.output_dir}: holds {catalog.unread}, which saving would lose; export to another place"
+        )
     if catalog is None or options.images_per_batch is not None:  # packed files hold any rows, whatever they are called
         return list(tasks)
     source = get_source(catalog.format)

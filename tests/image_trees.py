@@ -64,6 +64,22 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+def differences(first: dict[str, bytes], second: dict[str, bytes]) -> list[str]:
+    """A line for each file that differs: how many bytes, from which on, and what is there."""
+    told = []
+    for name in sorted(first.keys() | second.keys()):
+        a, b = first.get(name, b""), second.get(name, b"")
+        at = [place for place, pair in enumerate(zip(a, b, strict=False)) if pair[0] != pair[1]] or [
+            min(len(a), len(b))
+        ]
+        if a != b:
+            here = slice(max(0, at[0] - 16), at[0] + 48)
+            told.append(
+                f"{name}: {len(a)} and {len(b)} bytes, {len(at)} differ from {at[0]} on: {a[here]!r}, {b[here]!r}"
+            )
+    return told
+
+
 def images(folder: Path) -> dict[str, bytes]:
     """The pixels, planar, of every file below a folder, by its relative path."""
     return {name: decoded(content).tobytes() for name, content in contents(folder).items()}

@@ -36,7 +36,7 @@ from image_trees import (
 from pickle_corpus import global_call
 from reading import batch_names, cifar_rows, parquet_rows, unpickled
 
-from beam_cifar import Dataset, DatasetItem, Image, Label, LabelTable, pipeline, storage
+from beam_cifar import Dataset, DatasetItem, Image, Label, LabelTable, compare, pipeline, storage
 from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
 from beam_cifar.publish import is_ours
 from beam_cifar.sample import make_sample
@@ -1155,3 +1155,22 @@ def test_what_the_readme_shows_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert set(contents(tmp_path / "both")) == {"batches.meta", "train", "test", "default"}
     assert {path.split("/")[1] for path in contents(tmp_path / "pets")} == {"cat", "dog"}
     assert "cat/mine.png" in {path.partition("/")[2] for path in contents(tmp_path / "pets")}
+
+
+def test_ids_stay_with_their_images_where_file_names_repeat(tmp_path: Path) -> None:
+    source = write_cifar(tmp_path / "in", {"train": batch(["a.png", "a.png", "b.png"], [0, 1, 0])})
+    Dataset.import_from(source).transform("shuffle", seed=3).export(tmp_path / "out", "cifar", save_images=True)
+    assert compare(source, tmp_path / "out", ids=True).equal
+
+
+def test_a_set_with_annotations_that_are_not_read_is_not_saved_over(tmp_path: Path) -> None:
+    source = write_cifar(tmp_path / "in", {"train": batch(["a.png", "b.png"], [0, 1])})
+    Dataset.import_from(source).export(tmp_path / "out", "datumaro")
+    path = tmp_path / "out" / "annotations" / "train.json"
+    told = json.loads(path.read_text())
+    told["items"][0]["annotations"].append({"id": 1, "type": "bbox", "bbox": [1, 2, 3, 4], "label_id": 0})
+    path.write_text(json.dumps(told))
+    before = contents(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"1 annotations .* \(bbox: 1\), which saving would lose"):
+        Dataset.import_from(tmp_path / "out").transform("shuffle").save()
+    assert contents(tmp_path / "out") == before

@@ -215,6 +215,7 @@ def test_an_item_that_cannot_be_kept_is_refused_by_number(bad: Any, reason: str,
         (b'{"categories": {"label": {"labels": [{"name": "\\ud800"}]}}, "items": []}', "a class is called"),
         (b'{"items": []}', "hold no rows"),
         (b"", "ends early"),
+        (b'{"categories": {}, "items": []}{"items": []}', "expected nothing after the object"),
     ],
 )
 def test_a_file_that_is_not_datumaros_is_refused_by_name(found: bytes, reason: str, tmp_path: Path) -> None:

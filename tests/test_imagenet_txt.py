@@ -166,3 +166,9 @@ def test_superclasses_are_lost_and_declared(cifar100: Path, tmp_path: Path) -> N
     quickly(cifar100, tmp_path / "out", "imagenet_txt", limit=20)
     catalog = get_source("imagenet_txt").describe(str(tmp_path / "out"), str(tmp_path))
     assert catalog.labels == LabelTable(tuple(unpickled(cifar100 / "meta")["fine_label_names"]))
+
+
+def test_a_list_of_nothing_but_bad_rows_is_refused_soon(tmp_path: Path) -> None:
+    folder = written(tmp_path / "in", {"train.txt": "a.png x\n" * 20_000})
+    with pytest.raises(InputError, match="train.txt: row 10000: has 'x' for a label.* 10000 bad rows before it"):
+        read(folder, tmp_path / "out")

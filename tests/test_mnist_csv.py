@@ -222,6 +222,10 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "values that moved to the next line": ({"mnist_a.csv": LINE + SHORT + b"1," + LINE}, r"row 1: has 784 values"),
     "an empty line between": ({"mnist_a.csv": LINE + b"\n" + LINE}, r"row 1: has 1 values; expected 785"),
     "an image that datumaro had not": ({"mnist_a.csv": LINE + b"1,None\n"}, r"row 1: has 2 values; expected 785"),
+    "a first row in quotes": ({"mnist_a.csv": b'"1"' + LINE[1:] + LINE}, r"row 0: has the label '\"1\"'; expected a number, or a header"),
+    "a first row after a space": ({"mnist_a.csv": b" " + LINE * 2}, r"row 0: has the label ' 1'"),
+    "a first row with a sign": ({"mnist_a.csv": b"+" + LINE * 2}, r"row 0: has the label '\+1'"),
+    "a first row without label": ({"mnist_a.csv": b"NaN" + LINE[1:] + LINE}, r"row 0: has the label 'NaN'"),
     "labels only": ({"mnist_a.csv": b"1\n2\n"}, r"mnist_a.csv: has 1 values a line; expected a label and those of a square"),
     "no square": ({"mnist_a.csv": b"1" + b",0" * 783}, r"mnist_a.csv: has 784 values a line; expected a label"),
     "a label that is no number": ({"mnist_a.csv": LINE + b"x" + LINE[1:]}, r"row 1: has the label 'x'; expected a number"),
@@ -316,3 +320,10 @@ def test_a_set_can_be_saved_in_its_place(cifar: Path, tmp_path: Path) -> None:
     assert after["mnist_train.csv"].splitlines() == [lines[0], *lines[2:]]
     assert after["mnist_test.csv"] == before["mnist_test.csv"]
     assert set(after) == set(before)
+
+
+@pytest.mark.parametrize("start", [b"\xef\xbb\xbf", b"\xef\xbb\xbflabel,pixels\n", b"label,pixels\n"])
+def test_a_byte_order_mark_is_no_header_and_costs_no_row(start: bytes, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "in", {"mnist_a.csv": start + LINE * 3})
+    catalog = get_source("mnist_csv").describe(str(source), "")
+    assert get_source("mnist_csv").scan(catalog.files[0], catalog.labels, Wanted()).rows == 3

@@ -510,3 +510,18 @@ def test_files_with_random_damage_are_read_or_refused_but_never_fail_otherwise(p
         except InputError:
             refused += 1
     assert 50 < refused < 150
+
+
+def test_a_label_that_differs_from_its_checksum_is_refused(tmp_path: Path) -> None:
+    labels = np.arange(1000, 1040)
+    path = write_npz(tmp_path / "a.npz", images=np.zeros((40, 2, 2, 3), np.uint8), labels=labels)
+    path.write_bytes(flipped(path.read_bytes(), path.read_bytes().index(labels.tobytes())))
+    with pytest.raises(InputError, match="a.npz:labels.npy: differs from its checksum; it is damaged"):
+        NpzSource().describe(str(path), str(tmp_path))
+
+
+def test_more_rows_than_bytes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(npy, "FREE_ROWS", 1000)
+    path = write_npz(tmp_path / "a.npz", True, images=np.zeros((100_000, 1, 1, 1), np.uint8))
+    with pytest.raises(InputError, match=r"a.npz: declares 100000 rows in \d+ bytes; refused as a decompression bomb"):
+        NpzSource().describe(str(path), str(tmp_path))

@@ -367,6 +367,44 @@ def test_ids_differ_also_where_our_own_files_repeat_names(tmp_path: Path) -> Non
     assert ids == [f"train-0000{n}-of-00002/{name}" for n in (0, 1) for name in "ab"]
 
 
+def test_texts_that_unpack_from_next_to_nothing_are_refused(tmp_path: Path) -> None:
+    names = pa.DictionaryArray.from_arrays(pa.array(np.zeros(100_000, np.int32)), pa.array(["x" * 4000]))
+    write(tmp_path / "x.parquet", {"image": pa.nulls(100_000, pa.binary()), "label": names}, compression="zstd")
+    with pytest.raises(InputError, match="x.parquet: row .* refused as a decompression bomb"):
+        ParquetSource().describe(str(tmp_path), "")
+
+
+def test_images_that_unpack_from_next_to_nothing_are_looked_at_piece_by_piece(tmp_path: Path) -> None:
+    # A PNG of 1 MB that zstd packs to some bytes: far more than a thousand to one.
+    image = encoded(picture(1))[:33] + bytes(1 << 20)
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(3000, np.int32)), pa.array([image]))
+    path = write(tmp_path / "x.parquet", {"image": column}, dictionary_pagesize_limit=8 << 20, compression="zstd")
+    catalog = ParquetSource().describe(str(path), "")
+    with ParquetSource().open_rows(catalog.files[0], catalog.labels) as rows:
+        before = pa.total_allocated_bytes()
+        rows.facts(0, 1000)
+        assert pa.total_allocated_bytes() - before < 200 << 20
+        with pytest.raises(InputError, match="row 0: images that a dictionary repeats .* bomb"):
+            rows.table(0, 1000)
+
+
+def test_what_our_metadata_says_of_rows_that_are_not_there_counts_for_nothing(tmp_path: Path) -> None:
+    own = {"beam_cifar": json.dumps({"paths": {"5": "x", "-1": "x", "y": "x"}})}
+    write(tmp_path / "x.parquet", {"image": pictures(2), "label": [0, 0]}, own)
+    assert summaries(tmp_path)[0].images == 2
+
+
+def test_a_page_that_differs_from_its_checksum_is_refused(tmp_path: Path) -> None:
+    labels = np.random.default_rng(1).integers(0, 9, 5000)
+    table = {"image": pa.nulls(5000, pa.binary()), "label": labels}
+    path = write(tmp_path / "x.parquet", table, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = path.read_bytes()
+    at = data.index(labels[:100].tobytes())
+    path.write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+    with pytest.raises(InputError, match=r"x.parquet: is damaged.*(?i:crc|checksum)"):
+        summaries(tmp_path)
+
+
 def test_an_image_that_a_dictionary_repeats_does_not_fill_the_memory(tmp_path: Path) -> None:
     # 2,000 rows of 1 MB each in a file of 1 MB.
     image = encoded(np.random.default_rng(1).integers(0, 256, (3, 600, 600), dtype=np.uint8))
@@ -471,6 +509,12 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
         "'kind', 'sort' are class labels",
     ),
     "a label that is no whole number": ({"image": pictures(2), "label": [0.5, 1.0]}, None, "is damaged"),
+    "a list of labels": (
+        {"image": pictures(1), "label": [[0]]},
+        None,
+        "column 'label' is list<.*expected one column of integers",
+    ),
+    "a label of true": ({"image": pictures(1), "label": [True]}, None, "column 'label' is bool; expected"),
     "a long class name": ({"image": pictures(1), "label": ["x" * 5000]}, None, "'label' has a text of 5000 bytes"),
     "too many classes": ({"image": pictures(1), "label": [10**12]}, None, "more than 100000 classes"),
     "names that are no texts": ({"image": pictures(1), "label": [0]}, features(label=[1, 2]), "no list of at most"),

@@ -395,6 +395,8 @@ SAMPLES: dict[str, tuple[Members, str]] = {
     "a label of many digits": ([("a.png", png()), ("a.cls", b"9" * 4000)], "a number of 4000 digits"),
     "a label that is no text": ([("a.png", png()), ("a.cls", b"\x80\x02K\x01.")], "'a.cls' of 5 bytes is no label"),
     "a label below -1": ([("a.png", png()), ("a.cls", b"-2")], "has label -2; expected -1 for none"),
+    "a label that is no whole number": ([("a.png", png()), ("a.json", b'{"label": 1.5}')], "has label 1.5; expected a whole number"),
+    "a name that is not Unicode": ([("a.png", png()), ("a.json", b'{"label": "\\ud800"}')], "a label .* which is not valid Unicode"),
     "a label of billions": ([("a.png", png()), ("a.cls", b"2000000000")], "more than 100000 classes"),
     "a class of two names": ([("a.png", png()), ("a.json", b'{"label": "x", "cls": 0}'), ("b.png", png()), ("b.json", b'{"label": "y", "cls": 0}')], "class 0 is called 'x' and 'y'"),
 }  # fmt: skip
@@ -413,6 +415,14 @@ TABLES = {
     "no JSON": ("{", "labels.json: is no JSON"),
     "names that are numbers": ('{"names": [1], "superclasses": [], "parents": [], "subsets": {}}', "is damaged"),
     "a parent outside": ('{"names": ["a"], "superclasses": ["b"], "parents": [1], "subsets": {}}', "is damaged"),
+    "a name that is not Unicode": (
+        '{"names": ["\\ud800"], "superclasses": [], "parents": [], "subsets": {}}',
+        "is damaged",
+    ),
+    "a subset that is not Unicode": (
+        '{"names": [], "superclasses": [], "parents": [], "subsets": {"a": "\\ud800"}}',
+        "is damaged",
+    ),
     "too few parents": ('{"names": ["a"], "superclasses": ["b"], "parents": [], "subsets": {}}', "is damaged"),
     "a list of subsets": ('{"names": ["a"], "superclasses": [], "parents": [], "subsets": []}', "is damaged"),
     "too few names": (
@@ -471,3 +481,36 @@ def test_ids_differ_also_where_our_own_shards_repeat_names(tmp_path: Path) -> No
         with WebdatasetSource().open_rows(file, catalog.labels) as rows:
             ids += rows.facts(0, rows.rows).column("id").to_pylist()
     assert ids == [f"train-00000{n}/{name}" for n in (0, 1) for name in "ab"]
+
+
+def test_labels_are_found_in_any_case_and_as_whole_floats(tmp_path: Path) -> None:
+    members = [("a.PNG", png()), ("a.CLS", b"1"), ("b.png", png()), ("b.json", b'{"label": 0.0}')]
+    assert labels(shard(tmp_path / "set", members)) == ["1", "0"]
+
+
+def test_what_a_folder_says_of_its_size_hides_no_sample(tmp_path: Path) -> None:
+    inner = tar([("a.png", png()), ("a.cls", b"0")]).rstrip(b"\0")
+    inner += bytes(-len(inner) % 512)
+    folder = tarfile.TarInfo("folder/")
+    folder.type, folder.size = tarfile.DIRTYPE, len(inner)
+    path = write_tree(tmp_path / "set", {"a.tar": folder.tobuf() + inner + tar([("b.png", png()), ("b.cls", b"1")])})
+    assert labels(path) == ["0", "1"]
+
+
+OWN = {"names": ["cat", "dog"], "superclasses": [], "parents": [], "subsets": {"train-000000.tar": "train"}}
+
+
+def test_a_label_of_ours_that_is_not_in_the_table_is_a_bad_row(tmp_path: Path) -> None:
+    members = [("a.png", png()), ("a.cls", b"q"), ("b.png", png()), ("b.json", b'{"label": "dog"}')]
+    folder = write_tree(tmp_path, {"train-000000.tar": tar(members), "labels.json": json.dumps(OWN).encode()})
+    catalog = WebdatasetSource().describe(str(folder), "")
+    with WebdatasetSource().open_rows(catalog.files[0], catalog.labels) as rows:
+        assert {row: bad.error for row, bad in rows.bad_rows.items()} == {0: "label 'q' is not in the label table"}
+        assert list(rows.labels) == [-1, 1]
+
+
+def test_shards_of_ours_that_are_missing_are_told(tmp_path: Path) -> None:
+    told = {**OWN, "subsets": {"train-000000.tar": "train", "train-000001.tar": "train"}}
+    folder = write_tree(tmp_path, {"train-000000.tar": tar(samples(1)), "labels.json": json.dumps(told).encode()})
+    (notice,) = WebdatasetSource().describe(str(folder), "").notices
+    assert "1 shards that are not there, 'train-000001.tar' first" in notice

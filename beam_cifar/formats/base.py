@@ -85,6 +85,7 @@ class Catalog:
         files: input files, in order.
         meta_files: files that say what the rows mean.
         notices: things that a user should know.
+        unread: what its files say that is not read, and would be lost if they were written anew; empty for nothing.
     """
 
     format: str
@@ -94,6 +95,7 @@ class Catalog:
     files: tuple[SourceFile, ...]
     meta_files: tuple[SourceFile, ...] = ()
     notices: tuple[str, ...] = ()
+    unread: str = ""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import os
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -53,7 +52,6 @@ MAX_META_BYTES = 64 << 20
 # A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
 MAX_PAYLOAD = 2**31 - 1
 NUM_VIS = 3072
-_NUMBER = re.compile("_[0-9]+")
 
 _Sizes: TypeAlias = "tuple[int, int] | Sequence[tuple[int, int] | None] | None"
 
@@ -513,7 +511,7 @@ class _CifarWriter(PartWriter):
         if self._ext is not None:
             return [item_id + self._ext for item_id in ids]
         return [
-            name if _tells(name, item_id) else item_id + os.path.splitext(name)[1]
+            name if os.path.splitext(name)[0] == item_id else item_id + os.path.splitext(name)[1]
             for item_id, name in zip(ids, found, strict=True)
         ]
 
@@ -525,12 +523,6 @@ def joined_images(table: pa.Table) -> memoryview:
     images = table.column("image").combine_chunks()
     offsets = np.frombuffer(images.buffers()[1], dtype=np.int32)[images.offset : images.offset + len(images) + 1]
     return memoryview(images.buffers()[2] or b"")[offsets[0] : offsets[-1]]
-
-
-def _tells(filename: str, item_id: str) -> bool:
-    """Whether a file name gives its id again when it is read: without extension, and a number that makes it unique."""
-    stem = os.path.splitext(filename)[0]
-    return item_id == stem or (item_id.startswith(stem) and bool(_NUMBER.fullmatch(item_id, len(stem))))
 
 
 def _stems(filenames: Sequence[str]) -> list[str]:

@@ -123,7 +123,9 @@ class DatumaroSource(Source):
         for file, table in zip(files, tables, strict=True):
             if table != tables[0]:
                 raise InputError(f"{file.shown}: has other classes than {files[0].shown}; expected the same in all")
-        return Catalog(self.name, "Datumaro", path, tables[0], tuple(files), notices=tuple(_left_out(left_out)))
+        unread = _unread(left_out)
+        notices = (f"{unread} are left out",) if unread else ()
+        return Catalog(self.name, "Datumaro", path, tables[0], tuple(files), notices=notices, unread=unread)
 
     def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
         """Summarises one subset; looks into images only for their sizes."""
@@ -362,7 +364,8 @@ def _superclasses(infos: Any, parents: Sequence[str]) -> tuple[str, ...]:
     return tuple(listed) if set(found) <= set(listed) and len(set(listed)) == len(listed) else found
 
 
-def _left_out(counts: Counter[str]) -> Iterator[str]:
-    if counts:
-        kinds = ", ".join(f"{kind}: {counts[kind]}" for kind in sorted(counts))
-        yield f"{counts.total()} annotations that are no labels of images are left out ({kinds})"
+def _unread(counts: Counter[str]) -> str:
+    if not counts:
+        return ""
+    kinds = ", ".join(f"{kind}: {counts[kind]}" for kind in sorted(counts))
+    return f"{counts.total()} annotations that are no labels of images ({kinds})"

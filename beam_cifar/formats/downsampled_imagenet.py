@@ -140,7 +140,8 @@ def _batch(entry: _Entry, name: str, index_dir: str) -> SourceFile:
     members = list_arrays(entry.shown)
     if not {"data", "labels"} <= members.keys():
         refuse_unknown(entry.shown, members, "'data' and 'labels'")
-    data, labels = (find_array(entry.shown, members[key], index_dir) for key in ("data", "labels"))
+    data = find_array(entry.shown, members["data"], index_dir, checked=False)
+    labels = find_array(entry.shown, members["labels"], index_dir)
     file = SourceFile(name, name, entry.shown, data, beside=(labels,))
     refuse_many_rows(_array_header(file).shape[0], entry.blob.size, entry.shown)
     return file

@@ -263,7 +263,10 @@ def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -
     stems = np.concatenate([np.empty(0, np.uint64), *(digests for _, digests in found)])
     if len(np.unique(stems)) == len(stems):
         return files
-    return [replace(file, id_prefix=file.name.rpartition("/")[2] + "/") for file in files]
+    folders = [file.name.rpartition("/")[2] for file in files]
+    names = list(map(decode_name, folders))
+    prefixes = names if len(set(names)) == len(set(folders)) else folders
+    return [replace(file, id_prefix=f"{prefix}/") for file, prefix in zip(files, prefixes, strict=True)]
 
 
 @functools.lru_cache(maxsize=4)

@@ -152,7 +152,7 @@ def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
         refuse_unknown(path, members, _EXPECTED)
     table = _own_table(path, members, index_dir)
     for subset, (images, labels) in layout.items():
-        blob = find_array(path, members[images], index_dir)
+        blob = find_array(path, members[images], index_dir, checked=False)
         nothing = storage.Blob(blob.path, 0, 0, blob.stamp)
         beside = tuple(
             find_array(path, members[name], index_dir) if name in members else nothing

@@ -121,13 +121,13 @@ class ParquetRows(EncodedRows):
             )
 
     def _missing(self) -> int:
-        """Rows without image: as this project wrote down, or as the footer says, or counted."""
+        """Rows without image: as the footer says, or as this project wrote down, or counted."""
+        told = self._stream.count_missing()
         own = self._meaning.own
-        if own is not None:
+        if told is None and own is not None:
             paths = own.get("paths", {})
             rows = {int(row) for row in paths if re.fullmatch("[0-9]{1,18}", row)} if isinstance(paths, dict) else ()
             return sum(row < self.rows for row in rows)
-        told = self._stream.count_missing()
         return self._count_missing() if told is None else told
 
     def _count_missing(self) -> int:

@@ -30,6 +30,8 @@ MAX_LIST_BYTES: Final = 1 << 30
 
 MAX_LINE_BYTES: Final = 64 << 10
 _CHUNK = 10_000
+MAX_TOLD: Final = 10_000
+"""More bad rows are a list of another kind."""
 
 
 class ImageTree(Sequence[storage.Entry]):
@@ -218,6 +220,8 @@ class ListedRows:
 
     def _refuse(self, row: int, error: str) -> None:
         self.bad[row] = BadRow(self._file.shown, row, self._file.subset, "read", error)
+        if len(self.bad) > MAX_TOLD:
+            raise InputError(f"{self.bad[row]} (and {MAX_TOLD} bad rows before it)")
 
     def opened(self, tree: ImageTree, classes: int, folders: Sequence[str] = ("",)) -> ImageFileRows:
         """The rows, with their images.

@@ -102,8 +102,14 @@ def member_names(path: str) -> frozenset[str]:
         return frozenset()
 
 
-def find_array(path: str, member: Member, index_dir: str) -> storage.Blob:
+def find_array(path: str, member: Member, index_dir: str, *, checked: bool = True) -> storage.Blob:
     """Where an array lies as a `.npy`: in the zip itself, or unpacked to `index_dir` where it is compressed.
+
+    Args:
+        path: the file.
+        member: which array.
+        index_dir: for those that are compressed, whose checksum is looked at in any case.
+        checked: whether to compare others with their checksum, which takes a look at all of it.
 
     Raises:
         InputError: it is damaged, encrypted, or a decompression bomb.
@@ -117,7 +123,19 @@ def find_array(path: str, member: Member, index_dir: str) -> storage.Blob:
         return _unpacked(path, info, shown, stamp, index_dir)
     if info.file_size != info.compress_size or start + info.file_size > stamp[0]:
         raise InputError(f"{shown}: {info.file_size} bytes at byte {start} reach beyond the file of {stamp[0]} bytes")
-    return storage.Blob(path, start, info.file_size, stamp)
+    blob = storage.Blob(path, start, info.file_size, stamp)
+    if checked:
+        _check(blob, info.CRC, shown)
+    return blob
+
+
+def _check(blob: storage.Blob, checksum: int, shown: str) -> None:
+    found = 0
+    with storage.open_blob(blob, shown) as stream:
+        while chunk := stream.read(storage.COPY_BYTES):
+            found = zlib.crc32(chunk, found)
+    if found != checksum:
+        raise InputError(f"{shown}: differs from its checksum; it is damaged")
 
 
 def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:

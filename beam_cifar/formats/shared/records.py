@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LABELS_FILE = "labels.txt"
 MAX_NAMES_BYTES = 16 << 20
+MAX_TOLD = 10_000
+"""More bad rows are a file of another kind."""
 BYTE_CLASSES = 256
 """Classes that a byte can tell apart."""
 
@@ -217,6 +219,10 @@ def bad_labels(file: SourceFile, labels: npt.NDArray[np.int32], count: int) -> d
     outside = np.flatnonzero((labels >= count) | (labels < UNLABELLED))
     found = zip(outside.tolist(), labels[outside].tolist(), strict=True)
     what = f"is outside the label table, which has {count} classes (0 to {count - 1})"
+    if len(outside) > MAX_TOLD:
+        raise InputError(
+            f"{file.shown}: row {outside[0]}: label {labels[outside[0]]} {what} (and {len(outside) - 1} more bad rows)"
+        )
     return {row: BadRow(file.shown, row, file.subset, "read", f"label {label} {what}") for row, label in found}
 
 
