@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_trees import Pixels, batch, contents, converted, manifest, picture, write_cifar, write_tree
+from image_trees import Pixels, batch, contents, converted, manifest, picture, quickly, write_cifar, write_tree
 from PIL import Image
 from reading import cifar_rows, unpickled
 
@@ -461,3 +461,16 @@ def test_messages_name_the_files_where_they_were_found(tmp_path: Path) -> None:
     (source / "labels.txt").write_bytes(b"a\nb\nc\nd\n")
     with pytest.raises(InputError, match=rf"{source}/{LABELS}.gz: says that it has 4 labels, and has 5 bytes"):
         list(Dataset.import_from(source))
+
+
+def test_bytes_do_not_depend_on_how_many_parts_a_file_is_made_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_cifar(tmp_path / "in", {"train": batch([f"{n}.png" for n in range(40)], [0] * 40)})
+    monkeypatch.setattr("beam_cifar.storage.COPY_BYTES", 5000)
+    made = []
+    for part_bytes in (16 << 20, 7 * 3072):
+        monkeypatch.setattr("beam_cifar.formats.mnist.MnistSink.part_bytes", part_bytes)
+        quickly(source, tmp_path / str(part_bytes), "mnist")
+        made.append(contents(tmp_path / str(part_bytes)))
+    assert made[0] == made[1]

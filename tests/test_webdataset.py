@@ -16,7 +16,7 @@ from image_trees import batch, contents, decoded, encoded, picture, quickly, wri
 from reading import batch_names, cifar_rows, tree, unpickled
 
 from beam_cifar.errors import BeamCifarError, InputError
-from beam_cifar.formats import detect_format
+from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
 from beam_cifar.formats.webdataset import SHARD_BYTES, WebdatasetSink, WebdatasetSource, key_prefix
 from beam_cifar.options import ExportOptions
@@ -514,3 +514,11 @@ def test_shards_of_ours_that_are_missing_are_told(tmp_path: Path) -> None:
     folder = write_tree(tmp_path, {"train-000000.tar": tar(samples(1)), "labels.json": json.dumps(told).encode()})
     (notice,) = WebdatasetSource().describe(str(folder), "").notices
     assert "1 shards that are not there, 'train-000001.tar' first" in notice
+
+
+def test_shards_of_several_subsets_in_one_folder_below_are_told_apart_by_name(tmp_path: Path) -> None:
+    source = write_cifar(tmp_path / "in", {name: batch(["a.png"], [0], len(name)) for name in ("train", "test")})
+    quickly(source, tmp_path / "out" / "data", "webdataset")
+    (tmp_path / "out" / "data" / "labels.json").unlink()
+    catalog = get_source("webdataset").describe(str(tmp_path / "out"), str(tmp_path))
+    assert sorted(file.subset for file in catalog.files) == ["test", "train"]

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_cifar import archives, storage
@@ -67,13 +67,21 @@ def _facts(found: Survey) -> dict[str, Any]:
         "bad_rows": sum(s.bad_count for s in found.summaries),
         "unlabelled": counts.pop(UNLABELLED, 0),
         "subsets": [_subset(name, members) for name, members in _by_subset(found.summaries).items()],
-        "classes": {name: counts.get(label, 0) for label, name in enumerate(labels.names)},
+        "classes": _by_class(labels.names, counts),
         "superclasses": {
             name: [labels.names[i] for i, parent in enumerate(labels.parents) if parent == coarse]
             for coarse, name in enumerate(labels.coarse_names)
         },
         "notices": list(found.catalog.notices),
     }
+
+
+def _by_class(names: Sequence[str], counts: Mapping[int, int]) -> dict[str, int]:
+    """Rows of each class; those of classes of one name are counted together."""
+    found = dict.fromkeys(names, 0)
+    for label, name in enumerate(names):
+        found[name] += counts.get(label, 0)
+    return found
 
 
 def _by_subset(summaries: Sequence[FileSummary]) -> dict[str, list[FileSummary]]:

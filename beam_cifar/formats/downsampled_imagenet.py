@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
-from beam_cifar.formats.npz import Window, checked_labels, padded_numbers
+from beam_cifar.formats.npz import Window, checked_labels
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 NAMES = "map_clsloc.txt"
 CLASSES = 1000
+_NUMBERS = tuple(f"{number:04d}" for number in range(1, CLASSES + 1))
+"""Classes without names, of one length: readers that sort them keep their order."""
 MAX_NAMES_BYTES = 1 << 20
 _BATCH = re.compile(r"(train_data_batch_\d+|val_data)(\.npz)?")
 _META_FILES = ("batches.meta", "meta")
@@ -81,7 +83,7 @@ class DownsampledImagenetSource(Source):
         if not batches:
             raise InputError(f"{path}: no 'train_data_batch_1' or 'val_data' in it")
         names = [entry for entry in found if entry.name == NAMES]
-        table = LabelTable(_class_names(names[0]) if names else padded_numbers(range(1, CLASSES + 1)))
+        table = LabelTable(_class_names(names[0]) if names else _NUMBERS)
         meta_files = tuple(SourceFile(entry.name, "", entry.shown, entry.blob) for entry in names[:1])
         return Catalog(self.name, "Downsampled ImageNet", path, table, tuple(batches.values()), meta_files)
 

@@ -243,12 +243,20 @@ class _PartWriter(PartWriter):
 
 @contextmanager
 def _gzip(file: storage.StagedFile) -> Iterator[Any]:
-    """Gives a function that packs bytes into a file."""
+    """Gives a function that packs bytes into a file; how they are cut changes nothing."""
     from isal import isal_zlib
 
     packer = isal_zlib.compressobj(COMPRESSION_LEVEL, isal_zlib.DEFLATED, 16 + 15)  # 16: a gzip header, with no time
-    yield lambda data: file.write(packer.compress(data))
-    file.write(packer.flush())
+    waiting = bytearray()
+
+    def write(data: bytes) -> None:
+        waiting.extend(data)
+        while len(waiting) >= storage.COPY_BYTES:  # what is found depends on where the input is cut
+            file.write(packer.compress(waiting[: storage.COPY_BYTES]))
+            del waiting[: storage.COPY_BYTES]
+
+    yield write
+    file.write(packer.compress(waiting) + packer.flush())
 
 
 def _chunks(path: str, offset: int, size: int) -> Iterator[bytes]:

@@ -198,13 +198,7 @@ def _common_table(found: Sequence[_Subset]) -> LabelTable:
     if count > MAX_CLASSES:
         where = max(found, key=lambda subset: subset.classes).file.shown
         raise InputError(f"{where}: has a label {count - 1}; at most {MAX_CLASSES} classes are read")
-    return LabelTable(padded_numbers(range(count)))
-
-
-def padded_numbers(numbers: range) -> tuple[str, ...]:
-    """Numbers as names of classes, of one length: readers that sort them keep their order."""
-    width = len(str(numbers[-1])) if numbers else 0
-    return tuple(f"{number:0{width}d}" for number in numbers)
+    return LabelTable(tuple(map(str, range(count))))
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ class WebdatasetSource(Source):
             files = [
                 SourceFile(
                     os.path.relpath(shard, root).replace(os.sep, "/"),
-                    _subset(folder, os.path.basename(shard), told),
+                    _subset(folder if len(set(map(_series, shards))) == 1 else "", os.path.basename(shard), told),
                     shard,
                     storage.whole_file(shard),
                     beside=beside,
@@ -287,10 +287,14 @@ def _subset(folder: str, name: str, told: dict[str, Any]) -> str:
     known = told.get("subsets", {}).get(name)
     if known is not None:
         return str(known)
-    stem = name[: -len(SUFFIX)]
     if told:
-        return decode_name(re.sub(r"-\d{6,}\Z", "", stem)) or SUBSET
-    return folder or _NUMBERING.sub("", stem) or SUBSET
+        return decode_name(re.sub(r"-\d{6,}\Z", "", name[: -len(SUFFIX)])) or SUBSET
+    return folder or _series(name) or SUBSET
+
+
+def _series(path: str) -> str:
+    """What shards of one subset have in common: the name without numbers."""
+    return _NUMBERING.sub("", os.path.basename(path)[: -len(SUFFIX)])
 
 
 def _read_table(path: str) -> dict[str, Any]:

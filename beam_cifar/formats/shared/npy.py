@@ -83,6 +83,8 @@ def list_arrays(path: str) -> dict[str, Member]:
     found: dict[str, Member] = {}
     with _opened(path) as archive:
         for info in archive.infolist():
+            if not info.flag_bits & 1:  # encrypted, which is refused later
+                archive.open(info).close()  # refuses a name that differs from the one before the member's bytes
             name = info.filename.removesuffix(".npy")
             if name == info.filename:
                 continue
