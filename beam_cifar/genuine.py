@@ -76,3 +76,13 @@ CIFAR100_MD5: Final[dict[str, str]] = {
     "train": "16019d7e3df5f24257cddd939b257f8d",
     "test": "f0ef6b0ae62326f3e7ffdfab6717acfc",
 }
+
+
+def known_parents(names: tuple[str, ...], coarse_names: tuple[str, ...]) -> tuple[int | None, ...]:
+    """Superclasses are learned from rows; only those of the genuine hundred classes are known before."""
+    if not coarse_names:
+        return ()
+    genuine = {fine: coarse for coarse, fines in CIFAR100_SUPERCLASSES.items() for fine in fines}
+    if set(names) != set(genuine) or set(coarse_names) != set(CIFAR100_SUPERCLASSES):
+        return (None,) * len(names)
+    return tuple(coarse_names.index(genuine[name]) for name in names)

@@ -41,6 +41,8 @@ _PLAIN_STRICT: Final = re.compile(r"(?!con|prn|aux|nul|com|lpt)[a-z0-9_-]+(?:\.[
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-F]{2})+")
 _CUT_END: Final = re.compile(rf"{_CUT}[0-9a-f]{{{_DIGEST_DIGITS}}}\Z")
 
+_IOTA: Final = "\u03b9"
+
 # Characters that a file system with folded names leaves out of a comparison (ext4 and f2fs; Unicode's
 # Default_Ignorable_Code_Point).
 _IGNORED: Final = re.compile(
@@ -99,6 +101,10 @@ def clash_key(name: str) -> str:
     # Decomposed first: folding is defined on decomposed text (Unicode, D145). Upper-cased too: some systems compare
     # that, and a dotless i then meets I.
     folded = unicodedata.normalize("NFD", _IGNORED.sub("", name)).upper().casefold()
+    if _IOTA in folded:
+        # A combining iota (U+0345) becomes a letter, before or after the marks beside it: all of them are left out.
+        letters = (char for char in unicodedata.normalize("NFD", folded) if not unicodedata.combining(char))
+        folded = "".join(letters)
     return unicodedata.normalize("NFC", folded)
 
 

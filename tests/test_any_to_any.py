@@ -64,8 +64,16 @@ def expected(source: Path, target: str, folder: Path) -> Dataset:
     return found
 
 
-@pytest.mark.parametrize("target", [name for name in writable() if name in readable()])
-@pytest.mark.parametrize("source", readable())
+# Each format on both sides of the usual one at once, all other pairs where there is time.
+PAIRS = [
+    pytest.param(source, target, marks=() if "cifar" in (source, target) else pytest.mark.slow)
+    for source in readable()
+    for target in writable()
+    if target in readable()
+]
+
+
+@pytest.mark.parametrize(("source", "target"), PAIRS)
 def test_every_format_becomes_every_other_and_loses_nothing_but_what_it_declares(
     source: str, target: str, sources: dict[str, Path], tmp_path: Path
 ) -> None:

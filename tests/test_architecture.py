@@ -80,6 +80,12 @@ def test_who_computes_with_arrow_imports_that(path: Path) -> None:
     assert not used or "pyarrow.compute" in imports(path)
 
 
+@pytest.mark.parametrize("path", modules("formats/shared"), ids=lambda path: path.name)
+def test_what_formats_share_knows_none_of_them(path: Path) -> None:
+    known = ("beam_cifar.formats.base", "beam_cifar.formats.shared")
+    assert not {name for name in imports(path) if name.startswith("beam_cifar.formats.") and not name.startswith(known)}
+
+
 def test_every_format_is_in_the_registry() -> None:
     assert [get_source(name).name for name in (*readable(), *INTERNAL)] == [*readable(), *INTERNAL]
     assert [get_sink(name).name for name in writable()] == writable()

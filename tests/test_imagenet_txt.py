@@ -56,7 +56,7 @@ def test_lines_of_other_hands_are_understood(tmp_path: Path) -> None:
         ("b c.png", 0, picture(2).tobytes()[:9]),
         ("./a.png", None, picture(1).tobytes()[:9]),
         ("missing.JPEG", 1, None),
-        ("b c.png", 1, picture(2).tobytes()[:9]),
+        ("b c_2.png", 1, picture(2).tobytes()[:9]),
         (".//a.png", 0, picture(1).tobytes()[:9]),
     ]
 

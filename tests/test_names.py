@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from beam_cifar.names import clash_key, decode_name, encode_name
@@ -287,6 +287,7 @@ def test_names_of_different_letters_have_different_keys() -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@example("\u0345\u0301")
 @given(NAMES)
 def test_a_key_is_its_own_key_and_that_of_every_form_of_the_name(name: str) -> None:
     key = clash_key(name)

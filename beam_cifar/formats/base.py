@@ -39,6 +39,9 @@ LOSSES = {
 }
 """What a format may lose, as its page says it."""
 
+MAX_TOLD = 10_000
+"""Bad rows of a file: one that has more is a file of another kind."""
+
 MAX_BAD_ROWS = 100
 """Bad rows that a summary names one by one."""
 
@@ -270,6 +273,10 @@ class RowReader(ABC):
         return iter(())
 
     @abstractmethod
+    def summary(self, *, sizes: bool) -> FileSummary:
+        """What the plan needs to know of the file, single rows left out; looks into images only for `sizes`."""
+
+    @abstractmethod
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
         """Bytes of the largest image of the rows [start, stop): as it lies in a block, or `decoded`, as pixels."""
 
@@ -328,7 +335,7 @@ class ShardResult:
 
 
 class Source(ABC):
-    """Reads a format; one file in this package and one line in `FORMATS`."""
+    """Reads a format; one file, or package, beside this and one line in `FORMATS`."""
 
     name: ClassVar[str]
 
@@ -340,9 +347,12 @@ class Source(ABC):
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds files and label table; `index_dir` is where archive indexes may be put. Raises `InputError`."""
 
-    @abstractmethod
     def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
         """Summarises one file. Raises `InputError`."""
+        from beam_cifar.formats.shared.summary import with_rows
+
+        with self.open_rows(file, labels) as rows:
+            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @abstractmethod
     def open_rows(self, file: SourceFile, labels: LabelTable) -> AbstractContextManager[RowReader]:
@@ -350,7 +360,7 @@ class Source(ABC):
 
 
 class Sink(ABC):
-    """Writes a format; one file in this package and one line in `FORMATS`."""
+    """Writes a format; one file, or package, beside this and one line in `FORMATS`."""
 
     name: ClassVar[str]
     losses: ClassVar[frozenset[str]] = frozenset()

@@ -36,7 +36,7 @@ from beam_cifar.formats.base import (
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.summary import with_rows
-from beam_cifar.genuine import CIFAR100_SUPERCLASSES
+from beam_cifar.genuine import known_parents
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
 from beam_cifar.names import clash_key, encode_name
 from beam_cifar.pickles import Batch, BatchWriter, Images, Meta, read_batch, read_meta, write_meta
@@ -98,7 +98,8 @@ class CifarSource(Source):
     def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
         """Summarises one batch from its labels and names; see `Source.scan`."""
         columns = _columns(file, labels)
-        return with_rows(columns.summary(), CifarRows(columns, None), labels, wanted)
+        rows = CifarRows(columns, None)  # not opened again: of an archive, that takes longer than the columns
+        return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[CifarRows]:
@@ -233,6 +234,10 @@ class CifarRows(RowReader):
 
     def __init__(self, columns: BatchColumns, stream: BinaryIO | None) -> None:
         self._columns, self._stream = columns, stream
+
+    def summary(self, *, sizes: bool) -> FileSummary:
+        """See `RowReader.summary`; sizes are always known."""
+        return self._columns.summary()
 
     @property
     def rows(self) -> int:
@@ -486,7 +491,7 @@ class _CifarWriter(PartWriter):
 
     def append(self, table: pa.Table) -> None:
         """See `PartWriter.append`."""
-        from beam_cifar.example import plain_labels
+        from beam_cifar.example import joined_images, plain_labels
 
         numbers = plain_labels(table).tolist()
         coarse = [self._parents[number] for number in numbers] if self._kind == "cifar100" else None
@@ -514,15 +519,6 @@ class _CifarWriter(PartWriter):
             name if os.path.splitext(name)[0] == item_id else item_id + os.path.splitext(name)[1]
             for item_id, name in zip(ids, found, strict=True)
         ]
-
-
-def joined_images(table: pa.Table) -> memoryview:
-    """All images of a table as one run of bytes, without copying where they lie together already."""
-    import numpy as np
-
-    images = table.column("image").combine_chunks()
-    offsets = np.frombuffer(images.buffers()[1], dtype=np.int32)[images.offset : images.offset + len(images) + 1]
-    return memoryview(images.buffers()[2] or b"")[offsets[0] : offsets[-1]]
 
 
 def _stems(filenames: Sequence[str]) -> list[str]:
@@ -554,16 +550,6 @@ def batch_name(subset: str) -> str:
         return subset
     name = encode_name(subset).replace(".", "%2E")
     return f"%5F{name[1:]}" if name.startswith("_") else name
-
-
-def known_parents(names: tuple[str, ...], coarse_names: tuple[str, ...]) -> tuple[int | None, ...]:
-    """Superclasses are learned from rows; only those of the genuine hundred classes are known before."""
-    if not coarse_names:
-        return ()
-    genuine = {fine: coarse for coarse, fines in CIFAR100_SUPERCLASSES.items() for fine in fines}
-    if set(names) != set(genuine) or set(coarse_names) != set(CIFAR100_SUPERCLASSES):
-        return (None,) * len(names)
-    return tuple(coarse_names.index(genuine[name]) for name in names)
 
 
 def _custom_names(file: SourceFile) -> tuple[str, ...]:

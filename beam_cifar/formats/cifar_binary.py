@@ -25,10 +25,8 @@ from beam_cifar.formats.base import (
     SinkOptions,
     Source,
     SourceFile,
-    Wanted,
     series_name,
 )
-from beam_cifar.formats.cifar import known_parents
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.records import (
     RecordRows,
@@ -39,13 +37,12 @@ from beam_cifar.formats.shared.records import (
     joined_files,
     learned_parents,
     names_file,
-    no_pixels,
     read_exactly,
     read_names,
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.formats.shared.summary import with_rows
+from beam_cifar.genuine import known_parents
 from beam_cifar.labels import LabelTable
 from beam_cifar.names import decode_name, encode_name
 
@@ -99,11 +96,6 @@ class CifarBinarySource(Source):
         table = LabelTable(names, coarse_names, known_parents(names, coarse_names))
         title = "CIFAR-100, binary version" if coarse_names else "CIFAR-10, binary version"
         return Catalog(self.name, title, path, table, tuple(batches), metas)
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one batch from its labels; see `Source.scan`."""
-        records = _records(file, labels)
-        return with_rows(records.summary(), RecordRows(records, no_pixels), labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, FileSummary, Shard, SinkOptions, Source, SourceFile, Wanted
+from beam_cifar.formats.base import Catalog, Shard, SinkOptions, Source, SourceFile
 from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
 from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
 from beam_cifar.formats.shared.ids import natural_key
@@ -33,7 +33,6 @@ from beam_cifar.formats.shared.image_lists import (
     path_names,
 )
 from beam_cifar.formats.shared.json_stream import JsonStream
-from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import decode_name
 
@@ -126,11 +125,6 @@ class DatumaroSource(Source):
         unread = _unread(left_out)
         notices = (f"{unread} are left out",) if unread else ()
         return Catalog(self.name, "Datumaro", path, tables[0], tuple(files), notices=notices, unread=unread)
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one subset; looks into images only for their sizes."""
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:

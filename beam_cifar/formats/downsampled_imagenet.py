@@ -14,17 +14,17 @@ from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
-from beam_cifar.formats.npz import Window, checked_labels
+from beam_cifar.formats.base import Catalog, Source, SourceFile
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
     Npy,
+    Window,
     find_array,
     integers,
     list_arrays,
@@ -33,8 +33,7 @@ from beam_cifar.formats.shared.npy import (
     refuse_many_rows,
     refuse_unknown,
 )
-from beam_cifar.formats.shared.records import ReadPixels, RecordRows, Records
-from beam_cifar.formats.shared.summary import with_rows
+from beam_cifar.formats.shared.records import ReadPixels, RecordRows, Records, checked_labels
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import MAX_PIXELS
 from beam_cifar.pickles import Images, read_batch
@@ -87,17 +86,10 @@ class DownsampledImagenetSource(Source):
         meta_files = tuple(SourceFile(entry.name, "", entry.shown, entry.blob) for entry in names[:1])
         return Catalog(self.name, "Downsampled ImageNet", path, table, tuple(batches.values()), meta_files)
 
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one file from its labels; see `Source.scan`."""
-        records, images, digest = _records(file, labels)
-        summary = records.summary()
-        summary = replace(summary, digest=f"{summary.digest}{digest}")
-        return with_rows(summary, RecordRows(records, _reader(images, None)), labels, wanted)
-
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
         """Opens one file; see `Source.open_rows`."""
-        records, images, _ = _records(file, labels)
+        records, images = _records(file, labels)
         with storage.open_blob(file.blob, file.shown) as stream:
             yield RecordRows(records, _reader(images, stream))
 
@@ -173,21 +165,19 @@ def _class_names(entry: _Entry) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=2)
-def _records(file: SourceFile, table: LabelTable) -> tuple[Records, Images | Window, str]:
-    """The labels of a file, where its images lie, and a digest of the rest; kept for a while, for several tasks."""
+def _records(file: SourceFile, table: LabelTable) -> tuple[Records, Images | Window]:
+    """The labels of a file, and where its images lie; kept for a while, for several tasks."""
     images, size, values, digest = _array_file(file) if file.beside else _pickle_file(file)
     labels, bad = checked_labels(file, values, len(table.names), first=1)
-    return Records(file, 3, labels, size, bad_rows=bad), images, digest
+    return Records(file, 3, labels, size, bad_rows=bad, further_digest=digest), images
 
 
-def _reader(images: Images | Window, stream: BinaryIO | None) -> ReadPixels:
-    """Reads the images from an open file; None where none will be asked for."""
+def _reader(images: Images | Window, stream: BinaryIO) -> ReadPixels:
+    """Reads the images from an open file."""
 
     def read(runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
         import numpy as np
 
-        if stream is None:
-            raise ValueError("images are asked for of a file that is not open")
         if isinstance(images, Window):
             return images.read(stream, runs)
         return np.frombuffer(images.gather(stream, runs)[0], np.uint8)

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
+from beam_cifar.formats.base import Catalog, Source, SourceFile
 from beam_cifar.formats.shared.folders import ImageFileRows
 from beam_cifar.formats.shared.ids import natural_bytes
 from beam_cifar.formats.shared.image_lists import (
@@ -23,7 +23,6 @@ from beam_cifar.formats.shared.image_lists import (
     path_names,
     unique_texts,
 )
-from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
 
@@ -57,11 +56,6 @@ class ImageDirSource(Source):
             raise InputError(f"{path}: no PNG or JPEG files in it")
         file = SourceFile(SUBSET, SUBSET, path, tree.blob)
         return Catalog(self.name, "folder of images", path, LabelTable(()), (file,))
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises the folder, from names and sizes of its files; looks into them only for the sizes of images."""
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:

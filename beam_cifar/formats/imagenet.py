@@ -18,17 +18,14 @@ from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
     Catalog,
-    FileSummary,
     Shard,
     ShardResult,
     SinkOptions,
     Source,
     SourceFile,
-    Wanted,
 )
 from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink, decoded_file_name, file_stem
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
-from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import clash_key, decode_name, encode_name
@@ -74,11 +71,6 @@ class ImagenetSource(Source):
         names = tuple(map(decode_name, classes))
         table = LabelTable(names if len(set(names)) == len(names) else tuple(classes))
         return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one folder, from names and sizes of its files; looks into them only for the sizes of images."""
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, FileSummary, Shard, ShardResult, SinkOptions, Source, SourceFile, Wanted
+from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile
 from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
 from beam_cifar.formats.shared.id_paths import encode_word, stem
 from beam_cifar.formats.shared.ids import natural_key
@@ -28,7 +28,6 @@ from beam_cifar.formats.shared.image_lists import (
     path_names,
     read_lines,
 )
-from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import clash_key, decode_name
 
@@ -68,11 +67,6 @@ class ImagenetTxtSource(Source):
         return Catalog(
             self.name, "ImageNet with lists", path, LabelTable(_class_names(names_file)), tuple(files), (names_file,)
         )
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one list; looks into images only for their sizes."""
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:

@@ -22,8 +22,7 @@ from beam_cifar import storage
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, BadRow
 from beam_cifar.errors import InputError
 from beam_cifar.example import FACTS, SCHEMA, Example, has_images, plain_labels
-from beam_cifar.formats.base import Catalog, FileSummary, RowReader, Source, SourceFile, Wanted
-from beam_cifar.formats.shared.summary import with_rows
+from beam_cifar.formats.base import Catalog, FileSummary, RowReader, Source, SourceFile
 from beam_cifar.labels import LabelTable
 from beam_cifar.row_names import digests
 
@@ -51,11 +50,6 @@ class ItemsSource(Source):
             for number, subset in enumerate(found["subsets"])
         ]
         return Catalog(self.name, "items", "the items made in Python", labels, tuple(files))
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """See `Source.scan`."""
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.summary(), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ItemRows]:
@@ -108,11 +102,11 @@ class ItemRows(RowReader):
         """See `RowReader.take`."""
         return self._table.take(pa.array(rows, pa.int64())).combine_chunks()
 
-    def summary(self) -> FileSummary:
-        """What the plan needs to know, single rows left out."""
+    def summary(self, *, sizes: bool) -> FileSummary:
+        """See `RowReader.summary`; sizes are always known."""
         table = self._table
         images = int(has_images(table).sum())
-        sizes = set(zip(*(table.column(name).to_pylist() for name in ("height", "width")), strict=True))
+        found_sizes = set(zip(*(table.column(name).to_pylist() for name in ("height", "width")), strict=True))
         facts = table.select([name for name in SCHEMA.names if name != "image"])
         found = hashlib.sha256()
         for batch in facts.to_batches(max_chunksize=MAX_ROWS):
@@ -124,7 +118,7 @@ class ItemRows(RowReader):
             images=images,
             image_bytes=int(_stored(table).sum()),
             pixel_bytes=int(_pixels(table).sum()),
-            size=sizes.pop() if len(sizes) == 1 and images == len(table) else None,
+            size=found_sizes.pop() if len(found_sizes) == 1 and images == len(table) else None,
             digest=found.hexdigest(),
         )
 

@@ -20,7 +20,6 @@ from beam_cifar import storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import (
     Catalog,
-    FileSummary,
     PartWriter,
     Shard,
     ShardResult,
@@ -28,7 +27,6 @@ from beam_cifar.formats.base import (
     SinkOptions,
     Source,
     SourceFile,
-    Wanted,
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.records import (
@@ -40,7 +38,6 @@ from beam_cifar.formats.shared.records import (
     check_one_file,
     joined_files,
     names_file,
-    no_pixels,
     numbered_names,
     own_file,
     read_exactly,
@@ -48,7 +45,6 @@ from beam_cifar.formats.shared.records import (
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import GRAY
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name, encode_name
@@ -104,11 +100,6 @@ class MnistCsvSource(Source):
             names = own_file(path if os.path.isdir(path) else os.path.dirname(path), LABELS_FILE)
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
         return Catalog(self.name, "MNIST as CSV", path, table, files, () if names is None else (names,))
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one subset from its labels; see `Source.scan`."""
-        records = _records(file, labels)
-        return with_rows(records.summary(), RecordRows(records, no_pixels), labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:

@@ -12,23 +12,21 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import TYPE_CHECKING
 
 from beam_cifar import storage
-from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
     Catalog,
-    FileSummary,
     Source,
     SourceFile,
-    Wanted,
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
     Member,
     Npy,
+    Window,
     find_array,
     integers,
     list_arrays,
@@ -39,8 +37,7 @@ from beam_cifar.formats.shared.npy import (
     refuse_unknown,
     texts,
 )
-from beam_cifar.formats.shared.records import RecordRows, Records
-from beam_cifar.formats.shared.summary import with_rows
+from beam_cifar.formats.shared.records import RecordRows, Records, checked_labels
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name
 from beam_cifar.options import MAX_PIXELS
@@ -54,8 +51,6 @@ if TYPE_CHECKING:
 IMAGES = "images"
 MAX_CLASSES = 100_000
 MAX_NAME = 1 << 16
-# More bad rows are a file of another kind.
-MAX_TOLD = 10_000
 # Names are cells of one width, four bytes a letter.
 MAX_NAMES_BYTES = 64 << 20
 # Arrow's texts have offsets of 32 bits.
@@ -92,11 +87,6 @@ class NpzSource(Source):
                 )
         sources = tuple(subset.file for subset in found)
         return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources)
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one subset, from labels and ids; see `Source.scan`."""
-        records, window = _records(file, labels)
-        return with_rows(records.summary(), RecordRows(records, window.closed), labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
@@ -199,77 +189,6 @@ def _common_table(found: Sequence[_Subset]) -> LabelTable:
         where = max(found, key=lambda subset: subset.classes).file.shown
         raise InputError(f"{where}: has a label {count - 1}; at most {MAX_CLASSES} classes are read")
     return LabelTable(tuple(map(str, range(count))))
-
-
-@dataclass(frozen=True)
-class Window:
-    """Images that lie in a file one after the other: uint8 `[N, H, W, C]`, or `[N, C, H, W]` where they are planar.
-
-    Attributes:
-        shown: how messages name the file.
-        start: where the first one starts.
-        size: (height, width) of each.
-        channels: of each.
-        planar: whether the channels of an image follow each other.
-    """
-
-    shown: str
-    start: int
-    size: tuple[int, int]
-    channels: int
-    planar: bool = False
-
-    def read(self, stream: BinaryIO, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
-        """The images of some runs of rows, planar, one after the other: uint8 `[bytes]`."""
-        import numpy as np
-
-        row_bytes = self.channels * self.size[0] * self.size[1]
-        pieces = []
-        for start, stop in runs:
-            stream.seek(self.start + start * row_bytes)
-            pieces.append(stream.read((stop - start) * row_bytes))
-            if len(pieces[-1]) != (stop - start) * row_bytes:
-                raise InputError(f"{self.shown}: ended within the rows {start} to {stop}")
-        found = np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), np.uint8)
-        if self.planar or self.channels == 1 or not row_bytes:
-            return found
-        pixels = found.reshape(len(found) // row_bytes, *self.size, self.channels)
-        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(-1)
-
-    def closed(self, runs: Sequence[tuple[int, int]]) -> NoReturn:
-        """In the place of `read` where no image will be asked for."""
-        raise ValueError("images are asked for of a file that is not open")
-
-
-def checked_labels(
-    file: SourceFile, values: array[int], classes: int, *, first: int = 0
-) -> tuple[npt.NDArray[np.int32], dict[int, BadRow]]:
-    """Labels as indices of the label table, and the rows whose label is outside it.
-
-    Args:
-        file: for messages.
-        values: as found; -1 is unlabelled.
-        classes: how many there are.
-        first: the number of the first class.
-
-    Returns:
-        int32 `[N]`, -1 for unlabelled and bad rows; and the bad rows.
-
-    Raises:
-        InputError: more than `MAX_TOLD` rows are bad.
-    """
-    import numpy as np
-
-    found = np.frombuffer(values, np.int64)
-    outside = ((found < first) | (found >= first + classes)) & (found != UNLABELLED)
-    known = f"{first} to {first + classes - 1}" if classes else "no classes"
-    bad = {}
-    for row in np.flatnonzero(outside)[: MAX_TOLD + 1].tolist():
-        error = f"label {values[row]} is outside the label table, which has {known}"
-        bad[row] = BadRow(file.shown, row, file.subset, "read", error)
-    if len(bad) > MAX_TOLD:
-        raise InputError(f"{next(iter(bad.values()))} (and {int(outside.sum()) - 1} more bad rows)")
-    return np.where(outside | (found == UNLABELLED), UNLABELLED, found - first).astype(np.int32), bad
 
 
 @functools.lru_cache(maxsize=2)

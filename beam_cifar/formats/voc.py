@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, FileSummary, Shard, ShardResult, SinkOptions, Source, SourceFile, Wanted
+from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile
 from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
 from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
 from beam_cifar.formats.shared.ids import natural_key
@@ -36,7 +36,6 @@ from beam_cifar.formats.shared.image_lists import (
     read_line_blocks,
     read_lines,
 )
-from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import MAX_COMPONENT_BYTES, clash_key, decode_name
@@ -123,11 +122,6 @@ class VocSource(Source):
                 files.append(SourceFile(name, subset, found, storage.whole_file(found), beside=beside))
         table = LabelTable(tuple(distinct_names(sets.classes, decode_name).values()))
         return Catalog(self.name, "Pascal VOC, classification", path, table, tuple(files), metas)
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one subset; looks into images only for their sizes."""
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:

@@ -20,7 +20,6 @@ from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
     Catalog,
-    FileSummary,
     PartWriter,
     Shard,
     ShardResult,
@@ -28,11 +27,9 @@ from beam_cifar.formats.base import (
     SinkOptions,
     Source,
     SourceFile,
-    Wanted,
 )
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.image_lists import is_text
-from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.formats.shared.tar_headers import BLOCK, tar_members
 from beam_cifar.images.files import file_encodings, file_extensions, is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
@@ -118,11 +115,6 @@ class WebdatasetSource(Source):
             for file in files
         ]
         return Catalog(self.name, "WebDataset", path, table, tuple(named), notices=notices)
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one shard from the headers of its members."""
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.whole_summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[WebdatasetRows]:

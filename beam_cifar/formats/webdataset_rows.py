@@ -91,7 +91,7 @@ class WebdatasetRows(EncodedRows):
         super().__init__(file, columns)
         self._index, self._stream = index, stream
 
-    def whole_summary(self, *, sizes: bool) -> FileSummary:
+    def summary(self, *, sizes: bool) -> FileSummary:
         """What the plan needs to know of them, single rows left out."""
         index, columns = self._index, self._columns
         facts = pa.record_batch(
@@ -100,7 +100,7 @@ class WebdatasetRows(EncodedRows):
         )
         images = int((index.offsets >= 0).sum())
         digest = hashlib.sha256(facts.serialize()).hexdigest()
-        return self.summary(images, int(index.sizes.sum()), digest, sizes=sizes)
+        return self._summary(images, int(index.sizes.sum()), digest, sizes=sizes)
 
     def _images(self, rows: Sequence[int]) -> pa.Array:
         return pa.array([self._image(row) for row in rows], pa.binary())

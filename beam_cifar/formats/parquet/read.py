@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, FileSummary, Source, SourceFile, Wanted
+from beam_cifar.formats.base import Catalog, Source, SourceFile
 from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.formats.shared.summary import with_rows
 from beam_cifar.images.files import is_image_name
 
 if TYPE_CHECKING:
@@ -74,11 +73,6 @@ class ParquetSource(Source):
             for file in files
         )
         return Catalog(self.name, "Parquet", path, table, named)
-
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one file from its labels and names; reads images only where their sizes are asked for."""
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.whole_summary(sizes=wanted.sizes), rows, labels, wanted)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ParquetRows]:

@@ -82,7 +82,7 @@ class ParquetRows(EncodedRows):
         self._groups = _groups(opened.metadata, file)
         self._stream = _Images(opened, meaning.image, self._groups, file.shown)
 
-    def whole_summary(self, *, sizes: bool) -> FileSummary:
+    def summary(self, *, sizes: bool) -> FileSummary:
         """What the plan needs to know; reads images only for their sizes, or to count them where the footer does not.
 
         Raises:
@@ -94,7 +94,7 @@ class ParquetRows(EncodedRows):
         digest = hashlib.sha256(json.dumps([groups.starts.tolist(), groups.bytes]).encode())
         facts = pa.record_batch([columns.ids, columns.filenames, pa.array(columns.labels)], ["id", "filename", "label"])
         digest.update(facts.serialize())
-        made = self.summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), sizes=sizes)
+        made = self._summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), sizes=sizes)
         return _with_parents(made, self._parents()) if self._table.has_superclasses else made
 
     def _images(self, rows: Sequence[int]) -> pa.Array:

@@ -124,7 +124,7 @@ class EncodedRows(RowReader):
     def _stored_bytes(self, start: int, stop: int) -> int:
         """Bytes of the largest file of the rows [start, stop)."""
 
-    def summary(self, images: int, image_bytes: int, digest: str, *, sizes: bool) -> FileSummary:
+    def _summary(self, images: int, image_bytes: int, digest: str, *, sizes: bool) -> FileSummary:
         """What the plan needs to know of them, single rows left out.
 
         Args:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
 from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Shard, SinkOptions, SourceFile
+from beam_cifar.formats.base import MAX_TOLD, Shard, SinkOptions, SourceFile
 from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink
 from beam_cifar.formats.shared.id_paths import decode_path, stem
 from beam_cifar.formats.shared.ids import unique_ids
@@ -30,7 +30,6 @@ MAX_LIST_BYTES: Final = 1 << 30
 
 MAX_LINE_BYTES: Final = 64 << 10
 _CHUNK = 10_000
-MAX_TOLD: Final = 10_000
 """More bad rows are a list of another kind."""
 
 

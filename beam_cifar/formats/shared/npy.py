@@ -14,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -25,6 +25,7 @@ from beam_cifar.errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np
+    import numpy.typing as npt
 
 SUFFIX = ".npz"
 # A zip's directory is read whole; this one lists some ten thousand members.
@@ -325,3 +326,39 @@ def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedF
             file.write(chunk)
     if file.bytes_written != info.file_size:
         raise InputError(f"{shown}: unpacks to {file.bytes_written} bytes; expected {info.file_size}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Images that lie in a file one after the other: uint8 `[N, H, W, C]`, or `[N, C, H, W]` where they are planar.
+
+    Attributes:
+        shown: how messages name the file.
+        start: where the first one starts.
+        size: (height, width) of each.
+        channels: of each.
+        planar: whether the channels of an image follow each other.
+    """
+
+    shown: str
+    start: int
+    size: tuple[int, int]
+    channels: int
+    planar: bool = False
+
+    def read(self, stream: BinaryIO, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
+        """The images of some runs of rows, planar, one after the other: uint8 `[bytes]`."""
+        import numpy as np
+
+        row_bytes = self.channels * self.size[0] * self.size[1]
+        pieces = []
+        for start, stop in runs:
+            stream.seek(self.start + start * row_bytes)
+            pieces.append(stream.read((stop - start) * row_bytes))
+            if len(pieces[-1]) != (stop - start) * row_bytes:
+                raise InputError(f"{self.shown}: ended within the rows {start} to {stop}")
+        found = np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), np.uint8)
+        if self.planar or self.channels == 1 or not row_bytes:
+            return found
+        pixels = found.reshape(len(found) // row_bytes, *self.size, self.channels)
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(-1)

@@ -12,19 +12,18 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import FileSummary, RowReader, Sink, SourceFile, runs_of
-from beam_cifar.formats.cifar import joined_images
+from beam_cifar.formats.base import MAX_TOLD, FileSummary, RowReader, Sink, SourceFile, runs_of
 from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
 
 if TYPE_CHECKING:
+    from array import array
+
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
 
 LABELS_FILE = "labels.txt"
 MAX_NAMES_BYTES = 16 << 20
-MAX_TOLD = 10_000
-"""More bad rows are a file of another kind."""
 BYTE_CLASSES = 256
 """Classes that a byte can tell apart."""
 
@@ -47,6 +46,7 @@ class Records:
         bad_rows: rows that cannot be kept.
         parents: class -> (superclass, row that says so).
         copyable_as: see `FileSummary`.
+        further_digest: of what else the file says, hex.
     """
 
     file: SourceFile
@@ -59,6 +59,7 @@ class Records:
     bad_rows: Mapping[int, BadRow] = field(default_factory=dict)
     parents: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     copyable_as: str = ""
+    further_digest: str = ""
 
     @cached_property
     def label_list(self) -> list[int]:
@@ -124,7 +125,7 @@ class Records:
             parents=self.parents,
             duplicates=self.duplicates,
             copyable_as=self.copyable_as,
-            digest=self._digest(),
+            digest=self._digest() + self.further_digest,
         )
 
     def _common_size(self) -> tuple[int, int] | None:
@@ -152,6 +153,10 @@ class RecordRows(RowReader):
 
     def __init__(self, records: Records, read: ReadPixels) -> None:
         self._records, self._read = records, read
+
+    def summary(self, *, sizes: bool) -> FileSummary:
+        """See `RowReader.summary`; sizes are always known."""
+        return self._records.summary()
 
     @property
     def rows(self) -> int:
@@ -210,6 +215,37 @@ class RecordRows(RowReader):
             lengths = np.diff(self._records.ends)[rows].tolist()
             images = example.image_array(pixels, [length or None for length in lengths])
         return example.with_images(self._records.facts(rows), images, "raw")
+
+
+def checked_labels(
+    file: SourceFile, values: array[int], classes: int, *, first: int = 0
+) -> tuple[npt.NDArray[np.int32], dict[int, BadRow]]:
+    """Labels as indices of the label table, and the rows whose label is outside it.
+
+    Args:
+        file: for messages.
+        values: as found; -1 is unlabelled.
+        classes: how many there are.
+        first: the number of the first class.
+
+    Returns:
+        int32 `[N]`, -1 for unlabelled and bad rows; and the bad rows.
+
+    Raises:
+        InputError: more than `MAX_TOLD` rows are bad.
+    """
+    import numpy as np
+
+    found = np.frombuffer(values, np.int64)
+    outside = ((found < first) | (found >= first + classes)) & (found != UNLABELLED)
+    known = f"{first} to {first + classes - 1}" if classes else "no classes"
+    bad = {}
+    for row in np.flatnonzero(outside)[: MAX_TOLD + 1].tolist():
+        error = f"label {values[row]} is outside the label table, which has {known}"
+        bad[row] = BadRow(file.shown, row, file.subset, "read", error)
+    if len(bad) > MAX_TOLD:
+        raise InputError(f"{next(iter(bad.values()))} (and {int(outside.sum()) - 1} more bad rows)")
+    return np.where(outside | (found == UNLABELLED), UNLABELLED, found - first).astype(np.int32), bad
 
 
 def bad_labels(file: SourceFile, labels: npt.NDArray[np.int32], count: int) -> dict[int, BadRow]:
@@ -273,11 +309,6 @@ def read_exactly(stream: BinaryIO, size: int, shown: str) -> bytes:
     return data
 
 
-def no_pixels(runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
-    """For rows of which no pixels are asked for."""
-    raise ValueError("images are asked for of a file that is not open")
-
-
 def joined_files(paths: Sequence[str], file: storage.StagedFile) -> None:
     """Puts files one after the other."""
     for path in paths:
@@ -324,7 +355,7 @@ def written_columns(table: pa.Table, subset: str, sink: Sink) -> tuple[memoryvie
     Raises:
         InputError: an example without image, or without label where the format has one for each.
     """
-    from beam_cifar.example import plain_labels
+    from beam_cifar.example import joined_images, plain_labels
 
     lacks = {"image": False, "label": sink.takes_unlabelled}
     for name, allowed in lacks.items():
