@@ -565,3 +565,12 @@ def test_a_file_that_changes_in_between_is_refused(tmp_path: Path) -> None:
     good(path, row_group_size=7)
     with pytest.raises(InputError, match="changed while it was being converted"):
         ParquetSource().scan(catalog.files[0], catalog.labels, Wanted())
+
+
+def test_shards_that_are_missing_are_told(tmp_path: Path) -> None:
+    source = write_cifar(tmp_path / "in", {"train": batch([f"{n}.png" for n in range(6)], [0] * 6)})
+    quickly(source, tmp_path / "out", "parquet", images_per_batch=2)
+    (tmp_path / "out" / "data" / "train-00001-of-00003.parquet").unlink()
+    summary = quickly(tmp_path / "out", tmp_path / "back", "cifar", save_images=True)
+    assert summary.written == 4
+    assert "'data/train' has 2 of its 3 shards; the rows of the others are left out" in summary.notices

@@ -33,7 +33,7 @@ MAX_FOLDERS = 64
 MAX_CARD_BYTES = 16 << 20
 
 # The digits at the end are those of older versions of `push_to_hub`.
-_SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(?:-[0-9a-f]{16})?", re.DOTALL)
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?", re.DOTALL)
 _NUMBERING = re.compile(r"(?:(?:^|[-_.])(?:part|shard|file|chunk))?(?:[-_.]?\d+(?:[-_.]of[-_.]\d+)?)\Z")
 
 
@@ -72,7 +72,8 @@ class ParquetSource(Source):
             replace(file, id_prefix=_stem(file.name.rpartition("/")[2]) + "/") if file.subset in repeating else file
             for file in files
         )
-        return Catalog(self.name, "Parquet", path, table, named)
+        notices = tuple(_missing_shards(files)) if os.path.isdir(path) else ()
+        return Catalog(self.name, "Parquet", path, table, named, notices=notices)
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ParquetRows]:
@@ -134,6 +135,18 @@ def _subset(parts: Sequence[str]) -> str:
     if folders and folders != ["data"]:
         return folders[-1]
     return _NUMBERING.sub("", stem) or SUBSET
+
+
+def _missing_shards(files: Sequence[SourceFile]) -> Iterator[str]:
+    """A line for each series of shards that says how many it has, and has fewer."""
+    found: dict[tuple[str, int], int] = {}
+    for file in files:
+        if shard := _SHARD.fullmatch(_stem(file.name)):
+            series = shard[1], int(shard[3])
+            found[series] = found.get(series, 0) + 1
+    for (name, count), there in found.items():
+        if there < count:
+            yield f"{name!r} has {there} of its {count} shards; the rows of the others are left out"
 
 
 def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
