@@ -330,6 +330,7 @@ def test_json_has_all_of_it(tmp_path: Path, command: Command) -> None:
     assert [key for key in (*facts, *facts["subsets"][0]) if f"`{key}`" not in section] == []
 
 
+@pytest.mark.slow
 def test_beam_gives_the_same(cifar10: Path, cifar10_archive: Path, beam: None) -> None:
     found = compare(cifar10, cifar10_archive, ids=True, workers=2)
     assert (found.equal, sum(subset.rows[0] for subset in found.subsets)) == (True, 1203)

@@ -329,6 +329,7 @@ def test_people_see_a_short_table(tmp_path: Path, command: Command) -> None:
     assert r"3 x  test: d (a\nb), train: a (a\nb), train: b (dog)" in out
 
 
+@pytest.mark.slow
 def test_it_runs_as_a_command_of_its_own(cifar10: Path, run: Run, tmp_path: Path) -> None:
     done = run("stats", cifar10, "--json", "--workers", "1")
     assert (done.returncode, done.stderr) == (0, "")

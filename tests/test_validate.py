@@ -260,6 +260,7 @@ def test_json_has_all_of_it(tmp_path: Path, command: Command) -> None:
     assert [key for key in (*facts, *rows) if f"`{key}`" not in section] == []
 
 
+@pytest.mark.slow
 def test_beam_gives_the_same(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch, beam: None) -> None:
     files = {f"cat/{name}": content for name, content in damaged_images().items()}
     path = write_tree(tmp_path / "tree", {**files, "dog/1.png": encoded(picture(1))})
