@@ -36,8 +36,7 @@ def keep_files(
         files: input files of the plan; those that stay are added.
         origins: the data sets that they belong to; the output is added.
     """
-    sink = get_sink(options.output_format)
-    if sink.always_joined or not sink.keeps_files:  # its files are not what its parts are, or not all that is told
+    if not get_sink(options.output_format).keeps_files:
         return list(tasks)
     catalog = catalog_of(options)
     if catalog is not None and catalog.unread:

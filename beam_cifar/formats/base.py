@@ -388,7 +388,10 @@ class Sink(ABC):
     always_joined: ClassVar[bool] = False
     """Whether a shard is made by `join` also where it has only one part."""
     keeps_files: ClassVar[bool] = True
-    """Whether a file may stay as it is where a data set is saved in place: not where `finish` has to know of it."""
+    """Whether a file may stay as it is where a data set is saved in place.
+
+    It may not where `finish` has to know of it, nor where it is not what a part is.
+    """
     max_shard_bytes: ClassVar[int | None] = None
     """The largest payload that one file can hold."""
     reserved_paths: ClassVar[frozenset[str]] = frozenset()
@@ -442,6 +445,10 @@ class Sink(ABC):
     def subset_name(self, name: str) -> str:
         """The name of a subset in the letters that the format has for it."""
         return name
+
+    def subset_word(self, name: str) -> str:
+        """What the files, or the folder, of a subset are called, without what they have in common."""
+        return self.subset_name(name)
 
     def subset_key(self, name: str) -> str:
         """What two names share that would be one subset; names that some disks do not tell apart are."""
@@ -516,8 +523,7 @@ class Sink(ABC):
             options: of the writers.
             subsets: of the output, before their names were changed.
         """
-        written = {self.subset_name(name): name for name in subsets}
-        changed = {name: original for name, original in written.items() if name != original}
+        changed = {word: name for name in subsets if (word := self.subset_word(name)) != name}
         return {"subsets": changed} if changed else {}
 
     def notices(self, options: SinkOptions) -> Iterator[str]:

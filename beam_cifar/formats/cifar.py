@@ -191,10 +191,9 @@ class CifarSink(Sink):
             files[CUSTOM_META] = (json.dumps({"labels": options.labels.names}, ensure_ascii=False) + "\n").encode()
         return files
 
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Files that are not called as their subset."""
-        renamed = {batch_name(subset): subset for subset in subsets if batch_name(subset) != subset}
-        return {"subsets": renamed} if renamed else {}
+    def subset_word(self, name: str) -> str:
+        """See `batch_name`."""
+        return batch_name(name)
 
     def notices(self, options: SinkOptions) -> Iterator[str]:
         """Pixels left out."""

@@ -180,11 +180,9 @@ class CifarBinarySink(Sink):
         lists = names if labels.has_superclasses else {NAMES: labels.names}
         return {name: names_file(found) + b"\n" for name, found in lists.items()}
 
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Files that are not called as their subset."""
-        files = {encode_name(subset, SUFFIX)[: -len(SUFFIX)]: subset for subset in subsets}
-        changed = {name: subset for name, subset in files.items() if name != subset}
-        return {"subsets": changed} if changed else {}
+    def subset_word(self, name: str) -> str:
+        """The name in a safe form."""
+        return encode_name(name, SUFFIX)[: -len(SUFFIX)]
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Superclasses are said row by row."""

@@ -151,7 +151,7 @@ class DatumaroSink(IdPathSink):
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """The folder of the subset's images."""
-        return f"{IMAGES}/{subset_word(subset)}"
+        return f"{IMAGES}/{self.subset_word(subset)}"
 
     def name_groups(self, subset: str) -> str:
         """Names may repeat between subsets."""
@@ -159,7 +159,7 @@ class DatumaroSink(IdPathSink):
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the items of a subset."""
-        with files.open(f"{ANNOTATIONS}/{subset_word(shard.subset)}.json") as file:
+        with files.open(f"{ANNOTATIONS}/{self.subset_word(shard.subset)}.json") as file:
             pieces = [_head(options.labels)]
             separator = "\n"
             for entry in storage.read_listing(parts[0]):
@@ -171,15 +171,9 @@ class DatumaroSink(IdPathSink):
             pieces.append("\n]}\n")
             file.write("".join(pieces).encode())
 
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Files that are not called as their subset."""
-        renamed = {subset_word(subset): subset for subset in subsets if subset_word(subset) != subset}
-        return {"subsets": renamed} if renamed else {}
-
-
-def subset_word(subset: str) -> str:
-    """The name of a subset as its file and its folder have it."""
-    return stem(encode_word(subset, ".json"))
+    def subset_word(self, name: str) -> str:
+        """The name as its file and its folder have it."""
+        return stem(encode_word(name, ".json"))
 
 
 def _head(labels: LabelTable) -> str:

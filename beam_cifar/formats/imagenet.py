@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from beam_cifar.options import ExportOptions
 
 NO_LABEL = "no_label"
-MAX_FILE_BYTES = 512 << 20
 SUBSET = "default"
 """The subset of all images of one tree, as Datumaro calls it."""
 
@@ -120,14 +119,10 @@ class ImagenetSink(ImageFileSink):
         return sorted(f"{path}/{folder}".lstrip("/") for path in paths for folder in class_folders(options.labels))
 
     def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Folders that are not called as their class, or subset."""
+        """Also folders that are not called as their class."""
         classes = zip(class_folders(options.labels), options.labels.names, strict=True)
-        paths = ((self.shard_path(subset, 0, 1, options.export), subset) for subset in subsets)
-        renamed = {
-            "classes": {folder: name for folder, name in classes if folder != name},
-            "subsets": {folder: name for folder, name in paths if folder and folder != name},
-        }
-        return {what: names for what, names in renamed.items() if names}
+        changed = {folder: name for folder, name in classes if folder != name}
+        return ({"classes": changed} if changed else {}) | super().renamed(options, subsets)
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Readers number the folders that are there."""
@@ -157,7 +152,11 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """A folder of its own."""
-        return encode_name(subset)
+        return self.subset_word(subset)
+
+    def subset_word(self, name: str) -> str:
+        """The name in a safe form."""
+        return encode_name(name)
 
     def name_groups(self, subset: str) -> str:
         """Names may repeat between subsets."""

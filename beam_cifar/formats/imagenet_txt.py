@@ -106,10 +106,9 @@ class ImagenetTxtSink(IdPathSink):
         """The names of the classes."""
         return {SYNSETS: "".join(f"{name}\n" for name in options.labels.names).encode()}
 
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Lists that are not called as their subset."""
-        renamed = {stem(list_name(subset)): subset for subset in subsets if stem(list_name(subset)) != subset}
-        return {"subsets": renamed} if renamed else {}
+    def subset_word(self, name: str) -> str:
+        """See `list_name`."""
+        return stem(list_name(name))
 
 
 def list_name(subset: str) -> str:

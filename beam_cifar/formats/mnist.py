@@ -31,12 +31,12 @@ from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.npy import refuse_many_rows
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
+    OneFileSink,
     RecordRows,
     Records,
     bad_labels,
     check_byte_classes,
     check_names,
-    check_one_file,
     names_file,
     numbered_names,
     own_file,
@@ -107,28 +107,21 @@ class MnistSource(Source):
             yield RecordRows(records, functools.partial(_read_pixels, stream, records))
 
 
-class MnistSink(Sink):
+class MnistSink(OneFileSink):
     """Writes pairs of IDX files, packed by gzip."""
 
     name = "mnist"
     losses = frozenset({"colour", "ids", "superclasses"})
-    needs_images = True
-    keeps_empty_subsets = True
-    takes_missing_images = False
     takes_unlabelled = False
-    one_size = True
     by_split = True
     always_joined = True
+    keeps_files = False
     part_bytes = 64 << 20
     reserved_paths = frozenset({LABELS_FILE})
 
     def encodings(self, options: ExportOptions) -> tuple[str, ...]:
         """Pixels of one channel."""
         return (GRAY,)
-
-    def check(self, options: ExportOptions) -> None:
-        """A subset is one pair of files."""
-        check_one_file(self, options.images_per_batch)
 
     def check_labels(self, labels: LabelTable) -> None:
         """A label is a byte, a name is a line."""
@@ -143,10 +136,6 @@ class MnistSink(Sink):
         """The same for names that some disks do not tell apart."""
         key = clash_key(name)
         return "test" if key == TEST else key
-
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """All rows of a subset in one file."""
-        return max(1, rows)
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """`train-images-idx3-ubyte.gz`."""
@@ -189,12 +178,9 @@ class MnistSink(Sink):
         """The names of the classes, which Datumaro looks for."""
         return {LABELS_FILE: names_file(options.labels.names)}
 
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Also subsets whose files are not called as they are."""
-        files = {encode_name(subset, IMAGES_NAME)[: -len(IMAGES_NAME)]: subset for subset in subsets}
-        changed = {name: subset for name, subset in files.items() if name != subset}
-        changed |= super().renamed(options, subsets).get("subsets", {})
-        return {"subsets": changed} if changed else {}
+    def subset_word(self, name: str) -> str:
+        """The name in a safe form."""
+        return encode_name(self.subset_name(name), IMAGES_NAME)[: -len(IMAGES_NAME)]
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """What Datumaro makes of it."""

@@ -31,11 +31,11 @@ from beam_cifar.formats.base import (
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
+    OneFileSink,
     RecordRows,
     Records,
     bad_labels,
     check_names,
-    check_one_file,
     joined_files,
     names_file,
     numbered_names,
@@ -109,15 +109,11 @@ class MnistCsvSource(Source):
             yield RecordRows(records, functools.partial(_read_pixels, stream, file.shown, lines))
 
 
-class MnistCsvSink(Sink):
+class MnistCsvSink(OneFileSink):
     """Writes a CSV file for each subset, as Datumaro calls them."""
 
     name = "mnist_csv"
     losses = frozenset({"colour", "ids", "superclasses"})
-    needs_images = True
-    keeps_empty_subsets = True
-    takes_missing_images = False
-    one_size = True
     by_split = True
     part_bytes = 64 << 20
     reserved_paths = frozenset({LABELS_FILE})
@@ -125,10 +121,6 @@ class MnistCsvSink(Sink):
     def encodings(self, options: ExportOptions) -> tuple[str, ...]:
         """Pixels of one channel."""
         return (GRAY,)
-
-    def check(self, options: ExportOptions) -> None:
-        """A subset is one file."""
-        check_one_file(self, options.images_per_batch)
 
     def check_labels(self, labels: LabelTable) -> None:
         """A name is a line."""
@@ -143,10 +135,6 @@ class MnistCsvSink(Sink):
                 f"{shard.path}: its images are {height} x {width}, and {self.name} holds square ones; pass "
                 f"--resize {side}x{side}"
             )
-
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """All rows of a subset in one file."""
-        return max(1, rows)
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """`mnist_train.csv`."""
@@ -175,11 +163,9 @@ class MnistCsvSink(Sink):
                 files[META_PREFIX + encode_name(result.shard.subset, SUFFIX)] = (b"%d,%d\n" % size) * result.shard.rows
         return files
 
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Subsets whose files are not called as they are."""
-        files = {encode_name(subset, SUFFIX)[: -len(SUFFIX)]: subset for subset in subsets}
-        changed = {name: subset for name, subset in files.items() if name != subset}
-        return {"subsets": changed} if changed else {}
+    def subset_word(self, name: str) -> str:
+        """The name in a safe form."""
+        return encode_name(name, SUFFIX)[: -len(SUFFIX)]
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """What Datumaro makes of it."""

@@ -17,7 +17,7 @@ from beam_cifar.errors import UsageError
 from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
 from beam_cifar.formats.npz import IMAGES, MAX_NAMES_BYTES
 from beam_cifar.formats.shared.npy import SUFFIX, find_array, list_arrays, read_array, read_header
-from beam_cifar.formats.shared.records import check_one_file, written_columns
+from beam_cifar.formats.shared.records import OneFileSink, written_columns
 from beam_cifar.labels import LabelTable
 from beam_cifar.names import encode_name
 
@@ -33,14 +33,10 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 
 
-class NpzSink(Sink):
+class NpzSink(OneFileSink):
     """Writes one `.npz` file for each subset."""
 
     name = "npz"
-    needs_images = True
-    keeps_empty_subsets = True
-    takes_missing_images = False
-    one_size = True
     part_bytes = 128 << 20
 
     def encodings(self, options: ExportOptions) -> tuple[str, ...]:
@@ -48,10 +44,10 @@ class NpzSink(Sink):
         return ("raw",)
 
     def check(self, options: ExportOptions) -> None:
-        """There are neither image files nor batches."""
+        """There are no image files either."""
         if options.image_ext is not None:
             raise UsageError(f"--image-ext {options.image_ext}: {self.name} holds pixels, no files; leave it out")
-        check_one_file(self, options.images_per_batch)
+        super().check(options)
 
     def check_labels(self, labels: LabelTable) -> None:
         """Names that an array of text would change, or that would make it huge."""
@@ -65,10 +61,6 @@ class NpzSink(Sink):
                     f"class {longest[:40]!r}... has {len(longest)} letters, and NumPy gives every name as much room; "
                     "rename it by --remap"
                 )
-
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """All rows of a subset in one file."""
-        return max(1, rows)
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """The name of the subset."""

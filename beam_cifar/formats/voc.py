@@ -156,7 +156,7 @@ class VocSink(IdPathSink):
                 f"of {len(words)} classes, {size} bytes or more; choose fewer by --label, or another format"
             )
         for word in ("", *words):
-            name = f"{word}_{subset_word(shard.subset)}.txt"
+            name = f"{word}_{self.subset_word(shard.subset)}.txt"
             if len(name.encode()) > MAX_COMPONENT_BYTES:
                 raise UsageError(
                     f"class {decode_name(word)[:50]!r} and subset {shard.subset[:50]!r} make a file name of "
@@ -170,7 +170,7 @@ class VocSink(IdPathSink):
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the list of a subset, and those of its classes."""
-        subset = subset_word(shard.subset)
+        subset = self.subset_word(shard.subset)
         lines = _ClassLines()
         with files.open(f"{SETS}/{subset}.txt") as file:
             waiting: list[str] = []
@@ -195,14 +195,15 @@ class VocSink(IdPathSink):
         lines = ["# label:color_rgb:parts:actions", *(f"{word}:::" for word in class_words(options.labels))]
         return {LABEL_MAP: ("\n".join(lines) + "\n").encode()}
 
+    def subset_word(self, name: str) -> str:
+        """The name as its lists have it: Datumaro does not find those with `_` in it."""
+        return encode_word(name).replace("_", "%5F") if name else encode_word(name)
+
     def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Lists that are not called as their class, or subset."""
+        """Also classes whose lists are not called as they are."""
         classes = zip(class_words(options.labels), options.labels.names, strict=True)
-        renamed = {
-            "classes": {word: name for word, name in classes if word != name},
-            "subsets": {subset_word(subset): subset for subset in subsets if subset_word(subset) != subset},
-        }
-        return {what: names for what, names in renamed.items() if names}
+        changed = {word: name for word, name in classes if word != name}
+        return ({"classes": changed} if changed else {}) | super().renamed(options, subsets)
 
 
 @functools.lru_cache(maxsize=8)
@@ -211,11 +212,6 @@ def class_words(labels: LabelTable) -> tuple[str, ...]:
     keys = [clash_key(name) for name in labels.names]
     repeated = {key for key, count in Counter(keys).items() if count > 1}
     return tuple(encode_word(name, strict=key in repeated) for name, key in zip(labels.names, keys, strict=True))
-
-
-def subset_word(subset: str) -> str:
-    """The name of a subset as files have it, without `_`."""
-    return encode_word(subset).replace("_", "%5F") if subset else encode_word(subset)
 
 
 class _ClassLines:

@@ -264,11 +264,6 @@ def decoded_file_name(name: str) -> str:
     return file_stem(name) + "." + name.rpartition(".")[2]
 
 
-def listed_id(entry: Mapping[str, str]) -> str:
-    """The id of an image in the list of a shard's files."""
-    return entry["id"] if "id" in entry else file_stem(entry["path"].rpartition("/")[2])
-
-
 def listed_label(entry: Mapping[str, str]) -> int:
     """The label of an image in the list of a shard's files, -1 for unlabelled; for sinks that list it."""
     return int(entry.get("label", -1))

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
+    from beam_cifar.options import ExportOptions
+
 LABELS_FILE = "labels.txt"
 MAX_NAMES_BYTES = 16 << 20
 BYTE_CLASSES = 256
@@ -343,10 +345,23 @@ def check_byte_classes(names: Sequence[str], what: str, sink: Sink) -> None:
         raise UsageError(f"{len(names)} {what}: {sink.name} has one byte for a label, and so {BYTE_CLASSES} at most")
 
 
-def check_one_file(sink: Sink, images_per_batch: int | None) -> None:
-    """Refuses to pack batches where a subset is one file. Raises `UsageError`."""
-    if images_per_batch is not None:
-        raise UsageError(f"--images-per-batch: {sink.name} has one file for each subset; leave it out")
+class OneFileSink(Sink):
+    """Writes the pixels of each subset to one file, or one pair of them."""
+
+    needs_images = True
+    keeps_empty_subsets = True
+    takes_missing_images = False
+    one_size = True
+
+    def check(self, options: ExportOptions) -> None:
+        """There are no batches to be packed."""
+        super().check(options)
+        if options.images_per_batch is not None:
+            raise UsageError(f"--images-per-batch: {self.name} has one file for each subset; leave it out")
+
+    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
+        """All rows of a subset in one file."""
+        return max(1, rows)
 
 
 def written_columns(table: pa.Table, subset: str, sink: Sink) -> tuple[memoryview, npt.NDArray[np.int64]]:
