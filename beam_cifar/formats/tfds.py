@@ -14,13 +14,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
 from beam_cifar.formats.shared.records import written_columns
+from beam_cifar.formats.shared.splits import ParquetFileWriter, SplitSink
 from beam_cifar.formats.shared.tf_example import framed, serialized_example
-from beam_cifar.images.files import file_encodings
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 
 if TYPE_CHECKING:
@@ -31,9 +30,6 @@ NAME = "dataset"
 """What the data set calls itself; a sink does not know a better name."""
 
 VERSION = "1.0.0"
-MIN_SHARD_BYTES = 32 << 20
-MAX_SHARD_BYTES = 480 << 20
-SHARDS_OF_A_JOB = 256
 ROW_GROUP_ROWS = 1000
 ROW_GROUP_BYTES = 64 << 20
 # Serialized at a time.
@@ -42,25 +38,11 @@ _PYTHON = "tensorflow_datasets.core.features."
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
-class TfdsSink(Sink):
+class TfdsSink(SplitSink):
     """What both file formats share."""
 
-    needs_images = True
-    # Readers fail on a split without files.
-    keeps_empty_subsets = False
     takes_missing_images = False
-    by_split = True
     file_format: ClassVar[str]
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """PNG, or JPEG where it is asked for, or there already."""
-        return file_encodings(options.image_ext)
-
-    def check_subsets(self, subsets: Sequence[str], options: ExportOptions) -> None:
-        """Also a split must not have the name that stands for all of them."""
-        if any(self.output_subset(subset, options) == "all" for subset in subsets):
-            raise UsageError("a subset called 'all' cannot be a split: readers mean every split by it; rename the file")
-        super().check_subsets(subsets, options)
 
     def check_labels(self, labels: LabelTable) -> None:
         """Names stand in a text file, one a line, and readers strip them (`class_label_feature.py`)."""
@@ -78,22 +60,10 @@ class TfdsSink(Sink):
         found = re.sub(r"[^A-Za-z0-9_]", "_", name)
         return found if re.search("[A-Za-z0-9]", found) else f"split{found}"
 
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """Even files of 32 MiB raw or more, about 256 a job."""
-        if options.images_per_batch:
-            return options.images_per_batch
-        target = min(max(total_bytes // SHARDS_OF_A_JOB, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
-        count = max(1, -(-image_bytes // target))
-        return max(1, -(-rows // count))
-
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """`dataset-train.tfrecord-00000-of-00005`."""
         digits = max(5, len(str(count)))
         return f"{NAME}-{subset}.{self.file_format}-{number:0{digits}d}-of-{count:0{digits}d}"
-
-    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Half of the raw size: PNG saves a quarter on photographs, more on drawings."""
-        return image_bytes // 2
 
     @abstractmethod
     def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
@@ -217,13 +187,6 @@ class _RecordExamples(_ExampleWriter):
         """See `PartWriter.close`."""
 
 
-class _FileWriter(pq.ParquetWriter):
-    """Completes a file only when told to: an abandoned part must not write, nor complain, when it is collected."""
-
-    def __del__(self) -> None:
-        pass
-
-
 class _ParquetExamples(_ExampleWriter):
     """Gathers examples to row groups."""
 
@@ -231,7 +194,7 @@ class _ParquetExamples(_ExampleWriter):
         super().__init__(shard, options, sink)
         self._schema = pa.schema([pa.field("data", pa.binary())])
         # Images are compressed already.
-        self._writer = _FileWriter(
+        self._writer = ParquetFileWriter(
             pa.PythonFile(file, mode="w"), self._schema, compression="NONE", use_dictionary=False
         )
         self._gathered: list[bytes] = []

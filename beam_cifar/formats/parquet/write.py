@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute
-import pyarrow.parquet as pq
 
-from beam_cifar.errors import UsageError
-from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
+from beam_cifar.formats.base import PartWriter, Shard, ShardResult, SinkOptions
 from beam_cifar.formats.parquet.schema import OWN_KEY
-from beam_cifar.images.files import file_encodings, file_extensions
+from beam_cifar.formats.shared.splits import MAX_SHARD_BYTES, ParquetFileWriter, SplitSink
+from beam_cifar.images.files import file_extensions
 from beam_cifar.labels import LabelTable
 
 if TYPE_CHECKING:
@@ -31,54 +30,25 @@ if TYPE_CHECKING:
 ROW_GROUP_ROWS = 1000
 # Large images fill a row group before a thousand of them: a reader holds one at a time.
 ROW_GROUP_BYTES = 64 << 20
-MIN_SHARD_BYTES = 32 << 20
-# Encoded images are smaller than raw ones or hardly larger: files stay under 500 MB.
-MAX_SHARD_BYTES = 480 << 20
-SHARDS_OF_A_JOB = 256
 
 
-class ParquetSink(Sink):
+class ParquetSink(SplitSink):
     """Writes Parquet files that `datasets.load_dataset` opens with its default checks."""
 
     name = "parquet"
-    needs_images = True
-    # `load_dataset` fails on a split without rows.
-    keeps_empty_subsets = False
     keeps_files = False
-    by_split = True
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """PNG, or JPEG where it is asked for, or there already."""
-        return file_encodings(options.image_ext)
-
-    def check_subsets(self, subsets: Sequence[str], options: ExportOptions) -> None:
-        """Also a split must not have the name that stands for all of them."""
-        if any(self.output_subset(subset, options) == "all" for subset in subsets):
-            raise UsageError("a subset called 'all' cannot be a split: readers mean every split by it; rename the file")
-        super().check_subsets(subsets, options)
 
     def subset_name(self, name: str) -> str:
         """Split names have few letters (`datasets`, `splits.py`)."""
         return re.sub(r"[^A-Za-z0-9_.]", "_", name)
 
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """Even files of 32 MiB raw or more, about 256 a job, each of whole row groups."""
-        if options.images_per_batch:
-            return options.images_per_batch
-        target = min(max(total_bytes // SHARDS_OF_A_JOB, MIN_SHARD_BYTES), MAX_SHARD_BYTES)
-        count = max(1, -(-image_bytes // target))
-        # Few large images fill a file before they fill a row group.
-        step = min(ROW_GROUP_ROWS, max(1, MAX_SHARD_BYTES * rows // max(1, image_bytes)))
-        row_groups = -(-rows // (count * step))
-        return max(1, row_groups) * step
+    def rows_together(self, rows: int, image_bytes: int) -> int:
+        """Whole row groups; few large images fill a file before they fill one."""
+        return min(ROW_GROUP_ROWS, max(1, MAX_SHARD_BYTES * rows // max(1, image_bytes)))
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
         """`data/train-00000-of-00005.parquet`."""
         return f"data/{subset}-{number:05d}-of-{count:05d}.parquet"
-
-    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Half of the raw size: PNG saves a quarter on photographs, more on drawings."""
-        return image_bytes // 2
 
     def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
         """Starts a Parquet file."""
@@ -105,13 +75,6 @@ def _label_columns(labels: LabelTable) -> dict[str, tuple[str, ...]]:
     return {"label": labels.names}
 
 
-class _FileWriter(pq.ParquetWriter):
-    """Completes a file only when told to: an abandoned part must not write, nor complain, when it is collected."""
-
-    def __del__(self) -> None:
-        pass
-
-
 class _ParquetWriter(PartWriter):
     """Gathers examples to row groups of `ROW_GROUP_ROWS`."""
 
@@ -120,7 +83,7 @@ class _ParquetWriter(PartWriter):
         self._schema = schema_of(options.labels)
         labels = list(_label_columns(options.labels))
         self._parents = pa.array([*options.labels.parents], pa.int64())
-        self._writer = _FileWriter(
+        self._writer = ParquetFileWriter(
             pa.PythonFile(file, mode="w"),
             self._schema,
             # Images are compressed already. Their pages are found through the index, and cut by content, so that
