@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import os
 import posixpath
 import tarfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
+from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.storage import COPY_BYTES, Blob
 
@@ -73,7 +75,7 @@ def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
     """
     asked = _stamped(path, index_dir)
     members, index = _list_members(*asked)
-    if index and not os.path.exists(index):  # of an earlier job, which has cleaned up
+    if index and not storage.exists(index):  # of an earlier job, which has cleaned up
         _list_members.cache_clear()
         members, index = _list_members(*asked)
     return members, index
@@ -82,9 +84,8 @@ def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
 def _stamped(path: str, index_dir: str) -> tuple[str, tuple[int, int], str]:
     """A path, size and time of the file there, and the path of its index."""
     with _readable(path):
-        status = os.stat(path)
-    stamp = (status.st_size, status.st_mtime_ns)
-    digest = hashlib.sha256(f"{os.path.abspath(path)}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()
+        stamp = storage.stamp(path)
+    digest = hashlib.sha256(f"{path}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()
     return path, stamp, os.path.join(index_dir, f"archive-{digest[:16]}.index")
 
 
@@ -93,7 +94,7 @@ def _list_members(path: str, _stamp: tuple[int, int], index: str) -> tuple[tuple
     compressed = _is_gzip(path)
     opener: Callable[[str], AbstractContextManager[Any]] = _open_gzip if compressed else _open_plain
     with _readable(path), opener(path) as stream:
-        limit = max(RATIO_FREE_BYTES, MAX_RATIO * os.path.getsize(path))
+        limit = max(RATIO_FREE_BYTES, MAX_RATIO * storage.stamp(path)[0])
         members = tuple(_members(stream, path, limit))
         if not compressed:
             return members, ""
@@ -114,7 +115,7 @@ def gzip_blob(path: str, index_dir: str) -> Blob:
     """
     asked = _stamped(path, index_dir)
     size = _unpacked_size(*asked)
-    if not os.path.exists(asked[2]):  # of an earlier job, which has cleaned up
+    if not storage.exists(asked[2]):  # of an earlier job, which has cleaned up
         _unpacked_size.cache_clear()
         size = _unpacked_size(*asked)
     return Blob(path, 0, size, asked[1], asked[2])
@@ -146,45 +147,61 @@ def _refuse_cut(path: str, size: int) -> None:
     A member ends with its unpacked size, modulo 2**32 (RFC 1952): where that is not the whole, there are several
     members, or the end is missing, and only reading it in order tells which.
     """
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         file.seek(-4, os.SEEK_END)
         if int.from_bytes(file.read(), "little") == size % 2**32:
             return
     from isal import igzip
 
-    with igzip.open(path) as stream:
+    with storage.open_file(path) as packed, igzip.open(packed) as stream:
         found = sum(len(chunk) for chunk in iter(lambda: stream.read(COPY_BYTES), b""))
     if found != size:
         raise EOFError(f"{found} bytes are in it, {size} could be read")
 
 
 @contextmanager
-def open_indexed(path: str, index: str) -> Iterator[BinaryIO]:
+def open_indexed(path: str, index: str, archive: Any = None) -> Iterator[BinaryIO]:
     """Opens a `.tar.gz` or `.gz` for seeking through an index that `list_members` or `gzip_blob` made.
 
     One thread unpacks, chunk by chunk as they are asked for: none is unpacked ahead.
 
+    Args:
+        path: of the archive.
+        index: its index.
+        archive: the file, where it is open already.
+
     Raises:
         InputError: the archive or the index is gone or damaged.
     """
-    with _readable(path), _open_gzip(path, workers=1) as stream:
+    with _readable(path), _open_gzip(path, workers=1, archive=archive) as stream:
         try:
-            stream.import_index(index)
+            stream.import_index(io.BytesIO(_fetched(index)) if storage.is_url(index) else index)
         except (ValueError, RuntimeError, OSError) as error:
             raise InputError(f"{path}: its index {index} is gone or damaged; run the job again") from error
         yield stream
+
+
+@functools.lru_cache(maxsize=4)
+def _fetched(index: str) -> bytes:
+    """An index from an object store, once for each process; its name tells its content."""
+    return storage.read_whole(index)
 
 
 def _export_index(stream: Any, index: str) -> None:
     """Writes an index as gztool does: it packs the 32 KiB before each chunk, of which most is never referred to."""
     import rapidgzip
 
-    stream.export_index(index, rapidgzip.IndexFormat.GZTOOL)
+    if not storage.is_url(index):
+        stream.export_index(index, rapidgzip.IndexFormat.GZTOOL)
+        return
+    made = io.BytesIO()
+    stream.export_index(made, rapidgzip.IndexFormat.GZTOOL)
+    storage.write_whole(index, made.getvalue(), "")
 
 
 def _chunk_bytes(path: str) -> int:
     """How many packed bytes make a chunk: the same for those who make an index and those who use it."""
-    return min(MAX_CHUNK, max(MIN_CHUNK, os.path.getsize(path) // CHUNKS))
+    return min(MAX_CHUNK, max(MIN_CHUNK, storage.stamp(path)[0] // CHUNKS))
 
 
 def _members(stream: Any, path: str, limit: int) -> Iterator[Member]:
@@ -221,27 +238,28 @@ def _check_end(stream: Any, offset: int) -> None:
 
 
 def _is_gzip(path: str) -> bool:
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         return file.read(2) == b"\x1f\x8b"
 
 
 @contextmanager
 def _open_plain(path: str) -> Iterator[BinaryIO]:
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         yield file
 
 
 @contextmanager
-def _open_gzip(path: str, workers: int = 0) -> Iterator[Any]:
+def _open_gzip(path: str, workers: int = 0, archive: Any = None) -> Iterator[Any]:
     import rapidgzip
 
     # Left open until the interpreter ends, its threads abort the process: always close.
     parallel = workers or min(4, os.cpu_count() or 1)
-    stream = rapidgzip.RapidgzipFile(path, parallelization=parallel, chunk_size=_chunk_bytes(path))
-    try:
+    with ExitStack() as stack:
+        if archive is None:
+            archive = stack.enter_context(storage.open_file(path)) if storage.is_url(path) else path
+        stream = rapidgzip.RapidgzipFile(archive, parallelization=parallel, chunk_size=_chunk_bytes(path))
+        stack.callback(stream.close)
         yield stream
-    finally:
-        stream.close()
 
 
 @contextmanager

@@ -99,9 +99,9 @@ def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
     """
     path = storage.absolute(path, "input")
     storage.recover(path)
-    if not os.path.lexists(path):
+    if not storage.exists(path):
         raise InputError(f"{path}: no such file or directory")
-    if not (os.path.isdir(path) or os.path.isfile(path)):
+    if not (storage.is_folder(path) or storage.is_file(path)):
         raise InputError(f"{path}: is neither a directory nor a file")
     with storage.reading(path):
         name = format_name or detect_format(path, index_dir)
@@ -134,12 +134,12 @@ class prepare:  # noqa: N801 (used as a function)
             if options.kept is None:
                 storage.check_apart(each.path, options.output_dir)
             storage.recover(each.path)
-            if not os.path.lexists(each.path):
+            if not storage.exists(each.path):
                 raise InputError(f"{each.path}: no such file or directory")
         _refuse_occupied(folder, options)
         self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
         try:
-            self._stack.enter_context(storage.Lock(folder))
+            self._stack.enter_context(storage.hold(folder))
             self._stack.callback(storage.clear_leftovers, folder)
             with storage.writing(folder.path):
                 storage.clear_leftovers(folder)
@@ -185,7 +185,7 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
 
 def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
     with storage.writing(folder.path):
-        os.makedirs(folder.index, exist_ok=True)
+        storage.make_folder(folder.index)
     surveys, plan = plan_only(options, folder.index)
     summaries = [summary for found in surveys for summary in found.summaries]
     meaning = {**options.meaning(), "input_format": surveys[0].catalog.format}
@@ -222,7 +222,7 @@ def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest
     from beam_cifar.publish import finish_interrupted
 
     try:
-        with open(folder.pending_manifest, "rb") as file:
+        with storage.open_file(folder.pending_manifest) as file:
             pending = file.read()
             if os.fstat(file.fileno()).st_mtime_ns < newest_input:
                 return False
@@ -235,6 +235,10 @@ def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest
 def output_path(path: str) -> str:
     """The absolute path of an output; raises `UsageError` for one that cannot be made."""
     path = storage.absolute(path, "output")
+    if storage.is_url(path):
+        if path.count("/") < 3:
+            raise UsageError(f"the output {path!r} is a whole bucket; name a folder in it, such as {path}/data")
+        return path
     path = os.path.realpath(path) if os.path.islink(path) else path
     if os.path.ismount(path):
         raise UsageError(f"the output {path!r} is a mount point, which cannot be replaced whole; name a folder in it")
@@ -245,10 +249,9 @@ def output_path(path: str) -> str:
 
 def _refuse_occupied(folder: storage.JobFolder, options: ConvertOptions) -> None:
     """An output that exists is refused at once, unless a killed publish may have left it."""
-    interrupted = os.path.exists(folder.pending_manifest) and not os.path.exists(folder.manifest)
-    if storage.is_occupied(folder.output) and not options.overwrite and not interrupted:
+    if storage.is_occupied(folder.output) and not options.overwrite and not storage.is_unfinished(folder):
         raise _occupied(folder.output)
-    if os.path.lexists(folder.output) and not os.path.isdir(folder.output):
+    if storage.is_file(folder.output) or (storage.exists(folder.output) and not storage.is_folder(folder.output)):
         raise OutputError(f"{folder.output}: exists and is not a directory; choose another output")
 
 
@@ -274,23 +277,25 @@ def _remove_empty(folders: list[str]) -> None:
 
 def _missing_parents(path: str) -> list[str]:
     """Folders above the output that do not exist yet, innermost first: a failed job removes them again."""
-    missing = []
+    missing: list[str] = []
+    if storage.is_url(path):
+        return missing
     parent = os.path.dirname(path)
-    while not os.path.lexists(parent):
+    while not storage.exists(parent):
         missing.append(parent)
         parent = os.path.dirname(parent)
     return missing
 
 
 def _why_unknown(path: str, index_dir: str) -> str:
-    if os.path.isdir(path) and not os.listdir(path):
+    if storage.is_folder(path) and not storage.names_in(path):
         return "the directory is empty"
     from beam_cifar import archives
 
-    if os.path.isfile(path) and archives.is_archive(path):
+    if storage.is_file(path) and archives.is_archive(path):
         archives.list_members(path, index_dir)  # says what is wrong with it
         return "no known format in the archive; unpack it, if it holds one that is read from folders only"
-    if os.path.isfile(os.path.join(path, "features.json")):
+    if storage.is_file(os.path.join(path, "features.json")):
         return "looks like TensorFlow Datasets, which is written, but not read"
     return (
         "no known format; beam-cifar formats lists those that can be read: name the one that it should be, "

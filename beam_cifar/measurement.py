@@ -82,7 +82,7 @@ def measured(
         )
         settings = Settings(source, labels, asked, os.path.join(folder, "tallies"))
         tasks = whole_file_tasks(summaries) if asked.tolerant else reading_tasks(summaries)
-        os.mkdir(settings.folder)
+        storage.make_folder(settings.folder)
         if tasks:
             read_all(tasks, settings, beam_options)
         yield replace(_gathered(catalog, labels, summaries, settings.folder), broken=tuple(broken))
@@ -141,7 +141,7 @@ def _summaries(
 
 def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary, ...], folder: str) -> Measured:
     """Puts the tallies of all blocks together, in order."""
-    names = sorted(name for name in os.listdir(folder) if name != "scratch")
+    names = sorted(name for name in storage.names_in(folder) if name != "scratch")
     expected = sum(summary.rows for summary in summaries)
     rows = np.zeros(expected, dtype=ROW)
     subsets, subset_of = numbered_subsets(summaries)
@@ -150,7 +150,7 @@ def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary
     rejected: list[BadRow] = []
     count = filled = 0
     for name in names:
-        with open(os.path.join(folder, name), "rb") as stored:
+        with storage.open_file(os.path.join(folder, name)) as stored:
             tally = decode_tally(stored.read())
         subset = int(subset_of[int(name.partition("-")[0])])
         rows[filled : filled + len(tally.rows)] = tally.rows

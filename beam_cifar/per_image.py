@@ -7,7 +7,6 @@ Inside, images travel a thousand at a time, and never through a shuffle. Here ea
 from __future__ import annotations
 
 import functools
-import os
 import shutil
 import tempfile
 import uuid
@@ -91,7 +90,7 @@ class ReadExamples(beam.PTransform):
         super().__init__()
         index_dir = self.index_dir
         if index_dir:
-            os.makedirs(index_dir, exist_ok=True)
+            storage.make_folder(index_dir)
         else:
             index_dir = tempfile.mkdtemp(prefix="beam_cifar-")
             weakref.finalize(self, shutil.rmtree, index_dir, ignore_errors=True)
@@ -289,7 +288,7 @@ class WriteExamples(beam.PTransform):
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
         """From examples to the path of the manifest."""
-        with storage.Lock(self._sink.folder):
+        with storage.hold(self._sink.folder):
             pass  # refused while a conversion holds the output
         described = examples | "Describe" >> _OnBatches(_describe, tuple[str, bytes], {"encodings": self._encodings})
         lay_out_all = beam.ParDo(_LayOut(self._sink, self.overwrite), beam.pvalue.AsIter(described))

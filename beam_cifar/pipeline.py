@@ -14,7 +14,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
-from beam_cifar import __version__
+from beam_cifar import __version__, storage
 from beam_cifar.block import Block
 from beam_cifar.carried import find_error
 from beam_cifar.errors import BeamCifarError, JobError
@@ -26,7 +26,7 @@ from beam_cifar.publish import Publish, PublishSettings
 from beam_cifar.runner import make_runner, pipeline_options
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
-from beam_cifar.storage import allow_writes, cancel_writes
+from beam_cifar.store_options import use_options
 from beam_cifar.transforms import ChangePixels, EncodeImages, RemapLabels, SelectRows
 
 
@@ -89,8 +89,7 @@ class Conversion:
             if self.result is not None:
                 with explained():
                     self.result.wait_until_finish()
-            with open(self.job.folder.manifest, "rb") as file:
-                manifest = json.load(file)
+            manifest = json.loads(storage.read_whole(self.job.folder.manifest))
         finally:
             self._prepared.__exit__()
         return _summary(self.job, manifest, time.monotonic() - self._started)
@@ -135,7 +134,9 @@ def run(
         BeamCifarError: the one line that explains why nothing was started.
     """
     started = time.monotonic()
-    if not isinstance(beam_options, PipelineOptions):
+    if isinstance(beam_options, PipelineOptions):
+        use_options(beam_options)
+    else:
         beam_options = pipeline_options(beam_options, options.workers)
     prepared = prepare(options)
     job = prepared.__enter__()
@@ -150,7 +151,7 @@ def run(
 
 def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
     """Hands the pipeline of a job to its runner; a known error comes out as itself."""
-    allow_writes()
+    storage.allow_writes()
     with explained():
         pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
         build(pipeline, job)
@@ -165,7 +166,7 @@ def explained() -> Iterator[None]:
     except BeamCifarError:
         raise
     except KeyboardInterrupt:
-        cancel_writes()
+        storage.cancel_writes()
         raise
     except Exception as error:
         known = find_error(error)

@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -149,21 +149,15 @@ def _finish_folder(number: int, parts: Sequence[PartInfo], settings: SinkSetting
     digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
     name = f"files-{digest[:16]}.jsonl"
     paths = [settings.part_path(shard, part.part) for part in parts]
-    if all(map(os.path.exists, paths)):
+    if all(map(storage.is_file, paths)):
         storage.join_listings(paths, folder.staged_listing(name), folder.scratch)
-        if not storage.has_sizes(os.path.join(folder.tree, shard.path), _listed(folder.staged_listing(name))):
-            raise JobError(f"{os.path.join(folder.tree, shard.path)}: staged files are missing; run the job again")
-    elif not os.path.exists(folder.listing(name)):
+    elif not storage.is_file(folder.listing(name)):
         raise JobError(f"{folder.work}: lists of staged files are missing; run the job again")
     _, digest = storage.file_digest(folder.listing(name))
     total = sum(part.bytes for part in parts)
     files = sum(part.files for part in parts)
     beside = _beside_written([folder.listing(name)], shard, settings)
     return ShardInfo(number, files, total, digest, tuple(parts), name, beside)
-
-
-def _listed(listing: str) -> Iterator[tuple[str, int]]:
-    return ((entry["path"], entry["bytes"]) for entry in storage.read_listing(listing))
 
 
 def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
@@ -184,16 +178,16 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     files = writer.finish(sink.options, results)
     foreign = _foreign(settings, {*files, *(path for info in shards for path, _, _ in info.beside)})
     manifest = _manifest(shards, counts, files, foreign, results, settings)
-    expected = [(sink.shards[info.shard].path, info.bytes) for info in shards if not info.listing]
-    expected += [(path, size) for info in shards for path, size, _ in info.beside]
-    if _is_staged(shards, expected, files, sink):
+    expected = storage.Tally.of(_data_files(shards, sink))
+    kept = {*files, *(entry["path"] for entry in foreign)}
+    if _holds(sink.folder.tree, expected, kept):
         for path, content in files.items():
             storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch)
         for path in writer.folders(sink.options, results):
-            os.makedirs(os.path.join(sink.folder.tree, path), exist_ok=True)
+            storage.make_folder(os.path.join(sink.folder.tree, path))
         for entry in foreign:
             there, staged = (os.path.join(folder, entry["path"]) for folder in (sink.folder.output, sink.folder.tree))
-            if os.path.lexists(staged) and storage.file_digest(staged) != (entry["bytes"], entry["sha256"]):
+            if storage.exists(staged) and storage.file_digest(staged) != (entry["bytes"], entry["sha256"]):
                 raise OutputError(f"{there}: is no file of the data set, and one of it has its name now; move it")
             storage.stage_link(there, staged, sink.folder.scratch)
         storage.publish_tree(
@@ -203,7 +197,7 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
             overwrite=settings.overwrite,
             listings=[info.listing for info in shards if info.listing],
         )
-    elif not (_is_published(sink.folder, manifest, expected) or finish_interrupted(sink.folder, manifest)):
+    elif not (_is_published(sink.folder, manifest, expected, kept) or finish_interrupted(sink.folder, manifest)):
         written = sum(info.files for info in shards)
         raise JobError(f"{sink.folder.tree}: not all of the {written} staged files are there; run the job again")
     storage.remove_tree(sink.folder.work)
@@ -219,20 +213,33 @@ def _foreign(settings: PublishSettings, written: Set[str]) -> list[dict[str, Any
     return found
 
 
-def _is_staged(
-    shards: Sequence[ShardInfo], expected: Sequence[tuple[str, int]], files: Mapping[str, bytes], sink: SinkSettings
-) -> bool:
-    """Whether the staged tree holds all shards, and nothing else: one file written over another would be missing."""
-    tree = sink.folder.tree
-    if not os.path.isdir(tree) or not storage.has_sizes(tree, expected):
+def _data_files(shards: Sequence[ShardInfo], sink: SinkSettings) -> Iterator[tuple[str, int]]:
+    """Path and bytes of every file that the shards are made of."""
+    for info in shards:
+        path = sink.shards[info.shard].path
+        yield from ((beside, size) for beside, size, _ in info.beside)
+        if not info.listing:
+            yield path, info.bytes
+            continue
+        for entry in storage.read_listing(sink.folder.listing(info.listing)):
+            yield os.path.join(path, entry["path"]), entry["bytes"]
+
+
+def _holds(tree: str, expected: storage.Tally, others: Set[str]) -> bool:
+    """Whether a tree holds these data files and no other ones; `others` may be there or not.
+
+    One file that was written over another is one too few.
+    """
+    try:
+        found = storage.Tally.of((path, size) for path, size in storage.file_sizes(tree) if path not in others)
+    except FileNotFoundError:
         return False
-    count = storage.count_files(tree) - sum(os.path.exists(os.path.join(tree, path)) for path in files)
-    return count == sum(info.files + len(info.beside) for info in shards)
+    return found == expected
 
 
-def _is_published(folder: storage.JobFolder, manifest: bytes, expected: Sequence[tuple[str, int]]) -> bool:
+def _is_published(folder: storage.JobFolder, manifest: bytes, expected: storage.Tally, others: Set[str]) -> bool:
     """Whether an earlier call did it all."""
-    return storage.has_content(folder.manifest, manifest) and storage.has_sizes(folder.output, expected)
+    return storage.has_content(folder.manifest, manifest) and _holds(folder.output, expected, others)
 
 
 def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
@@ -253,7 +260,7 @@ def is_ours(output: str, manifest: bytes) -> bool:
             count += 1
     except OSError:
         return False
-    return storage.count_files(output) == count
+    return sum(1 for _ in storage.file_sizes(output)) == count
 
 
 def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -353,7 +360,7 @@ def _one_each(infos: Iterable[Any], count: int, number: Any, what: str) -> Itera
 
 
 def _check_size(path: str, expected: int) -> None:
-    found = os.path.getsize(path)
+    found = storage.stamp(path)[0]
     if found != expected:
         raise JobError(f"{path}: has {found} bytes, {expected} were written")
 

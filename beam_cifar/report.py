@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from beam_cifar import storage
-from beam_cifar.errors import InputError, OutputError
+from beam_cifar.errors import InputError, OutputError, UsageError
 from beam_cifar.measuring import Stats, stats
 from beam_cifar.options import Input
 from beam_cifar.reporting.facts import Report, Tile
@@ -71,6 +71,8 @@ def report(
         BeamCifarError: anything else that explains why there is no page.
     """
     path, output = storage.absolute(path, "input"), storage.absolute(output, "output")
+    if storage.is_url(output):
+        raise UsageError(f"the output {output!r}: a page is written to a file; copy it to the store afterwards")
     _check_output(path, output, overwrite=overwrite)
     found = stats(path, input_format, subsets, workers=workers, beam_options=beam_options)
     made, pictures = _with_pictures(_text_of(found, path, title, partial=bool(subsets)), subsets)
@@ -81,12 +83,12 @@ def report(
 
 
 def _check_output(path: str, output: str, *, overwrite: bool) -> None:
-    if os.path.isdir(output):
+    if storage.is_folder(output):
         raise OutputError(f"{output}: is a directory; name a file to make, such as report.html")
-    if os.path.lexists(output) and not overwrite:
+    if storage.exists(output) and not overwrite:
         raise OutputError(f"{output}: exists; pass --overwrite to replace it, or choose another output")
-    inside = os.path.realpath(path).rstrip(os.sep)
-    if (os.path.realpath(output) + os.sep).startswith(inside + os.sep):
+    inside = path if storage.is_url(path) else os.path.realpath(path)
+    if os.path.realpath(output) == inside or storage.contains(inside, os.path.realpath(output)):
         raise OutputError(f"{output}: would be part of the data set {path}; choose another output")
 
 
@@ -138,5 +140,5 @@ def _write(output: str, data: bytes) -> None:
             os.makedirs(folder, exist_ok=True)
             storage.write_whole(output, data, scratch)
         finally:
-            if os.path.isdir(scratch):
+            if storage.is_folder(scratch):
                 os.rmdir(scratch)

@@ -14,6 +14,7 @@ from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_cifar.errors import UsageError
 from beam_cifar.options import check_workers
+from beam_cifar.store_options import use_options
 
 LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
 MAX_DEFAULT_WORKERS = 4
@@ -29,10 +30,13 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
 
     Raises:
         UsageError: a flag that neither we nor Beam know, or `workers` with a runner that is not local.
+
+    From now on object stores are reached as the flags say.
     """
     check_workers(workers)
     with _one_line_refusals():
         options = PipelineOptions(list(flags))
+    use_options(options)
     runner = options.view_as(StandardOptions).runner
     local = is_local(options)
     _refuse_unknown(options, flags, own_flags, strict=local)

@@ -11,7 +11,7 @@ from typing import Any
 
 import apache_beam as beam
 
-from beam_cifar import storage
+from beam_cifar import storage, store_options  # noqa: F401  (how workers reach object stores)
 from beam_cifar.block import BadRow, Block, Counts, row_counts
 from beam_cifar.carried import carried
 from beam_cifar.counters import count
@@ -53,6 +53,10 @@ class SinkSettings:
         sink = get_sink(self.format)
         return shard.parts == 1 and not (sink.many_files or sink.always_joined)
 
+    def account_path(self, shard: int, part: int) -> str:
+        """Where a finished part leaves its account."""
+        return os.path.join(self.folder.accounts, f"{shard:06d}-{part:06d}.json")
+
     def part_path(self, shard: Shard, part: int) -> str:
         """Where a finished part lies, or the list of its files; in the staged tree already where it is the shard."""
         if self.is_whole(shard):
@@ -61,10 +65,10 @@ class SinkSettings:
 
     def open_part(self, shard: Shard, part: int) -> storage.StagedFile | storage.StagedFolder:
         """What a part is written to."""
-        path = self.part_path(shard, part)
+        path, folder = self.part_path(shard, part), self.folder
         if self.many_files:
-            return storage.StagedFolder(os.path.join(self.folder.tree, shard.path), path, self.folder.scratch)
-        return storage.StagedFile(path, self.folder.scratch)
+            return storage.StagedFolder(os.path.join(folder.tree, shard.path), path, folder.scratch, folder.guard)
+        return storage.StagedFile(path, folder.scratch, folder.guard)
 
 
 @dataclass(frozen=True)
@@ -294,7 +298,7 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
         return PartInfo(task.shard, task.part, 1, size, digest, read=counts, written=written)
     with (
         storage.open_blob(file.blob, file.shown) as blob,
-        storage.StagedFile(final, sink.folder.scratch) as staged,
+        storage.StagedFile(final, sink.folder.scratch, sink.folder.guard) as staged,
     ):
         while chunk_bytes := blob.read(storage.COPY_BYTES):
             staged.write(chunk_bytes)

@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from beam_cifar import coders  # noqa: F401  (registers the coder that guards blocks)
+from beam_cifar import coders, store_options  # noqa: F401  (a coder that guards blocks; how workers reach stores)
 from beam_cifar.block import MAX_ROWS, BadRow, Block, Counts, row_counts, spans
 from beam_cifar.carried import carried
 from beam_cifar.chosen import read_chosen

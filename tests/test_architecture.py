@@ -18,7 +18,7 @@ from beam_cifar.steps import markdown
 
 PACKAGE = Path(beam_cifar.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-PURE = ["formats", "pickles", "images", "plan.py", "labels.py", "storage.py", "archives.py", "block.py", "example.py"]
+PURE = ["formats", "storage", "pickles", "images", "plan.py", "labels.py", "archives.py", "block.py", "example.py"]
 PURE += [
     "cutting.py",
     "clashes.py",

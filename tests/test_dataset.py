@@ -975,7 +975,7 @@ def test_save_does_not_make_custom_class_names(three: Path) -> None:
 def test_a_locked_output_stays_whole(three: Path) -> None:
     dataset = Dataset.import_from(three).put(item("n", 1, "a"))
     before = files_state(three)
-    lock = storage.Lock(storage.JobFolder(str(three)))
+    lock = storage.hold(storage.JobFolder(str(three)))
     with lock, pytest.raises(OutputError, match="another job"):
         dataset.save()
     assert files_state(three) == before

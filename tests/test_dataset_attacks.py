@@ -109,7 +109,7 @@ def test_a_save_that_was_killed_between_its_renames_is_taken_back(tmp_path: Path
     quickly(source, tmp_path / "out", "parquet")
     assert tree(source) == before
     # Not below a job that is about to put its own there.
-    with storage.Lock(folder):
+    with storage.hold(folder):
         os.rename(source, folder.replaced)
         with pytest.raises(InputError, match="no such file"):
             Dataset.import_from(source)

@@ -36,7 +36,7 @@ def info(arguments: argparse.Namespace) -> None:
 def detect(arguments: argparse.Namespace) -> None:
     """Prints the name of the format."""
     path = storage.absolute(arguments.path, "input")
-    if not (os.path.isdir(path) or os.path.isfile(path)):
+    if not (storage.is_folder(path) or storage.is_file(path)):
         raise InputError(f"{path}: no such file or directory")
     with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         name = detect_format(path, folder)
@@ -113,11 +113,11 @@ def _checksums(found: Survey) -> dict[str, dict[str, str | None]]:
     Raises:
         UsageError: a set of folders, in which every image is a file.
     """
-    if os.path.isdir(found.catalog.files[0].blob.path):
+    if storage.is_folder(found.catalog.files[0].blob.path):
         raise UsageError(f"--checksums: {found.catalog.format} has a file for every image, and none of them is known")
     sums: dict[str, dict[str, str | None]] = {}
     if archives.is_archive(found.catalog.path):
-        with open(found.catalog.path, "rb") as archive:
+        with storage.open_file(found.catalog.path) as archive:
             sums[os.path.basename(found.catalog.path)] = _named(_md5(archive))
     for file in (*found.catalog.meta_files, *found.catalog.files):
         with storage.open_blob(file.blob, file.shown) as stream:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, TextIO
@@ -44,13 +43,14 @@ class Progress:
             self._stream.flush()
 
     def _watch(self, job: Job) -> None:
+        from beam_cifar import storage
         from beam_cifar.sink import SinkSettings
 
         sink = SinkSettings.of(job.plan, job.options.output_format, job.folder)
         waiting = {sink.part_path(job.plan.shards[t.shard], t.part): t.rows for t in job.plan.tasks}
         total, started = sum(waiting.values()), time.monotonic()
         while not self._stop.wait(INTERVAL):
-            finished = [path for path in waiting if os.path.exists(path)]
+            finished = [path for path in waiting if storage.exists(path)]
             for path in finished:
                 del waiting[path]
             self._show(total - sum(waiting.values()), total, time.monotonic() - started)

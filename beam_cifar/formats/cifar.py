@@ -66,7 +66,7 @@ class CifarSource(Source):
         try:
             if archives.is_archive(path):
                 return bool(_archive_roots(archives.list_members(path, index_dir)[0]))
-            return os.path.isdir(path) and bool(_directory_root(path))
+            return storage.is_folder(path) and bool(_directory_root(path))
         except InputError:
             return False
 
@@ -576,10 +576,10 @@ def _custom_names(file: SourceFile) -> tuple[str, ...]:
 
 def _directory_root(path: str) -> str:
     """The directory that holds the meta file: the given one, or the only folder in it that does."""
-    if any(os.path.isfile(os.path.join(path, name)) for name in META_FILES):
+    if any(storage.is_file(os.path.join(path, name)) for name in META_FILES):
         return path
-    inner = [entry.path for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith((".", "_"))]
-    roots = [folder for folder in inner if any(os.path.isfile(os.path.join(folder, name)) for name in META_FILES)]
+    inner = [entry.path for entry in storage.list_folder(path) if entry.is_folder and not entry.name.startswith("_")]
+    roots = [folder for folder in inner if any(storage.is_file(os.path.join(folder, name)) for name in META_FILES)]
     if len(roots) > 1:
         shown = ", ".join(sorted(os.path.basename(root) for root in roots))
         raise InputError(f"{path}: holds several data sets ({shown}); name one of them")
@@ -588,22 +588,20 @@ def _directory_root(path: str) -> str:
 
 def _directory_files(path: str) -> dict[str, SourceFile]:
     with storage.reading(path):
-        if not os.path.isdir(path):
+        if not storage.is_folder(path):
             raise InputError(f"{path}: is not a directory, nor an archive ({', '.join(archives.SUFFIXES)})")
-        if not os.listdir(path):
+        if not storage.names_in(path):
             raise InputError(f"{path}: the directory is empty")
         root = _directory_root(path)
         if not root:
             raise InputError(f"{path}: no 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in it")
-        wanted = [e for e in os.scandir(root) if _is_batch_name(e.name) or e.name in (*META_FILES, CUSTOM_META)]
-        return {entry.name: _directory_file(entry) for entry in wanted if not entry.is_dir()}
+        own = (*META_FILES, CUSTOM_META)
+        wanted = storage.list_folder(root, lambda name: _is_batch_name(name) or name in own)
+        return {entry.name: _directory_file(entry) for entry in wanted if not entry.is_folder}
 
 
-def _directory_file(entry: os.DirEntry[str]) -> SourceFile:
-    if not entry.is_file():
-        raise InputError(f"{entry.path}: is not a file (a broken link, a pipe or a device); remove or restore it")
-    _encodable([entry.name], entry.path)
-    return SourceFile(entry.name, entry.name, entry.path, storage.whole_file(entry.path))
+def _directory_file(entry: storage.Entry) -> SourceFile:
+    return SourceFile(entry.name, entry.name, entry.path, storage.listed_file(entry))
 
 
 def _encodable(names: Sequence[str], shown: str) -> None:

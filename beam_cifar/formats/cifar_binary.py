@@ -7,7 +7,6 @@ red, green and blue of a 32 x 32 image. Names are in text files beside, one a li
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, BinaryIO
@@ -263,7 +262,7 @@ def _files(path: str, index_dir: str) -> dict[str, SourceFile]:
 
 def _folder_files(path: str) -> dict[str, dict[str, SourceFile]]:
     """The files of a directory, or else of those in it: folder -> file name -> file."""
-    if not os.path.isdir(path):
+    if not storage.is_folder(path):
         raise InputError(f"{path}: is not a directory, nor an archive ({', '.join(archives.SUFFIXES)})")
     entries = storage.list_folder(path)
     if any(_is_meta(entry.name) and not entry.is_folder for entry in entries):

@@ -95,7 +95,7 @@ class DatumaroSource(Source):
     def detect(self, path: str, index_dir: str) -> bool:
         """Whether a JSON file in `annotations/` has categories and items; those of COCO have `images`."""
         folder = os.path.join(path, ANNOTATIONS)
-        if archives.is_archive(path) or not os.path.isdir(folder):
+        if archives.is_archive(path) or not storage.is_folder(folder):
             return False
         try:
             return any(map(_has_items, list(_json_files(path).values())[:3]))
@@ -221,7 +221,7 @@ def _json_files(path: str) -> dict[str, str]:
 
 def _has_items(path: str) -> bool:
     """Whether a file has categories, and then an array of items, as far as its start tells."""
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), path)
     found = set[str]()
     try:

@@ -42,10 +42,10 @@ class ImagenetTxtSource(Source):
 
     def detect(self, path: str, index_dir: str) -> bool:
         """Whether there are `synsets.txt`, another list and `images/`."""
-        if archives.is_archive(path) or not os.path.isdir(os.path.join(path, IMAGES)):
+        if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
         try:
-            return os.path.isfile(os.path.join(path, SYNSETS)) and bool(_lists(path))
+            return storage.is_file(os.path.join(path, SYNSETS)) and bool(_lists(path))
         except (OSError, InputError):
             return False
 

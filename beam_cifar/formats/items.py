@@ -36,7 +36,7 @@ class ItemsSource(Source):
 
     def detect(self, path: str, index_dir: str) -> bool:
         """Whether there is a catalog."""
-        return os.path.isfile(os.path.join(path, CATALOG))
+        return storage.is_file(os.path.join(path, CATALOG))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """See `Source.describe`."""

@@ -80,13 +80,13 @@ class MnistSource(Source):
     def detect(self, path: str, index_dir: str) -> bool:
         """Whether the directory has images or labels of a subset; `describe` says which are missing."""
         try:
-            return os.path.isdir(path) and bool(_pairs(path))
+            return storage.is_folder(path) and bool(_pairs(path))
         except (OSError, InputError):
             return False
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds the pairs, and the names of classes; see `Source.describe`."""
-        if not os.path.isdir(path):
+        if not storage.is_folder(path):
             raise InputError(f"{path}: is not a directory with files such as train{IMAGES_NAME}")
         with storage.reading(path):
             pairs = _pairs(path)
@@ -238,7 +238,7 @@ def _gzip(file: storage.StagedFile) -> Iterator[Any]:
 
 def _chunks(path: str, offset: int, size: int) -> Iterator[bytes]:
     """Some bytes of a part, piece by piece."""
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         file.seek(offset)
         while size:
             chunk = file.read(min(size, storage.COPY_BYTES))
@@ -276,7 +276,7 @@ def _source_file(path: str, stem: str, subset: str, found: Mapping[str, storage.
             )
     images, labels = (_blob(found[kind].path, index_dir) for kind in ("images", "labels"))
     meta = os.path.join(path, encode_name(subset, META_NAME))
-    beside = (labels, _blob(meta, index_dir)) if os.path.isfile(meta) else (labels,)
+    beside = (labels, _blob(meta, index_dir)) if storage.is_file(meta) else (labels,)
     return SourceFile(found["images"].name, subset, found["images"].path, images, beside=beside)
 
 

@@ -97,7 +97,7 @@ class MnistCsvSource(Source):
             if not files:
                 raise InputError(f"{path}: no file such as {PREFIX}train{SUFFIX}")
             refuse_one_subset(files)
-            names = own_file(path if os.path.isdir(path) else os.path.dirname(path), LABELS_FILE)
+            names = own_file(path if storage.is_folder(path) else os.path.dirname(path), LABELS_FILE)
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
         return Catalog(self.name, "MNIST as CSV", path, table, files, () if names is None else (names,))
 
@@ -223,7 +223,7 @@ class _CsvWriter(PartWriter):
 
 def _tables(path: str) -> list[str]:
     """The CSV files of a directory, or the one that the path is; those that only describe others left out."""
-    if not os.path.isdir(path):
+    if not storage.is_folder(path):
         return [path] if path.lower().endswith(SUFFIX) else []
     found = [entry for entry in storage.list_folder(path) if not entry.is_folder]
     names = [e for e in found if e.name.lower().endswith(SUFFIX) and not e.name.startswith(META_PREFIX)]
@@ -233,7 +233,7 @@ def _tables(path: str) -> list[str]:
 def _looks_right(path: str) -> bool:
     """Whether the first line, or the one after a header, is one of label and pixels."""
     named = PREFIX in os.path.basename(path)
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
     row = lines[0] if _LABEL.match(lines[0]) else lines[1]
     if named:  # whatever is wrong with it, `describe` says

@@ -113,7 +113,7 @@ class _Subset:
 
 def _npz_files(path: str) -> list[str]:
     """The file itself, or the `.npz` files of a directory, in natural order."""
-    if os.path.isfile(path):
+    if storage.is_file(path):
         return [path] if path.lower().endswith(SUFFIX) else []
     names = [e.name for e in storage.list_folder(path) if not e.is_folder and e.name.lower().endswith(SUFFIX)]
     return [os.path.join(path, name) for name in sorted(names, key=natural_key)]

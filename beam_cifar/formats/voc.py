@@ -100,7 +100,7 @@ class VocSource(Source):
 
     def detect(self, path: str, index_dir: str) -> bool:
         """Whether there are `JPEGImages/` and a list in `ImageSets/Main/`."""
-        if archives.is_archive(path) or not os.path.isdir(os.path.join(path, IMAGES)):
+        if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
         try:
             return storage.has_file(os.path.join(path, SETS), _is_list)

@@ -68,7 +68,7 @@ class WebdatasetSource(Source):
     def detect(self, path: str, index_dir: str) -> bool:
         """Whether the first shard begins with images by name, as no CIFAR archive does."""
         try:
-            if os.path.isfile(path):
+            if storage.is_file(path):
                 return _is_shard(path) and _looks_right(path, needs_labels=True)
             if storage.has_file(path, is_image_name):  # maybe millions of them, which are not to be listed
                 return False
@@ -80,8 +80,8 @@ class WebdatasetSource(Source):
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds shards and classes; reads the shards for names that repeat, those of others also for their labels."""
         with storage.reading(path):
-            root = os.path.dirname(path) if os.path.isfile(path) else path
-            paths = {"": [path]} if os.path.isfile(path) else _shard_paths(path)
+            root = os.path.dirname(path) if storage.is_file(path) else path
+            paths = {"": [path]} if storage.is_file(path) else _shard_paths(path)
             if not paths:
                 raise InputError(
                     f"{path}: no {SUFFIX} files in it"
@@ -104,7 +104,7 @@ class WebdatasetSource(Source):
         from beam_cifar.formats.webdataset_rows import learn_table, repeating_subsets
 
         if own is not None:
-            table, notices = own, tuple(_missing(told, paths)) if os.path.isdir(path) else ()
+            table, notices = own, tuple(_missing(told, paths)) if storage.is_folder(path) else ()
         else:
             table, notices = learn_table(files)
         repeating = repeating_subsets(files)
@@ -258,16 +258,16 @@ def _is_shard(name: str) -> bool:
 
 def _has_packed(path: str) -> bool:
     """Whether a folder has packed shards, which `describe` refuses with a reason."""
-    return os.path.isdir(path) and storage.has_file(path, lambda name: _PACKED.search(name) is not None)
+    return storage.is_folder(path) and storage.has_file(path, lambda name: _PACKED.search(name) is not None)
 
 
 def _looks_right(path: str, *, needs_labels: bool = False) -> bool:
     """Whether an archive begins like a shard: with images; and where it stands alone, with labels beside them."""
-    with open(path, "rb") as file:
-        names = [name.rpartition("/")[2] for name, *_ in islice(tar_members(file, os.path.getsize(path), path), _LOOK)]
+    with storage.open_file(path) as file:
+        names = [name.rpartition("/")[2] for name, *_ in islice(tar_members(file, storage.stamp(path)[0], path), _LOOK)]
     if _CIFAR_NAMES.intersection(names):
         return False
-    if os.path.isfile(os.path.join(os.path.dirname(path), TABLE)):
+    if storage.is_file(os.path.join(os.path.dirname(path), TABLE)):
         return all(name.endswith((".cls", ".json")) or is_image_name(name) for name in names)
     images = {name.partition(".")[0] for name in names if is_image_name(name)}
     labels = {name.partition(".")[0] for name in names if name.endswith((".cls", ".json", ".txt"))}
@@ -291,9 +291,9 @@ def _series(path: str) -> str:
 
 def _read_table(path: str) -> dict[str, Any]:
     """What `labels.json` says; nothing where it is not there, or is somebody else's."""
-    if not os.path.isfile(path) or os.path.getsize(path) > MAX_TABLE_BYTES:
+    if not storage.is_file(path) or storage.stamp(path)[0] > MAX_TABLE_BYTES:
         return {}
-    with open(path, "rb") as file:
+    with storage.open_file(path) as file:
         try:
             told = json.loads(file.read())
         except (ValueError, RecursionError) as error:

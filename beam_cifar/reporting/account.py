@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from beam_cifar.errors import InputError
 from beam_cifar.reporting.facts import Account, Balance
-from beam_cifar.storage import JobFolder
+from beam_cifar.storage import JobFolder, open_file
 
 MAX_BYTES: Final = 256 << 20
 """Of a manifest: it has a line for each class of each subset, and for each shard."""
@@ -34,7 +34,7 @@ def read_account(path: str) -> Account | None:
     """
     manifest = JobFolder(path).manifest
     try:
-        with open(manifest, "rb") as file:
+        with open_file(manifest) as file:
             text = file.read(MAX_BYTES + 1)
     except FileNotFoundError:
         return None

@@ -57,8 +57,8 @@ class ParquetSource(Source):
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds files and subsets, from footers alone where they say the classes."""
         with storage.reading(path):
-            files = [] if os.path.isfile(path) else _source_files(path)
-            if os.path.isfile(path):
+            files = [] if storage.is_file(path) else _source_files(path)
+            if storage.is_file(path):
                 files = [SourceFile(os.path.basename(path), _subset([os.path.basename(path)]), path, _blob(path))]
             if not files:
                 raise InputError(f"{path}: no {SUFFIX} files in it; expected some there, or in folders of it")
@@ -72,7 +72,7 @@ class ParquetSource(Source):
             replace(file, id_prefix=_stem(file.name.rpartition("/")[2]) + "/") if file.subset in repeating else file
             for file in files
         )
-        notices = tuple(_missing_shards(files)) if os.path.isdir(path) else ()
+        notices = tuple(_missing_shards(files)) if storage.is_folder(path) else ()
         return Catalog(self.name, "Parquet", path, table, named, notices=notices)
 
     @contextmanager
@@ -86,7 +86,7 @@ class ParquetSource(Source):
 
 def _first_file(path: str, depth: int) -> str:
     """A Parquet file, or ""; nothing is listed that holds many files of another kind."""
-    if os.path.isfile(path):
+    if storage.is_file(path):
         return path if _is_parquet(path) else ""
     if storage.has_file(path, _is_parquet):
         return min(entry.path for entry in storage.list_folder(path) if _is_parquet(entry.name) and not entry.is_folder)
@@ -165,7 +165,7 @@ def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
 def _card(path: str) -> str:
     """The data set card, or ""."""
     card = os.path.join(path, CARD)
-    if not os.path.isfile(card):
+    if not storage.is_file(card):
         return ""
-    with open(card, "rb") as file:
+    with storage.open_file(card) as file:
         return file.read(MAX_CARD_BYTES).decode("utf-8", "replace")

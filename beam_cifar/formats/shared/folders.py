@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -103,7 +102,7 @@ class ImageFileRows(RowReader):
         from beam_cifar.images.decode import probe_whole_image
 
         entries = self._entries[start:stop]
-        images = [None if entry is None else _content(entry) for entry in entries]
+        images = _contents(entries)
         headers = [
             None if entry is None or image is None else probe_whole_image(image, entry.path)
             for entry, image in zip(entries, images, strict=True)
@@ -156,7 +155,7 @@ class ImageFileRows(RowReader):
         entry = self._entries[row]
         if entry is None:
             return None
-        with storage.reading(entry.path), open(entry.path, "rb") as file:
+        with storage.reading(entry.path), storage.open_file(entry.path) as file:
             return probe_image(file, entry.path)
 
 
@@ -273,12 +272,11 @@ def _pixel_bytes(header: ImageHeader | None) -> int:
     return 3 * header.height * header.width if header else 0
 
 
-def _content(entry: storage.Entry) -> bytes:
-    if entry.size > MAX_FILE_BYTES:
-        raise InputError(f"{entry.path}: has {entry.size} bytes; an image has {MAX_FILE_BYTES} at most")
-    with storage.reading(entry.path), open(entry.path, "rb", buffering=0) as file:
-        mtime = os.fstat(file.fileno()).st_mtime_ns
-        content = file.read()
-    if (len(content), mtime) != (entry.size, entry.mtime):
-        raise InputError(f"{entry.path}: the file changed while it was being converted; run the job again")
-    return content
+def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:
+    """The contents of images; None where there is none."""
+    there = [entry for entry in entries if entry is not None]
+    for entry in there:
+        if entry.size > MAX_FILE_BYTES:
+            raise InputError(f"{entry.path}: has {entry.size} bytes; an image has {MAX_FILE_BYTES} at most")
+    contents = iter(storage.read_all_listed(there))
+    return [None if entry is None else next(contents) for entry in entries]

@@ -260,23 +260,29 @@ def _stamp(path: str) -> tuple[int, int]:
         return storage.stamp(path)
 
 
-class _BoundedFile(io.FileIO):
+class _BoundedFile:
     """A file that refuses to be read in large pieces: `zipfile` takes a zip's directory into memory whole."""
 
-    def read(self, size: int | None = -1, /) -> Any:
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
-            size = max(0, os.fstat(self.fileno()).st_size - self.tell())
+            size = max(0, self._size - self._file.tell())
         if size > MAX_DIRECTORY:
             raise zipfile.BadZipFile(f"a directory of {size} bytes; at most {MAX_DIRECTORY} are expected")
-        return super().read(size)
+        return self._file.read(size)
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[zipfile.ZipFile]:
     """Opens a zip; the many ways in which a damaged one fails become one line."""
     try:
-        with storage.reading(path), _BoundedFile(path) as file, zipfile.ZipFile(file) as archive:
-            yield archive
+        with storage.reading(path), storage.open_file(path) as file:
+            bounded: Any = _BoundedFile(file, storage.stamp(path)[0])
+            with zipfile.ZipFile(bounded) as archive:
+                yield archive
     except InputError:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error) as error:
@@ -286,7 +292,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
 
 def _data_start(path: str, info: zipfile.ZipInfo, shown: str) -> int:
     """Where a member's bytes start; the local header has names and extras of its own length."""
-    with storage.reading(path), open(path, "rb") as file:
+    with storage.reading(path), storage.open_file(path) as file:
         file.seek(max(0, info.header_offset))
         head = file.read(_LOCAL_HEADER.size)
     if info.header_offset < 0 or len(head) < _LOCAL_HEADER.size:
@@ -304,10 +310,10 @@ def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, in
             f"{shown}: unpacks to {info.file_size} bytes, more than {MAX_RATIO} times its packed size; refused as a "
             "decompression bomb"
         )
-    known = f"{os.path.abspath(path)}\0{stamp}\0{info.filename}\0{info.header_offset}"
+    known = f"{path}\0{stamp}\0{info.filename}\0{info.header_offset}"
     digest = hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()
     target = os.path.join(index_dir, f"array-{digest[:16]}.npy")
-    if not os.path.exists(target):
+    if not storage.exists(target):
         with storage.writing(target):
             file = storage.StagedFile(target, index_dir)
         with file:
@@ -315,7 +321,8 @@ def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, in
                 _copy(archive, info, file, shown)
             with storage.writing(target):
                 file.commit()
-                os.utime(target, ns=(stamp[1], stamp[1]))
+                if not storage.is_url(target):
+                    os.utime(target, ns=(stamp[1], stamp[1]))
     return storage.whole_file(target)
 
 

@@ -292,7 +292,7 @@ def read_names(file: SourceFile) -> tuple[str, ...]:
 def own_file(folder: str, name: str) -> SourceFile | None:
     """A file that describes others, if it is there."""
     path = os.path.join(folder, name)
-    return SourceFile(name, "", path, storage.whole_file(path)) if os.path.isfile(path) else None
+    return SourceFile(name, "", path, storage.whole_file(path)) if storage.is_file(path) else None
 
 
 def refuse_one_subset(files: Sequence[SourceFile]) -> None:
@@ -314,7 +314,7 @@ def read_exactly(stream: BinaryIO, size: int, shown: str) -> bytes:
 def joined_files(paths: Sequence[str], file: storage.StagedFile) -> None:
     """Puts files one after the other."""
     for path in paths:
-        with open(path, "rb") as part:
+        with storage.open_file(path) as part:
             while chunk := part.read(storage.COPY_BYTES):
                 file.write(chunk)
 

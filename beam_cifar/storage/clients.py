@@ -1,0 +1,141 @@
+"""What an object store can do: the same few calls for each, over its own client library."""
+
+from __future__ import annotations
+
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from beam_cifar.errors import UsageError
+from beam_cifar.storage.paths import SCHEMES
+
+CONNECTIONS = 32
+"""At one time, of one process to one store."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object.
+
+    Attributes:
+        key: its name in the bucket.
+        size: bytes.
+        tag: changes whenever the object is replaced: an ETag, or a generation.
+        modified: seconds since 1970.
+    """
+
+    key: str
+    size: int
+    tag: str
+    modified: int
+
+
+class Client(ABC):
+    """A store. Objects appear and are replaced whole; failures are `OSError`, of what is missing `FileNotFoundError`.
+
+    Calls are safe from several threads, and try again what a busy store refuses.
+    """
+
+    @abstractmethod
+    def head(self, bucket: str, key: str) -> Found | None:
+        """Looks at an object."""
+
+    @abstractmethod
+    def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
+        """Reads the bytes [start, stop) of an object, in one request.
+
+        Args:
+            bucket: of the object.
+            found: the object.
+            start: first byte, below the object's size.
+            stop: after the last byte.
+
+        Raises:
+            ChangedError: it was replaced.
+            FileNotFoundError: it is gone.
+        """
+
+    @abstractmethod
+    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
+        """Yields the objects below a prefix in the order of their keys; unless deep, folders of them as prefixes."""
+
+    @abstractmethod
+    def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
+        """Writes an object in one request.
+
+        Args:
+            bucket: of the object.
+            key: of the object.
+            data: the whole of it.
+            replaces: the tag of what it replaces; "" if there must be nothing; None for anything.
+
+        Returns:
+            Whether it was written: not if there is something else.
+        """
+
+    @abstractmethod
+    def upload(self, bucket: str, key: str, file: BinaryIO, size: int) -> None:
+        """Writes an object from a file, in several requests where it is large; it appears when the last one is done."""
+
+    @abstractmethod
+    def copy(self, bucket: str, key: str, target: str) -> None:
+        """Copies an object within its bucket, in the store."""
+
+    @abstractmethod
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        """Removes up to 1,000 objects; those that are not there are no error."""
+
+    def pending(self, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
+        """Yields key and id of uploads that were started and not ended, where the store keeps and bills them."""
+        return iter(())
+
+    def abort(self, bucket: str, key: str, upload: str) -> None:
+        """Gives up such an upload."""
+        raise NotImplementedError
+
+
+class ChangedError(OSError):
+    """An object is not the one that it was."""
+
+
+def _library_settings(_: str) -> Mapping[str, Any]:
+    """What a store's library finds by itself: environment, files in the home directory, the machine's role."""
+    return {}
+
+
+_settings: Callable[[str], Mapping[str, Any]] = _library_settings
+
+
+def use_settings(settings: Callable[[str], Mapping[str, Any]]) -> None:
+    """Says how stores are reached from now on.
+
+    Args:
+        settings: from a URL scheme to arguments of the client of its library; asked when a store is first used.
+    """
+    global _settings
+    _settings = settings
+    client.cache_clear()
+
+
+@functools.cache
+def client(scheme: str) -> Client:
+    """The client of a URL scheme, one for each process.
+
+    Raises:
+        UsageError: its library is not installed.
+    """
+    try:
+        if scheme == "s3":
+            from beam_cifar.storage.s3 import S3
+
+            return S3(_settings(scheme))
+        from beam_cifar.storage.gcs import Gcs
+
+        return Gcs(_settings(scheme))
+    except ImportError as error:
+        extra = SCHEMES[scheme]
+        raise UsageError(
+            f"{scheme}:// needs a library that is not installed ({error.name}): pip install 'beam_cifar[{extra}]'"
+        ) from error

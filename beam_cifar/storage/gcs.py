@@ -1,0 +1,130 @@
+"""Google Cloud Storage, by google-cloud-storage."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import requests
+from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
+from google.auth.exceptions import GoogleAuthError
+from google.cloud import storage
+from google.cloud.storage.retry import DEFAULT_RETRY
+from requests.adapters import HTTPAdapter
+
+from beam_cifar.storage.clients import CONNECTIONS, ChangedError, Client, Found
+
+RETRY = DEFAULT_RETRY.with_timeout(60)
+TIMEOUT = (5, 60)  # seconds to connect, and between bytes
+
+
+class Gcs(Client):
+    """Google Cloud Storage.
+
+    Args:
+        settings: arguments of the library's client, which count before what it finds itself: the machine's default
+            credentials, or none at all for an emulator that STORAGE_EMULATOR_HOST names.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._client = storage.Client(**settings)
+        adapter = HTTPAdapter(pool_connections=CONNECTIONS, pool_maxsize=CONNECTIONS)
+        for scheme in ("http://", "https://"):
+            self._client._http.mount(scheme, adapter)  # the library's own pool of ten is too small for our threads
+
+    def head(self, bucket: str, key: str) -> Found | None:
+        with _known(bucket, key):
+            blob = self._client.bucket(bucket).get_blob(key, timeout=TIMEOUT, retry=RETRY)
+        return None if blob is None else _found(blob)
+
+    def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
+        with _known(bucket, found.key):
+            data: bytes = (
+                self._client.bucket(bucket)
+                .blob(found.key)
+                .download_as_bytes(
+                    start=start,
+                    end=stop - 1,
+                    if_generation_match=int(found.tag),
+                    timeout=TIMEOUT,
+                    retry=RETRY,
+                    checksum=None,  # there is none of a part
+                )
+            )
+        return data
+
+    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
+        fields = "items(name,size,generation,updated),prefixes,nextPageToken"
+        with _known(bucket, prefix):
+            found = self._client.list_blobs(
+                bucket, prefix=prefix, delimiter=None if deep else "/", fields=fields, timeout=TIMEOUT, retry=RETRY
+            )
+            for page in found.pages:
+                yield from sorted(page.prefixes)
+                for blob in page:
+                    yield _found(blob)
+
+    def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
+        condition = None if replaces is None else int(replaces or 0)
+        try:
+            with _known(bucket, key):
+                self._client.bucket(bucket).blob(key).upload_from_string(
+                    data,
+                    content_type="application/octet-stream",
+                    if_generation_match=condition,
+                    timeout=TIMEOUT,
+                    retry=RETRY,
+                    checksum="crc32c",
+                )
+        except ChangedError:
+            return False
+        return True
+
+    def upload(self, bucket: str, key: str, file: BinaryIO, size: int) -> None:
+        with _known(bucket, key):
+            self._client.bucket(bucket).blob(key).upload_from_file(
+                file, size=size, timeout=TIMEOUT, retry=RETRY, checksum="crc32c"
+            )
+
+    def copy(self, bucket: str, key: str, target: str) -> None:
+        with _known(bucket, key):
+            place = self._client.bucket(bucket)
+            token, source = None, place.blob(key)
+            while True:
+                token, _, _ = place.blob(target).rewrite(source, token=token, timeout=TIMEOUT, retry=RETRY)
+                if token is None:
+                    return
+
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        for key in keys:
+            with _known(bucket, key):
+                try:
+                    self._client.bucket(bucket).blob(key).delete(timeout=TIMEOUT, retry=RETRY)
+                except NotFound:
+                    continue
+
+
+def _found(blob: storage.Blob) -> Found:
+    return Found(blob.name, int(blob.size), str(blob.generation), int(blob.updated.timestamp()))
+
+
+@contextmanager
+def _known(bucket: str, key: str) -> Iterator[None]:
+    """Turns the library's failures into `OSError`."""
+    url = f"gs://{bucket}/{key}"
+    try:
+        yield
+    except PreconditionFailed as error:
+        raise ChangedError(116, "the object changed", url) from error
+    except NotFound as error:
+        if "bucket" in str(error.message).lower():
+            raise OSError(5, f"there is no bucket {bucket!r}", url) from error
+        raise FileNotFoundError(2, "no such object", url) from error
+    except GoogleAPICallError as error:
+        reason = " ".join(str(error.message).split())
+        if error.code in (401, 403):
+            raise PermissionError(13, f"access refused: {reason}", url) from error
+        raise OSError(5, f"the store refused: {reason}", url) from error
+    except (GoogleAuthError, requests.exceptions.RequestException) as error:
+        raise OSError(5, " ".join(str(error).split()), url) from error

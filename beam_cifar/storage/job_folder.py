@@ -1,0 +1,127 @@
+"""The job folder, `OUT.beam_cifar/`: where a job is staged."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from beam_cifar.errors import UsageError
+from beam_cifar.storage.files import is_file
+from beam_cifar.storage.paths import contains, is_url
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """`OUT.beam_cifar/`, beside the output: everything of a job that is not the data set.
+
+    Attributes:
+        output: absolute path of the output directory, or its URL.
+        job_id: a hash of the plan.
+        direct: whether files are written to their places in the output at once: in an object store, where a file
+            cannot be renamed, if there was nothing before.
+    """
+
+    output: str
+    job_id: str = ""
+    direct: bool = False
+
+    @property
+    def path(self) -> str:
+        """The folder itself."""
+        return self.output + ".beam_cifar"
+
+    @property
+    def manifest(self) -> str:
+        """Present exactly when the output is complete."""
+        return os.path.join(self.path, "manifest.json")
+
+    @property
+    def pending_manifest(self) -> str:
+        """Written before the tree is moved into place."""
+        return os.path.join(self.path, "manifest.pending.json")
+
+    @property
+    def work(self) -> str:
+        """Everything that is removed when the job ends."""
+        return os.path.join(self.path, f"work-{self.job_id}")
+
+    @property
+    def tree(self) -> str:
+        """The staged data set, which becomes the output by one rename; the output itself if it is written directly."""
+        return self.output if self.direct else os.path.join(self.work, "tree")
+
+    @property
+    def begun(self) -> str:
+        """What a job says of itself before its first file; with it goes the right to write."""
+        return os.path.join(self.work, "begun.json")
+
+    @property
+    def guard(self) -> str:
+        """What must be there for a file to be written: a job that goes on after it lost its output must not harm it."""
+        return self.begun if self.direct else ""
+
+    @property
+    def accounts(self) -> str:
+        """Where each finished part leaves an account."""
+        return os.path.join(self.work, "accounts")
+
+    @property
+    def parts(self) -> str:
+        """Parts that publish joins into shards."""
+        return os.path.join(self.work, "parts")
+
+    @property
+    def scratch(self) -> str:
+        """Where files are written before they get their final names."""
+        return os.path.join(self.work, "scratch")
+
+    @property
+    def rows(self) -> str:
+        """Where rows that the plan chose one by one are written down."""
+        return os.path.join(self.work, "rows.arrow")
+
+    def listing(self, name: str) -> str:
+        """A list of many files of the output, which a manifest names; staged until that is written."""
+        published = os.path.join(self.path, name)
+        return published if is_file(published) else self.staged_listing(name)
+
+    def staged_listing(self, name: str) -> str:
+        """Where such a list waits."""
+        return os.path.join(self.work, name)
+
+    @property
+    def index(self) -> str:
+        """Where indexes of compressed archives lie while the job runs."""
+        return os.path.join(self.path, "index")
+
+    @property
+    def replaced_manifest(self) -> str:
+        """The manifest of an overwritten output, until the new one is in place."""
+        return os.path.join(self.path, "manifest.replaced.json")
+
+    @property
+    def replaced(self) -> str:
+        """Where an overwritten output waits until the new one is in place."""
+        return os.path.join(self.path, "replaced")
+
+
+def _real(path: str) -> str:
+    return path if is_url(path) else os.path.realpath(path)
+
+
+def check_apart(source: str, output: str) -> None:
+    """Refuses an output that is the input, inside it, or around it."""
+    if is_url(source) != is_url(output):
+        return
+    folder = JobFolder(output).path
+    real_source, real_output, real_folder = map(_real, (source, output, folder))
+    if not is_url(output) and (os.path.islink(folder) or (os.path.lexists(folder) and not os.path.isdir(folder))):
+        raise UsageError(f"{folder!r}, where the job is staged, is not a directory; choose another output")
+    if real_source == real_folder or contains(real_folder, real_source):
+        raise UsageError(f"the input {source!r} lies where a job for {output!r} is staged; choose another output")
+    if real_source == real_output:
+        raise UsageError(f"the output {output!r} is the input itself; choose another one")
+    if contains(real_source, real_output):
+        raise UsageError(f"the output {output!r} is inside the input {source!r}; choose one outside it")
+    if contains(real_output, real_source):
+        raise UsageError(f"the input {source!r} is inside the output {output!r}; choose another output")

@@ -1,0 +1,154 @@
+"""Who holds a job folder: one process at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+from contextlib import AbstractContextManager, suppress
+from typing import Any
+
+from beam_cifar.errors import OutputError
+from beam_cifar.storage import objects
+from beam_cifar.storage.clients import Found
+from beam_cifar.storage.files import remove_file
+from beam_cifar.storage.job_folder import JobFolder
+from beam_cifar.storage.paths import is_url
+from beam_cifar.storage.staging import writing
+
+RENEWED_EVERY = 20.0
+HELD_FOR = 90.0
+"""Seconds after which a lock that is not renewed belongs to nobody. Clocks of the machines may differ by half of it."""
+
+
+def hold(folder: JobFolder) -> AbstractContextManager[None]:
+    """Holds a job folder for one job, until it is left.
+
+    Args:
+        folder: of the job; made if missing, and removed with the lock if nothing is left in it.
+
+    Raises:
+        OutputError: on entering, if another job holds it.
+        JobError: it cannot be made.
+    """
+    return _ObjectLock(folder) if is_url(folder.path) else _FileLock(folder)
+
+
+# Both are classes and not generators: one that is collected at the interpreter's end would clean up below a job that
+# still runs elsewhere.
+
+
+class _ObjectLock:
+    """An object that is made only where there is none, and renewed as long as its process lives."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._path = os.path.join(folder.path, "lock")
+        self._token = uuid.uuid4().hex
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name="beam_cifar-lock", daemon=True)
+
+    def __enter__(self) -> None:
+        with writing(self._path):
+            for _ in range(3):
+                if objects.write(self._path, self._content(), only_new=True):
+                    break
+                if (there := objects.look(self._path)) is None:
+                    continue  # let go of in between
+                self._refuse_held(*there)
+                if objects.replace(self._path, self._content(), there[1].tag):
+                    break
+            there = objects.look(self._path)
+            if there is None or _told(there[0]).get("token") != self._token:
+                raise OutputError(f"{self._folder.output}: another job began to write to it at the same time")
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        with suppress(OSError):
+            there = objects.look(self._path)
+            if there is not None and _told(there[0]).get("token") == self._token:
+                remove_file(self._path)
+
+    def _content(self) -> bytes:
+        process = {"host": socket.gethostname(), "process": os.getpid(), "started": _started(os.getpid())}
+        return json.dumps({**process, "token": self._token, "renewed": time.time()}).encode()
+
+    def _renew(self) -> None:
+        while not self._stop.wait(RENEWED_EVERY):
+            with suppress(OSError):
+                there = objects.look(self._path)
+                if there is None or _told(there[0]).get("token") != self._token:
+                    return  # taken for dead; what belongs to the job was removed, so that it fails
+                objects.replace(self._path, self._content(), there[1].tag)
+
+    def _refuse_held(self, content: bytes, found: Found) -> None:
+        told = _told(content)
+        age = time.time() - told.get("renewed", found.modified)
+        here = told.get("host") == socket.gethostname()
+        dead = here and _started(told.get("process", 0)) != told.get("started")
+        if dead or age > HELD_FOR:
+            return
+        holder = f"process {told.get('process')} on {told.get('host')}, seen {max(0, age):.0f} s ago"
+        raise OutputError(
+            f"{self._folder.output}: another job ({holder}) is writing to it; if that was killed, try again in "
+            f"{max(1, HELD_FOR - age):.0f} s"
+        )
+
+
+def _told(content: bytes) -> dict[str, Any]:
+    """What a lock says of its holder; nothing if it is damaged."""
+    with suppress(ValueError):
+        told = json.loads(content)
+        if isinstance(told, dict):
+            return told
+    return {}
+
+
+def _started(process: int) -> str:
+    """When a process of this machine started, in the system's own units; empty if it does not run, or nobody knows."""
+    with suppress(OSError), open(f"/proc/{process}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()[19].decode()
+    return ""
+
+
+class _FileLock:
+    """A lock of the file system: the system lets go of it however the process ends."""
+
+    def __init__(self, folder: JobFolder) -> None:
+        self._folder = folder
+        self._path = os.path.join(folder.path, "lock")
+        self._handle = -1
+
+    def __enter__(self) -> None:
+        with writing(self._folder.path):
+            while not self._taken():
+                os.close(self._handle)
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, str(os.getpid()).encode(), 0)
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            os.unlink(self._path)
+        os.close(self._handle)
+        with suppress(OSError):
+            os.rmdir(self._folder.path)
+
+    def _taken(self) -> bool:
+        """Takes the lock file, and looks whether it is the one that others will see: a holder removes it on leaving."""
+        os.makedirs(self._folder.path, exist_ok=True)
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(self._handle, 64, 0).decode("ascii", "replace").strip()
+            os.close(self._handle)
+            raise OutputError(f"{self._folder.output}: another job (process {holder}) is writing to it") from None
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
+        return False

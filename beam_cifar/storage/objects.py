@@ -1,0 +1,258 @@
+"""Objects of a store as files and folders: found, listed, read in pieces, written whole."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+
+from beam_cifar.storage.clients import ChangedError, Client, Found, client
+from beam_cifar.storage.paths import Entry, split_url
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
+THREADS = 16
+"""Requests at a time, where there are many small ones."""
+
+# What is read ahead: little after a jump, which reads a header or a label, more the longer reading goes on in order.
+FIRST_WINDOW = 64 << 10
+LARGEST_WINDOW = 1 << 20
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+def _place(url: str) -> tuple[Client, str, str]:
+    scheme, bucket, key = split_url(url)
+    return client(scheme), bucket, key
+
+
+def find(url: str) -> Entry | None:
+    """The object of a URL, or the folder that it is of objects; None if it is neither."""
+    store, bucket, key = _place(url)
+    found = store.head(bucket, key) if key else None
+    if found is not None:
+        return _entry(url, url.rpartition("/")[2], found)
+    for _ in store.listing(bucket, f"{key}/" if key else "", deep=False):
+        return Entry(url.rpartition("/")[2], url, True)
+    return None
+
+
+def entries(url: str) -> Iterator[Entry]:
+    """Yields what a folder holds.
+
+    Raises:
+        FileNotFoundError: it holds nothing, so there is none.
+    """
+    store, bucket, key = _place(url)
+    prefix = f"{key}/" if key else ""
+    empty = True
+    for found in store.listing(bucket, prefix, deep=False):
+        empty = False
+        if isinstance(found, str):
+            name = found[len(prefix) :].rstrip("/")
+            yield Entry(name, f"{url}/{name}", True)
+        elif not found.key.endswith("/"):  # some programs make such objects for empty folders
+            name = found.key[len(prefix) :]
+            yield _entry(f"{url}/{name}", name, found)
+    if empty:
+        raise FileNotFoundError(2, "no such folder", url)
+
+
+def tree(url: str) -> Iterator[Entry]:
+    """Yields the files of a folder and of all folders in it, in the order of their names; these are relative."""
+    store, bucket, key = _place(url)
+    prefix = f"{key}/" if key else ""
+    for found in store.listing(bucket, prefix, deep=True):
+        if isinstance(found, Found) and not found.key.endswith("/"):
+            name = found.key[len(prefix) :]
+            yield _entry(f"{url}/{name}", name, found)
+
+
+def _entry(url: str, name: str, found: Found) -> Entry:
+    # Lists tell milliseconds, answers to requests only seconds; the version tells more than either.
+    version = int.from_bytes(hashlib.sha256(found.tag.encode()).digest()[:4], "little") % 10**9
+    return Entry(name, url, False, found.size, found.modified * 10**9 + version)
+
+
+class ObjectReader(io.BufferedIOBase):
+    """An object as a seekable file. Each read asks for the bytes that it needs, and little more.
+
+    Args:
+        url: of the object.
+        stamp: size and mtime that its entry must have; None for any.
+
+    Raises:
+        FileNotFoundError: there is no such object.
+        ChangedError: here or on reading, it is not the one that it was.
+    """
+
+    def __init__(self, url: str, stamp: tuple[int, int] | None = None) -> None:
+        super().__init__()
+        self._store, self._bucket, key = _place(url)
+        found = self._store.head(self._bucket, key)
+        if found is None:
+            raise FileNotFoundError(2, "no such object", url)
+        entry = _entry(url, "", found)
+        if stamp is not None and (entry.size, entry.mtime) != stamp:
+            raise ChangedError(116, "the object changed", url)
+        self._found, self._position = found, 0
+        self._window, self._start, self._ahead = b"", 0, FIRST_WINDOW
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Moves; nothing is read."""
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.size}[whence]
+        if base + offset < 0:
+            raise OSError(22, "negative position")
+        self._position = base + offset
+        return self._position
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def read(self, size: int | None = -1) -> bytes:
+        """Reads some bytes, or all up to the end."""
+        left = max(0, self._found.size - self._position)
+        size = left if size is None or size < 0 else min(size, left)
+        have = self._buffered()[:size]
+        self._position += len(have)
+        rest = size - len(have)
+        if not rest:
+            return bytes(have)
+        if rest >= FIRST_WINDOW:
+            data = self._get(self._position, self._position + rest)
+        else:
+            in_order = self._position == self._start + len(self._window) and self._window
+            self._ahead = min(2 * self._ahead, LARGEST_WINDOW) if in_order else FIRST_WINDOW
+            self._start = self._position
+            self._window = self._get(self._start, min(self._start + self._ahead, self._found.size))
+            data = self._window[:rest]
+        self._position += rest
+        return b"".join((have, data)) if have else data
+
+    def read1(self, size: int = -1) -> bytes:
+        """As `read`, with what is there without a request if anything is."""
+        buffered = len(self._buffered())
+        return self.read(min(size, buffered) if buffered and size >= 0 else buffered or (size if size >= 0 else 8192))
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads into a buffer."""
+        view = memoryview(buffer).cast("B")
+        data = self.read(len(view))
+        view[: len(data)] = data
+        return len(data)
+
+    def _buffered(self) -> memoryview:
+        at = self._position - self._start
+        return memoryview(self._window)[at:] if 0 <= at < len(self._window) else memoryview(b"")
+
+    def _get(self, start: int, stop: int) -> bytes:
+        data = self._store.read(self._bucket, self._found, start, stop)
+        if len(data) != stop - start:
+            raise OSError(5, f"the store sent {len(data)} bytes where {stop - start} were asked for", self._found.key)
+        return data
+
+
+def write(url: str, data: Any, *, only_new: bool = False) -> bool:
+    """Writes a small object; returns whether it did, which `only_new` allows only where there is none."""
+    store, bucket, key = _place(url)
+    return store.put(bucket, key, bytes(data), replaces="" if only_new else None)
+
+
+def replace(url: str, data: bytes, tag: str) -> bool:
+    """Writes a small object over the one with this tag; returns whether it did."""
+    store, bucket, key = _place(url)
+    return store.put(bucket, key, data, replaces=tag)
+
+
+def look(url: str) -> tuple[bytes, Found] | None:
+    """A small object and what the store says of it; None if there is none."""
+    store, bucket, key = _place(url)
+    found = store.head(bucket, key)
+    if found is None:
+        return None
+    try:
+        return store.read(bucket, found, 0, found.size) if found.size else b"", found
+    except (FileNotFoundError, ChangedError):
+        return look(url)
+
+
+def upload(url: str, file: BinaryIO, size: int) -> None:
+    """Writes an object from a file, from its start."""
+    store, bucket, key = _place(url)
+    file.seek(0)
+    if size <= FIRST_WINDOW:
+        store.put(bucket, key, file.read())
+    else:
+        store.upload(bucket, key, file, size)
+
+
+def copy_tree(url: str, target: str) -> None:
+    """Copies the objects of a folder to another of the same bucket, in the store."""
+    store, bucket, key = _place(url)
+    _, _, target_key = split_url(target)
+
+    def copy(entry: Entry) -> None:
+        store.copy(bucket, f"{key}/{entry.name}", f"{target_key}/{entry.name}")
+
+    for _ in concurrently(copy, tree(url)):
+        pass
+
+
+def remove(urls: Iterable[str]) -> int:
+    """Removes objects of one bucket; those that are not there are no error. Returns how many were named."""
+    count = 0
+    for chunk in _chunks(urls, 1000):
+        store, bucket, _ = _place(chunk[0])
+        store.delete(bucket, [split_url(url)[2] for url in chunk])
+        count += len(chunk)
+    return count
+
+
+def pending(url: str) -> list[tuple[str, str]]:
+    """URLs and ids of uploads into a folder that were started and not ended."""
+    store, bucket, key = _place(url)
+    scheme = url.partition("://")[0]
+    return [(f"{scheme}://{bucket}/{name}", upload) for name, upload in store.pending(bucket, f"{key}/")]
+
+
+def abort(url: str, upload: str) -> None:
+    """Gives up such an upload."""
+    store, bucket, key = _place(url)
+    store.abort(bucket, key, upload)
+
+
+def concurrently(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    """Yields what a function returns of each item, in order, some calls at a time."""
+    for chunk in _chunks(items, 64 * THREADS):
+        yield from _pool().map(function, chunk)
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor
+
+    return ThreadPoolExecutor(THREADS, thread_name_prefix="beam_cifar-storage")
+
+
+def _chunks(items: Iterable[In], size: int) -> Iterator[Sequence[In]]:
+    chunk: list[In] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,137 @@
+"""S3, and what speaks its language (MinIO, Ceph, R2, ...), by boto3."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import boto3
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
+
+from beam_cifar.storage.clients import CONNECTIONS, ChangedError, Client, Found
+
+# One request up to the threshold; in parts above it. The library enlarges parts where there would be too many.
+TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 << 20, max_concurrency=3)
+CONFIG = Config(
+    max_pool_connections=CONNECTIONS,
+    connect_timeout=5,
+    read_timeout=30,
+    retries={"mode": "standard", "total_max_attempts": 5},
+)
+MISSING = ("404", "NoSuchKey", "NotFound")
+OTHER = ("412", "PreconditionFailed", "ConditionalRequestConflict", "409")
+READ_ATTEMPTS = 5
+
+
+class S3(Client):
+    """An S3 store.
+
+    Args:
+        settings: arguments of boto3's client, which count before what it finds itself (environment, `~/.aws`, the
+            machine's role).
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self._client = boto3.session.Session().client("s3", config=CONFIG, **settings)
+
+    def head(self, bucket: str, key: str) -> Found | None:
+        try:
+            with _known(bucket, key):
+                answer = self._client.head_object(Bucket=bucket, Key=key)
+        except FileNotFoundError:
+            return None
+        return _found(key, answer, answer["ContentLength"])
+
+    def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
+        span = f"bytes={start}-{stop - 1}"
+        with _known(bucket, found.key):
+            for left in reversed(range(READ_ATTEMPTS)):
+                answer = self._client.get_object(Bucket=bucket, Key=found.key, Range=span, IfMatch=found.tag)
+                try:
+                    data: bytes = answer["Body"].read()
+                    return data
+                except (HTTPClientError, IncompleteReadError):  # it broke off, which the library does not mend
+                    if not left:
+                        raise
+        raise RuntimeError("unreachable")
+
+    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=bucket, Prefix=prefix, **({} if deep else {"Delimiter": "/"})
+        )
+        with _known(bucket, prefix):
+            for page in pages:
+                for folder in page.get("CommonPrefixes", ()):
+                    yield folder["Prefix"]
+                for each in page.get("Contents", ()):
+                    yield _found(each["Key"], each, each["Size"])
+
+    def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
+        condition = {} if replaces is None else {"IfMatch": replaces} if replaces else {"IfNoneMatch": "*"}
+        try:
+            with _known(bucket, key):
+                self._client.put_object(Bucket=bucket, Key=key, Body=data, **condition)
+        except (ChangedError, FileNotFoundError):
+            if replaces is None:
+                raise
+            return False
+        return True
+
+    def upload(self, bucket: str, key: str, file: BinaryIO, size: int) -> None:
+        with _known(bucket, key):
+            self._client.upload_fileobj(file, bucket, key, Config=TRANSFER)
+
+    def copy(self, bucket: str, key: str, target: str) -> None:
+        with _known(bucket, key):
+            self._client.copy({"Bucket": bucket, "Key": key}, bucket, target, Config=TRANSFER)
+
+    def delete(self, bucket: str, keys: Sequence[str]) -> None:
+        with _known(bucket, keys[0]):
+            wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
+            answer = self._client.delete_objects(Bucket=bucket, Delete=wanted)
+        for refused in answer.get("Errors", ()):
+            raise PermissionError(1, refused["Message"], f"s3://{bucket}/{refused['Key']}")
+
+    def pending(self, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+        with _known(bucket, prefix):
+            for page in pages:
+                for each in page.get("Uploads", ()):
+                    yield each["Key"], each["UploadId"]
+
+    def abort(self, bucket: str, key: str, upload: str) -> None:
+        with _known(bucket, key):
+            self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
+
+
+def _found(key: str, answer: Any, size: int) -> Found:
+    return Found(key, size, answer["ETag"], int(answer["LastModified"].timestamp()))
+
+
+@contextmanager
+def _known(bucket: str, key: str) -> Iterator[None]:
+    """Turns the library's failures into `OSError`."""
+    url = f"s3://{bucket}/{key}"
+    try:
+        yield
+    except ClientError as error:
+        told = error.response.get("Error", {})
+        code, status = told.get("Code", ""), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        reason = f"{told.get('Message') or code} ({code}, {error.operation_name})"
+        if code == "NoSuchBucket":
+            raise OSError(5, f"there is no bucket {bucket!r}", url) from error
+        if code in MISSING:
+            raise FileNotFoundError(2, "no such object", url) from error
+        if code in OTHER or status == 412:
+            raise ChangedError(116, "the object changed", url) from error
+        if status in (401, 403):
+            raise PermissionError(13, f"access refused: {reason}", url) from error
+        raise OSError(5, f"the store refused: {reason}", url) from error
+    except (BotoCoreError, boto3.exceptions.Boto3Error) as error:
+        if isinstance(error.__cause__, ClientError):  # of an upload in parts
+            with _known(bucket, key):
+                raise error.__cause__ from None
+        raise OSError(5, " ".join(str(error).split()), url) from error
