@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
+from beam_cifar import storage
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.example import SCHEMA, with_columns
 from beam_cifar.formats import get_source
@@ -64,7 +65,7 @@ def read_chosen(path: str, number: int, settings: SourceSettings) -> Iterator[tu
     Raises:
         InputError: a file is gone, changed or damaged.
     """
-    with pa.OSFile(path) as file:
+    with storage.open_arrow(path) as file:
         chosen = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
     files, rows = (chosen.column(name).to_numpy() for name in ("file", "row"))
     done = 0

@@ -14,6 +14,7 @@ from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats import get_sink, get_source, readable
 from beam_cifar.formats.base import Catalog, Origin, Shard, SourceFile, Wanted
 from beam_cifar.labels import LabelTable
+from beam_cifar.manifests import manifest_files
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import learn_parents
 
@@ -134,8 +135,6 @@ def _image_paths(catalog: Catalog) -> Iterator[str]:
 
 def _named_by_manifest(output: str) -> Iterator[str]:
     """Paths of the files that the last job wrote; raises `OSError` where it left no manifest."""
-    from beam_cifar.publish import manifest_files  # loads Beam, which only a job needs
-
     with open(storage.JobFolder(output).manifest, "rb") as file:
         manifest = json.load(file)
     for each in manifest_files(output, manifest):

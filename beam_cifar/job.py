@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import platform
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from beam_cifar import __version__, storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats import detect_format, get_sink, get_source
 from beam_cifar.formats.base import Catalog, FileSummary, SourceFile, Wanted
+from beam_cifar.manifests import finish_interrupted
 from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.plan import Plan, make_plan, select_files, wanted_of
@@ -44,6 +46,8 @@ class Job:
         folder: where it is staged.
         facts: what the manifest says that is known before the start.
         done: whether an earlier, interrupted run has finished it already.
+        resumed: whether an earlier, interrupted run of the same plan has begun, and its finished parts are kept.
+        finished: accounts of those, `PartInfo`.
     """
 
     options: ConvertOptions
@@ -51,6 +55,8 @@ class Job:
     folder: storage.JobFolder
     facts: dict[str, Any]
     done: bool = False
+    resumed: bool = False
+    finished: tuple[Any, ...] = ()
 
 
 def survey(
@@ -140,10 +146,16 @@ class prepare:  # noqa: N801 (used as a function)
         self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
         try:
             self._stack.enter_context(storage.hold(folder))
-            self._stack.callback(storage.clear_leftovers, folder)
-            with storage.writing(folder.path):
-                storage.clear_leftovers(folder)
-            return _plan(options, folder)
+            if options.resume:
+                storage.restore(folder)
+            else:
+                self._stack.callback(storage.clear_leftovers, folder)
+                with storage.writing(folder.path):
+                    storage.clear_leftovers(folder)
+            job = _plan(options, folder)
+            if options.resume:
+                self._stack.callback(storage.clear_leftovers, folder, keep=job.folder.job_id)
+            return job
         except BaseException:
             self._stack.close()
             raise
@@ -201,17 +213,57 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
         ],
         "libraries": libraries(),
     }
-    done = _finish_interrupted(folder, facts, newest_input=max(s.file.newest for s in summaries))
-    if storage.is_occupied(folder.output) and not (options.overwrite or done):
+    newest_input = max(s.file.newest for s in summaries)
+    done = _finish_interrupted(folder, facts, newest_input)
+    if options.resume and not done:
+        done = _is_same_job(folder.manifest, facts, newest_input)
+    inputs = _inputs_digest([found.catalog for found in surveys], folder)
+    begun = None if done or not options.resume else _begun_before(folder, inputs)
+    folder = replace(folder, direct=begun.direct if begun else _goes_direct(folder))
+    if storage.is_occupied(folder.output) and not (options.overwrite or done or folder.direct):
         raise _occupied(folder.output)
     if not done:
         _refuse_full_disk(plan, folder, options)
-        if plan.chosen is not None:
-            with storage.writing(folder.rows):
+        with storage.writing(folder.path):
+            storage.begin(folder, inputs)
+            if plan.chosen is not None:
                 plan.chosen.write(folder.rows, folder.scratch)
     plan = replace(plan, chosen=None)
     give_back()
-    return Job(options, plan, folder, facts, done)
+    return Job(options, plan, folder, facts, done, resumed=begun is not None)
+
+
+def _goes_direct(folder: storage.JobFolder) -> bool:
+    """Whether files are written to their places at once: where renaming is copying, and nothing is replaced."""
+    return storage.is_url(folder.output) and not storage.is_occupied(folder.output)
+
+
+def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> str:
+    """A digest of the versions of all input files; the plan itself knows no pixels.
+
+    What the plan unpacked to an object store is a new version each time, and not counted.
+    """
+    files = [file for catalog in catalogs for file in (*catalog.files, *catalog.meta_files)]
+    blobs = [blob for file in files for blob in (file.blob, *file.beside)]
+    unpacked = folder.index if storage.is_url(folder.index) else "\0"
+    stamps = [blob.stamp for blob in blobs if not storage.contains(unpacked, blob.path)]
+    return hashlib.sha256(repr(stamps).encode()).hexdigest()
+
+
+def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder | None:
+    """The interrupted run of the same job, if there was one.
+
+    Raises:
+        OutputError: it was another job.
+    """
+    for job in storage.begun_jobs(folder):
+        if job.job_id == folder.job_id and (storage.begun(job) or {}).get("inputs") == inputs:
+            return job
+        raise OutputError(
+            f"{folder.output}: the job that was interrupted there is another one, with other options or inputs; give "
+            "the same ones, or leave out --resume to start anew"
+        )
+    return None
 
 
 def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest_input: int) -> bool:
@@ -219,17 +271,18 @@ def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest
 
     The facts do not cover pixels: an input that was changed since (its mtime, in ns, tells) is converted anew.
     """
-    from beam_cifar.publish import finish_interrupted
+    if not _is_same_job(folder.pending_manifest, facts, newest_input):
+        return False
+    return finish_interrupted(folder, storage.read_whole(folder.pending_manifest))
 
+
+def _is_same_job(manifest: str, facts: dict[str, Any], newest_input: int) -> bool:
+    """Whether a manifest is there, of a job with the same facts, and no older than the input."""
     try:
-        with storage.open_file(folder.pending_manifest) as file:
-            pending = file.read()
-            if os.fstat(file.fileno()).st_mtime_ns < newest_input:
-                return False
-        same = {key: json.loads(pending)[key] for key in facts} == json.loads(json.dumps(facts))
+        told, written = json.loads(storage.read_whole(manifest)), storage.stamp(manifest)[1]
+        return written >= newest_input and {key: told[key] for key in facts} == json.loads(json.dumps(facts))
     except (OSError, ValueError, KeyError):
         return False
-    return same and finish_interrupted(folder, pending)
 
 
 def output_path(path: str) -> str:
@@ -249,7 +302,8 @@ def output_path(path: str) -> str:
 
 def _refuse_occupied(folder: storage.JobFolder, options: ConvertOptions) -> None:
     """An output that exists is refused at once, unless a killed publish may have left it."""
-    if storage.is_occupied(folder.output) and not options.overwrite and not storage.is_unfinished(folder):
+    may_go_on = options.overwrite or options.resume
+    if storage.is_occupied(folder.output) and not may_go_on and not storage.is_unfinished(folder):
         raise _occupied(folder.output)
     if storage.is_file(folder.output) or (storage.exists(folder.output) and not storage.is_folder(folder.output)):
         raise OutputError(f"{folder.output}: exists and is not a directory; choose another output")

@@ -135,6 +135,7 @@ class ConvertOptions(ExportOptions):
             later ones get other ids) or "first" (the later ones are dropped).
         kept: for an output that is saved in place, the subsets of it that stay as they are; None for any other job.
         overwrite: replace an existing output.
+        resume: keep the finished parts of an interrupted job with the same plan; and, if this one fails, its own.
         workers: local workers; None chooses.
 
     Raises:
@@ -157,6 +158,7 @@ class ConvertOptions(ExportOptions):
     on_clash: str = "error"
     kept: tuple[str, ...] | None = None
     overwrite: bool = False
+    resume: bool = False
     workers: int | None = None
 
     def __post_init__(self) -> None:
@@ -191,7 +193,7 @@ class ConvertOptions(ExportOptions):
 
     def meaning(self) -> dict[str, Any]:
         """What determines the output's bytes, for the manifest: no paths, no workers."""
-        unimportant = ("input_path", "output_dir", "overwrite", "workers", "kept")
+        unimportant = ("input_path", "output_dir", "overwrite", "resume", "workers", "kept")
         meaning = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in unimportant}
         meaning["steps"] = [[step.name, step.options()] for step in self.steps]
         meaning["merged"] = [each.meaning() for each in self.merged]

@@ -23,6 +23,7 @@ from beam_cifar.job import Job, prepare
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, Task
 from beam_cifar.publish import Publish, PublishSettings
+from beam_cifar.resuming import left_to_do, with_finished
 from beam_cifar.runner import make_runner, pipeline_options
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
@@ -141,6 +142,7 @@ def run(
     prepared = prepare(options)
     job = prepared.__enter__()
     try:
+        job = with_finished(job)
         on_start(job)
         result = None if job.done else start(job, beam_options)
     except BaseException:
@@ -187,11 +189,14 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
     plan = job.plan
     source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
     sink = SinkSettings.of(plan, job.options.output_format, job.folder)
+    tasks = left_to_do(job)
     parts = []
-    if written := [task for task in plan.tasks if not task.copy]:
+    if job.finished:
+        parts.append(pipeline | "Finished" >> beam.Create(job.finished, reshuffle=False).with_output_types(PartInfo))
+    if written := [task for task in tasks if not task.copy]:
         blocks = _tasks(pipeline, "Parts", written) | "ReadBlocks" >> ReadBlocks(source)
         parts.append(transformed(blocks, plan) | "WriteBlocks" >> WriteBlocks(sink))
-    if copied := [task for task in plan.tasks if task.copy]:
+    if copied := [task for task in tasks if task.copy]:
         parts.append(_tasks(pipeline, "Copies", copied) | "CopyFiles" >> CopyFiles(source, sink))
     _ = (
         parts

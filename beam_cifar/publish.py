@@ -22,6 +22,7 @@ from beam_cifar.errors import JobError, OutputError
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import Shard, ShardResult, folded_name
 from beam_cifar.labels import UNLABELLED, LabelMap
+from beam_cifar.manifests import finish_interrupted, is_ours
 from beam_cifar.memory import give_back
 from beam_cifar.plan import ChosenCounts
 from beam_cifar.sink import PartInfo, SinkSettings
@@ -240,43 +241,6 @@ def _holds(tree: str, expected: storage.Tally, others: Set[str]) -> bool:
 def _is_published(folder: storage.JobFolder, manifest: bytes, expected: storage.Tally, others: Set[str]) -> bool:
     """Whether an earlier call did it all."""
     return storage.has_content(folder.manifest, manifest) and _holds(folder.output, expected, others)
-
-
-def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
-    """Completes a publish that was killed between moving the tree and writing the manifest, if there was one."""
-    if not storage.has_content(folder.pending_manifest, manifest) or not is_ours(folder.output, manifest):
-        return False
-    storage.promote(folder)
-    return True
-
-
-def is_ours(output: str, manifest: bytes) -> bool:
-    """Whether a directory holds exactly the files of a manifest, by digest."""
-    count = 0
-    try:
-        for file in manifest_files(output, json.loads(manifest)):
-            if storage.file_digest(os.path.join(output, file["path"])) != (file["bytes"], file["sha256"]):
-                return False
-            count += 1
-    except OSError:
-        return False
-    return sum(1 for _ in storage.file_sizes(output)) == count
-
-
-def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields path, bytes and sha256 of every file that a manifest names, itself or by a list beside it.
-
-    Raises:
-        OSError: a list cannot be read.
-    """
-    yield from manifest["files"]
-    for shard in manifest["shards"]:
-        if "listing" not in shard:
-            yield shard
-            continue
-        listing = os.path.join(storage.JobFolder(output).path, shard["listing"])
-        for entry in storage.read_listing(listing):
-            yield {**entry, "path": os.path.join(shard["path"], entry["path"])}
 
 
 COUNTED = ("read", "written", "filtered", "unlabelled", "rejected")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import apache_beam as beam
@@ -102,6 +103,30 @@ class PartInfo:
     rejected: Counts = field(default_factory=Counter)
     bad_rows: tuple[BadRow, ...] = ()
     statistics: dict[str, int] = field(default_factory=dict)
+
+
+_COUNTS = ("read", "filtered", "unlabelled", "written", "rejected")
+
+
+def encode_part(info: PartInfo) -> bytes:
+    """An account as JSON; see `decode_part`."""
+    counts = {name: [[*key, n] for key, n in sorted(getattr(info, name).items())] for name in _COUNTS}
+    return json.dumps({**asdict(info), **counts}).encode()
+
+
+def decode_part(data: bytes) -> PartInfo:
+    """The account of a part from its JSON.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        facts = json.loads(data)
+        counts = {name: Counter({(str(s), int(label)): int(n) for s, label, n in facts[name]}) for name in _COUNTS}
+        bad = tuple(BadRow(**row) for row in facts["bad_rows"])
+        return PartInfo(**{**facts, **counts, "bad_rows": bad})
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError("is no account of a part") from error
 
 
 @dataclass
@@ -239,6 +264,8 @@ class _WriteParts(beam.DoFn):
                 self._abandon()
                 raise
         if info is not None:
+            with carried():
+                write_account(info, self._settings)
             count_part(info)
             yield info
 
@@ -273,9 +300,18 @@ class _CopyFile(beam.DoFn):
     def process(self, task: Task) -> Iterator[PartInfo]:
         with carried():
             info = copy_file(task, self._source, self._sink)
+            write_account(info, self._sink)
         count_part(info)
         count(rows_read=info.read.total(), files_copied=1)
         yield info
+
+
+def write_account(info: PartInfo, settings: SinkSettings) -> None:
+    """Leaves the account of a finished part where a job that is resumed finds it."""
+    folder = settings.folder
+    with storage.StagedFile(settings.account_path(info.shard, info.part), folder.scratch, folder.guard) as file:
+        file.write(encode_part(info))
+        file.commit()
 
 
 def count_part(info: PartInfo) -> None:

@@ -81,6 +81,7 @@ def make_parser() -> Parser:
         _add_convert,
         *_PROJECT_COMMANDS,
         _add_merge,
+        _add_clean,
         _add_info,
         *_MEASURING_COMMANDS,
         _add_detect,
@@ -129,6 +130,16 @@ def _add_merge(commands: Any) -> None:
     command = _command(commands, "merge", convert.merge, text)
     command.add_argument("paths", nargs="+", metavar="PATH[:FORMAT]", help="directories or archives, two or more")
     _add_job(command, output=None)
+
+
+def _add_clean(commands: Any) -> None:
+    from beam_cifar.cli import cleaning
+
+    text = "Remove what killed jobs left of an output. Stop first what may still run on a cluster."
+    command = _command(commands, "clean", cleaning.run, text)
+    command.add_argument("output_dir", metavar="OUT", help="the output, whether it is there or not")
+    command.add_argument("--list", action="store_true", help="only list what would be removed")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def _add_job(command: Parser, *, output: str | None) -> None:
@@ -194,6 +205,11 @@ def _add_running(command: Parser) -> None:
     add("--workers", type=int, metavar="N", help="local workers; one per core, four at most, if left out")
     add("--plan", action="store_true", help="print what would be done, and stop")
     add("--overwrite", action="store_true", help="replace an existing output")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on where the same job was interrupted; if this one fails, keep its parts",
+    )
     add("--json", action="store_true", help="print the result as one JSON object")
 
 

@@ -132,6 +132,7 @@ def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "limit": arguments.limit,
         "steps": _steps_of(arguments),
         "overwrite": arguments.overwrite,
+        "resume": arguments.resume,
         "workers": arguments.workers,
         **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
     }

@@ -124,6 +124,13 @@ def mapped(blob: Blob, name: str) -> Iterator[Any]:
             yield file
 
 
+def open_arrow(path: str) -> Any:
+    """Opens a file for Arrow, which closes it."""
+    import pyarrow as pa
+
+    return pa.PythonFile(ObjectReader(path), mode="r") if is_url(path) else pa.OSFile(path)
+
+
 def unpack(blob: Blob, name: str, path: str) -> Blob:
     """Copies an input file out of its archive, with the archive's time.
 

@@ -1,0 +1,87 @@
+"""Cleaning up after jobs that were killed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from beam_cifar import storage
+from beam_cifar.job import output_path
+from beam_cifar.manifests import finish_interrupted
+
+
+@dataclass(frozen=True)
+class Found:
+    """Something that a killed job has left.
+
+    Attributes:
+        path: of a file or a folder, or the URL that an upload would have made.
+        files: how many it is.
+        bytes: of these.
+        is_upload: whether it is an upload that was not completed, whose size stores do not tell.
+    """
+
+    path: str
+    files: int
+    bytes: int
+    is_upload: bool = False
+
+
+@dataclass(frozen=True)
+class Cleaned:
+    """What was found at an output.
+
+    Attributes:
+        output: its path.
+        found: what killed jobs left.
+        completed: whether an output that lacked only its manifest has it now.
+        incomplete: whether there is an output without a manifest: of a job that was killed, or not of this program.
+    """
+
+    output: str
+    found: tuple[Found, ...]
+    completed: bool
+    incomplete: bool
+
+
+def clean(output: str, *, remove: bool = True) -> Cleaned:
+    """Removes what killed jobs left of an output, in the job folder beside it and, in an object store, in its place.
+
+    A job that goes on on a cluster without its launcher looks like a killed one: stop it first.
+
+    Args:
+        output: path or URL of the output.
+        remove: whether to; else it is only found.
+
+    Raises:
+        OutputError: a job is writing to it.
+        UsageError: it is no path of an output.
+    """
+    folder = storage.JobFolder(output_path(output))
+    if not (storage.is_url(folder.path) or storage.exists(folder.path)):
+        return Cleaned(folder.output, (), completed=False, incomplete=False)
+    with storage.hold(folder):
+        completed = remove and _complete(folder)
+        leftovers = storage.leftovers(folder)
+        found = tuple(map(_sized, leftovers))
+        if remove:
+            for leftover in leftovers:
+                leftover.remove()
+        incomplete = storage.is_occupied(folder.output) and not storage.exists(folder.manifest)
+        return Cleaned(folder.output, found, completed, incomplete)
+
+
+def _complete(folder: storage.JobFolder) -> bool:
+    """Puts back what was moved aside, and completes a publish that lacks only its last step."""
+    storage.restore(folder)
+    if storage.is_url(folder.path) or not storage.exists(folder.pending_manifest) or storage.exists(folder.manifest):
+        return False
+    return finish_interrupted(folder, storage.read_whole(folder.pending_manifest))
+
+
+def _sized(leftover: storage.Leftover) -> Found:
+    if leftover.upload:
+        return Found(leftover.path, 0, 0, is_upload=True)
+    if storage.is_folder(leftover.path):
+        sizes = [size for _, size in storage.file_sizes(leftover.path)]
+        return Found(leftover.path, len(sizes), sum(sizes))
+    return Found(leftover.path, 1, storage.stamp(leftover.path)[0])

@@ -1,0 +1,38 @@
+"""`beam-cifar clean`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+
+from beam_cifar.cleaning import Cleaned, Found, clean
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Removes what killed jobs left, or lists it."""
+    cleaned = clean(arguments.output_dir, remove=not arguments.list)
+    if arguments.json:
+        print(json.dumps(asdict(cleaned), ensure_ascii=False))
+    else:
+        print(_shown(cleaned, removed=not arguments.list))
+    if cleaned.incomplete and cleaned.found:
+        hint = "it may be incomplete; convert again with --overwrite"
+        print(f"beam-cifar: note: {cleaned.output} has no manifest: {hint}", file=sys.stderr)
+
+
+def _shown(cleaned: Cleaned, *, removed: bool) -> str:
+    lines = [f"completed the output {cleaned.output}, which lacked only its manifest"] if cleaned.completed else []
+    if not cleaned.found:
+        return "\n".join([*lines, f"nothing is left over at {cleaned.output}"])
+    files, size = sum(found.files for found in cleaned.found), sum(found.bytes for found in cleaned.found)
+    verb = "removed" if removed else "would remove"
+    lines.append(f"{verb} {files:,} files, {size / 1e6:,.1f} MB, that interrupted jobs left at {cleaned.output}")
+    return "\n".join([*lines, *(f"  {_line(found)}" for found in cleaned.found)])
+
+
+def _line(found: Found) -> str:
+    if found.is_upload:
+        return f"{found.path}: an upload that was not completed"
+    return f"{found.path}: {found.files:,} files, {found.bytes / 1e6:,.1f} MB"
