@@ -133,6 +133,8 @@ class Project:
 
 def project_file(folder: str) -> str:
     """The absolute path of the file that makes a folder a project."""
+    if storage.is_url(folder):
+        raise UsageError(f"project {folder!r}: a project lies in a local folder, not in an object store")
     return os.path.join(storage.absolute(folder, "project"), FILE_NAME)
 
 

@@ -179,6 +179,7 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     files = writer.finish(sink.options, results)
     foreign = _foreign(settings, {*files, *(path for info in shards for path, _, _ in info.beside)})
     manifest = _manifest(shards, counts, files, foreign, results, settings)
+    _refuse_taken_names(foreign, sink.folder)
     expected = storage.Tally.of(_data_files(shards, sink))
     kept = {*files, *(entry["path"] for entry in foreign)}
     if _holds(sink.folder.tree, expected, kept):
@@ -188,8 +189,6 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
             storage.make_folder(os.path.join(sink.folder.tree, path))
         for entry in foreign:
             there, staged = (os.path.join(folder, entry["path"]) for folder in (sink.folder.output, sink.folder.tree))
-            if storage.exists(staged) and storage.file_digest(staged) != (entry["bytes"], entry["sha256"]):
-                raise OutputError(f"{there}: is no file of the data set, and one of it has its name now; move it")
             storage.stage_link(there, staged, sink.folder.scratch)
         storage.publish_tree(
             sink.folder,
@@ -212,6 +211,14 @@ def _foreign(settings: PublishSettings, written: Set[str]) -> list[dict[str, Any
         size, digest = storage.file_digest(os.path.join(settings.sink.folder.output, path))
         found.append({"path": path, "bytes": size, "sha256": digest, "foreign": True})
     return found
+
+
+def _refuse_taken_names(foreign: Sequence[dict[str, Any]], folder: storage.JobFolder) -> None:
+    for entry in foreign:
+        staged = os.path.join(folder.tree, entry["path"])
+        if storage.exists(staged) and storage.file_digest(staged) != (entry["bytes"], entry["sha256"]):
+            there = os.path.join(folder.output, entry["path"])
+            raise OutputError(f"{there}: is no file of the data set, and one of it has its name now; move it")
 
 
 def _data_files(shards: Sequence[ShardInfo], sink: SinkSettings) -> Iterator[tuple[str, int]]:

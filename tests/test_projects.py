@@ -498,7 +498,7 @@ REFUSED: dict[str, tuple[int, str, str]] = {
     "no project to export": (2, "export -p nowhere -f cifar", f"no project in nowhere {NO_PROJECT}"),
     "no project to filter": (2, "filter -e /item", NO_PROJECT),
     "no project to change": (2, "transform -t sort", NO_PROJECT),
-    "a project that is a URL": (2, "project -p s3://bucket/project", "not URLs"),
+    "a project that is a URL": (2, "project -p s3://bucket/project", "lies in a local folder"),
     "a project that is there": (4, "create -o P", "exists; pass --overwrite to replace it"),
     "a project in a file": (4, "create -o P/beam_cifar.json", "exists and is not a directory"),
     "a project below a file": (1, "create -o P/beam_cifar.json/x", "cannot be written"),

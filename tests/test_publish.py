@@ -16,7 +16,8 @@ from beam_cifar import ConvertOptions, convert, storage
 from beam_cifar.errors import JobError, OutputError
 from beam_cifar.job import prepare
 from beam_cifar.pipeline import publish_settings
-from beam_cifar.publish import PublishSettings, ShardInfo, finish_job, finish_shard, is_ours, reconcile
+from beam_cifar.manifests import is_ours
+from beam_cifar.publish import PublishSettings, ShardInfo, finish_job, finish_shard, reconcile
 from beam_cifar.sink import OpenPart, PartInfo, SinkSettings
 from beam_cifar.source import SourceSettings, read_task
 from beam_cifar.transforms import encode_images
