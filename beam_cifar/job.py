@@ -88,7 +88,8 @@ def survey(
         if wanted.columns:
             files = [_unpacked(file, index_dir) for file in files]
         source = get_source(catalog.format)
-        return Survey(catalog, tuple(source.scan(file, catalog.labels, wanted) for file in files))
+        scanned = storage.each(lambda file: source.scan(file, catalog.labels, wanted), files, catalog.path)
+        return Survey(catalog, tuple(scanned))
 
 
 def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:

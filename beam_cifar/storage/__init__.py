@@ -30,6 +30,7 @@ from beam_cifar.storage.files import (
 from beam_cifar.storage.inputs import (
     Blob,
     SubFile,
+    each,
     listed_file,
     mapped,
     open_arrow,
@@ -91,6 +92,7 @@ __all__ = [
     "clear_leftovers",
     "concurrently",
     "contains",
+    "each",
     "exists",
     "file_digest",
     "file_sizes",

@@ -58,6 +58,10 @@ class Client(ABC):
         """
 
     @abstractmethod
+    def fetch(self, bucket: str, key: str) -> tuple[bytes, Found]:
+        """Reads a whole small object, and looks at it. Raises `FileNotFoundError`."""
+
+    @abstractmethod
     def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
         """Yields the objects below a prefix in the order of their keys; unless deep, folders of them as prefixes."""
 

@@ -50,7 +50,9 @@ def open_file(path: str) -> BinaryIO:
 
 def read_whole(path: str) -> bytes:
     """The content of a small file. Raises `OSError`."""
-    with open_file(path) as file:
+    if is_url(path):
+        return objects.fetch(path)[0]
+    with open(path, "rb") as file:
         return file.read()
 
 

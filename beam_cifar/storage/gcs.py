@@ -54,6 +54,12 @@ class Gcs(Client):
             )
         return data
 
+    def fetch(self, bucket: str, key: str) -> tuple[bytes, Found]:
+        found = self.head(bucket, key)
+        if found is None:
+            raise FileNotFoundError(2, "no such object", f"gs://{bucket}/{key}")
+        return self.read(bucket, found, 0, found.size) if found.size else b"", found
+
     def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
         fields = "items(name,size,generation,updated),prefixes,nextPageToken"
         with _known(bucket, prefix):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from beam_cifar.errors import InputError
 from beam_cifar.storage.clients import ChangedError
 from beam_cifar.storage.files import COPY_BYTES, make_folder, stamp
-from beam_cifar.storage.objects import ObjectReader, concurrently
+from beam_cifar.storage.objects import ObjectReader, concurrently, fetch
 from beam_cifar.storage.paths import Entry, is_url
 from beam_cifar.storage.staging import StagedFile
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
@@ -167,14 +170,12 @@ def read_listed(entry: Entry) -> bytes:
     """
     with reading(entry.path):
         if is_url(entry.path):
-            try:
-                with ObjectReader(entry.path, (entry.size, entry.mtime)) as stream:
-                    return stream.read()
-            except ChangedError:
-                raise _changed(entry.path) from None
-        with open(entry.path, "rb", buffering=0) as file:
-            mtime = os.fstat(file.fileno()).st_mtime_ns
-            content = file.read()
+            content, found = fetch(entry.path)
+            mtime = found.mtime
+        else:
+            with open(entry.path, "rb", buffering=0) as file:
+                mtime = os.fstat(file.fileno()).st_mtime_ns
+                content = file.read()
     if (len(content), mtime) != (entry.size, entry.mtime):
         raise _changed(entry.path)
     return content
@@ -182,9 +183,18 @@ def read_listed(entry: Entry) -> bytes:
 
 def read_all_listed(entries: Sequence[Entry]) -> list[bytes]:
     """The contents of some of them, in order; from an object store several at a time. Raises as `read_listed`."""
-    if entries and is_url(entries[0].path):
-        return list(concurrently(read_listed, entries))
-    return [read_listed(entry) for entry in entries]
+    return list(each(read_listed, entries, entries[0].path if entries else ""))
+
+
+def each(function: Callable[[In], Out], items: Iterable[In], path: str) -> Iterator[Out]:
+    """Yields what a function returns of each item, in order; several calls at a time if they ask an object store.
+
+    Args:
+        function: reads something.
+        items: what it reads of.
+        path: where one of them lies.
+    """
+    return concurrently(function, items) if is_url(path) else map(function, items)
 
 
 class SubFile(io.RawIOBase):

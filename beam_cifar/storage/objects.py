@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from beam_cifar.storage.clients import ChangedError, Client, Found, client
 from beam_cifar.storage.paths import Entry, split_url
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 THREADS = 16
 """Requests at a time, where there are many small ones."""
@@ -177,16 +173,20 @@ def replace(url: str, data: bytes, tag: str) -> bool:
     return store.put(bucket, key, data, replaces=tag)
 
 
-def look(url: str) -> tuple[bytes, Found] | None:
-    """A small object and what the store says of it; None if there is none."""
+def fetch(url: str) -> tuple[bytes, Entry]:
+    """A whole small object, and what the store says of it. Raises `FileNotFoundError`."""
     store, bucket, key = _place(url)
-    found = store.head(bucket, key)
-    if found is None:
-        return None
+    data, found = store.fetch(bucket, key)
+    return data, _entry(url, url.rpartition("/")[2], found)
+
+
+def look(url: str) -> tuple[bytes, Found] | None:
+    """A small object and its version; None if there is none."""
+    store, bucket, key = _place(url)
     try:
-        return store.read(bucket, found, 0, found.size) if found.size else b"", found
-    except (FileNotFoundError, ChangedError):
-        return look(url)
+        return store.fetch(bucket, key)
+    except FileNotFoundError:
+        return None
 
 
 def upload(url: str, file: BinaryIO, size: int) -> None:
@@ -235,16 +235,12 @@ def abort(url: str, upload: str) -> None:
 
 
 def concurrently(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """Yields what a function returns of each item, in order, some calls at a time."""
-    for chunk in _chunks(items, 64 * THREADS):
-        yield from _pool().map(function, chunk)
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
+    """Yields what a function returns of each item, in order, some calls at a time; calls may do the same in turn."""
     from concurrent.futures import ThreadPoolExecutor
 
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="beam_cifar-storage")
+    for chunk in _chunks(items, 64 * THREADS):
+        with ThreadPoolExecutor(min(THREADS, len(chunk)), thread_name_prefix="beam_cifar-storage") as pool:
+            yield from pool.map(function, chunk)
 
 
 def _chunks(items: Iterable[In], size: int) -> Iterator[Sequence[In]]:

@@ -46,13 +46,18 @@ class S3(Client):
         return _found(key, answer, answer["ContentLength"])
 
     def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
-        span = f"bytes={start}-{stop - 1}"
-        with _known(bucket, found.key):
+        return self._get(bucket, found.key, Range=f"bytes={start}-{stop - 1}", IfMatch=found.tag)[0]
+
+    def fetch(self, bucket: str, key: str) -> tuple[bytes, Found]:
+        data, answer = self._get(bucket, key)
+        return data, _found(key, answer, len(data))
+
+    def _get(self, bucket: str, key: str, **asked: str) -> tuple[bytes, Any]:
+        with _known(bucket, key):
             for left in reversed(range(READ_ATTEMPTS)):
-                answer = self._client.get_object(Bucket=bucket, Key=found.key, Range=span, IfMatch=found.tag)
+                answer = self._client.get_object(Bucket=bucket, Key=key, **asked)
                 try:
-                    data: bytes = answer["Body"].read()
-                    return data
+                    return answer["Body"].read(), answer
                 except (HTTPClientError, IncompleteReadError):  # it broke off, which the library does not mend
                     if not left:
                         raise

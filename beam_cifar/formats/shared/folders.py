@@ -87,12 +87,12 @@ class ImageFileRows(RowReader):
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
         """See `RowReader.row_bytes`."""
         if decoded:
-            return max((_pixel_bytes(self._header(row)) for row in range(start, stop)), default=0)
+            return max(map(_pixel_bytes, self._headers(range(start, stop))), default=0)
         return max((entry.size for entry in self._entries[start:stop] if entry), default=0)
 
     def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
         """See `RowReader.facts`."""
-        return self._facts(start, stop, [self._header(row) for row in range(start, stop)] if sizes else None)
+        return self._facts(start, stop, self._headers(range(start, stop)) if sizes else None)
 
     def table(self, start: int, stop: int) -> pa.Table:
         """See `RowReader.table`."""
@@ -114,7 +114,7 @@ class ImageFileRows(RowReader):
 
     def summary(self, *, sizes: bool) -> FileSummary:
         """What the plan needs to know of them, single rows left out."""
-        headers = [self._header(row) for row in range(self.rows) if row not in self._bad_rows] if sizes else []
+        headers = self._headers([row for row in range(self.rows) if row not in self._bad_rows]) if sizes else []
         found = {(header.height, header.width) if header else None for header in headers}
         images = image_bytes = 0
         digest = hashlib.sha256(self._digest.encode())
@@ -148,6 +148,10 @@ class ImageFileRows(RowReader):
             filenames=self._filenames[start:stop],
             channels=None if headers is None else [header.channels if header else None for header in headers],
         )
+
+    def _headers(self, rows: Sequence[int]) -> list[ImageHeader | None]:
+        first = next((entry for entry in map(self._entries.__getitem__, rows) if entry is not None), None)
+        return list(storage.each(self._header, rows, first.path if first else ""))
 
     def _header(self, row: int) -> ImageHeader | None:
         from beam_cifar.images.decode import probe_image
