@@ -6,8 +6,9 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -125,25 +126,13 @@ class prepare:  # noqa: N801 (used as a function)
     """
 
     def __init__(self, options: ConvertOptions) -> None:
-        self._options = replace(
-            options,
-            input_path=_absolute(options.input).path,
-            merged=_absolute(options.input).merged,
-            output_dir=output_path(options.output_dir),
-        )
+        self._options = _located(options)
         self._stack = ExitStack()
 
     def __enter__(self) -> Job:
         options = self._options
-        get_sink(options.output_format).check(options)
         folder = storage.JobFolder(options.output_dir)
-        for each in options.input.leaves:
-            if options.kept is None:
-                storage.check_apart(each.path, options.output_dir)
-            storage.recover(each.path)
-            if not storage.exists(each.path):
-                raise InputError(f"{each.path}: no such file or directory")
-        _refuse_occupied(folder, options)
+        _check_places(folder, options)
         self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
         try:
             self._stack.enter_context(storage.hold(folder))
@@ -163,6 +152,43 @@ class prepare:  # noqa: N801 (used as a function)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+@contextmanager
+def rehearsed(options: ConvertOptions) -> Iterator[Job]:
+    """A job as `prepare` gives it, to be translated and never run: nothing is written where its output would be.
+
+    Raises:
+        BeamCifarError: on entering, anything that can be refused before the start.
+    """
+    options = _located(options)
+    folder = storage.JobFolder(options.output_dir)
+    _check_places(folder, options)
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as index_dir:
+        job, _ = _planned(options, folder, index_dir)
+        yield replace(job, plan=replace(job.plan, chosen=None))
+
+
+def _located(options: ConvertOptions) -> ConvertOptions:
+    """The same with absolute paths."""
+    return replace(
+        options,
+        input_path=_absolute(options.input).path,
+        merged=_absolute(options.input).merged,
+        output_dir=output_path(options.output_dir),
+    )
+
+
+def _check_places(folder: storage.JobFolder, options: ConvertOptions) -> None:
+    """Refuses inputs that are not there, and an output that may not be written."""
+    get_sink(options.output_format).check(options)
+    for each in options.input.leaves:
+        if options.kept is None:
+            storage.check_apart(each.path, options.output_dir)
+        storage.recover(each.path)
+        if not storage.exists(each.path):
+            raise InputError(f"{each.path}: no such file or directory")
+    _refuse_occupied(folder, options)
 
 
 def _absolute(given: Input) -> Input:
@@ -199,22 +225,9 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
 def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
     with storage.writing(folder.path):
         storage.make_folder(folder.index)
-    surveys, plan = plan_only(options, folder.index)
-    summaries = [summary for found in surveys for summary in found.summaries]
-    meaning = {**options.meaning(), "input_format": surveys[0].catalog.format}
-    folder = replace(folder, job_id=plan.digest(summaries, meaning))
-    facts = {
-        "beam_cifar": __version__,
-        "job": folder.job_id,
-        "source": " + ".join(found.catalog.title for found in surveys),
-        "options": meaning,
-        "inputs": [
-            {"name": s.file.name, "bytes": s.file.blob.size, "rows": s.rows, "sha256_without_pixels": s.digest}
-            for s in summaries
-        ],
-        "libraries": libraries(),
-    }
-    newest_input = max(s.file.newest for s in summaries)
+    job, surveys = _planned(options, folder, folder.index)
+    plan, folder, facts = job.plan, job.folder, job.facts
+    newest_input = max(summary.file.newest for found in surveys for summary in found.summaries)
     done = _finish_interrupted(folder, facts, newest_input)
     if options.resume and not done:
         done = _is_same_job(folder.manifest, facts, newest_input)
@@ -229,9 +242,28 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
             storage.begin(folder, inputs)
             if plan.chosen is not None:
                 plan.chosen.write(folder.rows, folder.scratch)
-    plan = replace(plan, chosen=None)
     give_back()
-    return Job(options, plan, folder, facts, done, resumed=begun is not None)
+    plan = replace(plan, chosen=None)
+    return replace(job, plan=plan, folder=folder, done=done, resumed=begun is not None)
+
+
+def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str) -> tuple[Job, tuple[Survey, ...]]:
+    surveys, plan = plan_only(options, index_dir)
+    summaries = [summary for found in surveys for summary in found.summaries]
+    meaning = {**options.meaning(), "input_format": surveys[0].catalog.format}
+    folder = replace(folder, job_id=plan.digest(summaries, meaning))
+    facts = {
+        "beam_cifar": __version__,
+        "job": folder.job_id,
+        "source": " + ".join(found.catalog.title for found in surveys),
+        "options": meaning,
+        "inputs": [
+            {"name": s.file.name, "bytes": s.file.blob.size, "rows": s.rows, "sha256_without_pixels": s.digest}
+            for s in summaries
+        ],
+        "libraries": libraries(),
+    }
+    return Job(options, plan, folder, facts), surveys
 
 
 def _goes_direct(folder: storage.JobFolder) -> bool:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 
 from beam_cifar import storage
 from beam_cifar.block import BadRow, Block
 from beam_cifar.carried import carried
-from beam_cifar.errors import InputError, JobError
+from beam_cifar.errors import InputError, JobError, UsageError
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Catalog, FileSummary, Origin
 from beam_cifar.job import COUNTS, find_catalog
@@ -25,7 +26,7 @@ from beam_cifar.memory import give_back
 from beam_cifar.options import Input
 from beam_cifar.pipeline import explained
 from beam_cifar.plan import Task, learn_parents, reading_tasks, select_files, whole_file_tasks
-from beam_cifar.runner import make_runner, pipeline_options
+from beam_cifar.runner import is_dataflow, is_local, make_runner, pipeline_options
 from beam_cifar.selection import Selection
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.tally import MAX_NAMED, MODULUS, ROW, Asked, decode_tally, tally_of
@@ -72,7 +73,11 @@ def measured(
     """
     if not isinstance(beam_options, PipelineOptions):
         beam_options = pipeline_options(beam_options, workers)
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:
+    if is_dataflow(beam_options):
+        raise UsageError(
+            "DataflowRunner: this command does not run there; use a local runner, which reads gs://"
+        )
+    with _shared_folder(beam_options) as folder:
         catalog = find_catalog(given.path, given.format, folder)
         summaries, broken = _summaries(catalog, given.subsets, tolerant=asked.tolerant)
         labels = catalog.labels if asked.tolerant else learn_parents(catalog, summaries)
@@ -86,6 +91,22 @@ def measured(
         if tasks:
             read_all(tasks, settings, beam_options)
         yield replace(_gathered(catalog, labels, summaries, settings.folder), broken=tuple(broken))
+
+
+@contextmanager
+def _shared_folder(options: PipelineOptions) -> Iterator[str]:
+    """A temporary folder that all workers see: on a cluster in `--temp_location`, else in that of this machine."""
+    place = None if is_local(options) else options.view_as(GoogleCloudOptions).temp_location
+    if not place:
+        with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:
+            yield folder
+        return
+    folder = os.path.join(storage.absolute(place, "--temp_location"), f"beam_cifar-{uuid.uuid4().hex[:16]}")
+    try:
+        storage.make_folder(folder)
+        yield folder
+    finally:
+        storage.remove_tree(folder)
 
 
 def read_all(tasks: Sequence[Task], settings: Settings, beam_options: PipelineOptions) -> None:

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, WorkerOptions
 from apache_beam.runners.runner import PipelineResult
 
 from beam_cifar import __version__, storage
 from beam_cifar.block import Block
 from beam_cifar.carried import find_error
-from beam_cifar.errors import BeamCifarError, JobError
+from beam_cifar.errors import BeamCifarError, JobError, UsageError
 from beam_cifar.in_place import foreign_files
-from beam_cifar.job import Job, prepare
+from beam_cifar.job import Job, prepare, rehearsed
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, Task
 from beam_cifar.publish import Publish, PublishSettings
 from beam_cifar.resuming import left_to_do, with_finished
-from beam_cifar.runner import make_runner, pipeline_options
+from beam_cifar.runner import is_dataflow, is_dry_run, make_runner, pipeline_options
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.store_options import use_options
@@ -135,10 +135,11 @@ def run(
         BeamCifarError: the one line that explains why nothing was started.
     """
     started = time.monotonic()
-    if isinstance(beam_options, PipelineOptions):
-        use_options(beam_options)
-    else:
-        beam_options = pipeline_options(beam_options, options.workers)
+    beam_options = _parsed(beam_options, options.workers)
+    if is_dry_run(beam_options):
+        raise UsageError("--dry_run: nothing is run, so there is no output to return; use translate()")
+    for obstacle in obstacles(options, beam_options):
+        raise UsageError(obstacle)
     prepared = prepare(options)
     job = prepared.__enter__()
     try:
@@ -149,6 +150,53 @@ def run(
         prepared.__exit__()
         raise
     return Conversion(job, result, prepared, started)
+
+
+def translate(
+    options: ConvertOptions, beam_options: Sequence[str] | PipelineOptions = ()
+) -> tuple[Job, PipelineResult]:
+    """Translates a conversion for its runner, where Beam's options ask for a dry run: nothing is run or written.
+
+    Local paths may be named: no worker will look for them. `obstacles` says what keeps the job itself from running.
+
+    Args:
+        options: what to convert, and how.
+        beam_options: Beam's own options, as flags or parsed, with `--dry_run`.
+
+    Returns:
+        The job, and the runner's result, with the translated pipeline as `job.proto_pipeline`.
+
+    Raises:
+        BeamCifarError: the one line that explains why the job could not be started.
+    """
+    beam_options = _parsed(beam_options, options.workers)
+    if not is_dry_run(beam_options):
+        raise UsageError("translate() needs --dry_run: without it the pipeline would be run")
+    with rehearsed(options) as job:
+        return job, start(job, beam_options)
+
+
+def _parsed(beam_options: Sequence[str] | PipelineOptions, workers: int | None) -> PipelineOptions:
+    if not isinstance(beam_options, PipelineOptions):
+        return pipeline_options(beam_options, workers)
+    use_options(beam_options)
+    return beam_options
+
+
+def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[str]:
+    """What workers of Dataflow would stumble over, after minutes of starting: paths and code of this machine only."""
+    if not is_dataflow(beam_options):
+        return []
+    paths = [*(each.path for each in options.input.leaves), options.output_dir]
+    found = [
+        f"{path}: workers of DataflowRunner cannot see a local path; use gs://"
+        for path in paths
+        if not storage.is_url(path)
+    ]
+    setup = beam_options.view_as(SetupOptions)
+    if not (beam_options.view_as(WorkerOptions).sdk_container_image or setup.setup_file or setup.extra_packages):
+        found.append("workers of DataflowRunner lack beam_cifar; name an image that has it: --sdk_container_image")
+    return found
 
 
 def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
@@ -181,7 +229,8 @@ def _gist(error: Exception) -> str:
     """The line of an error that says most: runners wrap the one of the worker in pages of traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     told = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
-    return (told[-1] if told else lines[0])[:300]
+    # What ends in a colon is a heading.
+    return (told[-1] if told else " ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:300]
 
 
 def build(pipeline: beam.Pipeline, job: Job) -> None:

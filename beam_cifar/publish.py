@@ -90,11 +90,13 @@ class Publish(beam.PTransform):
 
     def expand(self, parts: beam.PCollection[PartInfo]) -> beam.PCollection[str]:
         """From accounts of parts to the path of the manifest."""
+        # The facts of a large job are large, and carried by each step that is given them.
+        sink = self.settings.sink if isinstance(self.settings, PublishSettings) else self.settings
         return (
             parts
             | "KeyByShard" >> beam.Map(lambda part: (part.shard, part)).with_output_types(tuple[int, PartInfo])
             | "GroupParts" >> beam.GroupByKey()
-            | "FinishShards" >> beam.ParDo(_FinishShard(), self.settings).with_output_types(ShardInfo)
+            | "FinishShards" >> beam.ParDo(_FinishShard(), sink).with_output_types(ShardInfo)
             | "KeyByJob" >> beam.Map(lambda shard: (0, shard)).with_output_types(tuple[int, ShardInfo])
             | "GroupShards" >> beam.GroupByKey()
             | "FinishJob" >> beam.ParDo(_FinishJob(), self.settings).with_output_types(str)
@@ -102,9 +104,12 @@ class Publish(beam.PTransform):
 
 
 class _FinishShard(beam.DoFn):
-    def process(self, keyed: tuple[int, Iterable[PartInfo]], settings: PublishSettings) -> Iterator[ShardInfo]:
+    def process(
+        self, keyed: tuple[int, Iterable[PartInfo]], settings: PublishSettings | SinkSettings
+    ) -> Iterator[ShardInfo]:
         with carried():
-            info = finish_shard(keyed[0], keyed[1], settings.sink)
+            sink = settings.sink if isinstance(settings, PublishSettings) else settings
+            info = finish_shard(keyed[0], keyed[1], sink)
         yield info
 
 

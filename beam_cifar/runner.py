@@ -5,11 +5,19 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    TestOptions,
+)
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_cifar.errors import UsageError
@@ -17,6 +25,7 @@ from beam_cifar.options import check_workers
 from beam_cifar.store_options import use_options
 
 LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
+DATAFLOW_RUNNERS = ("dataflow", "dataflowrunner", "testdataflowrunner")
 MAX_DEFAULT_WORKERS = 4
 
 
@@ -29,7 +38,8 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
         own_flags: our own flags, to suggest when one is misspelt.
 
     Raises:
-        UsageError: a flag that neither we nor Beam know, or `workers` with a runner that is not local.
+        UsageError: a flag that neither we nor Beam know, `workers` with a runner that is not local, or a dry run with a
+            runner that has none.
 
     From now on object stores are reached as the flags say.
     """
@@ -40,6 +50,8 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     runner = options.view_as(StandardOptions).runner
     local = is_local(options)
     _refuse_unknown(options, flags, own_flags, strict=local)
+    if is_dry_run(options) and not is_dataflow(options):
+        raise UsageError(f"--dry_run: {runner or 'the local runner'} would run the job; --plan prints what it would do")
     if not local:
         try:
             create_runner(str(runner))
@@ -47,6 +59,11 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
             raise UsageError(f"--runner {runner}: {str(error).splitlines()[0]}") from error
         if workers is not None:
             raise UsageError(f"--workers counts local workers; {runner} has its own options, such as --parallelism")
+        if not _given(flags, "--save_main_session"):
+            # All that workers need can be imported. Dataflow's default is to pickle the program that was started.
+            options.view_as(SetupOptions).save_main_session = False
+        if is_dataflow(options):
+            _check_dataflow(options)
         return options
     direct = options.view_as(DirectOptions)
     if _given(flags, "--direct_num_workers"):
@@ -67,6 +84,17 @@ def is_local(options: PipelineOptions) -> bool:
     """Whether the job runs on this machine, in the runner that this module makes."""
     name = options.view_as(StandardOptions).runner
     return name is None or name.rsplit(".", 1)[-1].lower() in LOCAL_RUNNERS
+
+
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether the job runs on Google Cloud Dataflow, whose workers see no folder of this machine."""
+    name = options.view_as(StandardOptions).runner
+    return name is not None and name.rsplit(".", 1)[-1].lower() in DATAFLOW_RUNNERS
+
+
+def is_dry_run(options: PipelineOptions) -> bool:
+    """Whether the pipeline is translated for its runner, and not run. To Beam any value of the flag means yes."""
+    return bool(options.view_as(TestOptions).dry_run)
 
 
 def make_runner(options: PipelineOptions) -> PipelineRunner | str:
@@ -90,6 +118,19 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
 def default_workers() -> int:
     """As many as the machine has cores for us, four at most: threads share one interpreter lock."""
     return min(MAX_DEFAULT_WORKERS, _cores())
+
+
+def _check_dataflow(options: PipelineOptions) -> None:
+    """Refuses what Beam says in a page, or not at all: without a bucket that it can use, it makes one of its own."""
+    cloud = options.view_as(GoogleCloudOptions)
+    if not cloud.project:
+        raise UsageError("DataflowRunner needs --project, the Google Cloud project that pays for the job")
+    for name in ("temp_location", "staging_location"):
+        place = getattr(cloud, name)
+        if not re.fullmatch(r"gs://[a-z0-9][-_a-z0-9.]+[a-z0-9]/.+", place or "") and (
+            place or name == "temp_location"
+        ):
+            raise UsageError(f"DataflowRunner needs --{name}=gs://BUCKET/FOLDER, found {place!r}")
 
 
 def _cores() -> int:

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from beam_cifar.plan import Plan, Task
     from beam_cifar.steps.base import Step
 
+MAX_GRAPH = 10 << 20
+"""Bytes of a job that Dataflow takes."""
+
 
 def run(arguments: argparse.Namespace) -> None:
     """Converts a data set."""
@@ -50,6 +53,9 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
     from beam_cifar.cli.progress import Progress
 
     convert, beam_options = _import_beam(arguments)
+    if _is_dry_run(beam_options):
+        _print_translation(arguments, options, beam_options)
+        return
     said: list[str] = []
     with quiet_workers(verbose=arguments.verbose) as terminal, Progress(terminal) as progress:
 
@@ -205,6 +211,28 @@ def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
     own_flags = list_flags(make_parser(), arguments.program.split()[-1])
     made: PipelineOptions = runner.pipeline_options(arguments.beam_options, arguments.workers, own_flags)
     return made
+
+
+def _is_dry_run(beam_options: PipelineOptions) -> bool:
+    from beam_cifar.runner import is_dry_run
+
+    return is_dry_run(beam_options)
+
+
+def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, beam_options: PipelineOptions) -> None:
+    from beam_cifar.pipeline import obstacles, translate
+
+    with quiet_workers(verbose=arguments.verbose):
+        job, result = translate(options, beam_options)
+        size = result.job.proto_pipeline.ByteSize()
+    _print_notices(job.plan.notices)
+    _print_notices(obstacles(options, beam_options))
+    if size > MAX_GRAPH:
+        _print_notices([f"the job has {size / 1e6:.1f} MB; Dataflow takes {MAX_GRAPH >> 20} MB: convert it in pieces"])
+    if arguments.json:
+        print(json.dumps({"translated": True, "tasks": len(job.plan.tasks), "bytes": size}))
+    else:
+        print(f"translated the job for Dataflow: {len(job.plan.tasks):,} tasks, {size:,} bytes; nothing was run")
 
 
 def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:

@@ -1,0 +1,58 @@
+"""Describes a conversion to Dataflow, for a Flex Template: the job starts when this program has ended.
+
+Its flags are the parameters in metadata.json; all others are Beam's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Sequence
+
+from beam_cifar.cli.arguments import make_parser, parse
+from beam_cifar.cli.convert import beam_options_of, options_of
+from beam_cifar.errors import BeamCifarError
+
+
+def command_line(flags: Sequence[str]) -> list[str]:
+    """The command line of `beam-cifar` that the flags of a template stand for."""
+    parser = argparse.ArgumentParser(prog="launcher.py", allow_abbrev=False)
+    for name in ("input_path", "output_dir", "output_format"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--arguments", default="")
+    parser.add_argument("--runner", default="DataflowRunner")
+    own, beam = parser.parse_known_args(flags)
+    return [
+        "convert",
+        f"--input-path={own.input_path}",
+        f"--output-dir={own.output_dir}",
+        f"--output-format={own.output_format}",
+        f"--runner={own.runner}",
+        *beam,
+        *shlex.split(own.arguments),
+    ]
+
+
+def main(flags: Sequence[str]) -> int:
+    """Hands the job to Dataflow and does not wait for it; only then does the template start it."""
+    arguments = parse(make_parser(), command_line(flags))
+    from beam_cifar.pipeline import run, translate
+    from beam_cifar.runner import is_dry_run
+
+    try:
+        options, beam_options = options_of(arguments), beam_options_of(arguments)
+        if is_dry_run(beam_options):
+            job, _ = translate(options, beam_options)
+        else:
+            job = run(options, beam_options).job
+    except BeamCifarError as error:
+        print(f"launcher: error: {error}", file=sys.stderr)
+        return error.exit_code
+    what = "is complete: an earlier job ended after its last file" if job.done else f"{len(job.plan.tasks):,} tasks"
+    print(f"launcher: {job.folder.output}: {what}", file=sys.stderr)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
