@@ -37,7 +37,7 @@ from beam_cifar.tally import Asked
 pytestmark = pytest.mark.dataflow
 
 DEPLOY = Path(__file__).parent.parent / "deploy/dataflow"
-IMAGE = "us-central1-docker.pkg.dev/my-project/images/beam-cifar:1"
+IMAGE = "images.example.com/my-project/beam-cifar:1"
 PLACE = [
     "--runner=DataflowRunner",
     "--project=my-project",
