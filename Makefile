@@ -6,7 +6,7 @@ IMAGES ?= 60000
 # One test process per core.
 JOBS ?= auto
 
-.PHONY: demo test test-slow lint peers test-peers test-prism test-browser test-large bench sdist-check clean
+.PHONY: demo test test-slow lint peers test-peers test-prism test-dataflow stores test-stores test-browser test-large bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +59,35 @@ test-peers: $(VENV)/.installed .peers/.installed
 test-prism: $(VENV)/.installed .prism/prism
 	BEAM_CIFAR_PRISM=$(CURDIR)/.prism/prism $(BIN)/python -m pytest -m prism
 
+# Jobs translated for Google Cloud Dataflow, offline; its libraries are many, so in an environment of their own.
+.dataflow/.installed: setup.py requirements.txt
+	$(PYTHON) -m venv .dataflow
+	.dataflow/bin/python -m pip install --quiet --upgrade pip
+	.dataflow/bin/python -m pip install --quiet --constraint requirements.txt --config-settings editable_mode=compat \
+	  --editable '.[test]' 'apache-beam[gcp]'
+	touch $@
+
+test-dataflow: .dataflow/.installed
+	.dataflow/bin/python -m pytest -m dataflow -n $(JOBS)
+
+# Object stores, built from their sources; needs Go 1.26. BEAM_CIFAR_MINIO and BEAM_CIFAR_FAKE_GCS name others.
+MINIO := v0.0.0-20260212201848-7aac2a2c5b7c
+FAKE_GCS := v1.56.1
+STORES := $(if $(BEAM_CIFAR_MINIO),,.stores/.minio-$(MINIO)) $(if $(BEAM_CIFAR_FAKE_GCS),,.stores/.fake-gcs-$(FAKE_GCS))
+
+.stores/.minio-$(MINIO):
+	GOBIN=$(CURDIR)/.stores go install github.com/minio/minio@$(MINIO)
+	touch $@
+
+.stores/.fake-gcs-$(FAKE_GCS):
+	GOBIN=$(CURDIR)/.stores go install github.com/fsouza/fake-gcs-server@$(FAKE_GCS)
+	touch $@
+
+stores: $(STORES)
+
+test-stores: $(VENV)/.installed $(STORES)
+	$(BIN)/python -m pytest -m stores
+
 # The pages of `beam-cifar report` in Chromium; where there is none it is installed, on Debian and its relatives. Another
 # one is named by BEAM_CIFAR_CHROMIUM. Screenshots go to build/screenshots.
 test-browser: $(VENV)/.installed
@@ -85,4 +114,4 @@ sdist-check: $(VENV)/.installed
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 
 clean:
-	rm -rf $(VENV) .peers .prism demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .prism .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

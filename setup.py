@@ -39,7 +39,22 @@ setup(
     ],
     extras_require={
         # The versions that are tested are in requirements.txt.
-        "test": ["datasets", "hypothesis", "pytest", "pytest-xdist"],
+        "aws": ["boto3>=1.36"],
+        "gcp": ["google-cloud-storage>=3,<4"],
+        # Many libraries, and 0.5 s more at each start: for jobs on Dataflow alone.
+        "dataflow": ["apache-beam[gcp]>=2.77,<2.78"],
+        # flask and flask-cors: what moto's server needs of moto[server].
+        "test": [
+            "boto3>=1.36",
+            "datasets",
+            "flask",
+            "flask-cors",
+            "google-cloud-storage>=3,<4",
+            "hypothesis",
+            "moto[s3]",
+            "pytest",
+            "pytest-xdist",
+        ],
         "lint": ["mypy", "ruff"],
     },
     entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli:main"]},
