@@ -74,9 +74,7 @@ def measured(
     if not isinstance(beam_options, PipelineOptions):
         beam_options = pipeline_options(beam_options, workers)
     if is_dataflow(beam_options):
-        raise UsageError(
-            "DataflowRunner: this command does not run there; use a local runner, which reads gs://"
-        )
+        raise UsageError("DataflowRunner: this command does not run there; use a local runner, which reads gs://")
     with _shared_folder(beam_options) as folder:
         catalog = find_catalog(given.path, given.format, folder)
         summaries, broken = _summaries(catalog, given.subsets, tolerant=asked.tolerant)

@@ -3,7 +3,7 @@
 Paths are those of the local file system, or of one that all workers share; or URLs of objects, `s3://` and `gs://`.
 """
 
-from beam_cifar.storage.clients import use_settings
+from beam_cifar.storage.clients import concurrently, use_settings
 from beam_cifar.storage.files import (
     COPY_BYTES,
     Tally,
@@ -42,7 +42,6 @@ from beam_cifar.storage.inputs import (
 )
 from beam_cifar.storage.job_folder import JobFolder, check_apart
 from beam_cifar.storage.lock import hold
-from beam_cifar.storage.objects import concurrently
 from beam_cifar.storage.paths import SCHEMES, Entry, absolute, contains, is_url, name_of
 from beam_cifar.storage.publishing import (
     Leftover,

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from beam_cifar.errors import UsageError
 from beam_cifar.storage.paths import SCHEMES
 
 CONNECTIONS = 32
 """At one time, of one process to one store."""
+THREADS = 16
+"""Requests at a time, where there are many small ones."""
+
+In = TypeVar("In")
+Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
@@ -143,3 +148,24 @@ def client(scheme: str) -> Client:
         raise UsageError(
             f"{scheme}:// needs a library that is not installed ({error.name}): pip install 'beam_cifar[{extra}]'"
         ) from error
+
+
+def concurrently(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
+    """Yields what a function returns of each item, in order, some calls at a time; calls may do the same in turn."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    for chunk in in_chunks(items, 64 * THREADS):
+        with ThreadPoolExecutor(min(THREADS, len(chunk)), thread_name_prefix="beam_cifar-storage") as pool:
+            yield from pool.map(function, chunk)
+
+
+def in_chunks(items: Iterable[In], size: int) -> Iterator[list[In]]:
+    """Yields items in lists of a size, the last one shorter."""
+    chunk: list[In] = []
+    for item in items:
+        chunk.append(item)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, BinaryIO
 
 import requests
-from google.api_core.exceptions import GoogleAPICallError, NotFound, PreconditionFailed
+from google.api_core.exceptions import GoogleAPICallError, GoogleAPIError, NotFound, PreconditionFailed, RetryError
 from google.auth.exceptions import GoogleAuthError
 from google.cloud import storage
+from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
-from beam_cifar.storage.clients import CONNECTIONS, ChangedError, Client, Found
+from beam_cifar.storage.clients import CONNECTIONS, ChangedError, Client, Found, concurrently
 
 RETRY = DEFAULT_RETRY.with_timeout(60)
 TIMEOUT = (5, 60)  # seconds to connect, and between bytes
@@ -39,11 +41,10 @@ class Gcs(Client):
         return None if blob is None else _found(blob)
 
     def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
-        with _known(bucket, found.key):
-            data: bytes = (
-                self._client.bucket(bucket)
-                .blob(found.key)
-                .download_as_bytes(
+        blob = self._client.bucket(bucket).blob(found.key, generation=int(found.tag))
+        try:
+            with _known(bucket, found.key):
+                data: bytes = blob.download_as_bytes(
                     start=start,
                     end=stop - 1,
                     if_generation_match=int(found.tag),
@@ -51,7 +52,10 @@ class Gcs(Client):
                     retry=RETRY,
                     checksum=None,  # there is none of a part
                 )
-            )
+        except FileNotFoundError as error:
+            if self.head(bucket, found.key) is None:
+                raise
+            raise ChangedError(116, "the object changed", error.filename) from error
         return data
 
     def fetch(self, bucket: str, key: str) -> tuple[bytes, Found]:
@@ -103,12 +107,12 @@ class Gcs(Client):
                     return
 
     def delete(self, bucket: str, keys: Sequence[str]) -> None:
-        for key in keys:
-            with _known(bucket, key):
-                try:
-                    self._client.bucket(bucket).blob(key).delete(timeout=TIMEOUT, retry=RETRY)
-                except NotFound:
-                    continue
+        for _ in concurrently(partial(self._delete, bucket), keys):
+            pass
+
+    def _delete(self, bucket: str, key: str) -> None:
+        with suppress(FileNotFoundError), _known(bucket, key):
+            self._client.bucket(bucket).blob(key).delete(timeout=TIMEOUT, retry=RETRY)
 
 
 def _found(blob: storage.Blob) -> Found:
@@ -124,7 +128,7 @@ def _known(bucket: str, key: str) -> Iterator[None]:
     except PreconditionFailed as error:
         raise ChangedError(116, "the object changed", url) from error
     except NotFound as error:
-        if "bucket" in str(error.message).lower():
+        if "bucket does not exist" in str(error.message):
             raise OSError(5, f"there is no bucket {bucket!r}", url) from error
         raise FileNotFoundError(2, "no such object", url) from error
     except GoogleAPICallError as error:
@@ -132,5 +136,7 @@ def _known(bucket: str, key: str) -> Iterator[None]:
         if error.code in (401, 403):
             raise PermissionError(13, f"access refused: {reason}", url) from error
         raise OSError(5, f"the store refused: {reason}", url) from error
-    except (GoogleAuthError, requests.exceptions.RequestException) as error:
+    except RetryError as error:
+        raise OSError(5, f"tried again and again: {' '.join(str(error.cause or error).split())}", url) from error
+    except (GoogleAPIError, GoogleAuthError, DataCorruption, requests.exceptions.RequestException) as error:
         raise OSError(5, " ".join(str(error).split()), url) from error

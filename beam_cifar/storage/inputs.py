@@ -7,17 +7,14 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, cast
 
 from beam_cifar.errors import InputError
-from beam_cifar.storage.clients import ChangedError
+from beam_cifar.storage.clients import ChangedError, In, Out, concurrently
 from beam_cifar.storage.files import COPY_BYTES, make_folder, stamp
-from beam_cifar.storage.objects import ObjectReader, concurrently, fetch
+from beam_cifar.storage.objects import ObjectReader, fetch
 from beam_cifar.storage.paths import Entry, is_url
 from beam_cifar.storage.staging import StagedFile
-
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)

@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, BinaryIO, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
 
-from beam_cifar.storage.clients import ChangedError, Client, Found, client
+from beam_cifar.storage.clients import ChangedError, Client, Found, client, concurrently, in_chunks
 from beam_cifar.storage.paths import Entry, split_url
-
-THREADS = 16
-"""Requests at a time, where there are many small ones."""
 
 # What is read ahead: little after a jump, which reads a header or a label, more the longer reading goes on in order.
 FIRST_WINDOW = 64 << 10
 LARGEST_WINDOW = 1 << 20
-
-In = TypeVar("In")
-Out = TypeVar("Out")
 
 
 def _place(url: str) -> tuple[Client, str, str]:
@@ -32,6 +26,7 @@ def find(url: str) -> Entry | None:
     found = store.head(bucket, key) if key else None
     if found is not None:
         return _entry(url, url.rpartition("/")[2], found)
+    # This also tells a bucket that is not there from an object that is not.
     for _ in store.listing(bucket, f"{key}/" if key else "", deep=False):
         return Entry(url.rpartition("/")[2], url, True)
     return None
@@ -163,14 +158,21 @@ class ObjectReader(io.BufferedIOBase):
 
 def write(url: str, data: Any, *, only_new: bool = False) -> bool:
     """Writes a small object; returns whether it did, which `only_new` allows only where there is none."""
-    store, bucket, key = _place(url)
-    return store.put(bucket, key, bytes(data), replaces="" if only_new else None)
+    return _put(url, bytes(data), "" if only_new else None)
 
 
 def replace(url: str, data: bytes, tag: str) -> bool:
     """Writes a small object over the one with this tag; returns whether it did."""
+    return _put(url, data, tag)
+
+
+def _put(url: str, data: bytes, replaces: str | None) -> bool:
     store, bucket, key = _place(url)
-    return store.put(bucket, key, data, replaces=tag)
+    if store.put(bucket, key, data, replaces=replaces):
+        return True
+    # The answer to a request that did it may have been lost: tried again, it finds its own work.
+    there = look(url)
+    return there is not None and there[0] == data
 
 
 def fetch(url: str) -> tuple[bytes, Entry]:
@@ -214,7 +216,7 @@ def copy_tree(url: str, target: str) -> None:
 def remove(urls: Iterable[str]) -> int:
     """Removes objects of one bucket; those that are not there are no error. Returns how many were named."""
     count = 0
-    for chunk in _chunks(urls, 1000):
+    for chunk in in_chunks(urls, 1000):
         store, bucket, _ = _place(chunk[0])
         store.delete(bucket, [split_url(url)[2] for url in chunk])
         count += len(chunk)
@@ -232,23 +234,3 @@ def abort(url: str, upload: str) -> None:
     """Gives up such an upload."""
     store, bucket, key = _place(url)
     store.abort(bucket, key, upload)
-
-
-def concurrently(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """Yields what a function returns of each item, in order, some calls at a time; calls may do the same in turn."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    for chunk in _chunks(items, 64 * THREADS):
-        with ThreadPoolExecutor(min(THREADS, len(chunk)), thread_name_prefix="beam_cifar-storage") as pool:
-            yield from pool.map(function, chunk)
-
-
-def _chunks(items: Iterable[In], size: int) -> Iterator[Sequence[In]]:
-    chunk: list[In] = []
-    for item in items:
-        chunk.append(item)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -19,7 +20,7 @@ CONFIG = Config(
     max_pool_connections=CONNECTIONS,
     connect_timeout=5,
     read_timeout=30,
-    retries={"mode": "standard", "total_max_attempts": 5},
+    retries={"mode": "standard", "total_max_attempts": 8},  # a store that restarts is gone for some seconds
 )
 MISSING = ("404", "NoSuchKey", "NotFound")
 OTHER = ("412", "PreconditionFailed", "ConditionalRequestConflict", "409")
@@ -61,6 +62,7 @@ class S3(Client):
                 except (HTTPClientError, IncompleteReadError):  # it broke off, which the library does not mend
                     if not left:
                         raise
+                    time.sleep(1 / (1 + left))
         raise RuntimeError("unreachable")
 
     def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
@@ -101,11 +103,13 @@ class S3(Client):
             raise PermissionError(1, refused["Message"], f"s3://{bucket}/{refused['Key']}")
 
     def pending(self, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
-        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix)
+        # Without a prefix: MinIO takes one for a whole key.
+        pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket)
         with _known(bucket, prefix):
             for page in pages:
                 for each in page.get("Uploads", ()):
-                    yield each["Key"], each["UploadId"]
+                    if each["Key"].startswith(prefix):
+                        yield each["Key"], each["UploadId"]
 
     def abort(self, bucket: str, key: str, upload: str) -> None:
         with _known(bucket, key):

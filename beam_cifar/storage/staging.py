@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from beam_cifar.errors import BeamCifarError, JobError
 from beam_cifar.storage import objects
+from beam_cifar.storage.clients import concurrently
 from beam_cifar.storage.files import COPY_BYTES, file_digest, is_file, open_file
 from beam_cifar.storage.paths import is_url
 
@@ -242,7 +243,7 @@ class StagedFolder:
         """Writes files, and yields them."""
         if is_url(self._folder):
             refuse_lost(self._only_while)
-            yield from objects.concurrently(self._put, files)
+            yield from concurrently(self._put, files)
             return
         for file in files:
             _write_in_place(f"{self._existing(file[0])}/{file[1]}", file[2])
