@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from beam_cifar.job import Job
 
 INTERVAL = 0.5
+REMOTE_INTERVAL = 3.0
+"""Seconds between looks at a job that is staged in an object store, where each look is a request."""
 
 
 class Progress:
     """A line with the images done, their rate, and the time left.
 
-    It watches the staged parts appear, which works alike for threads, processes and clusters on a shared disk.
+    It watches the accounts of finished parts appear in the job folder: the same on every runner, for threads, processes
+    and clusters, on a shared disk and in an object store.
 
     Args:
         stream: where to write; nothing is written unless it is a terminal.
@@ -47,16 +52,17 @@ class Progress:
         from beam_cifar.sink import SinkSettings
 
         sink = SinkSettings.of(job.plan, job.options.output_format, job.folder)
-        waiting = {sink.part_path(job.plan.shards[t.shard], t.part): t.rows for t in job.plan.tasks}
-        total, started = sum(waiting.values()), time.monotonic()
-        while not self._stop.wait(INTERVAL):
-            finished = [path for path in waiting if storage.exists(path)]
-            for path in finished:
-                del waiting[path]
-            self._show(total - sum(waiting.values()), total, time.monotonic() - started)
+        rows = {os.path.basename(sink.account_path(task.shard, task.part)): task.rows for task in job.plan.tasks}
+        total, started = sum(rows.values()), time.monotonic()
+        done = before = sum(part.written.total() for part in job.finished)
+        interval = REMOTE_INTERVAL if storage.is_url(job.folder.path) else INTERVAL
+        while not self._stop.wait(interval):
+            with suppress(OSError):
+                # In the end the accounts are removed.
+                done = max(done, sum(rows.get(name, 0) for name in storage.names_in(job.folder.accounts)))
+                self._show(done, total, (done - before) / (time.monotonic() - started))
 
-    def _show(self, done: int, total: int, seconds: float) -> None:
-        rate = done / seconds
-        left = f", {(total - done) / rate:.0f} s left" if rate else ""
+    def _show(self, done: int, total: int, rate: float) -> None:
+        left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
         self._stream.write(f"\r\x1b[K{done:,} of {total:,} images, {rate:,.0f} a second{left}")
         self._stream.flush()
