@@ -73,7 +73,7 @@ def provision(endpoint: str, worker: str) -> Any:
 
 def environment(info: Any, worker: str) -> dict[str, str]:
     """The variables by which Beam's worker is told."""
-    from google.protobuf import json_format  # type: ignore[import-untyped]
+    from google.protobuf import json_format
 
     told = {
         "WORKER_ID": worker,

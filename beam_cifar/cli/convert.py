@@ -197,7 +197,7 @@ def _import_beam(arguments: argparse.Namespace) -> tuple[Callable[..., Summary],
     """Imports the pipeline; checks the flags that are Beam's."""
     from beam_cifar.start import beam_imports
 
-    with beam_imports(verbose=arguments.verbose):
+    with beam_imports(arguments.beam_options, verbose=arguments.verbose):
         from beam_cifar.pipeline import convert
     return convert, beam_options_of(arguments)
 
@@ -206,7 +206,7 @@ def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
     """The workers and flags that are Beam's, of a command that runs a pipeline. Raises `UsageError`."""
     from beam_cifar.start import beam_imports
 
-    with beam_imports(verbose=arguments.verbose):
+    with beam_imports(arguments.beam_options, verbose=arguments.verbose):
         from beam_cifar import runner
     own_flags = list_flags(make_parser(), arguments.program.split()[-1])
     made: PipelineOptions = runner.pipeline_options(arguments.beam_options, arguments.workers, own_flags)
