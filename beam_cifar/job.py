@@ -16,7 +16,7 @@ from beam_cifar import __version__, storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats import detect_format, get_sink, get_source
 from beam_cifar.formats.base import Catalog, FileSummary, SourceFile, Wanted
-from beam_cifar.manifests import finish_interrupted
+from beam_cifar.manifests import finish_interrupted, is_complete
 from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.plan import Plan, make_plan, select_files, wanted_of
@@ -135,16 +135,16 @@ class prepare:  # noqa: N801 (used as a function)
         _check_places(folder, options)
         self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
         try:
-            self._stack.enter_context(storage.hold(folder))
+            held = self._stack.enter_context(storage.hold(folder))
             if options.resume:
                 storage.restore(folder)
             else:
-                self._stack.callback(storage.clear_leftovers, folder)
+                self._stack.callback(_clear, folder, held)
                 with storage.writing(folder.path):
                     storage.clear_leftovers(folder)
             job = _plan(options, folder)
             if options.resume:
-                self._stack.callback(storage.clear_leftovers, folder, keep=job.folder.job_id)
+                self._stack.callback(_clear, folder, held, keep=job.folder.job_id)
             return job
         except BaseException:
             self._stack.close()
@@ -152,6 +152,12 @@ class prepare:  # noqa: N801 (used as a function)
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+
+def _clear(folder: storage.JobFolder, held: storage.Holding, keep: str = "") -> None:
+    with suppress(OSError):
+        if not held.is_lost():
+            storage.clear_leftovers(folder, keep=keep)
 
 
 @contextmanager
@@ -230,7 +236,7 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
     newest_input = max(summary.file.newest for found in surveys for summary in found.summaries)
     done = _finish_interrupted(folder, facts, newest_input)
     if options.resume and not done:
-        done = _is_same_job(folder.manifest, facts, newest_input)
+        done = _is_same_job(folder.manifest, facts, newest_input) and is_complete(folder)
     inputs = _inputs_digest([found.catalog for found in surveys], folder)
     begun = None if done or not options.resume else _begun_before(folder, inputs)
     folder = replace(folder, direct=begun.direct if begun else _goes_direct(folder))

@@ -31,6 +31,16 @@ def is_ours(output: str, manifest: bytes) -> bool:
     return sum(1 for _ in storage.file_sizes(output)) == count
 
 
+def is_complete(folder: storage.JobFolder) -> bool:
+    """Whether an output holds the files of its manifest, by size, and no others."""
+    try:
+        listed = manifest_files(folder.output, json.loads(storage.read_whole(folder.manifest)))
+        expected = storage.Tally.of((file["path"], file["bytes"]) for file in listed)
+        return storage.Tally.of(storage.file_sizes(folder.output)) == expected
+    except (OSError, ValueError, KeyError):
+        return False
+
+
 def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Yields path, bytes and sha256 of every file that a manifest names, itself or by a list beside it.
 

@@ -41,7 +41,7 @@ from beam_cifar.storage.inputs import (
     whole_file,
 )
 from beam_cifar.storage.job_folder import JobFolder, check_apart
-from beam_cifar.storage.lock import hold
+from beam_cifar.storage.lock import Holding, hold
 from beam_cifar.storage.paths import SCHEMES, Entry, absolute, contains, is_url, name_of
 from beam_cifar.storage.publishing import (
     Leftover,
@@ -74,6 +74,7 @@ __all__ = [
     "SCHEMES",
     "Blob",
     "Entry",
+    "Holding",
     "JobFolder",
     "Leftover",
     "StagedFile",

@@ -25,7 +25,15 @@ HELD_FOR = 90.0
 """Seconds after which a lock that is not renewed belongs to nobody. Clocks of the machines may differ by half of it."""
 
 
-def hold(folder: JobFolder) -> AbstractContextManager[None]:
+class Holding(AbstractContextManager["Holding"]):
+    """A job folder that is held."""
+
+    def is_lost(self) -> bool:
+        """Whether another job has taken it: then nothing in it may be touched any more."""
+        return False
+
+
+def hold(folder: JobFolder) -> Holding:
     """Holds a job folder for one job, until it is left.
 
     Args:
@@ -42,7 +50,7 @@ def hold(folder: JobFolder) -> AbstractContextManager[None]:
 # still runs elsewhere.
 
 
-class _ObjectLock:
+class _ObjectLock(Holding):
     """An object that is made only where there is none, and renewed as long as its process lives."""
 
     def __init__(self, folder: JobFolder) -> None:
@@ -52,7 +60,7 @@ class _ObjectLock:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="beam_cifar-lock", daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Holding:
         with writing(self._path):
             for _ in range(3):
                 if objects.write(self._path, self._content(), only_new=True):
@@ -63,17 +71,25 @@ class _ObjectLock:
                 if objects.replace(self._path, self._content(), there[1].tag):
                     break
             there = objects.look(self._path)
-            if there is None or _told(there[0]).get("token") != self._token:
+            if there is None or not self._is_ours(there[0]):
                 raise OutputError(f"{self._folder.output}: another job began to write to it at the same time")
         self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
         with suppress(OSError):
-            there = objects.look(self._path)
-            if there is not None and _told(there[0]).get("token") == self._token:
+            if not self.is_lost():
                 remove_file(self._path)
+
+    def is_lost(self) -> bool:
+        """See `Holding.is_lost`. Raises `OSError`."""
+        there = objects.look(self._path)
+        return there is None or not self._is_ours(there[0])
+
+    def _is_ours(self, content: bytes) -> bool:
+        return _told(content).get("token") == self._token
 
     def _content(self) -> bytes:
         process = {"host": socket.gethostname(), "process": os.getpid(), "started": _started(os.getpid())}
@@ -83,7 +99,7 @@ class _ObjectLock:
         while not self._stop.wait(RENEWED_EVERY):
             with suppress(OSError):
                 there = objects.look(self._path)
-                if there is None or _told(there[0]).get("token") != self._token:
+                if there is None or not self._is_ours(there[0]):
                     return  # taken for dead; what belongs to the job was removed, so that it fails
                 objects.replace(self._path, self._content(), there[1].tag)
 
@@ -117,7 +133,7 @@ def _started(process: int) -> str:
     return ""
 
 
-class _FileLock:
+class _FileLock(Holding):
     """A lock of the file system: the system lets go of it however the process ends."""
 
     def __init__(self, folder: JobFolder) -> None:
@@ -125,12 +141,13 @@ class _FileLock:
         self._path = os.path.join(folder.path, "lock")
         self._handle = -1
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Holding:
         with writing(self._folder.path):
             while not self._taken():
                 os.close(self._handle)
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, str(os.getpid()).encode(), 0)
+        return self
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
