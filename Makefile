@@ -6,7 +6,8 @@ IMAGES ?= 60000
 # One test process per core.
 JOBS ?= auto
 
-.PHONY: demo test test-slow lint peers test-peers test-prism test-dataflow stores test-stores test-browser test-large bench sdist-check clean
+.PHONY: demo test test-slow lint peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
+  cluster-start cluster-stop test-cluster faults test-faults bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -88,6 +89,33 @@ stores: $(STORES)
 test-stores: $(VENV)/.installed $(STORES)
 	$(BIN)/python -m pytest -m stores
 
+# A Flink cluster on this machine; needs Java and Maven. Settings are in deploy/flink/cluster.sh.
+.flink/.complete: deploy/flink/get.sh deploy/flink/settings.sh deploy/flink/job-server/pom.xml $(VENV)/.installed
+	deploy/flink/get.sh
+	touch $@
+
+cluster-start: .flink/.complete
+	deploy/flink/cluster.sh start
+
+cluster-stop:
+	deploy/flink/cluster.sh stop
+
+# On a cluster and on ports of its own, which is stopped whatever happens.
+TEST_CLUSTER := CLUSTER_RUN=$(CURDIR)/.flink/test CLUSTER_REST_PORT=18081 CLUSTER_RPC_PORT=16123 \
+  CLUSTER_JOB_PORT=18099 CLUSTER_ARTIFACT_PORT=18098
+
+test-cluster: .flink/.complete
+	trap '$(TEST_CLUSTER) deploy/flink/cluster.sh stop' EXIT; trap 'exit 130' INT TERM; \
+	$(TEST_CLUSTER) deploy/flink/cluster.sh start \
+	  && BEAM_CIFAR_CLUSTER=$(CURDIR)/.flink/test $(BIN)/python -m pytest -m cluster --durations=0
+
+# Jobs that are killed, and come to their end: two of each kind, and the whole table of docs/faults.md (half an hour).
+test-faults: .flink/.complete
+	$(BIN)/python -m pytest -m faults
+
+faults: .flink/.complete
+	$(BIN)/python benchmarks/faults.py $(FAULTS)
+
 # The pages of `beam-cifar report` in Chromium; where there is none it is installed, on Debian and its relatives. Another
 # one is named by BEAM_CIFAR_CHROMIUM. Screenshots go to build/screenshots.
 test-browser: $(VENV)/.installed
@@ -114,4 +142,4 @@ sdist-check: $(VENV)/.installed
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 
 clean:
-	rm -rf $(VENV) .peers .prism .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .peers .prism .flink .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

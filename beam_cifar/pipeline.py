@@ -16,6 +16,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from beam_cifar import __version__, storage
 from beam_cifar.block import Block
+from beam_cifar.cancelling import cancelled_with_us
 from beam_cifar.carried import find_error
 from beam_cifar.errors import BeamCifarError, JobError, UsageError
 from beam_cifar.in_place import foreign_files
@@ -79,6 +80,7 @@ class Conversion:
     result: PipelineResult | None
     _prepared: prepare
     _started: float
+    _beam_options: PipelineOptions
 
     def wait(self) -> Summary:
         """Returns when the output is complete, and cleans up. To be called once.
@@ -88,7 +90,7 @@ class Conversion:
         """
         try:
             if self.result is not None:
-                with explained():
+                with explained(), cancelled_with_us(self.result, self._beam_options):
                     self.result.wait_until_finish()
             manifest = json.loads(storage.read_whole(self.job.folder.manifest))
         finally:
@@ -149,7 +151,7 @@ def run(
     except BaseException:
         prepared.__exit__()
         raise
-    return Conversion(job, result, prepared, started)
+    return Conversion(job, result, prepared, started, beam_options)
 
 
 def translate(

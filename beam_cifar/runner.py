@@ -6,7 +6,7 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any
 
@@ -21,6 +21,7 @@ from apache_beam.options.pipeline_options import (
 from apache_beam.runners.runner import PipelineRunner, create_runner
 
 from beam_cifar.errors import UsageError
+from beam_cifar.job_server import server_flags
 from beam_cifar.options import check_workers
 from beam_cifar.store_options import use_options
 
@@ -49,7 +50,8 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     use_options(options)
     runner = options.view_as(StandardOptions).runner
     local = is_local(options)
-    _refuse_unknown(options, flags, own_flags, strict=local)
+    server = None if local else server_flags(options)
+    _refuse_unknown(options, flags, own_flags, server or (), strict=local or server is not None)
     if is_dry_run(options) and not is_dataflow(options):
         raise UsageError(f"--dry_run: {runner or 'the local runner'} would run the job; --plan prints what it would do")
     if not local:
@@ -153,9 +155,11 @@ def _given(flags: Sequence[str], name: str) -> bool:
     return any(flag == name or flag.startswith(name + "=") for flag in flags)
 
 
-def _refuse_unknown(options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], *, strict: bool) -> None:
-    """Beam only warns of unknown flags. A remote runner may know more than we: there only typing errors count."""
-    known = list(own_flags)
+def _refuse_unknown(
+    options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], server: Collection[str], *, strict: bool
+) -> None:
+    """Beam only warns of unknown flags. A job server says what it knows; of other runners only typing errors count."""
+    known = [*own_flags, *server]
     unknown: list[str] = []
 
     def look(parser: Any) -> None:
@@ -167,6 +171,8 @@ def _refuse_unknown(options: PipelineOptions, flags: Sequence[str], own_flags: S
         options.get_all_options(add_extra_args_fn=look, retain_unknown_options=True)
     for flag in unknown:
         name = flag.split("=", 1)[0]
+        if name in server:
+            continue
         near = difflib.get_close_matches(name, known, n=2, cutoff=0.8)
         if not name.startswith("-"):
             if strict:

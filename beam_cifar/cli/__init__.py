@@ -6,12 +6,12 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
 from beam_cifar.cli.arguments import make_parser, parse
-from beam_cifar.cli.processes import descendants
+from beam_cifar.cli.processes import descendants, is_python
 from beam_cifar.errors import BeamCifarError
 
 INTERRUPTED = 130
@@ -54,11 +54,16 @@ class _Interrupts:
         self.seen = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleaning up short
-        # The runner waits for its worker processes, which have no reason to end.
-        for process in descendants(os.getpid()):
-            with suppress(OSError):
-                os.kill(process, signal.SIGKILL)
+        # The local runner waits for its worker processes, which have no reason to end. A job server is needed yet, to
+        # cancel its job.
+        _kill(process for process in descendants(os.getpid()) if is_python(process))
         raise KeyboardInterrupt
+
+
+def _kill(processes: Iterable[int]) -> None:
+    for process in processes:
+        with suppress(OSError):
+            os.kill(process, signal.SIGKILL)
 
 
 def _explained(failure: BaseException, verbose: bool) -> int:
@@ -78,6 +83,7 @@ def _explained(failure: BaseException, verbose: bool) -> int:
 
 
 def _interrupted(verbose: bool) -> NoReturn:
+    _kill(descendants(os.getpid()))
     _fail("interrupted", INTERRUPTED, verbose)
     _flush()
     # Worker threads of the runner would hold up an ordinary exit until their bundle ends.

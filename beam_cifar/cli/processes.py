@@ -21,3 +21,11 @@ def descendants(ancestor: int) -> list[int]:
         found += below
         waiting += below
     return found
+
+
+def is_python(process: int) -> bool:
+    """Whether a process runs the program that runs us."""
+    try:
+        return os.path.samefile(f"/proc/{process}/exe", "/proc/self/exe")
+    except OSError:
+        return False

@@ -1,0 +1,64 @@
+"""Ends a job on a cluster together with the process that waits for it."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
+from apache_beam.runners.runner import PipelineResult, PipelineState
+
+SECONDS = 60.0
+"""How long an interrupted job may take to end on its cluster."""
+
+ENDED = ("FINISHED", "CANCELED", "FAILED")
+
+
+@contextmanager
+def cancelled_with_us(result: PipelineResult, options: PipelineOptions) -> Iterator[None]:
+    """While a job is waited for: an interrupt ends it as well; without this it would go on, and publish.
+
+    It returns when the cluster says that the job has ended, so that what it has staged can be removed.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        with suppress(Exception):  # whatever is not there any more needs no cancelling
+            cancel_on_flink(result, options)
+        with suppress(Exception):
+            result.cancel()
+            _wait(lambda: PipelineState.is_terminal(result.state))
+        raise
+
+
+def cancel_on_flink(result: PipelineResult, options: PipelineOptions) -> None:
+    """Cancels a job by Flink's REST interface, if `--flink_master` says where that is.
+
+    Beam's job server calls a batch job cancelled at once, and leaves it running on Flink.
+    """
+    master = options.view_as(FlinkRunnerOptions).flink_master
+    name = str(getattr(result, "_job_id", "")).partition("_")[0]
+    if not name or master.startswith("["):
+        return
+    base = master if "://" in master else f"http://{master}"
+    jobs = [job["jid"] for job in _ask(f"{base}/jobs/overview")["jobs"] if job["name"] == name]
+    for job in jobs:
+        _ask(f"{base}/jobs/{job}?mode=cancel", "PATCH")
+        _wait(lambda job=job: _ask(f"{base}/jobs/{job}")["state"] in ENDED)
+    # Workers outlive the job for as long as they are kept for the next one, and finish what they are at.
+    time.sleep(options.view_as(PortableOptions).environment_cache_millis / 1000 + 1)
+
+
+def _ask(url: str, method: str = "GET") -> Any:
+    with urllib.request.urlopen(urllib.request.Request(url, method=method), timeout=10) as answer:
+        return json.load(answer)
+
+
+def _wait(condition: Any) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.2)
