@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from beam_cifar import storage
 from beam_cifar.job import output_path
-from beam_cifar.manifests import finish_interrupted
+from beam_cifar.manifests import finish_interrupted, is_ours
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Cleaned:
     Attributes:
         output: its path.
         found: what killed jobs left.
-        completed: whether an output that lacked only its manifest has it now.
+        completed: whether an output that lacked only its manifest has it now, or would have.
         incomplete: whether there is an output without a manifest: of a job that was killed, or not of this program.
     """
 
@@ -60,22 +60,31 @@ def clean(output: str, *, remove: bool = True) -> Cleaned:
     if not (storage.is_url(folder.path) or storage.exists(folder.path)):
         return Cleaned(folder.output, (), completed=False, incomplete=False)
     with storage.hold(folder):
-        completed = remove and _complete(folder)
-        leftovers = storage.leftovers(folder)
+        if remove:
+            storage.restore(folder)
+        completed = _complete(folder, remove=remove)
+        leftovers = storage.leftovers(folder, pending=completed)
         found = tuple(map(_sized, leftovers))
         if remove:
             for leftover in leftovers:
                 leftover.remove()
-        incomplete = storage.is_occupied(folder.output) and not storage.exists(folder.manifest)
+        incomplete = storage.is_occupied(folder.output) and not (completed or _has_manifest(folder))
         return Cleaned(folder.output, found, completed, incomplete)
 
 
-def _complete(folder: storage.JobFolder) -> bool:
-    """Puts back what was moved aside, and completes a publish that lacks only its last step."""
-    storage.restore(folder)
+def _complete(folder: storage.JobFolder, *, remove: bool) -> bool:
+    """Completes a publish that lacks only its last step; or tells whether there is one."""
     if storage.is_url(folder.path) or not storage.exists(folder.pending_manifest) or storage.exists(folder.manifest):
         return False
-    return finish_interrupted(folder, storage.read_whole(folder.pending_manifest))
+    manifest = storage.read_whole(folder.pending_manifest)
+    return finish_interrupted(folder, manifest) if remove else is_ours(folder.output, manifest)
+
+
+def _has_manifest(folder: storage.JobFolder) -> bool:
+    """Whether an output has its manifest, be it one that was moved aside and is put back."""
+    if storage.exists(folder.manifest):
+        return True
+    return storage.exists(folder.replaced_manifest) and not storage.exists(folder.replaced)
 
 
 def _sized(leftover: storage.Leftover) -> Found:

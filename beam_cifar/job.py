@@ -138,13 +138,15 @@ class prepare:  # noqa: N801 (used as a function)
             held = self._stack.enter_context(storage.hold(folder))
             if options.resume:
                 storage.restore(folder)
+                if not storage.exists(folder.index):
+                    self._stack.callback(storage.remove_tree, folder.index)
             else:
                 self._stack.callback(_clear, folder, held)
                 with storage.writing(folder.path):
                     storage.clear_leftovers(folder)
             job = _plan(options, folder)
             if options.resume:
-                self._stack.callback(_clear, folder, held, keep=job.folder.job_id)
+                self._stack.callback(_clear, folder, held, keep="" if job.done else job.folder.job_id)
             return job
         except BaseException:
             self._stack.close()
@@ -243,6 +245,8 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
     if storage.is_occupied(folder.output) and not (options.overwrite or done or folder.direct):
         raise _occupied(folder.output)
     if not done:
+        if options.resume and begun is None:
+            storage.remove_tree(folder.work)  # what lost the note of its start may be of other inputs
         _refuse_full_disk(plan, folder, options)
         with storage.writing(folder.path):
             storage.begin(folder, inputs)
@@ -278,7 +282,7 @@ def _goes_direct(folder: storage.JobFolder) -> bool:
 
 
 def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> str:
-    """A digest of the versions of all input files; the plan itself knows no pixels.
+    """A digest of the versions of all input files, since the plan itself knows no pixels, and of what writes the parts.
 
     What the plan unpacked to an object store is a new version each time, and not counted.
     """
@@ -286,7 +290,7 @@ def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> st
     blobs = [blob for file in files for blob in (file.blob, *file.beside)]
     unpacked = folder.index if storage.is_url(folder.index) else "\0"
     stamps = [blob.stamp for blob in blobs if not storage.contains(unpacked, blob.path)]
-    return hashlib.sha256(repr(stamps).encode()).hexdigest()
+    return hashlib.sha256(repr((stamps, __version__, libraries())).encode()).hexdigest()
 
 
 def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder | None:
@@ -296,12 +300,13 @@ def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder |
         OutputError: it was another job.
     """
     for job in storage.begun_jobs(folder):
-        if job.job_id == folder.job_id and (storage.begun(job) or {}).get("inputs") == inputs:
+        if job.job_id != folder.job_id:
+            why = "is another one, with other options or inputs"
+        elif (storage.begun(job) or {}).get("inputs") != inputs:
+            why = "read other files: an input was changed or replaced since, or this program or a library"
+        else:
             return job
-        raise OutputError(
-            f"{folder.output}: the job that was interrupted there is another one, with other options or inputs; give "
-            "the same ones, or leave out --resume to start anew"
-        )
+        raise OutputError(f"{folder.output}: the job interrupted there {why}; leave out --resume to start anew")
     return None
 
 
@@ -354,12 +359,20 @@ def _occupied(output: str) -> OutputError:
 
 def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOptions) -> None:
     needed = get_sink(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
-    free = storage.free_bytes(folder.path)
+    free = storage.free_bytes(folder.path) + _staged_bytes(folder)
     if needed > free:
         raise JobError(
             f"{folder.output}: the disk has {free >> 10:,} KiB free, the output needs about {needed >> 10:,} KiB; "
             "nothing was written"
         )
+
+
+def _staged_bytes(folder: storage.JobFolder) -> int:
+    """Bytes that an interrupted run has written, and this one need not, or will replace."""
+    if not storage.is_url(folder.work):
+        with suppress(OSError):
+            return sum(size for _, size in storage.file_sizes(folder.work))
+    return 0
 
 
 def _remove_empty(folders: list[str]) -> None:

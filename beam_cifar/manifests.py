@@ -26,7 +26,7 @@ def is_ours(output: str, manifest: bytes) -> bool:
             if storage.file_digest(os.path.join(output, file["path"])) != (file["bytes"], file["sha256"]):
                 return False
             count += 1
-    except OSError:
+    except (OSError, ValueError, KeyError, TypeError):
         return False
     return sum(1 for _ in storage.file_sizes(output)) == count
 
@@ -37,7 +37,7 @@ def is_complete(folder: storage.JobFolder) -> bool:
         listed = manifest_files(folder.output, json.loads(storage.read_whole(folder.manifest)))
         expected = storage.Tally.of((file["path"], file["bytes"]) for file in listed)
         return storage.Tally.of(storage.file_sizes(folder.output)) == expected
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

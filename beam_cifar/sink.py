@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections import Counter
@@ -109,9 +110,10 @@ _COUNTS = ("read", "filtered", "unlabelled", "written", "rejected")
 
 
 def encode_part(info: PartInfo) -> bytes:
-    """An account as JSON; see `decode_part`."""
+    """An account as JSON, with a digest of it; see `decode_part`."""
     counts = {name: [[*key, n] for key, n in sorted(getattr(info, name).items())] for name in _COUNTS}
-    return json.dumps({**asdict(info), **counts}).encode()
+    facts = json.dumps({**asdict(info), **counts})
+    return json.dumps([facts, hashlib.sha256(facts.encode()).hexdigest()]).encode()
 
 
 def decode_part(data: bytes) -> PartInfo:
@@ -121,7 +123,10 @@ def decode_part(data: bytes) -> PartInfo:
         ValueError: it is damaged.
     """
     try:
-        facts = json.loads(data)
+        told, digest = json.loads(data)
+        if hashlib.sha256(told.encode()).hexdigest() != digest:
+            raise ValueError("the account of a part is damaged")
+        facts = json.loads(told)
         counts = {name: Counter({(str(s), int(label)): int(n) for s, label, n in facts[name]}) for name in _COUNTS}
         bad = tuple(BadRow(**row) for row in facts["bad_rows"])
         return PartInfo(**{**facts, **counts, "bad_rows": bad})

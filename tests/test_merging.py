@@ -15,8 +15,8 @@ from reading import batch_names, cifar_rows, parquet_rows, unpickled
 
 from beam_cifar import Dataset, DatasetItem, Label, LabelTable, convert
 from beam_cifar.errors import UsageError
-from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.manifests import is_ours
+from beam_cifar.options import ConvertOptions, Input
 
 Key = tuple[str, str]
 

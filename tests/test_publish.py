@@ -15,8 +15,8 @@ from reading import cifar_rows, tree
 from beam_cifar import ConvertOptions, convert, storage
 from beam_cifar.errors import JobError, OutputError
 from beam_cifar.job import prepare
-from beam_cifar.pipeline import publish_settings
 from beam_cifar.manifests import is_ours
+from beam_cifar.pipeline import publish_settings
 from beam_cifar.publish import PublishSettings, ShardInfo, finish_job, finish_shard, reconcile
 from beam_cifar.sink import OpenPart, PartInfo, SinkSettings
 from beam_cifar.source import SourceSettings, read_task

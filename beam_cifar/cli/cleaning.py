@@ -23,7 +23,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _shown(cleaned: Cleaned, *, removed: bool) -> str:
-    lines = [f"completed the output {cleaned.output}, which lacked only its manifest"] if cleaned.completed else []
+    done = "completed" if removed else "would complete"
+    lines = [f"{done} the output {cleaned.output}: only its manifest was missing"] if cleaned.completed else []
     if not cleaned.found:
         return "\n".join([*lines, f"nothing is left over at {cleaned.output}"])
     files, size = sum(found.files for found in cleaned.found), sum(found.bytes for found in cleaned.found)

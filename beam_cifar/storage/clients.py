@@ -148,6 +148,8 @@ def client(scheme: str) -> Client:
         raise UsageError(
             f"{scheme}:// needs a library that is not installed ({error.name}): pip install 'beam_cifar[{extra}]'"
         ) from error
+    except Exception as error:  # whatever the libraries raise of endpoints, profiles and credentials
+        raise UsageError(f"{scheme}:// cannot be used with these settings: {' '.join(str(error).split())}") from error
 
 
 def concurrently(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:

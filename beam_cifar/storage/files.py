@@ -196,7 +196,8 @@ def remove_tree(path: str) -> None:
 def is_occupied(path: str) -> bool:
     """Whether a path exists and is anything but an empty directory."""
     if is_url(path):
-        return exists(path)
+        found = objects.find(path)  # a folder that was made by hand is an object, and empty
+        return found is not None and (not found.is_folder or any(True for _ in objects.tree(path)))
     if not os.path.lexists(path):
         return False
     return not os.path.isdir(path) or bool(os.listdir(path))

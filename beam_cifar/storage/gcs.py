@@ -66,14 +66,17 @@ class Gcs(Client):
 
     def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
         fields = "items(name,size,generation,updated),prefixes,nextPageToken"
-        with _known(bucket, prefix):
-            found = self._client.list_blobs(
-                bucket, prefix=prefix, delimiter=None if deep else "/", fields=fields, timeout=TIMEOUT, retry=RETRY
-            )
-            for page in found.pages:
-                yield from sorted(page.prefixes)
-                for blob in page:
-                    yield _found(blob)
+        found = self._client.list_blobs(
+            bucket, prefix=prefix, delimiter=None if deep else "/", fields=fields, timeout=TIMEOUT, retry=RETRY
+        )
+        try:
+            with _known(bucket, prefix):
+                for page in found.pages:
+                    yield from sorted(page.prefixes)
+                    for blob in page:
+                        yield _found(blob)
+        except FileNotFoundError as error:  # of a folder that is not there the list is empty
+            raise OSError(5, f"there is no bucket {bucket!r}", error.filename) from error
 
     def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
         condition = None if replaces is None else int(replaces or 0)

@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -92,8 +93,8 @@ class _ObjectLock(Holding):
         return _told(content).get("token") == self._token
 
     def _content(self) -> bytes:
-        process = {"host": socket.gethostname(), "process": os.getpid(), "started": _started(os.getpid())}
-        return json.dumps({**process, "token": self._token, "renewed": time.time()}).encode()
+        process = {"process": os.getpid(), "started": _started(os.getpid())}
+        return json.dumps({**_here(), **process, "token": self._token, "renewed": time.time()}).encode()
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEWED_EVERY):
@@ -105,8 +106,8 @@ class _ObjectLock(Holding):
 
     def _refuse_held(self, content: bytes, found: Found) -> None:
         told = _told(content)
-        age = time.time() - told.get("renewed", found.modified)
-        here = told.get("host") == socket.gethostname()
+        age = time.time() - _renewed(told, found)
+        here = {name: told.get(name) for name in _here()} == _here()
         dead = here and _started(told.get("process", 0)) != told.get("started")
         if dead or age > HELD_FOR:
             return
@@ -119,16 +120,32 @@ class _ObjectLock(Holding):
 
 def _told(content: bytes) -> dict[str, Any]:
     """What a lock says of its holder; nothing if it is damaged."""
-    with suppress(ValueError):
+    with suppress(ValueError, RecursionError):
         told = json.loads(content)
         if isinstance(told, dict):
             return told
     return {}
 
 
+def _renewed(told: Mapping[str, Any], found: Found) -> float:
+    """When a lock was renewed last: as it says itself, unless that is no time or far ahead; or as the store says."""
+    renewed = told.get("renewed")
+    if isinstance(renewed, (int, float)) and 0 <= renewed < time.time() + HELD_FOR:
+        return renewed
+    return found.modified
+
+
+def _here() -> dict[str, str]:
+    """This machine: its name, which others may have as well, and what tells those and containers apart."""
+    machine = ""
+    with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
+        machine = f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+    return {"host": socket.gethostname(), "machine": machine}
+
+
 def _started(process: int) -> str:
     """When a process of this machine started, in the system's own units; empty if it does not run, or nobody knows."""
-    with suppress(OSError), open(f"/proc/{process}/stat", "rb") as file:
+    with suppress(OSError, ValueError), open(f"/proc/{process}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()[19].decode()
     return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +35,8 @@ def begin(folder: JobFolder, inputs: str) -> None:
         folder: of the job.
         inputs: a digest of the input files, as they are now.
     """
+    if folder.direct:
+        objects.remove([folder.manifest])  # of an output that somebody has removed: it must not vouch for this one
     begun = {"job": folder.job_id, "direct": folder.direct, "inputs": inputs}
     write_whole(folder.begun, json.dumps(begun).encode(), folder.scratch)
 
@@ -101,6 +103,8 @@ def publish_tree(
         promote(folder)  # an earlier call got this far, or further
         return
     if occupied:
+        with suppress(FileNotFoundError):
+            os.unlink(folder.replaced_manifest)  # of what an unfinished publish replaced: never of what is there now
         remove_tree(folder.replaced)
         with suppress(FileNotFoundError):
             os.replace(folder.manifest, folder.replaced_manifest)
@@ -120,7 +124,7 @@ def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, lis
     if not folder.direct:
         if is_occupied(folder.output) and not overwrite:
             raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
-        remove_file(folder.manifest)
+        objects.remove([folder.manifest])  # or nothing is touched: from now on the output is not complete
         objects.copy_tree(folder.tree, folder.output)
         objects.remove(_not_in(folder.tree, folder.output))
     for name in listings:
@@ -151,7 +155,7 @@ def promote(folder: JobFolder) -> None:
 
 
 def _remove_old_listings(folder: JobFolder) -> None:
-    for leftover in _old_listings(folder):
+    for leftover in _old_listings(folder, _needed(folder)):
         leftover.remove()
 
 
@@ -208,31 +212,50 @@ def clear_leftovers(folder: JobFolder, keep: str = "") -> None:
         leftover.remove()
 
 
-def leftovers(folder: JobFolder, keep: str = "") -> list[Leftover]:
-    """What jobs that did not end have left; not what an unfinished publish needs, nor the parts of the job `keep`."""
-    kept = {"lock", os.path.basename(folder.manifest), f"work-{keep}"}
-    if exists(folder.output) and not exists(folder.manifest):
-        needed = (folder.pending_manifest, folder.replaced, folder.replaced_manifest)
-        kept |= {os.path.basename(path) for path in needed}
+def leftovers(folder: JobFolder, keep: str = "", *, pending: bool = True) -> list[Leftover]:
+    """What jobs that did not end have left; not what an unfinished publish needs, nor the parts of the job `keep`.
+
+    Args:
+        folder: of the job.
+        keep: id of a job of which finished parts are kept.
+        pending: whether a manifest that waits may be that of the output, so that it is kept.
+    """
+    needed = _needed(folder, pending=pending)
+    kept = {"lock", f"work-{keep}"} | {os.path.basename(path) for path in needed}
     found = [Leftover(os.path.join(folder.path, name)) for name in sorted(names_in(folder.path)) if _is_own(name, kept)]
     if is_url(folder.output):
         found = [*_leftover_objects(folder, keep), *found]
-    return [*found, *_old_listings(folder)]
+    return [*found, *_old_listings(folder, needed)]
+
+
+def _needed(folder: JobFolder, *, pending: bool = True) -> list[str]:
+    """What is no leftover: the manifest, and what completes an unfinished publish or puts back what it moved aside."""
+    there, complete = exists(folder.output), exists(folder.manifest)
+    needed = [folder.manifest]
+    if not (there and complete):
+        needed += [folder.replaced, folder.replaced_manifest]
+    if there and not complete and pending:
+        needed.append(folder.pending_manifest)
+    return needed
 
 
 def _leftover_objects(folder: JobFolder, keep: str) -> Iterator[Leftover]:
     for place in (folder.output, folder.path):
-        yield from (Leftover(url, upload) for url, upload in objects.pending(place))
+        # Not everybody may list them, nor can every store: then they are left to a rule of the bucket.
+        with suppress(PermissionError):
+            yield from (Leftover(url, upload) for url, upload in objects.pending(place))
     jobs = [job for job in begun_jobs(folder) if job.direct]
     if jobs and all(job.job_id != keep for job in jobs) and not exists(folder.manifest) and exists(folder.output):
         yield Leftover(folder.output)
 
 
-def _old_listings(folder: JobFolder) -> Iterator[Leftover]:
-    """The lists that no manifest names."""
+def _old_listings(folder: JobFolder, needed: Collection[str]) -> Iterator[Leftover]:
+    """The lists that no manifest names which is needed."""
     names = [name for name in names_in(folder.path) if re.fullmatch(r"files-[0-9a-f]{16}\.jsonl", name)]
     named = b""
     for manifest in (folder.manifest, folder.pending_manifest, folder.replaced_manifest) if names else ():
+        if manifest not in needed:
+            continue
         with suppress(FileNotFoundError):
             named += read_whole(manifest)
     return (Leftover(os.path.join(folder.path, name)) for name in names if name.encode() not in named)
@@ -240,5 +263,5 @@ def _old_listings(folder: JobFolder) -> Iterator[Leftover]:
 
 def _is_own(name: str, kept: set[str]) -> bool:
     """Whether a name in a job folder is one that this module gives; whatever else lies there is somebody's."""
-    own = ("index", "replaced", "manifest.pending.json", "manifest.replaced.json")
-    return name not in kept and (name in own or name.startswith("work-") or name.endswith(".removed"))
+    own = r"(index|replaced|work-[0-9a-f]{16})(\.[0-9a-f]{8}\.removed)?|manifest\.(pending|replaced)\.json"
+    return name not in kept and re.fullmatch(own, name) is not None

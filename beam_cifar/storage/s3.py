@@ -136,7 +136,7 @@ def _known(bucket: str, key: str) -> Iterator[None]:
             raise FileNotFoundError(2, "no such object", url) from error
         if code in OTHER or status == 412:
             raise ChangedError(116, "the object changed", url) from error
-        if status in (401, 403):
+        if status in (401, 403, 405, 501):
             raise PermissionError(13, f"access refused: {reason}", url) from error
         raise OSError(5, f"the store refused: {reason}", url) from error
     except (BotoCoreError, boto3.exceptions.Boto3Error) as error:

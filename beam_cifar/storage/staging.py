@@ -286,6 +286,8 @@ def _write_in_place(path: str, data: Any) -> None:
             done = os.write(handle, data)
             while done < len(data):
                 done += os.write(handle, memoryview(data)[done:])
+            if os.fstat(handle).st_size > len(data):
+                os.ftruncate(handle, len(data))  # damaged, as no attempt writes more
         finally:
             os.close(handle)
     except OSError as error:
