@@ -8,8 +8,8 @@ import io
 import os
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -90,14 +90,14 @@ def _stamped(path: str, index_dir: str) -> tuple[str, tuple[int, int], str]:
 
 
 @functools.lru_cache(maxsize=1)
-def _list_members(path: str, _stamp: tuple[int, int], index: str) -> tuple[tuple[Member, ...], str]:
-    compressed = _is_gzip(path)
-    opener: Callable[[str], AbstractContextManager[Any]] = _open_gzip if compressed else _open_plain
-    with _readable(path), opener(path) as stream:
-        limit = max(RATIO_FREE_BYTES, MAX_RATIO * storage.stamp(path)[0])
+def _list_members(path: str, stamp: tuple[int, int], index: str) -> tuple[tuple[Member, ...], str]:
+    limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
+    with _readable(path):
+        if not _is_gzip(path):
+            with storage.open_file(path) as stream:
+                return tuple(_members(stream, path, limit)), ""
+    with _readable(path), storage.local_copy(path) as copy, _open_gzip(copy) as stream:
         members = tuple(_members(stream, path, limit))
-        if not compressed:
-            return members, ""
         stream.seek(0, os.SEEK_END)  # the checksum at the end of the stream is checked on the way
         _export_index(stream, index)
     return members, index
@@ -128,7 +128,7 @@ def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> int:
         if not _is_gzip(path):
             raise InputError(f"{path}: is not gzip, as its name says; rename or remove it")
         limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
-        with _open_gzip(path) as stream:
+        with storage.local_copy(path) as copy, _open_gzip(copy) as stream:
             while stream.read(COPY_BYTES):
                 if stream.tell() > limit:
                     raise InputError(
@@ -136,7 +136,7 @@ def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> int:
                         "refused as a decompression bomb"
                     )
             size: int = stream.tell()
-            _refuse_cut(path, size)
+            _refuse_cut(copy, size)
             _export_index(stream, index)
     return size
 
@@ -153,7 +153,7 @@ def _refuse_cut(path: str, size: int) -> None:
             return
     from isal import igzip
 
-    with storage.open_file(path) as packed, igzip.open(packed) as stream:
+    with igzip.open(path) as stream:
         found = sum(len(chunk) for chunk in iter(lambda: stream.read(COPY_BYTES), b""))
     if found != size:
         raise EOFError(f"{found} bytes are in it, {size} could be read")
@@ -243,23 +243,16 @@ def _is_gzip(path: str) -> bool:
 
 
 @contextmanager
-def _open_plain(path: str) -> Iterator[BinaryIO]:
-    with storage.open_file(path) as file:
-        yield file
-
-
-@contextmanager
 def _open_gzip(path: str, workers: int = 0, archive: Any = None) -> Iterator[Any]:
     import rapidgzip
 
     # Left open until the interpreter ends, its threads abort the process: always close.
     parallel = workers or min(4, os.cpu_count() or 1)
-    with ExitStack() as stack:
-        if archive is None:
-            archive = stack.enter_context(storage.open_file(path)) if storage.is_url(path) else path
-        stream = rapidgzip.RapidgzipFile(archive, parallelization=parallel, chunk_size=_chunk_bytes(path))
-        stack.callback(stream.close)
+    stream = rapidgzip.RapidgzipFile(archive or path, parallelization=parallel, chunk_size=_chunk_bytes(path))
+    try:
         yield stream
+    finally:
+        stream.close()
 
 
 @contextmanager

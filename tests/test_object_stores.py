@@ -401,7 +401,7 @@ def test_files_of_any_size_are_uploaded(size: int, proxied: tuple[str, CountingP
     assert server.get(f"{bucket}/k") == data
     if server.scheme == "s3":
         assert methods == (["PUT"] if size < 16 << 20 else ["POST", *["PUT"] * -(-size // (8 << 20)), "POST"])
-        assert objects.pending(bucket + "/k") == []
+        assert list(objects.pending([bucket + "/k"])) == []
 
 
 def test_uploads_that_were_not_ended_are_found_and_given_up(s3: S3Server) -> None:
@@ -410,7 +410,7 @@ def test_uploads_that_were_not_ended_are_found_and_given_up(s3: S3Server) -> Non
         place = {"Bucket": bucket.removeprefix("s3://"), "Key": key}
         upload = s3.client().create_multipart_upload(**place)["UploadId"]
         s3.client().upload_part(**place, UploadId=upload, PartNumber=1, Body=b"part")
-    found = objects.pending(f"{bucket}/out")
+    found = list(objects.pending([f"{bucket}/out"]))
     assert sorted(url for url, _ in found) == [f"{bucket}/out/a b", f"{bucket}/out/deep/c"]
     for url, upload in found:
         objects.abort(url, upload)

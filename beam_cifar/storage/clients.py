@@ -96,7 +96,7 @@ class Client(ABC):
     def delete(self, bucket: str, keys: Sequence[str]) -> None:
         """Removes up to 1,000 objects; those that are not there are no error."""
 
-    def pending(self, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
+    def pending(self, bucket: str) -> Iterator[tuple[str, str]]:
         """Yields key and id of uploads that were started and not ended, where the store keeps and bills them."""
         return iter(())
 

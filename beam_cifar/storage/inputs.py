@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from typing import Any, BinaryIO, cast
 from beam_cifar.errors import InputError
 from beam_cifar.storage.clients import ChangedError, In, Out, concurrently
 from beam_cifar.storage.files import COPY_BYTES, make_folder, stamp
-from beam_cifar.storage.objects import ObjectReader, fetch
+from beam_cifar.storage.objects import FIRST_WINDOW, ObjectReader, fetch
 from beam_cifar.storage.paths import Entry, is_url
-from beam_cifar.storage.staging import StagedFile
+from beam_cifar.storage.staging import StagedFile, writing
+
+# What unpacks asks for little at a time, and goes on in order.
+ARCHIVE_WINDOW = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
 def _object(blob: Blob, name: str) -> Iterator[BinaryIO]:
     """Opens an object, or a window of it, for reading and seeking."""
     try:
-        with reading(name), ObjectReader(blob.path, blob.stamp) as stream:
+        window = ARCHIVE_WINDOW if blob.index else FIRST_WINDOW
+        with reading(name), ObjectReader(blob.path, blob.stamp, window) as stream:
             if blob.index:
                 with _unpacking(blob, stream) as unpacked:
                     yield unpacked
@@ -129,6 +134,26 @@ def open_arrow(path: str) -> Any:
     import pyarrow as pa
 
     return pa.PythonFile(ObjectReader(path), mode="r") if is_url(path) else pa.OSFile(path)
+
+
+@contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """The path of a file that can be opened by its name: its own, or, of an object, that of a copy for the time being.
+
+    Raises:
+        JobError: the copy cannot be written.
+        OSError: the object cannot be read.
+    """
+    if not is_url(path):
+        yield path
+        return
+    with ObjectReader(path) as stream, tempfile.NamedTemporaryFile(prefix="beam_cifar-") as file:
+        while chunk := stream.read(8 * COPY_BYTES):
+            with writing(file.name):
+                file.write(chunk)
+        with writing(file.name):
+            file.flush()
+        yield file.name
 
 
 def unpack(blob: Blob, name: str, path: str) -> Blob:

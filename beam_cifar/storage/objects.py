@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from beam_cifar.storage.clients import ChangedError, Client, Found, client, concurrently, in_chunks
@@ -75,13 +75,14 @@ class ObjectReader(io.BufferedIOBase):
     Args:
         url: of the object.
         stamp: size and mtime that its entry must have; None for any.
+        window: bytes that are read ahead at least, after a jump.
 
     Raises:
         FileNotFoundError: there is no such object.
         ChangedError: here or on reading, it is not the one that it was.
     """
 
-    def __init__(self, url: str, stamp: tuple[int, int] | None = None) -> None:
+    def __init__(self, url: str, stamp: tuple[int, int] | None = None, window: int = FIRST_WINDOW) -> None:
         super().__init__()
         self._store, self._bucket, key = _place(url)
         found = self._store.head(self._bucket, key)
@@ -91,7 +92,8 @@ class ObjectReader(io.BufferedIOBase):
         if stamp is not None and (entry.size, entry.mtime) != stamp:
             raise ChangedError(116, "the object changed", url)
         self._found, self._position = found, 0
-        self._window, self._start, self._ahead = b"", 0, FIRST_WINDOW
+        self._window, self._start = b"", 0
+        self._least = self._ahead = window
 
     def readable(self) -> bool:
         """Always."""
@@ -122,11 +124,11 @@ class ObjectReader(io.BufferedIOBase):
         rest = size - len(have)
         if not rest:
             return bytes(have)
-        if rest >= FIRST_WINDOW:
+        if rest >= self._least:
             data = self._get(self._position, self._position + rest)
         else:
             in_order = self._position == self._start + len(self._window) and self._window
-            self._ahead = min(2 * self._ahead, LARGEST_WINDOW) if in_order else FIRST_WINDOW
+            self._ahead = min(2 * self._ahead, max(LARGEST_WINDOW, self._least)) if in_order else self._least
             self._start = self._position
             self._window = self._get(self._start, min(self._start + self._ahead, self._found.size))
             data = self._window[:rest]
@@ -201,15 +203,15 @@ def upload(url: str, file: BinaryIO, size: int) -> None:
         store.upload(bucket, key, file, size)
 
 
+def copy(url: str, target: str) -> None:
+    """Copies an object within its bucket, in the store."""
+    store, bucket, key = _place(url)
+    store.copy(bucket, key, split_url(target)[2])
+
+
 def copy_tree(url: str, target: str) -> None:
     """Copies the objects of a folder to another of the same bucket, in the store."""
-    store, bucket, key = _place(url)
-    _, _, target_key = split_url(target)
-
-    def copy(entry: Entry) -> None:
-        store.copy(bucket, f"{key}/{entry.name}", f"{target_key}/{entry.name}")
-
-    for _ in concurrently(copy, tree(url)):
+    for _ in concurrently(lambda entry: copy(entry.path, f"{target}/{entry.name}"), tree(url)):
         pass
 
 
@@ -223,11 +225,13 @@ def remove(urls: Iterable[str]) -> int:
     return count
 
 
-def pending(url: str) -> list[tuple[str, str]]:
-    """URLs and ids of uploads into a folder that were started and not ended."""
-    store, bucket, key = _place(url)
-    scheme = url.partition("://")[0]
-    return [(f"{scheme}://{bucket}/{name}", upload) for name, upload in store.pending(bucket, f"{key}/")]
+def pending(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields URLs and ids of uploads into some folders of one bucket that were started and not ended."""
+    scheme, bucket, _ = split_url(folders[0])
+    for key, upload in client(scheme).pending(bucket):
+        url = f"{scheme}://{bucket}/{key}"
+        if any(url.startswith(f"{folder}/") for folder in folders):
+            yield url, upload
 
 
 def abort(url: str, upload: str) -> None:

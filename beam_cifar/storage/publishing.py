@@ -129,7 +129,7 @@ def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, lis
         objects.remove(_not_in(folder.tree, folder.output))
     for name in listings:
         if is_file(folder.staged_listing(name)):
-            write_whole(os.path.join(folder.path, name), read_whole(folder.staged_listing(name)), folder.scratch)
+            objects.copy(folder.staged_listing(name), f"{folder.path}/{name}")
     write_whole(folder.manifest, manifest, folder.scratch)
     _remove_old_listings(folder)
 
@@ -240,10 +240,9 @@ def _needed(folder: JobFolder, *, pending: bool = True) -> list[str]:
 
 
 def _leftover_objects(folder: JobFolder, keep: str) -> Iterator[Leftover]:
-    for place in (folder.output, folder.path):
-        # Not everybody may list them, nor can every store: then they are left to a rule of the bucket.
-        with suppress(PermissionError):
-            yield from (Leftover(url, upload) for url, upload in objects.pending(place))
+    # Not everybody may list them, nor can every store: then they are left to a rule of the bucket.
+    with suppress(PermissionError):
+        yield from (Leftover(url, upload) for url, upload in objects.pending([folder.output, folder.path]))
     jobs = [job for job in begun_jobs(folder) if job.direct]
     if jobs and all(job.job_id != keep for job in jobs) and not exists(folder.manifest) and exists(folder.output):
         yield Leftover(folder.output)

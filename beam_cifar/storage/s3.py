@@ -102,14 +102,12 @@ class S3(Client):
         for refused in answer.get("Errors", ()):
             raise PermissionError(1, refused["Message"], f"s3://{bucket}/{refused['Key']}")
 
-    def pending(self, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
-        # Without a prefix: MinIO takes one for a whole key.
+    def pending(self, bucket: str) -> Iterator[tuple[str, str]]:
+        # Of the whole bucket: MinIO takes a prefix for a whole key.
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket)
-        with _known(bucket, prefix):
+        with _known(bucket, ""):
             for page in pages:
-                for each in page.get("Uploads", ()):
-                    if each["Key"].startswith(prefix):
-                        yield each["Key"], each["UploadId"]
+                yield from ((each["Key"], each["UploadId"]) for each in page.get("Uploads", ()))
 
     def abort(self, bucket: str, key: str, upload: str) -> None:
         with _known(bucket, key):
