@@ -37,9 +37,9 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# What takes long for its kind: worker processes, jobs that are killed at every step.
+# What takes long for its kind: worker processes, object stores, jobs that are killed at every step.
 test-slow: $(VENV)/.installed
-	$(BIN)/python -m pytest -m slow -n $(JOBS) --dist worksteal
+	$(BIN)/python -m pytest -m 'slow and not stores' -n $(JOBS) --dist worksteal
 
 # Readers of other projects, in an environment of their own.
 .peers/.installed: tests/peers/requirements.txt

@@ -23,6 +23,8 @@ from beam_cifar.sample import make_sample
 
 __all__ = ["fake_gcs_server", "minio_server", "moto_server"]
 
+pytestmark = pytest.mark.slow
+
 S3 = ["moto_server", pytest.param("minio_server", marks=pytest.mark.stores)]
 ALL = [*S3, pytest.param("fake_gcs_server", marks=pytest.mark.stores)]
 # Runs one job without a runner: a process that can be killed at any request.

@@ -26,6 +26,8 @@ from object_stores import (
 
 __all__ = ["fake_gcs_server", "minio_server", "moto_server"]
 
+pytestmark = pytest.mark.slow
+
 S3 = ["moto_server", pytest.param("minio_server", marks=pytest.mark.stores)]
 ALL = [*S3, pytest.param("fake_gcs_server", marks=pytest.mark.stores)]
 # Larger than what a socket, the proxy and the clients hold back together.

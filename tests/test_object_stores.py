@@ -106,6 +106,7 @@ def slow(*values: object) -> ParameterSet:
 # The layer.
 
 
+@pytest.mark.slow
 def test_any_name_is_written_found_listed_read_copied_and_removed(server: Server, bucket: str) -> None:
     urls = {name: f"{bucket}/set/{name}" for name in NAMES}
     for name, url in urls.items():
@@ -207,6 +208,7 @@ def test_a_reader_reads_what_a_file_would(size: int, server: Server, bucket: str
         reader.seek(-1)
 
 
+@pytest.mark.slow
 def test_readers_of_other_libraries_read_objects(server: Server, bucket: str, tmp_path: Path) -> None:
     import pyarrow.parquet as pq
     import rapidgzip
@@ -499,6 +501,7 @@ def test_a_job_in_a_store_writes_what_a_local_one_does(
     check_equal(server, f"{bucket}/out/right", tmp_path / "right", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
@@ -521,6 +524,7 @@ def test_what_is_done_to_rows_is_done_in_a_store(
     check_equal(server, f"{bucket}/out", tmp_path / "right", tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["parquet", slow("imagenet")])
 def test_files_and_objects_can_be_on_either_side(
     target: str, server: Server, bucket: str, small: Path, tmp_path: Path
@@ -535,6 +539,7 @@ def test_files_and_objects_can_be_on_either_side(
     assert contents(tmp_path / "here.beam_cifar") == contents(tmp_path / "right.beam_cifar")
 
 
+@pytest.mark.slow
 def test_sets_of_both_kinds_are_merged(server: Server, bucket: str, small: Path, tmp_path: Path) -> None:
     from beam_cifar.options import Input
 
@@ -545,6 +550,7 @@ def test_sets_of_both_kinds_are_merged(server: Server, bucket: str, small: Path,
     check_equal(server, f"{bucket}/out", tmp_path / "right", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_real_runner_writes_the_same_with_flags_alone(
     server: Server, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -594,6 +600,7 @@ def test_commands_with_a_pipeline_read_stores(server: Server, bucket: str, small
 # Outputs that exist.
 
 
+@pytest.mark.slow
 def test_an_output_that_exists_is_refused(server: Server, bucket: str, small: Path, command: Command) -> None:
     server.put(f"{bucket}/out/precious", b"data")
     for output in (f"{bucket}/out", f"{bucket}/out/"):
@@ -607,6 +614,7 @@ def test_an_output_that_exists_is_refused(server: Server, bucket: str, small: Pa
     assert server.listing(bucket) == {"out/precious": 4}
 
 
+@pytest.mark.slow
 def test_an_output_is_replaced_whole(server: Server, bucket: str, small: Path, tmp_path: Path) -> None:
     plainly(job(small / "set", tmp_path / "right", labels=("dog",)))
     plainly(job(small / "set", f"{bucket}/out", target="cifar", save_images=True))
@@ -617,6 +625,7 @@ def test_an_output_is_replaced_whole(server: Server, bucket: str, small: Path, t
     assert server.get(f"{bucket}/out.x/precious") == b"data"
 
 
+@pytest.mark.slow
 def test_a_folder_that_was_made_by_hand_is_written_to(server: Server, bucket: str, small: Path, tmp_path: Path) -> None:
     server.put(f"{bucket}/out/", b"")
     plainly(job(small / "set", tmp_path / "right"))
@@ -625,6 +634,7 @@ def test_a_folder_that_was_made_by_hand_is_written_to(server: Server, bucket: st
     check_equal(server, f"{bucket}/out", tmp_path / "right", tmp_path)
 
 
+@pytest.mark.slow
 def test_an_input_that_changes_ends_the_job_and_leaves_the_old_output(
     server: Server, bucket: str, small: Path, tmp_path: Path
 ) -> None:
@@ -647,6 +657,7 @@ def everything(server: Server, bucket: str) -> dict[str, bytes]:
     return {name: server.get(f"{bucket}/{name}") for name in server.listing(bucket)}
 
 
+@pytest.mark.slow
 def test_a_manifest_without_its_output_does_not_vouch_for_the_next_one(
     server: Server, bucket: str, small: Path, tmp_path: Path
 ) -> None:
@@ -663,6 +674,7 @@ def test_a_manifest_without_its_output_does_not_vouch_for_the_next_one(
 # Refusals: one line each.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "output", "code", "said"),
     [
@@ -702,6 +714,7 @@ def test_a_wrong_place_is_one_line(
     assert server.listing(bucket) == before
 
 
+@pytest.mark.slow
 @pytest.mark.stores
 @pytest.mark.parametrize("flags", [["--s3_secret_access_key=wrong"], ["--s3_access_key_id=nobody"]])
 def test_wrong_credentials_are_one_line(
@@ -722,6 +735,7 @@ def test_wrong_credentials_are_one_line(
         assert (code, err.count("\n")) == (1, 1), err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("environment", "flags", "said"),
     [
@@ -781,6 +795,7 @@ def forged(bucket: str, **changed: object) -> None:
     objects.write(f"{bucket}/out.beam_cifar/lock", json.dumps({**content, **changed}).encode())
 
 
+@pytest.mark.slow
 def test_a_second_job_is_refused_and_told_who_writes(
     server: Server, bucket: str, small: Path, command: Command, tmp_path: Path
 ) -> None:
@@ -797,6 +812,7 @@ def test_a_second_job_is_refused_and_told_who_writes(
     assert command(*arguments)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_holder_that_was_killed_here_is_followed_at_once(server: Server, bucket: str) -> None:
     program = (
         "import sys, os; from beam_cifar import storage, store_options\n"
