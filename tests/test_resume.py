@@ -293,7 +293,7 @@ def test_what_another_version_has_begun_is_not_mixed_with_this_one(
     target, output, work = interrupted
     before = snapshot(work)
     monkeypatch.setattr("beam_cifar.job.libraries", lambda: {"pillow": "1.0"})
-    with pytest.raises(OutputError, match="another one"):
+    with pytest.raises(OutputError, match="this program or a library"):
         converted(small, output, target, resume=True, **MORE[target])
     assert snapshot(work) == before
 
