@@ -89,7 +89,7 @@ stores: $(STORES)
 test-stores: $(VENV)/.installed $(STORES)
 	$(BIN)/python -m pytest -m stores
 
-# A Flink cluster on this machine; needs Java and Maven. Settings are in deploy/flink/cluster.sh.
+# A Flink cluster on this machine; needs Java and Maven. Settings are listed in deploy/flink/cluster.sh.
 .flink/.complete: deploy/flink/get.sh deploy/flink/settings.sh deploy/flink/job-server/pom.xml $(VENV)/.installed
 	deploy/flink/get.sh
 	touch $@
@@ -100,14 +100,10 @@ cluster-start: .flink/.complete
 cluster-stop:
 	deploy/flink/cluster.sh stop
 
-# On a cluster and on ports of its own, which is stopped whatever happens.
-TEST_CLUSTER := CLUSTER_RUN=$(CURDIR)/.flink/test CLUSTER_REST_PORT=18081 CLUSTER_RPC_PORT=16123 \
-  CLUSTER_JOB_PORT=18099 CLUSTER_ARTIFACT_PORT=18098
-
+# On a cluster of its own, which is stopped whatever happens.
 test-cluster: .flink/.complete
-	trap '$(TEST_CLUSTER) deploy/flink/cluster.sh stop' EXIT; trap 'exit 130' INT TERM; \
-	$(TEST_CLUSTER) deploy/flink/cluster.sh start \
-	  && BEAM_CIFAR_CLUSTER=$(CURDIR)/.flink/test $(BIN)/python -m pytest -m cluster --durations=0
+	trap 'CLUSTER_RUN=$(CURDIR)/.flink/test deploy/flink/cluster.sh stop' EXIT; trap 'exit 130' INT TERM; \
+	BEAM_CIFAR_CLUSTER=$(CURDIR)/.flink/test $(BIN)/python -m pytest -m cluster --durations=0
 
 # Jobs that are killed, and come to their end: two of each kind, and the whole table of docs/faults.md (half an hour).
 test-faults: .flink/.complete

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beam_cifar import storage
+from beam_cifar.errors import JobError
 from beam_cifar.job import output_path
 from beam_cifar.manifests import finish_interrupted, is_ours
 
@@ -54,6 +56,7 @@ def clean(output: str, *, remove: bool = True) -> Cleaned:
 
     Raises:
         OutputError: a job is writing to it.
+        JobError: something cannot be removed.
         UsageError: it is no path of an output.
     """
     folder = storage.JobFolder(output_path(output))
@@ -66,10 +69,18 @@ def clean(output: str, *, remove: bool = True) -> Cleaned:
         leftovers = storage.leftovers(folder, pending=completed)
         found = tuple(map(_sized, leftovers))
         if remove:
-            for leftover in leftovers:
-                leftover.remove()
-        incomplete = storage.is_occupied(folder.output) and not (completed or _has_manifest(folder))
+            _remove(leftovers, folder, pending=completed)
+        goes = any(leftover.path == folder.output for leftover in leftovers)
+        incomplete = storage.is_occupied(folder.output) and not (goes or completed or _has_manifest(folder))
         return Cleaned(folder.output, found, completed, incomplete)
+
+
+def _remove(leftovers: Sequence[storage.Leftover], folder: storage.JobFolder, *, pending: bool) -> None:
+    with storage.writing(folder.path):
+        for leftover in leftovers:
+            leftover.remove()
+        if left := storage.leftovers(folder, pending=pending):
+            raise JobError(f"{left[0].path}: cannot be removed; see who may write there, and clean again")
 
 
 def _complete(folder: storage.JobFolder, *, remove: bool) -> bool:

@@ -335,6 +335,8 @@ class Dataset:
         place = self._place
         if place is None:
             raise UsageError("save: the data set was neither imported from a directory nor exported; export it first")
+        if storage.is_url(place.path):
+            raise UsageError(f"save: {place.path} lies in an object store, and is not changed in place; export it anew")
         asked = save_images if save_images is not None else save_media
         if asked is None:
             asked = place.options.save_images or self._reads(place.path)

@@ -144,7 +144,7 @@ class prepare:  # noqa: N801 (used as a function)
                 self._stack.callback(_clear, folder, held)
                 with storage.writing(folder.path):
                     storage.clear_leftovers(folder)
-            job = _plan(options, folder)
+            job = _plan(options, folder, held)
             if options.resume:
                 self._stack.callback(_clear, folder, held, keep="" if job.done else job.folder.job_id)
             return job
@@ -230,7 +230,7 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
     return (found,), make_plan(found.catalog, found.summaries, sink, options)
 
 
-def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
+def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Holding) -> Job:
     with storage.writing(folder.path):
         storage.make_folder(folder.index)
     job, surveys = _planned(options, folder, folder.index)
@@ -249,6 +249,8 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder) -> Job:
             storage.remove_tree(folder.work)  # what lost the note of its start may be of other inputs
         _refuse_full_disk(plan, folder, options)
         with storage.writing(folder.path):
+            if held.is_lost():  # a machine that slept while it planned
+                raise OutputError(f"{folder.output}: another job has taken it meanwhile; try again when that has ended")
             storage.begin(folder, inputs)
             if plan.chosen is not None:
                 plan.chosen.write(folder.rows, folder.scratch)

@@ -3,8 +3,8 @@
     with clusters.running() as cluster:
         run("convert", "-i", source, "-f", "parquet", "-o", out, *cluster.flags(parallelism=2))
 
-`running` takes the cluster that `make test-cluster` has started, or starts one; `started` always starts one of its own,
-with settings of cluster.sh by name, such as `CLUSTER_RESTART_ATTEMPTS=0`.
+`running` takes the cluster that `BEAM_CIFAR_CLUSTER` names, or starts one; `started` always starts one of its own, with
+settings of cluster.sh by name, such as `CLUSTER_RESTART_ATTEMPTS=0`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 PROJECT = Path(__file__).parent.parent
 SCRIPT = PROJECT / "deploy" / "flink" / "cluster.sh"
 VARIABLE = "BEAM_CIFAR_CLUSTER"
-"""The environment variable that names the run directory of a cluster that is there."""
+"""The environment variable that names the run directory of a cluster, which may run already."""
 
 PORTS = ("CLUSTER_REST_PORT", "CLUSTER_RPC_PORT", "CLUSTER_JOB_PORT", "CLUSTER_ARTIFACT_PORT")
 ENDED = ("FINISHED", "CANCELED", "FAILED")
@@ -98,6 +98,12 @@ class Cluster:
         """Ids of the jobs that have not ended."""
         return [job for job, state in self.jobs().items() if state not in ENDED]
 
+    def cancel_all(self) -> None:
+        """Ends all jobs."""
+        for job in self.active_jobs():
+            request = urllib.request.Request(f"http://{self.flink_master}/jobs/{job}?mode=cancel", method="PATCH")
+            urllib.request.urlopen(request, timeout=20).close()
+
     def taskmanagers(self) -> dict[str, int]:
         """Process ids of the TaskManagers by name, such as `taskmanager-1`."""
         return {path.stem: int(path.read_text().split()[0]) for path in sorted(self.folder.glob("taskmanager-*.pid"))}
@@ -105,7 +111,7 @@ class Cluster:
     def workers(self) -> list[int]:
         """Process ids of Beam's workers, Python all, whoever their parents are by now."""
         mark = b"BEAM_CIFAR_CLUSTER_ID=" + (self.folder / "id").read_bytes().strip()
-        return [pid for pid in _marked(mark) if b"sdk_worker_main" in _read(pid, "cmdline")]
+        return [pid for pid in marked(mark) if b"sdk_worker_main" in _read(pid, "cmdline")]
 
     def stop(self) -> subprocess.CompletedProcess[str]:
         """Stops it, which whoever has started it does by itself."""
@@ -117,28 +123,28 @@ class Cluster:
 
 
 @contextmanager
-def running() -> Iterator[Cluster]:
-    """The cluster that `make test-cluster` has started, or one for as long as it is needed."""
-    with ExitStack() as stack:
-        if folder := os.environ.get(VARIABLE):
-            yield Cluster.of(Path(folder))
-        else:
-            yield stack.enter_context(started())
+def running(**settings: object) -> Iterator[Cluster]:
+    """The cluster that the variable names if it runs; otherwise one for as long as it is needed, in that folder."""
+    folder = os.environ.get(VARIABLE)
+    if folder and (Path(folder) / "cluster.json").exists():
+        yield Cluster.of(Path(folder))
+    else:
+        with started(Path(folder) if folder else None, **settings) as cluster:
+            yield cluster
 
 
 @contextmanager
-def started(**settings: object) -> Iterator[Cluster]:
-    """Starts a cluster of its own on free ports, and stops it."""
-    with tempfile.TemporaryDirectory(prefix="beam-cifar-cluster-") as folder:
-        told = {"CLUSTER_RUN": folder, **dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))}
+def started(folder: Path | None = None, **settings: object) -> Iterator[Cluster]:
+    """Starts a cluster of its own on free ports, and stops it; its folder is removed unless it is given."""
+    with ExitStack() as stack:
+        place = folder or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="beam-cifar-cluster-")))
+        told = {"CLUSTER_RUN": str(place), **dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))}
         environment = {**os.environ, **told, **{name: str(value) for name, value in settings.items()}}
-        try:
-            done = script("start", environment)
-            if done.returncode:
-                raise RuntimeError(done.stderr)
-            yield Cluster.of(Path(folder))
-        finally:
-            script("stop", environment)
+        stack.callback(script, "stop", environment)
+        done = script("start", environment)
+        if done.returncode:
+            raise RuntimeError(done.stderr)
+        yield Cluster.of(place)
 
 
 def script(command: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
@@ -163,7 +169,8 @@ def wait_for(condition: Callable[[], Any], seconds: float = 60) -> Any:
     return answer
 
 
-def _marked(mark: bytes) -> list[int]:
+def marked(mark: bytes) -> list[int]:
+    """Ids of the processes that have `NAME=VALUE` in their environment."""
     pids = [int(name) for name in os.listdir("/proc") if name.isdecimal()]
     return [pid for pid in pids if mark in _read(pid, "environ").split(b"\0")]
 

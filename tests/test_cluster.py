@@ -5,19 +5,26 @@ from __future__ import annotations
 import filecmp
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import venv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import clusters
 import pytest
 from clusters import PROJECT, Cluster, wait_for
 from conftest import Run
+from object_stores import ELSEWHERE, S3Server, moto_server
 
 from beam_cifar.sample import make_sample
+
+__all__ = ["moto_server"]
+
+Local = Callable[[str, str], Path]
 
 pytestmark = pytest.mark.cluster
 
@@ -26,41 +33,55 @@ JOBS = {
     "parquet": ("-f", "parquet"),
     "cifar": ("-f", "cifar", "--", "--save-images"),
     "cifar-selected": ("-f", "cifar", *ANIMALS, "--remap", "dog:pet", "--remap", "cat:pet", "--", "--save-images"),
+    "imagenet": ("-f", "imagenet"),
 }
+SIZES = {"small": 3_000, "middle": 30_000, "large": 60_000}
+"""Images of the samples; CIFAR-10 has as many as the large one."""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with clusters.running() as found:
+    # Errors of the data come back after all restarts.
+    with clusters.running(CLUSTER_RESTART_ATTEMPTS=1, CLUSTER_RESTART_DELAY="2 s") as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """60,000 images, as many as CIFAR-10 has."""
-    return sample(tmp_path_factory, 60_000)
+def samples(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the samples that are named in `SIZES`."""
+    folder = tmp_path_factory.mktemp("samples")
+    for name, images in SIZES.items():
+        make_sample(str(folder / name), kind="cifar10", images=images, seed=1)
+    return folder
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return sample(tmp_path_factory, 3_000)
+def local(samples: Path, tmp_path_factory: pytest.TempPathFactory) -> Local:
+    """What local runs write, by sample and name of the job, each once."""
+    folder = tmp_path_factory.mktemp("local")
+
+    def converted(source: str, job: str) -> Path:
+        out = folder / f"{source}-{job}"
+        if not out.exists():
+            command = arguments(samples / source, out, JOBS[job], [])
+            subprocess.run([sys.executable, "-m", "beam_cifar", *command], check=True, capture_output=True)
+        return out
+
+    return converted
 
 
 @pytest.fixture(autouse=True)
 def nothing_is_left(cluster: Cluster) -> Iterator[None]:
-    """After every test no job runs on the cluster, and no worker."""
+    """After every test no job runs on the cluster, and no worker; what a failed one left does not harm the next."""
     yield
-    assert wait_for(lambda: not cluster.active_jobs()), cluster.jobs()
-    assert wait_for(lambda: not cluster.workers()), cluster.workers()
+    try:
+        assert wait_for(lambda: not cluster.active_jobs(), 20), cluster.jobs()
+        assert wait_for(lambda: not cluster.workers(), 20), cluster.workers()
+    finally:
+        cluster.cancel_all()
 
 
-def sample(factory: pytest.TempPathFactory, images: int) -> Path:
-    path = factory.mktemp("sample") / f"cifar10-{images}"
-    make_sample(str(path), kind="cifar10", images=images, seed=1)
-    return path
-
-
-def arguments(source: Path, out: Path, what: tuple[str, ...], flags: list[str]) -> list[str]:
+def arguments(source: object, out: object, what: tuple[str, ...], flags: list[str]) -> list[str]:
     """A command line; flags of Beam come before the `--` that a job may have."""
     end = what.index("--") if "--" in what else len(what)
     return ["convert", "-i", str(source), "-o", str(out), *what[:end], *flags, *what[end:]]
@@ -90,59 +111,78 @@ def assert_nothing_of(out: Path) -> None:
     assert [path.name for path in out.parent.glob(f"{out.name}*")] == []
 
 
-@pytest.mark.parametrize("name", JOBS)
-def test_files_equal_those_of_a_local_run_at_any_parallelism(
-    name: str, cluster: Cluster, large: Path, run: Run, tmp_path: Path
+@pytest.mark.parametrize(
+    ("source", "job", "parallelism"),
+    [("large", "parquet", 1), ("large", "parquet", 2), ("large", "cifar", 2), ("middle", "cifar-selected", 2),
+     ("small", "imagenet", 2)],
+)  # fmt: skip
+def test_files_equal_those_of_a_local_run(
+    source: str, job: str, parallelism: int, cluster: Cluster, samples: Path, local: Local, run: Run, tmp_path: Path
 ) -> None:
-    local = run(*arguments(large, tmp_path / "local", JOBS[name], []))
-    assert local.returncode == 0, local.stderr
-    for parallelism in (1, 2):
-        out = tmp_path / f"flink-{parallelism}"
-        done = run(*arguments(large, out, JOBS[name], cluster.flags(parallelism)))
+    done = run(*arguments(samples / source, tmp_path / "out", JOBS[job], cluster.flags(parallelism)))
+    assert done.returncode == 0, done.stderr
+    assert_equal_trees(tmp_path / "out", local(source, job))
+
+
+def test_flink_runner_starts_a_job_server_of_its_own(
+    cluster: Cluster, samples: Path, local: Local, run: Run, tmp_path: Path
+) -> None:
+    done = run("convert", "-i", samples / "small", "-f", "parquet", "-o", "out", *cluster.flink_runner_flags(1))
+    assert done.returncode == 0, done.stderr
+    assert_equal_trees(tmp_path / "out", local("small", "parquet"))
+
+
+def test_two_jobs_at_once_do_not_meet(cluster: Cluster, samples: Path, local: Local, tmp_path: Path) -> None:
+    jobs = [arguments(samples / "small", tmp_path / name, JOBS["parquet"], cluster.flags(1)) for name in "ab"]
+    with started(*jobs[0]) as first, started(*jobs[1]) as second:
+        for process in (first, second):
+            _, said = process.communicate(timeout=180)
+            assert process.returncode == 0, said
+    for name in "ab":
+        assert_equal_trees(tmp_path / name, local("small", "parquet"))
+
+
+@pytest.mark.parametrize("told_by", ["flags", "environment"])
+def test_s3_to_s3_reads_each_input_once_and_writes_what_a_local_run_writes(
+    told_by: str, cluster: Cluster, samples: Path, local: Local, moto_server: S3Server, run: Run, tmp_path: Path
+) -> None:
+    """Workers find the store by Beam's flags alone, or by variables alone that `--environment_config` sets for them."""
+    bucket = moto_server.make_bucket()
+    moto_server.upload_tree(samples / "middle", f"{bucket}/in")
+    with moto_server.behind_proxy() as (server, proxy):
+        if told_by == "flags":
+            flags, environment = [*cluster.flags(2), *server.beam_flags], without_stores(server)
+        else:
+            flags, environment = cluster.flags(2, env=server.environment), server.programs_environment()
+        done = run(*arguments(f"{bucket}/in", f"{bucket}/out", JOBS["parquet"], flags), env=environment)
         assert done.returncode == 0, done.stderr
-        assert_equal_trees(out, tmp_path / "local")
+        read = proxy.by_object("GET")
+    print(proxy.describe())
+    for path in (samples / "middle").glob("*_batch*"):
+        assert read[f"{bucket}/in/{path.name}"].received <= 1.1 * path.stat().st_size
+    moto_server.download_tree(f"{bucket}/out", tmp_path / "out")
+    moto_server.download_tree(f"{bucket}/out.beam_cifar", tmp_path / "out.beam_cifar")
+    assert_equal_trees(tmp_path / "out", local("middle", "parquet"))
+    assert moto_server.pending_uploads(bucket) == []
 
 
-def test_folders_of_images_equal_those_of_a_local_run(cluster: Cluster, small: Path, run: Run, tmp_path: Path) -> None:
-    assert run("convert", "-i", small, "-f", "imagenet", "-o", "local").returncode == 0
-    done = run("convert", "-i", small, "-f", "imagenet", "-o", "flink", *cluster.flags())
-    assert done.returncode == 0, done.stderr
-    assert_equal_trees(tmp_path / "flink", tmp_path / "local")
-
-
-def test_flink_runner_starts_a_job_server_of_its_own(cluster: Cluster, small: Path, run: Run, tmp_path: Path) -> None:
-    assert run("convert", "-i", small, "-f", "parquet", "-o", "local").returncode == 0
-    done = run("convert", "-i", small, "-f", "parquet", "-o", "flink", *cluster.flink_runner_flags(1))
-    assert done.returncode == 0, done.stderr
-    assert_equal_trees(tmp_path / "flink", tmp_path / "local")
-
-
-def test_two_jobs_at_once_do_not_meet(cluster: Cluster, small: Path, run: Run, tmp_path: Path) -> None:
-    assert run("convert", "-i", small, "-f", "parquet", "-o", "local").returncode == 0
-    started = [start("convert", "-i", small, "-f", "parquet", "-o", tmp_path / n, *cluster.flags(1)) for n in "ab"]
-    for name, process in zip("ab", started, strict=True):
-        _, said = process.communicate(timeout=180)
-        assert process.returncode == 0, said
-        assert_equal_trees(tmp_path / name, tmp_path / "local")
-
-
-def test_code_that_is_sent_along_is_what_runs(cluster: Cluster, small: Path, run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sent_by", ["--extra_package", "--setup_file"])
+def test_code_that_is_sent_along_is_what_runs(
+    sent_by: str, cluster: Cluster, samples: Path, local: Local, run: Run, tmp_path: Path
+) -> None:
     """The workers' Python has Beam, and not this package."""
-    wheel, boot = build_wheel(tmp_path), bare_boot(tmp_path)
+    project = copied_project(tmp_path)
+    sent = f"{project}/setup.py" if sent_by == "--setup_file" else build_wheel(project, tmp_path)
     env = {"BEAM_CIFAR_BOOT_DIR": str(tmp_path / "boot")}
-    command = ("convert", "-i", small, "-f", "parquet", "-o")
-    assert run(*command, "local").returncode == 0
-    done = run(*command, "out", *cluster.flags(1, boot, env), f"--extra_package={wheel}")
+    flags = [*cluster.flags(1, bare_boot(tmp_path), env), f"{sent_by}={sent}"]
+    done = run(*arguments(samples / "small", tmp_path / "out", JOBS["parquet"], flags))
     assert done.returncode == 0, done.stderr
-    assert_equal_trees(tmp_path / "out", tmp_path / "local")
-    done = run(*command, "by-setup", *cluster.flags(1, boot, env), f"--setup_file={copied_project(tmp_path)}/setup.py")
-    assert done.returncode == 0, done.stderr
-    assert_equal_trees(tmp_path / "by-setup", tmp_path / "local")
+    assert_equal_trees(tmp_path / "out", local("small", "parquet"))
 
 
-def test_a_damaged_image_comes_back_as_its_line(cluster: Cluster, small: Path, run: Run, tmp_path: Path) -> None:
-    assert run("convert", "-i", small, "-f", "imagenet", "-o", "folder").returncode == 0
-    image = sorted((tmp_path / "folder").rglob("*.png"))[1500]
+def test_a_damaged_image_comes_back_as_its_line(cluster: Cluster, local: Local, run: Run, tmp_path: Path) -> None:
+    folder = shutil.copytree(local("small", "imagenet"), tmp_path / "folder")
+    image = sorted(folder.rglob("*.png"))[1500]
     image.write_bytes(image.read_bytes()[:200])
     done = run("convert", "-i", "folder", "-f", "cifar", "-o", "out", *cluster.flags(1), "--", "--save-images")
     assert_one_line(done, 3, image.name, "cut short")
@@ -150,15 +190,12 @@ def test_a_damaged_image_comes_back_as_its_line(cluster: Cluster, small: Path, r
 
 
 def test_input_that_workers_cannot_open_comes_back_as_its_line(
-    cluster: Cluster, small: Path, run: Run, tmp_path: Path
+    cluster: Cluster, samples: Path, run: Run, tmp_path: Path
 ) -> None:
     """The launcher sees a file that the workers do not: one behind its own /proc entry."""
-    batch = small / "data_batch_2"
+    folder = shutil.copytree(samples / "small", tmp_path / "set", copy_function=os.link)
+    batch = samples / "small" / "data_batch_2"
     with batch.open("rb") as file:
-        folder = tmp_path / "set"
-        folder.mkdir()
-        for path in small.iterdir():
-            os.link(path, folder / path.name)
         (folder / batch.name).unlink()
         (folder / batch.name).symlink_to(f"/proc/self/fd/{file.fileno()}")
         done = run("convert", "-i", folder, "-f", "parquet", "-o", "out", *cluster.flags(1), pass_fds=[file.fileno()])
@@ -178,25 +215,22 @@ def test_input_that_workers_cannot_open_comes_back_as_its_line(
     ],
 )
 def test_wrong_flags_are_one_line(
-    flag: str, exit_code: int, told: str, cluster: Cluster, small: Path, run: Run, tmp_path: Path
+    flag: str, exit_code: int, told: str, cluster: Cluster, samples: Path, run: Run, tmp_path: Path
 ) -> None:
-    done = run("convert", "-i", small, "-f", "parquet", "-o", "out", *cluster.flags(1), flag)
+    done = run("convert", "-i", samples / "small", "-f", "parquet", "-o", "out", *cluster.flags(1), flag)
     assert_one_line(done, exit_code, told)
     assert_nothing_of(tmp_path / "out")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_client_cancels_the_job_and_leaves_nothing(
-    number: signal.Signals, cluster: Cluster, large: Path, tmp_path: Path
+    number: signal.Signals, cluster: Cluster, samples: Path, tmp_path: Path
 ) -> None:
     out, before = tmp_path / "out", set(cluster.jobs())
-    process = start("convert", "-i", large, "-f", "imagenet", "-o", out, *cluster.flags())
-    try:
-        assert wait_for(lambda: list(tmp_path.glob("out.beam_cifar/work-*/scratch/*"))), cluster.jobs()
+    with started(*arguments(samples / "large", out, JOBS["imagenet"], cluster.flags())) as process:
+        assert wait_for(lambda: list(tmp_path.glob("out.beam_cifar/work-*/tree/*"))), cluster.jobs()
         process.send_signal(number)
         _, said = process.communicate(timeout=90)
-    finally:
-        process.kill()
     assert process.returncode == 130
     assert said.splitlines()[-1] == "beam-cifar: error: interrupted"
     assert [state for job, state in cluster.jobs().items() if job not in before] == ["CANCELED"]
@@ -204,11 +238,11 @@ def test_an_interrupted_client_cancels_the_job_and_leaves_nothing(
     assert_nothing_of(out)
 
 
-def test_stop_ends_workers_in_the_middle_of_a_job(large: Path, tmp_path: Path) -> None:
+def test_stop_ends_workers_in_the_middle_of_a_job(samples: Path, tmp_path: Path) -> None:
     with clusters.started(CLUSTER_TASKMANAGERS=1) as own:
-        process = start("convert", "-i", large, "-f", "imagenet", "-o", tmp_path / "out", *own.flags(1))
-        try:
-            assert wait_for(lambda: list(tmp_path.glob("out.beam_cifar/work-*/scratch/*")))
+        command = arguments(samples / "large", tmp_path / "out", JOBS["imagenet"], own.flags(1))
+        with started(*command) as process:
+            assert wait_for(lambda: list(tmp_path.glob("out.beam_cifar/work-*/tree/*")))
             workers = own.workers()
             assert workers
             taskmanager = own.taskmanagers()["taskmanager-1"]
@@ -216,8 +250,6 @@ def test_stop_ends_workers_in_the_middle_of_a_job(large: Path, tmp_path: Path) -
             assert not any(is_alive(pid) for pid in (*workers, taskmanager))
             process.communicate(timeout=90)
             assert process.returncode == 1
-        finally:
-            process.kill()
 
 
 def test_a_port_in_use_is_one_line_and_nothing_is_started(cluster: Cluster, tmp_path: Path) -> None:
@@ -232,13 +264,15 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(cluster: Cluster, tmp_
     assert not list(tmp_path.glob("*.pid"))
 
 
-def start(*command: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "beam_cifar", *map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+@contextmanager
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """The command line in a process that ends with the test."""
+    line = [sys.executable, "-m", "beam_cifar", *command]
+    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def is_alive(pid: int) -> bool:
@@ -251,25 +285,28 @@ def is_alive(pid: int) -> bool:
 def copied_project(folder: Path) -> Path:
     """The files that a source distribution is made of, so that building leaves nothing in the project."""
     copy = folder / "project"
-    if not copy.exists():
-        copy.mkdir()
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "beam_cifar", "*.py", "*.md",
-             "*.txt", "*.toml", "MANIFEST.in", "LICENSE"],
-            cwd=PROJECT, check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-        for name in filter(None, listed.split("\0")):
-            if name.startswith(("tests/", "benchmarks/")) or not (PROJECT / name).exists():
-                continue
+    copy.mkdir()
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", "beam_cifar", "*.py", "*.md",
+         "*.txt", "*.toml", "MANIFEST.in", "LICENSE"],
+        cwd=PROJECT, check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if not name.startswith(("tests/", "benchmarks/")) and (PROJECT / name).exists():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((PROJECT / name).read_bytes())
     return copy
 
 
-def build_wheel(folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, copied_project(folder)]
+def build_wheel(project: Path, folder: Path) -> Path:
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, project]
     subprocess.run(command, check=True, capture_output=True)
     return next(folder.glob("beam_cifar-*.whl"))
+
+
+def without_stores(server: S3Server) -> dict[str, str]:
+    """The environment of a program that is told of no store."""
+    return {name: value for name, value in os.environ.items() if name not in {*ELSEWHERE, *server.environment}}
 
 
 def bare_boot(folder: Path) -> str:

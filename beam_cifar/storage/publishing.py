@@ -190,12 +190,19 @@ class Leftover:
     upload: str = ""
 
     def remove(self) -> None:
-        """Removes it, best effort."""
+        """Removes it, best effort.
+
+        Raises:
+            OSError: objects in the place of an output are refused to be removed; what tells whose they are must stay.
+        """
         if self.upload:
             with suppress(OSError):
                 objects.abort(self.path, self.upload)
         elif is_folder(self.path) and not os.path.islink(self.path):
-            remove_tree(self.path)
+            if is_url(self.path):
+                objects.remove(entry.path for entry in objects.tree(self.path))
+            else:
+                remove_tree(self.path)
         else:
             remove_file(self.path)
 
@@ -262,5 +269,5 @@ def _old_listings(folder: JobFolder, needed: Collection[str]) -> Iterator[Leftov
 
 def _is_own(name: str, kept: set[str]) -> bool:
     """Whether a name in a job folder is one that this module gives; whatever else lies there is somebody's."""
-    own = r"(index|replaced|work-[0-9a-f]{16})(\.[0-9a-f]{8}\.removed)?|manifest\.(pending|replaced)\.json"
+    own = r"(index|replaced|work-[0-9a-f]{16})(\.[0-9a-f]{8}\.removed)*|manifest\.(pending|replaced)\.json"
     return name not in kept and re.fullmatch(own, name) is not None

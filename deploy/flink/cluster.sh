@@ -167,7 +167,7 @@ java_flags() {
 }
 
 common_flags() {
-  tr -s ' ' '\n' <<<"$CLUSTER_JAVA_FLAGS"
+  [[ -z $CLUSTER_JAVA_FLAGS ]] || tr -s ' ' '\n' <<<"$CLUSTER_JAVA_FLAGS"
 }
 
 class_path() {

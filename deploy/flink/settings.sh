@@ -13,7 +13,7 @@ else
 fi
 CLUSTER_JAVA=${CLUSTER_JAVA:-java}
 # Java only passes small messages on here: the quick compiler and the simple collector start in a third of the time.
-CLUSTER_JAVA_FLAGS=${CLUSTER_JAVA_FLAGS:--XX:TieredStopAtLevel=1 -XX:+UseSerialGC}
+CLUSTER_JAVA_FLAGS=${CLUSTER_JAVA_FLAGS--XX:TieredStopAtLevel=1 -XX:+UseSerialGC}
 
 FLINK_VERSION=${FLINK_VERSION:-1.19.3}
 BEAM_JAVA_VERSION=${BEAM_JAVA_VERSION:-2.62.0}
