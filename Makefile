@@ -65,7 +65,7 @@ test-prism: $(VENV)/.installed .prism/prism
 	$(PYTHON) -m venv .dataflow
 	.dataflow/bin/python -m pip install --quiet --upgrade pip
 	.dataflow/bin/python -m pip install --quiet --constraint requirements.txt --config-settings editable_mode=compat \
-	  --editable '.[test]' 'apache-beam[gcp]'
+	  --editable '.[test,dataflow]'
 	touch $@
 
 test-dataflow: .dataflow/.installed

@@ -12,7 +12,9 @@ import fcntl
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -130,8 +132,9 @@ def installed(packages: dict[str, bytes]) -> str:
     """The folder of an environment that has the packages on top of this one's; workers with equal ones share it."""
     home = os.environ.get(FOLDER_VARIABLE) or os.path.join(tempfile.gettempdir(), f"beam_cifar-boot-{os.getuid()}")
     os.makedirs(home, mode=0o700, exist_ok=True)
-    if os.stat(home).st_uid != os.getuid():
-        raise SystemExit(f"boot.py: {home} belongs to another user; set {FOLDER_VARIABLE} to a folder of your own")
+    status = os.lstat(home)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise SystemExit(f"boot.py: {home} is not a folder of this user's; set {FOLDER_VARIABLE} to one")
     remove_old(home)
     digest = hashlib.sha256(f"{sys.executable}{sys.version}".encode())
     for name in sorted(packages):
@@ -152,9 +155,9 @@ def remove_old(home: str) -> None:
     """Removes environments that no worker uses, and none has used for an hour."""
     for entry in os.listdir(home):
         folder = os.path.join(home, entry)
-        if entry.endswith(".lock") or not os.path.isdir(folder):
-            continue
-        with suppress(OSError), open(folder + ".lock", "a") as lock:
+        if not re.fullmatch(r"[0-9a-f]{24}", entry) or not os.path.isdir(folder):
+            continue  # not one of ours
+        with suppress(OSError), open(folder + ".lock", "r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - os.path.getmtime(folder) > KEPT_SECONDS:
                 # The lock stays: another worker may wait for it.

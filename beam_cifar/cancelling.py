@@ -41,11 +41,13 @@ def cancel_on_flink(result: PipelineResult, options: PipelineOptions) -> None:
     Beam's job server calls a batch job cancelled at once, and leaves it running on Flink.
     """
     master = options.view_as(FlinkRunnerOptions).flink_master
-    name = str(getattr(result, "_job_id", "")).partition("_")[0]
+    name = str(getattr(result, "_job_id", "")).rpartition("_")[0]
     if not name or master.startswith("["):
         return
     base = master if "://" in master else f"http://{master}"
-    jobs = [job["jid"] for job in _ask(f"{base}/jobs/overview")["jobs"] if job["name"] == name]
+    jobs = [
+        job["jid"] for job in _ask(f"{base}/jobs/overview")["jobs"] if job["name"] == name and job["state"] not in ENDED
+    ]
     for job in jobs:
         _ask(f"{base}/jobs/{job}?mode=cancel", "PATCH")
         _wait(lambda job=job: _ask(f"{base}/jobs/{job}")["state"] in ENDED)

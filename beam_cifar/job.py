@@ -241,7 +241,8 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
         done = _is_same_job(folder.manifest, facts, newest_input) and is_complete(folder)
     inputs = _inputs_digest([found.catalog for found in surveys], folder)
     begun = None if done or not options.resume else _begun_before(folder, inputs)
-    folder = replace(folder, direct=begun.direct if begun else _goes_direct(folder))
+    direct = begun.direct if begun else _goes_direct(folder)
+    folder = replace(folder, direct=direct, guarded=storage.is_url(folder.output))
     if storage.is_occupied(folder.output) and not (options.overwrite or done or folder.direct):
         raise _occupied(folder.output)
     if not done:

@@ -40,7 +40,7 @@ def _finished(task: Task, sink: SinkSettings) -> PartInfo | None:
         if (part.shard, part.part) != (task.shard, task.part) or part.written.total() != task.rows:
             return None
         return part if all(_is_there(*file) for file in _files(part, sink)) else None
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, RecursionError):
         return None
 
 

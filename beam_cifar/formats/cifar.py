@@ -578,7 +578,7 @@ def _directory_root(path: str) -> str:
     """The directory that holds the meta file: the given one, or the only folder in it that does."""
     if any(storage.is_file(os.path.join(path, name)) for name in META_FILES):
         return path
-    inner = [entry.path for entry in storage.list_folder(path) if entry.is_folder and not entry.name.startswith("_")]
+    inner = [folder for folder in storage.folders_in(path) if not storage.name_of(folder).startswith("_")]
     roots = [folder for folder in inner if any(storage.is_file(os.path.join(folder, name)) for name in META_FILES)]
     if len(roots) > 1:
         shown = ", ".join(sorted(os.path.basename(root) for root in roots))

@@ -91,6 +91,14 @@ def list_folder(path: str, accept: Callable[[str], bool] = _any_name) -> list[En
         return [_entry(e) for e in entries if not e.name.startswith(".") and accept(e.name)]
 
 
+def folders_in(path: str) -> list[str]:
+    """The paths of the visible folders in a folder, whatever else lies there. Raises `OSError`."""
+    if is_url(path):
+        return [entry.path for entry in objects.entries(path) if entry.is_folder and not entry.name.startswith(".")]
+    with os.scandir(path) as entries:
+        return [entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+
+
 def list_tree(path: str) -> Iterator[Entry]:
     """Yields the files of a folder and of all folders in it, in no particular order; names are relative, with "/".
 

@@ -17,6 +17,7 @@ class JobFolder:
     Attributes:
         output: absolute path of the output directory, or its URL.
         job_id: a hash of the plan.
+        guarded: whether files may only be written as long as the note of the job's beginning is there.
         direct: whether files are written to their places in the output at once: in an object store, where a file
             cannot be renamed, if there was nothing before.
     """
@@ -24,6 +25,7 @@ class JobFolder:
     output: str
     job_id: str = ""
     direct: bool = False
+    guarded: bool = False
 
     @property
     def path(self) -> str:
@@ -58,7 +60,7 @@ class JobFolder:
     @property
     def guard(self) -> str:
         """What must be there for a file to be written: a job that goes on after it lost its output must not harm it."""
-        return self.begun if self.direct else ""
+        return self.begun if self.guarded else ""
 
     @property
     def accounts(self) -> str:

@@ -14,6 +14,7 @@ from beam_cifar.errors import JobError, OutputError
 from beam_cifar.storage import objects
 from beam_cifar.storage.files import (
     exists,
+    has_content,
     is_file,
     is_folder,
     is_occupied,
@@ -25,7 +26,7 @@ from beam_cifar.storage.files import (
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.lock import hold
 from beam_cifar.storage.paths import is_url
-from beam_cifar.storage.staging import refuse_cancelled, write_whole
+from beam_cifar.storage.staging import refuse_cancelled, refuse_lost, write_whole
 
 
 def begin(folder: JobFolder, inputs: str) -> None:
@@ -121,6 +122,8 @@ def publish_tree(
 
 def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, listings: Sequence[str]) -> None:
     """The same for objects, which lie in their places, or are copied to them over those of the output before."""
+    if not has_content(folder.manifest, manifest):
+        refuse_lost(folder.guard)
     if not folder.direct:
         if is_occupied(folder.output) and not overwrite:
             raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")

@@ -259,6 +259,9 @@ wait_until_ready() {
 start() {
   check_start
   "$here/get.sh"
+  if [[ ! -d $conf && (-e $CLUSTER_RUN/tmp || -e $CLUSTER_RUN/artifacts || -e $log) ]]; then
+    fail "$CLUSTER_RUN holds other things than a cluster's; name another folder as CLUSTER_RUN"
+  fi
   rm -rf "$CLUSTER_RUN/tmp" "$CLUSTER_RUN/artifacts" "$log"
   mkdir -p "$log" "$CLUSTER_RUN/tmp" "$CLUSTER_RUN/artifacts"
   echo "$$-$(start_time $$)-$RANDOM$RANDOM" >"$CLUSTER_RUN/id"
