@@ -301,7 +301,7 @@ def killed(server: Server, fault: Callable[[Callable[[], object]], Fault], *argu
         return bool(proxy.struck)
 
 
-@pytest.mark.slow
+@pytest.mark.stores  # a quarter of an hour with all stores
 @pytest.mark.parametrize("target", ["parquet", "imagenet"])
 @pytest.mark.parametrize("overwrite", [False, True], ids=["new", "overwrite"])
 @pytest.mark.parametrize("kind", ["drop", "cut_upload", "lose"], ids=["not-written", "half-sent", "not-acknowledged"])
