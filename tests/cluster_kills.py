@@ -38,8 +38,13 @@ def kill_taskmanager(cluster: Cluster) -> None:
     time.sleep(RESTARTED_AFTER)
     with open(cluster.folder / "log" / "taskmanager-1.log", "ab") as log:
         process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    _STARTED.append(process)
     stat = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
     started_by.write_text(f"{process.pid} {stat[19]}\n")  # cluster.sh stops it as its own
+
+
+# `cluster.sh` ends them; to forget one that runs would be a warning.
+_STARTED: list[subprocess.Popen[bytes]] = []
 
 
 def _strings(pid: int, name: str) -> list[str]:
