@@ -393,6 +393,7 @@ def test_any_number_of_objects_is_removed(proxied: tuple[str, CountingProxy], se
     storage.remove_tree(f"{bucket}/none")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [0, 1, 64 << 10, (64 << 10) + 1, 16 << 20, (16 << 20) + 1])
 def test_files_of_any_size_are_uploaded(size: int, proxied: tuple[str, CountingProxy], server: Server) -> None:
     bucket, proxy = proxied
@@ -861,6 +862,7 @@ def test_a_lock_of_a_live_process_of_another_machine_with_our_name_is_respected(
         pytest.fail("taken from a live job")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content",
     [

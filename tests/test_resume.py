@@ -249,6 +249,7 @@ def nothing_that_is_expected(path: Path) -> None:
     path.write_text('["neither", {"an": "account"}]')
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "damage", "lost"),
     [
