@@ -136,14 +136,15 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     for path, info in zip(paths, parts, strict=True):
         _check_size(path, info.bytes)
     give_back()  # what the parts took
-    with storage.StagedFile(os.path.join(settings.folder.tree, shard.path), settings.folder.scratch) as file:
+    with settings.folder.stage(os.path.join(settings.folder.tree, shard.path)) as file:
         get_sink(settings.format).join(paths, file, shard, settings.options)
         file.commit()
     return ShardInfo(number, 1, file.bytes_written, file.sha256, parts, beside=_beside_written(paths, shard, settings))
 
 
 def _beside_written(paths: Sequence[str], shard: Shard, settings: SinkSettings) -> tuple[tuple[str, int, str], ...]:
-    files = storage.StagedFiles(settings.folder.tree, settings.folder.scratch)
+    folder = settings.folder
+    files = storage.StagedFiles(folder.tree, folder.scratch, folder.guard)
     get_sink(settings.format).complete(paths, files, shard, settings.options)
     return tuple(files.made)
 

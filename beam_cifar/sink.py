@@ -70,7 +70,7 @@ class SinkSettings:
         path, folder = self.part_path(shard, part), self.folder
         if self.many_files:
             return storage.StagedFolder(os.path.join(folder.tree, shard.path), path, folder.scratch, folder.guard)
-        return storage.StagedFile(path, folder.scratch, folder.guard)
+        return folder.stage(path)
 
 
 @dataclass(frozen=True)
@@ -313,8 +313,7 @@ class _CopyFile(beam.DoFn):
 
 def write_account(info: PartInfo, settings: SinkSettings) -> None:
     """Leaves the account of a finished part where a job that is resumed finds it."""
-    folder = settings.folder
-    with storage.StagedFile(settings.account_path(info.shard, info.part), folder.scratch, folder.guard) as file:
+    with settings.folder.stage(settings.account_path(info.shard, info.part)) as file:
         file.write(encode_part(info))
         file.commit()
 
@@ -339,7 +338,7 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
         return PartInfo(task.shard, task.part, 1, size, digest, read=counts, written=written)
     with (
         storage.open_blob(file.blob, file.shown) as blob,
-        storage.StagedFile(final, sink.folder.scratch, sink.folder.guard) as staged,
+        sink.folder.stage(final) as staged,
     ):
         while chunk_bytes := blob.read(storage.COPY_BYTES):
             staged.write(chunk_bytes)

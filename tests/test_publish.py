@@ -7,14 +7,15 @@ import shutil
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import pytest
-from image_trees import killed, quickly
+from image_trees import killed, quickly, run_plainly
 from reading import cifar_rows, tree
 
 from beam_cifar import ConvertOptions, convert, storage
 from beam_cifar.errors import JobError, OutputError
-from beam_cifar.job import prepare
+from beam_cifar.job import Job, prepare
 from beam_cifar.manifests import is_ours
 from beam_cifar.pipeline import publish_settings
 from beam_cifar.publish import PublishSettings, ShardInfo, finish_job, finish_shard, reconcile
@@ -103,6 +104,24 @@ def part_of(task: object, source: SourceSettings, sink: SinkSettings) -> PartInf
         info = open_part.append(encode_images(kept, encodings=("png",)))
     assert info is not None
     return info
+
+
+@pytest.mark.parametrize("target", ["mnist", "datumaro"], ids=["joined", "beside"])
+def test_a_job_that_lost_its_output_joins_nothing(target: str, cifar10: Path, tmp_path: Path) -> None:
+    def lost(number: int, infos: list[PartInfo], sink: SinkSettings) -> ShardInfo:
+        os.unlink(sink.folder.begun)
+        return finish_shard(number, infos, sink)
+
+    def start(job: Job, beam_options: object) -> None:
+        with mock.patch("beam_cifar.publish.finish_shard", lost):
+            run_plainly(replace(job, folder=replace(job.folder, guarded=True)))
+
+    with (
+        mock.patch("beam_cifar.pipeline.start", start),
+        pytest.raises(JobError, match="another job has taken the output"),
+    ):
+        convert(ConvertOptions(str(cifar10), str(tmp_path / "out"), target, workers=1))
+    assert not (tmp_path / "out").exists()
 
 
 def test_finishing_a_job_twice_changes_nothing(

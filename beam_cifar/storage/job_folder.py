@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from beam_cifar.errors import UsageError
 from beam_cifar.storage.files import is_file
 from beam_cifar.storage.paths import contains, is_url
+from beam_cifar.storage.staging import StagedFile
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class JobFolder:
     def guard(self) -> str:
         """What must be there for a file to be written: a job that goes on after it lost its output must not harm it."""
         return self.begun if self.guarded else ""
+
+    def stage(self, path: str) -> StagedFile:
+        """Starts a file of the job, which appears at a path when it is committed, unless the job lost its output."""
+        return StagedFile(path, self.scratch, self.guard)
 
     @property
     def accounts(self) -> str:

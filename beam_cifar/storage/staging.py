@@ -153,19 +153,20 @@ class StagedFiles:
     Args:
         tree: the folder that their paths are relative to.
         scratch: a folder on the same file system to write them in.
+        only_while: as of `StagedFile`.
 
     Attributes:
         made: path, bytes and hex sha256 of each so far.
     """
 
-    def __init__(self, tree: str, scratch: str) -> None:
-        self._tree, self._scratch = tree, scratch
+    def __init__(self, tree: str, scratch: str, only_while: str = "") -> None:
+        self._tree, self._scratch, self._only_while = tree, scratch, only_while
         self.made: list[tuple[str, int, str]] = []
 
     @contextmanager
     def open(self, path: str) -> Iterator[StagedFile]:
         """Starts one, which is completed when this is left without an error."""
-        with StagedFile(os.path.join(self._tree, path), self._scratch) as file:
+        with StagedFile(os.path.join(self._tree, path), self._scratch, self._only_while) as file:
             yield file
             file.commit()
         self.made.append((path, file.bytes_written, file.sha256))
