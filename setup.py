@@ -57,5 +57,5 @@ setup(
         ],
         "lint": ["mypy", "ruff"],
     },
-    entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli:main"]},
+    entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli.main:main"]},
 )

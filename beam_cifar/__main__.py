@@ -1,6 +1,6 @@
 """`python -m beam_cifar` is `beam-cifar`."""
 
-from beam_cifar.cli import main
+from beam_cifar.cli.main import main
 
 if __name__ == "__main__":
     raise SystemExit(main())

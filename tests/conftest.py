@@ -58,7 +58,7 @@ def run(tmp_path: Path) -> Run:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
     """Runs the command line in this process: exit code, stdout and stderr."""
-    from beam_cifar.cli import main
+    from beam_cifar.cli.main import main
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import beam_cifar
-from beam_cifar.cli.arguments import make_parser
+from beam_cifar.cli.main import make_parser
 from beam_cifar.formats import FORMATS, INTERNAL, get_sink, get_source, readable, writable
 from beam_cifar.formats.base import Sink, Source
 from beam_cifar.steps import markdown

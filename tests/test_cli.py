@@ -137,7 +137,7 @@ def test_a_wrong_command_is_one_line_and_exit_2(arguments: list[str], run: Run) 
 def test_quick_commands_import_neither_beam_nor_arrow_nor_numpy(command: list[str], cifar10: Path) -> None:
     command = [str(cifar10) if word == "IN" else word for word in command]
     code = (
-        "import sys\nfrom beam_cifar.cli import main\n"
+        "import sys\nfrom beam_cifar.cli.main import main\n"
         f"try:\n    main({command!r})\nexcept SystemExit:\n    pass\n"
         "print(sorted({'apache_beam', 'pyarrow', 'numpy', 'PIL'} & set(sys.modules)))"
     )

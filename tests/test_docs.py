@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 import beam_cifar
-from beam_cifar.cli.arguments import make_parser, parse
+from beam_cifar.cli.main import make_parser
+from beam_cifar.cli.parser import parse
 from beam_cifar.formats import FORMATS, get_sink, markdown
 from beam_cifar.formats.base import LOSSES
 

@@ -465,7 +465,7 @@ JOBS = {
 
 
 def job(source: object, output: object, **options: object) -> ConvertOptions:
-    from beam_cifar.cli.arguments import Parser
+    from beam_cifar.cli.parser import Parser
     from beam_cifar.steps import parse_call
 
     steps = (parse_call(options.pop("steps"), Parser),) if "steps" in options else ()

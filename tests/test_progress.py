@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from beam_cifar import ConvertOptions, convert
-from beam_cifar.cli import progress
-from beam_cifar.cli.progress import Progress
+from beam_cifar.cli import terminal as module
+from beam_cifar.cli.terminal import Progress
 
 
 class Terminal(io.StringIO):
@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 def test_a_terminal_is_told_how_many_images_are_done(
     cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "INTERVAL", 0.001)
+    monkeypatch.setattr(module, "INTERVAL", 0.001)
     terminal = Terminal()
     with Progress(terminal) as line:
         summary = convert(ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet"), on_start=line.start)

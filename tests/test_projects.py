@@ -582,7 +582,7 @@ def test_a_file_that_cannot_be_replaced_stays(here: Path, monkeypatch: pytest.Mo
 
 def test_quick_commands_import_neither_beam_nor_arrow_nor_numpy(here: Path, pets: Path) -> None:
     code = (
-        "import sys\nfrom beam_cifar.cli import main\n"
+        "import sys\nfrom beam_cifar.cli.main import main\n"
         f"for line in (['create'], ['import', {str(pets)!r}], ['project'], ['transform', '--list']):\n"
         "    assert main(line) == 0\n"
         "    print(line, sorted({'apache_beam', 'pyarrow', 'numpy', 'PIL'} & set(sys.modules)), file=sys.stderr)"

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from step_notes import Notes
 
-from beam_cifar.cli.arguments import Parser
+from beam_cifar.cli.parser import Parser
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.labels import LabelTable

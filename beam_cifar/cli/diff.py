@@ -6,22 +6,38 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.convert import beam_options_of, input_of
-from beam_cifar.cli.tables import plain
-from beam_cifar.comparing import Change, Changes, Comparison, Row, Rows, SubsetComparison, compare
+from beam_cifar.cli.jobs import beam_options_of, input_of
+from beam_cifar.cli.parser import add_command, add_reading
+from beam_cifar.cli.terminal import plain
 from beam_cifar.errors import DifferencesError
 from beam_cifar.start import quiet_workers
 from beam_cifar.words import counted
+
+if TYPE_CHECKING:
+    from beam_cifar.comparing import Change, Changes, Comparison, Row, Rows, SubsetComparison
 
 CHANGES = {"labels": "another label", "pixels": "other pixels", "sizes": "another size", "ids": "another id"}
 """Kinds of changes, and what they are called."""
 
 
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    text = "Compare two data sets, whatever their formats. Options that are not listed are handed to Beam."
+    command = add_command(commands, "diff", run, text)
+    for name in ("a", "b"):
+        command.add_argument(name, metavar=f"{name.upper()}[:FORMAT]", help="directory, archive or file")
+    command.add_argument("--ids", action="store_true", help="items must have the same ids as well")
+    command.add_argument("--whole", action="store_true", help="compare all rows as one set, whatever their subsets")
+    add_reading(command)
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Prints what differs. Raises `DifferencesError` if anything does."""
     options = beam_options_of(arguments)
+    from beam_cifar.comparing import compare
+
     a, b = input_of(arguments.a), input_of(arguments.b)
     with quiet_workers(verbose=arguments.verbose):
         found = compare(a, b, ids=arguments.ids, whole=arguments.whole, beam_options=options)

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
+from typing import Any
 
-from beam_cifar.cli.convert import beam_options_of
+from beam_cifar.cli.jobs import beam_options_of
+from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
 from beam_cifar.start import quiet_workers
 from beam_cifar.words import counted
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    text = "Write one HTML page about a data set, with pictures. Options that are not listed are handed to Beam."
+    command = add_command(commands, "report", run, text)
+    add_source(command)
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="HTML file to make")
+    add_subset(command)
+    command.add_argument("--title", metavar="TEXT", help="of the page; the data set's name if left out")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_reading(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes the page, and prints where it is and what it is about."""
     options = beam_options_of(arguments)
-    with quiet_workers(verbose=arguments.verbose):
-        from beam_cifar.report import report
+    from beam_cifar.report import report
 
+    with quiet_workers(verbose=arguments.verbose):
         made = report(
             arguments.path,
             arguments.output,

@@ -6,19 +6,33 @@ import argparse
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.convert import beam_options_of
-from beam_cifar.cli.tables import plain
+from beam_cifar.cli.jobs import beam_options_of
+from beam_cifar.cli.parser import add_command, add_reading, add_source
+from beam_cifar.cli.terminal import plain
 from beam_cifar.errors import DifferencesError
 from beam_cifar.start import quiet_workers
-from beam_cifar.validation import Validation, validate
 from beam_cifar.words import counted
+
+if TYPE_CHECKING:
+    from beam_cifar.validation import Validation
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    text = "Read every image, and check a data set. Options that are not listed are handed to Beam."
+    command = add_command(commands, "validate", run, text)
+    add_source(command)
+    command.add_argument("--strict", action="store_true", help="warnings count as errors")
+    add_reading(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints what all checks found. Raises `DifferencesError` if that is too much."""
     options = beam_options_of(arguments)
+    from beam_cifar.validation import validate
+
     with quiet_workers(verbose=arguments.verbose):
         found = validate(arguments.path, arguments.input_format, beam_options=options)
     valid = found.is_valid(strict=arguments.strict)

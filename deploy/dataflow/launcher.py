@@ -10,8 +10,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from beam_cifar.cli.arguments import make_parser, parse
-from beam_cifar.cli.convert import beam_options_of, options_of
+from beam_cifar.cli.convert import options_of
+from beam_cifar.cli.jobs import beam_options_of
+from beam_cifar.cli.main import make_parser
+from beam_cifar.cli.parser import parse
 from beam_cifar.errors import BeamCifarError
 
 

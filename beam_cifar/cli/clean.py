@@ -6,8 +6,19 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
+from typing import Any
 
 from beam_cifar.cleaning import Cleaned, Found, clean
+from beam_cifar.cli.parser import add_command
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    text = "Remove what killed jobs left of an output. Stop first what may still run on a cluster."
+    command = add_command(commands, "clean", run, text)
+    command.add_argument("output_dir", metavar="OUT", help="the output, whether it is there or not")
+    command.add_argument("--list", action="store_true", help="only list what would be removed")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.convert import beam_options_of
-from beam_cifar.cli.tables import aligned, plain, share
-from beam_cifar.measuring import SizeCount, Stats, SubsetStats, stats
+from beam_cifar.cli.jobs import beam_options_of
+from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
+from beam_cifar.cli.terminal import aligned, plain, share
 from beam_cifar.start import quiet_workers
 from beam_cifar.words import counted
+
+if TYPE_CHECKING:
+    from beam_cifar.measuring import SizeCount, Stats, SubsetStats
 
 SHOWN_SIZES = 10
 SHOWN_CLASSES = 100
@@ -19,9 +22,20 @@ SHOWN_SUBSETS = 8
 """Sizes, classes and subsets that are shown; JSON has them all."""
 
 
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    text = "Read every image, and show what a data set is made of. Options that are not listed are handed to Beam."
+    command = add_command(commands, "stats", run, text)
+    add_source(command)
+    add_subset(command)
+    add_reading(command)
+
+
 def run(arguments: argparse.Namespace) -> None:
     """Prints what a data set is made of."""
     options = beam_options_of(arguments)
+    from beam_cifar.measuring import stats
+
     with quiet_workers(verbose=arguments.verbose):
         found = stats(arguments.path, arguments.input_format, tuple(arguments.subset), beam_options=options)
     print(json.dumps(facts(found), ensure_ascii=False) if arguments.json else "\n".join(shown(found)))

@@ -1,12 +1,15 @@
-"""Progress on a terminal, silent otherwise."""
+"""What commands share that touch the terminal: tables, progress, and the processes that a job has started."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, TextIO
+
+from beam_cifar import storage
 
 if TYPE_CHECKING:
     from beam_cifar.job import Job
@@ -48,7 +51,6 @@ class Progress:
             self._stream.flush()
 
     def _watch(self, job: Job) -> None:
-        from beam_cifar import storage
         from beam_cifar.sink import SinkSettings
 
         sink = SinkSettings.of(job.plan, job.options.output_format, job.folder)
@@ -66,3 +68,48 @@ class Progress:
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
         self._stream.write(f"\r\x1b[K{done:,} of {total:,} images, {rate:,.0f} a second{left}")
         self._stream.flush()
+
+
+def aligned(lines: Sequence[Sequence[str]], indent: int = 2) -> list[str]:
+    """Lines of cells in columns: the first to the left, the others to the right."""
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    made = []
+    for first, *others in lines:
+        cells = [first.ljust(widths[0]), *map(str.rjust, others, widths[1:])]
+        made.append(" " * indent + "  ".join(cells))
+    return made
+
+
+def plain(name: str) -> str:
+    """A name on one line, whatever is in it."""
+    return name if name.isprintable() else repr(name)[1:-1]
+
+
+def share(part: int, whole: int) -> str:
+    """A part in percent; nothing where there is no whole."""
+    return f"{100 * part / whole:.1f} %" if whole else ""
+
+
+def descendants(ancestor: int) -> list[int]:
+    """The ids of all processes below one; none where the system has no `/proc`."""
+    children: dict[int, list[int]] = {}
+    with suppress(OSError):
+        for name in filter(str.isdecimal, os.listdir("/proc")):
+            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
+                # pid (name) state ppid ...; the name may hold anything.
+                parent = int(file.read().rpartition(b")")[2].split()[1])
+                children.setdefault(parent, []).append(int(name))
+    found, waiting = [], [ancestor]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        found += below
+        waiting += below
+    return found
+
+
+def is_python(process: int) -> bool:
+    """Whether a process runs the program that runs us."""
+    try:
+        return os.path.samefile(f"/proc/{process}/exe", "/proc/self/exe")
+    except OSError:
+        return False

@@ -1,4 +1,4 @@
-"""`beam-cifar info`, `detect` and `formats`: what can be said without a job."""
+"""`beam-cifar info`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_cifar import archives, storage
-from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import FORMATS, detect_format
+from beam_cifar.cli.parser import add_command, add_source
+from beam_cifar.errors import UsageError
 from beam_cifar.formats.base import FileSummary, Wanted
 from beam_cifar.genuine import CIFAR10_MD5, CIFAR100_MD5
 from beam_cifar.job import Survey, survey
@@ -23,7 +23,15 @@ from beam_cifar.start import quiet_workers
 GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
 
 
-def info(arguments: argparse.Namespace) -> None:
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    command = add_command(commands, "info", run, "Show what a data set holds, without reading pixels.")
+    add_source(command)
+    command.add_argument("--checksums", action="store_true", help="md5 of every file, compared with the genuine ones")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def run(arguments: argparse.Namespace) -> None:
     """Prints what a data set holds."""
     with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         found = survey(arguments.path, arguments.input_format, (), folder, Wanted(sizes=True))
@@ -31,26 +39,6 @@ def info(arguments: argparse.Namespace) -> None:
         if arguments.checksums:
             facts["checksums"] = _checksums(found)
     print(json.dumps(facts, ensure_ascii=False) if arguments.json else _shown(facts))
-
-
-def detect(arguments: argparse.Namespace) -> None:
-    """Prints the name of the format."""
-    path = storage.absolute(arguments.path, "input")
-    if not (storage.is_folder(path) or storage.is_file(path)):
-        raise InputError(f"{path}: no such file or directory")
-    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
-        name = detect_format(path, folder)
-    if name is None:
-        raise InputError(f"{path}: no known format; beam-cifar formats lists those that can be read")
-    print(name)
-
-
-def formats(arguments: argparse.Namespace) -> None:
-    """Prints the registry."""
-    width = max(map(len, FORMATS))
-    for name, entry in FORMATS.items():
-        how = " ".join(word for word, can in (("read", entry.source), ("write", entry.sink)) if can)
-        print(f"{name:<{width}}  {how:<10}  {entry.title}")
 
 
 def _facts(found: Survey) -> dict[str, Any]:

@@ -1,0 +1,36 @@
+"""`beam-cifar create`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from beam_cifar import storage
+from beam_cifar.cli.parser import add_command
+from beam_cifar.errors import OutputError
+from beam_cifar.project import Project, project_file
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    command = add_command(commands, "create", run, "Make an empty project.")
+    command.add_argument("-o", "--output-dir", default=".", metavar="DIR", help="its folder; here if left out")
+    command.add_argument("--name", metavar="NAME", help="its name; that of the folder if left out")
+    command.add_argument("--overwrite", action="store_true", help="replace an existing project")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Makes an empty project."""
+    path = project_file(arguments.output_dir)
+    folder = os.path.dirname(path)
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise OutputError(f"{folder}: exists and is not a directory; choose another folder")
+    if os.path.lexists(path) and not arguments.overwrite:
+        raise OutputError(f"{path}: exists; pass --overwrite to replace it, or choose another folder with -o")
+    name = os.path.basename(folder) or "project" if arguments.name is None else arguments.name
+    project = Project(name)
+    with storage.writing(folder):
+        os.makedirs(folder, exist_ok=True)
+    project.save(folder)
+    print(f"created project {project.name!r} in {folder}")

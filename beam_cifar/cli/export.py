@@ -1,0 +1,30 @@
+"""`beam-cifar export`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from beam_cifar.cli.jobs import job_options, output_of, perform
+from beam_cifar.cli.parser import add_command, add_job, add_project
+from beam_cifar.project import Project, project_file
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    text = "Write what a project holds. Options that are not listed are handed to Beam."
+    command = add_command(commands, "export", run, text)
+    add_project(command)
+    add_job(command, output="<project>-<format> here if left out")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Writes what a project holds."""
+    project = Project.load(arguments.project)
+    more = job_options(arguments)
+    if arguments.on_clash is not None:
+        more["on_clash"] = arguments.on_clash
+    folder = os.path.dirname(project_file(arguments.project))
+    output = output_of(arguments, os.path.basename(folder) or project.name)
+    perform(arguments, project.options(output, arguments.output_format, **more))

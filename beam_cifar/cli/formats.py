@@ -1,0 +1,22 @@
+"""`beam-cifar formats`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from beam_cifar.cli.parser import add_command
+from beam_cifar.formats import FORMATS
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    add_command(commands, "formats", run, "List the formats that can be read and written.")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints the registry."""
+    width = max(map(len, FORMATS))
+    for name, entry in FORMATS.items():
+        how = " ".join(word for word, can in (("read", entry.source), ("write", entry.sink)) if can)
+        print(f"{name:<{width}}  {how:<10}  {entry.title}")

@@ -1,0 +1,52 @@
+"""`beam-cifar import`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from typing import Any
+
+from beam_cifar.cli.jobs import stem_of
+from beam_cifar.cli.parser import add_command, add_project, add_subset
+from beam_cifar.formats import readable
+from beam_cifar.job import find_catalog
+from beam_cifar.plan import select_files
+from beam_cifar.project import Project, ProjectSource
+from beam_cifar.start import quiet_workers
+from beam_cifar.words import counted
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    command = add_command(commands, "import", run, "Add a data set to a project, by reference.")
+    command.add_argument("path", metavar="PATH", help="directory, archive or file")
+    command.add_argument("-f", "--format", choices=readable(), metavar="FORMAT", help="detected if left out")
+    add_project(command)
+    command.add_argument("-n", "--name", metavar="NAME", help="what to call it; made from the path if left out")
+    add_subset(command)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Adds a data set to a project."""
+    project = Project.load(arguments.project)
+    subsets = tuple(arguments.subset)
+    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        found = find_catalog(arguments.path, arguments.format, folder)
+    select_files(found, subsets)  # refuses an unknown one
+    name = _unused(project, stem_of(found.path)) if arguments.name is None else arguments.name
+    source = ProjectSource(name, found.path, found.format, subsets)
+    replace(project, sources=(*project.sources, source)).save(arguments.project)
+    files, classes = counted(len(found.files), "file"), counted(len(found.labels.names), "class", "classes")
+    if twice := [known.name for known in project.sources if (known.path, known.subsets) == (found.path, subsets)]:
+        print(f"beam-cifar: note: the same data set is {twice[0]!r}; their items will clash", file=sys.stderr)
+    print(f"imported {name!r}: {found.title} ({found.format}), {files}, {classes}")
+
+
+def _unused(project: Project, stem: str) -> str:
+    """A name that no source of a project has: the stem, or the stem with a number."""
+    taken = {source.name for source in project.sources}
+    stem = stem or "source"
+    candidates = (stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3)))
+    return next(name for name in candidates if name not in taken)

@@ -1,0 +1,207 @@
+"""How a command runs a job: its options, Beam's options, the job itself, and what is printed of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, fields, replace
+from typing import TYPE_CHECKING, Any, TextIO
+
+from beam_cifar.archives import SUFFIXES
+from beam_cifar.cli.parser import Parser, list_flags
+from beam_cifar.cli.terminal import Progress
+from beam_cifar.errors import UsageError
+from beam_cifar.formats import readable
+from beam_cifar.options import ConvertOptions, ExportOptions, Input
+from beam_cifar.start import beam_imports, quiet_workers
+from beam_cifar.steps import make_step, parse_call
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from beam_cifar.job import Job
+    from beam_cifar.pipeline import Summary
+    from beam_cifar.plan import Plan, Task
+    from beam_cifar.steps.base import Step
+
+MAX_GRAPH = 10 << 20
+"""Bytes of a job that Dataflow takes."""
+
+
+def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
+    """Runs a job, and prints what it did; or prints the plan."""
+    started_at = time.monotonic()
+    if arguments.plan:
+        if arguments.beam_options:
+            beam_options_of(arguments)  # refuses unknown flags
+        _print_plan(options, as_json=arguments.json)
+        return
+    beam_options = beam_options_of(arguments)
+    from beam_cifar.pipeline import convert
+    from beam_cifar.runner import is_dry_run
+
+    if is_dry_run(beam_options):
+        _print_translation(arguments, options, beam_options)
+        return
+    said: list[str] = []
+    with quiet_workers(verbose=arguments.verbose) as terminal, Progress(terminal) as progress:
+
+        def started(job: Job) -> None:
+            said.extend(job.plan.notices)
+            _print_notices(said, terminal)
+            progress.start(job)
+
+        summary = convert(options, beam_options, on_start=started)
+    summary = replace(summary, seconds=round(time.monotonic() - started_at, 3))
+    if arguments.json:
+        fields = asdict(summary)
+        names = "version format output read written filtered quarantined subsets labels seconds"
+        print(json.dumps({name: fields[name] for name in names.split()}, ensure_ascii=False))
+    else:
+        print(describe(summary))
+    _print_notices(notice for notice in summary.notices if notice not in said)
+
+
+def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
+    """The workers and flags that are Beam's, of a command that runs a pipeline. Raises `UsageError`."""
+    # All of the pipeline is imported here: what follows finds it loaded, without what Beam imports in vain.
+    with beam_imports(arguments.beam_options, verbose=arguments.verbose):
+        from beam_cifar import pipeline, runner  # noqa: F401
+    return runner.pipeline_options(arguments.beam_options, arguments.workers, list_flags(arguments.parser))
+
+
+def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, beam_options: PipelineOptions) -> None:
+    from beam_cifar.pipeline import obstacles, translate
+
+    with quiet_workers(verbose=arguments.verbose):
+        job, result = translate(options, beam_options)
+        size = result.job.proto_pipeline.ByteSize()
+    _print_notices(job.plan.notices)
+    _print_notices(obstacles(options, beam_options))
+    if size > MAX_GRAPH:
+        _print_notices([f"the job has {size / 1e6:.1f} MB; Dataflow takes {MAX_GRAPH >> 20} MB: convert it in pieces"])
+    if arguments.json:
+        print(json.dumps({"translated": True, "tasks": len(job.plan.tasks), "bytes": size}))
+    else:
+        print(f"translated the job for Dataflow: {len(job.plan.tasks):,} tasks, {size:,} bytes; nothing was run")
+
+
+def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:
+    for notice in notices:
+        print(f"beam-cifar: note: {notice}", file=stream or sys.stderr, flush=True)
+
+
+def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:
+    from beam_cifar.job import plan_only
+
+    with quiet_workers(verbose=False), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        surveys, plan = plan_only(options, folder)
+    title = " + ".join(found.catalog.title for found in surveys)
+    if as_json:
+        print(json.dumps(_plan_facts(options, plan, title), ensure_ascii=False))
+        return
+    _print_notices(plan.notices)
+    print(f"{title}: {plan.declared:,} rows in {len(plan.files)} files, {plan.rows:,} of them to write")
+    for shard in plan.shards:
+        tasks = [task for task in plan.tasks if task.shard == shard.index]
+        sources = dict.fromkeys(plan.files[number].name for task in tasks for number in _files_of(task, plan))
+        how = "copied from" if tasks[0].copy else "from"
+        print(f"  {shard.path or shard.subset}: {shard.rows:,} rows {how} {', '.join(sources)}")
+
+
+def _files_of(task: Task, plan: Plan) -> list[int]:
+    """Numbers of the files that a task reads, in order."""
+    if task.chosen is None or task.copy or plan.chosen is None:
+        return [segment.file for segment in task.segments]
+    return sorted(set(plan.chosen.view.files[plan.chosen.parts[task.chosen]].tolist()))
+
+
+def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, object]:
+    return {
+        "source": source,
+        "options": options.meaning(),
+        "declared": plan.declared,
+        "written": plan.rows,
+        "labels": list(plan.label_map.table.names),
+        "shards": [asdict(shard) for shard in plan.shards],
+        "tasks": [asdict(task) for task in plan.tasks],
+        "notices": list(plan.notices),
+    }
+
+
+def describe(summary: Summary) -> str:
+    """The result for people."""
+    rate = summary.written / max(summary.seconds, 1e-9)
+    subsets = ", ".join(f"{name} {rows:,}" for name, rows in summary.subsets.items())
+    lines = [
+        f"wrote {summary.written:,} images as {summary.format} to {summary.output}",
+        f"  {subsets}",
+        f"  {summary.files} files, {summary.bytes / 1e6:,.1f} MB, in {summary.seconds:.1f} s ({rate:,.0f} images/s)",
+    ]
+    if summary.filtered or summary.quarantined:
+        lines.append(f"  read {summary.read:,}, filtered {summary.filtered:,}, quarantined {summary.quarantined:,}")
+    return "\n".join(lines)
+
+
+def input_of(text: str) -> Input:
+    """A data set as "PATH" or "PATH:FORMAT"; what exists as it is typed is a path."""
+    path, colon, name = text.rpartition(":")
+    if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
+        return Input(path, name)
+    return Input(text)
+
+
+def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What is done to the rows of an input, and how the output is written, as options by name. Raises `UsageError`."""
+    return {
+        "labels": tuple(arguments.label),
+        "remaps": tuple(arguments.remap),
+        "filter": arguments.filter,
+        "filter_mode": arguments.filter_mode,
+        "resize": size_of(arguments.resize),
+        "limit": arguments.limit,
+        "steps": _steps_of(arguments),
+        "overwrite": arguments.overwrite,
+        "resume": arguments.resume,
+        "workers": arguments.workers,
+        **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
+    }
+
+
+def _steps_of(arguments: argparse.Namespace) -> tuple[Step, ...]:
+    """The transforms of a command line, in order. Raises `UsageError`."""
+    steps = [parse_call(text, Parser) for text in arguments.transform]
+    if arguments.compact_labels:
+        steps.append(make_step("compact_labels", {}))
+    return tuple(steps)
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """(height, width) from "HxW". Raises `UsageError`."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
+    if match is None:
+        raise UsageError(f"--resize takes HEIGHTxWIDTH, such as 32x32, found {text!r}")
+    return int(match[1]), int(match[2])
+
+
+def output_of(arguments: argparse.Namespace, stem: str) -> str:
+    """The output, `<stem>-<format>` in the current directory if left out."""
+    given: str | None = arguments.output_dir
+    return f"{stem}-{arguments.output_format}" if given is None else given
+
+
+def stem_of(path: str) -> str:
+    """The name of a directory, or of an archive without its extension."""
+    name = os.path.basename(os.path.abspath(path))
+    for suffix in SUFFIXES:
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return name

@@ -1,0 +1,156 @@
+"""Runs one command: composes the parser of all commands, and turns errors and interrupts into lines and exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from beam_cifar import __version__
+from beam_cifar.cli import (
+    clean,
+    convert,
+    create,
+    detect,
+    diff,
+    export,
+    filter_,
+    formats,
+    import_,
+    info,
+    make_sample,
+    merge,
+    project,
+    report,
+    stats,
+    transform,
+    validate,
+)
+from beam_cifar.cli.parser import Parser, parse
+from beam_cifar.cli.terminal import descendants, is_python
+from beam_cifar.errors import BeamCifarError
+
+COMMANDS = (
+    *(convert, create, import_, filter_, transform, project, export, merge, clean),
+    *(info, stats, report, diff, validate, detect, formats, make_sample),
+)
+"""In the order of the help text."""
+
+EXAMPLES = """\
+examples:
+  beam-cifar convert -i cifar-10-python.tar.gz -f parquet -o cifar10-parquet
+  beam-cifar convert -i cifar-100-python -f cifar -o people --label people -- --save-images
+  beam-cifar convert -i cifar-10-python.tar.gz -f imagenet -o dogs --filter '/item[annotation/label="dog"]'
+  beam-cifar create && beam-cifar import cifar-10-python.tar.gz && beam-cifar export -f imagenet
+  beam-cifar info cifar-10-python.tar.gz --checksums
+  beam-cifar diff cifar-10-python.tar.gz cifar10-parquet
+"""
+
+INTERRUPTED = 130
+
+# Arrow's own allocators keep what they were given; the system's returns it, at the same speed.
+os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit code; the README has the table.
+    """
+    if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
+    arguments = parse(make_parser(), list(sys.argv[1:] if argv is None else argv))
+    verbose = bool(getattr(arguments, "verbose", False))
+    interrupts = _Interrupts()
+    try:
+        arguments.command(arguments)
+        _flush()
+        return 0
+    except BaseException as error:
+        # Runners turn an interrupt in a worker into an error of their own.
+        if interrupts.seen:
+            _interrupted(verbose)
+        return _explained(error, verbose)
+
+
+def make_parser() -> Parser:
+    """The parser of all commands."""
+    parser = Parser(
+        prog="beam-cifar",
+        description="Convert image-classification data sets, first of all CIFAR-10 and CIFAR-100, with Apache Beam.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"beam-cifar {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
+    for command in COMMANDS:
+        command.add(commands)
+    return parser
+
+
+class _Interrupts:
+    """Turns Ctrl-C and a request to end into KeyboardInterrupt, and remembers that there was one."""
+
+    def __init__(self) -> None:
+        self.seen = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._interrupt)
+
+    def _interrupt(self, *_: Any) -> NoReturn:
+        self.seen = True
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleaning up short
+        # The local runner waits for its worker processes, which have no reason to end. A job server is needed yet, to
+        # cancel its job.
+        _kill(process for process in descendants(os.getpid()) if is_python(process))
+        raise KeyboardInterrupt
+
+
+def _kill(processes: Iterable[int]) -> None:
+    for process in processes:
+        with suppress(OSError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _explained(failure: BaseException, verbose: bool) -> int:
+    """Says in one line why a command failed, and returns its exit code; what nobody foresaw is raised again."""
+    try:
+        raise failure
+    except BeamCifarError as error:
+        return _fail(str(error), error.exit_code, verbose)
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing more to say, also not at the interpreter's end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return _fail(f"{error.filename or 'storage'}: {error.strerror or error}", 1, verbose)
+    except MemoryError:
+        return _fail("out of memory", 1, verbose)
+
+
+def _interrupted(verbose: bool) -> NoReturn:
+    _kill(descendants(os.getpid()))
+    _fail("interrupted", INTERRUPTED, verbose)
+    _flush()
+    # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
+    os._exit(INTERRUPTED)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:  # the caller may have closed it
+        sys.stdout.flush()
+
+
+def _fail(message: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    line = " ".join(message.split("\n"))
+    print(f"beam-cifar: error: {line}", file=sys.stderr, flush=True)
+    return code

@@ -1,0 +1,58 @@
+"""`beam-cifar project`, and what the commands that change a project share."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import replace
+from typing import Any
+
+from beam_cifar.cli.parser import add_command, add_project
+from beam_cifar.project import FILE_NAME, Project, project_file, reference
+from beam_cifar.steps.base import Step
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    command = add_command(commands, "project", run, "Show what a project holds.")
+    add_project(command)
+    command.add_argument("--json", action="store_true", help="print the project's file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Prints what a project holds."""
+    project = Project.load(arguments.project)
+    folder = os.path.dirname(project_file(arguments.project))
+    print(project.text(folder).rstrip("\n") if arguments.json else _shown(project, folder))
+
+
+def append_step(arguments: argparse.Namespace, step: Step) -> None:
+    """Adds a step to a project, and prints it."""
+    project = Project.load(arguments.project)
+    replace(project, steps=(*project.steps, step)).save(arguments.project)
+    print(f"added transform {len(project.steps) + 1}: {_called(step)}")
+
+
+def _shown(project: Project, folder: str) -> str:
+    lines = [f"project {project.name!r} in {folder}", "sources:" if project.sources else "no sources"]
+    for number, source in enumerate(project.sources, 1):
+        place = _plain(reference(source.path, folder))
+        line = f"  {number}. {_plain(source.name)}: {source.format or 'format detected'}, {place}"
+        lines.append(line + (f", subsets {', '.join(map(_plain, source.subsets))}" if source.subsets else ""))
+    if len(project.sources) > 1:
+        lines.append(f"items that clash: {project.on_clash}")
+    lines.append("transforms:" if project.steps else "no transforms")
+    lines += [f"  {number}. {_called(step)}" for number, step in enumerate(project.steps, 1)]
+    lines.append(f"to change this, edit {FILE_NAME} there")
+    return "\n".join(lines)
+
+
+def _called(step: Step) -> str:
+    """A step with its options, for people."""
+    options = ", ".join(f"{name}={value!r}" for name, value in step.options().items())
+    return f"{step.name} {options}".rstrip()
+
+
+def _plain(text: str) -> str:
+    """A text in one line: quoted where a terminal could not show it as it is."""
+    return text if text.isprintable() else repr(text)

@@ -1,0 +1,31 @@
+"""`beam-cifar transform`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from beam_cifar.cli.parser import Parser, add_command, add_project
+from beam_cifar.cli.project import append_step
+from beam_cifar.steps import STEPS, parse_step
+
+
+def add(commands: Any) -> None:
+    """Adds the command and its arguments."""
+    text = "Add a transform to what a project does. Its options stand at the end, after --; -- --help explains them."
+    command = add_command(commands, "transform", run, text)
+    command.set_defaults(step_arguments=[])
+    add_project(command)
+    what = command.add_mutually_exclusive_group(required=True)
+    what.add_argument("-t", "--transform", choices=list(STEPS), metavar="NAME", help="which one")
+    what.add_argument("--list", action="store_true", help="list all transforms")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Adds a transform to a project, or lists all."""
+    if arguments.list:
+        width = max(map(len, STEPS))
+        for name, entry in STEPS.items():
+            print(f"{name:<{width}}  {entry.title}")
+        return
+    append_step(arguments, parse_step(arguments.transform, arguments.step_arguments, Parser))
