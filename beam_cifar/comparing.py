@@ -168,7 +168,7 @@ def compare(
         BeamCifarError: the one line that explains why there is no result.
     """
     with quiet_imports():
-        from beam_cifar.measurement import measured
+        from beam_cifar.one_reading import measured
         from beam_cifar.tally import Asked
     asked = Asked(ids=True, ids_count=ids)
     first, second = (each if isinstance(each, Input) else Input(os.fspath(each)) for each in (a, b))

@@ -150,7 +150,7 @@ def stats(
         BeamCifarError: the one line that explains why there is no result.
     """
     with quiet_imports():
-        from beam_cifar.measurement import measured
+        from beam_cifar.one_reading import measured
         from beam_cifar.tally import Asked
     given = Input(path, input_format, tuple(subsets))
     with measured(given, Asked(), workers=workers, beam_options=beam_options) as found:

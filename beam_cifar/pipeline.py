@@ -19,11 +19,10 @@ from beam_cifar.block import Block
 from beam_cifar.cancelling import cancelled_with_us
 from beam_cifar.carried import find_error
 from beam_cifar.errors import BeamCifarError, JobError, UsageError
-from beam_cifar.in_place import foreign_files
 from beam_cifar.job import Job, prepare, rehearsed
 from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, Task
-from beam_cifar.publish import Publish, PublishSettings
+from beam_cifar.publish import Publish, publish_settings
 from beam_cifar.resuming import left_to_do, with_finished
 from beam_cifar.runner import is_dataflow, is_dry_run, make_runner, pipeline_options
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
@@ -267,15 +266,6 @@ def transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection
     if plan.encodings:
         blocks = blocks | "EncodeImages" >> EncodeImages(plan.encodings)
     return blocks
-
-
-def publish_settings(job: Job, sink: SinkSettings) -> PublishSettings:
-    """What the publish step of a job needs."""
-    declared = job.plan.declared if job.plan.exhaustive else None
-    foreign = tuple(foreign_files(job.options)) if job.options.kept is not None else ()
-    return PublishSettings(
-        sink, job.plan.label_map, declared, job.facts, job.options.overwrite, job.plan.counts, foreign
-    )
 
 
 def _tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task]) -> beam.PCollection[Task]:

@@ -21,6 +21,8 @@ from beam_cifar.carried import carried
 from beam_cifar.errors import JobError, OutputError
 from beam_cifar.formats import get_sink
 from beam_cifar.formats.base import Shard, ShardResult, folded_name
+from beam_cifar.in_place import foreign_files
+from beam_cifar.job import Job
 from beam_cifar.labels import UNLABELLED, LabelMap
 from beam_cifar.manifests import finish_interrupted, is_ours
 from beam_cifar.memory import give_back
@@ -49,6 +51,15 @@ class PublishSettings:
     overwrite: bool
     counts: ChosenCounts | None = None
     foreign: tuple[str, ...] = ()
+
+
+def publish_settings(job: Job, sink: SinkSettings) -> PublishSettings:
+    """What the publish step of a job needs."""
+    declared = job.plan.declared if job.plan.exhaustive else None
+    foreign = tuple(foreign_files(job.options)) if job.options.kept is not None else ()
+    return PublishSettings(
+        sink, job.plan.label_map, declared, job.facts, job.options.overwrite, job.plan.counts, foreign
+    )
 
 
 @dataclass(frozen=True)

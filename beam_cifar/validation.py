@@ -92,7 +92,7 @@ def validate(
         BeamCifarError: the one line that explains why nothing could be checked.
     """
     with quiet_imports():
-        from beam_cifar.measurement import measured
+        from beam_cifar.one_reading import measured
         from beam_cifar.tally import Asked
     asked = Asked(ids=True, tolerant=True)
     with measured(Input(path, input_format), asked, workers=workers, beam_options=beam_options) as found:

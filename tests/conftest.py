@@ -10,8 +10,8 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from image_trees import run_plainly
 
+from beam_cifar import Summary, serial  # noqa: F401
 from beam_cifar.sample import make_sample
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
@@ -88,5 +88,5 @@ def without_runner(request: pytest.FixtureRequest) -> Iterator[None]:
     if "beam" in request.fixturenames:
         yield
         return
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+    with mock.patch("beam_cifar.pipeline.start", serial.run):
         yield

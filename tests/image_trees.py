@@ -9,16 +9,13 @@ import os
 import pickle
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest import mock
 
 import numpy as np
 from PIL import Image
 
-from beam_cifar import ConvertOptions, Summary, convert
-
-if TYPE_CHECKING:
-    from beam_cifar.job import Job
+from beam_cifar import ConvertOptions, Summary, convert, serial
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -128,33 +125,9 @@ def _beside(output: Path) -> Path:
     return output.with_name(output.name + ".beam_cifar")
 
 
-def run_plainly(job: Job, beam_options: object = None) -> None:
-    """Runs the functions behind a pipeline's steps, without a runner: as much disk, a fraction of the time."""
-    from beam_cifar.pipeline import publish_settings
-    from beam_cifar.publish import finish_job, finish_shard
-    from beam_cifar.sink import OpenPart, PartInfo, SinkSettings, copy_file
-    from beam_cifar.source import SourceSettings, read_task
-    from beam_cifar.transforms import encode_images, remap_labels, select_rows
-
-    plan = job.plan
-    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
-    sink = SinkSettings.of(plan, job.options.output_format, job.folder)
-    infos: dict[int, list[PartInfo]] = {}
-    for task in plan.tasks:
-        made: list[PartInfo | None] = [copy_file(task, source, sink)] if task.copy else []
-        part = None if task.copy else OpenPart(sink, sink.shards[task.shard], task.part)
-        for block in read_task(task, source) if part else ():
-            block = remap_labels(select_rows(block, selection=plan.selection), targets=plan.label_map.targets)
-            for step in plan.pixel_steps:
-                block = step.transform(block)
-            made.append(part.append(encode_images(block, encodings=plan.encodings) if plan.encodings else block))
-        infos.setdefault(task.shard, []).extend(info for info in made if info)
-    finish_job([finish_shard(shard, infos[shard], sink) for shard in infos], publish_settings(job, sink))
-
-
 def quickly(source: Path, output: Path, target: str = "imagenet", **options: Any) -> Summary:
     """A conversion without a runner, for the many tests of what is read and written rather than of how it runs."""
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+    with mock.patch("beam_cifar.pipeline.start", serial.run):
         return converted(source, output, target, **options)
 
 
@@ -198,5 +171,5 @@ def convert_until(step: int, options: ConvertOptions) -> None:
     storage.publish_tree = publish
     for name in ("rename", "replace", "unlink", "rmdir"):
         setattr(os, name, counting(name))
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+    with mock.patch("beam_cifar.pipeline.start", serial.run):
         convert(options)

@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from image_trees import batch, manifest, picture, quickly, write_cifar
-from plain_reading import read_plainly
 
-from beam_cifar import Dataset
+from beam_cifar import Dataset, serial
 from beam_cifar.comparing import compare
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import get_sink, readable, writable
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("without_runner")
 
 @pytest.fixture(autouse=True)
 def read_without_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beam_cifar.measurement.read_all", read_plainly)
+    monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import bz2
+import functools
 import json
 import os
 import pickletools
@@ -21,7 +22,7 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import translations
 
-from beam_cifar import ConvertOptions, ReadExamples, WriteExamples, convert, measurement
+from beam_cifar import ConvertOptions, ReadExamples, WriteExamples, convert, measurement, one_reading
 from beam_cifar import pipeline as line
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.base import Origin
@@ -320,8 +321,9 @@ def test_the_pipeline_of_stats_translates(cifar10: Path, tmp_path: Path, results
     labels = learn_parents(find_catalog(str(cifar10), None, str(tmp_path)), found.summaries)
     files = tuple(summary.file for summary in found.summaries)
     source = SourceSettings((Origin("cifar", labels),), files, Selection(labels.names))
-    settings = measurement.Settings(source, labels, Asked(), str(tmp_path / "tallies"))
-    measurement.read_all(reading_tasks(found.summaries), settings, pipeline_options(FLAGS, None))
+    settings = one_reading.TallySettings(source, labels, Asked(), str(tmp_path / "tallies"))
+    tally = functools.partial(one_reading.write_tally, settings=settings)
+    measurement.for_each_block(tally, reading_tasks(found.summaries), source, pipeline_options(FLAGS, None))
     result = results[-1]
     assert {"ReadBlocks", "TallyBlocks"} <= {name.partition("/")[0] for name in names(result.job.proto_pipeline)}
     assert not (tmp_path / "tallies").exists()
@@ -330,7 +332,7 @@ def test_the_pipeline_of_stats_translates(cifar10: Path, tmp_path: Path, results
 def test_stats_and_diff_do_not_run_there(cifar10: Path) -> None:
     with (
         pytest.raises(UsageError, match="does not run there"),
-        measurement.measured(Input(str(cifar10)), Asked(), beam_options=FLAGS),
+        one_reading.measured(Input(str(cifar10)), Asked(), beam_options=FLAGS),
     ):
         pass
 

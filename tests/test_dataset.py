@@ -29,21 +29,20 @@ from image_trees import (
     images,
     manifest,
     picture,
-    run_plainly,
     write_cifar,
     write_tree,
 )
 from pickle_corpus import global_call
 from reading import batch_names, cifar_rows, parquet_rows, unpickled
 
-from beam_cifar import Dataset, DatasetItem, Image, Label, LabelTable, compare, pipeline, storage
+from beam_cifar import Dataset, DatasetItem, Image, Label, LabelTable, compare, pipeline, serial, storage
 from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
 from beam_cifar.manifests import is_ours
 from beam_cifar.sample import make_sample
 from beam_cifar.steps.own import First
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
-RUNNERS = {"plain": run_plainly, "real": pipeline.start}
+RUNNERS = {"plain": serial.run, "real": pipeline.start}
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Seen = dict[tuple[str, str], tuple[int | None, tuple[tuple[int, ...], bytes] | None]]
@@ -781,7 +780,7 @@ def test_a_real_run_writes_what_a_plain_one_does(tmp_path: Path, beam: None) -> 
         return Dataset.from_iterable(some(), NAMES).put(item("n", 1, "val")).transform("resize", width=9, height=9)
 
     made().export(tmp_path / "beam", "cifar", save_images=True, workers=2)
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+    with mock.patch("beam_cifar.pipeline.start", serial.run):
         made().export(tmp_path / "plain", "cifar", save_images=True)
     assert contents(tmp_path / "beam") == contents(tmp_path / "plain")
     assert is_whole(tmp_path / "beam")

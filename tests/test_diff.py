@@ -15,9 +15,8 @@ from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
-from plain_reading import read_plainly
 
-from beam_cifar import Comparison, compare, matching
+from beam_cifar import Comparison, compare, matching, serial
 from beam_cifar.comparing import EVERYTHING, compared
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog
@@ -34,7 +33,7 @@ Command = Callable[..., tuple[int, str, str]]
 def plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads without a runner where the runner is not the point."""
     if "beam" not in request.fixturenames:
-        monkeypatch.setattr("beam_cifar.measurement.read_all", read_plainly)
+        monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
 
 
 def pets(folder: Path, name: str = "train", **changed: Any) -> Path:

@@ -10,10 +10,10 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from image_trees import batch, contents, images, manifest, picture, run_plainly, write_cifar
+from image_trees import batch, contents, images, manifest, picture, write_cifar
 from reading import batch_names, cifar_rows, parquet_rows, unpickled
 
-from beam_cifar import Dataset, DatasetItem, Label, LabelTable, convert
+from beam_cifar import Dataset, DatasetItem, Label, LabelTable, convert, serial
 from beam_cifar.errors import UsageError
 from beam_cifar.manifests import is_ours
 from beam_cifar.options import ConvertOptions, Input
@@ -77,7 +77,7 @@ def written(folder: Path) -> list[tuple[str, str, str | None, str | None, bytes 
 def both(cifar10: Path, cifar100: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A part of each sample: the batches named differ, so that no id clashes."""
     folder = tmp_path_factory.mktemp("both")
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+    with mock.patch("beam_cifar.pipeline.start", serial.run):
         for source in (cifar10, cifar100):
             dataset = Dataset.import_from(source)
             numbered: dict[str, int] = {}

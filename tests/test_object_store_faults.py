@@ -11,10 +11,10 @@ from unittest import mock
 
 import pytest
 from counting_proxy import CountingProxy, Fault
-from image_trees import contents, run_plainly
+from image_trees import contents
 from object_stores import ROOT, S3Server, Server, fake_gcs_server, minio_server, moto_server
 
-from beam_cifar import ConvertOptions, convert, storage, store_options
+from beam_cifar import ConvertOptions, convert, serial, storage, store_options
 from beam_cifar.cleaning import clean
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.job import Job
@@ -31,11 +31,10 @@ ALL = [*S3, pytest.param("fake_gcs_server", marks=pytest.mark.stores)]
 PROGRAM = """
 import sys
 from unittest import mock
-from image_trees import run_plainly
 from beam_cifar import ConvertOptions, convert
 source, output, target, overwrite, resume = sys.argv[1:]
 limit = 12 if target == "imagenet" else None
-with mock.patch("beam_cifar.pipeline.start", run_plainly):
+with mock.patch("beam_cifar.pipeline.start", serial.run):
     convert(ConvertOptions(source, output, target, workers=1, limit=limit, overwrite=overwrite == "True", resume=resume == "True"))
 """
 
@@ -106,7 +105,7 @@ def plainly(source: object, output: object, target: str = "parquet", **options: 
     on_start = options.pop("on_start", lambda job: None)
     limit = 12 if target == "imagenet" else None
     asked = ConvertOptions(str(source), str(output), target, workers=1, limit=limit, **options)  # type: ignore[arg-type]
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+    with mock.patch("beam_cifar.pipeline.start", serial.run):
         convert(asked, on_start=on_start)  # type: ignore[arg-type]
 
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pytest
 from _pytest.mark.structures import ParameterSet
 from counting_proxy import CountingProxy
-from image_trees import contents, quickly, run_plainly
+from image_trees import contents, quickly
 from object_stores import ROOT, S3Server, Server, fake_gcs_server, minio_server, moto_server
 
-from beam_cifar import ConvertOptions, convert, storage, store_options
+from beam_cifar import ConvertOptions, convert, serial, storage, store_options
 from beam_cifar.cleaning import clean
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.job import Job
@@ -475,7 +475,7 @@ def job(source: object, output: object, **options: object) -> ConvertOptions:
 
 def plainly(options: ConvertOptions, on_start: Callable[[Job], object] = lambda job: None) -> None:
     """A job without a runner."""
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+    with mock.patch("beam_cifar.pipeline.start", serial.run):
         convert(options, on_start=on_start)
 
 

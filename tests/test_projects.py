@@ -18,9 +18,10 @@ import pytest
 from conftest import Run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from image_trees import batch, contents, encoded, manifest, picture, quickly, run_plainly, write_cifar, write_tree
+from image_trees import batch, contents, encoded, manifest, picture, quickly, write_cifar, write_tree
 from reading import cifar_rows, unpickled
 
+from beam_cifar import Summary, serial  # noqa: F401
 from beam_cifar.errors import BeamCifarError, InputError
 from beam_cifar.project import FILE_NAME, Project, ProjectSource, reference
 from beam_cifar.steps import STEPS, make_step, step_class
@@ -72,7 +73,7 @@ def call(command: Call, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
         except SystemExit as end:
             return (int(end.code or 0), *capsys.readouterr())
 
-    with mock.patch("beam_cifar.pipeline.start", run_plainly):
+    with mock.patch("beam_cifar.pipeline.start", serial.run):
         yield run
 
 

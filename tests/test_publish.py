@@ -10,10 +10,10 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from image_trees import killed, quickly, run_plainly
+from image_trees import killed, quickly
 from reading import cifar_rows, tree
 
-from beam_cifar import ConvertOptions, convert, storage
+from beam_cifar import ConvertOptions, convert, serial, storage
 from beam_cifar.errors import JobError, OutputError
 from beam_cifar.job import Job, prepare
 from beam_cifar.manifests import is_ours
@@ -114,7 +114,7 @@ def test_a_job_that_lost_its_output_joins_nothing(target: str, cifar10: Path, tm
 
     def start(job: Job, beam_options: object) -> None:
         with mock.patch("beam_cifar.publish.finish_shard", lost):
-            run_plainly(replace(job, folder=replace(job.folder, guarded=True)))
+            serial.run(replace(job, folder=replace(job.folder, guarded=True)))
 
     with (
         mock.patch("beam_cifar.pipeline.start", start),

@@ -24,7 +24,7 @@ from image_trees import (
     write_tree,
 )
 
-from beam_cifar import ConvertOptions
+from beam_cifar import ConvertOptions, serial
 from beam_cifar.chosen import Inputs, read_rows
 from beam_cifar.errors import InputError, JobError, UsageError
 from beam_cifar.formats import get_source
@@ -267,13 +267,11 @@ def test_rows_without_image_are_refused_where_images_are_files(tmp_path: Path) -
 def test_a_batch_that_changes_in_mid_run_is_refused(tmp_path: Path) -> None:
     from unittest import mock
 
-    from image_trees import run_plainly
-
     source = write_cifar(tmp_path / "in", {"one": batch(["a.png", "b.png"], [0, 1])})
 
     def meddle(job: Any, options: Any = None) -> None:
         (source / "one").write_bytes(pickle.dumps(batch(["a.png", "b.png"], [1, 1])))
-        run_plainly(job)
+        serial.run(job)
 
     with (
         mock.patch("beam_cifar.pipeline.start", meddle),
@@ -285,8 +283,6 @@ def test_a_batch_that_changes_in_mid_run_is_refused(tmp_path: Path) -> None:
 def test_rows_that_get_lost_on_the_way_are_noticed(cifar10: Path, tmp_path: Path) -> None:
     from unittest import mock
 
-    from image_trees import run_plainly
-
     def lose(job: Any, options: Any = None) -> None:
         import beam_cifar.source as source
 
@@ -294,7 +290,7 @@ def test_rows_that_get_lost_on_the_way_are_noticed(cifar10: Path, tmp_path: Path
         with mock.patch.object(
             source, "read_chosen", lambda *a: ((t.slice(0, max(0, len(t) - 1)), last) for t, last in read(*a))
         ):
-            run_plainly(job)
+            serial.run(job)
 
     with mock.patch("beam_cifar.pipeline.start", lose), pytest.raises(JobError, match="rows came for part 0"):
         converted(cifar10, tmp_path / "out", "parquet", steps=EVERYTHING)

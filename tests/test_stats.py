@@ -17,10 +17,9 @@ from conftest import Run
 from hypothesis import given
 from hypothesis import strategies as st
 from image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
-from plain_reading import read_plainly
 from reading import unpickled
 
-from beam_cifar import Stats, block, stats
+from beam_cifar import Stats, block, serial, stats
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.example import SCHEMA, Example, table_of
 from beam_cifar.labels import LabelTable
@@ -35,7 +34,7 @@ Command = Callable[..., tuple[int, str, str]]
 def plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads without a runner where the runner is not the point."""
     if "beam" not in request.fixturenames:
-        monkeypatch.setattr("beam_cifar.measurement.read_all", read_plainly)
+        monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
 
 
 @pytest.fixture
@@ -210,14 +209,14 @@ def test_blocks_and_workers_make_no_difference(cifar10: Path, monkeypatch: pytes
 @pytest.mark.parametrize("workers", [1, 3])
 def test_beam_gives_the_same(workers: int, cifar100: Path, monkeypatch: pytest.MonkeyPatch, beam: None) -> None:
     found = stats(str(cifar100), workers=workers)
-    monkeypatch.setattr("beam_cifar.measurement.read_all", read_plainly)
+    monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
     assert found == stats(str(cifar100))
     assert (found.rows, len(found.labels.coarse_names), len(found.labels.parents)) == (2407, 20, 100)
 
 
 def test_bundles_that_run_twice_count_once(cifar10: Path, monkeypatch: pytest.MonkeyPatch, beam: None) -> None:
     found = stats(str(cifar10), beam_options=["--direct_runner_bundle_repeat=1"])
-    monkeypatch.setattr("beam_cifar.measurement.read_all", read_plainly)
+    monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
     assert found == stats(str(cifar10))
 
 

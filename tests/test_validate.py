@@ -13,12 +13,11 @@ import numpy as np
 import pytest
 from conftest import Run
 from image_trees import batch, encoded, picture, write_cifar, write_tree
-from plain_reading import read_plainly
 
-from beam_cifar import Validation, stats, validate
+from beam_cifar import Validation, serial, stats, validate
 from beam_cifar.errors import InputError
 from beam_cifar.labels import LabelTable
-from beam_cifar.measurement import measured
+from beam_cifar.one_reading import measured
 from beam_cifar.options import Input
 from beam_cifar.tally import Asked
 from beam_cifar.validation import Finding, validated
@@ -30,7 +29,7 @@ Command = Callable[..., tuple[int, str, str]]
 def plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads without a runner where the runner is not the point."""
     if "beam" not in request.fixturenames:
-        monkeypatch.setattr("beam_cifar.measurement.read_all", read_plainly)
+        monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
 
 
 def findings(path: Path) -> dict[str, Finding]:
@@ -266,7 +265,7 @@ def test_beam_gives_the_same(tmp_path: Path, run: Run, monkeypatch: pytest.Monke
     path = write_tree(tmp_path / "tree", {**files, "dog/1.png": encoded(picture(1))})
     done = run("validate", path, "--json", "--workers", "2")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1)
-    monkeypatch.setattr("beam_cifar.measurement.read_all", read_plainly)
+    monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
     found = validate(str(path))
     told = [
         tuple(each[name] for name in ("check", "severity", "count")) for each in json.loads(done.stdout)["findings"]
