@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from beam_cifar.formats.base import split_name
 from beam_cifar.labels import LabelTable
+from beam_cifar.one_reading import measured
 from beam_cifar.options import Input
-from beam_cifar.start import quiet_imports
+from beam_cifar.tally import Asked
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from apache_beam.options.pipeline_options import PipelineOptions
 
     from beam_cifar.matching import Keys
     from beam_cifar.measures import Ints, Measured
+    from beam_cifar.runner import BeamOptions
 
 LISTED = 10
 """Rows of each kind of difference that are listed."""
@@ -152,7 +153,7 @@ def compare(
     ids: bool = False,
     whole: bool = False,
     workers: int | None = None,
-    beam_options: Sequence[str] | PipelineOptions = (),
+    beam_options: BeamOptions = (),
 ) -> Comparison:
     """Compares two data sets by pixels, sizes and class names; the order of rows does not matter, nor the format.
 
@@ -167,9 +168,6 @@ def compare(
     Raises:
         BeamCifarError: the one line that explains why there is no result.
     """
-    with quiet_imports():
-        from beam_cifar.one_reading import measured
-        from beam_cifar.tally import Asked
     asked = Asked(ids=True, ids_count=ids)
     first, second = (each if isinstance(each, Input) else Input(os.fspath(each)) for each in (a, b))
     with (

@@ -42,6 +42,7 @@ from beam_cifar.items import (
 )
 from beam_cifar.job import find_catalog
 from beam_cifar.labels import LabelTable
+from beam_cifar.loading import load
 from beam_cifar.options import ExportOptions, Input
 from beam_cifar.plan import select_files
 from beam_cifar.recipe import job_of
@@ -49,13 +50,12 @@ from beam_cifar.start import quiet_imports
 from beam_cifar.steps import make_step
 from beam_cifar.steps.base import Step, changed, row_bytes
 from beam_cifar.steps.own import Put, Remove, Select
+from beam_cifar.summary import Summary
 from beam_cifar.view import View
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     from beam_cifar.items import UInt8Array
-    from beam_cifar.pipeline import Summary
+    from beam_cifar.runner import BeamOptions
 
 logger = logging.getLogger("beam_cifar")
 
@@ -273,7 +273,7 @@ class Dataset:
         images_per_batch: int | None = None,
         overwrite: bool = False,
         workers: int | None = None,
-        beam_options: Sequence[str] | PipelineOptions = (),
+        beam_options: BeamOptions = (),
     ) -> Summary:
         """Writes the data set, all or nothing; the job is that of the command line.
 
@@ -312,7 +312,7 @@ class Dataset:
         save_images: bool | None = None,
         save_media: bool | None = None,
         workers: int | None = None,
-        beam_options: Sequence[str] | PipelineOptions = (),
+        beam_options: BeamOptions = (),
     ) -> Summary | None:
         """Writes the data set back to where it was imported from, or exported to last, all or nothing.
 
@@ -361,16 +361,16 @@ class Dataset:
         self,
         place: _Place,
         source: Input,
-        beam_options: Sequence[str] | PipelineOptions,
+        beam_options: BeamOptions,
         *,
         kept: tuple[str, ...] | None = None,
         overwrite: bool,
         workers: int | None,
     ) -> Summary:
-        with quiet_imports():
-            from beam_cifar.pipeline import convert
         asked = {**place.options.export_options(), "kept": kept, "overwrite": overwrite, "workers": workers}
-        made = convert(job_of(source, place.path, place.format, **asked), beam_options)
+        with quiet_imports():  # not before something is written: looking at items needs no Beam
+            convert = load("beam_cifar.pipeline:convert")
+        made: Summary = convert(job_of(source, place.path, place.format, **asked), beam_options)
         for notice in made.notices:
             logger.warning("%s", notice)
         return made

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from beam_cifar import __version__, storage
+from beam_cifar import storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats import detect_format, get_sink, get_source
 from beam_cifar.formats.base import Catalog, FileSummary, SourceFile, Wanted
@@ -20,6 +20,7 @@ from beam_cifar.manifests import finish_interrupted, is_complete
 from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.plan import Plan, make_plan, select_files, wanted_of
+from beam_cifar.version import __version__
 
 COUNTS = Wanted()
 

@@ -17,11 +17,11 @@ from beam_cifar.carried import carried
 from beam_cifar.errors import UsageError
 from beam_cifar.pipeline import explained
 from beam_cifar.plan import Task
-from beam_cifar.runner import is_dataflow, is_local, make_runner, pipeline_options
+from beam_cifar.runner import BeamOptions, is_dataflow, is_local, make_runner, pipeline_options
 from beam_cifar.source import ReadBlocks, SourceSettings
 
 
-def reading_options(beam_options: Sequence[str] | PipelineOptions, workers: int | None) -> PipelineOptions:
+def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
     """Beam's options of a job that reads a data set and writes none.
 
     Args:

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from beam_cifar.labels import LabelTable
+from beam_cifar.one_reading import measured
 from beam_cifar.options import Input
-from beam_cifar.start import quiet_imports
+from beam_cifar.tally import Asked
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     from beam_cifar.measures import Ints, Measured, Repeats
+    from beam_cifar.runner import BeamOptions
     from beam_cifar.tally import Rows
 
 GROUPS = 10
@@ -135,7 +135,7 @@ def stats(
     subsets: Sequence[str] = (),
     *,
     workers: int | None = None,
-    beam_options: Sequence[str] | PipelineOptions = (),
+    beam_options: BeamOptions = (),
 ) -> Stats:
     """Reads every image of a data set once, and says what it is made of.
 
@@ -149,9 +149,6 @@ def stats(
     Raises:
         BeamCifarError: the one line that explains why there is no result.
     """
-    with quiet_imports():
-        from beam_cifar.one_reading import measured
-        from beam_cifar.tally import Asked
     given = Input(path, input_format, tuple(subsets))
     with measured(given, Asked(), workers=workers, beam_options=beam_options) as found:
         return stats_of(found)

@@ -28,7 +28,7 @@ from beam_cifar.source import SourceSettings
 from beam_cifar.tally import MAX_NAMED, MODULUS, ROW, Asked, decode_tally, tally_of
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
+    from beam_cifar.runner import BeamOptions
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def measured(
     asked: Asked,
     *,
     workers: int | None = None,
-    beam_options: Sequence[str] | PipelineOptions = (),
+    beam_options: BeamOptions = (),
 ) -> Iterator[Measured]:
     """Reads every image of a data set once.
 

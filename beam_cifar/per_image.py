@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.compute
 from apache_beam.coders import RowCoder, registry
 
-from beam_cifar import __version__, storage
+from beam_cifar import storage
 from beam_cifar.block import Block, row_counts, spans
 from beam_cifar.carried import carried
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
@@ -47,6 +47,7 @@ from beam_cifar.transforms.encode_images import encode_images
 from beam_cifar.transforms.remap_labels import remap_labels
 from beam_cifar.transforms.resize import resize
 from beam_cifar.transforms.select_rows import select_rows
+from beam_cifar.version import __version__
 from beam_cifar.xpath import ItemFilter
 
 __all__ = ["FilterExamples", "ReadExamples", "RemapLabels", "ResizeExamples", "TransformExamples", "WriteExamples"]

@@ -14,7 +14,7 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, WorkerOptions
 from apache_beam.runners.runner import PipelineResult
 
-from beam_cifar import __version__, storage
+from beam_cifar import storage
 from beam_cifar.block import Block
 from beam_cifar.cancelling import cancelled_with_us
 from beam_cifar.carried import find_error
@@ -24,46 +24,12 @@ from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, Task
 from beam_cifar.publish import Publish, publish_settings
 from beam_cifar.resuming import left_to_do, with_finished
-from beam_cifar.runner import is_dataflow, is_dry_run, make_runner, pipeline_options
+from beam_cifar.runner import BeamOptions, is_dataflow, is_dry_run, make_runner, pipeline_options
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.store_options import use_options
+from beam_cifar.summary import Summary, summary_of
 from beam_cifar.transforms import ChangePixels, EncodeImages, RemapLabels, SelectRows
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a conversion did.
-
-    Attributes:
-        version: of this package.
-        format: of the output.
-        output: its directory.
-        read: rows read.
-        written: rows written.
-        filtered: rows dropped by the selection.
-        quarantined: rows that could not be kept.
-        subsets: rows written by output subset.
-        labels: rows written by class name.
-        seconds: from the call to the end.
-        bytes: of the data files.
-        files: number of data files.
-        notices: what a user should know.
-    """
-
-    version: str
-    format: str
-    output: str
-    read: int
-    written: int
-    filtered: int
-    quarantined: int
-    subsets: dict[str, int]
-    labels: dict[str, int]
-    seconds: float
-    bytes: int
-    files: int
-    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,12 +60,12 @@ class Conversion:
             manifest = json.loads(storage.read_whole(self.job.folder.manifest))
         finally:
             self._prepared.__exit__()
-        return _summary(self.job, manifest, time.monotonic() - self._started)
+        return summary_of(self.job, manifest, time.monotonic() - self._started)
 
 
 def convert(
     options: ConvertOptions,
-    beam_options: Sequence[str] | PipelineOptions = (),
+    beam_options: BeamOptions = (),
     *,
     on_start: Callable[[Job], Any] = lambda job: None,
 ) -> Summary:
@@ -118,7 +84,7 @@ def convert(
 
 def run(
     options: ConvertOptions,
-    beam_options: Sequence[str] | PipelineOptions = (),
+    beam_options: BeamOptions = (),
     *,
     on_start: Callable[[Job], Any] = lambda job: None,
 ) -> Conversion:
@@ -153,9 +119,7 @@ def run(
     return Conversion(job, result, prepared, started, beam_options)
 
 
-def translate(
-    options: ConvertOptions, beam_options: Sequence[str] | PipelineOptions = ()
-) -> tuple[Job, PipelineResult]:
+def translate(options: ConvertOptions, beam_options: BeamOptions = ()) -> tuple[Job, PipelineResult]:
     """Translates a conversion for its runner, where Beam's options ask for a dry run: nothing is run or written.
 
     Local paths may be named: no worker will look for them. `obstacles` says what keeps the job itself from running.
@@ -177,7 +141,7 @@ def translate(
         return job, start(job, beam_options)
 
 
-def _parsed(beam_options: Sequence[str] | PipelineOptions, workers: int | None) -> PipelineOptions:
+def _parsed(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
     if not isinstance(beam_options, PipelineOptions):
         return pipeline_options(beam_options, workers)
     use_options(beam_options)
@@ -274,24 +238,4 @@ def _tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task]) -> beam.PC
         pipeline
         | name >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
         | f"Spread{name}" >> beam.Reshuffle().with_output_types(Task)
-    )
-
-
-def _summary(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
-    rows = manifest["rows"]
-    unlabelled = {"(unlabelled)": manifest["unlabelled"]} if manifest["unlabelled"] else {}
-    return Summary(
-        version=__version__,
-        format=job.options.output_format,
-        output=job.folder.output,
-        read=rows["read"],
-        written=rows["written"],
-        filtered=rows["filtered"],
-        quarantined=rows["rejected"],
-        subsets=manifest["subsets"],
-        labels={**manifest["classes"], **unlabelled},
-        seconds=round(seconds, 3),
-        bytes=sum(shard["bytes"] for shard in manifest["shards"]),
-        files=sum(shard.get("files", 1) for shard in manifest["shards"]),
-        notices=(*job.plan.notices, *manifest["notices"]),
     )

@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
-from typing import Any
+from typing import Any, TypeAlias
 
 from apache_beam.options.pipeline_options import (
     DirectOptions,
@@ -24,6 +24,9 @@ from beam_cifar.errors import UsageError
 from beam_cifar.job_server import server_flags
 from beam_cifar.options import check_workers
 from beam_cifar.store_options import use_options
+
+BeamOptions: TypeAlias = Sequence[str] | PipelineOptions
+"""Beam's own options: flags, or parsed."""
 
 LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
 DATAFLOW_RUNNERS = ("dataflow", "dataflowrunner", "testdataflowrunner")

@@ -8,16 +8,17 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from beam_cifar.one_reading import measured
 from beam_cifar.options import Input
-from beam_cifar.start import quiet_imports
+from beam_cifar.tally import Asked
 from beam_cifar.words import counted
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-    from apache_beam.options.pipeline_options import PipelineOptions
 
     from beam_cifar.measures import Ints, Measured, Repeats
+    from beam_cifar.runner import BeamOptions
 
 Severity = Literal["ok", "info", "warning", "error"]
 
@@ -78,7 +79,7 @@ def validate(
     input_format: str | None = None,
     *,
     workers: int | None = None,
-    beam_options: Sequence[str] | PipelineOptions = (),
+    beam_options: BeamOptions = (),
 ) -> Validation:
     """Reads and decodes every image of a data set, and checks what there is.
 
@@ -91,9 +92,6 @@ def validate(
     Raises:
         BeamCifarError: the one line that explains why nothing could be checked.
     """
-    with quiet_imports():
-        from beam_cifar.one_reading import measured
-        from beam_cifar.tally import Asked
     asked = Asked(ids=True, tolerant=True)
     with measured(Input(path, input_format), asked, workers=workers, beam_options=beam_options) as found:
         return validated(found)

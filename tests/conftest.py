@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from beam_cifar import Summary, serial  # noqa: F401
+from beam_cifar import serial
 from beam_cifar.sample import make_sample
 
 Run = Callable[..., subprocess.CompletedProcess[str]]

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from image_trees import batch, contents, encoded, manifest, picture, quickly, write_cifar, write_tree
 from reading import cifar_rows, unpickled
 
-from beam_cifar import Summary, serial  # noqa: F401
+from beam_cifar import serial
 from beam_cifar.errors import BeamCifarError, InputError
 from beam_cifar.project import FILE_NAME, Project, ProjectSource, reference
 from beam_cifar.steps import STEPS, make_step, step_class

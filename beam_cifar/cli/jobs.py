@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
     from beam_cifar.job import Job
-    from beam_cifar.pipeline import Summary
     from beam_cifar.plan import Plan, Task
     from beam_cifar.steps.base import Step
+    from beam_cifar.summary import Summary
 
 MAX_GRAPH = 10 << 20
 """Bytes of a job that Dataflow takes."""

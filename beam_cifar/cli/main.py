@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from beam_cifar import __version__
 from beam_cifar.cli import (
     clean,
     convert,
@@ -34,6 +33,7 @@ from beam_cifar.cli import (
 from beam_cifar.cli.parser import Parser, parse
 from beam_cifar.cli.terminal import descendants, is_python
 from beam_cifar.errors import BeamCifarError
+from beam_cifar.version import __version__
 
 COMMANDS = (
     *(convert, create, import_, filter_, transform, project, export, merge, clean),

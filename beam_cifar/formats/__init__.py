@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from beam_cifar.labels import unknown_name
+from beam_cifar.loading import load
 
 if TYPE_CHECKING:
     from beam_cifar.formats.base import Sink, Source
@@ -112,7 +112,7 @@ def get_source(name: str) -> Source:
     """What reads the format of that name; raises `UsageError` if there is no such format, or it cannot be read."""
     if name not in (*readable(), *INTERNAL):
         raise unknown_name("input format", name, readable())
-    made: Source = _load(INTERNAL.get(name) or FORMATS[name].source)()
+    made: Source = load(f"beam_cifar.formats.{INTERNAL.get(name) or FORMATS[name].source}")()
     return made
 
 
@@ -120,7 +120,7 @@ def get_sink(name: str) -> Sink:
     """What writes the format of that name; raises `UsageError` if there is no such format, or it cannot be written."""
     if name not in writable():
         raise unknown_name("output format", name, writable())
-    made: Sink = _load(FORMATS[name].sink)()
+    made: Sink = load(f"beam_cifar.formats.{FORMATS[name].sink}")()
     return made
 
 
@@ -138,8 +138,3 @@ def markdown() -> str:
 def detect_format(path: str, index_dir: str) -> str | None:
     """The name of the format that a directory or archive is in, or None; archive indexes go to `index_dir`."""
     return next((name for name in readable() if get_source(name).detect(path, index_dir)), None)
-
-
-def _load(target: str) -> Any:
-    module, _, attribute = target.partition(":")
-    return getattr(importlib.import_module(f"beam_cifar.formats.{module}"), attribute)

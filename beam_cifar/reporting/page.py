@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from beam_cifar import __version__
 from beam_cifar.reporting import overview
 from beam_cifar.reporting.bars import class_bars
 from beam_cifar.reporting.duplicates import duplicates, verdict
@@ -15,6 +14,7 @@ from beam_cifar.reporting.pixels import pixels
 from beam_cifar.reporting.sheets import sheets
 from beam_cifar.reporting.style import CSS
 from beam_cifar.reporting.tables import NAME
+from beam_cifar.version import __version__
 
 POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Nothing is loaded, nothing runs: whatever a data set calls its classes."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_cifar.errors import UsageError
 from beam_cifar.labels import unknown_name
+from beam_cifar.loading import load
 
 if TYPE_CHECKING:
     from beam_cifar.steps.base import Step
@@ -61,8 +61,7 @@ def step_class(name: str) -> type[Step]:
     """The step of that name; raises `UsageError` if there is none."""
     if name not in STEPS:
         raise unknown_name("transform", name, list(STEPS))
-    module, _, attribute = STEPS[name].target.partition(":")
-    made: type[Step] = getattr(importlib.import_module(f"beam_cifar.steps.{module}"), attribute)
+    made: type[Step] = load(f"beam_cifar.steps.{STEPS[name].target}")
     return made
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
 from beam_cifar.errors import UsageError
+from beam_cifar.loading import load
 from beam_cifar.storage.paths import SCHEMES
 
 CONNECTIONS = 32
@@ -109,6 +110,10 @@ class ChangedError(OSError):
     """An object is not the one that it was."""
 
 
+CLIENTS = {"s3": "beam_cifar.storage.s3:S3", "gs": "beam_cifar.storage.gcs:Gcs"}
+"""What serves each URL scheme; its library is an extra, and takes long to import."""
+
+
 def _library_settings(_: str) -> Mapping[str, Any]:
     """What a store's library finds by itself: environment, files in the home directory, the machine's role."""
     return {}
@@ -136,13 +141,8 @@ def client(scheme: str) -> Client:
         UsageError: its library is not installed.
     """
     try:
-        if scheme == "s3":
-            from beam_cifar.storage.s3 import S3
-
-            return S3(_settings(scheme))
-        from beam_cifar.storage.gcs import Gcs
-
-        return Gcs(_settings(scheme))
+        made: Client = load(CLIENTS[scheme])(_settings(scheme))
+        return made
     except ImportError as error:
         extra = SCHEMES[scheme]
         raise UsageError(
