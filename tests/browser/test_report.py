@@ -17,7 +17,6 @@ from beam_cifar.sample import make_sample
 from tests.helpers.browser import Browser, find_browser
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
 
-pytestmark = pytest.mark.browser
 WIDTHS = (1280, 390)
 PAGES = ("ten", "hundred", "thousand", "hostile", "sizes", "one", "nothing", "output")
 

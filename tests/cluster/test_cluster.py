@@ -26,8 +26,6 @@ __all__ = ["moto_server"]
 
 Local = Callable[[str, str], Path]
 
-pytestmark = pytest.mark.cluster
-
 ANIMALS = ("--filter", '/item[annotation/label="dog" or annotation/label="cat" or annotation/label="ship"]')
 JOBS = {
     "parquet": ("-f", "parquet"),

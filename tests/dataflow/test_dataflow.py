@@ -35,8 +35,6 @@ from beam_cifar.source import SourceSettings
 from beam_cifar.tally import Asked
 from tests.helpers import ROOT
 
-pytestmark = pytest.mark.dataflow
-
 DEPLOY = ROOT / "deploy" / "dataflow"
 IMAGE = "images.example.com/my-project/beam-cifar:1"
 PLACE = [

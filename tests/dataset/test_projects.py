@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from beam_cifar.errors import BeamCifarError, InputError
 from beam_cifar.project import FILE_NAME, Project, ProjectSource, reference
 from beam_cifar.steps import STEPS, make_step, step_class
-from tests.helpers.commands import Run
+from tests.helpers.commands import Command, Run
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -35,7 +35,6 @@ from tests.helpers.image_trees import (
 )
 from tests.helpers.reading import cifar_rows, unpickled
 
-Call = Callable[..., tuple[int, str, str]]
 CLASSES = ["cat", "dog", "ship"]
 
 
@@ -72,7 +71,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def call(command: Call, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+def call(command: Command, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Runs a command line, also as one text, in this process and without a runner: exit code, stdout and stderr."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
@@ -87,7 +86,7 @@ def call(command: Call, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
 
 
 @pytest.fixture
-def done(call: Call) -> Callable[..., str]:
+def done(call: Command) -> Callable[..., str]:
     """Runs a command line that must succeed; its stdout."""
 
     def run(*arguments: object) -> str:
@@ -193,7 +192,7 @@ def test_what_a_project_does_is_what_convert_does(name: str, done: Done, here: P
     assert made == wanted
 
 
-def test_what_export_is_asked_for_comes_after_the_transforms(done: Done, call: Call, here: Path, pets: Path) -> None:
+def test_what_export_is_asked_for_comes_after_the_transforms(done: Done, call: Command, here: Path, pets: Path) -> None:
     done("create")
     done("import", pets)
     done("transform -t remap_labels -- -l cat:pet -l dog:pet")
@@ -461,7 +460,7 @@ WRONG_FILES: dict[str, tuple[Any, str]] = {
 
 
 @pytest.mark.parametrize("name", WRONG_FILES)
-def test_a_wrong_file_is_refused_in_one_line_that_names_it(name: str, call: Call, here: Path) -> None:
+def test_a_wrong_file_is_refused_in_one_line_that_names_it(name: str, call: Command, here: Path) -> None:
     content, message = WRONG_FILES[name]
     data = content if isinstance(content, bytes) else json.dumps(content).encode()
     (here / FILE_NAME).write_bytes(data)
@@ -475,7 +474,7 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(name: str, call: Call
 
 
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
-def test_a_folder_or_a_pipe_is_no_project_file(make: Callable[[Path], None], call: Call, here: Path) -> None:
+def test_a_folder_or_a_pipe_is_no_project_file(make: Callable[[Path], None], call: Command, here: Path) -> None:
     make(here / FILE_NAME)
     assert call("project") == (3, "", f"beam-cifar: error: {here / FILE_NAME}: is not a file\n")
 
@@ -565,7 +564,9 @@ def places(here: Path, pets: Path, more: Path, photos: Path) -> dict[str, Path]:
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_wrong_call_changes_nothing_and_says_why(name: str, call: Call, here: Path, places: dict[str, Path]) -> None:
+def test_a_wrong_call_changes_nothing_and_says_why(
+    name: str, call: Command, here: Path, places: dict[str, Path]
+) -> None:
     code, text, message = REFUSED[name]
     words = []
     for word in shlex.split(text):

@@ -12,8 +12,6 @@ from tests.helpers import clusters
 from tests.helpers.cluster_kills import KINDS, cluster_work, survive
 from tests.helpers.kills import WORKS, Case, Samples, kill_and_finish, spread
 
-pytestmark = pytest.mark.faults
-
 IMAGES, ON_CLUSTER = 6_000, 20_000
 
 

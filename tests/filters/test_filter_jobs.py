@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from beam_cifar.errors import InputError, UsageError
-from tests.helpers.commands import Run
+from tests.helpers.commands import Command, Run
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -280,7 +280,7 @@ MALFORMED: dict[str, tuple[str, int]] = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_expression_is_one_line_that_names_the_place(
-    name: str, cifar10: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+    name: str, cifar10: Path, tmp_path: Path, command: Command
 ) -> None:
     expression, column = MALFORMED[name]
     output = tmp_path / "out"

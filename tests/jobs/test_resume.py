@@ -24,6 +24,7 @@ from beam_cifar.options import Input
 from beam_cifar.sample import make_sample
 from beam_cifar.sink import PartInfo, decode_part
 from beam_cifar.steps import make_step
+from tests.helpers.commands import Command
 from tests.helpers.faults import accounts, dies, is_interrupted, job_folder, snapshot
 from tests.helpers.image_trees import batch, converted, encoded, killed, picture, write_cifar, write_tree
 from tests.helpers.reading import tree
@@ -301,7 +302,7 @@ def test_what_another_version_has_begun_is_not_mixed_with_this_one(
 
 @pytest.mark.parametrize("flags", [["--resize=28x28", "--label=dog"], ["--resize=28x28", "--remap=dog:fox"]])
 def test_another_job_is_refused_and_harms_nothing(
-    flags: list[str], interrupted: tuple[str, Path, Path], small: Path, command: Callable[..., tuple[int, str, str]]
+    flags: list[str], interrupted: tuple[str, Path, Path], small: Path, command: Command
 ) -> None:
     target, output, _ = interrupted
     before = snapshot(output.parent)

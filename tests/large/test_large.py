@@ -21,8 +21,6 @@ from beam_cifar.sample import make_sample
 from tests.helpers.image_trees import picture
 from tests.helpers.reading import batch_names, unpickled
 
-pytestmark = pytest.mark.large
-
 GENUINE, TENFOLD = 60_000, 600_000
 META = {"cifar10": "batches.meta", "cifar100": "meta"}
 

@@ -19,8 +19,6 @@ from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 from tests.peers.digest import Row, digest_rows, digest_values
 
-pytestmark = pytest.mark.peers
-
 SCRIPT = SCRIPTS / "read.py"
 READERS = ["torchvision", "keras", "datumaro"]
 KINDS = ["cifar10", "cifar100"]

@@ -18,8 +18,6 @@ from tests.helpers.image_trees import batch, quickly, write_cifar
 from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 
-pytestmark = pytest.mark.peers
-
 SCRIPT = SCRIPTS / "folders.py"
 LISTED = ["imagenet_txt", "voc_classification", "datumaro"]
 CLASSES = ["cat", "sea lion", "поезд"]

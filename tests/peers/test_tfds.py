@@ -17,8 +17,6 @@ from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 from tests.peers.digest import Row, digest_rows, digest_values
 
-pytestmark = pytest.mark.peers
-
 SCRIPT = SCRIPTS / "read_tfds.py"
 CLASSES = ("sea lion", "never used", "поезд, синий")
 

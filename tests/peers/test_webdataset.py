@@ -19,8 +19,6 @@ from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import cifar_rows
 from tests.peers.digest import digest_rows, digest_values
 
-pytestmark = pytest.mark.peers
-
 
 def peer(command: str, folder: Path, given: str = "") -> str:
     """Runs the script in the environment of the peers."""

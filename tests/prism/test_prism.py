@@ -17,8 +17,6 @@ from tests.helpers.clusters import wait_for
 from tests.helpers.commands import Run
 from tests.helpers.reading import tree
 
-pytestmark = pytest.mark.prism
-
 MARK = "BEAM_CIFAR_TEST"
 """A variable by which the processes of a test are known."""
 JOBS = {"parquet": ("-f", "parquet"), "cifar": ("-f", "cifar", "--", "--save-images")}

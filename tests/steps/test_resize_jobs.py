@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 from beam_cifar.errors import UsageError
-from tests.helpers.commands import Run
+from tests.helpers.commands import Command, Run
 from tests.helpers.image_trees import (
     Pixels,
     batch,
@@ -200,9 +199,7 @@ def _job(source: Path, output: Path, size: tuple[int, int]) -> str:
 
 
 @pytest.mark.parametrize("text", ["16", "16x", "x24", "16x24x3", "0x24", "16x0", "-1x2", "a", "", "1.5x2", "65501x1", "16 x 24", "1e3x1", "9999999x1"])  # fmt: skip
-def test_wrong_sizes_are_refused(
-    text: str, uniform: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
-) -> None:
+def test_wrong_sizes_are_refused(text: str, uniform: Path, tmp_path: Path, command: Command) -> None:
     code, out, err = command("convert", "-i", uniform, "-f", "imagenet", "-o", tmp_path / "out", f"--resize={text}")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "--resize" in err
