@@ -51,7 +51,7 @@ test-slow: $(VENV)/.installed
 peers: .peers/.installed
 
 test-peers: $(VENV)/.installed .peers/.installed
-	$(BIN)/python -m pytest -m peers -n $(JOBS)
+	$(BIN)/python -m pytest tests/peers -n $(JOBS)
 
 # Beam's own portable runner, built from its source; needs Go.
 .prism/prism:
@@ -69,7 +69,7 @@ test-prism: $(VENV)/.installed .prism/prism
 	touch $@
 
 test-dataflow: .dataflow/.installed
-	.dataflow/bin/python -m pytest -m dataflow -n $(JOBS)
+	.dataflow/bin/python -m pytest tests/dataflow -n $(JOBS)
 
 # Object stores, built from their sources; needs Go 1.26. BEAM_CIFAR_MINIO and BEAM_CIFAR_FAKE_GCS name others.
 MINIO := v0.0.0-20260212201848-7aac2a2c5b7c
@@ -103,11 +103,11 @@ cluster-stop:
 # On a cluster of its own, which is stopped whatever happens.
 test-cluster: .flink/.complete
 	trap 'CLUSTER_RUN=$(CURDIR)/.flink/test deploy/flink/cluster.sh stop' EXIT; trap 'exit 130' INT TERM; \
-	BEAM_CIFAR_CLUSTER=$(CURDIR)/.flink/test $(BIN)/python -m pytest -m cluster --durations=0
+	BEAM_CIFAR_CLUSTER=$(CURDIR)/.flink/test $(BIN)/python -m pytest tests/cluster --durations=0
 
 # Jobs that are killed, and come to their end: two of each kind, and the whole table of docs/faults.md (half an hour).
 test-faults: .flink/.complete
-	$(BIN)/python -m pytest -m faults
+	$(BIN)/python -m pytest tests/faults
 
 faults: .flink/.complete
 	$(BIN)/python benchmarks/faults.py $(FAULTS)
@@ -115,9 +115,9 @@ faults: .flink/.complete
 # The pages of `beam-cifar report` in Chromium; where there is none it is installed, on Debian and its relatives. Another
 # one is named by BEAM_CIFAR_CHROMIUM. Screenshots go to build/screenshots.
 test-browser: $(VENV)/.installed
-	PYTHONPATH=tests $(BIN)/python -c 'import browser; browser.find_browser() or exit(1)' || { apt-get update --quiet \
+	$(BIN)/python -c 'from tests.helpers import browser; browser.find_browser() or exit(1)' || { apt-get update --quiet \
 	  && apt-get install --quiet --yes --no-install-recommends chromium fonts-dejavu-core; }
-	BEAM_CIFAR_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest -m browser
+	BEAM_CIFAR_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest tests/browser
 
 # Full-size sets: some minutes, and some GB of disk.
 test-large: $(VENV)/.installed

@@ -22,9 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT / "tests"))
+sys.path.insert(0, str(PROJECT))
 
-from clusters import Cluster  # noqa: E402
+from tests.helpers.clusters import Cluster  # noqa: E402
 
 JOBS = {"CIFAR to Parquet": ("-f", "parquet"), "CIFAR to CIFAR": ("-f", "cifar", "--", "--save-images")}
 

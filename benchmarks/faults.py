@@ -15,11 +15,11 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import clusters
-from cluster_kills import KINDS, Survival, cluster_work, survive
-from kills import DONE, MOMENTS, WORKS, Case, Ending, Samples, kill_and_finish, spread
+from tests.helpers import clusters
+from tests.helpers.cluster_kills import KINDS, Survival, cluster_work, survive
+from tests.helpers.kills import DONE, MOMENTS, WORKS, Case, Ending, Samples, kill_and_finish, spread
 
 Result = TypeVar("Result")
 

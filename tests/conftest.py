@@ -1,11 +1,11 @@
-"""Sample sets and the command line, for all tests."""
+"""Suites that are left out unless asked for, and the sample sets and the command line, for all tests."""
 
 from __future__ import annotations
 
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
@@ -13,8 +13,43 @@ import pytest
 
 from beam_cifar import serial
 from beam_cifar.sample import make_sample
+from tests.helpers import ROOT
+from tests.helpers.commands import Command, Run
+from tests.helpers.suites import SUITES
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("suites", "tests that are left out unless asked for")
+    for name, what in SUITES.items():
+        group.addoption(f"--{name}", action="store_true", help=f"also run what {what} (make test-{name})")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for name, what in SUITES.items():
+        config.addinivalue_line("markers", f"{name}: {what} (make test-{name})")
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    room = item.path.relative_to(ROOT / "tests").parts[0]
+    if room in SUITES:
+        item.add_marker(room)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out tests of suites that nobody asked for; an expression after `-m` asks for what it says."""
+    if config.option.markexpr:
+        return
+    folder = config.invocation_params.dir
+    places = [(folder / argument.partition("::")[0]).resolve() for argument in config.args]
+    asked = {
+        name
+        for name in SUITES
+        if config.getoption(name) or any(place.is_relative_to(ROOT / "tests" / name) for place in places)
+    }
+    left = [item for item in items if not {mark.name for mark in item.iter_markers()} & SUITES.keys() <= asked]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in set(left)]
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +91,7 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Callable[..., tuple[int, str, str]]]:
+def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Runs the command line in this process: exit code, stdout and stderr."""
     from beam_cifar.cli.main import main
 

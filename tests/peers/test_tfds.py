@@ -1,0 +1,107 @@
+"""What TensorFlow Datasets finds in the data sets written: run in its own environment, without TensorFlow (`make test-peers`)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
+from tests.helpers.peers import SCRIPTS, find_interpreter
+from tests.helpers.reading import batch_names, cifar_rows, unpickled
+from tests.peers.digest import Row, digest_rows, digest_values
+
+SCRIPT = SCRIPTS / "read_tfds.py"
+CLASSES = ("sea lion", "never used", "поезд, синий")
+
+Read = Callable[[Path], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def read() -> Read:
+    """What TFDS finds in a directory; without its environment these tests fail rather than pass unseen."""
+    interpreter = find_interpreter()
+
+    def found(folder: Path) -> dict[str, Any]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        command = [str(interpreter), str(SCRIPT), str(folder)]
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
+        assert done.returncode == 0, f"TFDS cannot read {folder}:\n{done.stderr}"
+        digests: dict[str, Any] = json.loads(done.stdout)
+        return digests
+
+    return found
+
+
+def row(label: int | None, pixels: bytes) -> Row:
+    return label, np.frombuffer(pixels, np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
+
+
+def expected(source: Path) -> dict[str, Any]:
+    """The splits of a CIFAR directory, by Python's own unpickler."""
+    splits: dict[str, list[tuple[Any, ...]]] = {}
+    for name in batch_names(source):
+        split = {"data_batch": "train", "test_batch": "test"}.get(name.rstrip("_0123456789"), name)
+        splits.setdefault(split, []).extend(cifar_rows(source, [name]))
+    return {
+        split: {
+            **digest_rows(row(label, pixels) for _, label, _, pixels in rows),
+            "ids": digest_values([name.removesuffix(".png") for name, *_ in rows]),
+            **({"coarse_label": digest_values([coarse for _, _, coarse, _ in rows])} if rows[0][2] is not None else {}),
+        }
+        for split, rows in splits.items()
+    }
+
+
+@pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
+def test_parquet_holds_pixels_labels_ids_and_names(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, read: Read
+) -> None:
+    source: Path = request.getfixturevalue(kind)
+    quickly(source, tmp_path / "out", "tfds_parquet", images_per_batch=300)
+    found = read(tmp_path / "out")
+    assert found["splits"] == expected(source)
+    assert found["counts"] == {split: digests["rows"] for split, digests in found["splits"].items()}
+    assert (found["name"], found["shape"], found["supervised"]) == ("dataset/1.0.0", [32, 32, 3], ["image", "label"])
+    meta = unpickled(source / ("meta" if kind == "cifar100" else "batches.meta"))
+    fine, coarse = meta.get("label_names", meta.get("fine_label_names")), meta.get("coarse_label_names")
+    assert found["labels"] == {"label": fine, **({"coarse_label": coarse} if coarse else {})}
+
+
+def test_tfrecord_has_the_catalog_and_the_files_that_it_names(cifar10: Path, tmp_path: Path, read: Read) -> None:
+    quickly(cifar10, tmp_path / "out", "tfds_tfrecord", images_per_batch=300)
+    found = read(tmp_path / "out")
+    assert found["counts"] == {split: digests["rows"] for split, digests in expected(cifar10).items()}
+    assert found["labels"] == {"label": unpickled(cifar10 / "batches.meta")["label_names"]}
+    named = {name for names in found["files"].values() for name in names}
+    assert named == {path.name for path in (tmp_path / "out").iterdir() if ".tfrecord-" in path.name}
+
+
+def test_unlabelled_rows_and_names_of_any_language(tmp_path: Path, read: Read) -> None:
+    rows = batch(["кошка 1.png", "b.png", "ёж.png"], [2, None, 0])
+    source = write_cifar(tmp_path / "in", {"data_batch_1": rows, "обучение-1": rows}, CLASSES)
+    quickly(source, tmp_path / "out", "tfds_parquet")
+    found, wanted = read(tmp_path / "out"), expected(source)
+    assert found["splits"] == {"train": wanted["train"], "_________1": wanted["обучение-1"]}
+    assert found["labels"] == {"label": list(CLASSES)}
+
+
+def test_gray_images_and_images_of_several_sizes(tmp_path: Path, read: Read) -> None:
+    gray, wide = picture(1, 20, 30, channels=1), picture(2, 5, 7)
+    files = {"cat/a.png": encoded(gray), "cat/b.png": encoded(wide)}
+    shown = [np.repeat(gray, 3, axis=0).transpose(1, 2, 0), wide.transpose(1, 2, 0)]
+    for name, some, shape in (
+        ("all", files, [None, None, 3]),
+        ("gray", {"cat/a.png": files["cat/a.png"]}, [20, 30, 1]),
+    ):
+        quickly(write_tree(tmp_path / name, some), tmp_path / f"{name} out", "tfds_parquet")
+        found = read(tmp_path / f"{name} out")
+        assert found["shape"] == shape
+        pixels = shown if name == "all" else [gray.transpose(1, 2, 0)]
+        assert found["splits"]["default"]["sha256"] == digest_rows((0, image) for image in pixels)["sha256"]

@@ -1,0 +1,343 @@
+"""The PTransforms over single images: pipelines of one's own, beside what the command line makes of the same rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pytest
+from apache_beam.coders import RowCoder, registry
+from apache_beam.metrics import MetricsFilter
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.display import DisplayData
+
+from beam_cifar import (
+    ConvertOptions,
+    Example,
+    ExportOptions,
+    FilterExamples,
+    LabelTable,
+    ReadExamples,
+    RemapLabels,
+    ResizeExamples,
+    TransformExamples,
+    WriteExamples,
+    convert,
+    run,
+)
+from beam_cifar.carried import find_error
+from beam_cifar.counters import NAMES
+from beam_cifar.errors import BeamCifarError, InputError, OutputError, UsageError
+from beam_cifar.runner import make_runner, pipeline_options
+from beam_cifar.steps import STEPS, make_step
+from tests.helpers import ROOT
+from tests.helpers.image_trees import contents
+from tests.helpers.reading import cifar_rows, tree
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = LabelTable(("a", "b"))
+
+
+def pipeline(*flags: str) -> beam.Pipeline:
+    options = pipeline_options(flags, 1 if not flags else None)
+    return beam.Pipeline(runner=make_runner(options), options=options)
+
+
+def example(name: str, label: int | None = 0, subset: str = "train", **more: Any) -> Example:
+    made = Example(name, subset, bytes(range(12)), "raw", 2, 2, 3, label, f"{name}.png")
+    return made._replace(**more)
+
+
+def written(examples: list[Example], output: Path, target: str = "cifar", **options: Any) -> dict[str, Any]:
+    """Writes examples, and returns the manifest."""
+    with pipeline() as line:
+        made = line | beam.Create(examples, reshuffle=False).with_output_types(Example)
+        _ = made | WriteExamples(str(output), target, TABLE, options=ExportOptions(save_images=True, **options))
+    manifest: dict[str, Any] = json.loads((output.parent / f"{output.name}.beam_cifar" / "manifest.json").read_text())
+    return manifest
+
+
+def failure(examples: list[Example], output: Path, target: str = "cifar") -> BeamCifarError:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 (each runner has its own)
+        written(examples, output, target)
+    found = find_error(caught.value)
+    assert found is not None
+    assert "\n" not in str(found)
+    return found
+
+
+def test_every_image_is_read_once_with_its_pixels(cifar10: Path) -> None:
+    expected = [(name, label, pixels) for name, label, _, pixels in cifar_rows(cifar10)]
+    source = ReadExamples(str(cifar10))
+    with pipeline() as line:
+        found = line | source | beam.Map(lambda e: (e.filename, e.label, e.image))
+        assert_that(found, equal_to(expected))
+    assert source.labels.names[5] == "dog"
+
+
+def test_the_order_of_examples_is_that_of_the_rows(cifar10: Path, tmp_path: Path) -> None:
+    names = [name for name, *_ in cifar_rows(cifar10)]
+    with pipeline() as line:
+        found = line | ReadExamples(str(cifar10)) | beam.Map(lambda e: (e.order, e.filename))
+        _ = found | beam.combiners.ToList() | beam.Map(lambda rows: (tmp_path / "names").write_text(json.dumps(rows)))
+    rows = json.loads((tmp_path / "names").read_text())
+    assert [name for _, name in sorted(rows)] == names
+    assert len({order for order, _ in rows}) == len(names)
+
+
+FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "parquet": ("parquet", {}),
+    "parquet packed": ("parquet", {"images_per_batch": 77}),
+    "parquet jpeg": ("parquet", {"image_ext": ".jpg"}),
+    "cifar": ("cifar", {"save_images": True}),
+    "cifar without images": ("cifar", {}),
+    "cifar packed": ("cifar", {"save_images": True, "images_per_batch": 50, "save_dataset_meta": True}),
+    "imagenet": ("imagenet", {"keep_empty_classes": True}),
+    "imagenet_with_subset_dirs": ("imagenet_with_subset_dirs", {}),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [*(("cifar10", name) for name in FORMATS), ("cifar100", "parquet"), ("cifar100", "cifar")]
+)
+def test_a_pipeline_of_ones_own_writes_what_the_command_line_writes(
+    name: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    target, options = FORMATS[name]
+    path = str(request.getfixturevalue(kind))
+    kept, other = ("dog", "cat") if kind == "cifar10" else ("girl", "tiger")
+    source = ReadExamples(path)
+    wanted = source.labels.select([kept, other])
+    remap = RemapLabels({kept: other}, source.labels)
+    with pipeline() as line:
+        rows = line | source | beam.Filter(lambda e: e.label in wanted) | remap
+        _ = rows | WriteExamples(str(tmp_path / "ours"), target, remap.labels, options=ExportOptions(**options))
+    remaps = (f"{kept}:{other}",)
+    convert(ConvertOptions(path, str(tmp_path / "cli"), target, labels=(kept, other), remaps=remaps, **options))
+    assert tree(tmp_path / "ours") == tree(tmp_path / "cli")
+    assert folders(tmp_path / "ours") == folders(tmp_path / "cli")
+
+
+def folders(path: Path) -> list[str]:
+    return sorted(str(inner.relative_to(path)) for inner in path.rglob("*") if inner.is_dir())
+
+
+@pytest.mark.parametrize("flags", [["--direct_num_workers=2"], pytest.param(["--direct_num_workers=2", "--direct_running_mode=multi_processing"], marks=pytest.mark.slow), ["--direct_runner_bundle_repeat=1"]], ids=["threads", "processes", "twice"])  # fmt: skip
+def test_the_bytes_do_not_depend_on_who_runs_it(flags: list[str], cifar10: Path, tmp_path: Path) -> None:
+    assert as_written(cifar10, tmp_path / "other", *flags) == as_written(cifar10, tmp_path / "one")
+
+
+def as_written(source: Path, output: Path, *flags: str) -> dict[str, str]:
+    with pipeline(*flags) as line:
+        _ = line | ReadExamples(str(source)) | WriteExamples(str(output), "parquet", LabelTable(tuple("abcdefghij")))
+    beside = output.with_name(output.name + ".beam_cifar")
+    assert [path.name for path in beside.iterdir()] == ["manifest.json"]
+    return tree(output) | {"manifest": tree(beside)["manifest.json"]}
+
+
+def test_a_filter_and_a_new_size_work_on_examples_as_in_the_command_line(cifar10: Path, tmp_path: Path) -> None:
+    expression = '/item[annotation/label="dog" and subset!="test_batch"]'
+    source = ReadExamples(str(cifar10))
+    with pipeline() as line:
+        rows = line | source | FilterExamples(expression, source.labels) | ResizeExamples((16, 24))
+        _ = rows | WriteExamples(str(tmp_path / "ours"), "imagenet", source.labels)
+    convert(ConvertOptions(str(cifar10), str(tmp_path / "cli"), "imagenet", filter=expression, resize=(16, 24)))
+    assert tree(tmp_path / "ours") == tree(tmp_path / "cli")
+
+
+@pytest.mark.prism
+def test_the_readme_pipeline_runs_on_prism_and_equals_the_command_line(cifar10_archive: Path, tmp_path: Path) -> None:
+    flags = [
+        "--runner=PrismRunner",
+        f"--prism_location={os.environ['BEAM_CIFAR_PRISM']}",
+        "--environment_type=LOOPBACK",
+    ]
+    check_readme_pipeline(cifar10_archive, tmp_path, flags)
+
+
+def test_the_readme_pipeline_runs_as_it_stands_and_equals_the_command_line(
+    cifar10_archive: Path, tmp_path: Path
+) -> None:
+    check_readme_pipeline(cifar10_archive, tmp_path, ["--runner=FnApiRunner"])
+
+
+def check_readme_pipeline(archive: Path, folder: Path, flags: list[str]) -> None:
+    code = next(block for block in re.findall(r"```python\n(.*?)```", README, re.S) if "ReadExamples(" in block)
+    assert '["--runner=FnApiRunner"]' in code
+    assert len(code.strip().splitlines()) <= 10
+    (folder / "cifar-10-python.tar.gz").symlink_to(archive)
+    (folder / "pets.py").write_text(code.replace('["--runner=FnApiRunner"]', repr(flags)))
+    subprocess.run([sys.executable, "pets.py"], cwd=folder, check=True, capture_output=True, timeout=300)
+    asked = {"labels": ("cat", "dog"), "remaps": ("cat:pet", "dog:pet")}
+    convert(ConvertOptions(str(archive), str(folder / "cli"), "parquet", **asked))  # type: ignore[arg-type]
+    assert tree(folder / "pets-parquet") == tree(folder / "cli")
+
+
+def test_examples_of_ones_own_making_are_written_in_their_order(tmp_path: Path) -> None:
+    rows = [example("c", 1, order=2), example("b", None, order=1), example("a", 0, order=1), example("z", 1, order=0)]
+    manifest = written(rows, tmp_path / "out")
+    found = [(name, label, pixels) for name, label, _, pixels in cifar_rows(tmp_path / "out")]
+    assert sorted(found, key=str) == sorted(((e.filename, e.label, e.image) for e in rows), key=str)
+    assert [found[0][0], found[-1][0]] == ["z.png", "c.png"]
+    assert manifest["rows"]["written"] == 4
+    assert manifest["unlabelled"] == 1
+
+
+def test_examples_of_several_subsets_sizes_and_without_image_are_written(tmp_path: Path) -> None:
+    rows = [
+        example("a"),
+        example("b", image=bytes(3), height=1, width=1),
+        example("c", image=None, height=None, width=None, channels=None),
+        example("a", subset="test", image=bytes([7, 9]), height=1, width=2, channels=1),
+    ]
+    written(rows, tmp_path / "out")
+    gray = bytes([7, 9] * 3)
+    assert [row[3] for row in cifar_rows(tmp_path / "out", ["test"])] == [gray]
+    assert {row[3] for row in cifar_rows(tmp_path / "out", ["train"])} == {None, bytes(range(12)), bytes(3)}
+
+
+WRONG: dict[str, tuple[list[Example], str]] = {
+    "no examples": ([], "no example reached"),
+    "too few pixels": ([example("x", image=b"1")], "example 'x': has 1 bytes of pixels"),
+    "size without image": ([example("x", image=None)], "has no image, but a size"),
+    "image without size": ([example("x", height=None)], "height and width are"),
+    "two channels": ([example("x", channels=2, image=bytes(8))], "expected 1 or 3 channels"),
+    "unknown encoding": ([example("x", encoding="gif")], "encoding 'gif' is none of"),
+    "damaged PNG": ([example("x", encoding="png", image=b"\x89PNG....")], "expected a PNG or JPEG file"),
+    "label outside": ([example("x", label=2)], "label 2 is outside the label table of 2 classes"),
+    "negative label": ([example("x", label=-1)], "label -1 is outside"),
+    "twice the same": ([example("x"), example("x")], "have the same id"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_cannot_be_an_example_is_refused_and_nothing_is_written(name: str, tmp_path: Path) -> None:
+    examples, message = WRONG[name]
+    found = failure(examples, tmp_path / "out")
+    assert isinstance(found, InputError)
+    assert message in str(found)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_folder_for_two_subsets_refuses_an_id_that_repeats(tmp_path: Path) -> None:
+    rows = [example("x", subset="train"), example("x", subset="test")]
+    assert isinstance(failure(rows, tmp_path / "out", "imagenet"), UsageError)
+    written(rows, tmp_path / "out", "imagenet_with_subset_dirs")
+    assert len(tree(tmp_path / "out")) == 2
+
+
+def test_names_that_some_disks_do_not_tell_apart_become_different_ones(tmp_path: Path) -> None:
+    written([example("X"), example("x"), example("y")], tmp_path / "out", "imagenet")
+    assert sorted(path.name for path in (tmp_path / "out" / "a").iterdir()) == ["%58.png", "x.png", "y.png"]
+
+
+def test_an_output_that_exists_is_refused_at_once_or_replaced_on_request(tmp_path: Path) -> None:
+    written([example("x")], tmp_path / "out")
+    with pytest.raises(OutputError, match="overwrite=True"):
+        WriteExamples(str(tmp_path / "out"), "cifar", TABLE)
+    with pipeline() as line:
+        rows = line | beam.Create([example("new")]).with_output_types(Example)
+        _ = rows | WriteExamples(str(tmp_path / "out"), "cifar", TABLE, overwrite=True)
+    assert [row[0] for row in cifar_rows(tmp_path / "out")] == ["new.png"]
+
+
+def test_a_wrong_use_is_refused_when_the_transform_is_made(cifar10: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        ReadExamples(str(tmp_path / "nowhere"))
+    with pytest.raises(UsageError, match="did you mean 'train'"):
+        ReadExamples(str(cifar10), subsets=["trian"])
+    with pytest.raises(UsageError, match="unknown output format 'parket'"):
+        WriteExamples(str(tmp_path / "out"), "parket", TABLE)
+    with pytest.raises(UsageError, match="image-ext"):
+        WriteExamples(str(tmp_path / "out"), "imagenet", TABLE, options=ExportOptions(image_ext=".bmp"))
+    with pytest.raises(UsageError, match="did you mean 'a'"):
+        RemapLabels({"aa": "x"}, TABLE)
+    with pytest.raises(UsageError, match="column"):
+        FilterExamples("/item[", TABLE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resize", {"height": 9, "width": 12}), ("crop", {"height": 9, "width": 12}), ("grayscale", {})],
+)
+def test_a_transform_of_single_images_writes_what_a_job_does(
+    name: str, options: dict[str, int], cifar10: Path, tmp_path: Path
+) -> None:
+    step = make_step(name, options)
+    convert(ConvertOptions(str(cifar10), str(tmp_path / "job"), "parquet", steps=(step,), workers=1))
+    line = pipeline()
+    source = ReadExamples(str(cifar10))
+    changed = line | source | TransformExamples(name, options)
+    _ = changed | WriteExamples(str(tmp_path / "pipeline"), "parquet", source.labels)
+    line.run().wait_until_finish()
+    assert contents(tmp_path / "pipeline") == contents(tmp_path / "job")
+    assert changed.element_type is Example
+
+
+def test_a_transform_that_needs_the_whole_set_is_not_one_of_single_images() -> None:
+    for name in set(STEPS) - {"resize", "crop", "grayscale"}:
+        with pytest.raises(UsageError):
+            TransformExamples(name)
+    with pytest.raises(UsageError, match="shuffle looks at more than single images"):
+        TransformExamples("shuffle")
+
+
+def test_type_hints_say_example_and_the_coder_is_the_standard_one(cifar10: Path) -> None:
+    line = pipeline()
+    source = ReadExamples(str(cifar10))
+    read = line | source
+    made = read | FilterExamples("/item", source.labels) | RemapLabels({}, source.labels) | ResizeExamples((1, 1))
+    assert read.element_type is Example
+    assert made.element_type is Example
+    assert isinstance(registry.get_coder(Example), RowCoder)
+    coder = registry.get_coder(Example)
+    bare = Example("é", "s", None, "raw", None, None, None, None, "f")
+    for each in (example("x"), bare):
+        assert coder.decode(coder.encode(each)) == each
+
+
+def test_display_data_say_what_a_step_does(cifar10: Path, tmp_path: Path) -> None:
+    source = ReadExamples(str(cifar10))
+    steps = {
+        source: {"path": str(cifar10), "format": "cifar", "rows": 1203},
+        FilterExamples("/item", TABLE): {"filter": "/item", "filter_mode": "items"},
+        RemapLabels({"a": "b"}, TABLE): {"renamings": "a:b"},
+        ResizeExamples((3, 4)): {"size": "3x4"},
+        TransformExamples("grayscale"): {"transform": "grayscale"},
+        WriteExamples(str(tmp_path / "out"), "parquet", TABLE): {
+            "format": "parquet", "output": str(tmp_path / "out"),
+        },
+    }  # fmt: skip
+    for step, expected in steps.items():
+        shown = {item.key: item.value for item in DisplayData.create_from(step).items}
+        assert expected.items() <= shown.items()
+
+
+def test_counters_have_the_names_of_the_readme_and_the_counts_of_the_manifest(cifar10: Path, tmp_path: Path) -> None:
+    options = ConvertOptions(str(cifar10), str(tmp_path / "out"), "imagenet", filter='/item[annotation/label="dog"]')
+    conversion = run(options)
+    found = conversion.result.metrics().query(MetricsFilter().with_namespace("beam_cifar"))["counters"]
+    summary = conversion.wait()
+    counted = {counter.key.metric.name: counter.committed for counter in found}
+    assert counted == {
+        "rows_read": 1203, "rows_filtered": summary.filtered, "rows_written": summary.written,
+        "parts_written": 6, "files_written": summary.written, "bytes_written": summary.bytes,
+    }  # fmt: skip
+    assert set(counted) <= set(NAMES)
+    assert all(f"`{name}`" in README for name in NAMES)
+
+
+def test_an_output_belongs_to_a_conversion_until_it_has_been_waited_for(cifar10: Path, tmp_path: Path) -> None:
+    options = ConvertOptions(str(cifar10), str(tmp_path / "out"), "cifar", overwrite=True)
+    conversion = run(options)
+    with pytest.raises(OutputError, match="another job"):
+        run(options)
+    assert conversion.wait().written == 1203
+    assert run(options).wait().written == 1203
