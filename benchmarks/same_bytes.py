@@ -2,8 +2,8 @@
 
     python benchmarks/same_bytes.py --before ../old [--after .] [--only 'transform*'] [--jobs 4]
 
-BEFORE and AFTER are checkouts, run by this interpreter. The inputs (a CIFAR-10, a CIFAR-100 and a mixed-size set, and the
-first two in every format) are made once, by the version before. The exit code is 1 if anything differs.
+BEFORE and AFTER are checkouts, run by this interpreter. The inputs (a CIFAR-10, a CIFAR-100 and a mixed-size set, and
+the first two in every format) are made once, by the version before. The exit code is 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import fnmatch
 import hashlib
 import importlib
-import io
 import json
 import os
 import pickle
@@ -22,10 +21,8 @@ import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,8 +42,8 @@ class Case:
 
     Attributes:
         name: what `--only` matches.
-        steps: arguments of the command line, `{in}` for the folder of inputs; `python NAME` stands for a function of
-            `PROGRAMS`, and a leading `-m` for a process of its own.
+        steps: arguments of the command line, where `{in}` stands for the folder of inputs, and `{cifar10}` for an id of
+            that set; `python NAME` is a function of `PROGRAMS`, and a leading `-m` asks for a process of its own.
     """
 
     name: str
@@ -164,7 +161,7 @@ TRANSFORMS = (
     "compact_labels",
     "resize -dw 20 -dh 12",
     "crop -dw 8 -dh 6",
-    "crop -dw 8 -dh 6 -x 1 -y 2",
+    "crop -dw 7 -dh 6 -x 1 -y 2",
     "grayscale",
 )
 XPATHS = (
@@ -215,16 +212,17 @@ def make_cases(writers: Sequence[str], readers: Sequence[str]) -> Iterator[Case]
     """Yields all cases; names begin with their kind."""
     for kind, classes in CLASSES.items():
         fill = dict(zip("ab", classes, strict=True)) | dict(zip(("first", "second"), SUBSETS[kind], strict=True))
-        fill["id"] = "'ant/000'" if kind == "mixed" else "IDENTIFIER"
+        fill["id"] = "ant/000" if kind == "mixed" else f"{{{kind}}}"
         for writer in writers:
             yield convert(f"write {kind} {writer}", kind, "-f", writer, "--save-images")
-            yield convert(f"write {kind} {writer} resized", kind, "-f", writer, "--resize", "16x16")
+            size = "32x32" if writer == "cifar_binary" else "9x16"
+            yield convert(f"write {kind} {writer} resized", kind, "-f", writer, "--resize", size)
         target = "datumaro" if kind == "mixed" else "cifar"
         for text in TRANSFORMS:
             call = filled(text, fill)
             yield convert(f"transform {kind} {call}", kind, "-f", target, "--transform", call, "--save-images")
         for writer in PACKED:
-            rows = ["--images-per-batch", "37"] + ["--resize", "9x7"] * (kind == "mixed")
+            rows = ["--images-per-batch", "37"] + ["--resize", "32x32"] * (kind == "mixed")
             yield convert(f"packed {kind} {writer}", kind, "-f", writer, *rows)
         for text in XPATHS:
             for mode in ("items", "annotations", "items+annotations"):
@@ -238,7 +236,7 @@ def make_cases(writers: Sequence[str], readers: Sequence[str]) -> Iterator[Case]
         for reader in set(readers) & set(writers):
             made = f"{kind}-{reader}"
             yield convert(f"read {made}", made, "-if", reader, "-f", "cifar", "--save-images")
-            yield Case(f"read {made} as found", [["info", f"{{in}}/{made}", "--json", "--checksums"]])
+            yield Case(f"read {made} as found", [["info", f"{{in}}/{made}", "--json"], ["detect", f"{{in}}/{made}"]])
     for name in ("downsampled", "cifar10.tar.gz", "cifar100.tar.gz"):
         for writer in ("cifar", "parquet", "imagenet"):
             yield convert(f"read {name} {writer}", name, "-f", writer, "--save-images")
@@ -265,7 +263,9 @@ def looks(kind: str) -> Iterator[Case]:
     for other in ("mixed-parquet", "cifar10-parquet", "cifar100-webdataset", "cifar10-other"):
         diffs = [["diff", path, f"{{in}}/{other}", *more] for more in ([], ["--json"], ["--json", "--ids", "--whole"])]
         yield Case(f"look {kind} diff {other}", diffs)
-    yield Case(f"look {kind} detect", [["detect", path], ["info", path], ["info", path, "--json", "--checksums"]])
+    yield Case(
+        f"look {kind} info", [["detect", path], *(["info", path, *more] for more in ([], ["--json"], ["--checksums"]))]
+    )
     yield Case(f"look {kind} report", [["report", path, "-o", "page.html"]])
 
 
@@ -299,7 +299,13 @@ def others() -> Iterator[Case]:
     once = ["convert", "-i", "{in}/cifar10", "-o", "out", "-f"]
     yield Case("again", [[*once, "parquet"], [*once, "parquet"], [*once, "npz"], [*once, "npz", "--overwrite"]])
     yield Case("process", [["-m", *once, "parquet", "--json"], ["-m", *once, "parquet"], ["-m", "formats"]])
-    listed = [["formats"], ["transform", "--list"], ["detect", "."], ["info", "{in}"], ["convert", "-i", "no", "-f", "x"]]
+    listed = [
+        ["formats"],
+        ["transform", "--list"],
+        ["detect", "."],
+        ["info", "{in}"],
+        ["convert", "-i", "no", "-f", "x"],
+    ]
     yield Case("listed", listed)
 
 
@@ -408,7 +414,7 @@ PROGRAMS = {f.__name__: f for f in (per_image, per_image_changes, dataset_items,
 
 
 def work(checkout: Path, folder: Path, inputs: Path) -> None:
-    """Runs the cases on standard input, each in a folder of its own in `folder`; prints a JSON object of what was done."""
+    """Runs the cases on standard input, each in a folder of its own; prints a JSON object of what was done."""
     import beam_cifar
 
     if Path(str(beam_cifar.__file__)).parent.parent != checkout:
@@ -423,18 +429,46 @@ def run_case(case: Case, folder: Path, inputs: Path) -> Done:
     os.chdir(folder)
     done = Done()
     for step in case.steps:
-        arguments = [word.replace("{in}", str(inputs)).replace("IDENTIFIER", first_id(inputs)) for word in step]
-        output, error = io.StringIO(), io.StringIO()
-        with redirect_stdout(output), redirect_stderr(error):
+        arguments = [fill(word, inputs) for word in step]
+        with Captured(1) as output, Captured(2) as error:
             code = run_step(arguments, inputs)
-        done.steps.append((code, plain(output.getvalue(), folder), plain(error.getvalue(), folder)))
+        done.steps.append((code, plain(output.text, folder), plain(error.text, folder)))
     done.files = hashes(folder)
     return done
 
 
-def first_id(inputs: Path) -> str:
-    batch = inputs / "cifar10" / "data_batch_1"
-    return str(pickle.loads(batch.read_bytes(), encoding="latin1")["filenames"][0][:-4]) if batch.exists() else ""
+class Captured:
+    """Sends what goes to a descriptor to a file; a command writes to copies of the descriptor, too.
+
+    Attributes:
+        text: what was written, once it is over.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._stream = descriptor, {1: sys.stdout, 2: sys.stderr}[descriptor]
+        self.text = ""
+
+    def __enter__(self) -> Captured:
+        self._stream.flush()
+        self._before, self._file = os.dup(self._descriptor), tempfile.TemporaryFile()
+        os.dup2(self._file.fileno(), self._descriptor)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.flush()
+        os.dup2(self._before, self._descriptor)
+        os.close(self._before)
+        with self._file:
+            self._file.seek(0)
+            self.text = self._file.read().decode(errors="backslashreplace")
+
+
+def fill(word: str, inputs: Path) -> str:
+    for kind, name in (("cifar10", "data_batch_1"), ("cifar100", "train")):
+        if f"{{{kind}}}" in word:
+            batch = pickle.loads((inputs / kind / name).read_bytes(), encoding="latin1")
+            word = word.replace(f"{{{kind}}}", batch["filenames"][0].removesuffix(".png"))
+    return word.replace("{in}", str(inputs))
 
 
 def run_step(arguments: list[str], inputs: Path) -> str:
@@ -444,16 +478,12 @@ def run_step(arguments: list[str], inputs: Path) -> str:
             PROGRAMS[arguments[1]](inputs)
         elif arguments[0] == "-m":
             command = [sys.executable, "-m", "beam_cifar", *arguments[1:]]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            print(done.stdout, end="")
-            print(done.stderr, end="", file=sys.stderr)
-            return str(done.returncode)
+            return str(subprocess.run(command, check=False).returncode)
         else:
             return str(entry()(arguments))
     except SystemExit as end:
         return str(end.code)
     except BaseException as error:
-        traceback.print_exc(file=sys.__stderr__)
         return f"{type(error).__name__}: {error}"
     return "0"
 
@@ -470,7 +500,7 @@ def entry() -> Callable[[list[str]], int]:
 
 def plain(text: str, folder: Path) -> str:
     """Returns what was printed, without place, version and times."""
-    text = text.replace(str(folder), "<here>")
+    text = text.replace(str(folder), "<here>").replace(os.environ["PYTHONPATH"], "<checkout>")
     text = re.sub(r'"seconds": [\d.e-]+|"version": "[^"]*"', "<varies>", text)
     return re.sub(r"[\d.,]+ s \([\d,.]+ images/s\)", "<varies>", text)
 
@@ -492,7 +522,7 @@ class Version:
         self.checkout, self.folder, self.inputs = checkout.resolve(), folder, inputs
 
     def run(self, cases: Sequence[Case]) -> dict[str, Done]:
-        command = [sys.executable, __file__, "--worker", self.checkout, self.folder, self.inputs]
+        command = [sys.executable, __file__, "--worker", *map(str, (self.checkout, self.folder, self.inputs))]
         environment = {**os.environ, "PYTHONPATH": str(self.checkout)}
         asked = json.dumps([asdict(case) for case in cases])
         done = subprocess.run(command, input=asked, env=environment, stdout=subprocess.PIPE, text=True, check=False)
@@ -515,11 +545,11 @@ def differences(case: Case, before: tuple[Version, Done], after: tuple[Version, 
         if name not in old.files or name not in new.files:
             found.append(f"{name}: only {'after' if name in new.files else 'before'}")
             continue
-        one, other = (v.folder / case.folder / name for v in (old_version, new_version))
+        paths = [version.folder / case.folder / name for version in (old_version, new_version)]
         if name.endswith(".beam_cifar/manifest.json"):
-            found.extend(f"{name}: {line}" for line in manifest_differences(one, other, ignored))
+            found.extend(f"{name}: {line}" for line in manifest_differences(paths[0], paths[1], ignored))
         else:
-            found.append(f"{name}: {byte_difference(one.read_bytes(), other.read_bytes())}")
+            found.append(f"{name}: {byte_difference(paths[0].read_bytes(), paths[1].read_bytes())}")
     return found
 
 
@@ -541,7 +571,9 @@ def first_difference(one: str, other: str) -> str:
 
 
 def byte_difference(one: bytes, other: bytes) -> str:
-    at = next((n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other)))
+    at = next(
+        (n for n, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
+    )
     return f"{len(one)} and {len(other)} bytes, from byte {at} on: {one[at : at + 24]!r} became {other[at : at + 24]!r}"
 
 
@@ -558,7 +590,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> int:
     all_cases = list(make_cases(writers, readers))
     cases = [case for case in all_cases if fnmatch.fnmatch(case.name, arguments.only)]
     uncovered = sorted({line.split()[0] for line in steps.splitlines()} - {text.split()[0] for text in TRANSFORMS})
-    lots = [lot for number in range(max(1, arguments.jobs // 2)) if (lot := cases[number :: max(1, arguments.jobs // 2)])]
+    lots = [
+        lot for number in range(max(1, arguments.jobs // 2)) if (lot := cases[number :: max(1, arguments.jobs // 2)])
+    ]
     done: dict[Version, dict[str, Done]] = {before: {}, after: {}}
     with ThreadPoolExecutor(arguments.jobs) as pool:
         runs = [(version, pool.submit(version.run, lot)) for lot in lots for version in (before, after)]
@@ -589,7 +623,9 @@ def compare(arguments: argparse.Namespace, folder: Path) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, metavar="DIR")
-    parser.add_argument("--after", type=Path, default=Path(__file__).parent.parent, metavar="DIR", help="default: this one")
+    parser.add_argument(
+        "--after", type=Path, default=Path(__file__).parent.parent, metavar="DIR", help="default: this one"
+    )
     parser.add_argument("--only", default="*", metavar="PATTERN", help="names of cases, such as 'write mixed*'")
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at a time (default: 2)")
     parser.add_argument("--ignore", action="append", default=[], metavar="KEY", help="a further key of manifests")
