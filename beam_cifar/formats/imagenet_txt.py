@@ -6,10 +6,8 @@ As Datumaro's `imagenet_txt` reads and writes it: a path with white space stands
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
@@ -22,7 +20,6 @@ from beam_cifar.formats.shared.image_lists import (
     ListedRows,
     checked_tree,
     distinct_names,
-    is_text,
     list_images,
     listed_path,
     path_names,
@@ -30,6 +27,7 @@ from beam_cifar.formats.shared.image_lists import (
 )
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import clash_key, decode_name
+from beam_cifar.words import is_unicode
 
 SYNSETS = "synsets.txt"
 IMAGES = "images"
@@ -40,14 +38,11 @@ class ImagenetTxtSource(Source):
 
     name = "imagenet_txt"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there are `synsets.txt`, another list and `images/`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
-        try:
-            return storage.is_file(os.path.join(path, SYNSETS)) and bool(_lists(path))
-        except (OSError, InputError):
-            return False
+        return storage.is_file(os.path.join(path, SYNSETS)) and bool(_lists(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads the names of the classes, and lists the images."""
@@ -68,10 +63,16 @@ class ImagenetTxtSource(Source):
             self.name, "ImageNet with lists", path, LabelTable(_class_names(names_file)), tuple(files), (names_file,)
         )
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
-        """Reads one list again; raises `InputError` if it changed."""
-        yield _opened(file, len(labels.names))
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
+        rows = ListedRows(file)
+        for _, line in read_lines(file.blob, file.shown):
+            if line.strip():
+                path, words = _parsed(line)
+                label, error = _label(words)
+                item_id, filename = path_names(path)
+                error = error if path else "has quotes that do not go around a path"
+                rows.append(item_id, path, filename, label, error)
+        return rows.opened(checked_tree(file.beside[0]), len(labels.names))
 
 
 class ImagenetTxtSink(IdPathSink):
@@ -87,7 +88,7 @@ class ImagenetTxtSink(IdPathSink):
         """A name is one line, and readers leave out white space around it."""
         refuse_repeated(labels.names, "which Datumaro refuses")
         for name in labels.names:
-            if not name or name != name.strip() or "\n" in name or "\r" in name or not is_text(name):
+            if not name or name != name.strip() or "\n" in name or "\r" in name or not is_unicode(name):
                 raise UsageError(f"class {name!r} cannot be a line of {SYNSETS}; rename it by --remap")
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
@@ -143,17 +144,6 @@ def _class_names(file: SourceFile) -> tuple[str, ...]:
     return tuple(names)
 
 
-@functools.lru_cache(maxsize=4)
-def _opened(file: SourceFile, classes: int) -> ImageFileRows:
-    rows = ListedRows(file)
-    for _, line in read_lines(file.blob, file.shown):
-        if line.strip():
-            path, words = _parsed(line)
-            label, error = _label(words)
-            rows.append(*_names(path), label=label, error=error if path else "has quotes that do not go around a path")
-    return rows.opened(checked_tree(file.beside[0]), classes)
-
-
 def _parsed(line: str) -> tuple[str, list[str]]:
     """The path of a line, empty if it cannot be told, and what follows it."""
     before, *quoted = line.split('"')
@@ -179,8 +169,3 @@ def _label(words: Sequence[str]) -> tuple[int, str]:
     if len(set(words)) > 1:
         return UNLABELLED, f"has {len(words)} labels, {', '.join(words[:5])}; expected one an image"
     return int(words[0]), ""
-
-
-def _names(path: str) -> tuple[str, str, str]:
-    item_id, filename = path_names(path)
-    return item_id, path, filename

@@ -12,7 +12,6 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -98,14 +97,11 @@ class VocSource(Source):
 
     name = "voc_classification"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there are `JPEGImages/` and a list in `ImageSets/Main/`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
-        try:
-            return storage.has_file(os.path.join(path, SETS), _is_list)
-        except OSError:
-            return False
+        return storage.has_file(os.path.join(path, SETS), _is_list)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Tells lists of subsets from files of classes, and lists the images."""
@@ -123,10 +119,25 @@ class VocSource(Source):
         table = LabelTable(tuple(distinct_names(sets.classes, decode_name).values()))
         return Catalog(self.name, "Pascal VOC, classification", path, table, tuple(files), metas)
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
-        """Reads one subset again; raises `InputError` if it changed."""
-        yield _opened(file)
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
+        path = os.path.dirname(os.path.dirname(os.path.dirname(file.blob.path)))
+        metas = _metas(path)
+        sets = _found_sets(path, metas)
+        if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
+            raise InputError(
+                f"{file.shown}: the lists beside it changed while it was being converted; run the job again"
+            )
+        ids = _listed_ids(file)
+        numbers, several = _labels(file, sets, ids)
+        tree = checked_tree(file.beside[1], is_image_name)
+        rows = ListedRows(file)
+        images = zip(ids.to_pylist(), _image_paths(tree, ids), numbers.tolist(), strict=True)
+        for row, (item_id, image, label) in enumerate(images):
+            decoded = decode_path(item_id)
+            filename = decoded + (image[len(stem(image)) :] or ".jpg")
+            image_path = image if image or is_inside(item_id) else item_id  # which is refused
+            rows.append(decoded, image_path, filename, label, several.get(row, ""))
+        return rows.opened(tree, len(sets.classes))
 
 
 class VocSink(IdPathSink):
@@ -312,26 +323,6 @@ def _split(name: str, classes: set[str], subsets: set[str]) -> bool:
 def _ends(name: str) -> Iterator[str]:
     """What follows each `_` in a name."""
     return (name[at + 1 :] for at, char in enumerate(name) if char == "_")
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(file: SourceFile) -> ImageFileRows:
-    path = os.path.dirname(os.path.dirname(os.path.dirname(file.blob.path)))
-    metas = _metas(path)
-    sets = _found_sets(path, metas)
-    if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
-        raise InputError(f"{file.shown}: the lists beside it changed while it was being converted; run the job again")
-    ids = _listed_ids(file)
-    labels, several = _labels(file, sets, ids)
-    tree = checked_tree(file.beside[1], is_image_name)
-    paths = _image_paths(tree, ids)
-    rows = ListedRows(file)
-    for row, (item_id, image, label) in enumerate(zip(ids.to_pylist(), paths, labels.tolist(), strict=True)):
-        decoded = decode_path(item_id)
-        filename = decoded + (image[len(stem(image)) :] or ".jpg")
-        path = image if image or is_inside(item_id) else item_id  # which is refused
-        rows.append(decoded, path, filename, label, several.get(row, ""))
-    return rows.opened(tree, len(sets.classes))
 
 
 def _listed_ids(file: SourceFile) -> pa.Array:
