@@ -19,19 +19,18 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import Catalog, Shard, SinkOptions, Source, SourceFile, kept
 from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
 from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
-from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.image_lists import (
     IdPathSink,
     ListedRows,
     checked_tree,
-    distinct_names,
     list_images,
     listed_path,
     path_names,
+    subset_files,
 )
 from beam_cifar.formats.shared.json_stream import JsonStream
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import decode_name
 from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
@@ -94,20 +93,15 @@ class DatumaroSource(Source):
         """Whether a JSON file in `annotations/` has categories and items; those of COCO have `images`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, ANNOTATIONS)):
             return False
-        return any(map(_has_items, list(_json_files(path).values())[:3]))
+        return any(_has_items(entry.path) for entry in _json_files(path)[:3])
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads all items once: they say what is left out."""
         with storage.reading(os.path.join(path, ANNOTATIONS)):
-            found = {file: storage.whole_file(file) for file in _json_files(path).values()}
+            found = _json_files(path)
         if not found:
             raise InputError(f"{path}: has no items; expected {ANNOTATIONS}/<subset>.json")
-        images = list_images(os.path.join(path, IMAGES)).blob
-        subsets = distinct_names((stem(os.path.basename(file)) for file in found), decode_name)
-        files = [
-            SourceFile(name, subsets[name], file, blob, beside=(images,))
-            for name, (file, blob) in zip(subsets, found.items(), strict=True)
-        ]
+        files = subset_files(found, (list_images(os.path.join(path, IMAGES)).blob,))
         tables, left_out = [], Counter[str]()
         for file in files:
             contents = _contents(file)
@@ -118,7 +112,7 @@ class DatumaroSource(Source):
                 raise InputError(f"{file.shown}: has other classes than {files[0].shown}; expected the same in all")
         unread = _unread(left_out)
         notices = (f"{unread} are left out",) if unread else ()
-        return Catalog(self.name, "Datumaro", path, tables[0], tuple(files), notices=notices, unread=unread)
+        return Catalog(self.name, "Datumaro", path, tables[0], files, notices=notices, unread=unread)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         return _contents(file).rows
@@ -201,14 +195,8 @@ def _item(entry: dict[str, Any]) -> str:
 _dumped = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def _json_files(path: str) -> dict[str, str]:
-    """The JSON files of a data set, in natural order, by name."""
-    found = {
-        entry.name: entry.path
-        for entry in storage.list_folder(os.path.join(path, ANNOTATIONS))
-        if not entry.is_folder and entry.name.endswith(".json")
-    }
-    return {name: found[name] for name in sorted(found, key=natural_key)}
+def _json_files(path: str) -> list[storage.Entry]:
+    return sorted_files(os.path.join(path, ANNOTATIONS), lambda name: name.endswith(".json"))
 
 
 def _has_items(path: str) -> bool:

@@ -14,19 +14,19 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile
 from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
 from beam_cifar.formats.shared.id_paths import encode_word, stem
-from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.image_lists import (
     IdPathSink,
     ListedRows,
     checked_tree,
-    distinct_names,
     list_images,
     listed_path,
     path_names,
     read_lines,
+    subset_files,
 )
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import clash_key, decode_name
+from beam_cifar.names import clash_key
 from beam_cifar.words import is_unicode
 
 SYNSETS = "synsets.txt"
@@ -47,21 +47,15 @@ class ImagenetTxtSource(Source):
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads the names of the classes, and lists the images."""
         with storage.reading(path):
-            lists = {found: storage.whole_file(found) for found in _lists(path).values()}
+            lists = _lists(path)
         if not lists:
             raise InputError(f"{path}: has no list of images; expected <subset>.txt beside {SYNSETS}")
         names_path = os.path.join(path, SYNSETS)
         with storage.reading(names_path):
             names_file = SourceFile("synsets", "", names_path, storage.whole_file(names_path))
-        images = list_images(os.path.join(path, IMAGES)).blob
-        subsets = distinct_names((stem(os.path.basename(found)) for found in lists), decode_name)
-        files = [
-            SourceFile(name, subsets[name], found, blob, beside=(images,))
-            for name, (found, blob) in zip(subsets, lists.items(), strict=True)
-        ]
-        return Catalog(
-            self.name, "ImageNet with lists", path, LabelTable(_class_names(names_file)), tuple(files), (names_file,)
-        )
+        files = subset_files(lists, (list_images(os.path.join(path, IMAGES)).blob,))
+        table = LabelTable(_class_names(names_file))
+        return Catalog(self.name, "ImageNet with lists", path, table, files, (names_file,))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         rows = ListedRows(file)
@@ -125,14 +119,8 @@ def _quoted(path: str) -> str:
     return f'"{stem(path)}"{path[len(stem(path)) :]}'
 
 
-def _lists(path: str) -> dict[str, str]:
-    """The lists of a data set, in natural order, by file name."""
-    found = {
-        entry.name: entry.path
-        for entry in storage.list_folder(path)
-        if not entry.is_folder and entry.name.endswith(".txt") and entry.name != SYNSETS
-    }
-    return {name: found[name] for name in sorted(found, key=natural_key)}
+def _lists(path: str) -> list[storage.Entry]:
+    return sorted_files(path, lambda name: name.endswith(".txt") and name != SYNSETS)
 
 
 def _class_names(file: SourceFile) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from beam_cifar import storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import Catalog, PartWriter, Runs, Shard, ShardResult, Sink, SinkOptions, SourceFile, kept
-from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
     OneFileSink,
@@ -35,6 +34,7 @@ from beam_cifar.formats.shared.records import (
     refuse_one_subset,
     written_columns,
 )
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.formats.shared.rows import row_numbers
 from beam_cifar.images.files import GRAY
 from beam_cifar.labels import UNLABELLED, LabelTable
@@ -214,9 +214,8 @@ def _tables(path: str) -> list[str]:
     """The CSV files of a directory, or the one that the path is; those that only describe others left out."""
     if not storage.is_folder(path):
         return [path] if path.lower().endswith(SUFFIX) else []
-    found = [entry for entry in storage.list_folder(path) if not entry.is_folder]
-    names = [e for e in found if e.name.lower().endswith(SUFFIX) and not e.name.startswith(META_PREFIX)]
-    return [entry.path for entry in sorted(names, key=lambda entry: natural_key(entry.name))]
+    found = sorted_files(path, lambda name: name.lower().endswith(SUFFIX) and not name.startswith(META_PREFIX))
+    return [entry.path for entry in found]
 
 
 def _starts_right(path: str) -> bool:

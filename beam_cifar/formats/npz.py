@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, SourceFile
-from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
     Member,
@@ -32,6 +31,7 @@ from beam_cifar.formats.shared.npy import (
     texts,
 )
 from beam_cifar.formats.shared.records import Records, RecordSource, checked_labels
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name
 from beam_cifar.options import MAX_PIXELS
@@ -105,8 +105,7 @@ def _npz_files(path: str) -> list[str]:
     """The file itself, or the `.npz` files of a directory, in natural order."""
     if storage.is_file(path):
         return [path] if path.lower().endswith(SUFFIX) else []
-    names = [e.name for e in storage.list_folder(path) if not e.is_folder and e.name.lower().endswith(SUFFIX)]
-    return [os.path.join(path, name) for name in sorted(names, key=natural_key)]
+    return [entry.path for entry in sorted_files(path, lambda name: name.lower().endswith(SUFFIX))]
 
 
 def _layout(path: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -34,7 +34,9 @@ from beam_cifar.formats.shared.image_lists import (
     listed_path,
     read_line_blocks,
     read_lines,
+    subset_files,
 )
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import MAX_COMPONENT_BYTES, clash_key, decode_name
@@ -82,13 +84,13 @@ class _Sets:
     Attributes:
         blob: of that folder.
         classes: names of the classes, as files have them.
-        subsets: names of the subsets, as files have them, in natural order.
+        lists: those of subsets, in natural order.
         stems: names of all lists.
     """
 
     blob: storage.Blob
     classes: tuple[str, ...]
-    subsets: tuple[str, ...]
+    lists: tuple[storage.Entry, ...]
     stems: frozenset[str]
 
 
@@ -107,17 +109,12 @@ class VocSource(Source):
         """Tells lists of subsets from files of classes, and lists the images."""
         metas = _metas(path)
         sets = _found_sets(path, metas)
-        if not sets.subsets:
+        if not sets.lists:
             raise InputError(f"{path}: has no list of images; expected {SETS}/<subset>.txt")
-        beside = (sets.blob, list_images(os.path.join(path, IMAGES), is_image_name).blob, *(m.blob for m in metas))
-        subsets = distinct_names(sets.subsets, decode_name)
-        files = []
-        for name, subset in subsets.items():
-            found = os.path.join(path, SETS, name + ".txt")
-            with storage.reading(found):
-                files.append(SourceFile(name, subset, found, storage.whole_file(found), beside=beside))
+        images = list_images(os.path.join(path, IMAGES), is_image_name).blob
+        files = subset_files(sets.lists, (sets.blob, images, *(meta.blob for meta in metas)))
         table = LabelTable(tuple(distinct_names(sets.classes, decode_name).values()))
-        return Catalog(self.name, "Pascal VOC, classification", path, table, tuple(files), metas)
+        return Catalog(self.name, "Pascal VOC, classification", path, table, files, metas)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         path = os.path.dirname(os.path.dirname(os.path.dirname(file.blob.path)))
@@ -274,14 +271,12 @@ def _metas(path: str) -> tuple[SourceFile, ...]:
 def _found_sets(path: str, metas: Sequence[SourceFile]) -> _Sets:
     folder = os.path.join(path, SETS)
     with storage.reading(folder):
-        entries = sorted(
-            (entry for entry in storage.list_folder(folder) if not entry.is_folder and _is_list(entry.name)),
-            key=lambda entry: natural_key(entry.name),
-        )
+        entries = sorted_files(folder, _is_list)
     stems = [stem(entry.name) for entry in entries]
     classes = _label_map(metas[0]) if metas else _guessed_classes(stems)
     blob = storage.Blob(folder, 0, sum(entry.size for entry in entries), storage.listing_stamp(entries))
-    return _Sets(blob, classes, _subsets(stems, classes), frozenset(stems))
+    subsets = _subsets(stems, classes)
+    return _Sets(blob, classes, tuple(e for e in entries if stem(e.name) in subsets), frozenset(stems))
 
 
 def _label_map(file: SourceFile) -> tuple[str, ...]:
@@ -306,13 +301,13 @@ def _guessed_classes(stems: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=natural_key))
 
 
-def _subsets(stems: Sequence[str], classes: Iterable[str]) -> tuple[str, ...]:
+def _subsets(stems: Sequence[str], classes: Iterable[str]) -> set[str]:
     """The names that are not of a class and a subset; short ones first, as those of subsets are parts of others."""
     known, subsets = set(classes), set[str]()
     for name in sorted(stems, key=len):
         if not _split(name, known, subsets):
             subsets.add(name)
-    return tuple(name for name in stems if name in subsets)
+    return subsets
 
 
 def _split(name: str, classes: set[str], subsets: set[str]) -> bool:

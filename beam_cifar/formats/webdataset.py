@@ -27,6 +27,7 @@ from beam_cifar.formats.base import (
     SourceFile,
 )
 from beam_cifar.formats.shared.ids import natural_key
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.formats.shared.tar_headers import BLOCK, tar_members
 from beam_cifar.images.files import file_encodings, file_extensions, is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
@@ -223,19 +224,13 @@ def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
 
 def _shard_paths(path: str) -> dict[str, list[str]]:
     """The shards of a folder, or of each folder in it, in natural order."""
-    entries = storage.list_folder(path)
-    if own := _sorted_shards(entries):
-        return {"": own}
-    folders = sorted((entry for entry in entries if entry.is_folder), key=lambda entry: natural_key(entry.name))
+    if own := sorted_files(path, _is_shard):
+        return {"": [entry.path for entry in own]}
+    folders = sorted(storage.folders_in(path), key=lambda folder: natural_key(os.path.basename(folder)))
     if len(folders) > MAX_FOLDERS:
         return {}
-    shards = [folder for folder in folders if storage.has_file(folder.path, _is_shard)]
-    return {folder.name: _sorted_shards(storage.list_folder(folder.path)) for folder in shards}
-
-
-def _sorted_shards(entries: Sequence[storage.Entry]) -> list[str]:
-    shards = [entry for entry in entries if not entry.is_folder and _is_shard(entry.name)]
-    return [entry.path for entry in sorted(shards, key=lambda entry: natural_key(entry.name))]
+    shards = {folder: sorted_files(folder, _is_shard) for folder in folders if storage.has_file(folder, _is_shard)}
+    return {os.path.basename(folder): [entry.path for entry in found] for folder, found in shards.items()}
 
 
 def _is_shard(name: str) -> bool:

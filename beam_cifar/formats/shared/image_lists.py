@@ -17,6 +17,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.base import MAX_TOLD, Shard, SinkOptions, SourceFile, kept
 from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink
 from beam_cifar.formats.shared.id_paths import decode_path, stem
+from beam_cifar.names import decode_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -311,6 +312,20 @@ def _decoded(block: bytes, number: int, shown: str) -> list[str]:
 
 def _too_long(number: int, shown: str) -> InputError:
     return InputError(f"{shown}: line {number}: is longer than {MAX_LINE_BYTES} bytes")
+
+
+def subset_files(entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...]) -> tuple[SourceFile, ...]:
+    """The lists of a data set, each of the subset that its name says.
+
+    Args:
+        entries: of the lists.
+        beside: what all of their rows are read from.
+    """
+    names = distinct_names((stem(entry.name) for entry in entries), decode_name)
+    return tuple(
+        SourceFile(name, subset, entry.path, storage.listed_file(entry), beside=beside)
+        for (name, subset), entry in zip(names.items(), entries, strict=True)
+    )
 
 
 def distinct_names(names: Iterable[str], decode: Callable[[str], str]) -> dict[str, str]:
