@@ -31,7 +31,7 @@ from beam_cifar.formats.base import (
     series_name,
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
-from beam_cifar.formats.shared.roots import find_root
+from beam_cifar.formats.shared.roots import find_root, has_root
 from beam_cifar.formats.shared.rows import ColumnRows, parents_of, picked
 from beam_cifar.genuine import known_parents
 from beam_cifar.labels import UNLABELLED, LabelTable, outside_superclasses, outside_table
@@ -61,11 +61,11 @@ class CifarSource(Source):
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there is a meta file, in the directory or archive or one folder deeper."""
-        return bool(find_root(path, index_dir, tuple(META_FILES), _is_wanted))
+        return has_root(path, index_dir, META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds meta file and batches; see `Source.describe`."""
-        root, files = find_root(path, index_dir, tuple(META_FILES), _is_wanted)
+        root, files = find_root(path, index_dir, META_FILES, _is_wanted)
         metas = [name for name in META_FILES if name in files]
         if len(metas) > 1:
             raise InputError(

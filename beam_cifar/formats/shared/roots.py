@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
@@ -14,7 +14,14 @@ Files = dict[str, SourceFile]
 """Files by their names."""
 
 
-def find_root(path: str, index_dir: str, metas: Sequence[str], is_wanted: Callable[[str], bool]) -> tuple[str, Files]:
+def has_root(path: str, index_dir: str, metas: Collection[str]) -> bool:
+    """Whether a directory is, or holds, a folder with one of some files, or an archive holds one or several."""
+    if archives.is_archive(path):
+        return any(member.name in metas for member in archives.list_members(path, index_dir)[0])
+    return storage.is_folder(path) and bool(_directory_root(path, metas))
+
+
+def find_root(path: str, index_dir: str, metas: Collection[str], is_wanted: Callable[[str], bool]) -> tuple[str, Files]:
     """The folder of a data set, "" in an archive, and its files.
 
     Args:
@@ -26,12 +33,13 @@ def find_root(path: str, index_dir: str, metas: Sequence[str], is_wanted: Callab
     Raises:
         InputError: there is no such folder, or there are several.
     """
+    first, second, *_ = metas
     if archives.is_archive(path):
         found = archive_files(path, index_dir, is_wanted)
         roots = [folder for folder, files in found.items() if not files.keys().isdisjoint(metas)]
         _refuse_several(path, roots, "unpack the one that you mean")
         if not roots:
-            raise InputError(f"{path}: no {metas[0]!r} (CIFAR-10) or {metas[1]!r} (CIFAR-100) in the archive")
+            raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in the archive")
         return "", found[roots[0]]
     with storage.reading(path):
         if not storage.is_folder(path):
@@ -40,7 +48,7 @@ def find_root(path: str, index_dir: str, metas: Sequence[str], is_wanted: Callab
             raise InputError(f"{path}: the directory is empty")
         root = _directory_root(path, metas)
         if not root:
-            raise InputError(f"{path}: no {metas[0]!r} (CIFAR-10) or {metas[1]!r} (CIFAR-100) in it")
+            raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in it")
         return root, folder_files(root, is_wanted)
 
 
@@ -72,7 +80,7 @@ def sorted_files(folder: str, is_wanted: Callable[[str], bool]) -> list[storage.
     return sorted(found, key=lambda entry: natural_key(entry.name))
 
 
-def _directory_root(path: str, metas: Sequence[str]) -> str:
+def _directory_root(path: str, metas: Collection[str]) -> str:
     """The directory itself, or the only folder in it with one of some files; "" for none."""
 
     def has_meta(folder: str) -> bool:
