@@ -7,7 +7,6 @@ import hashlib
 import io
 import os
 import posixpath
-import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +14,11 @@ from typing import Any, BinaryIO
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
+from beam_cifar.formats.shared.tar_headers import tar_entries
 from beam_cifar.storage import COPY_BYTES, Blob
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 10_000
-MAX_HEADER = 1 << 20
-MAX_PADDING = 16 << 20
 # Photographs deflate 1.1 : 1, drawings 10 : 1. What unpacks to more than this much at more than this ratio is a bomb.
 MAX_RATIO = 100
 RATIO_FREE_BYTES = 1 << 30
@@ -43,16 +41,6 @@ class Member:
     def name(self) -> str:
         """The name without folders."""
         return self.path.rsplit("/", 1)[-1]
-
-
-class _BoundedInfo(tarfile.TarInfo):
-    """A tar header that refuses to read long extended headers, which tarfile takes into memory whole."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if self.size > MAX_HEADER and self.type not in (tarfile.REGTYPE, tarfile.AREGTYPE):
-            raise tarfile.ReadError(f"a header of {self.size} bytes; {MAX_HEADER} at most are expected")
-        made: tarfile.TarInfo = super()._proc_member(archive)  # type: ignore[misc]
-        return made
 
 
 def is_archive(path: str) -> bool:
@@ -95,9 +83,9 @@ def _list_members(path: str, stamp: tuple[int, int], index: str) -> tuple[tuple[
     with _readable(path):
         if not _is_gzip(path):
             with storage.open_file(path) as stream:
-                return tuple(_members(stream, path, limit)), ""
+                return tuple(_members(stream, path, stamp[0], limit)), ""
     with _readable(path), storage.local_copy(path) as copy, _open_gzip(copy) as stream:
-        members = tuple(_members(stream, path, limit))
+        members = tuple(_members(stream, path, limit, limit))
         stream.seek(0, os.SEEK_END)  # the checksum at the end of the stream is checked on the way
         _export_index(stream, index)
     return members, index
@@ -204,37 +192,23 @@ def _chunk_bytes(path: str) -> int:
     return min(MAX_CHUNK, max(MIN_CHUNK, storage.stamp(path)[0] // CHUNKS))
 
 
-def _members(stream: Any, path: str, limit: int) -> Iterator[Member]:
+def _members(stream: Any, path: str, size: int, limit: int) -> Iterator[Member]:
     seen = set()
-    with tarfile.open(fileobj=stream, mode="r:", tarinfo=_BoundedInfo) as archive:
-        for count, member in enumerate(archive, 1):
-            if count > MAX_MEMBERS:
-                raise InputError(f"{path}: more than {MAX_MEMBERS} members; this is not a CIFAR archive")
-            if member.isdir():
-                continue
-            if not member.isreg() or member.issparse():
-                raise InputError(
-                    f"{path}: member {member.name!r} is a link, a device or sparse; only plain files are read"
-                )
-            if member.offset_data + member.size > limit:
-                raise InputError(
-                    f"{path}: member {member.name!r} ends at byte {member.offset_data + member.size} of the unpacked "
-                    f"archive, more than {MAX_RATIO} times its packed size; refused as a decompression bomb"
-                )
-            member.name = posixpath.normpath(member.name).lstrip("/")
-            if member.name in seen:
-                raise InputError(f"{path}: member {member.name!r} is there twice")
-            seen.add(member.name)
-            yield Member(member.name, member.offset_data, member.size)
-        _check_end(stream, archive.offset)
-
-
-def _check_end(stream: Any, offset: int) -> None:
-    """The archive must end with blocks of zeros: at a damaged header tarfile stops as if nothing followed."""
-    stream.seek(offset)
-    rest = stream.read(MAX_PADDING + 1)
-    if len(rest) < tarfile.BLOCKSIZE or len(rest) > MAX_PADDING or rest.strip(b"\0"):
-        raise tarfile.ReadError(f"the header at byte {offset} is damaged, or the end is missing")
+    for count, (name, offset, length) in enumerate(tar_entries(stream, size, path), 1):
+        if count > MAX_MEMBERS:
+            raise InputError(f"{path}: more than {MAX_MEMBERS} members; this is not a CIFAR archive")
+        if offset + length > limit:
+            raise InputError(
+                f"{path}: member {name!r} ends at byte {offset + length} of the unpacked archive, more than "
+                f"{MAX_RATIO} times its packed size; refused as a decompression bomb"
+            )
+        if name.endswith("/"):
+            continue
+        plain = posixpath.normpath(name).lstrip("/")
+        if plain in seen:
+            raise InputError(f"{path}: member {plain!r} is there twice")
+        seen.add(plain)
+        yield Member(plain, offset, length)
 
 
 def _is_gzip(path: str) -> bool:
@@ -262,7 +236,7 @@ def _readable(path: str, what: str = "archive") -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (tarfile.TarError, EOFError, ValueError, RuntimeError, OSError) as error:
+    except (EOFError, ValueError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         if reason == "std::exception":
             reason = "it ends too early"

@@ -25,7 +25,6 @@ from beam_cifar import storage
 from beam_cifar.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.chosen import read_rows
 from beam_cifar.errors import BeamCifarError, UsageError
-from beam_cifar.formats.base import Catalog
 from beam_cifar.formats.items import write_items
 from beam_cifar.gathering import Gathering, look
 from beam_cifar.images.files import RAW
@@ -112,7 +111,7 @@ class Dataset:
         catalog = find_catalog(os.fspath(path), format, index.name)
         select_files(catalog, tuple(subsets))  # refuses an unknown one
         is_folder = os.path.isdir(catalog.path)
-        root = _root(catalog) if is_folder else catalog.path
+        root = catalog.root or catalog.path
         made = cls(Input(root, catalog.format, tuple(subsets)))
         if is_folder and not subsets:
             meta = any(file.name == "dataset_meta.json" for file in catalog.meta_files)
@@ -538,8 +537,3 @@ class _Images:
 
 def _chosen(view: View, context: Any, condition: Callable[[DatasetItem], Any]) -> list[bool]:
     return [bool(condition(item)) for item in items_of(view, context)]
-
-
-def _root(catalog: Catalog) -> str:
-    """The directory that holds the files themselves: a data set may lie a folder deeper than the path that names it."""
-    return os.path.dirname(catalog.meta_files[0].blob.path) if catalog.meta_files else catalog.path

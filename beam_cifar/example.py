@@ -89,7 +89,7 @@ def facts_table(
     *,
     ids: Sequence[str] | pa.Array,
     subset: str,
-    sizes: tuple[int, int] | Sequence[tuple[int, int] | None] | None,
+    sizes: tuple[int, int] | Sequence[tuple[int, int] | None] | npt.NDArray[np.int32],
     labels: npt.NDArray[np.int64],
     filenames: Sequence[str] | pa.Array,
     channels: Sequence[int | None] | None = None,
@@ -99,20 +99,20 @@ def facts_table(
     Args:
         ids: `[N]`.
         subset: the one subset of all rows.
-        sizes: one (height, width) for all rows, or one or None per row, or None where no row has an image.
+        sizes: one (height, width) for all rows, or one or None per row; or heights, widths and channels, int32
+            `[3, N]`, 0 or less where a row has no image.
         labels: int64 `[N]`, -1 for unlabelled.
         filenames: `[N]`, as found.
-        channels: `[N]`; three where left out.
+        channels: `[N]`, where `sizes` does not have them; default: three.
     """
     rows = len(ids)
-    if sizes is None:
-        height = width = depth = pa.nulls(rows, pa.int32())
-    elif isinstance(sizes, tuple):
-        height, width, depth = (pa.repeat(pa.scalar(n, pa.int32()), rows) for n in (*sizes, 3))
+    if isinstance(sizes, np.ndarray):
+        shapes = sizes
     else:
-        height = pa.array([size and size[0] for size in sizes], pa.int32())
-        width = pa.array([size and size[1] for size in sizes], pa.int32())
-        depth = pa.array(channels if channels is not None else [size and 3 for size in sizes], pa.int32())
+        each = [sizes] * rows if isinstance(sizes, tuple) else sizes
+        found = [(*s, depth) if s else (0, 0, 0) for s, depth in zip(each, channels or [3] * rows, strict=True)]
+        shapes = np.array(found, dtype=np.int32).reshape(rows, 3).T
+    height, width, depth = (pa.array(numbers, mask=numbers <= 0) for numbers in shapes)
     columns = {
         "id": _texts(ids),
         "subset": pa.repeat(pa.scalar(subset, pa.string()), rows),

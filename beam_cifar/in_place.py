@@ -13,6 +13,7 @@ from beam_cifar.cutting import Segment, Task
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats import get_sink, get_source, readable
 from beam_cifar.formats.base import Catalog, Origin, Shard, SourceFile, Wanted
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.labels import LabelTable
 from beam_cifar.manifests import manifest_files
 from beam_cifar.options import ConvertOptions
@@ -48,7 +49,7 @@ def keep_files(
         return list(tasks)
     source = get_source(catalog.format)
     kept = set(options.kept or ())
-    summaries = [source.scan(file, catalog.labels, Wanted()) for file in catalog.files if not _is_folder(file)]
+    summaries = [scan(source, file, catalog.labels, Wanted()) for file in catalog.files if not _is_folder(file)]
     labels = learn_parents(catalog, summaries)
     if not _agree(labels, table):
         return list(tasks)

@@ -17,6 +17,7 @@ from beam_cifar.images.decode import decode_image, probe_whole_image
 from beam_cifar.images.files import RAW
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import MAX_PIXELS
+from beam_cifar.words import is_unicode
 
 UInt8Array = npt.NDArray[np.uint8]
 
@@ -128,7 +129,7 @@ def example_of(item: DatasetItem, labels: LabelTable) -> Example:
     name = f"item {str(item.id)!r} of subset {item.subset!r}"
     item_id, subset = item_key(item)
     for text in (item_id, subset):
-        if any("\ud800" <= char <= "\udfff" for char in text):
+        if not is_unicode(text):
             raise InputError(f"{name}: is not valid Unicode")
     if not item_id:
         raise InputError(f"{name}: the id is empty")

@@ -16,6 +16,7 @@ from beam_cifar import storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats import detect_format, get_sink, get_source
 from beam_cifar.formats.base import Catalog, FileSummary, SourceFile, Wanted
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.manifests import finish_interrupted, is_complete
 from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions, Input
@@ -90,7 +91,7 @@ def survey(
         if wanted.columns:
             files = [_unpacked(file, index_dir) for file in files]
         source = get_source(catalog.format)
-        scanned = storage.each(lambda file: source.scan(file, catalog.labels, wanted), files, catalog.path)
+        scanned = storage.each(lambda file: scan(source, file, catalog.labels, wanted), files, catalog.path)
         return Survey(catalog, tuple(scanned))
 
 

@@ -82,6 +82,20 @@ class LabelMap:
         return all(target == label for label, target in enumerate(self.targets))
 
 
+def outside_table(label: int, count: int, known: str = "") -> str:
+    """Why a row is bad whose label is none of `count` classes; `known` says which there are.
+
+    >>> outside_table(12, 10)
+    'label 12 is outside the label table, which has 10 classes (0 to 9)'
+    """
+    return f"label {label} is outside the label table, which has {known or f'{count} classes (0 to {count - 1})'}"
+
+
+def outside_superclasses(label: int, count: int) -> str:
+    """The same for a superclass."""
+    return f"coarse label {label} is outside the table, which has {count} superclasses (0 to {count - 1})"
+
+
 def parent_conflict(table: LabelTable, label: int, first: tuple[str, int], second: tuple[str, int]) -> InputError:
     """The error for a class that two rows give two superclasses; each is (where, superclass)."""
     return InputError(

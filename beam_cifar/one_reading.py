@@ -16,6 +16,7 @@ from beam_cifar.block import BadRow, Block
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Catalog, FileSummary, Origin
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.job import COUNTS, find_catalog
 from beam_cifar.labels import LabelTable
 from beam_cifar.measurement import for_each_block, reading_options, shared_folder
@@ -104,7 +105,7 @@ def _summaries(
     for file in select_files(catalog, subsets):
         try:
             with storage.reading(catalog.path):
-                summaries.append(source.scan(file, catalog.labels, COUNTS))
+                summaries.append(scan(source, file, catalog.labels, COUNTS))
         except InputError as error:
             if not tolerant:
                 raise

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from beam_cifar.errors import UsageError
+from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
     from beam_cifar.steps.base import Step
@@ -172,7 +173,7 @@ class ConvertOptions(ExportOptions):
         texts = {"--label": self.labels, "--remap": self.remaps, "--subset": self.subsets, "--filter": [self.filter]}
         for flag, values in texts.items():
             for text in values:
-                if text and any("\ud800" <= char <= "\udfff" for char in text):
+                if text and not is_unicode(text):
                     raise UsageError(f"{flag} {text!r} is not valid Unicode")
         if self.filter is not None:
             from beam_cifar.xpath import ItemFilter

@@ -20,6 +20,7 @@ from beam_cifar.counters import count
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.formats import get_sink, get_source
 from beam_cifar.formats.base import MAX_BAD_ROWS, PartWriter, Shard, SinkOptions, Wanted
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.plan import Plan, Task
 from beam_cifar.source import SourceSettings
 
@@ -328,7 +329,7 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
     shard, file = sink.shards[task.shard], source.files[task.segments[0].file]
     counts: Counts = Counter()
     origin = source.origin(file)
-    summary = get_source(origin.format).scan(file, origin.labels, Wanted())
+    summary = scan(get_source(origin.format), file, origin.labels, Wanted())
     for chunk in summary.chunks:
         counts.update({(file.subset, label): n for label, n in chunk.items()})
     final, written = sink.part_path(shard, task.part), Counter(counts)

@@ -13,7 +13,6 @@ import json
 import struct
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.example import has_images, plain_labels
 from beam_cifar.images.decode import decode_image
 from beam_cifar.images.files import EXTENSIONS, RAW
+from beam_cifar.images.runs import alike_runs, raw_pixels
 from beam_cifar.labels import LabelTable
 from beam_cifar.row_names import digests
 
@@ -52,8 +52,7 @@ MODULUS = 1 << 128
 MAX_NAMED = 10
 """Bad rows of a block that are told one by one."""
 
-# Pixels worked on together, decoded; and bytes of a plane that are counted together, as eight times as many.
-_RUN_BYTES = 16 << 20
+# Bytes of a plane that are counted together, as eight times as many.
 _COUNTED = 1 << 18
 
 
@@ -199,33 +198,22 @@ def pixel_runs(
         names: their ids.
         damaged: takes the position of an image that cannot be decoded, and why.
     """
-    if not len(table):
-        return
-    shapes = [table.column(name).fill_null(0).to_numpy() for name in ("channels", "height", "width")]
-    encodings = table.column("encoding").combine_chunks().dictionary_encode()
-    images = table.column("image").combine_chunks()
-    _, places, values = images.buffers()
-    offsets = np.frombuffer(places, dtype=np.int32)[images.offset :]
-    content = np.frombuffer(values or b"", dtype=np.uint8)
-    changes = np.logical_or.reduce([each[1:] != each[:-1] for each in (*shapes, encodings.indices.to_numpy())])
-    for start, stop in pairwise([0, *(np.flatnonzero(changes) + 1).tolist(), len(table)]):
-        channels, height, width = shape = tuple(int(each[start]) for each in shapes)
-        if not channels:
+    for run in alike_runs(table):
+        part = table.slice(run.start, len(run))
+        shape = tuple(part.column(name)[0].as_py() for name in ("channels", "height", "width"))
+        if shape[0] is None:
             continue
-        step = max(1, _RUN_BYTES // (channels * height * width))
-        for first in range(start, stop, step):
-            run = range(first, min(first + step, stop))
-            if encodings[start].as_py() == RAW:
-                yield run, content[offsets[first] : offsets[run.stop]].reshape(len(run), *shape)
-                continue
-            decoded = {}
-            for at in run:
-                try:
-                    decoded[at] = _decoded(content.data[offsets[at] : offsets[at + 1]], names[at], shape)
-                except InputError as error:
-                    damaged(at, error)
-            if decoded:
-                yield list(decoded), np.stack(list(decoded.values()))
+        if part.column("encoding")[0].as_py() == RAW:
+            yield run, raw_pixels(part)
+            continue
+        decoded = {}
+        for at, image in zip(run, part.column("image").combine_chunks(), strict=True):
+            try:
+                decoded[at] = _decoded(memoryview(image.as_buffer()), names[at], shape)
+            except InputError as error:
+                damaged(at, error)
+        if decoded:
+            yield list(decoded), np.stack(list(decoded.values()))
 
 
 def _decoded(content: memoryview, name: str, shape: tuple[int, ...]) -> UInt8Array:

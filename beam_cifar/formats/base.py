@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from beam_cifar.block import BadRow
-from beam_cifar.errors import UsageError
+from beam_cifar.errors import InputError, UsageError
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import clash_key
 from beam_cifar.options import ExportOptions
@@ -44,6 +45,9 @@ MAX_TOLD = 10_000
 
 MAX_BAD_ROWS = 100
 """Bad rows that a summary names one by one."""
+
+Runs: TypeAlias = Sequence[tuple[int, int]]
+"""Runs of rows, each [start, stop), rising."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +93,7 @@ class Catalog:
         meta_files: files that say what the rows mean.
         notices: things that a user should know.
         unread: what its files say that is not read, and would be lost if they were written anew; empty for nothing.
+        root: the folder that the data set lies in, where that is one in `path`.
     """
 
     format: str
@@ -99,6 +104,7 @@ class Catalog:
     meta_files: tuple[SourceFile, ...] = ()
     notices: tuple[str, ...] = ()
     unread: str = ""
+    root: str = ""
 
 
 @dataclass(frozen=True)
@@ -250,27 +256,31 @@ class SinkOptions:
 
 
 class RowReader(ABC):
-    """The rows of one open input file."""
+    """The rows of one input file.
+
+    Attributes:
+        file: that holds them.
+        labels: of every row, -1 for unlabelled.
+        bad_rows: rows that cannot be kept, by their number.
+    """
+
+    def __init__(self, file: SourceFile, labels: Sequence[int], bad_rows: Mapping[int, BadRow]) -> None:
+        self.file, self.labels, self.bad_rows = file, labels, bad_rows
 
     @property
-    @abstractmethod
     def rows(self) -> int:
         """How many, bad ones included."""
-
-    @property
-    @abstractmethod
-    def labels(self) -> Sequence[int]:
-        """The label of every row: -1 for unlabelled."""
-
-    @property
-    @abstractmethod
-    def bad_rows(self) -> Mapping[int, BadRow]:
-        """Rows that cannot be kept, by their number."""
+        return len(self.labels)
 
     @property
     def image_paths(self) -> Iterator[str]:
         """Paths of the files that images are, where each is one; in no particular order."""
         return iter(())
+
+    @contextmanager
+    def opened(self) -> Iterator[RowReader]:
+        """The same rows with the file open, where images lie in one; for one thread. Raises `InputError`."""
+        yield self
 
     @abstractmethod
     def summary(self, *, sizes: bool) -> FileSummary:
@@ -291,14 +301,18 @@ class RowReader(ABC):
         """
 
     @abstractmethod
+    def examples(self, runs: Runs) -> pa.Table:
+        """The examples of some runs of rows, rising and none of them bad, in the schema of `beam_cifar.example`."""
+
     def table(self, start: int, stop: int) -> pa.Table:
-        """The examples [start, stop) without the bad rows, in the schema of `beam_cifar.example`."""
+        """The examples [start, stop) without the bad rows."""
+        bad = sorted(row for row in self.bad_rows if start <= row < stop)
+        good = zip((start, *(row + 1 for row in bad)), (*bad, stop), strict=True)
+        return self.examples([run for run in good if run[0] < run[1]])
 
     def take(self, rows: Sequence[int]) -> pa.Table:
-        """The examples of some rows, rising and none of them bad; for formats where runs of rows cost no more."""
-        import pyarrow as pa
-
-        return pa.concat_tables([self.table(start, stop) for start, stop in runs_of(rows)])
+        """The examples of some rows, rising and none of them bad; runs of rows cost less than as many single ones."""
+        return self.examples(runs_of(rows))
 
 
 class PartWriter(ABC):
@@ -334,29 +348,57 @@ class ShardResult:
     statistics: Mapping[str, int]
 
 
+Kept = TypeVar("Kept")
+
+
+def kept(files: int = 8) -> Callable[[Callable[..., Kept]], functools._lru_cache_wrapper[Kept]]:
+    """Keeps what a function says of the last files, because several tasks read parts of one large file.
+
+    A `SourceFile` has the stamp of its blob: one that changed is another file. The bound is a number of files: what is
+    kept of one must be far less than its images.
+    """
+    return functools.lru_cache(maxsize=files)
+
+
 class Source(ABC):
     """Reads a format; one file, or package, beside this and one line in `FORMATS`."""
 
     name: ClassVar[str]
 
-    @abstractmethod
     def detect(self, path: str, index_dir: str) -> bool:
-        """Whether a directory or archive looks like this format; `index_dir` as for `describe`."""
+        """Whether a directory or archive looks like this format; False for one that cannot be read.
+
+        Args:
+            path: of the directory or archive.
+            index_dir: as for `describe`, which says what is wrong.
+        """
+        try:
+            return self.looks_right(path, index_dir)
+        except (OSError, InputError):
+            return False
+
+    @abstractmethod
+    def looks_right(self, path: str, index_dir: str) -> bool:
+        """What `detect` returns. Raises `OSError` or `InputError` for what cannot be read."""
 
     @abstractmethod
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds files and label table; `index_dir` is where archive indexes may be put. Raises `InputError`."""
 
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one file. Raises `InputError`."""
-        from beam_cifar.formats.shared.summary import with_rows
-
-        with self.open_rows(file, labels) as rows:
-            return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
-
     @abstractmethod
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> AbstractContextManager[RowReader]:
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> RowReader:
+        """What is known of the rows of one file before any image is read; it is kept. Raises `InputError`."""
+
+    @contextmanager
+    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RowReader]:
         """Opens one file. Raises `InputError`."""
+        with _kept_rows(type(self), file, labels).opened() as rows:
+            yield rows
+
+
+@kept()
+def _kept_rows(kind: type[Source], file: SourceFile, labels: LabelTable) -> RowReader:
+    return kind().read_rows(file, labels)
 
 
 class Sink(ABC):
@@ -535,7 +577,7 @@ class Sink(ABC):
         yield from ()
 
 
-def runs_of(rows: Sequence[int]) -> list[tuple[int, int]]:
+def runs_of(rows: Sequence[int]) -> Runs:
     """Rising rows as runs (start, stop) without gaps."""
     runs: list[tuple[int, int]] = []
     for row in rows:

@@ -5,17 +5,15 @@ A data set is a directory, or a folder in an archive, with a meta file and one p
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
@@ -23,25 +21,27 @@ from beam_cifar.formats.base import (
     Catalog,
     FileSummary,
     PartWriter,
-    RowReader,
+    Runs,
     Shard,
     ShardResult,
     Sink,
     SinkOptions,
     Source,
     SourceFile,
-    Wanted,
-    runs_of,
     series_name,
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
-from beam_cifar.formats.shared.summary import with_rows
+from beam_cifar.formats.shared.roots import find_root, has_root
+from beam_cifar.formats.shared.rows import ColumnRows, parents_of, picked
 from beam_cifar.genuine import known_parents
-from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
+from beam_cifar.labels import UNLABELLED, LabelTable, outside_superclasses, outside_table
 from beam_cifar.names import clash_key, encode_name
-from beam_cifar.pickles import Batch, BatchWriter, Images, Meta, read_batch, read_meta, write_meta
+from beam_cifar.pickles import Batch, BatchWriter, Meta, read_batch, read_meta, write_meta
+from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
     from beam_cifar.options import ExportOptions
@@ -53,26 +53,19 @@ MAX_META_BYTES = 64 << 20
 MAX_PAYLOAD = 2**31 - 1
 NUM_VIS = 3072
 
-_Sizes: TypeAlias = "tuple[int, int] | Sequence[tuple[int, int] | None] | None"
-
 
 class CifarSource(Source):
     """Reads any layout that `beam_cifar.pickles` knows."""
 
     name = "cifar"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there is a meta file, in the directory or archive or one folder deeper."""
-        try:
-            if archives.is_archive(path):
-                return bool(_archive_roots(archives.list_members(path, index_dir)[0]))
-            return storage.is_folder(path) and bool(_directory_root(path))
-        except InputError:
-            return False
+        return has_root(path, index_dir, META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds meta file and batches; see `Source.describe`."""
-        files = _archive_files(path, index_dir) if archives.is_archive(path) else _directory_files(path)
+        root, files = find_root(path, index_dir, META_FILES, _is_wanted)
         metas = [name for name in META_FILES if name in files]
         if len(metas) > 1:
             raise InputError(
@@ -93,20 +86,11 @@ class CifarSource(Source):
             raise InputError(f"{path}: has {metas[0]!r}, but no batch beside it (a file without extension)")
         table = LabelTable(names, meta.coarse_label_names, known_parents(names, meta.coarse_label_names))
         meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
-        return Catalog(self.name, _title(meta), path, table, tuple(batches), meta_files, tuple(notices))
+        return Catalog(self.name, _title(meta), path, table, tuple(batches), meta_files, tuple(notices), root=root)
 
-    def scan(self, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-        """Summarises one batch from its labels and names; see `Source.scan`."""
-        columns = _columns(file, labels)
-        rows = CifarRows(columns, None)  # not opened again: of an archive, that takes longer than the columns
-        return with_rows(rows.summary(sizes=wanted.sizes), rows, labels, wanted)
-
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[CifarRows]:
-        """Opens one batch; see `Source.open_rows`."""
-        columns = _columns(file, labels)
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> CifarRows:
         with storage.open_blob(file.blob, file.shown) as stream:
-            yield CifarRows(columns, stream)
+            return CifarRows(file, labels, read_batch(stream, file.shown))
 
 
 class CifarSink(Sink):
@@ -223,181 +207,82 @@ class CifarSink(Sink):
                 return
 
 
-class CifarRows(RowReader):
-    """The rows of one open batch.
+class CifarRows(ColumnRows):
+    """The rows of one batch; their sizes are always known.
 
     Args:
-        columns: everything but the pixels.
-        stream: the open file; None where no image will be asked for.
+        file: the batch.
+        table: the label table; labels beyond it make bad rows.
+        batch: what is in it.
     """
 
-    def __init__(self, columns: BatchColumns, stream: BinaryIO | None) -> None:
-        self._columns, self._stream = columns, stream
+    # To open a batch in an archive takes longer than to read its columns, and many look at those alone.
+    opened_late = True
+
+    def __init__(self, file: SourceFile, table: LabelTable, batch: Batch) -> None:
+        self.file, self._table, self._batch = file, table, batch
+        self._check_kind()
+        self.bad_rows: dict[int, BadRow] = {}
+        super().__init__(file, self._resolve_labels(), self.bad_rows)
+        self._coarse = self._resolve_coarse()
+        _refuse_no_unicode(batch.filenames or (), file.shown)
+        self._texts = _Texts(file.name, self.rows, batch.filenames)
+        self.repeated = self._texts.repeated
+        self._batch = replace(batch, filenames=None)
 
     def summary(self, *, sizes: bool) -> FileSummary:
-        """See `RowReader.summary`; sizes are always known."""
-        return self._columns.summary()
-
-    @property
-    def rows(self) -> int:
-        """See `RowReader.rows`."""
-        return self._columns.rows
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `RowReader.labels`."""
-        return self._columns.labels
-
-    @property
-    def bad_rows(self) -> Mapping[int, BadRow]:
-        """See `RowReader.bad_rows`."""
-        return self._columns.bad_rows
+        batch, images = self._batch, self._batch.images
+        whole = images is not None and images.missing == 0
+        nbytes = 0 if images is None else images.nbytes
+        return self._summary(
+            0 if images is None else images.present,
+            nbytes,
+            nbytes,
+            images.size if images is not None and whole else None,
+            batch.structure_sha256,
+            parents=self._parents(),
+            batch_label=batch.batch_label or "",
+            copyable_as=f"cifar:{batch.kind}" if batch.python2_style and whole else "",
+        )
 
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        """See `RowReader.row_bytes`."""
-        images = self._columns.images
+        images = self._batch.images
         if images is None or start == stop:
             return 0
         sizes = [images.size] if images.size else images.sizes(start, stop)
         return max((3 * size[0] * size[1] for size in sizes if size), default=0)
 
-    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        """See `RowReader.facts`."""
+    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
+        ids, filenames = self._texts.columns()
+        return picked(ids, runs), picked(filenames, runs)
+
+    def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         import numpy as np
 
-        from beam_cifar.example import facts_table
-
-        columns = self._columns
-        ids, filenames = columns.names()
-        return facts_table(
-            ids=ids.slice(start, stop - start),
-            subset=columns.file.subset,
-            sizes=self._sizes([(start, stop)]),
-            labels=np.array(columns.labels[start:stop], dtype=np.int64),
-            filenames=filenames.slice(start, stop - start),
-        )
-
-    def table(self, start: int, stop: int) -> pa.Table:
-        """See `RowReader.table`."""
-        import pyarrow as pa
-
-        from beam_cifar import example
-
-        table = example.with_images(self.facts(start, stop), self._images([(start, stop)]), "raw")
-        bad = self._columns.bad_rows
-        if not any(start <= row < stop for row in bad):
-            return table
-        return table.filter(pa.array([row not in bad for row in range(start, stop)]))
-
-    def take(self, rows: Sequence[int]) -> pa.Table:
-        """See `RowReader.take`; one row costs little more than one of many."""
-        import numpy as np
-        import pyarrow as pa
-
-        from beam_cifar import example
-
-        columns, runs, wanted = self._columns, runs_of(rows), pa.array(rows, pa.int64())
-        ids, filenames = (names.take(wanted) for names in columns.names())
-        facts = example.facts_table(
-            ids=ids,
-            subset=columns.file.subset,
-            sizes=self._sizes(runs),
-            labels=np.array([columns.labels[row] for row in rows], dtype=np.int64),
-            filenames=filenames,
-        )
-        return example.with_images(facts, self._images(runs), "raw")
-
-    def _sizes(self, runs: Sequence[tuple[int, int]]) -> _Sizes:
-        images = self._columns.images
+        images, rows = self._batch.images, sum(stop - start for start, stop in runs)
         if images is None:
-            return None
+            return np.zeros((3, rows), dtype=np.int32)
         if images.size is not None and not images.missing:
-            return images.size
-        return [size for start, stop in runs for size in images.sizes(start, stop)]
+            return np.broadcast_to(np.array([*images.size, 3], dtype=np.int32)[:, None], (3, rows))
+        sizes = [(*size, 3) if size else (0, 0, 0) for start, stop in runs for size in images.sizes(start, stop)]
+        return np.ascontiguousarray(np.array(sizes, dtype=np.int32).reshape(rows, 3).T)
 
-    def _images(self, runs: Sequence[tuple[int, int]]) -> pa.Array:
+    def _read(self, runs: Runs) -> tuple[pa.Array, str, npt.NDArray[np.int32]]:
         import numpy as np
         import pyarrow as pa
 
         from beam_cifar import example
 
-        source, rows = self._columns.images, sum(stop - start for start, stop in runs)
-        if source is None:
-            return pa.nulls(rows, pa.binary())
-        if self._stream is None:
-            raise ValueError("images are asked for of a batch that is not open")
-        with storage.reading(self._columns.file.shown):
-            pixels, lengths = source.gather(self._stream, runs)
-        if lengths is None and source.size is not None:
-            step = 3 * source.size[0] * source.size[1]
-            return example.binary_array(pixels, np.arange(rows + 1, dtype=np.int32) * np.int32(step))
-        return example.image_array(pixels, lengths or [])
-
-
-@functools.lru_cache(maxsize=4)
-def _columns(file: SourceFile, table: LabelTable) -> BatchColumns:
-    """The columns of a batch; kept for a while, because several tasks read parts of one large file."""
-    with storage.open_blob(file.blob, file.shown) as stream:
-        return BatchColumns(file, table, stream)
-
-
-class BatchColumns:
-    """Everything of one batch but its pixels.
-
-    Args:
-        file: the batch.
-        table: the label table; labels beyond it make bad rows.
-        stream: the open file; it is not kept.
-    """
-
-    def __init__(self, file: SourceFile, table: LabelTable, stream: BinaryIO) -> None:
-        self.file, self._table = file, table
-        self._batch: Batch = read_batch(stream, file.shown)
-        self.rows: int = self._batch.rows
-        self.images: Images | None = self._batch.images
-        self.bad_rows: dict[int, BadRow] = {}
-        self._check_kind()
-        self.labels = self._resolve_labels()
-        self._coarse = self._resolve_coarse()
-        _encodable(self._batch.filenames or (), file.shown)
-        self._ids, self._duplicates = self._make_ids()
-        self._names: tuple[pa.Array, pa.Array] | None = None
-        self._lock = threading.Lock()
-
-    def names(self) -> tuple[pa.Array, pa.Array]:
-        """Ids and file names of all rows, string `[N]` each; the latter as found, or made from the ids.
-
-        Arrow holds them in a tenth of the room of lists, which go with the first call.
-        """
-        import pyarrow as pa
-
-        with self._lock:
-            if self._names is None:
-                found = self._batch.filenames
-                filenames = [f"{name}.png" for name in self._ids] if found is None else found
-                self._names = pa.array(self._ids, pa.string()), pa.array(filenames, pa.string())
-                self._ids, self._batch = [], replace(self._batch, filenames=None)
-            return self._names
-
-    def summary(self) -> FileSummary:
-        """What the plan needs to know of the batch, single rows left out."""
-        batch = self._batch
-        images = batch.images
-        uniform = images is not None and images.missing == 0
-        return FileSummary(
-            file=self.file,
-            rows=self.rows,
-            chunks=(),
-            images=0 if images is None else self.rows - images.missing,
-            image_bytes=0 if images is None else images.nbytes,
-            pixel_bytes=0 if images is None else images.nbytes,
-            size=images.size if images is not None and uniform else None,
-            parents=self._parents(),
-            duplicates=self._duplicates,
-            batch_label=batch.batch_label or "",
-            copyable_as=f"cifar:{batch.kind}" if batch.python2_style and uniform else "",
-            digest=batch.structure_sha256,
-        )
+        images, sizes = self._batch.images, self._sizes(runs, look=False)
+        if images is None:
+            return pa.nulls(sizes.shape[1], pa.binary()), "raw", sizes
+        with storage.reading(self.file.shown):
+            pixels, lengths = images.gather(self._stream(), runs)
+        if lengths is None and images.size is not None:
+            step = 3 * images.size[0] * images.size[1]
+            offsets = np.arange(sizes.shape[1] + 1, dtype=np.int32) * np.int32(step)
+            return example.binary_array(pixels, offsets), "raw", sizes
+        return example.image_array(pixels, lengths or []), "raw", sizes
 
     def _check_kind(self) -> None:
         """Datumaro writes unlabelled CIFAR-10 rows under CIFAR-100's keys: only rows with a label tell the kind."""
@@ -432,8 +317,7 @@ class BatchColumns:
             if number is None:
                 self._reject(row, f"label {label!r} is not in the label table of {count} names")
             elif not (0 <= number < count or label is None):
-                error = f"label {number} is outside the label table, which has {count} classes (0 to {count - 1})"
-                self._reject(row, error)
+                self._reject(row, outside_table(number, count))
                 number = None
             resolved.append(UNLABELLED if number is None else number)
         return resolved
@@ -445,34 +329,50 @@ class BatchColumns:
         count = len(self._table.coarse_names)
         for row, label in enumerate(coarse):
             if label is not None and not 0 <= label < count:
-                error = f"coarse label {label} is outside the table, which has {count} superclasses (0 to {count - 1})"
-                self._reject(row, error, self.labels[row])
+                self._reject(row, outside_superclasses(label, count), self.labels[row])
         return list(coarse)
 
     def _parents(self) -> dict[int, tuple[int, int]]:
         """Class -> (superclass, row that says so)."""
-        parents: dict[int, tuple[int, int]] = {}
-        first_rows: dict[tuple[int, int | None], int] = {}
+        firsts: dict[tuple[int, int | None], int] = {}
         for row, pair in enumerate(zip(self.labels, self._coarse, strict=False)):
-            if pair not in first_rows and row not in self.bad_rows:
-                first_rows[pair] = row
-        for (label, coarse), row in first_rows.items():
-            if label == UNLABELLED or coarse is None:
-                continue
-            if label in parents:
-                first = parents[label]
-                where = self.file.shown
-                raise parent_conflict(
-                    self._table, label, (f"{where} row {first[1]}", first[0]), (f"{where} row {row}", coarse)
-                )
-            parents[label] = (coarse, row)
-        return parents
+            if pair not in firsts and row not in self.bad_rows:
+                firsts[pair] = row
+        said = (
+            (label, coarse, row)
+            for (label, coarse), row in firsts.items()
+            if label != UNLABELLED and coarse is not None
+        )
+        return parents_of(self.file, self._table, said)
 
-    def _make_ids(self) -> tuple[list[str], int]:
-        """Ids are file names without extension; a repeated one gets the first free suffix _2, _3, ..."""
-        if self._batch.filenames is None:
-            return [f"{self.file.name}_{row}" for row in range(self.rows)], 0
-        return unique_ids(_stems(self._batch.filenames))
+
+class _Texts:
+    """Ids and file names of the rows of a batch: ids are file names without extension, and made unique.
+
+    Arrow holds them in a tenth of the room of lists, which go with the first call of `columns`; a plan that needs no
+    names, as most do, starts without Arrow.
+    """
+
+    def __init__(self, batch: str, rows: int, filenames: Sequence[str] | None) -> None:
+        self._filenames, self.repeated = filenames, 0
+        if filenames is None:
+            self._ids = [f"{batch}_{row}" for row in range(rows)]
+        else:
+            self._ids, self.repeated = unique_ids(_stems(filenames))
+        self._columns: tuple[pa.Array, pa.Array] | None = None
+        self._lock = threading.Lock()
+
+    def columns(self) -> tuple[pa.Array, pa.Array]:
+        """Ids and file names, string `[N]` each; the latter as found, or made from the ids."""
+        import pyarrow as pa
+
+        with self._lock:
+            if self._columns is None:
+                found = self._filenames
+                filenames = [f"{name}.png" for name in self._ids] if found is None else found
+                self._columns = pa.array(self._ids, pa.string()), pa.array(filenames, pa.string())
+                self._ids, self._filenames = [], None
+            return self._columns
 
 
 class _CifarWriter(PartWriter):
@@ -543,6 +443,10 @@ def _is_batch_name(name: str) -> bool:
     return name not in META_FILES and "." not in name and not name.startswith("_")
 
 
+def _is_wanted(name: str) -> bool:
+    return _is_batch_name(name) or name in META_FILES or name == CUSTOM_META
+
+
 def batch_name(subset: str) -> str:
     """The file of a subset: its name, in a safe form where that cannot be the name of a batch."""
     if subset and _is_batch_name(subset) and not {"/", "\0"} & set(subset):
@@ -570,69 +474,10 @@ def _custom_names(file: SourceFile) -> tuple[str, ...]:
         raise InputError(f'{file.shown}: expected {{"labels": [names]}} or {{"label_map": {{id: name}}}}')
     if len(set(names)) != len(names):
         raise InputError(f"{file.shown}: a class name is there twice")
-    _encodable(names, file.shown)
+    _refuse_no_unicode(names, file.shown)
     return tuple(names)
 
 
-def _directory_root(path: str) -> str:
-    """The directory that holds the meta file: the given one, or the only folder in it that does."""
-    if any(storage.is_file(os.path.join(path, name)) for name in META_FILES):
-        return path
-    inner = [folder for folder in storage.folders_in(path) if not storage.name_of(folder).startswith("_")]
-    roots = [folder for folder in inner if any(storage.is_file(os.path.join(folder, name)) for name in META_FILES)]
-    if len(roots) > 1:
-        shown = ", ".join(sorted(os.path.basename(root) for root in roots))
-        raise InputError(f"{path}: holds several data sets ({shown}); name one of them")
-    return roots[0] if roots else ""
-
-
-def _directory_files(path: str) -> dict[str, SourceFile]:
-    with storage.reading(path):
-        if not storage.is_folder(path):
-            raise InputError(f"{path}: is not a directory, nor an archive ({', '.join(archives.SUFFIXES)})")
-        if not storage.names_in(path):
-            raise InputError(f"{path}: the directory is empty")
-        root = _directory_root(path)
-        if not root:
-            raise InputError(f"{path}: no 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in it")
-        own = (*META_FILES, CUSTOM_META)
-        wanted = storage.list_folder(root, lambda name: _is_batch_name(name) or name in own)
-        return {entry.name: _directory_file(entry) for entry in wanted if not entry.is_folder}
-
-
-def _directory_file(entry: storage.Entry) -> SourceFile:
-    return SourceFile(entry.name, entry.name, entry.path, storage.listed_file(entry))
-
-
-def _encodable(names: Sequence[str], shown: str) -> None:
-    """Refuses names that are no Unicode text: half of a surrogate pair, or bytes of another encoding."""
-    try:
-        "".join(names).encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{shown}: holds a name that is not valid Unicode") from error
-
-
-def _archive_roots(members: Sequence[archives.Member]) -> set[str]:
-    """The folders of an archive that hold a meta file."""
-    return {member.path[: -len(member.name)] for member in members if member.name in META_FILES}
-
-
-def _archive_files(path: str, index_dir: str) -> dict[str, SourceFile]:
-    stamp = storage.stamp(path)
-    members, index = archives.list_members(path, index_dir)
-    roots = _archive_roots(members)
-    if not roots:
-        raise InputError(f"{path}: no 'batches.meta' (CIFAR-10) or 'meta' (CIFAR-100) in the archive")
-    if len(roots) > 1:
-        raise InputError(f"{path}: holds several data sets ({', '.join(sorted(roots))}); unpack the one that you mean")
-    return {
-        member.name: SourceFile(
-            member.name,
-            member.name,
-            f"{path}:{member.path}",
-            storage.Blob(path, member.offset, member.size, stamp, index),
-        )
-        for member in members
-        if member.path[: -len(member.name)] in roots
-        and (_is_batch_name(member.name) or member.name in (*META_FILES, CUSTOM_META))
-    }
+def _refuse_no_unicode(names: Sequence[str], shown: str) -> None:
+    if not is_unicode("".join(names)):
+        raise InputError(f"{shown}: holds a name that is not valid Unicode")

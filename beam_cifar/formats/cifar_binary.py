@@ -8,41 +8,42 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import (
     Catalog,
     FileSummary,
     PartWriter,
+    Runs,
     Shard,
     ShardResult,
     Sink,
     SinkOptions,
-    Source,
     SourceFile,
     series_name,
 )
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.records import (
-    RecordRows,
     Records,
+    RecordSource,
     bad_labels,
     check_byte_classes,
     check_names,
     joined_files,
     learned_parents,
     names_file,
-    read_exactly,
     read_names,
+    read_runs,
     refuse_one_subset,
     written_columns,
 )
+from beam_cifar.formats.shared.roots import find_root
 from beam_cifar.genuine import known_parents
-from beam_cifar.labels import LabelTable
+from beam_cifar.labels import LabelTable, outside_superclasses
 from beam_cifar.names import decode_name, encode_name
 
 if TYPE_CHECKING:
@@ -54,27 +55,24 @@ if TYPE_CHECKING:
 
 SUFFIX = ".bin"
 NAMES, FINE_NAMES, COARSE_NAMES = "batches.meta.txt", "fine_label_names.txt", "coarse_label_names.txt"
+METAS = NAMES, FINE_NAMES, COARSE_NAMES
 SIZE = 32, 32
 PIXELS = 3 * 32 * 32
 READ_ROWS = 1000
 
 
-class CifarBinarySource(Source):
+class CifarBinarySource(RecordSource):
     """Reads both kinds, from a directory or an archive."""
 
     name = "cifar_binary"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there are names, in the directory or archive or one folder deeper, and a `.bin` file beside."""
-        try:
-            return any(map(_is_batch, _files(path, index_dir)))
-        except (OSError, InputError):
-            return False
+        return any(map(_is_batch, _files(path, index_dir)[1]))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds the names and the batches; see `Source.describe`."""
-        with storage.reading(path):
-            files = _files(path, index_dir)
+        root, files = _files(path, index_dir)
         batches = sorted((file for name, file in files.items() if _is_batch(name)), key=lambda f: natural_key(f.name))
         if not batches:
             raise InputError(f"{path}: has names of classes, but no batch beside them, such as test_batch{SUFFIX}")
@@ -94,14 +92,34 @@ class CifarBinarySource(Source):
             raise InputError(f"{metas[1].shown}: has no names; expected those of the superclasses")
         table = LabelTable(names, coarse_names, known_parents(names, coarse_names))
         title = "CIFAR-100, binary version" if coarse_names else "CIFAR-10, binary version"
-        return Catalog(self.name, title, path, table, tuple(batches), metas)
+        return Catalog(self.name, title, path, table, tuple(batches), metas, root=root)
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
-        """Opens one batch; see `Source.open_rows`."""
-        records = _records(file, labels)
-        with storage.open_blob(file.blob, file.shown) as stream:
-            yield RecordRows(records, functools.partial(_read_pixels, stream, file.shown, _label_bytes(labels)))
+    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+        """Everything of a batch but its pixels.
+
+        Raises:
+            InputError: a file that does not end with a row, or rows that give one class two superclasses.
+        """
+        import numpy as np
+
+        skip = _label_bytes(labels)
+        rows, rest = divmod(file.blob.size, skip + PIXELS)
+        if rest:
+            kind = "CIFAR-100" if labels.has_superclasses else "CIFAR-10"
+            raise InputError(
+                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} rows; a row of {kind} is "
+                f"{skip + PIXELS} bytes of label and pixels"
+            )
+        found = _read_labels(file, rows, skip)
+        numbers = found[:, -1].astype(np.int32)
+        bad_rows = bad_labels(file, numbers, len(labels.names))
+        parents: dict[int, tuple[int, int]] = {}
+        if labels.has_superclasses:
+            coarse = found[:, 0].astype(np.int32)
+            bad_rows |= _bad_superclasses(file, coarse, numbers, bad_rows, len(labels.coarse_names))
+            parents = learned_parents(file, labels, numbers, coarse, bad_rows)
+        read = functools.partial(_read_pixels, file.shown, skip)
+        return Records(file, 3, numbers, read, SIZE, bad_rows=bad_rows, parents=parents, copyable_as=_kind(labels))
 
 
 class CifarBinarySink(Sink):
@@ -115,7 +133,7 @@ class CifarBinarySink(Sink):
     takes_unlabelled = False
     one_size = True
     part_bytes = 128 << 20
-    reserved_paths = frozenset({NAMES, FINE_NAMES, COARSE_NAMES})
+    reserved_paths = frozenset(METAS)
 
     def encodings(self, options: ExportOptions) -> tuple[str, ...]:
         """Pixels of three channels."""
@@ -241,94 +259,10 @@ def _is_batch(name: str) -> bool:
     return name.endswith(SUFFIX) and not name.startswith(".")
 
 
-def _is_meta(name: str) -> bool:
-    return name in (NAMES, FINE_NAMES, COARSE_NAMES)
-
-
-def _files(path: str, index_dir: str) -> dict[str, SourceFile]:
-    """Names and batches, by file name.
-
-    Raises:
-        InputError: nothing such is there, or in several folders.
-    """
-    found = _archive_files(path, index_dir) if archives.is_archive(path) else _folder_files(path)
-    roots = {folder for folder, files in found.items() if any(map(_is_meta, files))}
-    if not roots:
-        raise InputError(f"{path}: no {NAMES!r} (CIFAR-10) or {FINE_NAMES!r} (CIFAR-100) in it")
-    if len(roots) > 1:
-        raise InputError(f"{path}: holds several data sets ({', '.join(sorted(roots))}); keep the one that you mean")
-    return found[roots.pop()]
-
-
-def _folder_files(path: str) -> dict[str, dict[str, SourceFile]]:
-    """The files of a directory, or else of those in it: folder -> file name -> file."""
-    if not storage.is_folder(path):
-        raise InputError(f"{path}: is not a directory, nor an archive ({', '.join(archives.SUFFIXES)})")
-    entries = storage.list_folder(path)
-    if any(_is_meta(entry.name) and not entry.is_folder for entry in entries):
-        return {path: _own_files(entries)}
-    folders = [entry.path for entry in entries if entry.is_folder and not entry.name.startswith("_")]
-    return {folder: _own_files(storage.list_folder(folder)) for folder in folders}
-
-
-def _own_files(entries: Sequence[storage.Entry]) -> dict[str, SourceFile]:
-    wanted = [entry for entry in entries if not entry.is_folder and (_is_meta(entry.name) or _is_batch(entry.name))]
-    return {entry.name: _source_file(entry.name, entry.path, storage.whole_file(entry.path)) for entry in wanted}
-
-
-def _archive_files(path: str, index_dir: str) -> dict[str, dict[str, SourceFile]]:
-    """The same of an archive."""
-    stamp = storage.stamp(path)
-    members, index = archives.list_members(path, index_dir)
-    found: dict[str, dict[str, SourceFile]] = {}
-    for member in members:
-        if _is_meta(member.name) or _is_batch(member.name):
-            blob = storage.Blob(path, member.offset, member.size, stamp, index)
-            folder = found.setdefault(member.path[: -len(member.name)], {})
-            folder[member.name] = _source_file(member.name, f"{path}:{member.path}", blob)
-    return found
-
-
-def _source_file(name: str, shown: str, blob: storage.Blob) -> SourceFile:
-    return SourceFile(name, decode_name(name.removesuffix(SUFFIX)), shown, blob)
-
-
-@functools.lru_cache(maxsize=8)
-def _records(file: SourceFile, table: LabelTable) -> Records:
-    """Everything of a batch but its pixels; kept for a while, because several tasks read parts of a large one.
-
-    Raises:
-        InputError: a file that does not end with a row, or rows that give one class two superclasses.
-    """
-    import numpy as np
-
-    skip = _label_bytes(table)
-    rows, rest = divmod(file.blob.size, skip + PIXELS)
-    if rest:
-        kind = "CIFAR-100" if table.has_superclasses else "CIFAR-10"
-        raise InputError(
-            f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} rows; a row of {kind} is "
-            f"{skip + PIXELS} bytes of label and pixels"
-        )
-    found = _read_labels(file, rows, skip)
-    labels = found[:, -1].astype(np.int32)
-    bad_rows = bad_labels(file, labels, len(table.names))
-    parents: dict[int, tuple[int, int]] = {}
-    if table.has_superclasses:
-        coarse = found[:, 0].astype(np.int32)
-        bad_rows |= _bad_superclasses(file, coarse, labels, bad_rows, len(table.coarse_names))
-        good = np.ones(rows, dtype=np.bool_)
-        good[list(bad_rows)] = False
-        parents = learned_parents(file, table, np.flatnonzero(good), labels, coarse)
-    return Records(
-        file=file,
-        channels=3,
-        labels=labels,
-        size=SIZE,
-        bad_rows=bad_rows,
-        parents=parents,
-        copyable_as=_kind(table),
-    )
+def _files(path: str, index_dir: str) -> tuple[str, dict[str, SourceFile]]:
+    """The folder of the data set, and names and batches by file name."""
+    root, found = find_root(path, index_dir, METAS, lambda name: _is_batch(name) or name in METAS)
+    return root, {name: replace(file, subset=decode_name(name.removesuffix(SUFFIX))) for name, file in found.items()}
 
 
 def _read_labels(file: SourceFile, rows: int, skip: int) -> npt.NDArray[np.uint8]:
@@ -339,16 +273,21 @@ def _read_labels(file: SourceFile, rows: int, skip: int) -> npt.NDArray[np.uint8
     with storage.open_blob(file.blob, file.shown) as stream, storage.reading(file.shown):
         for start in range(0, rows, READ_ROWS):
             stop = min(start + READ_ROWS, rows)
-            labels[start:stop] = _read_rows(stream, file.shown, stop - start, skip)[:, :skip]
+            labels[start:stop] = _read_rows(file.shown, skip, stream, [(start, stop)])[:, :skip]
     return labels
 
 
-def _read_rows(stream: BinaryIO, shown: str, rows: int, skip: int) -> npt.NDArray[np.uint8]:
-    """The next rows: uint8 `[N, labels and pixels]`."""
+def _read_rows(shown: str, skip: int, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
+    """Some rows: uint8 `[N, labels and pixels]`."""
     import numpy as np
 
-    data = read_exactly(stream, rows * (skip + PIXELS), shown)
-    return np.frombuffer(data, dtype=np.uint8).reshape(rows, skip + PIXELS)
+    data = read_runs(stream, shown, runs, lambda row: row * (skip + PIXELS))
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, skip + PIXELS)
+
+
+def _read_pixels(shown: str, skip: int, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
+    """The pixels of some runs of rows: uint8 `[bytes]`."""
+    return _read_rows(shown, skip, stream, runs)[:, skip:].reshape(-1)
 
 
 def _bad_superclasses(
@@ -357,20 +296,8 @@ def _bad_superclasses(
     """The rows whose superclass is not in a table of `count`, those that are bad already left out."""
     import numpy as np
 
-    outside = [row for row in np.flatnonzero(coarse >= count).tolist() if row not in known]
-    what = f"is outside the table, which has {count} superclasses (0 to {count - 1})"
     return {
-        row: BadRow(file.shown, row, file.subset, "read", f"coarse label {coarse[row]} {what}", int(labels[row]))
-        for row in outside
+        row: BadRow(file.shown, row, file.subset, "read", outside_superclasses(coarse[row], count), int(labels[row]))
+        for row in np.flatnonzero(coarse >= count).tolist()
+        if row not in known
     }
-
-
-def _read_pixels(stream: BinaryIO, shown: str, skip: int, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
-    """The pixels of some runs of rows: uint8 `[bytes]`."""
-    import numpy as np
-
-    pieces = [np.empty((0, PIXELS), dtype=np.uint8)]
-    for start, stop in runs:
-        stream.seek(start * (skip + PIXELS))
-        pieces.append(_read_rows(stream, shown, stop - start, skip)[:, skip:])
-    return np.concatenate(pieces).reshape(-1)

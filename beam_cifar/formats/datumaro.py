@@ -6,35 +6,32 @@ older sets to `images/`. A class has a name and a parent, which is what this pac
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, Shard, SinkOptions, Source, SourceFile
+from beam_cifar.formats.base import Catalog, Shard, SinkOptions, Source, SourceFile, kept
 from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
 from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
-from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.image_lists import (
     IdPathSink,
     ListedRows,
     checked_tree,
-    distinct_names,
-    is_text,
     list_images,
     listed_path,
     path_names,
+    subset_files,
 )
 from beam_cifar.formats.shared.json_stream import JsonStream
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import decode_name
+from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
     from beam_cifar.options import ExportOptions
@@ -92,28 +89,19 @@ class DatumaroSource(Source):
 
     name = "datumaro"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether a JSON file in `annotations/` has categories and items; those of COCO have `images`."""
-        folder = os.path.join(path, ANNOTATIONS)
-        if archives.is_archive(path) or not storage.is_folder(folder):
+        if archives.is_archive(path) or not storage.is_folder(os.path.join(path, ANNOTATIONS)):
             return False
-        try:
-            return any(map(_has_items, list(_json_files(path).values())[:3]))
-        except (OSError, InputError):
-            return False
+        return any(_has_items(entry.path) for entry in _json_files(path)[:3])
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads all items once: they say what is left out."""
         with storage.reading(os.path.join(path, ANNOTATIONS)):
-            found = {file: storage.whole_file(file) for file in _json_files(path).values()}
+            found = _json_files(path)
         if not found:
             raise InputError(f"{path}: has no items; expected {ANNOTATIONS}/<subset>.json")
-        images = list_images(os.path.join(path, IMAGES)).blob
-        subsets = distinct_names((stem(os.path.basename(file)) for file in found), decode_name)
-        files = [
-            SourceFile(name, subsets[name], file, blob, beside=(images,))
-            for name, (file, blob) in zip(subsets, found.items(), strict=True)
-        ]
+        files = subset_files(found, (list_images(os.path.join(path, IMAGES)).blob,))
         tables, left_out = [], Counter[str]()
         for file in files:
             contents = _contents(file)
@@ -124,12 +112,10 @@ class DatumaroSource(Source):
                 raise InputError(f"{file.shown}: has other classes than {files[0].shown}; expected the same in all")
         unread = _unread(left_out)
         notices = (f"{unread} are left out",) if unread else ()
-        return Catalog(self.name, "Datumaro", path, tables[0], tuple(files), notices=notices, unread=unread)
+        return Catalog(self.name, "Datumaro", path, tables[0], files, notices=notices, unread=unread)
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
-        """Reads one subset again; raises `InputError` if it changed."""
-        yield _contents(file).rows
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
+        return _contents(file).rows
 
 
 class DatumaroSink(IdPathSink):
@@ -146,7 +132,7 @@ class DatumaroSink(IdPathSink):
         for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
             refuse_repeated(names, "which Datumaro refuses", f"{what}es")
             for name in names:
-                if not name or not is_text(name):
+                if not name or not is_unicode(name):
                     raise UsageError(f"{what} {name!r} is no text, which Datumaro refuses; rename one by --remap")
 
     def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
@@ -209,14 +195,8 @@ def _item(entry: dict[str, Any]) -> str:
 _dumped = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def _json_files(path: str) -> dict[str, str]:
-    """The JSON files of a data set, in natural order, by name."""
-    found = {
-        entry.name: entry.path
-        for entry in storage.list_folder(os.path.join(path, ANNOTATIONS))
-        if not entry.is_folder and entry.name.endswith(".json")
-    }
-    return {name: found[name] for name in sorted(found, key=natural_key)}
+def _json_files(path: str) -> list[storage.Entry]:
+    return sorted_files(os.path.join(path, ANNOTATIONS), lambda name: name.endswith(".json"))
 
 
 def _has_items(path: str) -> bool:
@@ -235,7 +215,7 @@ def _has_items(path: str) -> bool:
     return False
 
 
-@functools.lru_cache(maxsize=4)
+@kept()
 def _contents(file: SourceFile) -> _Contents:
     """Reads one file, and keeps it for a while, because several tasks read parts of it.
 
@@ -277,7 +257,7 @@ class _Items:
     def append(self, item: Any) -> None:
         """Adds an item."""
         item_id = item.get("id") if isinstance(item, dict) else None
-        if not isinstance(item_id, str) or not is_text(item_id):
+        if not isinstance(item_id, str) or not is_unicode(item_id):
             self._rows.append("", "", "", error=f"has no id, or one that is no text: {str(item_id)[:50]!r}")
             return
         path, error = _image_path(item.get("image"), item_id)
@@ -318,7 +298,7 @@ def _image_path(image: Any, item_id: str) -> tuple[str, str]:
     path = image.get("path") if isinstance(image, dict) else 0
     if path is None or path == "":
         return f"{item_id}.jpg", ""  # as Datumaro does
-    if not isinstance(path, str) or not is_text(path):
+    if not isinstance(path, str) or not is_unicode(path):
         return "", f"has an image without path, or with one that is no text: {str(path)[:50]!r}"
     return path, ""
 
@@ -334,7 +314,7 @@ def _labels(categories: Any, infos: Any, shown: str) -> LabelTable:
     names = [each.get("name") for each in classes]
     parents = [each.get("parent") or "" for each in classes]
     for name in (*names, *parents):
-        if not isinstance(name, str) or not is_text(name):
+        if not isinstance(name, str) or not is_unicode(name):
             raise InputError(f"{shown}: a class is called {str(name)[:50]!r}; expected a name")
     coarse = _superclasses(infos, parents)
     if not coarse:
@@ -347,7 +327,7 @@ def _superclasses(infos: Any, parents: Sequence[str]) -> tuple[str, ...]:
     """All superclasses: in the order of `infos`, or of the classes."""
     found = tuple(dict.fromkeys(parent for parent in parents if parent))
     listed = infos.get(SUPERCLASSES) if isinstance(infos, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(name, str) and is_text(name) for name in listed):
+    if not isinstance(listed, list) or not all(isinstance(name, str) and is_unicode(name) for name in listed):
         return found
     return tuple(listed) if set(found) <= set(listed) and len(set(listed)) == len(listed) else found
 

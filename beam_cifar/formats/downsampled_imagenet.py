@@ -9,17 +9,16 @@ N x 3*S*S, planar, `labels` 1 to 1000, and in the training files `mean`. There i
 from __future__ import annotations
 
 import functools
+import os
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, Source, SourceFile
+from beam_cifar.formats.base import Catalog, Runs, SourceFile
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
@@ -33,7 +32,8 @@ from beam_cifar.formats.shared.npy import (
     refuse_many_rows,
     refuse_unknown,
 )
-from beam_cifar.formats.shared.records import ReadPixels, RecordRows, Records, checked_labels
+from beam_cifar.formats.shared.records import ReadPixels, Records, RecordSource, checked_labels
+from beam_cifar.formats.shared.roots import archive_files, folder_files
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import MAX_PIXELS
 from beam_cifar.pickles import Images, read_batch
@@ -50,22 +50,18 @@ MAX_NAMES_BYTES = 1 << 20
 _BATCH = re.compile(r"(train_data_batch_\d+|val_data)(\.npz)?")
 _META_FILES = ("batches.meta", "meta")
 
-_Found: TypeAlias = "tuple[Images | Window, tuple[int, int], array[int], str]"
-"""Where images lie, their size, labels as found, and a digest of what else the file says."""
+_Found: TypeAlias = "tuple[ReadPixels, tuple[int, int], array[int], str]"
+"""What reads images, their size, labels as found, and a digest of what else the file says."""
 
 
-class DownsampledImagenetSource(Source):
+class DownsampledImagenetSource(RecordSource):
     """Reads pickles and `.npz` files, in a directory or folders `Imagenet*` of it; pickles also in an archive."""
 
     name = "downsampled_imagenet"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there is a file of such a name, and none of CIFAR's."""
-        try:
-            found = _found(path, index_dir)
-        except (InputError, OSError):
-            return False
-        names = {entry.name for entry in found}
+        names = {entry.name for entry in _found(path, index_dir)}
         return any(map(_BATCH.fullmatch, names)) and names.isdisjoint(_META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
@@ -83,49 +79,31 @@ class DownsampledImagenetSource(Source):
             raise InputError(f"{path}: no 'train_data_batch_1' or 'val_data' in it")
         names = [entry for entry in found if entry.name == NAMES]
         table = LabelTable(_class_names(names[0]) if names else _NUMBERS)
-        meta_files = tuple(SourceFile(entry.name, "", entry.shown, entry.blob) for entry in names[:1])
+        meta_files = tuple(replace(entry, subset="") for entry in names[:1])
         return Catalog(self.name, "Downsampled ImageNet", path, table, tuple(batches.values()), meta_files)
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
-        """Opens one file; see `Source.open_rows`."""
-        records, images = _records(file, labels)
-        with storage.open_blob(file.blob, file.shown) as stream:
-            yield RecordRows(records, _reader(images, stream))
+    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+        read, size, values, digest = _array_file(file) if file.beside else _pickle_file(file)
+        numbers, bad = checked_labels(file, values, len(labels.names), first=1)
+        return Records(file, 3, numbers, read, size, bad_rows=bad, further_digest=digest)
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """A file of the data set, in a folder or an archive."""
-
-    name: str
-    shown: str
-    blob: storage.Blob
-
-
-def _found(path: str, index_dir: str) -> list[_Entry]:
+def _found(path: str, index_dir: str) -> list[SourceFile]:
     """The files of a directory, of its folders, or of an archive, whose names say something."""
     if archives.is_archive(path):
-        stamp = storage.stamp(path)
-        members, index = archives.list_members(path, index_dir)
-        return [
-            _Entry(m.name, f"{path}:{m.path}", storage.Blob(path, m.offset, m.size, stamp, index))
-            for m in members
-            if _is_known(m.name)
-        ]
-    listed = storage.list_folder(path)
-    # No others: looking into every folder would take long where they hold a million images.
-    folders = (entry.path for entry in listed if entry.is_folder and entry.name.lower().startswith("imagenet"))
-    inner = [entry for folder in folders for entry in storage.list_folder(folder)]
-    known = [entry for entry in (*listed, *inner) if not entry.is_folder and _is_known(entry.name)]
-    return [_Entry(entry.name, entry.path, storage.whole_file(entry.path)) for entry in known]
+        found = list(archive_files(path, index_dir, _is_known).values())
+    else:
+        # No others: looking into every folder would take long where they hold a million images.
+        inner = [each for each in storage.folders_in(path) if os.path.basename(each).lower().startswith("imagenet")]
+        found = [folder_files(folder, _is_known) for folder in (path, *inner)]
+    return [file for files in found for file in files.values()]
 
 
 def _is_known(name: str) -> bool:
     return name in (NAMES, *_META_FILES) or _BATCH.fullmatch(name) is not None
 
 
-def _batch(entry: _Entry, name: str, index_dir: str) -> SourceFile:
+def _batch(entry: SourceFile, name: str, index_dir: str) -> SourceFile:
     """A file as it is read: of a `.npz`, the images, and the labels beside them."""
     if not entry.name.endswith(SUFFIX):
         return SourceFile(name, name, entry.shown, entry.blob)
@@ -141,7 +119,7 @@ def _batch(entry: _Entry, name: str, index_dir: str) -> SourceFile:
     return file
 
 
-def _class_names(entry: _Entry) -> tuple[str, ...]:
+def _class_names(entry: SourceFile) -> tuple[str, ...]:
     """The names of all classes in the order of their numbers; those of one name get their synset's id added."""
     if entry.blob.size > MAX_NAMES_BYTES:
         raise InputError(f"{entry.shown}: {entry.blob.size} bytes; a list of names has {MAX_NAMES_BYTES} at most")
@@ -164,27 +142,6 @@ def _class_names(entry: _Entry) -> tuple[str, ...]:
     return tuple(name if count[name] == 1 else f"{name}_{wnid}" for wnid, name in ordered)
 
 
-@functools.lru_cache(maxsize=2)
-def _records(file: SourceFile, table: LabelTable) -> tuple[Records, Images | Window]:
-    """The labels of a file, and where its images lie; kept for a while, for several tasks."""
-    images, size, values, digest = _array_file(file) if file.beside else _pickle_file(file)
-    labels, bad = checked_labels(file, values, len(table.names), first=1)
-    return Records(file, 3, labels, size, bad_rows=bad, further_digest=digest), images
-
-
-def _reader(images: Images | Window, stream: BinaryIO) -> ReadPixels:
-    """Reads the images from an open file."""
-
-    def read(runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
-        import numpy as np
-
-        if isinstance(images, Window):
-            return images.read(stream, runs)
-        return np.frombuffer(images.gather(stream, runs)[0], np.uint8)
-
-    return read
-
-
 def _pickle_file(file: SourceFile) -> _Found:
     with storage.open_blob(file.blob, file.shown) as stream:
         batch = read_batch(stream, file.shown)
@@ -197,7 +154,13 @@ def _pickle_file(file: SourceFile) -> _Found:
     if wrong is not None:
         raise InputError(f"{file.shown}: row {wrong}: the label is {batch.labels[wrong]!r:.80}; expected a number")
     # An array, as a million numbers of Python's take 36 MB.
-    return images, images.size, array("q", batch.labels), batch.structure_sha256  # type: ignore[arg-type]
+    return functools.partial(_read_pickled, images), images.size, array("q", batch.labels), batch.structure_sha256  # type: ignore[arg-type]
+
+
+def _read_pickled(images: Images, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
+    import numpy as np
+
+    return np.frombuffer(images.gather(stream, runs)[0], np.uint8)
 
 
 def _array_header(file: SourceFile) -> Npy:
@@ -220,4 +183,4 @@ def _array_file(file: SourceFile) -> _Found:
     if labels.shape not in ((rows,), (rows, 1)):
         labels.refuse(f"one number for each of {rows} images")
     window = Window(file.shown, header.start, (side, side), 3, planar=True)
-    return window, window.size, integers(labels, data), ""
+    return window.read, window.size, integers(labels, data), ""

@@ -5,10 +5,6 @@ Datumaro's `image_dir` writes such a tree; it reads only the images that lie in 
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, Source, SourceFile
@@ -21,7 +17,6 @@ from beam_cifar.formats.shared.image_lists import (
     checked_tree,
     list_images,
     path_names,
-    unique_texts,
 )
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
@@ -38,15 +33,12 @@ class ImageDirSource(Source):
 
     name = "image_dir"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there is an image anywhere; formats with more to say are asked first."""
         if archives.is_archive(path):
             return False
-        try:
-            files = zip(range(MAX_LOOKED_AT), storage.list_tree(path), strict=False)
-            return any(is_image_name(entry.name) for _, entry in files)
-        except (OSError, InputError):
-            return False
+        files = zip(range(MAX_LOOKED_AT), storage.list_tree(path), strict=False)
+        return any(is_image_name(entry.name) for _, entry in files)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Lists all images."""
@@ -57,10 +49,16 @@ class ImageDirSource(Source):
         file = SourceFile(SUBSET, SUBSET, path, tree.blob)
         return Catalog(self.name, "folder of images", path, LabelTable(()), (file,))
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
-        """Lists the folder again; raises `InputError` if it changed."""
-        yield _opened(file)
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        tree: ImageTree = checked_tree(file.blob, is_image_name)
+        keys = pa.array(map(natural_bytes, tree.names.to_pylist()), pa.large_binary())
+        order = pc.sort_indices(keys).cast(pa.int64()).to_numpy()
+        ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
+        columns = [pa.array(texts, pa.string()) for texts in (ids, filenames)]
+        return ImageFileRows(file, ChosenEntries(tree, order), columns[0], columns[1], [UNLABELLED] * len(tree))
 
 
 class ImageDirSink(IdPathSink):
@@ -69,18 +67,3 @@ class ImageDirSink(IdPathSink):
     name = "image_dir"
     losses = frozenset({"labels", "subsets", "superclasses", "unused"})
     root = ""
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(file: SourceFile) -> ImageFileRows:
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    tree: ImageTree = checked_tree(file.blob, is_image_name)
-    keys = pa.array(map(natural_bytes, tree.names.to_pylist()), pa.large_binary())
-    order = pc.sort_indices(keys).to_numpy().astype(np.int64)
-    ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
-    unique, repeated = unique_texts(pa.array(ids, pa.string()))
-    labels = [UNLABELLED] * len(tree)
-    return ImageFileRows(file, ChosenEntries(tree, order), unique, pa.array(filenames, pa.string()), labels, repeated)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -25,7 +24,7 @@ from beam_cifar.formats.base import (
     SourceFile,
 )
 from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink, decoded_file_name, file_stem
-from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import clash_key, decode_name, encode_name
@@ -48,7 +47,7 @@ class ImagenetSource(Source):
     name = "imagenet"
     depth: ClassVar[int] = 1
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether images lie as deep as they should; where they lie at both depths, `describe` says what is wrong."""
         return not archives.is_archive(path) and min(_image_depths(path), default=0) == self.depth
 
@@ -71,13 +70,15 @@ class ImagenetSource(Source):
         table = LabelTable(names if len(set(names)) == len(names) else tuple(classes))
         return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
-        """Lists one folder again; raises `InputError` if it changed."""
-        entries = _checked_listing(file)
-        ids, repeated = unique_ids([file.id_prefix + file_stem(entry.name) for entry in entries])
-        names = [decoded_file_name(entry.name) for entry in entries]
-        yield ImageFileRows(file, entries, ids, names, [file.label] * len(entries), repeated)
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
+        import pyarrow as pa
+
+        entries = _images(file.blob.path)
+        if storage.listing_stamp(entries) != file.blob.stamp:
+            raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
+        ids = pa.array([file.id_prefix + file_stem(entry.name) for entry in entries], pa.string())
+        names = pa.array([decoded_file_name(entry.name) for entry in entries], pa.string())
+        return ImageFileRows(file, entries, ids, names, [file.label] * len(entries))
 
     def _subsets(self, path: str) -> dict[str, str]:
         """The folder of each subset."""
@@ -258,12 +259,3 @@ def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -
     names = list(map(decode_name, folders))
     prefixes = names if len(set(names)) == len(set(folders)) else folders
     return [replace(file, id_prefix=f"{prefix}/") for file, prefix in zip(files, prefixes, strict=True)]
-
-
-@functools.lru_cache(maxsize=4)
-def _checked_listing(file: SourceFile) -> list[storage.Entry]:
-    """The images of a folder, kept for a while, because several tasks read parts of a large one."""
-    images = _images(file.blob.path)
-    if storage.listing_stamp(images) != file.blob.stamp:
-        raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
-    return images

@@ -6,30 +6,28 @@ As Datumaro's `imagenet_txt` reads and writes it: a path with white space stands
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile
 from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
 from beam_cifar.formats.shared.id_paths import encode_word, stem
-from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.image_lists import (
     IdPathSink,
     ListedRows,
     checked_tree,
-    distinct_names,
-    is_text,
     list_images,
     listed_path,
     path_names,
     read_lines,
+    subset_files,
 )
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import clash_key, decode_name
+from beam_cifar.names import clash_key
+from beam_cifar.words import is_unicode
 
 SYNSETS = "synsets.txt"
 IMAGES = "images"
@@ -40,38 +38,35 @@ class ImagenetTxtSource(Source):
 
     name = "imagenet_txt"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there are `synsets.txt`, another list and `images/`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
-        try:
-            return storage.is_file(os.path.join(path, SYNSETS)) and bool(_lists(path))
-        except (OSError, InputError):
-            return False
+        return storage.is_file(os.path.join(path, SYNSETS)) and bool(_lists(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads the names of the classes, and lists the images."""
         with storage.reading(path):
-            lists = {found: storage.whole_file(found) for found in _lists(path).values()}
+            lists = _lists(path)
         if not lists:
             raise InputError(f"{path}: has no list of images; expected <subset>.txt beside {SYNSETS}")
         names_path = os.path.join(path, SYNSETS)
         with storage.reading(names_path):
             names_file = SourceFile("synsets", "", names_path, storage.whole_file(names_path))
-        images = list_images(os.path.join(path, IMAGES)).blob
-        subsets = distinct_names((stem(os.path.basename(found)) for found in lists), decode_name)
-        files = [
-            SourceFile(name, subsets[name], found, blob, beside=(images,))
-            for name, (found, blob) in zip(subsets, lists.items(), strict=True)
-        ]
-        return Catalog(
-            self.name, "ImageNet with lists", path, LabelTable(_class_names(names_file)), tuple(files), (names_file,)
-        )
+        files = subset_files(lists, (list_images(os.path.join(path, IMAGES)).blob,))
+        table = LabelTable(_class_names(names_file))
+        return Catalog(self.name, "ImageNet with lists", path, table, files, (names_file,))
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
-        """Reads one list again; raises `InputError` if it changed."""
-        yield _opened(file, len(labels.names))
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
+        rows = ListedRows(file)
+        for _, line in read_lines(file.blob, file.shown):
+            if line.strip():
+                path, words = _parsed(line)
+                label, error = _label(words)
+                item_id, filename = path_names(path)
+                error = error if path else "has quotes that do not go around a path"
+                rows.append(item_id, path, filename, label, error)
+        return rows.opened(checked_tree(file.beside[0]), len(labels.names))
 
 
 class ImagenetTxtSink(IdPathSink):
@@ -87,7 +82,7 @@ class ImagenetTxtSink(IdPathSink):
         """A name is one line, and readers leave out white space around it."""
         refuse_repeated(labels.names, "which Datumaro refuses")
         for name in labels.names:
-            if not name or name != name.strip() or "\n" in name or "\r" in name or not is_text(name):
+            if not name or name != name.strip() or "\n" in name or "\r" in name or not is_unicode(name):
                 raise UsageError(f"class {name!r} cannot be a line of {SYNSETS}; rename it by --remap")
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
@@ -124,14 +119,8 @@ def _quoted(path: str) -> str:
     return f'"{stem(path)}"{path[len(stem(path)) :]}'
 
 
-def _lists(path: str) -> dict[str, str]:
-    """The lists of a data set, in natural order, by file name."""
-    found = {
-        entry.name: entry.path
-        for entry in storage.list_folder(path)
-        if not entry.is_folder and entry.name.endswith(".txt") and entry.name != SYNSETS
-    }
-    return {name: found[name] for name in sorted(found, key=natural_key)}
+def _lists(path: str) -> list[storage.Entry]:
+    return sorted_files(path, lambda name: name.endswith(".txt") and name != SYNSETS)
 
 
 def _class_names(file: SourceFile) -> tuple[str, ...]:
@@ -141,17 +130,6 @@ def _class_names(file: SourceFile) -> tuple[str, ...]:
     if "" in names:
         raise InputError(f"{file.shown}: line {names.index('') + 1}: is empty; expected the name of a class")
     return tuple(names)
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(file: SourceFile, classes: int) -> ImageFileRows:
-    rows = ListedRows(file)
-    for _, line in read_lines(file.blob, file.shown):
-        if line.strip():
-            path, words = _parsed(line)
-            label, error = _label(words)
-            rows.append(*_names(path), label=label, error=error if path else "has quotes that do not go around a path")
-    return rows.opened(checked_tree(file.beside[0]), classes)
 
 
 def _parsed(line: str) -> tuple[str, list[str]]:
@@ -179,8 +157,3 @@ def _label(words: Sequence[str]) -> tuple[int, str]:
     if len(set(words)) > 1:
         return UNLABELLED, f"has {len(words)} labels, {', '.join(words[:5])}; expected one an image"
     return int(words[0]), ""
-
-
-def _names(path: str) -> tuple[str, str, str]:
-    item_id, filename = path_names(path)
-    return item_id, path, filename

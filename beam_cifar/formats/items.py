@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute
 
 from beam_cifar import storage
-from beam_cifar.block import MAX_BYTES, MAX_ROWS, BadRow
+from beam_cifar.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.errors import InputError
 from beam_cifar.example import FACTS, SCHEMA, Example, has_images, plain_labels
-from beam_cifar.formats.base import Catalog, FileSummary, RowReader, Source, SourceFile
+from beam_cifar.formats.base import Catalog, FileSummary, RowReader, Runs, Source, SourceFile
 from beam_cifar.labels import LabelTable
 from beam_cifar.row_names import digests
 
@@ -34,7 +34,7 @@ class ItemsSource(Source):
 
     name = "items"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there is a catalog."""
         return storage.is_file(os.path.join(path, CATALOG))
 
@@ -53,13 +53,16 @@ class ItemsSource(Source):
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ItemRows]:
-        """See `Source.open_rows`."""
+        # Not kept: a file that is mapped stays on the disk after its folder is gone.
+        yield self.read_rows(file, labels)
+
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ItemRows:
         with storage.reading(file.shown), storage.mapped(file.blob, file.shown) as buffer:
-            yield ItemRows(file, pa.ipc.open_file(buffer).read_all())
+            return ItemRows(file, pa.ipc.open_file(buffer).read_all())
 
 
 class ItemRows(RowReader):
-    """The items of one subset.
+    """The items of one subset; sizes are always known.
 
     Args:
         file: that holds them.
@@ -67,43 +70,21 @@ class ItemRows(RowReader):
     """
 
     def __init__(self, file: SourceFile, table: pa.Table) -> None:
-        self._file, self._table = file, table
-
-    @property
-    def rows(self) -> int:
-        """See `RowReader.rows`."""
-        return len(self._table)
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `RowReader.labels`."""
-        found: list[int] = plain_labels(self._table).tolist()
-        return found
-
-    @property
-    def bad_rows(self) -> Mapping[int, BadRow]:
-        """See `RowReader.bad_rows`."""
-        return {}
+        super().__init__(file, plain_labels(table).tolist(), {})
+        self._table = table
 
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        """See `RowReader.row_bytes`."""
         part = self._table.slice(start, stop - start)
         return int(max((_pixels(part) if decoded else _stored(part)), default=0))
 
     def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        """See `RowReader.facts`."""
         return self._table.slice(start, stop - start).select(FACTS.names).combine_chunks()
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        """See `RowReader.table`."""
-        return self._table.slice(start, stop - start).combine_chunks()
-
-    def take(self, rows: Sequence[int]) -> pa.Table:
-        """See `RowReader.take`."""
-        return self._table.take(pa.array(rows, pa.int64())).combine_chunks()
+    def examples(self, runs: Runs) -> pa.Table:
+        found = [self._table.slice(start, stop - start) for start, stop in runs]
+        return pa.concat_tables([self._table.slice(0, 0), *found]).combine_chunks()
 
     def summary(self, *, sizes: bool) -> FileSummary:
-        """See `RowReader.summary`; sizes are always known."""
         table = self._table
         images = int(has_images(table).sum())
         found_sizes = set(zip(*(table.column(name).to_pylist() for name in ("height", "width")), strict=True))
@@ -112,7 +93,7 @@ class ItemRows(RowReader):
         for batch in facts.to_batches(max_chunksize=MAX_ROWS):
             found.update(batch.serialize())
         return FileSummary(
-            file=self._file,
+            file=self.file,
             rows=len(table),
             chunks=(),
             images=images,

@@ -12,28 +12,18 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import (
-    Catalog,
-    PartWriter,
-    Shard,
-    ShardResult,
-    Sink,
-    SinkOptions,
-    Source,
-    SourceFile,
-)
-from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.base import Catalog, PartWriter, Runs, Shard, ShardResult, Sink, SinkOptions, SourceFile
+from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.npy import refuse_many_rows
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
     OneFileSink,
-    RecordRows,
     Records,
+    RecordSource,
     bad_labels,
     check_byte_classes,
     check_names,
@@ -42,6 +32,7 @@ from beam_cifar.formats.shared.records import (
     own_file,
     read_exactly,
     read_names,
+    read_runs,
     refuse_one_subset,
     written_columns,
 )
@@ -72,17 +63,14 @@ COMPRESSION_LEVEL = 2
 _FILE = re.compile(r"(.+)-(?:(images)[-.]idx3|(labels)[-.]idx1)-ubyte(?:\.gz)?", re.DOTALL)
 
 
-class MnistSource(Source):
+class MnistSource(RecordSource):
     """Reads pairs of IDX files, packed by gzip or not."""
 
     name = "mnist"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether the directory has images or labels of a subset; `describe` says which are missing."""
-        try:
-            return storage.is_folder(path) and bool(_pairs(path))
-        except (OSError, InputError):
-            return False
+        return storage.is_folder(path) and bool(_pairs(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds the pairs, and the names of classes; see `Source.describe`."""
@@ -99,12 +87,16 @@ class MnistSource(Source):
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
         return Catalog(self.name, "MNIST", path, table, files, () if names is None else (names,))
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
-        """Opens one subset; see `Source.open_rows`."""
-        records = _records(file, labels)
-        with storage.open_blob(file.blob, file.shown) as stream:
-            yield RecordRows(records, functools.partial(_read_pixels, stream, records))
+    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+        import numpy as np
+
+        found = _read_labels(file).astype(np.int32)
+        numbers = np.where((found == NO_LABEL) & (len(labels.names) <= NO_LABEL), np.int32(UNLABELLED), found)
+        names, told = _read_meta(file, len(numbers))
+        size, sizes = _image_sizes(file, len(numbers), told)
+        ends = None if sizes is None else np.concatenate([[0], np.cumsum(sizes.prod(axis=1, dtype=np.int64))])
+        read = functools.partial(_read_pixels, file.shown, size, ends)
+        return Records(file, 1, numbers, read, size, sizes, names, bad_labels(file, numbers, len(labels.names)))
 
 
 class MnistSink(OneFileSink):
@@ -189,15 +181,6 @@ class MnistSink(OneFileSink):
                 yield f"{result.shard.path}: Datumaro does not find subsets with '-' in the name; other readers do"
             if NO_LABEL in result.labels:
                 yield f"{result.shard.path}: Datumaro takes class {NO_LABEL} for unlabelled; other readers do not"
-
-
-@dataclass(frozen=True)
-class _Header:
-    """What an IDX file says of itself."""
-
-    count: int
-    height: int
-    width: int
 
 
 class _PartWriter(PartWriter):
@@ -289,34 +272,6 @@ def _largest_label(files: Sequence[SourceFile]) -> int:
     return max((int(_read_labels(file).max(initial=0)) for file in files), default=0)
 
 
-@functools.lru_cache(maxsize=4)
-def _records(file: SourceFile, table: LabelTable) -> Records:
-    """Everything of a subset but its pixels; kept for a while, because several tasks read parts of a large one."""
-    import numpy as np
-
-    found = _read_labels(file).astype(np.int32)
-    labels = np.where((found == NO_LABEL) & (len(table.names) <= NO_LABEL), np.int32(UNLABELLED), found)
-    size, sizes, names = _image_sizes(file, len(labels), _read_meta(file, len(labels)))
-    ids, duplicates = (None, 0) if names is None else _id_column(names)
-    return Records(
-        file=file,
-        channels=1,
-        labels=labels,
-        size=size,
-        sizes=sizes,
-        ids=ids,
-        duplicates=duplicates,
-        bad_rows=bad_labels(file, labels, len(table.names)),
-    )
-
-
-def _id_column(names: Sequence[str]) -> tuple[pa.Array, int]:
-    import pyarrow as pa
-
-    ids, duplicates = unique_ids(names)
-    return pa.array(ids, pa.string()), duplicates
-
-
 def _read_labels(file: SourceFile) -> npt.NDArray[np.uint8]:
     """The labels of a subset: uint8 `[N]`."""
     import numpy as np
@@ -351,9 +306,9 @@ def _header(stream: BinaryIO, shown: str, header: struct.Struct, magic: int, wha
 
 
 def _image_sizes(
-    file: SourceFile, rows: int, meta: _Meta
-) -> tuple[tuple[int, int] | None, npt.NDArray[np.int32] | None, Sequence[str] | None]:
-    """The size of all images, or that of each, and their names if there are any.
+    file: SourceFile, rows: int, told: npt.NDArray[np.int32] | None
+) -> tuple[tuple[int, int] | None, npt.NDArray[np.int32] | None]:
+    """The size of all images, or that of each.
 
     In files of Datumaro the number of images is that of their bytes, and their size 28 x 28, whatever it is; other
     sizes are in the meta file alone.
@@ -362,22 +317,22 @@ def _image_sizes(
         InputError: a header that the bytes contradict.
     """
     with storage.open_blob(file.blob, file.shown) as stream, storage.reading(file.shown):
-        header = _Header(*_header(stream, file.shown, IMAGES_HEADER, IMAGES_MAGIC, "images"))
+        count, *sides = _header(stream, file.shown, IMAGES_HEADER, IMAGES_MAGIC, "images")
     nbytes = file.blob.size - IMAGES_HEADER.size
-    size = header.height, header.width
-    if header.count == rows and rows * size[0] * size[1] == nbytes:
+    size = sides[0], sides[1]
+    if count == rows and rows * size[0] * size[1] == nbytes:
         _check_size(file, size, rows)
-        return size, None, meta.names
-    if header.count == nbytes and size == GENUINE_SIZE:
-        if meta.sizes is None and rows * size[0] * size[1] == nbytes:
-            return size, None, meta.names
-        if meta.sizes is not None and int(meta.sizes.prod(axis=1, dtype="int64").sum()) == nbytes:
-            return None, meta.sizes, meta.names
+        return size, None
+    if count == nbytes and size == GENUINE_SIZE:
+        if told is None and rows * size[0] * size[1] == nbytes:
+            return size, None
+        if told is not None and int(told.prod(axis=1, dtype="int64").sum()) == nbytes:
+            return None, told
     labels = _labels_shown(file)
-    if header.count != rows and header.count * size[0] * size[1] == nbytes:
-        raise InputError(f"{file.shown}: has {header.count} images, and {labels} has {rows} labels; expected as many")
+    if count != rows and count * size[0] * size[1] == nbytes:
+        raise InputError(f"{file.shown}: has {count} images, and {labels} has {rows} labels; expected as many")
     raise InputError(
-        f"{file.shown}: its header says {header.count} images of {size[0]} x {size[1]}, and it has {nbytes} bytes of "
+        f"{file.shown}: its header says {count} images of {size[0]} x {size[1]}, and it has {nbytes} bytes of "
         f"pixels for the {rows} labels of {labels}"
     )
 
@@ -387,16 +342,10 @@ def _check_size(file: SourceFile, size: tuple[int, int], rows: int) -> None:
         raise InputError(f"{file.shown}: its images are {size[0]} x {size[1]}; expected sides from 1 to {MAX_SIDE}")
 
 
-@dataclass(frozen=True, eq=False)
-class _Meta:
-    """What Datumaro's `<subset>-meta.gz` says: int32 `[N, 2]` and `[N]`, None where it says nothing of it."""
+def _read_meta(file: SourceFile, rows: int) -> tuple[list[str] | None, npt.NDArray[np.int32] | None]:
+    """What Datumaro's `<subset>-meta.gz` says, if there is one: names of rows, and sizes `[N, 2]`.
 
-    sizes: npt.NDArray[np.int32] | None = None
-    names: Sequence[str] | None = None
-
-
-def _read_meta(file: SourceFile, rows: int) -> _Meta:
-    """Reads the meta file, if there is one: a row has an id, or height and width, or all three, 32 characters each.
+    A row has an id, or height and width, or all three, 32 characters each.
 
     Raises:
         InputError: it is not such a file.
@@ -404,7 +353,7 @@ def _read_meta(file: SourceFile, rows: int) -> _Meta:
     import numpy as np
 
     if len(file.beside) < 2 or not rows:
-        return _Meta()
+        return None, None
     blob = file.beside[1]
     shown = os.path.join(os.path.dirname(file.shown), encode_name(file.subset, META_NAME))
     columns, rest = divmod(blob.size, rows * META_TEXT * 4)
@@ -421,7 +370,7 @@ def _read_meta(file: SourceFile, rows: int) -> _Meta:
                 names += texts[:, 0].tolist()
             if columns != 1:
                 sizes.append(_sides(texts[:, -2:], shown))
-    return _Meta(np.concatenate(sizes) if sizes else None, names if columns != 2 else None)
+    return names if columns != 2 else None, np.concatenate(sizes) if sizes else None
 
 
 def _texts(data: bytes, shown: str) -> npt.NDArray[np.str_]:
@@ -450,18 +399,15 @@ def _sides(texts: npt.NDArray[np.str_], shown: str) -> npt.NDArray[np.int32]:
     return sides.astype(np.int32)
 
 
-def _read_pixels(stream: BinaryIO, records: Records, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
-    """The pixels of some runs of rows: uint8 `[bytes]`."""
+def _read_pixels(
+    shown: str, size: tuple[int, int] | None, ends: npt.NDArray[np.int64] | None, stream: BinaryIO, runs: Runs
+) -> npt.NDArray[np.uint8]:
+    """The pixels of some runs of rows: uint8 `[bytes]`; `ends` says where rows end that have no one size."""
     import numpy as np
 
-    pieces = [b""]
-    for start, stop in runs:
-        begin, end = _place(records, start), _place(records, stop)
-        stream.seek(IMAGES_HEADER.size + begin)
-        pieces.append(read_exactly(stream, end - begin, records.file.shown))
-    return np.frombuffer(pieces[1] if len(pieces) == 2 else b"".join(pieces), dtype=np.uint8)
+    row_bytes = size[0] * size[1] if size else 0
 
+    def place(row: int) -> int:
+        return row * row_bytes if ends is None else int(ends[row])
 
-def _place(records: Records, row: int) -> int:
-    """Where the pixels of a row start, from those of the first."""
-    return row * records.size[0] * records.size[1] if records.size else int(records.ends[row])
+    return np.frombuffer(read_runs(stream, shown, runs, place, IMAGES_HEADER.size), dtype=np.uint8)

@@ -12,28 +12,17 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import (
-    Catalog,
-    PartWriter,
-    Shard,
-    ShardResult,
-    Sink,
-    SinkOptions,
-    Source,
-    SourceFile,
-)
-from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.base import Catalog, PartWriter, Runs, Shard, ShardResult, Sink, SinkOptions, SourceFile, kept
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
     OneFileSink,
-    RecordRows,
     Records,
+    RecordSource,
     bad_labels,
     check_names,
     joined_files,
@@ -45,6 +34,8 @@ from beam_cifar.formats.shared.records import (
     refuse_one_subset,
     written_columns,
 )
+from beam_cifar.formats.shared.roots import sorted_files
+from beam_cifar.formats.shared.rows import row_numbers
 from beam_cifar.images.files import GRAY
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name, encode_name
@@ -78,17 +69,14 @@ _BOM = b"\xef\xbb\xbf"
 _SIZED = re.compile(rb".*?([0-9]{1,5})x([0-9]{1,5})\"?", re.DOTALL)
 
 
-class MnistCsvSource(Source):
+class MnistCsvSource(RecordSource):
     """Reads CSV files of pixels, or one of them."""
 
     name = "mnist_csv"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether a CSV file starts with a line of a label and the pixels of a square image."""
-        try:
-            return any(map(_looks_right, _tables(path)))
-        except (OSError, InputError):
-            return False
+        return any(map(_starts_right, _tables(path)))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds the files, and the names of classes; see `Source.describe`."""
@@ -101,12 +89,13 @@ class MnistCsvSource(Source):
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
         return Catalog(self.name, "MNIST as CSV", path, table, files, () if names is None else (names,))
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
-        """Opens one subset; see `Source.open_rows`."""
-        records, lines = _records(file, labels), _lines(file)
-        with storage.open_blob(file.blob, file.shown) as stream:
-            yield RecordRows(records, functools.partial(_read_pixels, stream, file.shown, lines))
+    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+        lines = _lines(file)
+        names, sizes = _read_meta(file, len(lines.labels), lines.columns - 1)
+        size = _image_size(file, lines) if sizes is None else None
+        read = functools.partial(_read_pixels, file.shown, lines)
+        bad = bad_labels(file, lines.labels, len(labels.names))
+        return Records(file, 1, lines.labels, read, size, sizes, names, bad)
 
 
 class MnistCsvSink(OneFileSink):
@@ -225,12 +214,11 @@ def _tables(path: str) -> list[str]:
     """The CSV files of a directory, or the one that the path is; those that only describe others left out."""
     if not storage.is_folder(path):
         return [path] if path.lower().endswith(SUFFIX) else []
-    found = [entry for entry in storage.list_folder(path) if not entry.is_folder]
-    names = [e for e in found if e.name.lower().endswith(SUFFIX) and not e.name.startswith(META_PREFIX)]
-    return [entry.path for entry in sorted(names, key=lambda entry: natural_key(entry.name))]
+    found = sorted_files(path, lambda name: name.lower().endswith(SUFFIX) and not name.startswith(META_PREFIX))
+    return [entry.path for entry in found]
 
 
-def _looks_right(path: str) -> bool:
+def _starts_right(path: str) -> bool:
     """Whether the first line, or the one after a header, is one of label and pixels."""
     named = PREFIX in os.path.basename(path)
     with storage.open_file(path) as file:
@@ -262,26 +250,6 @@ def _largest_label(files: Sequence[SourceFile]) -> int:
     return largest
 
 
-@functools.lru_cache(maxsize=4)
-def _records(file: SourceFile, table: LabelTable) -> Records:
-    """Everything of a subset but its pixels; kept for a while, because several tasks read parts of a large one."""
-    import pyarrow as pa
-
-    lines = _lines(file)
-    names, sizes = _read_meta(file, len(lines.labels), lines.columns - 1)
-    ids, duplicates = (None, 0) if names is None else unique_ids(names)
-    return Records(
-        file=file,
-        channels=1,
-        labels=lines.labels,
-        size=_image_size(file, lines) if sizes is None else None,
-        sizes=sizes,
-        ids=None if ids is None else pa.array(ids, pa.string()),
-        duplicates=duplicates,
-        bad_rows=bad_labels(file, lines.labels, len(table.names)),
-    )
-
-
 def _image_size(file: SourceFile, lines: _Lines) -> tuple[int, int]:
     """The size that a header tells, or that of a square."""
     if not len(lines.labels):
@@ -299,7 +267,7 @@ def _no_square(file: SourceFile, columns: int) -> InputError:
     return InputError(f"{file.shown}: has {columns} values a line; expected a label and those of a square image")
 
 
-@functools.lru_cache(maxsize=8)
+@kept()
 def _lines(file: SourceFile) -> _Lines:
     """Where the rows of a file lie, from one look at all of it; kept for those who read parts of it.
 
@@ -438,10 +406,8 @@ def _shown(value: bytes) -> str:
     return repr(value[:20].decode("utf-8", "replace"))
 
 
-def _read_pixels(stream: BinaryIO, shown: str, lines: _Lines, runs: Sequence[tuple[int, int]]) -> Any:
+def _read_pixels(shown: str, lines: _Lines, stream: BinaryIO, runs: Runs) -> Any:
     """The pixels of some runs of rows: uint8 `[bytes]`."""
-    import numpy as np
-
     pieces = []
     for start, stop in runs:
         begin, end = (int(lines.starts[row]) for row in (start, stop))
@@ -449,8 +415,7 @@ def _read_pixels(stream: BinaryIO, shown: str, lines: _Lines, runs: Sequence[tup
         # The last line may have no end.
         pieces += [read_exactly(stream, end - 1 - begin, shown), b"\n"] if start < stop else []
     text = b"".join(pieces).replace(b"\r\n", b"\n")
-    rows = np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in runs)])
-    return _pixels(text, lines.columns, rows, f"{shown}: row {{}}")
+    return _pixels(text, lines.columns, row_numbers(runs), f"{shown}: row {{}}")
 
 
 def _pixels(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) -> npt.NDArray[np.uint8]:

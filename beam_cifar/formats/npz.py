@@ -5,23 +5,16 @@ Facts: `numpy.savez` (a zip of `.npy` files), Keras' `mnist.npz`, and https://gi
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import (
-    Catalog,
-    Source,
-    SourceFile,
-)
-from beam_cifar.formats.shared.ids import natural_key, unique_ids
+from beam_cifar.formats.base import Catalog, SourceFile
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
     Member,
@@ -37,7 +30,8 @@ from beam_cifar.formats.shared.npy import (
     refuse_unknown,
     texts,
 )
-from beam_cifar.formats.shared.records import RecordRows, Records, checked_labels
+from beam_cifar.formats.shared.records import Records, RecordSource, checked_labels
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name
 from beam_cifar.options import MAX_PIXELS
@@ -58,17 +52,14 @@ MAX_IDS_BYTES = 2**31 - 1
 _EXPECTED = "'images' and 'labels', or 'x_train' and 'y_train', or 'train_images' and 'train_labels'"
 
 
-class NpzSource(Source):
+class NpzSource(RecordSource):
     """Reads a `.npz` file, or a directory of them."""
 
     name = "npz"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether the first `.npz` file holds images under a name that is known."""
-        try:
-            files = _npz_files(path)
-        except (InputError, OSError):
-            return False
+        files = _npz_files(path)
         return bool(files and _layout(files[0], member_names(files[0])))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
@@ -88,12 +79,11 @@ class NpzSource(Source):
         sources = tuple(subset.file for subset in found)
         return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources)
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RecordRows]:
-        """Opens the images of one subset; see `Source.open_rows`."""
-        records, window = _records(file, labels)
-        with storage.open_blob(file.blob, file.shown) as stream:
-            yield RecordRows(records, functools.partial(window.read, stream))
+    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+        header, window = _images(file)
+        numbers, bad = checked_labels(file, _label_values(file, header.shape[0]), len(labels.names))
+        ids = _ids(file, header.shape[0]) if file.beside[1].size else None
+        return Records(file, window.channels, numbers, window.read, window.size, None, ids, bad)
 
 
 @dataclass(frozen=True)
@@ -115,8 +105,7 @@ def _npz_files(path: str) -> list[str]:
     """The file itself, or the `.npz` files of a directory, in natural order."""
     if storage.is_file(path):
         return [path] if path.lower().endswith(SUFFIX) else []
-    names = [e.name for e in storage.list_folder(path) if not e.is_folder and e.name.lower().endswith(SUFFIX)]
-    return [os.path.join(path, name) for name in sorted(names, key=natural_key)]
+    return [entry.path for entry in sorted_files(path, lambda name: name.lower().endswith(SUFFIX))]
 
 
 def _layout(path: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
@@ -191,16 +180,6 @@ def _common_table(found: Sequence[_Subset]) -> LabelTable:
     return LabelTable(tuple(map(str, range(count))))
 
 
-@functools.lru_cache(maxsize=2)
-def _records(file: SourceFile, table: LabelTable) -> tuple[Records, Window]:
-    """Labels and ids of a subset; kept for a while, because several tasks read parts of one large file."""
-    header, window = _images(file)
-    rows = header.shape[0]
-    labels, bad = checked_labels(file, _label_values(file, rows), len(table.names))
-    ids, repeated = _ids(file, rows) if file.beside[1].size else (None, 0)
-    return Records(file, window.channels, labels, window.size, None, ids, repeated, bad), window
-
-
 def _images(file: SourceFile) -> tuple[Npy, Window]:
     """Where the images of a subset lie."""
     with storage.open_blob(file.blob, file.shown) as stream:
@@ -231,10 +210,9 @@ def _label_values(file: SourceFile, rows: int) -> array[int]:
     return integers(header, data)
 
 
-def _ids(file: SourceFile, rows: int) -> tuple[pa.Array, int]:
-    """The ids, string `[N]`, and how many had to be made unique."""
+def _ids(file: SourceFile, rows: int) -> pa.Array:
+    """The ids, string `[N]`."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     shown = f"{file.shown}: ids"
     header, data = read_array(file.beside[1], shown, min(MAX_IDS_BYTES, MAX_NAME * max(1, rows)))
@@ -246,10 +224,7 @@ def _ids(file: SourceFile, rows: int) -> tuple[pa.Array, int]:
         ids = _cut_texts(data, _offsets(file, rows), shown)
     if len(ids) != rows:
         header.refuse(f"one id for each of {rows} images")
-    if pc.count_distinct(ids).as_py() == rows:
-        return ids, 0
-    unique, repeated = unique_ids(ids.to_pylist())
-    return pa.array(unique, pa.string()), repeated
+    return ids
 
 
 def _offsets(file: SourceFile, rows: int) -> npt.NDArray[np.int64]:

@@ -20,6 +20,7 @@ from beam_cifar.formats.shared.npy import SUFFIX, find_array, list_arrays, read_
 from beam_cifar.formats.shared.records import OneFileSink, written_columns
 from beam_cifar.labels import LabelTable
 from beam_cifar.names import encode_name
+from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,7 @@ class NpzSink(OneFileSink):
         """Names that an array of text would change, or that would make it huge."""
         for names in (labels.names, labels.coarse_names):
             for name in names:
-                if name.endswith("\0") or any("\ud800" <= char <= "\udfff" for char in name):
+                if name.endswith("\0") or not is_unicode(name):
                     raise UsageError(f"class {name[:80]!r}: NumPy keeps no NUL at the end, nor half a character")
             if max(map(len, names), default=0) * 4 * len(names) > MAX_NAMES_BYTES:
                 longest = max(names, key=len)

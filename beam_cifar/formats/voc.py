@@ -12,7 +12,6 @@ import os
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +34,9 @@ from beam_cifar.formats.shared.image_lists import (
     listed_path,
     read_line_blocks,
     read_lines,
+    subset_files,
 )
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.names import MAX_COMPONENT_BYTES, clash_key, decode_name
@@ -83,13 +84,13 @@ class _Sets:
     Attributes:
         blob: of that folder.
         classes: names of the classes, as files have them.
-        subsets: names of the subsets, as files have them, in natural order.
+        lists: those of subsets, in natural order.
         stems: names of all lists.
     """
 
     blob: storage.Blob
     classes: tuple[str, ...]
-    subsets: tuple[str, ...]
+    lists: tuple[storage.Entry, ...]
     stems: frozenset[str]
 
 
@@ -98,35 +99,42 @@ class VocSource(Source):
 
     name = "voc_classification"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there are `JPEGImages/` and a list in `ImageSets/Main/`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
-        try:
-            return storage.has_file(os.path.join(path, SETS), _is_list)
-        except OSError:
-            return False
+        return storage.has_file(os.path.join(path, SETS), _is_list)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Tells lists of subsets from files of classes, and lists the images."""
         metas = _metas(path)
         sets = _found_sets(path, metas)
-        if not sets.subsets:
+        if not sets.lists:
             raise InputError(f"{path}: has no list of images; expected {SETS}/<subset>.txt")
-        beside = (sets.blob, list_images(os.path.join(path, IMAGES), is_image_name).blob, *(m.blob for m in metas))
-        subsets = distinct_names(sets.subsets, decode_name)
-        files = []
-        for name, subset in subsets.items():
-            found = os.path.join(path, SETS, name + ".txt")
-            with storage.reading(found):
-                files.append(SourceFile(name, subset, found, storage.whole_file(found), beside=beside))
+        images = list_images(os.path.join(path, IMAGES), is_image_name).blob
+        files = subset_files(sets.lists, (sets.blob, images, *(meta.blob for meta in metas)))
         table = LabelTable(tuple(distinct_names(sets.classes, decode_name).values()))
-        return Catalog(self.name, "Pascal VOC, classification", path, table, tuple(files), metas)
+        return Catalog(self.name, "Pascal VOC, classification", path, table, files, metas)
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ImageFileRows]:
-        """Reads one subset again; raises `InputError` if it changed."""
-        yield _opened(file)
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
+        path = os.path.dirname(os.path.dirname(os.path.dirname(file.blob.path)))
+        metas = _metas(path)
+        sets = _found_sets(path, metas)
+        if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
+            raise InputError(
+                f"{file.shown}: the lists beside it changed while it was being converted; run the job again"
+            )
+        ids = _listed_ids(file)
+        numbers, several = _labels(file, sets, ids)
+        tree = checked_tree(file.beside[1], is_image_name)
+        rows = ListedRows(file)
+        images = zip(ids.to_pylist(), _image_paths(tree, ids), numbers.tolist(), strict=True)
+        for row, (item_id, image, label) in enumerate(images):
+            decoded = decode_path(item_id)
+            filename = decoded + (image[len(stem(image)) :] or ".jpg")
+            image_path = image if image or is_inside(item_id) else item_id  # which is refused
+            rows.append(decoded, image_path, filename, label, several.get(row, ""))
+        return rows.opened(tree, len(sets.classes))
 
 
 class VocSink(IdPathSink):
@@ -263,14 +271,12 @@ def _metas(path: str) -> tuple[SourceFile, ...]:
 def _found_sets(path: str, metas: Sequence[SourceFile]) -> _Sets:
     folder = os.path.join(path, SETS)
     with storage.reading(folder):
-        entries = sorted(
-            (entry for entry in storage.list_folder(folder) if not entry.is_folder and _is_list(entry.name)),
-            key=lambda entry: natural_key(entry.name),
-        )
+        entries = sorted_files(folder, _is_list)
     stems = [stem(entry.name) for entry in entries]
     classes = _label_map(metas[0]) if metas else _guessed_classes(stems)
     blob = storage.Blob(folder, 0, sum(entry.size for entry in entries), storage.listing_stamp(entries))
-    return _Sets(blob, classes, _subsets(stems, classes), frozenset(stems))
+    subsets = _subsets(stems, classes)
+    return _Sets(blob, classes, tuple(e for e in entries if stem(e.name) in subsets), frozenset(stems))
 
 
 def _label_map(file: SourceFile) -> tuple[str, ...]:
@@ -295,13 +301,13 @@ def _guessed_classes(stems: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted(found, key=natural_key))
 
 
-def _subsets(stems: Sequence[str], classes: Iterable[str]) -> tuple[str, ...]:
+def _subsets(stems: Sequence[str], classes: Iterable[str]) -> set[str]:
     """The names that are not of a class and a subset; short ones first, as those of subsets are parts of others."""
     known, subsets = set(classes), set[str]()
     for name in sorted(stems, key=len):
         if not _split(name, known, subsets):
             subsets.add(name)
-    return tuple(name for name in stems if name in subsets)
+    return subsets
 
 
 def _split(name: str, classes: set[str], subsets: set[str]) -> bool:
@@ -312,26 +318,6 @@ def _split(name: str, classes: set[str], subsets: set[str]) -> bool:
 def _ends(name: str) -> Iterator[str]:
     """What follows each `_` in a name."""
     return (name[at + 1 :] for at, char in enumerate(name) if char == "_")
-
-
-@functools.lru_cache(maxsize=4)
-def _opened(file: SourceFile) -> ImageFileRows:
-    path = os.path.dirname(os.path.dirname(os.path.dirname(file.blob.path)))
-    metas = _metas(path)
-    sets = _found_sets(path, metas)
-    if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
-        raise InputError(f"{file.shown}: the lists beside it changed while it was being converted; run the job again")
-    ids = _listed_ids(file)
-    labels, several = _labels(file, sets, ids)
-    tree = checked_tree(file.beside[1], is_image_name)
-    paths = _image_paths(tree, ids)
-    rows = ListedRows(file)
-    for row, (item_id, image, label) in enumerate(zip(ids.to_pylist(), paths, labels.tolist(), strict=True)):
-        decoded = decode_path(item_id)
-        filename = decoded + (image[len(stem(image)) :] or ".jpg")
-        path = image if image or is_inside(item_id) else item_id  # which is refused
-        rows.append(decoded, path, filename, label, several.get(row, ""))
-    return rows.opened(tree, len(sets.classes))
 
 
 def _listed_ids(file: SourceFile) -> pa.Array:

@@ -11,8 +11,6 @@ import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,11 +27,12 @@ from beam_cifar.formats.base import (
     SourceFile,
 )
 from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.formats.shared.image_lists import is_text
+from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.formats.shared.tar_headers import BLOCK, tar_members
 from beam_cifar.images.files import file_encodings, file_extensions, is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name, encode_name
+from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,17 +64,14 @@ class WebdatasetSource(Source):
 
     name = "webdataset"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether the first shard begins with images by name, as no CIFAR archive does."""
-        try:
-            if storage.is_file(path):
-                return _is_shard(path) and _looks_right(path, needs_labels=True)
-            if storage.has_file(path, is_image_name):  # maybe millions of them, which are not to be listed
-                return False
-            first = next((paths[0] for paths in _shard_paths(path).values()), "")
-            return _looks_right(first) if first else _has_packed(path)
-        except (OSError, InputError):
+        if storage.is_file(path):
+            return _is_shard(path) and _starts_right(path, needs_labels=True)
+        if storage.has_file(path, is_image_name):  # maybe millions of them, which are not to be listed
             return False
+        first = next((paths[0] for paths in _shard_paths(path).values()), "")
+        return _starts_right(first) if first else _has_packed(path)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds shards and classes; reads the shards for names that repeat, those of others also for their labels."""
@@ -101,28 +97,19 @@ class WebdatasetSource(Source):
                 for folder, shards in paths.items()
                 for shard in shards
             ]
-        from beam_cifar.formats.webdataset_rows import learn_table, repeating_subsets
+        from beam_cifar.formats.shared.encoded import with_prefixes
+        from beam_cifar.formats.webdataset_rows import learn_table, shard_ids
 
         if own is not None:
             table, notices = own, tuple(_missing(told, paths)) if storage.is_folder(path) else ()
         else:
             table, notices = learn_table(files)
-        repeating = repeating_subsets(files)
-        named = [
-            replace(file, id_prefix=file.name.rpartition("/")[2][: -len(SUFFIX)] + "/")
-            if file.subset in repeating
-            else file
-            for file in files
-        ]
-        return Catalog(self.name, "WebDataset", path, table, tuple(named), notices=notices)
+        return Catalog(self.name, "WebDataset", path, table, with_prefixes(files, shard_ids), notices=notices)
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[WebdatasetRows]:
-        """See `Source.open_rows`."""
-        from beam_cifar.formats.webdataset_rows import open_webdataset_rows
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> WebdatasetRows:
+        from beam_cifar.formats.webdataset_rows import WebdatasetRows
 
-        with open_webdataset_rows(file, labels) as rows:
-            yield rows
+        return WebdatasetRows(file, labels)
 
 
 class WebdatasetSink(Sink):
@@ -237,19 +224,13 @@ def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
 
 def _shard_paths(path: str) -> dict[str, list[str]]:
     """The shards of a folder, or of each folder in it, in natural order."""
-    entries = storage.list_folder(path)
-    if own := _sorted_shards(entries):
-        return {"": own}
-    folders = sorted((entry for entry in entries if entry.is_folder), key=lambda entry: natural_key(entry.name))
+    if own := sorted_files(path, _is_shard):
+        return {"": [entry.path for entry in own]}
+    folders = sorted(storage.folders_in(path), key=lambda folder: natural_key(os.path.basename(folder)))
     if len(folders) > MAX_FOLDERS:
         return {}
-    shards = [folder for folder in folders if storage.has_file(folder.path, _is_shard)]
-    return {folder.name: _sorted_shards(storage.list_folder(folder.path)) for folder in shards}
-
-
-def _sorted_shards(entries: Sequence[storage.Entry]) -> list[str]:
-    shards = [entry for entry in entries if not entry.is_folder and _is_shard(entry.name)]
-    return [entry.path for entry in sorted(shards, key=lambda entry: natural_key(entry.name))]
+    shards = {folder: sorted_files(folder, _is_shard) for folder in folders if storage.has_file(folder, _is_shard)}
+    return {os.path.basename(folder): [entry.path for entry in found] for folder, found in shards.items()}
 
 
 def _is_shard(name: str) -> bool:
@@ -261,7 +242,7 @@ def _has_packed(path: str) -> bool:
     return storage.is_folder(path) and storage.has_file(path, lambda name: _PACKED.search(name) is not None)
 
 
-def _looks_right(path: str, *, needs_labels: bool = False) -> bool:
+def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
     """Whether an archive begins like a shard: with images; and where it stands alone, with labels beside them."""
     with storage.open_file(path) as file:
         names = [name.rpartition("/")[2] for name, *_ in islice(tar_members(file, storage.stamp(path)[0], path), _LOOK)]
@@ -321,7 +302,7 @@ def _own_table(told: dict[str, Any], root: str) -> LabelTable:
 
 
 def _is_name(name: Any) -> bool:
-    return isinstance(name, str) and is_text(name)
+    return isinstance(name, str) and is_unicode(name)
 
 
 def _missing(told: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterator[str]:

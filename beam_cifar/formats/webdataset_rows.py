@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import io
 import json
 import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO, Final
@@ -21,13 +19,14 @@ import pyarrow as pa
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import FileSummary, SourceFile
-from beam_cifar.formats.shared.encoded import MAX_IMAGE_BYTES, EncodedRows, RowColumns, row_columns
-from beam_cifar.formats.shared.image_lists import is_text
+from beam_cifar.formats.base import FileSummary, Runs, SourceFile, kept
+from beam_cifar.formats.shared.encoded import MAX_IMAGE_BYTES, EncodedRows
+from beam_cifar.formats.shared.rows import row_numbers
 from beam_cifar.formats.shared.tar_headers import tar_members
 from beam_cifar.images.decode import ImageHeader, probe_image
 from beam_cifar.images.files import is_image_name
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.words import is_unicode
 
 MAX_SAMPLES: Final = 5_000_000
 MAX_CLASSES: Final = 100_000
@@ -69,41 +68,30 @@ class ShardIndex:
     texts: npt.NDArray[np.int32]
 
 
-@contextmanager
-def open_webdataset_rows(file: SourceFile, labels: LabelTable) -> Iterator[WebdatasetRows]:
-    """Opens one shard; raises `InputError` if it is damaged or changed."""
-    index, columns = shard_index(file), _row_columns(file, labels)
-    with storage.open_blob(file.blob, file.shown) as stream:
-        yield WebdatasetRows(file, columns, index, stream)
-
-
 class WebdatasetRows(EncodedRows):
     """The samples of one shard.
 
     Args:
         file: that holds them.
-        columns: what is known of them.
-        index: of the shard.
-        stream: the open shard.
+        labels: label table of the data set.
     """
 
-    def __init__(self, file: SourceFile, columns: RowColumns, index: ShardIndex, stream: BinaryIO) -> None:
-        super().__init__(file, columns)
-        self._index, self._stream = index, stream
+    def __init__(self, file: SourceFile, labels: LabelTable) -> None:
+        index = self._index = shard_index(file)
+        super().__init__(file, index.ids, index.filenames, *_label_numbers(index, labels, own=bool(file.beside)))
 
     def summary(self, *, sizes: bool) -> FileSummary:
-        """What the plan needs to know of them, single rows left out."""
-        index, columns = self._index, self._columns
+        index = self._index
         facts = pa.record_batch(
-            [columns.ids, columns.filenames, pa.array(columns.labels), pa.array(index.sizes)],
+            [self._ids, self._filenames, pa.array(self.labels, pa.int64()), pa.array(index.sizes)],
             ["id", "filename", "label", "size"],
         )
         images = int((index.offsets >= 0).sum())
         digest = hashlib.sha256(facts.serialize()).hexdigest()
-        return self._summary(images, int(index.sizes.sum()), digest, sizes=sizes)
+        return self._encoded_summary(images, int(index.sizes.sum()), digest, look=sizes)
 
-    def _images(self, rows: Sequence[int]) -> pa.Array:
-        return pa.array([self._image(row) for row in rows], pa.binary())
+    def _images(self, runs: Runs) -> pa.Array:
+        return pa.array([self._image(row) for row in row_numbers(runs).tolist()], pa.binary())
 
     def _image(self, row: int) -> bytes | None:
         offset, size = int(self._index.offsets[row]), int(self._index.sizes[row])
@@ -111,8 +99,9 @@ class WebdatasetRows(EncodedRows):
             return None
         if size > MAX_IMAGE_BYTES:
             raise InputError(f"{self._shown(row)}: has {size} bytes; an image has {MAX_IMAGE_BYTES} at most")
-        self._stream.seek(offset)
-        return self._stream.read(size)
+        stream = self._stream()
+        stream.seek(offset)
+        return stream.read(size)
 
     def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
         for row in range(start, stop):
@@ -122,14 +111,14 @@ class WebdatasetRows(EncodedRows):
             elif size <= _WHOLE_BYTES:
                 yield probe_image(self._image(row) or b"", self._shown(row))
             else:
-                window: Any = storage.SubFile(self._stream, offset, size)
+                window: Any = storage.SubFile(self._stream(), offset, size)
                 yield probe_image(io.BufferedReader(window), self._shown(row))
 
     def _stored_bytes(self, start: int, stop: int) -> int:
         return int(self._index.sizes[start:stop].max(initial=0))
 
 
-@functools.lru_cache(maxsize=8)
+@kept()
 def shard_index(file: SourceFile) -> ShardIndex:
     """Reads the headers of a shard, and its small members, kept for a while, because several tasks read parts of it.
 
@@ -225,7 +214,7 @@ class _Gathered:
         return self._unicode(text, repr(what)) if isinstance(text, str) else otherwise
 
     def _unicode(self, text: str, what: str) -> str:
-        if not is_text(text):
+        if not is_unicode(text):
             raise self._error(f"member '{self._key}.json' has {what} {text[:100]!r}, which is not valid Unicode")
         return text
 
@@ -313,20 +302,18 @@ class _Gathered:
         return InputError(f"{self._file.shown}: sample {len(self._ids)}: {reason}")
 
 
-@functools.lru_cache(maxsize=8)
-def _row_columns(file: SourceFile, labels: LabelTable) -> RowColumns:
-    index = shard_index(file)
+def _label_numbers(index: ShardIndex, labels: LabelTable, *, own: bool) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
+    """The label of each sample, int64 `[N]`, and what is wrong with some; `own` shards have no labels in `.txt`."""
     found = index.numbers.copy()
     places = {name: number for number, name in enumerate(labels.names)}
     by_code = np.array([places.get(name, UNLABELLED) for name in index.names] + [UNLABELLED], dtype=np.int64)
-    for codes in (index.codes,) if file.beside else (index.codes, index.texts):
+    for codes in (index.codes,) if own else (index.codes, index.texts):
         found = np.where(found < 0, by_code[codes], found)
     unknown = np.flatnonzero((found < 0) & (index.codes >= 0)).tolist()
     count = len(labels.names)
-    why = f"is outside the label table, which has {count} classes (0 to {count - 1})"
-    bad = {row: f"label {found[row]} {why}" for row in np.flatnonzero(found >= count).tolist()}
+    bad = {row: outside_table(found[row], count) for row in np.flatnonzero(found >= count).tolist()}
     bad |= {row: f"label {index.names[index.codes[row]]!r:.80} is not in the label table" for row in unknown}
-    return row_columns(file, index.ids, index.filenames, found, bad)
+    return found, bad
 
 
 def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...]]:
@@ -366,14 +353,6 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
     return LabelTable((*named, *sorted(alone - set(named)))), ()
 
 
-def repeating_subsets(files: Sequence[SourceFile]) -> set[str]:
-    """Subsets of which two shards have a sample of the same name each."""
-    from beam_cifar.row_names import digests
-
-    found = set()
-    for subset in dict.fromkeys(file.subset for file in files):
-        keys = [np.unique(digests(shard_index(file).ids.to_pylist())) for file in files if file.subset == subset]
-        every = np.concatenate(keys)
-        if len(np.unique(every)) < len(every):
-            found.add(subset)
-    return found
+def shard_ids(file: SourceFile) -> pa.ChunkedArray:
+    """The ids of a shard's samples."""
+    return pa.chunked_array([shard_index(file).ids])

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from beam_cifar.errors import UsageError
+from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
     from beam_cifar.block import Block
@@ -70,7 +71,7 @@ class Step(ABC):
             value = getattr(self, each.name)
             if not _FITS.get(str(each.type), _anything)(value):
                 raise self.refuse(f"option {each.name!r} is {value!r}; expected {each.type}")
-            if any("\ud800" <= char <= "\udfff" for char in _text(value)):
+            if not is_unicode(_text(value)):
                 raise self.refuse(f"option {each.name!r} is {value!r}, which is not valid Unicode")
 
     def check(self) -> None:  # noqa: B027 (most steps have nothing to refuse)

@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 from beam_cifar.errors import InputError
 from beam_cifar.storage import objects
 from beam_cifar.storage.paths import Entry, is_url
+from beam_cifar.words import is_unicode
 
 COPY_BYTES = 1 << 20
 
@@ -141,7 +142,7 @@ def has_file(path: str, accept: Callable[[str], bool]) -> bool:
 
 
 def _entry(found: os.DirEntry[str]) -> Entry:
-    if not found.name.isascii() and any("\ud800" <= char <= "\udfff" for char in found.name):
+    if not is_unicode(found.name):
         raise InputError(f"{found.path}: has a name that is not valid Unicode; rename it")
     if found.is_dir():
         return Entry(found.name, found.path, True)

@@ -15,6 +15,7 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
 from beam_cifar.formats.cifar_binary import CifarBinarySink
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.genuine import CIFAR100_SUPERCLASSES
 from tests.helpers.image_trees import batch, contents, converted, encoded, picture, write_cifar, write_tree
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
@@ -166,7 +167,10 @@ def test_superclasses_are_learned_from_rows(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "in", {"train.bin": hundred([(1, 0), (0, 1), (1, 0)]), **HUNDRED})
     catalog = get_source("cifar_binary").describe(str(source), "")
     assert catalog.labels.parents == (None, None, None)
-    assert get_source("cifar_binary").scan(catalog.files[0], catalog.labels, Wanted()).parents == {0: (1, 0), 1: (0, 1)}
+    assert scan(get_source("cifar_binary"), catalog.files[0], catalog.labels, Wanted()).parents == {
+        0: (1, 0),
+        1: (0, 1),
+    }
 
 
 def test_superclasses_of_the_genuine_hundred_are_known_without_rows(tmp_path: Path) -> None:

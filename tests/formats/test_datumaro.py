@@ -14,6 +14,7 @@ from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
 from beam_cifar.formats.datumaro import DatumaroSink
 from beam_cifar.formats.shared import json_stream
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.labels import LabelTable
 from tests.helpers.image_trees import batch, contents, encoded, images, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
@@ -240,7 +241,7 @@ def test_a_file_that_changes_after_it_was_planned_is_refused(tmp_path: Path) -> 
     (folder / "annotations" / "train.json").write_text("{}")
     datumaro._contents.cache_clear()  # as in another process
     with pytest.raises(InputError, match=r"train\.json: the file changed"):
-        source.scan(catalog.files[0], catalog.labels, Wanted())
+        scan(source, catalog.files[0], catalog.labels, Wanted())
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from beam_cifar.formats import detect_format
 from beam_cifar.formats.base import Wanted
 from beam_cifar.formats.downsampled_imagenet import DownsampledImagenetSource
 from beam_cifar.formats.imagenet import class_folders
+from beam_cifar.formats.shared.summary import scan
 from tests.helpers.image_trees import batch, contents, images, manifest, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import cifar_rows, unpickled
 
@@ -151,7 +152,7 @@ def test_no_pixels_are_read_for_a_summary_and_few_for_few_rows(tmp_path: Path) -
     tracemalloc.start()
     try:
         catalog = source.describe(str(folder), str(tmp_path))
-        summary = source.scan(catalog.files[0], catalog.labels, Wanted(sizes=True))
+        summary = scan(source, catalog.files[0], catalog.labels, Wanted(sizes=True))
         with source.open_rows(catalog.files[0], catalog.labels) as found:
             assert found.take([0, 3999]).column("label").to_pylist() == [0, 999]
             assert found.table(1000, 1050).column("height").to_pylist() == [64] * 50

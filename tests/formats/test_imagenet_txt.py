@@ -11,6 +11,7 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
 from beam_cifar.formats.imagenet_txt import ImagenetTxtSink
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.labels import LabelTable
 from tests.helpers.image_trees import batch, encoded, images, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import cifar_rows, unpickled
@@ -139,7 +140,7 @@ def test_a_list_that_changes_after_it_was_planned_is_refused(tmp_path: Path) -> 
     catalog = source.describe(str(folder), str(tmp_path))
     (folder / "train.txt").write_text("a.png 1\n\n")
     with pytest.raises(InputError, match=r"train\.txt: the file changed"):
-        source.scan(catalog.files[0], catalog.labels, Wanted())
+        scan(source, catalog.files[0], catalog.labels, Wanted())
 
 
 def test_a_list_with_other_labels_is_another_input(tmp_path: Path) -> None:
@@ -147,7 +148,7 @@ def test_a_list_with_other_labels_is_another_input(tmp_path: Path) -> None:
     for label in (0, 1):
         folder = written(tmp_path / str(label), {"train.txt": f"a.png {label}\n"})
         catalog = source.describe(str(folder), str(tmp_path))
-        digests.add(source.scan(catalog.files[0], catalog.labels, Wanted()).digest)
+        digests.add(scan(source, catalog.files[0], catalog.labels, Wanted()).digest)
     assert len(digests) == 2
 
 

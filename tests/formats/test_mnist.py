@@ -18,6 +18,7 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
 from beam_cifar.formats.mnist import MnistSink
+from beam_cifar.formats.shared.summary import scan
 from tests.helpers.image_trees import (
     Pixels,
     batch,
@@ -272,7 +273,7 @@ def test_rows_are_read_alone(tmp_path: Path) -> None:
 def test_the_summary_knows_size_and_bytes_without_pixels(tmp_path: Path) -> None:
     source = write_mnist(tmp_path / "in", noise(5, 4, 6), [0, 1, 2, 3, 3])
     catalog = get_source("mnist").describe(str(source), "")
-    summary = get_source("mnist").scan(catalog.files[0], catalog.labels, Wanted())
+    summary = scan(get_source("mnist"), catalog.files[0], catalog.labels, Wanted())
     assert (summary.rows, summary.images, summary.size) == (5, 5, (4, 6))
     assert (summary.image_bytes, summary.pixel_bytes) == (120, 360)
     assert summary.chunks == ({0: 1, 1: 1, 2: 1, 3: 2},)

@@ -15,6 +15,7 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source, mnist_csv
 from beam_cifar.formats.base import Wanted
 from beam_cifar.formats.mnist_csv import MnistCsvSink
+from beam_cifar.formats.shared.summary import scan
 from tests.helpers.image_trees import Pixels, batch, contents, converted, picture, write_cifar, write_tree
 from tests.helpers.reading import cifar_rows, unpickled
 
@@ -120,7 +121,7 @@ def test_a_subset_without_rows_keeps_its_file(cifar: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out/meta_test.csv").exists()
     found = get_source("mnist_csv").describe(str(tmp_path / "out"), "")
     assert [file.subset for file in found.files] == ["test", "train"]
-    assert get_source("mnist_csv").scan(found.files[0], found.labels, Wanted()).rows == 0
+    assert scan(get_source("mnist_csv"), found.files[0], found.labels, Wanted()).rows == 0
 
 
 @pytest.mark.parametrize("name", ["my set", "mnist_x", "meta_x", "ночь"])
@@ -326,4 +327,4 @@ def test_a_set_can_be_saved_in_its_place(cifar: Path, tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_header_and_costs_no_row(start: bytes, tmp_path: Path) -> None:
     source = write_tree(tmp_path / "in", {"mnist_a.csv": start + LINE * 3})
     catalog = get_source("mnist_csv").describe(str(source), "")
-    assert get_source("mnist_csv").scan(catalog.files[0], catalog.labels, Wanted()).rows == 3
+    assert scan(get_source("mnist_csv"), catalog.files[0], catalog.labels, Wanted()).rows == 3

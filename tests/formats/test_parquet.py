@@ -16,7 +16,7 @@ from beam_cifar.errors import BeamCifarError, InputError
 from beam_cifar.formats import detect_format
 from beam_cifar.formats.base import FileSummary, Wanted
 from beam_cifar.formats.parquet.read import ParquetSource
-from beam_cifar.formats.parquet.rows import open_parquet_rows
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.labels import LabelTable
 from tests.helpers.image_trees import batch, contents, decoded, encoded, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
@@ -70,7 +70,7 @@ def found(path: Path) -> dict[str, list[tuple[Any, ...]]]:
 
 def summaries(path: Path, wanted: Wanted = Wanted()) -> list[FileSummary]:  # noqa: B008
     catalog = ParquetSource().describe(str(path), "")
-    return [ParquetSource().scan(file, catalog.labels, wanted) for file in catalog.files]
+    return [scan(ParquetSource(), file, catalog.labels, wanted) for file in catalog.files]
 
 
 # --- round trips ----------------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_cifar100_as_it_is_on_the_hub(tmp_path: Path) -> None:
     source = ParquetSource()
     catalog = source.describe(str(tmp_path / "set"), "")
     assert catalog.labels == LabelTable(tuple(fine), tuple(coarse), (None, None, None))
-    assert source.scan(catalog.files[0], catalog.labels, Wanted()).parents == {0: (0, 1), 1: (1, 0)}
+    assert scan(source, catalog.files[0], catalog.labels, Wanted()).parents == {0: (0, 1), 1: (1, 0)}
     columns["coarse_label"] = [1, 0, 0]
     write(tmp_path / "set" / "cifar100" / "train-00000-of-00001.parquet", columns, meta)
     with pytest.raises(InputError, match="'bear' has superclass"):
@@ -348,10 +348,10 @@ def test_a_large_row_group_is_read_in_batches(tmp_path: Path) -> None:
     images = [row.to_bytes(2, "big") * 10_000 for row in range(3000)]
     path = write(tmp_path / "x.parquet", {"image": pa.array(images), "label": [0] * 3000}, use_dictionary=False)
     catalog = ParquetSource().describe(str(path), "")
-    with open_parquet_rows(catalog.files[0], catalog.labels) as reader:
+    with ParquetSource().open_rows(catalog.files[0], catalog.labels) as reader:
         before = pa.total_allocated_bytes()
         for at in (0, 100, 2900):
-            assert reader._images(range(at, at + 100)).to_pylist() == images[at : at + 100]
+            assert reader._images([(at, at + 100)]).to_pylist() == images[at : at + 100]
             assert pa.total_allocated_bytes() - before < 40 << 20
 
 
@@ -564,7 +564,7 @@ def test_a_file_that_changes_in_between_is_refused(tmp_path: Path) -> None:
     catalog = ParquetSource().describe(str(path), "")
     good(path, row_group_size=7)
     with pytest.raises(InputError, match="changed while it was being converted"):
-        ParquetSource().scan(catalog.files[0], catalog.labels, Wanted())
+        scan(ParquetSource(), catalog.files[0], catalog.labels, Wanted())
 
 
 def test_shards_that_are_missing_are_told(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source, voc
 from beam_cifar.formats.base import Shard, SinkOptions, Wanted
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.formats.voc import CLASSES, VocSink
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ExportOptions
@@ -176,7 +177,7 @@ def test_a_list_that_changes_after_it_was_planned_is_refused(changed: str, tmp_p
     catalog = source.describe(str(folder), str(tmp_path))
     (folder / changed).write_text("fox:::\nbear:::\n")
     with pytest.raises(InputError, match="changed while it was being converted"):
-        source.scan(catalog.files[0], catalog.labels, Wanted())
+        scan(source, catalog.files[0], catalog.labels, Wanted())
 
 
 def test_class_names_that_no_line_holds_survive(tmp_path: Path) -> None:

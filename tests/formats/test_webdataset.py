@@ -16,6 +16,7 @@ import pytest
 from beam_cifar.errors import BeamCifarError, InputError
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.formats.webdataset import SHARD_BYTES, WebdatasetSink, WebdatasetSource, key_prefix
 from beam_cifar.options import ExportOptions
 from tests.helpers.image_trees import batch, contents, decoded, encoded, picture, quickly, write_cifar, write_tree
@@ -225,7 +226,7 @@ def test_parts_of_a_shard_are_read_in_any_order(cifar10: Path, tmp_path: Path) -
         sizes = [len(image) for image in whole.column("image").to_pylist()]
         assert reader.row_bytes(10, 20, decoded=False) == max(sizes[10:20])
         assert reader.row_bytes(10, 20, decoded=True) == 3072
-    summary = WebdatasetSource().scan(train, catalog.labels, Wanted(sizes=True))
+    summary = scan(WebdatasetSource(), train, catalog.labels, Wanted(sizes=True))
     assert (summary.images, summary.image_bytes, summary.size) == (1003, sum(sizes), (32, 32))
 
 
@@ -308,7 +309,7 @@ def test_mixed_sizes_and_gray_images(tmp_path: Path) -> None:
     with WebdatasetSource().open_rows(catalog.files[0], catalog.labels) as reader:
         facts = reader.facts(0, 3).select(["height", "width", "channels"]).to_pylist()
     assert [tuple(row.values()) for row in facts] == [(5, 6, 3), (300, 400, 1), (7, 7, 1)]
-    summary = WebdatasetSource().scan(catalog.files[0], catalog.labels, Wanted(sizes=True))
+    summary = scan(WebdatasetSource(), catalog.files[0], catalog.labels, Wanted(sizes=True))
     assert (summary.size, summary.pixel_bytes) == (None, 3 * (30 + 120_000 + 49))
 
 
@@ -452,7 +453,7 @@ def test_a_shard_that_changes_in_between_is_refused(tmp_path: Path) -> None:
     catalog = WebdatasetSource().describe(str(folder), "")
     shard(tmp_path / "set", samples(3))
     with pytest.raises(InputError, match="changed while it was being converted"):
-        WebdatasetSource().scan(catalog.files[0], catalog.labels, Wanted())
+        scan(WebdatasetSource(), catalog.files[0], catalog.labels, Wanted())
 
 
 def test_any_changed_byte_is_refused_or_read(tmp_path: Path) -> None:

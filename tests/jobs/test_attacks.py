@@ -19,10 +19,11 @@ from beam_cifar.formats import detect_format
 from beam_cifar.formats.base import SinkOptions
 from beam_cifar.formats.parquet.write import ROW_GROUP_BYTES, ParquetSink
 from beam_cifar.images.files import RAW
+from beam_cifar.images.runs import RUN_BYTES
 from beam_cifar.job import prepare
 from beam_cifar.options import ExportOptions
 from beam_cifar.transforms import resize
-from beam_cifar.transforms.pixels import RUN_BYTES, with_pixels
+from beam_cifar.transforms.pixels import with_pixels
 from tests.helpers.image_trees import (
     batch,
     contents,

@@ -46,23 +46,24 @@ SCANNED = """
 import sys
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Wanted
+from beam_cifar.formats.shared.summary import scan
 
 def peak():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM"))
 
-def scan(path):
+def scanned(path):
     catalog = source.describe(path, index)
     file = next(file for file in catalog.files if file.name == "data_batch_1")
-    return source.scan(file, catalog.labels, Wanted())
+    return scan(source, file, catalog.labels, Wanted())
 
 source = get_source("cifar")
 small, large, index = sys.argv[1:]
-kept = [scan(small)]
+kept = [scanned(small)]
 with open("/proc/self/clear_refs", "w") as file:
     file.write("5")
 before = peak()
-kept.append(scan(large))
+kept.append(scanned(large))
 print(kept[-1].rows, peak() - before)
 """
 

@@ -17,6 +17,7 @@ from beam_cifar.chosen import Inputs, read_rows
 from beam_cifar.errors import InputError, JobError, UsageError
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Origin, Wanted
+from beam_cifar.formats.shared.summary import scan
 from beam_cifar.job import plan_only
 from beam_cifar.options import Input
 from beam_cifar.steps import STEPS, make_step
@@ -321,7 +322,7 @@ def test_a_summary_of_columns_is_what_the_rows_hold(cifar10: Path) -> None:
     source = get_source("cifar")
     catalog = source.describe(str(cifar10), "")
     wanted = Wanted(columns=frozenset({"id", "filename", "size", "label"}))
-    summary = source.scan(catalog.files[0], catalog.labels, wanted)
+    summary = scan(source, catalog.files[0], catalog.labels, wanted)
     content = pickle.load(io.BytesIO((cifar10 / "data_batch_1").read_bytes()), encoding="latin1")
     assert summary.columns is not None
     assert summary.columns.column("filename").to_pylist() == content["filenames"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import SourceFile
+from beam_cifar.formats.base import SourceFile, kept
 from beam_cifar.formats.parquet.schema import (
     MAX_TEXT_BYTES,
     READ_ROWS,
@@ -33,7 +32,7 @@ _ABSOLUTE = r"(?s)^(?:/|[A-Za-z]:[\\/]).*[/\\]"
 _FOLDERS = r"(?s)^.*/"
 
 
-@functools.lru_cache(maxsize=4)
+@kept(4)
 def read_columns(file: SourceFile) -> pa.Table:
     """Reads the columns of a file that are short, and keeps them for a while, because several tasks read parts of it.
 

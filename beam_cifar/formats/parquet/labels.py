@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 
-import numpy as np
 import pyarrow.compute as pc
 
 from beam_cifar.errors import InputError
@@ -14,7 +13,6 @@ from beam_cifar.formats.base import SourceFile
 from beam_cifar.formats.parquet.columns import read_columns
 from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, Columns, columns_in
 from beam_cifar.labels import LabelTable
-from beam_cifar.row_names import digests
 
 
 def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
@@ -85,23 +83,6 @@ def _numbered(files: Sequence[SourceFile], column: str) -> tuple[str, ...]:
     if largest >= MAX_CLASSES:
         raise InputError(f"{files[0].shown}: column {column!r} has more than {MAX_CLASSES} superclasses")
     return tuple(map(str, range(largest + 1)))
-
-
-def repeating_subsets(files: Sequence[SourceFile]) -> set[str]:
-    """Subsets of which two files have a row of the same name each."""
-    found = set()
-    for subset in dict.fromkeys(file.subset for file in files):
-        members = [file for file in files if file.subset == subset]
-        if len(members) == 1:
-            continue
-        keys = []
-        for file in members:
-            ids = read_columns(file).column("id")
-            keys.append(np.unique(digests(text for chunk in ids.chunks for text in chunk.to_pylist())))
-        every = np.concatenate(keys)
-        if len(np.unique(every)) < len(every):
-            found.add(subset)
-    return found
 
 
 def _card_names(card: str, column: str) -> tuple[str, ...]:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from beam_cifar import storage
@@ -42,12 +40,9 @@ class ParquetSource(Source):
 
     name = "parquet"
 
-    def detect(self, path: str, index_dir: str) -> bool:
+    def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether there are Parquet files with images, or damaged ones; `describe` says what is wrong with those."""
-        try:
-            first = _first_file(path, MAX_DEPTH)
-        except (OSError, InputError):
-            return False
+        first = _first_file(path, MAX_DEPTH)
         if not first:
             return False
         from beam_cifar.formats.parquet.schema import has_images
@@ -57,31 +52,28 @@ class ParquetSource(Source):
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds files and subsets, from footers alone where they say the classes."""
         with storage.reading(path):
-            files = [] if storage.is_file(path) else _source_files(path)
-            if storage.is_file(path):
-                files = [SourceFile(os.path.basename(path), _subset([os.path.basename(path)]), path, _blob(path))]
+            found = [([os.path.basename(path)], path)] if storage.is_file(path) else _found(path, [], MAX_DEPTH)
+            files = [
+                SourceFile("/".join(parts), _subset(parts), file, storage.whole_file(file))
+                for parts, file in sorted(found, key=lambda each: [natural_key(part) for part in each[0]])
+            ]
             if not files:
                 raise InputError(f"{path}: no {SUFFIX} files in it; expected some there, or in folders of it")
             card = _card(path)
         _refuse_configurations(path, files)
-        from beam_cifar.formats.parquet.labels import label_table, repeating_subsets
+        from beam_cifar.formats.parquet.columns import read_columns
+        from beam_cifar.formats.parquet.labels import label_table
+        from beam_cifar.formats.shared.encoded import with_prefixes
 
         table = label_table(files, card)
-        repeating = repeating_subsets(files)
-        named = tuple(
-            replace(file, id_prefix=_stem(file.name.rpartition("/")[2]) + "/") if file.subset in repeating else file
-            for file in files
-        )
+        named = with_prefixes(files, lambda file: read_columns(file).column("id"))
         notices = tuple(_missing_shards(files)) if storage.is_folder(path) else ()
         return Catalog(self.name, "Parquet", path, table, named, notices=notices)
 
-    @contextmanager
-    def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ParquetRows]:
-        """See `Source.open_rows`."""
-        from beam_cifar.formats.parquet.rows import open_parquet_rows
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> ParquetRows:
+        from beam_cifar.formats.parquet.rows import ParquetRows
 
-        with open_parquet_rows(file, labels) as rows:
-            yield rows
+        return ParquetRows(file, labels)
 
 
 def _first_file(path: str, depth: int) -> str:
@@ -101,14 +93,6 @@ def _is_parquet(name: str) -> bool:
     return name.lower().endswith(SUFFIX)
 
 
-def _source_files(path: str) -> list[SourceFile]:
-    """All Parquet files of a folder, in natural order."""
-    return [
-        SourceFile("/".join(parts), _subset(parts), file, _blob(file))
-        for parts, file in sorted(_found(path, [], MAX_DEPTH), key=lambda each: [natural_key(part) for part in each[0]])
-    ]
-
-
 def _found(path: str, parts: Sequence[str], depth: int) -> Iterator[tuple[list[str], str]]:
     for entry in storage.list_folder(path):
         if entry.is_folder:
@@ -116,10 +100,6 @@ def _found(path: str, parts: Sequence[str], depth: int) -> Iterator[tuple[list[s
                 yield from _found(entry.path, [*parts, entry.name], depth - 1)
         elif _is_parquet(entry.name):
             yield [*parts, entry.name], entry.path
-
-
-def _blob(path: str) -> storage.Blob:
-    return storage.whole_file(path)
 
 
 def _stem(name: str) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
+import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,13 @@ import pyarrow.types as types
 
 from beam_cifar.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import FileSummary, SourceFile, runs_of
+from beam_cifar.formats.base import FileSummary, Runs, SourceFile
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
-from beam_cifar.formats.parquet.schema import Columns, columns_in, damaged, open_parquet
-from beam_cifar.formats.shared.encoded import MAX_IMAGE_BYTES, EncodedRows, RowColumns, row_columns
+from beam_cifar.formats.parquet.schema import columns_in, damaged, open_parquet
+from beam_cifar.formats.shared.encoded import MAX_IMAGE_BYTES, EncodedRows
+from beam_cifar.formats.shared.rows import parents_of
 from beam_cifar.images.decode import ImageHeader, probe_image
-from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
+from beam_cifar.labels import UNLABELLED, LabelTable, outside_table
 
 MAX_RATIO = 100
 RATIO_FREE_BYTES = 1 << 30
@@ -57,30 +58,35 @@ class _Groups:
         return self.bytes[group] // max(1, int(self.starts[group + 1] - self.starts[group]))
 
 
-@contextmanager
-def open_parquet_rows(file: SourceFile, labels: LabelTable) -> Iterator[ParquetRows]:
-    """Opens one file; raises `InputError` if it is damaged, changed, or has no images."""
-    columns = _row_columns(file, labels)
-    with open_parquet(file) as opened:
-        yield ParquetRows(file, labels, columns, opened, columns_in(file))
-
-
 class ParquetRows(EncodedRows):
     """The rows of one file.
 
     Args:
         file: that holds them.
         table: label table of the data set.
-        columns: what is known of them.
-        opened: the file.
-        meaning: of its columns.
     """
 
-    def __init__(self, file: SourceFile, table: LabelTable, columns: RowColumns, opened: Any, meaning: Columns) -> None:
-        super().__init__(file, columns)
-        self._table, self._meaning = table, meaning
-        self._groups = _groups(opened.metadata, file)
-        self._stream = _Images(opened, meaning.image, self._groups, file.shown)
+    _groups: _Groups
+    _in_order: _Images
+
+    def __init__(self, file: SourceFile, table: LabelTable) -> None:
+        found = read_columns(file)
+        numbers, bad = _numbers(found.column("label"), table.names)
+        if table.has_superclasses:
+            coarse = _plain(found.column("coarse"))
+            for row in np.flatnonzero((coarse < -1) | (coarse >= len(table.coarse_names))).tolist():
+                bad[row] = f"coarse label {coarse[row]} is outside the table of {len(table.coarse_names)} superclasses"
+        ids, filenames = (found.column(name).combine_chunks() for name in ("id", "filename"))
+        super().__init__(file, ids, filenames, numbers, bad)
+        self._table, self._meaning = table, columns_in(file)
+
+    @contextmanager
+    def opened(self) -> Iterator[ParquetRows]:
+        with open_parquet(self.file) as opened:
+            made = copy.copy(self)
+            made._groups = _groups(opened.metadata, self.file)
+            made._in_order = _Images(opened, self._meaning.image, made._groups, self.file.shown)
+            yield made
 
     def summary(self, *, sizes: bool) -> FileSummary:
         """What the plan needs to know; reads images only for their sizes, or to count them where the footer does not.
@@ -88,20 +94,22 @@ class ParquetRows(EncodedRows):
         Raises:
             InputError: two rows give one class two superclasses.
         """
-        groups, columns = self._groups, self._columns
+        groups = self._groups
         missing = self._missing()
         self._refuse_references(missing)
         digest = hashlib.sha256(json.dumps([groups.starts.tolist(), groups.bytes]).encode())
-        facts = pa.record_batch([columns.ids, columns.filenames, pa.array(columns.labels)], ["id", "filename", "label"])
+        facts = pa.record_batch(
+            [self._ids, self._filenames, pa.array(self.labels, pa.int64())], ["id", "filename", "label"]
+        )
         digest.update(facts.serialize())
-        made = self._summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), sizes=sizes)
-        return _with_parents(made, self._parents()) if self._table.has_superclasses else made
+        made = self._encoded_summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), look=sizes)
+        return replace(made, parents=self._parents()) if self._table.has_superclasses else made
 
-    def _images(self, rows: Sequence[int]) -> pa.Array:
-        return _joined([self._stream.read(start, stop) for start, stop in runs_of(rows)])
+    def _images(self, runs: Runs) -> pa.Array:
+        return _joined([self._in_order.read(start, stop) for start, stop in runs])
 
     def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
-        images = (image for batch in self._stream.batches(start, stop) for image in batch)
+        images = (image for batch in self._in_order.batches(start, stop) for image in batch)
         for row, image in enumerate(images, start):
             yield probe_image(image.as_buffer().to_pybytes(), self._shown(row)) if image.is_valid else None
 
@@ -113,16 +121,16 @@ class ParquetRows(EncodedRows):
 
     def _refuse_references(self, missing: int) -> None:
         """Rows that name an image elsewhere do not lack one."""
-        named = pc.sum(read_columns(self._file).column("named")).as_py() or 0
+        named = pc.sum(read_columns(self.file).column("named")).as_py() or 0
         if self._meaning.own is None and missing > self.rows - named:
             raise InputError(
-                f"{self._file.shown}: {missing} rows have no bytes in {self._meaning.image!r}, and some have a path: "
+                f"{self.file.shown}: {missing} rows have no bytes in {self._meaning.image!r}, and some have a path: "
                 "images must be in the file itself; save it anew with images embedded"
             )
 
     def _missing(self) -> int:
         """Rows without image: as the footer says, or as this project wrote down, or counted."""
-        told = self._stream.count_missing()
+        told = self._in_order.count_missing()
         own = self._meaning.own
         if told is None and own is not None:
             paths = own.get("paths", {})
@@ -131,23 +139,15 @@ class ParquetRows(EncodedRows):
         return self._count_missing() if told is None else told
 
     def _count_missing(self) -> int:
-        return sum(images.null_count for images in self._stream.batches(0, self.rows))
+        return sum(images.null_count for images in self._in_order.batches(0, self.rows))
 
     def _parents(self) -> dict[int, tuple[int, int]]:
         """Class -> (superclass, row that says so)."""
-        coarse = _plain(read_columns(self._file).column("coarse"))
-        labels = self._columns.labels
+        coarse = _plain(read_columns(self.file).column("coarse"))
+        labels = np.array(self.labels, dtype=np.int64)
         said = np.flatnonzero((labels >= 0) & (coarse >= 0))
         pairs, first = np.unique(np.stack([labels[said], coarse[said]]), axis=1, return_index=True)
-        parents: dict[int, tuple[int, int]] = {}
-        for label, parent, row in zip(*pairs.tolist(), said[first].tolist(), strict=True):
-            if label in parents:
-                other, where = parents[label], self._file.shown
-                raise parent_conflict(
-                    self._table, label, (f"{where} row {other[1]}", other[0]), (f"{where} row {row}", parent)
-                )
-            parents[label] = (parent, row)
-        return parents
+        return parents_of(self.file, self._table, zip(*pairs.tolist(), said[first].tolist(), strict=True))
 
 
 class _Images:
@@ -268,37 +268,17 @@ def _joined(pieces: Sequence[pa.Array]) -> pa.Array:
     return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
 
 
-@functools.lru_cache(maxsize=4)
-def _row_columns(file: SourceFile, labels: LabelTable) -> RowColumns:
-    found = read_columns(file)
-    numbers, bad = _numbers(found.column("label"), labels.names, "label")
-    if labels.has_superclasses:
-        coarse = _plain(found.column("coarse"))
-        for row in np.flatnonzero((coarse < -1) | (coarse >= len(labels.coarse_names))).tolist():
-            bad[row] = f"coarse label {coarse[row]} is outside the table of {len(labels.coarse_names)} superclasses"
-    ids, filenames = (found.column(name).combine_chunks() for name in ("id", "filename"))
-    return row_columns(file, ids, filenames, numbers, bad)
-
-
 def _plain(column: Any) -> npt.NDArray[np.int64]:
     """int64 `[N]`, -1 for none."""
     return np.asarray(column.fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _numbers(column: Any, names: Sequence[str], what: str) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
+def _numbers(column: Any, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
     """Labels as numbers, and what is wrong with some rows."""
     if types.is_string(column.type):
         found = _plain(pc.index_in(column, pa.array(names, pa.string())).cast(pa.int64()))
         bad = np.flatnonzero((found < 0) & column.is_valid().combine_chunks().to_numpy(zero_copy_only=False))
-        return found, {row: f"{what} {column[row].as_py()!r} is not in the label table" for row in bad.tolist()}
+        return found, {row: f"label {column[row].as_py()!r} is not in the label table" for row in bad.tolist()}
     found = _plain(column)
     rows = np.flatnonzero((found < UNLABELLED) | (found >= len(names))).tolist()
-    count = len(names)
-    why = f"is outside the label table, which has {count} classes (0 to {count - 1})"
-    return found, {row: f"{what} {found[row]} {why}" for row in rows}
-
-
-def _with_parents(summary: FileSummary, parents: Mapping[int, tuple[int, int]]) -> FileSummary:
-    from dataclasses import replace
-
-    return replace(summary, parents=parents)
+    return found, {row: outside_table(found[row], len(names)) for row in rows}

@@ -6,7 +6,6 @@ Hugging Face datasets writes its features to the metadata of the schema, under "
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ import pyarrow.types as types
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import SourceFile
+from beam_cifar.formats.base import SourceFile, kept
 
 OWN_KEY = b"beam_cifar"
 """Of this project's own metadata: superclasses of classes, and file names of rows without image."""
@@ -262,7 +261,7 @@ def _class_names(features: dict[str, Any], column: str, shown: str) -> tuple[str
     return tuple(names)
 
 
-@functools.lru_cache(maxsize=64)
+@kept(64)
 def columns_in(file: SourceFile) -> Columns:
     """What the columns of a file mean; see `columns_of`."""
     with open_parquet(file) as opened:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,198 +14,121 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_cifar.block import MAX_ROWS, BadRow
-from beam_cifar.example import FACTS, label_array, with_images
-from beam_cifar.formats.base import FileSummary, RowReader, SourceFile
-from beam_cifar.images.decode import probe_whole_image
+from beam_cifar.formats.base import FileSummary, Runs, SourceFile
+from beam_cifar.formats.shared.ids import unique_texts
+from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
 from beam_cifar.labels import UNLABELLED
+from beam_cifar.row_names import digests
 
 if TYPE_CHECKING:
     from beam_cifar.images.header import ImageHeader
 
 MAX_IMAGE_BYTES = 512 << 20
-UNKNOWN, NO_IMAGE = 0, -1
-"""What stands for the size of an image that nobody looked at yet, and for that of no image."""
+UNKNOWN = 0
+"""What stands for the size of an image that nobody looked at yet."""
 
 
-@dataclass(frozen=True)
-class RowColumns:
-    """What is known of the rows of one file without its images, kept as long as tasks read from it.
-
-    Attributes:
-        ids: string `[N]`, unique.
-        filenames: string `[N]`.
-        labels: int64 `[N]`, -1 for unlabelled, and for bad rows.
-        bad_rows: by their number.
-        repeated: ids that had to be made unique.
-        sizes: int32 `[3, N]`, height, width and channels, filled in as images are looked at.
-    """
-
-    ids: pa.Array
-    filenames: pa.Array
-    labels: npt.NDArray[np.int64]
-    bad_rows: Mapping[int, BadRow]
-    repeated: int
-    sizes: npt.NDArray[np.int32]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-
-class EncodedRows(RowReader):
+class EncodedRows(ColumnRows):
     """Rows whose images are files within one file.
 
     Args:
         file: that holds them.
-        columns: what is known of them.
+        ids: string `[N]`, which are made unique.
+        filenames: string `[N]`.
+        labels: int64 `[N]`, -1 for unlabelled.
+        bad: what is wrong with some rows.
     """
 
-    def __init__(self, file: SourceFile, columns: RowColumns) -> None:
-        self._file, self._columns = file, columns
-        self._labels = array("q", columns.labels.tobytes())
+    def __init__(
+        self,
+        file: SourceFile,
+        ids: pa.Array,
+        filenames: pa.Array,
+        labels: npt.NDArray[np.int64],
+        bad: Mapping[int, str],
+    ) -> None:
+        numbers = labels.copy()
+        numbers[list(bad)] = UNLABELLED
+        rows = {row: BadRow(file.shown, row, file.subset, "read", why) for row, why in bad.items()}
+        super().__init__(file, array("q", numbers.tobytes()), rows)
+        if file.id_prefix:
+            ids = pc.binary_join_element_wise(pa.scalar(file.id_prefix), ids, "")
+        self._ids, self.repeated = unique_texts(ids)
+        self._filenames = filenames
+        # Height, width and channels, filled in as images are looked at, by all who share what is kept of the file.
+        self._looked_at = np.full((3, len(ids)), UNKNOWN, np.int32)
 
     @abstractmethod
-    def _images(self, rows: Sequence[int]) -> pa.Array:
-        """The files of some rows, rising: `binary`, null where there is no image."""
+    def _images(self, runs: Runs) -> pa.Array:
+        """The files of some rows: `binary`, null where there is no image."""
 
     @abstractmethod
     def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
         """Looks into the images of the rows [start, stop), in order."""
 
-    @property
-    def rows(self) -> int:
-        """See `RowReader.rows`."""
-        return len(self._columns)
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `RowReader.labels`."""
-        return self._labels
-
-    @property
-    def bad_rows(self) -> Mapping[int, BadRow]:
-        """See `RowReader.bad_rows`."""
-        return self._columns.bad_rows
-
-    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        """See `RowReader.facts`."""
-        if sizes:
-            self._look(start, stop)
-        columns = self._columns
-        ids, filenames = (column.slice(start, stop - start) for column in (columns.ids, columns.filenames))
-        return self._facts(ids, filenames, columns.labels[start:stop], columns.sizes[:, start:stop])
-
-    def table(self, start: int, stop: int) -> pa.Table:
-        """See `RowReader.table`."""
-        return self.take([row for row in range(start, stop) if row not in self.bad_rows])
-
-    def take(self, rows: Sequence[int]) -> pa.Table:
-        """See `RowReader.take`."""
-        images = self._images(rows)
-        headers = [
-            None if image is None else probe_whole_image(image, self._shown(row))
-            for row, image in zip(rows, images.to_pylist(), strict=True)
-        ]
-        places = np.asarray(rows, dtype=np.int64)
-        columns, taken = self._columns, pa.array(places)
-        columns.sizes[:, places] = _sizes(headers)
-        facts = self._facts(
-            columns.ids.take(taken), columns.filenames.take(taken), columns.labels[places], columns.sizes[:, places]
-        )
-        return with_images(facts, images, [header.encoding if header else "raw" for header in headers])
-
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        """See `RowReader.row_bytes`."""
-        if not decoded:
-            return self._stored_bytes(start, stop)
-        self._look(start, stop)
-        return int(max(_pixel_bytes(self._columns.sizes[:, start:stop]), default=0))
-
     @abstractmethod
     def _stored_bytes(self, start: int, stop: int) -> int:
         """Bytes of the largest file of the rows [start, stop)."""
 
-    def _summary(self, images: int, image_bytes: int, digest: str, *, sizes: bool) -> FileSummary:
+    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
+        if not decoded:
+            return self._stored_bytes(start, stop)
+        return int(max(_pixel_bytes(self._sizes([(start, stop)], look=True)), default=0))
+
+    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
+        return picked(self._ids, runs), picked(self._filenames, runs)
+
+    def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
+        for start, stop in runs if look else ():
+            for at in range(start, stop, MAX_ROWS):
+                end = min(at + MAX_ROWS, stop)
+                if (self._looked_at[0, at:end] == UNKNOWN).any():
+                    self._looked_at[:, at:end] = size_rows(self._headers(at, end))
+        return np.concatenate(
+            [self._looked_at[:, :0], *(self._looked_at[:, start:stop] for start, stop in runs)], axis=1
+        )
+
+    def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
+        images, rows = self._images(runs), row_numbers(runs)
+        encodings, sizes = probed(images, map(self._shown, rows.tolist()))
+        self._looked_at[:, rows] = sizes
+        return images, encodings, sizes
+
+    def _encoded_summary(self, images: int, image_bytes: int, digest: str, *, look: bool) -> FileSummary:
         """What the plan needs to know of them, single rows left out.
 
         Args:
             images: rows that have one.
             image_bytes: of all of them.
             digest: of everything but pixels.
-            sizes: whether to look into every image.
+            look: whether to look into every image.
         """
-        columns = self._columns
-        if sizes:
-            self._look(0, self.rows)
-        same = sizes and images == self.rows > 0 and (columns.sizes[:2] == columns.sizes[:2, :1]).all()
-        return FileSummary(
-            file=self._file,
-            rows=self.rows,
-            chunks=(),
-            images=images,
-            image_bytes=image_bytes,
-            pixel_bytes=int(_pixel_bytes(columns.sizes).sum()) if sizes else 0,
-            size=(int(columns.sizes[0, 0]), int(columns.sizes[1, 0])) if same else None,
-            duplicates=columns.repeated,
-            digest=digest,
-        )
+        sizes = self._sizes([(0, self.rows)], look=look)
+        same = look and images == self.rows > 0 and (sizes[:2] == sizes[:2, :1]).all()
+        size = (int(sizes[0, 0]), int(sizes[1, 0])) if same else None
+        return self._summary(images, image_bytes, int(_pixel_bytes(sizes).sum()) if look else 0, size, digest)
 
     def _shown(self, row: int) -> str:
-        return f"{self._file.shown}: row {row}"
-
-    def _look(self, start: int, stop: int) -> None:
-        """Fills in the sizes of the rows [start, stop)."""
-        sizes = self._columns.sizes
-        for at in range(start, stop, MAX_ROWS):
-            end = min(at + MAX_ROWS, stop)
-            if (sizes[0, at:end] == UNKNOWN).any():
-                sizes[:, at:end] = _sizes(list(self._headers(at, end)))
-
-    def _facts(
-        self, ids: pa.Array, filenames: pa.Array, labels: npt.NDArray[np.int64], sizes: npt.NDArray[np.int32]
-    ) -> pa.Table:
-        height, width, channels = (pa.array(numbers, mask=numbers <= 0) for numbers in sizes)
-        columns = {
-            "id": ids,
-            "subset": pa.repeat(pa.scalar(self._file.subset, pa.string()), len(ids)),
-            "height": height,
-            "width": width,
-            "channels": channels,
-            "label": label_array(labels),
-            "filename": filenames,
-        }
-        return pa.Table.from_arrays([columns[name] for name in FACTS.names], schema=FACTS)
+        return f"{self.file.shown}: row {row}"
 
 
-def row_columns(
-    file: SourceFile, ids: pa.Array, filenames: pa.Array, labels: npt.NDArray[np.int64], bad_rows: Mapping[int, str]
-) -> RowColumns:
-    """Gathers the columns of a file, and makes its ids unique.
-
-    Args:
-        file: that they are of.
-        ids: string `[N]`.
-        filenames: string `[N]`.
-        labels: int64 `[N]`, -1 for unlabelled.
-        bad_rows: what is wrong with some rows.
-    """
-    from beam_cifar.formats.shared.ids import unique_ids
-
-    repeated = 0
-    if file.id_prefix:
-        ids = pc.binary_join_element_wise(pa.scalar(file.id_prefix), ids, "")
-    if pc.count_distinct(ids, mode="all").as_py() != len(ids):
-        made, repeated = unique_ids(ids.to_pylist())
-        ids = pa.array(made, pa.string())
-    labels = labels.copy()
-    labels[list(bad_rows)] = UNLABELLED
-    bad = {row: BadRow(file.shown, row, file.subset, "read", why) for row, why in bad_rows.items()}
-    return RowColumns(ids, filenames, labels, bad, repeated, np.full((3, len(ids)), UNKNOWN, np.int32))
-
-
-def _sizes(headers: Sequence[ImageHeader | None]) -> npt.NDArray[np.int32]:
-    """int32 `[3, N]`."""
-    rows = [(h.height, h.width, h.channels) if h else (NO_IMAGE,) * 3 for h in headers]
-    return np.ascontiguousarray(np.array(rows, dtype=np.int32).reshape(-1, 3).T)
+def with_prefixes(
+    files: Sequence[SourceFile], ids_of: Callable[[SourceFile], pa.ChunkedArray]
+) -> tuple[SourceFile, ...]:
+    """Files whose ids start with the name of the file, where two files of a subset have a row of the same id each."""
+    repeating = set()
+    for subset in dict.fromkeys(file.subset for file in files):
+        members = [file for file in files if file.subset == subset]
+        chunks = (ids_of(file).chunks for file in members if len(members) > 1)
+        keys = [np.unique(digests(text for chunk in each for text in chunk.to_pylist())) for each in chunks]
+        if len(np.unique(np.concatenate([np.empty(0, np.uint64), *keys]))) < sum(map(len, keys)):
+            repeating.add(subset)
+    return tuple(
+        replace(file, id_prefix=file.name.rpartition("/")[2].rpartition(".")[0] + "/")
+        if file.subset in repeating
+        else file
+        for file in files
+    )
 
 
 def _pixel_bytes(sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:

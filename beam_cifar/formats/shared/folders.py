@@ -13,7 +13,7 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import (
     FileSummary,
     PartWriter,
-    RowReader,
+    Runs,
     Shard,
     ShardResult,
     Sink,
@@ -21,11 +21,15 @@ from beam_cifar.formats.base import (
     SourceFile,
 )
 from beam_cifar.formats.shared.id_paths import decode_path, image_paths
+from beam_cifar.formats.shared.ids import unique_texts
+from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
 from beam_cifar.images.files import file_encodings, file_extensions
 from beam_cifar.names import decode_name
 from beam_cifar.row_names import file_names
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
     from beam_cifar.images.decode import ImageHeader
@@ -34,87 +38,46 @@ if TYPE_CHECKING:
 MAX_FILE_BYTES = 512 << 20
 
 
-class ImageFileRows(RowReader):
+class ImageFileRows(ColumnRows):
     """Rows whose images are files, looked into only where sizes are needed.
 
     Args:
         file: that they belong to.
         entries: the file of each row's image, or None.
-        ids: of each row.
-        filenames: of each row, as found.
+        ids: string `[N]`, which are made unique.
+        filenames: string `[N]`, as found.
         labels: of each row, -1 for unlabelled.
-        repeated: how many ids had to be made unique.
         bad_rows: rows that cannot be kept, by their number; they have no file.
         digest: hex, of what else there is to know of the rows, where files do not say it all.
     """
+
+    in_one_file = False
 
     def __init__(
         self,
         file: SourceFile,
         entries: Sequence[storage.Entry | None],
-        ids: Sequence[str] | pa.Array,
-        filenames: Sequence[str] | pa.Array,
+        ids: pa.Array,
+        filenames: pa.Array,
         labels: Sequence[int],
-        repeated: int = 0,
         bad_rows: Mapping[int, BadRow] | None = None,
         digest: str = "",
     ) -> None:
-        self._file, self._entries, self._ids, self._filenames = file, entries, ids, filenames
-        self._labels, self._repeated = labels, repeated
-        self._bad_rows: Mapping[int, BadRow] = bad_rows or {}
-        self._digest = digest
-
-    @property
-    def rows(self) -> int:
-        """See `RowReader.rows`."""
-        return len(self._entries)
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `RowReader.labels`."""
-        return self._labels
-
-    @property
-    def bad_rows(self) -> Mapping[int, BadRow]:
-        """See `RowReader.bad_rows`."""
-        return self._bad_rows
+        super().__init__(file, labels, bad_rows or {})
+        self._entries, self._filenames, self._digest = entries, filenames, digest
+        self._ids, self.repeated = unique_texts(ids)
 
     @property
     def image_paths(self) -> Iterator[str]:
-        """See `RowReader.image_paths`."""
         return (entry.path for entry in self._entries if entry)
 
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        """See `RowReader.row_bytes`."""
         if decoded:
             return max(map(_pixel_bytes, self._headers(range(start, stop))), default=0)
         return max((entry.size for entry in self._entries[start:stop] if entry), default=0)
 
-    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        """See `RowReader.facts`."""
-        return self._facts(start, stop, self._headers(range(start, stop)) if sizes else None)
-
-    def table(self, start: int, stop: int) -> pa.Table:
-        """See `RowReader.table`."""
-        import pyarrow as pa
-
-        from beam_cifar.example import with_images
-        from beam_cifar.images.decode import probe_whole_image
-
-        entries = self._entries[start:stop]
-        images = _contents(entries)
-        headers = [
-            None if entry is None or image is None else probe_whole_image(image, entry.path)
-            for entry, image in zip(entries, images, strict=True)
-        ]
-        encodings = [header.encoding if header else "raw" for header in headers]
-        made = with_images(self._facts(start, stop, headers), pa.array(images, pa.binary()), encodings)
-        good = [row - start for row in range(start, stop) if row not in self._bad_rows]
-        return made if len(good) == len(made) else made.take(pa.array(good, pa.int64()))
-
     def summary(self, *, sizes: bool) -> FileSummary:
-        """What the plan needs to know of them, single rows left out."""
-        headers = self._headers([row for row in range(self.rows) if row not in self._bad_rows]) if sizes else []
+        headers = self._headers([row for row in range(self.rows) if row not in self.bad_rows]) if sizes else []
         found = {(header.height, header.width) if header else None for header in headers}
         images = image_bytes = 0
         digest = hashlib.sha256(self._digest.encode())
@@ -122,32 +85,25 @@ class ImageFileRows(RowReader):
             digest.update(f"{entry.name}\0{entry.size}\0".encode("utf-8", "surrogateescape") if entry else b"\0")
             images += entry is not None
             image_bytes += entry.size if entry else 0
-        return FileSummary(
-            file=self._file,
-            rows=self.rows,
-            chunks=(),
-            images=images,
-            image_bytes=image_bytes,
-            pixel_bytes=sum(map(_pixel_bytes, headers)),
-            size=found.pop() if len(found) == 1 else None,
-            duplicates=self._repeated,
-            digest=digest.hexdigest(),
-        )
+        size = found.pop() if len(found) == 1 else None
+        return self._summary(images, image_bytes, sum(map(_pixel_bytes, headers)), size, digest.hexdigest())
 
-    def _facts(self, start: int, stop: int, headers: Sequence[ImageHeader | None] | None) -> pa.Table:
+    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
+        return picked(self._ids, runs), picked(self._filenames, runs)
+
+    def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         import numpy as np
 
-        from beam_cifar.example import facts_table
+        rows = row_numbers(runs)
+        return size_rows(self._headers(rows.tolist())) if look else np.zeros((3, len(rows)), dtype=np.int32)
 
-        sizes = None if headers is None else [(header.height, header.width) if header else None for header in headers]
-        return facts_table(
-            ids=self._ids[start:stop],
-            subset=self._file.subset,
-            sizes=sizes,
-            labels=np.asarray(self._labels[start:stop], dtype=np.int64),
-            filenames=self._filenames[start:stop],
-            channels=None if headers is None else [header.channels if header else None for header in headers],
-        )
+    def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
+        import pyarrow as pa
+
+        entries = [entry for start, stop in runs for entry in self._entries[start:stop]]
+        images = pa.array(_contents(entries), pa.binary())
+        encodings, sizes = probed(images, [entry.path if entry else "" for entry in entries])
+        return images, encodings, sizes
 
     def _headers(self, rows: Sequence[int]) -> list[ImageHeader | None]:
         first = next((entry for entry in map(self._entries.__getitem__, rows) if entry is not None), None)

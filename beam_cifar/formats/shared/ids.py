@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -47,3 +51,14 @@ def unique_ids(ids: Sequence[str]) -> tuple[list[str], int]:
         taken.add(made[row])
         repeated += 1
     return made, repeated
+
+
+def unique_texts(ids: pa.Array) -> tuple[pa.Array, int]:
+    """The same as `unique_ids`, of a `string` array."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pc.count_distinct(ids, mode="all").as_py() == len(ids):
+        return ids, 0
+    made, repeated = unique_ids(ids.to_pylist())
+    return pa.array(made, pa.string()), repeated

@@ -5,7 +5,6 @@ A million rows are kept as Arrow and numpy columns, tens of bytes each; entries 
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import posixpath
 from array import array
@@ -15,10 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
 from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import MAX_TOLD, Shard, SinkOptions, SourceFile
+from beam_cifar.formats.base import MAX_TOLD, Shard, SinkOptions, SourceFile, kept
 from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink
 from beam_cifar.formats.shared.id_paths import decode_path, stem
-from beam_cifar.formats.shared.ids import unique_ids
+from beam_cifar.names import decode_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -140,7 +139,7 @@ def list_images(root: str, accept: Callable[[str], bool] = any_name) -> ImageTre
     )
 
 
-@functools.lru_cache(maxsize=4)
+@kept()
 def checked_tree(blob: storage.Blob, accept: Callable[[str], bool] = any_name) -> ImageTree:
     """The same tree again, kept for a while as several tasks read parts of it; raises `InputError` if it changed."""
     tree = list_images(blob.path, accept)
@@ -244,16 +243,9 @@ class ListedRows:
         digest = hashlib.sha256(self.labels.tobytes())
         for start in range(0, len(ids), _CHUNK):
             digest.update("\0".join(ids[start : start + _CHUNK].to_pylist()).encode())
-        ids, repeated = unique_texts(ids)
+        entries = ChosenEntries(tree, places)
         return ImageFileRows(
-            self._file,
-            ChosenEntries(tree, places),
-            ids,
-            self._filenames.made(),
-            self.labels,
-            repeated,
-            self.bad,
-            digest.hexdigest(),
+            self._file, entries, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
         )
 
 
@@ -261,22 +253,6 @@ def _within(folder: str, paths: pa.Array) -> pa.Array:
     import pyarrow.compute as pc
 
     return pc.binary_join_element_wise(folder, paths, "") if folder else paths
-
-
-def unique_texts(ids: pa.Array) -> tuple[pa.Array, int]:
-    """The same as `unique_ids`, of a `string` array."""
-    import numpy as np
-    import pyarrow as pa
-
-    if (found_in(ids, ids) == np.arange(len(ids))).all():
-        return ids, 0
-    made, repeated = unique_ids(ids.to_pylist())
-    return pa.array(made, pa.string()), repeated
-
-
-def is_text(text: str) -> bool:
-    """Whether a text can be written as UTF-8: whether it is without lone surrogates."""
-    return text.isascii() or not any("\ud800" <= char <= "\udfff" for char in text)
 
 
 def is_inside(path: str) -> bool:
@@ -336,6 +312,20 @@ def _decoded(block: bytes, number: int, shown: str) -> list[str]:
 
 def _too_long(number: int, shown: str) -> InputError:
     return InputError(f"{shown}: line {number}: is longer than {MAX_LINE_BYTES} bytes")
+
+
+def subset_files(entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...]) -> tuple[SourceFile, ...]:
+    """The lists of a data set, each of the subset that its name says.
+
+    Args:
+        entries: of the lists.
+        beside: what all of their rows are read from.
+    """
+    names = distinct_names((stem(entry.name) for entry in entries), decode_name)
+    return tuple(
+        SourceFile(name, subset, entry.path, storage.listed_file(entry), beside=beside)
+        for (name, subset), entry in zip(names.items(), entries, strict=True)
+    )
 
 
 def distinct_names(names: Iterable[str], decode: Callable[[str], str]) -> dict[str, str]:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, BinaryIO, TypeAlias
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import MAX_TOLD, FileSummary, RowReader, Sink, SourceFile, runs_of
-from beam_cifar.labels import UNLABELLED, LabelTable, parent_conflict
+from beam_cifar.formats.base import MAX_TOLD, FileSummary, Runs, Sink, Source, SourceFile
+from beam_cifar.formats.shared.ids import unique_texts
+from beam_cifar.formats.shared.rows import ColumnRows, parents_of, picked, row_numbers
+from beam_cifar.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
     from array import array
@@ -29,8 +33,8 @@ MAX_NAMES_BYTES = 16 << 20
 BYTE_CLASSES = 256
 """Classes that a byte can tell apart."""
 
-ReadPixels: TypeAlias = "Callable[[Sequence[tuple[int, int]]], npt.NDArray[np.uint8]]"
-"""From runs of rows to their pixels, one image after the other: uint8 `[bytes]`."""
+ReadPixels: TypeAlias = "Callable[[BinaryIO, Runs], npt.NDArray[np.uint8]]"
+"""From an open file and runs of its rows to their pixels, one image after the other: uint8 `[bytes]`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +45,10 @@ class Records:
         file: which one.
         channels: of every image, 1 or 3.
         labels: int32 `[N]`, -1 for unlabelled.
+        read: reads those.
         size: (height, width) of every image; None where `sizes` tells.
         sizes: int32 `[N, 2]`, (height, width) of each image, (0, 0) where there is none.
-        ids: string `[N]`; None where rows are numbered.
-        duplicates: rows whose id had to be made unique.
+        ids: `[N]`, which are made unique; None where rows are numbered.
         bad_rows: rows that cannot be kept.
         parents: class -> (superclass, row that says so).
         copyable_as: see `FileSummary`.
@@ -54,214 +58,162 @@ class Records:
     file: SourceFile
     channels: int
     labels: npt.NDArray[np.int32]
+    read: ReadPixels
     size: tuple[int, int] | None
     sizes: npt.NDArray[np.int32] | None = None
-    ids: pa.Array | None = None
-    duplicates: int = 0
+    ids: Sequence[str] | pa.Array | None = None
     bad_rows: Mapping[int, BadRow] = field(default_factory=dict)
     parents: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     copyable_as: str = ""
     further_digest: str = ""
 
-    @cached_property
-    def label_list(self) -> list[int]:
-        """The labels as plain numbers."""
-        found: list[int] = self.labels.tolist()
-        return found
+
+class RecordRows(ColumnRows):
+    """The rows of one file of records; their sizes are always known."""
+
+    def __init__(self, records: Records) -> None:
+        super().__init__(records.file, records.labels.tolist(), records.bad_rows)
+        self._records, self._ids = records, None
+        if records.ids is not None:
+            import pyarrow as pa
+
+            found = records.ids if isinstance(records.ids, pa.Array) else pa.array(records.ids, pa.string())
+            self._ids, self.repeated = unique_texts(found)
 
     @cached_property
-    def image_sizes(self) -> npt.NDArray[np.int32]:
-        """(height, width) of each image: int32 `[N, 2]`."""
-        import numpy as np
-
-        if self.sizes is not None:
-            return self.sizes
-        return np.broadcast_to(np.array(self.size, dtype=np.int32), (len(self.labels), 2))
-
-    @cached_property
-    def ends(self) -> npt.NDArray[np.int64]:
+    def _ends(self) -> npt.NDArray[np.int64]:
         """Where the pixels of each row end, with a 0 in front, were all of them in one piece: int64 `[N + 1]`."""
         import numpy as np
 
-        sizes = self.image_sizes.astype(np.int64)
-        return np.concatenate([[0], np.cumsum(sizes[:, 0] * sizes[:, 1] * self.channels)]).astype(np.int64)
-
-    def facts(self, rows: npt.NDArray[np.int64]) -> pa.Table:
-        """What is known of some rows; see `RowReader.facts`."""
-        import numpy as np
-        import pyarrow as pa
-        from pyarrow import compute
-
-        from beam_cifar.example import facts_table, with_columns
-
-        numbers = pa.array(rows, pa.int64())
-        if self.ids is None:
-            ids = compute.binary_join_element_wise(f"{self.file.subset}_", numbers.cast(pa.string()), "")
-        else:
-            ids = self.ids.take(numbers)
-        made = facts_table(
-            ids=ids,
-            subset=self.file.subset,
-            sizes=self.size or [tuple(size) if size[0] else None for size in self.image_sizes[rows].tolist()],
-            labels=self.labels[rows].astype(np.int64),
-            filenames=compute.binary_join_element_wise(ids, ".png", ""),
-        )
-        if self.size is not None:
-            return with_columns(made, channels=self.channels)
-        depths = compute.if_else(made.column("height").is_valid(), self.channels, None).cast(pa.int32())
-        return with_columns(made, channels=depths)
-
-    def summary(self) -> FileSummary:
-        """What the plan needs to know of the file, single rows left out."""
-        rows = len(self.labels)
-        nbytes = int(self.ends[-1]) if self.size is None else rows * self.channels * self.size[0] * self.size[1]
-        images = rows if self.sizes is None else int((self.sizes[:, 0] > 0).sum())
-        return FileSummary(
-            file=self.file,
-            rows=rows,
-            chunks=(),
-            images=images,
-            image_bytes=nbytes,
-            pixel_bytes=nbytes // self.channels * 3,
-            size=self._common_size() if rows else None,
-            parents=self.parents,
-            duplicates=self.duplicates,
-            copyable_as=self.copyable_as,
-            digest=self._digest() + self.further_digest,
-        )
-
-    def _common_size(self) -> tuple[int, int] | None:
-        if self.sizes is None or (self.sizes[0, 0] and (self.sizes == self.sizes[0]).all()):
-            return int(self.image_sizes[0, 0]), int(self.image_sizes[0, 1])
-        return None
-
-    def _digest(self) -> str:
-        found = hashlib.sha256(repr((self.channels, self.size, sorted(self.parents.items()))).encode())
-        found.update(self.labels.tobytes())
-        if self.sizes is not None:
-            found.update(self.sizes.tobytes())
-        if self.ids is not None:
-            found.update("\0".join(self.ids.to_pylist()).encode())
-        return found.hexdigest()
-
-
-class RecordRows(RowReader):
-    """The rows of one open file.
-
-    Args:
-        records: everything but the pixels.
-        read: reads those.
-    """
-
-    def __init__(self, records: Records, read: ReadPixels) -> None:
-        self._records, self._read = records, read
+        height, width, channels = self._sizes([(0, self.rows)], look=False).astype(np.int64)
+        return np.concatenate([[0], np.cumsum(height * width * channels)]).astype(np.int64)
 
     def summary(self, *, sizes: bool) -> FileSummary:
-        """See `RowReader.summary`; sizes are always known."""
-        return self._records.summary()
-
-    @property
-    def rows(self) -> int:
-        """See `RowReader.rows`."""
-        return len(self._records.labels)
-
-    @property
-    def labels(self) -> Sequence[int]:
-        """See `RowReader.labels`."""
-        return self._records.label_list
-
-    @property
-    def bad_rows(self) -> Mapping[int, BadRow]:
-        """See `RowReader.bad_rows`."""
-        return self._records.bad_rows
+        found = self._records
+        images, nbytes, size = self.rows, 0, found.size
+        if found.sizes is None and size is not None:
+            nbytes = self.rows * self.row_bytes(0, 0, decoded=False)
+        elif found.sizes is not None:
+            images, nbytes = int((found.sizes[:, 0] > 0).sum()), int(self._ends[-1])
+            same = self.rows and found.sizes[0, 0] and (found.sizes == found.sizes[0]).all()
+            size = (int(found.sizes[0, 0]), int(found.sizes[0, 1])) if same else None
+        return self._summary(
+            images,
+            nbytes,
+            nbytes // found.channels * 3,
+            size if self.rows else None,
+            self._digest() + found.further_digest,
+            parents=found.parents,
+            copyable_as=found.copyable_as,
+        )
 
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        """See `RowReader.row_bytes`."""
         channels = 3 if decoded else self._records.channels
         if self._records.size is not None:
             return channels * self._records.size[0] * self._records.size[1]
-        sizes = self._records.image_sizes[start:stop].astype("int64")
-        return channels * int((sizes[:, 0] * sizes[:, 1]).max(initial=0))
+        height, width, _ = self._sizes([(start, stop)], look=False).astype("int64")
+        return channels * int((height * width).max(initial=0))
 
-    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        """See `RowReader.facts`."""
+    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
+        import pyarrow as pa
+        from pyarrow import compute
+
+        if self._ids is None:
+            numbers = pa.array(row_numbers(runs), pa.int64()).cast(pa.string())
+            ids = compute.binary_join_element_wise(f"{self.file.subset}_", numbers, "")
+        else:
+            ids = picked(self._ids, runs)
+        return ids, compute.binary_join_element_wise(ids, ".png", "")
+
+    def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         import numpy as np
 
-        return self._records.facts(np.arange(start, stop))
+        records = self._records
+        if records.sizes is None:
+            one = np.array([*(records.size or (0, 0)), records.channels], dtype=np.int32)
+            return np.broadcast_to(one[:, None], (3, sum(stop - start for start, stop in runs)))
+        sides = np.concatenate([records.sizes[:0], *(records.sizes[start:stop] for start, stop in runs)]).T
+        return np.stack([*sides, np.where(sides[0] > 0, np.int32(records.channels), np.int32(0))])
 
-    def table(self, start: int, stop: int) -> pa.Table:
-        """See `RowReader.table`."""
-        import pyarrow as pa
-
-        made = self._examples([(start, stop)])
-        if not any(row in self.bad_rows for row in range(start, stop)):
-            return made
-        return made.filter(pa.array([row not in self.bad_rows for row in range(start, stop)]))
-
-    def take(self, rows: Sequence[int]) -> pa.Table:
-        """See `RowReader.take`; one row costs little more than one of many."""
-        return self._examples(runs_of(rows))
-
-    def _examples(self, runs: Sequence[tuple[int, int]]) -> pa.Table:
+    def _read(self, runs: Runs) -> tuple[pa.Array, str, npt.NDArray[np.int32]]:
         import numpy as np
 
         from beam_cifar import example
 
-        rows = np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in runs)])
-        with storage.reading(self._records.file.shown):
-            pixels = self._read(runs).data
+        sizes = self._sizes(runs, look=False)
+        with storage.reading(self.file.shown):
+            pixels = self._records.read(self._stream(), runs).data
         if self._records.size is not None:
-            step = self.row_bytes(0, 0, decoded=False)
-            images = example.binary_array(pixels, np.arange(len(rows) + 1, dtype=np.int32) * np.int32(step))
-        else:
-            lengths = np.diff(self._records.ends)[rows].tolist()
-            images = example.image_array(pixels, [length or None for length in lengths])
-        return example.with_images(self._records.facts(rows), images, "raw")
+            offsets = np.arange(sizes.shape[1] + 1, dtype=np.int32) * np.int32(self.row_bytes(0, 0, decoded=False))
+            return example.binary_array(pixels, offsets), "raw", sizes
+        lengths = sizes.astype(np.int64).prod(axis=0).tolist()
+        return example.image_array(pixels, [length or None for length in lengths]), "raw", sizes
+
+    def _digest(self) -> str:
+        records = self._records
+        found = hashlib.sha256(repr((records.channels, records.size, sorted(records.parents.items()))).encode())
+        found.update(records.labels.tobytes())
+        if records.sizes is not None:
+            found.update(records.sizes.tobytes())
+        if self._ids is not None:
+            found.update("\0".join(self._ids.to_pylist()).encode())
+        return found.hexdigest()
 
 
-def checked_labels(
-    file: SourceFile, values: array[int], classes: int, *, first: int = 0
-) -> tuple[npt.NDArray[np.int32], dict[int, BadRow]]:
-    """Labels as indices of the label table, and the rows whose label is outside it.
+class RecordSource(Source):
+    """Reads files of records."""
+
+    @abstractmethod
+    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+        """Everything of one file but its pixels. Raises `InputError`."""
+
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> RecordRows:
+        return RecordRows(self.records(file, labels))
+
+
+def bad_labels(
+    file: SourceFile, labels: npt.NDArray[Any], count: int, *, first: int = 0, known: str = ""
+) -> dict[int, BadRow]:
+    """The rows whose label is not in the table; unlabelled ones are none of them.
 
     Args:
         file: for messages.
-        values: as found; -1 is unlabelled.
-        classes: how many there are.
-        first: the number of the first class.
-
-    Returns:
-        int32 `[N]`, -1 for unlabelled and bad rows; and the bad rows.
+        labels: `[N]`, as found; -1 is unlabelled.
+        count: how many classes there are.
+        first: the number of the first one.
+        known: the classes that there are, for messages.
 
     Raises:
         InputError: more than `MAX_TOLD` rows are bad.
     """
     import numpy as np
 
-    found = np.frombuffer(values, np.int64)
-    outside = ((found < first) | (found >= first + classes)) & (found != UNLABELLED)
-    known = f"{first} to {first + classes - 1}" if classes else "no classes"
-    bad = {}
-    for row in np.flatnonzero(outside)[: MAX_TOLD + 1].tolist():
-        error = f"label {values[row]} is outside the label table, which has {known}"
-        bad[row] = BadRow(file.shown, row, file.subset, "read", error)
+    outside = np.flatnonzero(((labels < first) | (labels >= first + count)) & (labels != UNLABELLED))
+    bad = {
+        row: BadRow(file.shown, row, file.subset, "read", outside_table(labels[row], count, known))
+        for row in outside[: MAX_TOLD + 1].tolist()
+    }
     if len(bad) > MAX_TOLD:
-        raise InputError(f"{next(iter(bad.values()))} (and {int(outside.sum()) - 1} more bad rows)")
-    return np.where(outside | (found == UNLABELLED), UNLABELLED, found - first).astype(np.int32), bad
+        raise InputError(f"{next(iter(bad.values()))} (and {len(outside) - 1} more bad rows)")
+    return bad
 
 
-def bad_labels(file: SourceFile, labels: npt.NDArray[np.int32], count: int) -> dict[int, BadRow]:
-    """The rows whose label is not in a table of `count` classes; unlabelled ones are none of them."""
+def checked_labels(
+    file: SourceFile, values: array[int], classes: int, *, first: int = 0
+) -> tuple[npt.NDArray[np.int32], dict[int, BadRow]]:
+    """Labels as indices of the label table, and the rows whose label is outside it; as for `bad_labels`.
+
+    Returns:
+        int32 `[N]`, -1 for unlabelled and bad rows; and the bad rows.
+    """
     import numpy as np
 
-    outside = np.flatnonzero((labels >= count) | (labels < UNLABELLED))
-    found = zip(outside.tolist(), labels[outside].tolist(), strict=True)
-    what = f"is outside the label table, which has {count} classes (0 to {count - 1})"
-    if len(outside) > MAX_TOLD:
-        raise InputError(
-            f"{file.shown}: row {outside[0]}: label {labels[outside[0]]} {what} (and {len(outside) - 1} more bad rows)"
-        )
-    return {row: BadRow(file.shown, row, file.subset, "read", f"label {label} {what}") for row, label in found}
+    found = np.frombuffer(values, np.int64)
+    known = f"{first} to {first + classes - 1}" if classes else "no classes"
+    bad = bad_labels(file, found, classes, first=first, known=known)
+    labels = np.where(found == UNLABELLED, UNLABELLED, found - first)
+    labels[list(bad)] = UNLABELLED
+    return labels.astype(np.int32), bad
 
 
 def numbered_names(largest: int) -> tuple[str, ...]:
@@ -311,6 +263,23 @@ def read_exactly(stream: BinaryIO, size: int, shown: str) -> bytes:
     return data
 
 
+def read_runs(stream: BinaryIO, shown: str, runs: Runs, place: Callable[[int], int], first: int = 0) -> bytes:
+    """Reads some runs of rows, one after the other.
+
+    Args:
+        stream: the open file.
+        shown: display name used in messages.
+        runs: of rows.
+        place: where a row starts, or the one before it ends, from the first one.
+        first: where that starts.
+    """
+    pieces = []
+    for start, stop in runs:
+        stream.seek(first + place(start))
+        pieces.append(read_exactly(stream, place(stop) - place(start), shown))
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
 def joined_files(paths: Sequence[str], file: storage.StagedFile) -> None:
     """Puts files one after the other."""
     for path in paths:
@@ -335,7 +304,7 @@ def check_names(names: Sequence[str], what: str) -> None:
         UsageError: a blank name, or one with a line break, a NUL or a byte order mark, or that is not Unicode.
     """
     for name in names:
-        if not name.strip() or set("\r\n\0") & set(name) or name.startswith("\ufeff") or not _is_unicode(name):
+        if not name.strip() or set("\r\n\0") & set(name) or name.startswith("\ufeff") or not is_unicode(name):
             raise UsageError(f"{what} {name!r} cannot be a line of a list of names; rename it by --remap OLD:NEW")
 
 
@@ -385,39 +354,25 @@ def written_columns(table: pa.Table, subset: str, sink: Sink) -> tuple[memoryvie
 def learned_parents(
     file: SourceFile,
     table: LabelTable,
-    rows: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int32],
     coarse: npt.NDArray[np.int32],
+    bad_rows: Collection[int],
 ) -> dict[int, tuple[int, int]]:
     """Class -> (superclass, first row that says so).
 
     Args:
         file: which one.
         table: the label table.
-        rows: numbers of the rows that are not bad, int64 `[M]`.
         labels: of all rows, int32 `[N]`.
         coarse: superclasses of all rows, int32 `[N]`.
+        bad_rows: numbers of rows that do not count.
 
     Raises:
         InputError: two rows give one class two superclasses.
     """
     import numpy as np
 
+    rows = np.delete(np.arange(len(labels)), list(bad_rows))
     pairs = labels[rows].astype(np.int64) << 32 | coarse[rows]
-    parents: dict[int, tuple[int, int]] = {}
-    for row in sorted(rows[np.unique(pairs, return_index=True)[1]].tolist()):
-        label, parent = int(labels[row]), int(coarse[row])
-        if label in parents:
-            said, first = parents[label]
-            where = f"{file.shown} row {first}", f"{file.shown} row {row}"
-            raise parent_conflict(table, label, (where[0], said), (where[1], parent))
-        parents[label] = parent, row
-    return parents
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    firsts = sorted(rows[np.unique(pairs, return_index=True)[1]].tolist())
+    return parents_of(file, table, ((int(labels[row]), int(coarse[row]), row) for row in firsts))

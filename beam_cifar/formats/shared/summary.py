@@ -7,35 +7,48 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from beam_cifar.formats.base import CHUNK_ROWS, MAX_BAD_ROWS, FileSummary, RowNames, RowReader, Wanted
+from beam_cifar.formats.base import (
+    CHUNK_ROWS,
+    MAX_BAD_ROWS,
+    FileSummary,
+    RowNames,
+    RowReader,
+    Source,
+    SourceFile,
+    Wanted,
+)
 from beam_cifar.labels import UNLABELLED, LabelTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
-def with_rows(summary: FileSummary, reader: RowReader, labels: LabelTable, wanted: Wanted) -> FileSummary:
-    """Fills in what a summary says of single rows.
+def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+    """Summarises one file.
 
     Args:
-        summary: of the file, without `chunks`, bad rows and `row_names`.
-        reader: of its rows.
+        source: reads it.
+        file: which one.
         labels: label table of the data set.
         wanted: what is asked for.
+
+    Raises:
+        InputError: it cannot be read.
     """
-    bad = reader.bad_rows
-    summary = replace(
-        summary,
-        bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
-        bad_count=len(bad),
-        chunks=tuple(_plain_chunks(reader)),
-    )
-    if wanted.columns:
-        summary = replace(summary, columns=_columns(reader, wanted))
-    if wanted.filter is None and not wanted.names:
-        return summary
-    chunks, names, kept = _looked_into(reader, labels, wanted, all_images=summary.images == summary.rows)
-    return replace(summary, chunks=chunks, row_names=names, kept_labels=kept)
+    with source.open_rows(file, labels) as reader:
+        bad = reader.bad_rows
+        summary = replace(
+            reader.summary(sizes=wanted.sizes),
+            bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
+            bad_count=len(bad),
+            chunks=tuple(_plain_chunks(reader)),
+        )
+        if wanted.columns:
+            summary = replace(summary, columns=_columns(reader, wanted))
+        if wanted.filter is None and not wanted.names:
+            return summary
+        chunks, names, kept = _looked_into(reader, labels, wanted, all_images=summary.images == summary.rows)
+        return replace(summary, chunks=chunks, row_names=names, kept_labels=kept)
 
 
 def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:

@@ -1,0 +1,179 @@
+"""What the readers of all formats share: rows of which everything but the images is at hand."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+from beam_cifar import storage
+from beam_cifar.formats.base import FileSummary, RowReader, Runs, SourceFile
+from beam_cifar.labels import LabelTable, parent_conflict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from beam_cifar.images.header import ImageHeader
+
+NO_IMAGE = -1
+"""What stands for the size of no image."""
+
+
+class ColumnRows(RowReader):
+    """Rows whose names, labels and sizes are columns; a format says which, and reads images.
+
+    Attributes:
+        repeated: ids that had to be made unique.
+    """
+
+    repeated: int = 0
+    in_one_file: ClassVar[bool] = True
+    """Whether images lie in the file itself, which is open while they are read."""
+    opened_late: ClassVar[bool] = False
+    """Whether that is opened with the first image only."""
+    _stream: Callable[[], BinaryIO]
+
+    @contextmanager
+    def opened(self) -> Iterator[RowReader]:
+        with ExitStack() as stack:
+            made = copy.copy(self)
+            if self.in_one_file:
+                file = self.file
+                made._stream = functools.cache(lambda: stack.enter_context(storage.open_blob(file.blob, file.shown)))
+                if not self.opened_late:
+                    made._stream()
+            yield made
+
+    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
+        runs = [(start, stop)]
+        return self._facts(runs, self._sizes(runs, look=sizes))
+
+    def examples(self, runs: Runs) -> pa.Table:
+        from beam_cifar.example import with_images
+
+        images, encodings, sizes = self._read(runs)
+        return with_images(self._facts(runs, sizes), images, encodings)
+
+    @abstractmethod
+    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
+        """Ids and file names of some rows: string `[N]` each."""
+
+    @abstractmethod
+    def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
+        """Heights, widths and channels of the images of some rows: int32 `[3, N]`, 0 or less where there is none.
+
+        Args:
+            runs: of rows.
+            look: whether to look into images for it.
+        """
+
+    @abstractmethod
+    def _read(self, runs: Runs) -> tuple[pa.Array, str | Sequence[str], npt.NDArray[np.int32]]:
+        """The images of some rows, `binary`, their encoding, or that of each, and their sizes as `_sizes` has them."""
+
+    def _facts(self, runs: Runs, sizes: npt.NDArray[np.int32]) -> pa.Table:
+        import numpy as np
+
+        from beam_cifar.example import facts_table
+
+        ids, filenames = self._names(runs)
+        labels = [np.asarray(self.labels[start:stop], dtype=np.int64) for start, stop in runs]
+        return facts_table(
+            ids=ids,
+            subset=self.file.subset,
+            sizes=sizes,
+            labels=np.concatenate([np.empty(0, np.int64), *labels]),
+            filenames=filenames,
+        )
+
+    def _summary(
+        self,
+        images: int,
+        image_bytes: int,
+        pixel_bytes: int,
+        size: tuple[int, int] | None,
+        digest: str,
+        **more: Any,
+    ) -> FileSummary:
+        """A summary with what is the same for all formats; `more` of its fields as needed."""
+        return FileSummary(
+            file=self.file,
+            rows=self.rows,
+            chunks=(),
+            images=images,
+            image_bytes=image_bytes,
+            pixel_bytes=pixel_bytes,
+            size=size,
+            duplicates=self.repeated,
+            digest=digest,
+            **more,
+        )
+
+
+def size_rows(headers: Iterable[ImageHeader | None]) -> npt.NDArray[np.int32]:
+    """Heights, widths and channels: int32 `[3, N]`, `NO_IMAGE` where there is no image."""
+    import numpy as np
+
+    rows = [(h.height, h.width, h.channels) if h else (NO_IMAGE,) * 3 for h in headers]
+    return np.ascontiguousarray(np.array(rows, dtype=np.int32).reshape(-1, 3).T)
+
+
+def probed(images: pa.Array, names: Iterable[str]) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The encoding of each image file, "raw" for none, and sizes as `size_rows` makes them; looks for their ends, too.
+
+    Args:
+        images: `binary` array `[N]`, null where there is none.
+        names: of each, for messages.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    from beam_cifar.images.decode import probe_whole_image
+
+    headers = [
+        None if image is None else probe_whole_image(image, name)
+        for image, name in zip(images.to_pylist(), names, strict=True)
+    ]
+    return [header.encoding if header else "raw" for header in headers], size_rows(headers)
+
+
+def parents_of(file: SourceFile, table: LabelTable, said: Iterable[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
+    """Class -> (superclass, row that says so).
+
+    Args:
+        file: which one, for messages.
+        table: the label table.
+        said: class, superclass and row, each pair once.
+
+    Raises:
+        InputError: two rows give one class two superclasses.
+    """
+    parents: dict[int, tuple[int, int]] = {}
+    for label, parent, row in said:
+        if label in parents:
+            other, first = parents[label]
+            where = f"{file.shown} row {first}", f"{file.shown} row {row}"
+            raise parent_conflict(table, label, (where[0], other), (where[1], parent))
+        parents[label] = parent, row
+    return parents
+
+
+def row_numbers(runs: Runs) -> npt.NDArray[np.int64]:
+    """The rows of some runs, one by one: int64 `[N]`."""
+    import numpy as np
+
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in runs)])
+
+
+def picked(column: pa.Array, runs: Runs) -> pa.Array:
+    """The values of some rows; those of one run are not copied."""
+    if len(runs) == 1:
+        return column.slice(runs[0][0], runs[0][1] - runs[0][0])
+    import pyarrow as pa
+
+    return column.take(pa.array(row_numbers(runs)))
