@@ -20,9 +20,9 @@ from beam_cifar.block import Counts, add_counts
 from beam_cifar.carried import carried
 from beam_cifar.errors import JobError, OutputError
 from beam_cifar.formats import get_sink
-from beam_cifar.formats.base import Shard, ShardResult, folded_name
+from beam_cifar.formats.base import FileSink, Shard, ShardResult
 from beam_cifar.labels import UNLABELLED, LabelMap
-from beam_cifar.manifests import finish_interrupted, is_ours
+from beam_cifar.manifests import MANIFEST_VERSION, finish_interrupted, is_ours
 from beam_cifar.memory import give_back
 from beam_cifar.plan import ChosenCounts
 from beam_cifar.sink import PartInfo, SinkSettings
@@ -126,9 +126,9 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     Raises:
         JobError: a part is missing, or two attempts of one differ.
     """
-    shard = settings.shards[number]
+    shard, sink = settings.shards[number], get_sink(settings.format)
     parts = tuple(_one_each(infos, shard.parts, lambda info: info.part, shard.path))
-    if settings.many_files:
+    if not isinstance(sink, FileSink):
         return _finish_folder(number, parts, settings)
     if settings.is_whole(shard):
         return ShardInfo(number, 1, parts[0].bytes, parts[0].sha256, parts)
@@ -137,7 +137,7 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
         _check_size(path, info.bytes)
     give_back()  # what the parts took
     with settings.folder.stage(os.path.join(settings.folder.tree, shard.path)) as file:
-        get_sink(settings.format).join(paths, file, shard, settings.options)
+        sink.join(paths, file, shard, settings.options)
         file.commit()
     return ShardInfo(number, 1, file.bytes_written, file.sha256, parts, beside=_beside_written(paths, shard, settings))
 
@@ -367,6 +367,7 @@ def _manifest(
         by_label[label] = by_label.get(label, 0) + n
     sink = get_sink(settings.sink.format)
     content = {
+        "manifest_version": MANIFEST_VERSION,
         **settings.facts,
         "labels": asdict(labels),
         "rows": {name: counts.total() for name, counts in counted.items()},
@@ -375,7 +376,7 @@ def _manifest(
         "unlabelled": by_label.get(UNLABELLED, 0),
         "counts": {name: _nested(counts) for name, counts in counted.items()},
         **_source_labels(settings),
-        "renamed": sink.renamed(settings.sink.options, _named_subsets(counted["written"], subsets, settings)),
+        "renamed": sink.renamed(settings.sink.options.labels, _named_subsets(counted["written"], subsets, settings)),
         "shards": [_shard_entry(info, settings.sink) for info in shards],
         "notices": list(sink.result_notices(settings.sink.options, results)),
         "files": [
@@ -390,9 +391,9 @@ def _manifest(
 
 def _named_subsets(written: Counts, shards: Iterable[str], settings: PublishSettings) -> list[str]:
     """The subsets of the output, in the names that they had before the format changed them."""
-    sink, options = get_sink(settings.sink.format), settings.sink.options.export
-    names = [folded_name(subset, options, by_split=sink.by_split) for subset, _ in written]
-    known = {sink.subset_name(name) for name in names}
+    naming, options = get_sink(settings.sink.format).subsets, settings.sink.options.export
+    names = [naming.asked(subset, options) for subset, _ in written]
+    known = set(map(naming.letters, names))
     return sorted({*names, *(name for name in shards if name not in known)})
 
 

@@ -48,12 +48,12 @@ class SinkSettings:
     @property
     def many_files(self) -> bool:
         """Whether every image is a file of its own."""
-        return get_sink(self.format).many_files
+        return get_sink(self.format).can.many_files
 
     def is_whole(self, shard: Shard) -> bool:
         """Whether the only part of a shard is its file."""
         sink = get_sink(self.format)
-        return shard.parts == 1 and not (sink.many_files or sink.always_joined)
+        return shard.parts == 1 and not (sink.can.many_files or sink.can.always_joined)
 
     def account_path(self, shard: int, part: int) -> str:
         """Where a finished part leaves its account."""

@@ -8,14 +8,17 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from beam_cifar import ConvertOptions, Summary, convert
+from beam_cifar.formats import get_sink
 
 if TYPE_CHECKING:
     from beam_cifar.job import Job
@@ -200,3 +203,9 @@ def convert_until(step: int, options: ConvertOptions) -> None:
         setattr(os, name, counting(name))
     with mock.patch("beam_cifar.pipeline.start", run_plainly):
         convert(options)
+
+
+def set_part_bytes(patch: pytest.MonkeyPatch, target: str, part_bytes: int) -> None:
+    """Lets a format make parts of another size."""
+    sink = get_sink(target)
+    patch.setattr(type(sink), "can", replace(sink.can, part_bytes=part_bytes))

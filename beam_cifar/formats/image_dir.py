@@ -8,15 +8,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, Source, SourceFile
-from beam_cifar.formats.shared.folders import ImageFileRows
+from beam_cifar.formats.base import Catalog, Source, SourceFile, SubsetNaming
+from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink
 from beam_cifar.formats.shared.ids import natural_bytes
 from beam_cifar.formats.shared.image_lists import (
     ChosenEntries,
-    IdPathSink,
     ImageTree,
     checked_tree,
     list_images,
@@ -63,12 +63,12 @@ class ImageDirSource(Source):
         yield _opened(file)
 
 
-class ImageDirSink(IdPathSink):
+class ImageDirSink(TreeSink):
     """Writes `<id>.png`."""
 
     name = "image_dir"
-    losses = frozenset({"labels", "subsets", "superclasses", "unused"})
-    root = ""
+    can = replace(ID_TREE, losses=frozenset({"labels", "subsets", "superclasses", "unused"}))
+    subsets = SubsetNaming(merges=True)
 
 
 @functools.lru_cache(maxsize=4)
