@@ -25,7 +25,7 @@ from beam_cifar.labels import UNLABELLED, LabelMap
 from beam_cifar.manifests import MANIFEST_VERSION, finish_interrupted, is_ours
 from beam_cifar.memory import give_back
 from beam_cifar.plan import ChosenCounts
-from beam_cifar.sink import PartInfo, SinkSettings
+from beam_cifar.sink import COUNTED, PartInfo, SinkSettings
 
 
 @dataclass(frozen=True)
@@ -254,9 +254,6 @@ def _holds(tree: str, expected: storage.Tally, others: Set[str]) -> bool:
 def _is_published(folder: storage.JobFolder, manifest: bytes, expected: storage.Tally, others: Set[str]) -> bool:
     """Whether an earlier call did it all."""
     return storage.has_content(folder.manifest, manifest) and _holds(folder.output, expected, others)
-
-
-COUNTED = ("read", "written", "filtered", "unlabelled", "rejected")
 
 
 def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str, Counts]:

@@ -20,10 +20,10 @@ from beam_cifar.formats.base import (
     SinkOptions,
     SourceFile,
 )
-from beam_cifar.formats.shared.id_paths import decode_path, image_paths
+from beam_cifar.formats.shared.id_paths import decode_path, encode_path
 from beam_cifar.images.files import file_extensions
-from beam_cifar.names import decode_name
-from beam_cifar.row_names import file_names
+from beam_cifar.names import decode_name, encode_name
+from beam_cifar.row_names import file_names, short_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -173,13 +173,12 @@ class _ImageFileWriter(PartWriter):
     def append(self, table: pa.Table) -> None:
         from beam_cifar.example import plain_labels
 
-        can, strict = self.sink.can, self.options.strict_names
+        can = self.sink.can
         ids, filenames, images = (table.column(name).to_pylist() for name in ("id", "filename", "image"))
         suffixes = file_extensions(table, self.options.export.image_ext or can.image_ext)
-        if can.ids_are_paths:
-            names = image_paths(ids, suffixes, strict)
-        else:
-            names = file_names(ids, filenames, suffixes, strict)
+        short = ids if can.ids_are_paths else list(map(short_name, ids, filenames))
+        encode = encode_path if can.ids_are_paths else encode_name
+        names = file_names(short, ids, suffixes, self.options.strict_names, encode)
         labels = plain_labels(table).tolist()
         told = [table.column(name).to_pylist() for name in can.listed]
         self.file.add(
