@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -267,7 +267,7 @@ def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str,
     """
     counted = {name: add_counts(getattr(part, name) for part in parts) for name in COUNTED}
     if settings.counts is None:
-        _check_balance(parts, settings)
+        _check_balance(counted, settings)
         return counted
     planned = settings.counts
     wrong = {key: (planned.written[key], counted["written"][key]) for key in planned.written | counted["written"]}
@@ -285,16 +285,14 @@ def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str,
     return counted | told
 
 
-def _check_balance(parts: Sequence[PartInfo], settings: PublishSettings) -> None:
+def _check_balance(counted: Mapping[str, Counts], settings: PublishSettings) -> None:
     """Checks the counts of rows that were filtered while they were read."""
-    label_map = settings.label_map
-    balance: Counts = add_counts(_mapped(part.read, label_map) for part in parts)
-    for part in parts:
-        balance.subtract(_mapped(part.filtered, label_map))
-        balance.subtract(_mapped(part.rejected, label_map))
-        balance.subtract(_mapped(part.unlabelled, label_map))
-        balance.update({(subset, UNLABELLED): n for subset, n in _by_subset(part.unlabelled).items()})
-        balance.subtract(part.written)
+    balance = _mapped(counted["read"], settings.label_map)
+    for name in ("filtered", "rejected", "unlabelled"):
+        balance.subtract(_mapped(counted[name], settings.label_map))
+    for (subset, _), n in counted["unlabelled"].items():
+        balance[subset, UNLABELLED] += n
+    balance.subtract(counted["written"])
     wrong = {key: n for key, n in balance.items() if n}
     if wrong:
         (subset, label), difference = next(iter(wrong.items()))
@@ -302,7 +300,7 @@ def _check_balance(parts: Sequence[PartInfo], settings: PublishSettings) -> None
             f"counts do not add up: read - filtered - rejected - written is {difference}, not 0, for subset {subset!r} "
             f"and label {label}; nothing was published"
         )
-    read = sum(part.read.total() for part in parts)
+    read = counted["read"].total()
     if settings.declared is not None and read != settings.declared:
         raise JobError(f"{read} rows were read, the input files declare {settings.declared}; nothing was published")
 
@@ -312,13 +310,6 @@ def _mapped(counts: Counts, label_map: LabelMap) -> Counts:
     for (subset, label), n in counts.items():
         mapped[subset, label_map[label]] += n
     return mapped
-
-
-def _by_subset(counts: Counts) -> Counter[str]:
-    sums: Counter[str] = Counter()
-    for (subset, _), n in counts.items():
-        sums[subset] += n
-    return sums
 
 
 def _one_each(infos: Iterable[Any], count: int, number: Any, what: str) -> Iterator[Any]:
@@ -340,8 +331,9 @@ def _check_size(path: str, expected: int) -> None:
 
 
 def _result(info: ShardInfo, sink: SinkSettings) -> ShardResult:
-    names = {name for part in info.parts for name in part.statistics}
-    statistics = {name: sum(part.statistics.get(name, 0) for part in info.parts) for name in sorted(names)}
+    statistics: Counter[str] = Counter()
+    for part in info.parts:
+        statistics.update(part.statistics)
     labels = {label for part in info.parts for (_, label), n in part.written.items() if n}
     return ShardResult(sink.shards[info.shard], info.bytes, labels, statistics)
 
@@ -355,13 +347,13 @@ def _manifest(
     settings: PublishSettings,
 ) -> bytes:
     """The manifest: equal jobs have equal ones, so no time, host, path or number of workers."""
-    subsets: dict[str, int] = {}
+    subsets: Counter[str] = Counter()
     for shard in settings.sink.shards:
-        subsets[shard.subset] = subsets.get(shard.subset, 0) + shard.rows
+        subsets[shard.subset] += shard.rows
     labels = settings.label_map.table
-    by_label: dict[int, int] = {}
+    by_label: Counter[int] = Counter()
     for (_, label), n in counted["written"].items():
-        by_label[label] = by_label.get(label, 0) + n
+        by_label[label] += n
     sink = get_sink(settings.sink.format)
     content = {
         "manifest_version": MANIFEST_VERSION,
@@ -369,8 +361,8 @@ def _manifest(
         "labels": asdict(labels),
         "rows": {name: counts.total() for name, counts in counted.items()},
         "subsets": subsets,
-        "classes": {labels.names[label]: by_label.get(label, 0) for label in range(len(labels.names))},
-        "unlabelled": by_label.get(UNLABELLED, 0),
+        "classes": {name: by_label[label] for label, name in enumerate(labels.names)},
+        "unlabelled": by_label[UNLABELLED],
         "counts": {name: _nested(counts) for name, counts in counted.items()},
         **_source_labels(settings),
         "renamed": sink.renamed(settings.sink.options.labels, _named_subsets(counted["written"], subsets, settings)),

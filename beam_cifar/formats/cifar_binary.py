@@ -34,7 +34,6 @@ from beam_cifar.formats.shared.records import (
     Records,
     bad_labels,
     check_byte_classes,
-    check_names,
     learned_parents,
     names_file,
     read_exactly,
@@ -151,12 +150,8 @@ class CifarBinarySink(FileSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """A label is a byte, a name is a line."""
-        for names, what, one in (
-            (labels.names, "classes", "class"),
-            (labels.coarse_names, "superclasses", "superclass"),
-        ):
-            check_byte_classes(names, what, self)
-            check_names(names, one)
+        check_byte_classes(labels.names, "class", self)
+        check_byte_classes(labels.coarse_names, "superclass", self)
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
         """All images are 32 x 32."""

@@ -149,7 +149,7 @@ class DatumaroSink(TreeSink):
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the items of a subset."""
-        items = (("," if at else "") + "\n" + _item(*listed) for at, listed in enumerate(self.listed(parts)))
+        items = (("," if at else "") + "\n" + _item(*listed) for at, listed in enumerate(self.listed_images(parts)))
         path = f"{ANNOTATIONS}/{self.subsets.written(shard.subset)}.json"
         write_lines(files, path, chain([_head(options.labels)], items, ["\n]}\n"]))
 

@@ -97,7 +97,7 @@ class ImagenetTxtSink(TreeSink):
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the list of a subset."""
-        listed = ((_quoted(path), "" if label == UNLABELLED else label) for path, label, _ in self.listed(parts))
+        listed = ((_quoted(path), "" if label == UNLABELLED else label) for path, label, _ in self.listed_images(parts))
         write_lines(files, list_name(shard.subset), (f"{path} {label}\n" for path, label in listed))
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:

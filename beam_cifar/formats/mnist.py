@@ -37,7 +37,6 @@ from beam_cifar.formats.shared.records import (
     Records,
     bad_labels,
     check_byte_classes,
-    check_names,
     names_file,
     numbered_names,
     own_file,
@@ -145,8 +144,7 @@ class MnistSink(FileSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """A label is a byte, a name is a line."""
-        check_byte_classes(labels.names, "classes", self)
-        check_names(labels.names, "class")
+        check_byte_classes(labels.names, "class", self)
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return _file_name(subset, IMAGES_NAME)

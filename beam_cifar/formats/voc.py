@@ -126,12 +126,6 @@ class VocSource(Source):
         yield _opened(file)
 
 
-@functools.lru_cache(maxsize=8)
-def class_words(labels: LabelTable) -> tuple[str, ...]:
-    """The name of each class as a line and a file have it."""
-    return distinct_components(labels.names, encode_word)
-
-
 class VocSink(TreeSink):
     """Writes `JPEGImages/<id>.jpg`, and the lists of each subset."""
 
@@ -156,7 +150,7 @@ class VocSink(TreeSink):
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
         """There is a line for every image and class, and a file name of class and subset."""
-        words = class_words(options.labels)
+        words = self.class_words(options.labels)
         size = _class_bytes(shard.rows, len(words))
         if size > MAX_CLASS_BYTES:
             raise UsageError(
@@ -179,8 +173,9 @@ class VocSink(TreeSink):
         """Writes the list of a subset, and those of its classes."""
         subset = self.subsets.written(shard.subset)
         lines = _ClassLines()
-        write_lines(files, f"{SETS}/{subset}.txt", (lines.append(stem(path), n) for path, n, _ in self.listed(parts)))
-        for label, word in enumerate(class_words(options.labels)):
+        listed = self.listed_images(parts)
+        write_lines(files, f"{SETS}/{subset}.txt", (lines.append(stem(path), label) for path, label, _ in listed))
+        for label, word in enumerate(self.class_words(options.labels)):
             with files.open(f"{SETS}/{word}_{subset}.txt") as file:
                 lines.write(label, file)
 
@@ -190,11 +185,11 @@ class VocSink(TreeSink):
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """The names of the classes."""
-        lines = ["# label:color_rgb:parts:actions", *(f"{word}:::" for word in class_words(options.labels))]
+        lines = ["# label:color_rgb:parts:actions", *(f"{word}:::" for word in self.class_words(options.labels))]
         return {LABEL_MAP: ("\n".join(lines) + "\n").encode()}
 
     def class_words(self, labels: LabelTable) -> Sequence[str]:
-        return class_words(labels)
+        return distinct_components(labels.names, encode_word)
 
 
 class _ClassLines:

@@ -221,7 +221,7 @@ class TreeSink(Sink):
         """All subsets share one tree."""
         return ""
 
-    def listed(self, parts: Sequence[str]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+    def listed_images(self, parts: Sequence[str]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
         """Path below `root`, label (-1 for none) and all that is listed of the images of a shard, for `complete`."""
         skip = len(self.root) + 1 if self.root else 0
         for entry in storage.read_listing(parts[0]):

@@ -339,9 +339,10 @@ def check_names(names: Sequence[str], what: str) -> None:
 
 
 def check_byte_classes(names: Sequence[str], what: str, sink: Sink) -> None:
-    """Refuses more names than a byte can tell apart. Raises `UsageError`."""
+    """Refuses more names than a byte can tell apart, and those that `check_names` does. Raises `UsageError`."""
     if len(names) > BYTE_CLASSES:
-        raise UsageError(f"{len(names)} {what}: {sink.name} has one byte for a label, and so {BYTE_CLASSES} at most")
+        raise UsageError(f"{len(names)} {what}es: {sink.name} has one byte for a label, and so {BYTE_CLASSES} at most")
+    check_names(names, what)
 
 
 RECORDS = Capabilities(keeps_empty_subsets=True, takes_missing_images=False, one_size=True)
