@@ -25,7 +25,7 @@ setup(
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
     packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
-    package_data={"beam_cifar": ["py.typed"]},
+    package_data={"beam_cifar": ["py.typed", "manifest.schema.json"]},
     python_requires=">=3.10",
     install_requires=[
         "apache-beam>=2.77,<2.78",
@@ -51,6 +51,7 @@ setup(
             "flask-cors",
             "google-cloud-storage>=3,<4",
             "hypothesis",
+            "jsonschema",
             "moto[s3]",
             "pytest",
             "pytest-xdist",

@@ -53,11 +53,11 @@ def _named(
         rows, taken = source.summary.row_names, _taken(source, selection)
         if rows is None:
             raise ValueError(f"{source.summary.file.shown}: the scan gave no names")
-        subset = sink.output_subset(source.summary.file.subset, options)
-        group = groups.setdefault(sink.name_groups(subset), len(groups))
-        labels = targets[rows.kept_labels[taken]] if sink.classes_are_folders else np.zeros_like(taken)
+        subset = sink.subsets.output(source.summary.file.subset, options)
+        group = groups.setdefault(sink.subsets.group(subset), len(groups))
+        labels = targets[rows.kept_labels[taken]] if sink.can.classes_are_folders else np.zeros_like(taken)
         folders = labels + (group * len(targets) + 1)
-        names = rows.wholes if sink.ids_are_paths else rows.names
+        names = rows.wholes if sink.can.ids_are_paths else rows.names
         yield folders, names[taken], rows.ids[taken], rows.wholes[taken]
 
 

@@ -146,7 +146,7 @@ class Cutter:
     def cut(self, subset: str, members: list[Chosen]) -> None:
         """Adds the shards and tasks of one subset."""
         rows = sum(source.take for source in members)
-        if not rows and not self._sink.keeps_empty_subsets:
+        if not rows and not self._sink.can.keeps_empty_subsets:
             self.notices.append(f"subset {subset!r} has no rows left and is not written")
             self._unowned += [source.segment(0, 0) for source in members]
             return
@@ -235,7 +235,8 @@ def new_shard(
     Raises:
         UsageError: the format cannot hold so much in one file.
     """
-    path, limit = sink.shard_path(*place, options), sink.max_shard_bytes
+    subset = sink.subsets.of_file(*place, options)
+    path, limit = sink.shard_path(subset, *place[1:]), sink.can.max_shard_bytes
     if path and ("\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/"))):
         raise UsageError(
             f"subset {place[0]!r} would be written to {path!r}, which is no place in the output; rename it"
@@ -246,7 +247,7 @@ def new_shard(
             f"pass --images-per-batch {limit // row_bytes} or less"
         )
     part_rows = max(1, part_bytes // max(1, row_bytes)) if part_bytes else rows
-    return Shard(index, sink.shard_subset(*place, options), path, rows, part_rows, size=None, has_images=False)
+    return Shard(index, subset, path, rows, part_rows, size=None, has_images=False)
 
 
 class _Handout:

@@ -38,7 +38,7 @@ def keep_files(
         files: input files of the plan; those that stay are added.
         origins: the data sets that they belong to; the output is added.
     """
-    if not get_sink(options.output_format).keeps_files:
+    if not get_sink(options.output_format).can.keeps_files:
         return list(tasks)
     catalog = catalog_of(options)
     if catalog is not None and catalog.unread:
@@ -85,7 +85,7 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
 
 def lossless_ext(path: str, format_name: str) -> str | None:
     """The extension that images of a data set must get to stay what they are where its format would make all JPEG."""
-    if "jpeg" not in get_sink(format_name).losses:
+    if "jpeg" not in get_sink(format_name).can.losses:
         return None
     catalog = catalog_of(ConvertOptions(path, path, format_name))
     paths = _image_paths(catalog) if catalog else iter(())
@@ -128,7 +128,7 @@ def _own_paths(options: ConvertOptions) -> set[str]:
 
 def _image_paths(catalog: Catalog) -> Iterator[str]:
     """Paths of the images of a data set, where each is a file."""
-    if get_sink(catalog.format).many_files:
+    if get_sink(catalog.format).can.many_files:
         for file in catalog.files:
             with get_source(catalog.format).open_rows(file, catalog.labels) as rows:
                 yield from rows.image_paths

@@ -145,18 +145,18 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
     if not rows:
         raise InputError("no example reached WriteExamples: nothing is written")
     subsets = sorted(records, key=lambda subset: (records[subset]["order"].min(), subset))
-    sink.check_subsets(subsets, options.export)
-    if sink.many_files or not sink.takes_missing_images:
+    sink.subsets.check(subsets, options.export)
+    if sink.can.many_files or not sink.can.takes_missing_images:
         for subset, each in records.items():
             refuse_missing_images(f"subset {subset!r}", int((each["height"] < 0).sum()), sink, "beam.Filter")
-    if not sink.takes_unlabelled:
+    if not sink.can.takes_unlabelled:
         for subset, each in records.items():
             refuse_unlabelled(f"subset {subset!r}", int((each["label"] < 0).sum()), sink)
-    strict = _strict_names(records, sink, options.export) if sink.many_files else frozenset()
+    strict = _strict_names(records, sink, options.export) if sink.can.many_files else frozenset()
     total = int(sum(each["bytes"].sum() for each in records.values()))
     merged: dict[str, list[Records]] = {}
     for subset in subsets:
-        merged.setdefault(sink.output_subset(subset, options.export), []).append(records[subset])
+        merged.setdefault(sink.subsets.output(subset, options.export), []).append(records[subset])
     shards: list[Shard] = []
     groups = {
         subset: _cut(subset, np.sort(np.concatenate(members), order=("order", "key")), total, shards, sink, options)
@@ -180,7 +180,7 @@ def _cut(
     for number in range(count):
         members = records[number * step : (number + 1) * step]
         place = (subset, number, count)
-        shard = new_shard(sink, options.export, sink.part_bytes, len(shards), place, len(members), nbytes // rows)
+        shard = new_shard(sink, options.export, sink.can.part_bytes, len(shards), place, len(members), nbytes // rows)
         shards.append(_with_sizes(shard, members))
     return Group(records["order"].tobytes(), records["key"].tobytes(), first, step)
 
@@ -208,11 +208,11 @@ def _strict_names(records: Mapping[str, Records], sink: Sink, options: ExportOpt
     groups: dict[str, int] = {}
     folders = []
     for subset, each in records.items():
-        group = groups.setdefault(sink.name_groups(sink.output_subset(subset, options)), len(groups))
-        labels = each["label"].astype(np.int64) + 1 if sink.classes_are_folders else np.zeros(len(each), np.int64)
+        group = groups.setdefault(sink.subsets.group(sink.subsets.output(subset, options)), len(groups))
+        labels = each["label"].astype(np.int64) + 1 if sink.can.classes_are_folders else np.zeros(len(each), np.int64)
         folders.append(labels + (group << 32))
     everything = np.concatenate(list(records.values()))
-    names = everything["whole" if sink.ids_are_paths else "name"]
+    names = everything["whole" if sink.can.ids_are_paths else "name"]
     strict, twice = strict_names(np.concatenate(folders), names, everything["id"], everything["whole"])
     if twice:
         edges = np.cumsum([len(each) for each in records.values()])

@@ -9,6 +9,9 @@ from typing import Any
 
 from beam_cifar import storage
 
+MANIFEST_VERSION = 1
+"""Of the form of a manifest, `manifest.schema.json`: it grows when a reader of the old form would misread the new."""
+
 
 def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
     """Completes a publish that was killed between moving the tree and writing the manifest, if there was one."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections import Counter
+from collections.abc import Callable, Sequence, Set
 from typing import Final
 
 MAX_COMPONENT_BYTES: Final = 255
@@ -91,6 +93,26 @@ def decode_name(component: str) -> str:
     return _ESCAPES.sub(_unescaped, component)
 
 
+def escape_first(component: str) -> str:
+    """The same component with its first character escaped, where the plain one is taken."""
+    return _percent(component[0]) + component[1:]
+
+
+def distinct_components(
+    names: Sequence[str], encode: Callable[..., str] = encode_name, taken: Set[str] = frozenset()
+) -> tuple[str, ...]:
+    """One component for each name, in the strict form where two names might meet on a file system.
+
+    Args:
+        names: all different.
+        encode: `encode_name`, or what takes the same arguments.
+        taken: keys of clashes that the names must not meet either.
+    """
+    keys = list(map(clash_key, names))
+    repeated = {key for key, count in Counter(keys).items() if count > 1} | taken
+    return tuple(encode(name, strict=key in repeated) for name, key in zip(names, keys, strict=True))
+
+
 def clash_key(name: str) -> str:
     """Returns what two names share if they may meet on a file system that folds case, normalises, or does both.
 
@@ -112,7 +134,7 @@ def _escape(name: str, unsafe: re.Pattern[str]) -> str:
     encoded = unsafe.sub(_escaped, name)
     # A first character that is escaped already is no device's.
     if _DEVICE.fullmatch(name) and encoded[0] != "%":
-        return _percent(name[0]) + encoded[1:]
+        return escape_first(encoded)
     return encoded
 
 

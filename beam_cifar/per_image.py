@@ -481,7 +481,7 @@ class _Place(beam.DoFn):
         sink, export = get_sink(self._sink.format), self._sink.options.export
         groups: dict[str, list[Example]] = {}
         for example in batch:
-            groups.setdefault(sink.output_subset(example.subset, export), []).append(example)
+            groups.setdefault(sink.subsets.output(example.subset, export), []).append(example)
         placed = []
         for subset, members in groups.items():
             places = layout.places(subset, members)

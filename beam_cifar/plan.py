@@ -143,7 +143,7 @@ def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
     return Wanted(
         filter=item_filter(options),
         sizes=are_pixels(sink.encodings(options)) and options.resize is None,
-        names=sink.many_files,
+        names=sink.can.many_files,
     )
 
 
@@ -195,10 +195,12 @@ def make_plan(
     sink_options = SinkOptions(
         labels=label_map.table,
         export=sink.export_of(options),
-        strict_names=clashing_names(sources, selection, label_map, sink, options) if sink.many_files else frozenset(),
+        strict_names=clashing_names(sources, selection, label_map, sink, options)
+        if sink.can.many_files
+        else frozenset(),
     )
     _refuse_incomplete(sources, selection, sink)
-    cutter = Cutter(sink, sink_options, part_bytes or sink.part_bytes, sum(source.bytes for source in sources))
+    cutter = Cutter(sink, sink_options, part_bytes or sink.can.part_bytes, sum(source.bytes for source in sources))
     for subset, members in _grouped(sources, sink, options):
         cutter.cut(subset, members)
     check_shards(cutter.shards, sink, sink_options)
@@ -289,11 +291,11 @@ def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTa
 
 def _grouped(sources: list[Chosen], sink: Sink, options: ConvertOptions) -> list[tuple[str, list[Chosen]]]:
     """Numbers the sources and puts those of one output subset together, in order of appearance."""
-    sink.check_subsets([source.summary.file.subset for source in sources], options)
+    sink.subsets.check([source.summary.file.subset for source in sources], options)
     groups: dict[str, list[Chosen]] = {}
     for index, source in enumerate(sources):
         sources[index] = replace(source, index=index)
-        groups.setdefault(sink.output_subset(source.summary.file.subset, options), []).append(sources[index])
+        groups.setdefault(sink.subsets.output(source.summary.file.subset, options), []).append(sources[index])
     return list(groups.items())
 
 
@@ -308,15 +310,15 @@ def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
 
 def check_shards(shards: Sequence[Shard], sink: Sink, options: SinkOptions) -> None:
     """Refuses files that the format cannot hold, or that would be one. Raises `UsageError`."""
-    taken = set(sink.reserved_paths)
+    taken = set(sink.can.reserved_paths)
     for shard in shards:
-        if shard.path in taken and not sink.many_files:
+        if shard.path in taken and not sink.can.many_files:
             raise UsageError(
                 f"two files of the output would be called {shard.path!r}; convert the subsets one at a time with "
                 "--subset"
             )
         taken.add(shard.path)
-        if sink.one_size and shard.rows and shard.has_images and shard.size is None:
+        if sink.can.one_size and shard.rows and shard.has_images and shard.size is None:
             raise UsageError(f"{shard.path}: {sink.name} holds images of one size, and these differ; pass --resize HxW")
         sink.check_shard(shard, options)
 
@@ -326,9 +328,9 @@ def _refuse_incomplete(sources: Sequence[Chosen], selection: Selection, sink: Si
     selects = selection.labels is not None or selection.filter is not None
     for source in sources:
         summary = source.summary
-        if not (sink.takes_missing_images or sink.many_files or selects) and source.take:
+        if not (sink.can.takes_missing_images or sink.can.many_files or selects) and source.take:
             refuse_missing_images(summary.file.shown, summary.rows - summary.images, sink)
-        if not sink.takes_unlabelled and source.take and selection.labels is None:
+        if not sink.can.takes_unlabelled and source.take and selection.labels is None:
             counted = label_counts(summary)
             lost = 0 if summary.kept_labels is None else sum(counted.values()) - summary.kept_labels
             refuse_unlabelled(summary.file.shown, max(lost, counted.get(UNLABELLED, 0)), sink)

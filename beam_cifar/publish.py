@@ -9,7 +9,7 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,14 +20,14 @@ from beam_cifar.block import Counts, add_counts
 from beam_cifar.carried import carried
 from beam_cifar.errors import JobError, OutputError
 from beam_cifar.formats import get_sink
-from beam_cifar.formats.base import Shard, ShardResult, folded_name
+from beam_cifar.formats.base import FileSink, Shard, ShardResult
 from beam_cifar.in_place import foreign_files
 from beam_cifar.job import Job
 from beam_cifar.labels import UNLABELLED, LabelMap
-from beam_cifar.manifests import finish_interrupted, is_ours
+from beam_cifar.manifests import MANIFEST_VERSION, finish_interrupted, is_ours
 from beam_cifar.memory import give_back
 from beam_cifar.plan import ChosenCounts
-from beam_cifar.sink import PartInfo, SinkSettings
+from beam_cifar.sink import COUNTED, PartInfo, SinkSettings
 
 
 @dataclass(frozen=True)
@@ -137,9 +137,9 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     Raises:
         JobError: a part is missing, or two attempts of one differ.
     """
-    shard = settings.shards[number]
+    shard, sink = settings.shards[number], get_sink(settings.format)
     parts = tuple(_one_each(infos, shard.parts, lambda info: info.part, shard.path))
-    if settings.many_files:
+    if not isinstance(sink, FileSink):
         return _finish_folder(number, parts, settings)
     if settings.is_whole(shard):
         return ShardInfo(number, 1, parts[0].bytes, parts[0].sha256, parts)
@@ -148,7 +148,7 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
         _check_size(path, info.bytes)
     give_back()  # what the parts took
     with settings.folder.stage(os.path.join(settings.folder.tree, shard.path)) as file:
-        get_sink(settings.format).join(paths, file, shard, settings.options)
+        sink.join(paths, file, shard, settings.options)
         file.commit()
     return ShardInfo(number, 1, file.bytes_written, file.sha256, parts, beside=_beside_written(paths, shard, settings))
 
@@ -267,9 +267,6 @@ def _is_published(folder: storage.JobFolder, manifest: bytes, expected: storage.
     return storage.has_content(folder.manifest, manifest) and _holds(folder.output, expected, others)
 
 
-COUNTED = ("read", "written", "filtered", "unlabelled", "rejected")
-
-
 def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str, Counts]:
     """Checks that every row read was written, filtered or rejected, by subset and label.
 
@@ -281,7 +278,7 @@ def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str,
     """
     counted = {name: add_counts(getattr(part, name) for part in parts) for name in COUNTED}
     if settings.counts is None:
-        _check_balance(parts, settings)
+        _check_balance(counted, settings)
         return counted
     planned = settings.counts
     wrong = {key: (planned.written[key], counted["written"][key]) for key in planned.written | counted["written"]}
@@ -299,16 +296,14 @@ def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str,
     return counted | told
 
 
-def _check_balance(parts: Sequence[PartInfo], settings: PublishSettings) -> None:
+def _check_balance(counted: Mapping[str, Counts], settings: PublishSettings) -> None:
     """Checks the counts of rows that were filtered while they were read."""
-    label_map = settings.label_map
-    balance: Counts = add_counts(_mapped(part.read, label_map) for part in parts)
-    for part in parts:
-        balance.subtract(_mapped(part.filtered, label_map))
-        balance.subtract(_mapped(part.rejected, label_map))
-        balance.subtract(_mapped(part.unlabelled, label_map))
-        balance.update({(subset, UNLABELLED): n for subset, n in _by_subset(part.unlabelled).items()})
-        balance.subtract(part.written)
+    balance = _mapped(counted["read"], settings.label_map)
+    for name in ("filtered", "rejected", "unlabelled"):
+        balance.subtract(_mapped(counted[name], settings.label_map))
+    for (subset, _), n in counted["unlabelled"].items():
+        balance[subset, UNLABELLED] += n
+    balance.subtract(counted["written"])
     wrong = {key: n for key, n in balance.items() if n}
     if wrong:
         (subset, label), difference = next(iter(wrong.items()))
@@ -316,7 +311,7 @@ def _check_balance(parts: Sequence[PartInfo], settings: PublishSettings) -> None
             f"counts do not add up: read - filtered - rejected - written is {difference}, not 0, for subset {subset!r} "
             f"and label {label}; nothing was published"
         )
-    read = sum(part.read.total() for part in parts)
+    read = counted["read"].total()
     if settings.declared is not None and read != settings.declared:
         raise JobError(f"{read} rows were read, the input files declare {settings.declared}; nothing was published")
 
@@ -326,13 +321,6 @@ def _mapped(counts: Counts, label_map: LabelMap) -> Counts:
     for (subset, label), n in counts.items():
         mapped[subset, label_map[label]] += n
     return mapped
-
-
-def _by_subset(counts: Counts) -> Counter[str]:
-    sums: Counter[str] = Counter()
-    for (subset, _), n in counts.items():
-        sums[subset] += n
-    return sums
 
 
 def _one_each(infos: Iterable[Any], count: int, number: Any, what: str) -> Iterator[Any]:
@@ -354,8 +342,9 @@ def _check_size(path: str, expected: int) -> None:
 
 
 def _result(info: ShardInfo, sink: SinkSettings) -> ShardResult:
-    names = {name for part in info.parts for name in part.statistics}
-    statistics = {name: sum(part.statistics.get(name, 0) for part in info.parts) for name in sorted(names)}
+    statistics: Counter[str] = Counter()
+    for part in info.parts:
+        statistics.update(part.statistics)
     labels = {label for part in info.parts for (_, label), n in part.written.items() if n}
     return ShardResult(sink.shards[info.shard], info.bytes, labels, statistics)
 
@@ -369,24 +358,25 @@ def _manifest(
     settings: PublishSettings,
 ) -> bytes:
     """The manifest: equal jobs have equal ones, so no time, host, path or number of workers."""
-    subsets: dict[str, int] = {}
+    subsets: Counter[str] = Counter()
     for shard in settings.sink.shards:
-        subsets[shard.subset] = subsets.get(shard.subset, 0) + shard.rows
+        subsets[shard.subset] += shard.rows
     labels = settings.label_map.table
-    by_label: dict[int, int] = {}
+    by_label: Counter[int] = Counter()
     for (_, label), n in counted["written"].items():
-        by_label[label] = by_label.get(label, 0) + n
+        by_label[label] += n
     sink = get_sink(settings.sink.format)
     content = {
+        "manifest_version": MANIFEST_VERSION,
         **settings.facts,
         "labels": asdict(labels),
         "rows": {name: counts.total() for name, counts in counted.items()},
         "subsets": subsets,
-        "classes": {labels.names[label]: by_label.get(label, 0) for label in range(len(labels.names))},
-        "unlabelled": by_label.get(UNLABELLED, 0),
+        "classes": {name: by_label[label] for label, name in enumerate(labels.names)},
+        "unlabelled": by_label[UNLABELLED],
         "counts": {name: _nested(counts) for name, counts in counted.items()},
         **_source_labels(settings),
-        "renamed": sink.renamed(settings.sink.options, _named_subsets(counted["written"], subsets, settings)),
+        "renamed": sink.renamed(settings.sink.options.labels, _named_subsets(counted["written"], subsets, settings)),
         "shards": [_shard_entry(info, settings.sink) for info in shards],
         "notices": list(sink.result_notices(settings.sink.options, results)),
         "files": [
@@ -401,9 +391,9 @@ def _manifest(
 
 def _named_subsets(written: Counts, shards: Iterable[str], settings: PublishSettings) -> list[str]:
     """The subsets of the output, in the names that they had before the format changed them."""
-    sink, options = get_sink(settings.sink.format), settings.sink.options.export
-    names = [folded_name(subset, options, by_split=sink.by_split) for subset, _ in written]
-    known = {sink.subset_name(name) for name in names}
+    naming, options = get_sink(settings.sink.format).subsets, settings.sink.options.export
+    names = [naming.asked(subset, options) for subset, _ in written]
+    known = set(map(naming.letters, names))
     return sorted({*names, *(name for name in shards if name not in known)})
 
 

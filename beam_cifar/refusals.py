@@ -43,7 +43,7 @@ def refuse_unlabelled(where: str, count: int, sink: Sink) -> None:
 
 def one_file(first: str, second: str, sink: Sink) -> UsageError:
     """Two images would be written to one file, as nothing tells them apart."""
-    where = "all subsets in one folder" if "subsets" in sink.losses else "the images of a subset in one folder"
+    where = "all subsets in one folder" if "subsets" in sink.can.losses else "the images of a subset in one folder"
     return UsageError(
         f"{first} and {second} would be one file, because their ids are equal and {sink.name} keeps {where}; convert "
         "one --subset at a time, or number the items by --transform reindex"

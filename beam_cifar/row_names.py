@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from beam_cifar.names import clash_key, encode_name
@@ -92,20 +92,22 @@ def strict_names(
 
 
 def file_names(
-    ids: Sequence[str], filenames: Sequence[str], suffixes: Sequence[str], strict: frozenset[int]
+    names: Sequence[str],
+    ids: Sequence[str],
+    suffixes: Sequence[str],
+    strict: frozenset[int],
+    encode: Callable[..., str] = encode_name,
 ) -> list[str]:
-    """The name of each file.
+    """The name of each file: the short one, or the strict form of the whole id where several would get that.
 
     Args:
+        names: `[N]`, short names.
         ids: `[N]`.
-        filenames: `[N]`, as found.
         suffixes: `[N]`, such as ".png".
         strict: digests of short names that several ids would get.
+        encode: `encode_name`, or what takes the same arguments.
     """
-    short = [short_name(*row) for row in zip(ids, filenames, strict=True)]
-    if not strict:
-        return [encode_name(name, suffix) for name, suffix in zip(short, suffixes, strict=True)]
     return [
-        encode_name(item_id, suffix, strict=True) if digest64(clash_key(name)) in strict else encode_name(name, suffix)
-        for item_id, name, suffix in zip(ids, short, suffixes, strict=True)
+        encode(item_id, suffix, strict=True) if strict and digest64(clash_key(name)) in strict else encode(name, suffix)
+        for name, item_id, suffix in zip(names, ids, suffixes, strict=True)
     ]

@@ -91,7 +91,7 @@ def plan_by_rows(
     encodings = sink.encodings(options)
     sizes = are_pixels(encodings)
     columns = frozenset({"size"} if sizes else ())
-    columns |= {"id", "filename"} if sink.many_files else set()
+    columns |= {"id", "filename"} if sink.can.many_files else set()
     gathering, view = look(options.input, steps_of(options), index_dir, columns, sizes=sizes)
     if not len(view):
         rows = sum(summary.rows for summary in gathering.summaries)
@@ -99,17 +99,17 @@ def plan_by_rows(
         paths = " and ".join(each.shown for each in options.input.leaves)
         raise InputError(f"{paths}: the selection leaves nothing of {rows} rows{notices}")
     sink.check_labels(view.table)
-    kept = [name for name in view.subset_names if view.subset(name).any() or sink.keeps_empty_subsets]
-    sink.check_subsets(kept, options)
-    if not (sink.takes_missing_images or sink.many_files):
+    kept = [name for name in view.subset_names if view.subset(name).any() or sink.can.keeps_empty_subsets]
+    sink.subsets.check(kept, options)
+    if not (sink.can.takes_missing_images or sink.can.many_files):
         refuse_missing_images(options.input.shown, int((~view.has_image).sum()), sink)
-    if not sink.takes_unlabelled:
+    if not sink.can.takes_unlabelled:
         refuse_unlabelled(options.input.shown, int((view.labels < 0).sum()), sink)
     sink_options = SinkOptions(view.table, sink.export_of(options), _strict(view, gathering, sink, options))
     if not view.new_ids:  # workers read them from the files
         view = replace(view, ids=None, filenames=None)
     give_back()
-    layout = _Layout(view, gathering, sink, sink_options, part_bytes or sink.part_bytes)
+    layout = _Layout(view, gathering, sink, sink_options, part_bytes or sink.can.part_bytes)
     check_shards(layout.shards, sink, sink_options)
     save_images = sink_options.export.save_images
     tasks = layout.tasks if gathering.changes_pixels else [layout.copied(task) for task in layout.tasks]
@@ -139,23 +139,23 @@ def plan_by_rows(
 
 def _strict(view: View, gathering: Gathering, sink: Sink, options: ConvertOptions) -> frozenset[int]:
     """Digests of short names that several images of one folder would get."""
-    if not sink.many_files or view.ids is None or view.filenames is None:
+    if not sink.can.many_files or view.ids is None or view.filenames is None:
         return frozenset()
     missing = ~view.has_image
     if missing.any():
         first = int(np.flatnonzero(missing)[0])
         shown = gathering.summaries[view.files[first]].file.shown
         refuse_missing_images(shown, int(missing.sum()), sink, first=int(view.rows[first]))
-    groups = {name: sink.name_groups(sink.output_subset(name, options)) for name in view.subset_names}
+    groups = {name: sink.subsets.group(sink.subsets.output(name, options)) for name in view.subset_names}
     numbers = {group: at for at, group in enumerate(dict.fromkeys(groups.values()))}
     places = np.array([numbers[groups[name]] for name in view.subset_names], dtype=np.int64)
     classes = len(view.table.names) + 1
-    folders = places[view.subsets] * classes + (view.labels + 1 if sink.classes_are_folders else 0)
+    folders = places[view.subsets] * classes + (view.labels + 1 if sink.can.classes_are_folders else 0)
     pieces = []
     for start in range(0, len(view), _PIECE):
         ids, filenames = (column.slice(start, _PIECE).to_pylist() for column in (view.ids, view.filenames))
         wholes = whole_digests(ids)
-        names = wholes if sink.ids_are_paths else name_digests(ids, filenames)
+        names = wholes if sink.can.ids_are_paths else name_digests(ids, filenames)
         pieces.append((names, digests(ids), wholes))
     strict, twice = strict_names(folders, *(np.concatenate(column) for column in zip(*pieces, strict=True)))
     if twice:
@@ -220,10 +220,10 @@ class _Layout:
         members: dict[str, list[Positions]] = {}
         for number, name in enumerate(view.subset_names):
             found = np.flatnonzero(view.subsets == number)
-            if not len(found) and not self._sink.keeps_empty_subsets:
+            if not len(found) and not self._sink.can.keeps_empty_subsets:
                 self.notices.append(f"subset {name!r} has no rows left and is not written")
                 continue
-            members.setdefault(self._sink.output_subset(name, export), []).append(found)
+            members.setdefault(self._sink.subsets.output(name, export), []).append(found)
         return {name: np.concatenate(found) for name, found in members.items()}
 
     def _bytes(self, members: Positions) -> int:

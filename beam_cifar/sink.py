@@ -49,12 +49,12 @@ class SinkSettings:
     @property
     def many_files(self) -> bool:
         """Whether every image is a file of its own."""
-        return get_sink(self.format).many_files
+        return get_sink(self.format).can.many_files
 
     def is_whole(self, shard: Shard) -> bool:
         """Whether the only part of a shard is its file."""
         sink = get_sink(self.format)
-        return shard.parts == 1 and not (sink.many_files or sink.always_joined)
+        return shard.parts == 1 and not (sink.can.many_files or sink.can.always_joined)
 
     def account_path(self, shard: int, part: int) -> str:
         """Where a finished part leaves its account."""
@@ -107,12 +107,13 @@ class PartInfo:
     statistics: dict[str, int] = field(default_factory=dict)
 
 
-_COUNTS = ("read", "filtered", "unlabelled", "written", "rejected")
+COUNTED = ("read", "written", "filtered", "unlabelled", "rejected")
+"""What is counted, row by row."""
 
 
 def encode_part(info: PartInfo) -> bytes:
     """An account as JSON, with a digest of it; see `decode_part`."""
-    counts = {name: [[*key, n] for key, n in sorted(getattr(info, name).items())] for name in _COUNTS}
+    counts = {name: [[*key, n] for key, n in sorted(getattr(info, name).items())] for name in COUNTED}
     facts = json.dumps({**asdict(info), **counts})
     return json.dumps([facts, hashlib.sha256(facts.encode()).hexdigest()]).encode()
 
@@ -128,7 +129,7 @@ def decode_part(data: bytes) -> PartInfo:
         if hashlib.sha256(told.encode()).hexdigest() != digest:
             raise ValueError("the account of a part is damaged")
         facts = json.loads(told)
-        counts = {name: Counter({(str(s), int(label)): int(n) for s, label, n in facts[name]}) for name in _COUNTS}
+        counts = {name: Counter({(str(s), int(label)): int(n) for s, label, n in facts[name]}) for name in COUNTED}
         bad = tuple(BadRow(**row) for row in facts["bad_rows"])
         return PartInfo(**{**facts, **counts, "bad_rows": bad})
     except (TypeError, KeyError, AttributeError) as error:
@@ -185,11 +186,7 @@ class OpenPart:
     def __init__(self, settings: SinkSettings, shard: Shard, part: int) -> None:
         self._shard, self._part = shard, part
         self._next = 0
-        self._read: Counts = Counter()
-        self._filtered: Counts = Counter()
-        self._unlabelled: Counts = Counter()
-        self._written: Counts = Counter()
-        self._rejected: Counts = Counter()
+        self._counts: dict[str, Counts] = {name: Counter() for name in COUNTED}
         self._bad_rows: list[BadRow] = []
         with ExitStack() as stack:
             self._file: storage.StagedFile | storage.StagedFolder = settings.open_part(shard, part)
@@ -224,15 +221,14 @@ class OpenPart:
         self._stack.close()
 
     def _count(self, block: Block) -> None:
-        self._read.update(block.read)
-        self._filtered.update(block.filtered)
-        self._unlabelled.update(block.unlabelled)
-        self._written.update(row_counts(block.table))
-        self._rejected.update((bad.subset, bad.label) for bad in block.rejected)
+        for name in ("read", "filtered", "unlabelled"):
+            self._counts[name].update(getattr(block, name))
+        self._counts["written"].update(row_counts(block.table))
+        self._counts["rejected"].update((bad.subset, bad.label) for bad in block.rejected)
         self._bad_rows += block.rejected[: MAX_BAD_ROWS - len(self._bad_rows)]
 
     def _finish(self) -> PartInfo:
-        rows, planned = self._written.total(), self._shard.rows_of(self._part)
+        rows, planned = self._counts["written"].total(), self._shard.rows_of(self._part)
         if rows != planned:
             raise JobError(
                 f"{self._shard.path}: {rows} rows came for part {self._part}, {planned} were planned; "
@@ -247,13 +243,9 @@ class OpenPart:
             files=self._file.files,
             bytes=self._file.bytes_written,
             sha256=self._file.sha256,
-            read=self._read,
-            filtered=self._filtered,
-            unlabelled=self._unlabelled,
-            written=self._written,
-            rejected=self._rejected,
             bad_rows=tuple(self._bad_rows),
             statistics=self._writer.statistics(),
+            **self._counts,
         )
 
 

@@ -128,7 +128,7 @@ def markdown() -> str:
     """The table of all formats, as the README has it."""
     lines = ["| format | reads | writes | what it is | what is lost in writing |", "| --- | --- | --- | --- | --- |"]
     for name, entry in FORMATS.items():
-        lost = ", ".join(sorted(get_sink(name).losses)) if entry.sink else ""
+        lost = ", ".join(sorted(get_sink(name).can.losses)) if entry.sink else ""
         can = ("yes" if entry.source else "", "yes" if entry.sink else "")
         cells = (f"[`{name}`](docs/formats/{name}.md)", *can, entry.title, lost)
         lines.append("| " + " | ".join(cells).replace("|  |", "| |").replace("|  |", "| |").rstrip() + " |")

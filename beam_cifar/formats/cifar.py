@@ -18,24 +18,26 @@ from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
     CHUNK_ROWS,
+    Capabilities,
     Catalog,
+    FileSink,
     FileSummary,
     PartWriter,
     Runs,
     Shard,
     ShardResult,
-    Sink,
     SinkOptions,
     Source,
     SourceFile,
-    series_name,
+    SubsetNaming,
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.roots import find_root, has_root
 from beam_cifar.formats.shared.rows import ColumnRows, parents_of, picked
 from beam_cifar.genuine import known_parents
+from beam_cifar.images.files import RAW
 from beam_cifar.labels import UNLABELLED, LabelTable, outside_superclasses, outside_table
-from beam_cifar.names import clash_key, encode_name
+from beam_cifar.names import clash_key, encode_name, escape_first
 from beam_cifar.pickles import Batch, BatchWriter, Meta, read_batch, read_meta, write_meta
 from beam_cifar.words import is_unicode
 
@@ -43,8 +45,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-    from beam_cifar.options import ExportOptions
 
 META_FILES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
 CUSTOM_META = "dataset_meta.json"
@@ -93,41 +93,81 @@ class CifarSource(Source):
             return CifarRows(file, labels, read_batch(stream, file.shown))
 
 
-class CifarSink(Sink):
+class _CifarWriter(PartWriter):
+    """Appends examples to one batch file."""
+
+    def __post_init__(self) -> None:
+        table, shard = self.options.labels, self.shard
+        self._kind = _kind(table)
+        self._parents = (*table.parents, None)  # the last one is found by UNLABELLED = -1
+        self._images = self.options.export.save_images and shard.has_images
+        self._writer = BatchWriter(
+            self.file,
+            rows=self.rows,
+            kind=self._kind,
+            batch_label=shard.batch_label,
+            size=shard.size,
+            images=self._images,
+        )
+
+    def append(self, table: pa.Table) -> None:
+        from beam_cifar.example import joined_images, plain_labels
+
+        numbers = plain_labels(table).tolist()
+        coarse = [self._parents[number] for number in numbers] if self._kind == "cifar100" else None
+        filenames = self._filenames(table)
+        labels = [None if number == UNLABELLED else number for number in numbers]
+        if not self._images:
+            self._writer.append(None, labels, coarse, filenames)
+        elif self.shard.size is not None:
+            self._writer.append(joined_images(table), labels, coarse, filenames)
+        else:
+            heights, widths = (table.column(name).to_pylist() for name in ("height", "width"))
+            sizes = [None if h is None else (h, w) for h, w in zip(heights, widths, strict=True)]
+            self._writer.append(table.column("image").to_pylist(), labels, coarse, filenames, sizes)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _filenames(self, table: pa.Table) -> list[str]:
+        """The names found, unless another extension is asked for; with the folder that makes an id unique, if any."""
+        ids, found = (table.column(name).to_pylist() for name in ("id", "filename"))
+        if self.options.export.image_ext is not None:
+            return [item_id + self.options.export.image_ext for item_id in ids]
+        return [
+            name if os.path.splitext(name)[0] == item_id else item_id + os.path.splitext(name)[1]
+            for item_id, name in zip(ids, found, strict=True)
+        ]
+
+
+def batch_name(subset: str) -> str:
+    """The file of a subset: its name, in a safe form where that cannot be the name of a batch."""
+    if subset and _is_batch_name(subset) and not {"/", "\0"} & set(subset):
+        return subset
+    name = encode_name(subset).replace(".", "%2E")
+    return escape_first(name) if name.startswith("_") else name
+
+
+class CifarSink(FileSink):
     """Writes the one layout that torchvision, Keras and Datumaro share."""
 
     name = "cifar"
-    needs_images = False
-    keeps_empty_subsets = True
-    part_bytes = 128 << 20
-    max_shard_bytes = MAX_PAYLOAD
-    reserved_paths = frozenset({*META_FILES, CUSTOM_META})
+    can = Capabilities(
+        pixels=RAW,
+        needs_images=False,
+        keeps_empty_subsets=True,
+        packs=True,
+        part_bytes=128 << 20,
+        max_shard_bytes=MAX_PAYLOAD,
+        row_bytes=8,
+        reserved_paths=frozenset({*META_FILES, CUSTOM_META}),
+    )
+    # Equal paths are refused by the plan, names that only some disks take for one are told.
+    subsets = SubsetNaming(numbered=True, merges=True, word=batch_name)
+    writer = _CifarWriter
 
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """Pixels as they are; an extension only names them."""
-        return ("raw",)
-
-    def output_subset(self, subset: str, options: ExportOptions) -> str:
-        """The subset itself; when packing, numbered batches (`data_batch_1`, ...) belong together."""
-        name = super().output_subset(subset, options)
-        return name if options.images_per_batch is None else series_name(name)
-
-    def check_subsets(self, subsets: Sequence[str], options: ExportOptions) -> None:
-        """Nothing: equal paths are refused, and names that only some disks take for one are told."""
-        return
-
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """All rows of a subset in one file, unless packed."""
-        return options.images_per_batch or max(1, rows)
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """The subset's name; packed batches are numbered from 1, as `data_batch_1`."""
-        return batch_name(self.shard_subset(subset, number, count, options))
-
-    def shard_subset(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """Every file is a subset."""
-        numbered = options.images_per_batch is not None and (count > 1 or subset == "data_batch")
-        return f"{subset}_{number + 1}" if numbered else subset
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        return batch_name(subset)
 
     def batch_label(self, subset: str, number: int, count: int) -> str:
         """In the words of the genuine files."""
@@ -135,8 +175,7 @@ class CifarSink(Sink):
         return f"{split} batch {number + 1} of {count}"
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Pixels are stored as they are."""
-        return (image_bytes if options.export.save_images else 0) + rows * 8
+        return super().estimate_bytes(rows, image_bytes if options.export.save_images else 0, options)
 
     def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
         """A file in the one style, of the same kind, with pixels, whose file names stay."""
@@ -144,13 +183,9 @@ class CifarSink(Sink):
         export = options.export
         return summary.copyable_as == f"cifar:{kind}" and export.save_images and export.image_ext is None
 
-    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a batch file."""
-        return _CifarWriter(file, shard, rows, options)
-
     def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
         """Reads the parts, which are batches themselves, and writes them as one."""
-        writer = _CifarWriter(file, shard, shard.rows, options)
+        writer = self.open_part(file, shard, shard.rows, options)
         for number, part in enumerate(parts):
             source = SourceFile(shard.path, shard.subset, f"{shard.path} part {number}", storage.whole_file(part))
             with CifarSource().open_rows(source, options.labels) as rows:
@@ -174,10 +209,6 @@ class CifarSink(Sink):
         if options.export.save_dataset_meta:
             files[CUSTOM_META] = (json.dumps({"labels": options.labels.names}, ensure_ascii=False) + "\n").encode()
         return files
-
-    def subset_word(self, name: str) -> str:
-        """See `batch_name`."""
-        return batch_name(name)
 
     def notices(self, options: SinkOptions) -> Iterator[str]:
         """Pixels left out."""
@@ -375,51 +406,6 @@ class _Texts:
             return self._columns
 
 
-class _CifarWriter(PartWriter):
-    """Appends examples to one batch file."""
-
-    def __init__(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> None:
-        self._kind = _kind(options.labels)
-        self._parents = (*options.labels.parents, None)  # the last one is found by UNLABELLED = -1
-        self._ext = options.export.image_ext
-        self._images = options.export.save_images and shard.has_images
-        self._size = shard.size
-        self._writer = BatchWriter(
-            file, rows=rows, kind=self._kind, batch_label=shard.batch_label, size=shard.size, images=self._images
-        )
-
-    def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
-        from beam_cifar.example import joined_images, plain_labels
-
-        numbers = plain_labels(table).tolist()
-        coarse = [self._parents[number] for number in numbers] if self._kind == "cifar100" else None
-        filenames = self._filenames(table)
-        labels = [None if number == UNLABELLED else number for number in numbers]
-        if not self._images:
-            self._writer.append(None, labels, coarse, filenames)
-        elif self._size is not None:
-            self._writer.append(joined_images(table), labels, coarse, filenames)
-        else:
-            heights, widths = (table.column(name).to_pylist() for name in ("height", "width"))
-            sizes = [None if h is None else (h, w) for h, w in zip(heights, widths, strict=True)]
-            self._writer.append(table.column("image").to_pylist(), labels, coarse, filenames, sizes)
-
-    def close(self) -> None:
-        """See `PartWriter.close`."""
-        self._writer.close()
-
-    def _filenames(self, table: pa.Table) -> list[str]:
-        """The names found, unless another extension is asked for; with the folder that makes an id unique, if any."""
-        ids, found = (table.column(name).to_pylist() for name in ("id", "filename"))
-        if self._ext is not None:
-            return [item_id + self._ext for item_id in ids]
-        return [
-            name if os.path.splitext(name)[0] == item_id else item_id + os.path.splitext(name)[1]
-            for item_id, name in zip(ids, found, strict=True)
-        ]
-
-
 def _stems(filenames: Sequence[str]) -> list[str]:
     """File names without their extension; quick where all have the same one, as genuine files do."""
     extension = os.path.splitext(filenames[0])[1] if filenames else ""
@@ -445,14 +431,6 @@ def _is_batch_name(name: str) -> bool:
 
 def _is_wanted(name: str) -> bool:
     return _is_batch_name(name) or name in META_FILES or name == CUSTOM_META
-
-
-def batch_name(subset: str) -> str:
-    """The file of a subset: its name, in a safe form where that cannot be the name of a batch."""
-    if subset and _is_batch_name(subset) and not {"/", "\0"} & set(subset):
-        return subset
-    name = encode_name(subset).replace(".", "%2E")
-    return f"%5F{name[1:]}" if name.startswith("_") else name
 
 
 def _custom_names(file: SourceFile) -> tuple[str, ...]:

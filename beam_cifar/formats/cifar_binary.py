@@ -16,24 +16,23 @@ from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.base import (
     Catalog,
+    FileSink,
     FileSummary,
     PartWriter,
     Runs,
     Shard,
     ShardResult,
-    Sink,
     SinkOptions,
     SourceFile,
-    series_name,
+    SubsetNaming,
 )
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.records import (
+    RECORDS,
     Records,
     RecordSource,
     bad_labels,
     check_byte_classes,
-    check_names,
-    joined_files,
     learned_parents,
     names_file,
     read_names,
@@ -43,6 +42,7 @@ from beam_cifar.formats.shared.records import (
 )
 from beam_cifar.formats.shared.roots import find_root
 from beam_cifar.genuine import known_parents
+from beam_cifar.images.files import RAW
 from beam_cifar.labels import LabelTable, outside_superclasses
 from beam_cifar.names import decode_name, encode_name
 
@@ -50,8 +50,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-    from beam_cifar.options import ExportOptions
 
 SUFFIX = ".bin"
 NAMES, FINE_NAMES, COARSE_NAMES = "batches.meta.txt", "fine_label_names.txt", "coarse_label_names.txt"
@@ -122,31 +120,55 @@ class CifarBinarySource(RecordSource):
         return Records(file, 3, numbers, read, SIZE, bad_rows=bad_rows, parents=parents, copyable_as=_kind(labels))
 
 
-class CifarBinarySink(Sink):
+class _BatchWriter(PartWriter):
+    """Writes labels and pixels of each example."""
+
+    def append(self, table: pa.Table) -> None:
+        import numpy as np
+
+        pixels, labels = written_columns(table, self)
+        classes = self.options.labels
+        skip = _label_bytes(classes)
+        rows = np.empty((len(labels), skip + PIXELS), dtype=np.uint8)
+        rows[:, skip - 1] = labels
+        if classes.has_superclasses:
+            rows[:, 0] = self._superclasses(classes, labels)
+        rows[:, skip:] = np.frombuffer(pixels, dtype=np.uint8).reshape(len(labels), PIXELS)
+        self.file.write(rows)
+
+    def _superclasses(self, classes: LabelTable, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        import numpy as np
+
+        parents = np.array([-1 if parent is None else parent for parent in classes.parents], dtype=np.int64)[labels]
+        if (parents < 0).any():
+            name = classes.names[int(labels[np.argmax(parents < 0)])]
+            raise InputError(
+                f"{self.shard.path}: class {name!r} has no superclass, and CIFAR-100 has one for every row; leave its "
+                "rows out by --label"
+            )
+        return parents
+
+
+class CifarBinarySink(FileSink):
     """Writes CIFAR-100 where the label table has superclasses, CIFAR-10 otherwise."""
 
     name = "cifar_binary"
-    losses = frozenset({"ids"})
-    needs_images = True
-    keeps_empty_subsets = True
-    takes_missing_images = False
-    takes_unlabelled = False
-    one_size = True
-    part_bytes = 128 << 20
-    reserved_paths = frozenset(METAS)
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """Pixels of three channels."""
-        return ("raw",)
+    can = replace(
+        RECORDS,
+        losses=frozenset({"ids"}),
+        pixels=RAW,
+        takes_unlabelled=False,
+        packs=True,
+        part_bytes=128 << 20,
+        reserved_paths=frozenset({NAMES, FINE_NAMES, COARSE_NAMES}),
+    )
+    subsets = SubsetNaming(numbered=True, word=lambda name: encode_name(name, SUFFIX)[: -len(SUFFIX)])
+    writer = _BatchWriter
 
     def check_labels(self, labels: LabelTable) -> None:
         """A label is a byte, a name is a line."""
-        for names, what, one in (
-            (labels.names, "classes", "class"),
-            (labels.coarse_names, "superclasses", "superclass"),
-        ):
-            check_byte_classes(names, what, self)
-            check_names(names, one)
+        check_byte_classes(labels.names, "class", self)
+        check_byte_classes(labels.coarse_names, "superclass", self)
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
         """All images are 32 x 32."""
@@ -156,39 +178,14 @@ class CifarBinarySink(Sink):
                 f"{SIZE[0]} x {SIZE[1]}; pass --resize {SIZE[0]}x{SIZE[1]}"
             )
 
-    def output_subset(self, subset: str, options: ExportOptions) -> str:
-        """The subset itself; when packing, numbered batches (`data_batch_1`, ...) belong together."""
-        name = super().output_subset(subset, options)
-        return name if options.images_per_batch is None else series_name(name)
-
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """All rows of a subset in one file, unless packed."""
-        return options.images_per_batch or max(1, rows)
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """The subset's name; packed batches are numbered from 1, as `data_batch_1.bin`."""
-        return encode_name(self.shard_subset(subset, number, count, options), SUFFIX)
-
-    def shard_subset(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """Every file is a subset."""
-        numbered = options.images_per_batch is not None and (count > 1 or subset == "data_batch")
-        return f"{subset}_{number + 1}" if numbered else subset
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        return encode_name(subset, SUFFIX)
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Pixels are stored as they are."""
         return image_bytes + rows * _label_bytes(options.labels)
 
     def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
-        """A file of the same kind."""
         return summary.copyable_as == _kind(options.labels)
-
-    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a batch, or a piece of one."""
-        return _BatchWriter(file, shard, options.labels, self)
-
-    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
-        """Puts the parts one after the other."""
-        joined_files(parts, file)
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """The names, with an empty line at the end as the genuine files have."""
@@ -196,10 +193,6 @@ class CifarBinarySink(Sink):
         names = {FINE_NAMES: labels.names, COARSE_NAMES: labels.coarse_names}
         lists = names if labels.has_superclasses else {NAMES: labels.names}
         return {name: names_file(found) + b"\n" for name, found in lists.items()}
-
-    def subset_word(self, name: str) -> str:
-        """The name in a safe form."""
-        return encode_name(name, SUFFIX)[: -len(SUFFIX)]
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Superclasses are said row by row."""
@@ -209,41 +202,6 @@ class CifarBinarySink(Sink):
         known = known_parents(labels.names, labels.coarse_names)
         if lost and known != labels.parents:
             yield f"{len(lost)} classes without rows, such as {labels.names[lost[0]]!r}, lose their superclass"
-
-
-class _BatchWriter(PartWriter):
-    """Writes labels and pixels of each example."""
-
-    def __init__(self, file: storage.StagedFile, shard: Shard, labels: LabelTable, sink: Sink) -> None:
-        self._file, self._shard, self._table, self._sink = file, shard, labels, sink
-
-    def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
-        import numpy as np
-
-        pixels, labels = written_columns(table, self._shard.subset, self._sink)
-        skip = _label_bytes(self._table)
-        rows = np.empty((len(labels), skip + PIXELS), dtype=np.uint8)
-        rows[:, skip - 1] = labels
-        if self._table.has_superclasses:
-            rows[:, 0] = self._superclasses(labels)
-        rows[:, skip:] = np.frombuffer(pixels, dtype=np.uint8).reshape(len(labels), PIXELS)
-        self._file.write(rows)
-
-    def close(self) -> None:
-        """See `PartWriter.close`."""
-
-    def _superclasses(self, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        import numpy as np
-
-        parents = np.array([-1 if parent is None else parent for parent in self._table.parents], dtype=np.int64)[labels]
-        if (parents < 0).any():
-            name = self._table.names[int(labels[np.argmax(parents < 0)])]
-            raise InputError(
-                f"{self._shard.path}: class {name!r} has no superclass, and CIFAR-100 has one for every row; leave its "
-                "rows out by --label"
-            )
-        return parents
 
 
 def _kind(labels: LabelTable) -> str:

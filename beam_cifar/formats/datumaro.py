@@ -10,21 +10,20 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Final
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, Shard, SinkOptions, Source, SourceFile, kept
-from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
+from beam_cifar.formats.base import Catalog, Shard, SinkOptions, Source, SourceFile, SubsetNaming, kept
+from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
 from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
 from beam_cifar.formats.shared.image_lists import (
-    IdPathSink,
     ListedRows,
     checked_tree,
     list_images,
-    listed_path,
     path_names,
     subset_files,
 )
@@ -32,9 +31,6 @@ from beam_cifar.formats.shared.json_stream import JsonStream
 from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.words import is_unicode
-
-if TYPE_CHECKING:
-    from beam_cifar.options import ExportOptions
 
 ANNOTATIONS: Final = "annotations"
 IMAGES: Final = "images"
@@ -118,14 +114,12 @@ class DatumaroSource(Source):
         return _contents(file).rows
 
 
-class DatumaroSink(IdPathSink):
+class DatumaroSink(TreeSink):
     """Writes `images/<subset>/<id>.png`, and the items of each subset."""
 
     name = "datumaro"
-    losses = frozenset[str]()
-    keeps_empty_subsets = True
-    listed = ("label", "height", "width")
-    root = ""
+    can = replace(ID_TREE, keeps_empty_subsets=True, listed=("label", "height", "width"))
+    subsets = SubsetNaming(word=lambda name: stem(encode_word(name, ".json")), own_folders=True)
 
     def check_labels(self, labels: LabelTable) -> None:
         """Datumaro refuses classes of one name or none; an empty parent is none."""
@@ -135,31 +129,15 @@ class DatumaroSink(IdPathSink):
                 if not name or not is_unicode(name):
                     raise UsageError(f"{what} {name!r} is no text, which Datumaro refuses; rename one by --remap")
 
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
+    def shard_path(self, subset: str, number: int, count: int) -> str:
         """The folder of the subset's images."""
-        return f"{IMAGES}/{self.subset_word(subset)}"
-
-    def name_groups(self, subset: str) -> str:
-        """Names may repeat between subsets."""
-        return subset
+        return f"{IMAGES}/{self.subsets.written(subset)}"
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the items of a subset."""
-        with files.open(f"{ANNOTATIONS}/{self.subset_word(shard.subset)}.json") as file:
-            pieces = [_head(options.labels)]
-            separator = "\n"
-            for entry in storage.read_listing(parts[0]):
-                pieces.append(separator + _item(entry))
-                separator = ",\n"
-                if len(pieces) >= 10_000:
-                    file.write("".join(pieces).encode())
-                    pieces.clear()
-            pieces.append("\n]}\n")
-            file.write("".join(pieces).encode())
-
-    def subset_word(self, name: str) -> str:
-        """The name as its file and its folder have it."""
-        return stem(encode_word(name, ".json"))
+        items = (("," if at else "") + "\n" + _item(*listed) for at, listed in enumerate(self.listed_images(parts)))
+        path = f"{ANNOTATIONS}/{self.subsets.written(shard.subset)}.json"
+        write_lines(files, path, chain([_head(options.labels)], items, ["\n]}\n"]))
 
 
 def _head(labels: LabelTable) -> str:
@@ -179,9 +157,8 @@ def _head(labels: LabelTable) -> str:
     return _dumped(head).removesuffix("]}")
 
 
-def _item(entry: dict[str, Any]) -> str:
+def _item(path: str, label: int, entry: Mapping[str, Any]) -> str:
     """An item, from what the list of a shard's files says of its image."""
-    path, label = listed_path(entry, ""), listed_label(entry)
     annotation = {"id": 0, "type": "label", "attributes": {}, "group": 0, "label_id": label}
     return _dumped(
         {

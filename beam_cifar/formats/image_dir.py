@@ -5,14 +5,15 @@ Datumaro's `image_dir` writes such a tree; it reads only the images that lie in 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, Source, SourceFile
-from beam_cifar.formats.shared.folders import ImageFileRows
+from beam_cifar.formats.base import Catalog, Source, SourceFile, SubsetNaming
+from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink
 from beam_cifar.formats.shared.ids import natural_bytes
 from beam_cifar.formats.shared.image_lists import (
     ChosenEntries,
-    IdPathSink,
     ImageTree,
     checked_tree,
     list_images,
@@ -61,9 +62,9 @@ class ImageDirSource(Source):
         return ImageFileRows(file, ChosenEntries(tree, order), columns[0], columns[1], [UNLABELLED] * len(tree))
 
 
-class ImageDirSink(IdPathSink):
+class ImageDirSink(TreeSink):
     """Writes `<id>.png`."""
 
     name = "image_dir"
-    losses = frozenset({"labels", "subsets", "superclasses", "unused"})
-    root = ""
+    can = replace(ID_TREE, losses=frozenset({"labels", "subsets", "superclasses", "unused"}))
+    subsets = SubsetNaming(merges=True)

@@ -8,33 +8,23 @@ folders that they find, in order.
 from __future__ import annotations
 
 import functools
-from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import (
-    Catalog,
-    Shard,
-    ShardResult,
-    SinkOptions,
-    Source,
-    SourceFile,
-)
-from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink, decoded_file_name, file_stem
+from beam_cifar.formats.base import Catalog, ShardResult, SinkOptions, Source, SourceFile, SubsetNaming
+from beam_cifar.formats.shared.folders import TREE, ImageFileRows, TreeSink, decoded_file_name, file_stem
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import clash_key, decode_name, encode_name
+from beam_cifar.names import decode_name, distinct_components, encode_name, escape_first
 from beam_cifar.row_names import digests
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from beam_cifar.options import ExportOptions
 
 NO_LABEL = "no_label"
 SUBSET = "default"
@@ -98,17 +88,28 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
         return {subset if distinct else name: found[name] for name, subset in names.items()}
 
 
-class ImagenetSink(ImageFileSink):
+@functools.lru_cache(maxsize=8)
+def class_folders(labels: LabelTable) -> tuple[str, ...]:
+    """The folder of each class: its name in a safe form, and not that of the folder of the unlabelled."""
+    found = distinct_components(labels.names, taken={NO_LABEL})
+    return tuple(escape_first(folder) if folder == NO_LABEL else folder for folder in found)
+
+
+class ImagenetSink(TreeSink):
     """Writes `<class>/<id>.png`."""
 
     name = "imagenet"
-    losses = frozenset({"order", "subsets", "superclasses", "unused"})
+    can = replace(TREE, losses=frozenset({"order", "subsets", "superclasses", "unused"}))
+    subsets = SubsetNaming(merges=True)
 
     def check_labels(self, labels: LabelTable) -> None:
         """Two classes of one name would be one folder."""
         refuse_repeated(labels.names, "and would be one folder")
 
-    def image_folders(self, shard: Shard, options: SinkOptions) -> tuple[str, ...]:
+    def class_words(self, labels: LabelTable) -> Sequence[str]:
+        return class_folders(labels)
+
+    def image_folders(self, options: SinkOptions) -> Sequence[str]:
         """One of each class."""
         return (*class_folders(options.labels), NO_LABEL)
 
@@ -119,19 +120,13 @@ class ImagenetSink(ImageFileSink):
         paths = {result.shard.path for result in shards}
         return sorted(f"{path}/{folder}".lstrip("/") for path in paths for folder in class_folders(options.labels))
 
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Also folders that are not called as their class."""
-        classes = zip(class_folders(options.labels), options.labels.names, strict=True)
-        changed = {folder: name for folder, name in classes if folder != name}
-        return ({"classes": changed} if changed else {}) | super().renamed(options, subsets)
-
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Readers number the folders that are there."""
         present: dict[str, set[int]] = {}
         for result in shards:
             present.setdefault(result.shard.path, set()).update(result.labels)
         everything = set(range(len(options.labels.names)))
-        folders = (*class_folders(options.labels), NO_LABEL)  # the last one is found by UNLABELLED = -1
+        folders = self.image_folders(options)  # the last one is found by UNLABELLED = -1
         if options.export.keep_empty_classes and any(everything - labels for labels in present.values()):
             yield (
                 "some class folders are empty: Keras numbers them, torchvision does with allow_empty=True and refuses "
@@ -149,34 +144,11 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
     """Writes `<subset>/<class>/<id>.png`."""
 
     name = "imagenet_with_subset_dirs"
-    losses = frozenset({"order", "superclasses", "unused"})
+    can = replace(TREE, losses=frozenset({"order", "superclasses", "unused"}))
+    subsets = SubsetNaming(word=encode_name, own_folders=True)
 
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """A folder of its own."""
-        return self.subset_word(subset)
-
-    def subset_word(self, name: str) -> str:
-        """The name in a safe form."""
-        return encode_name(name)
-
-    def name_groups(self, subset: str) -> str:
-        """Names may repeat between subsets."""
-        return subset
-
-
-@functools.lru_cache(maxsize=8)
-def class_folders(labels: LabelTable) -> tuple[str, ...]:
-    """The folder of each class: its name in a safe form, in the strict one where two could be one folder."""
-    keys = [clash_key(name) for name in labels.names]
-    repeated = {key for key, count in Counter(keys).items() if count > 1} | {NO_LABEL}
-    return tuple(
-        _not_reserved(encode_name(name, strict=key in repeated)) for name, key in zip(labels.names, keys, strict=True)
-    )
-
-
-def _not_reserved(folder: str) -> str:
-    """A class that is called as the folder of the unlabelled gets another one."""
-    return f"%{ord(folder[0]):02X}{folder[1:]}" if folder == NO_LABEL else folder
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        return self.subsets.written(subset)
 
 
 def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile
-from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
+from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile, SubsetNaming
+from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
 from beam_cifar.formats.shared.id_paths import encode_word, stem
 from beam_cifar.formats.shared.image_lists import (
-    IdPathSink,
     ListedRows,
     checked_tree,
     list_images,
-    listed_path,
     path_names,
     read_lines,
     subset_files,
 )
+from beam_cifar.formats.shared.records import names_file
 from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import clash_key
+from beam_cifar.names import clash_key, escape_first
 from beam_cifar.words import is_unicode
 
 SYNSETS = "synsets.txt"
@@ -69,14 +69,19 @@ class ImagenetTxtSource(Source):
         return rows.opened(checked_tree(file.beside[0]), len(labels.names))
 
 
-class ImagenetTxtSink(IdPathSink):
+def list_name(subset: str) -> str:
+    """The file of a subset's list; not that of the class names on any disk."""
+    made = encode_word(subset, ".txt")
+    return escape_first(made) if clash_key(made) == SYNSETS else made
+
+
+class ImagenetTxtSink(TreeSink):
     """Writes `images/<id>.png`, and a list of each subset."""
 
     name = "imagenet_txt"
-    losses = frozenset({"superclasses"})
-    keeps_empty_subsets = True
+    can = replace(ID_TREE, losses=frozenset({"superclasses"}), keeps_empty_subsets=True, listed=("label",))
+    subsets = SubsetNaming(word=lambda name: stem(list_name(name)))
     root = IMAGES
-    listed = ("label",)
 
     def check_labels(self, labels: LabelTable) -> None:
         """A name is one line, and readers leave out white space around it."""
@@ -87,29 +92,12 @@ class ImagenetTxtSink(IdPathSink):
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the list of a subset."""
-        with files.open(list_name(shard.subset)) as file:
-            lines: list[str] = []
-            for entry in storage.read_listing(parts[0]):
-                label = listed_label(entry)
-                lines.append(f"{_quoted(listed_path(entry, IMAGES))} {'' if label == UNLABELLED else label}\n")
-                if len(lines) >= 10_000:
-                    file.write("".join(lines).encode())
-                    lines.clear()
-            file.write("".join(lines).encode())
+        listed = ((_quoted(path), "" if label == UNLABELLED else label) for path, label, _ in self.listed_images(parts))
+        write_lines(files, list_name(shard.subset), (f"{path} {label}\n" for path, label in listed))
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """The names of the classes."""
-        return {SYNSETS: "".join(f"{name}\n" for name in options.labels.names).encode()}
-
-    def subset_word(self, name: str) -> str:
-        """See `list_name`."""
-        return stem(list_name(name))
-
-
-def list_name(subset: str) -> str:
-    """The file of a subset's list; not that of the class names on any disk."""
-    made = encode_word(subset, ".txt")
-    return f"%{ord(made[0]):02X}{made[1:]}" if clash_key(made) == SYNSETS else made
+        return {SYNSETS: names_file(options.labels.names)}
 
 
 def _quoted(path: str) -> str:

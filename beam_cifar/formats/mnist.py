@@ -12,21 +12,31 @@ import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, PartWriter, Runs, Shard, ShardResult, Sink, SinkOptions, SourceFile
+from beam_cifar.formats.base import (
+    Catalog,
+    FileSink,
+    PartWriter,
+    Runs,
+    Shard,
+    ShardResult,
+    SinkOptions,
+    SourceFile,
+    SubsetNaming,
+)
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.npy import refuse_many_rows
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
-    OneFileSink,
+    RECORDS,
     Records,
     RecordSource,
     bad_labels,
     check_byte_classes,
-    check_names,
     names_file,
     numbered_names,
     own_file,
@@ -38,15 +48,13 @@ from beam_cifar.formats.shared.records import (
 )
 from beam_cifar.images.files import GRAY
 from beam_cifar.labels import UNLABELLED, LabelTable
-from beam_cifar.names import clash_key, decode_name, encode_name
+from beam_cifar.names import decode_name, encode_name
 from beam_cifar.options import MAX_PIXELS, MAX_SIDE
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-    from beam_cifar.options import ExportOptions
 
 IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
 IMAGES_HEADER, LABELS_HEADER = struct.Struct(">IIII"), struct.Struct(">II")
@@ -99,47 +107,49 @@ class MnistSource(RecordSource):
         return Records(file, 1, numbers, read, size, sizes, names, bad_labels(file, numbers, len(labels.names)))
 
 
-class MnistSink(OneFileSink):
+class _PartWriter(PartWriter):
+    """Writes pixels as they come, and the labels behind them."""
+
+    def __post_init__(self) -> None:
+        self._labels = bytearray()
+
+    def append(self, table: pa.Table) -> None:
+        pixels, labels = written_columns(table, self)
+        self.file.write(pixels)
+        self._labels += labels.astype("uint8").tobytes()
+
+    def close(self) -> None:
+        self.file.write(self._labels)
+
+
+class MnistSink(FileSink):
     """Writes pairs of IDX files, packed by gzip."""
 
     name = "mnist"
-    losses = frozenset({"colour", "ids", "superclasses"})
-    takes_unlabelled = False
-    by_split = True
-    always_joined = True
-    keeps_files = False
-    part_bytes = 64 << 20
-    reserved_paths = frozenset({LABELS_FILE})
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """Pixels of one channel."""
-        return (GRAY,)
+    can = replace(
+        RECORDS,
+        losses=frozenset({"colour", "ids", "superclasses"}),
+        pixels=GRAY,
+        takes_unlabelled=False,
+        part_bytes=64 << 20,
+        always_joined=True,
+        keeps_files=False,
+        reserved_paths=frozenset({LABELS_FILE}),
+    )
+    subsets = SubsetNaming(
+        by_split=True,
+        # Files called `t10k` are those of "test", whoever made them.
+        letters=lambda name: "test" if name == TEST else name,
+        word=lambda name: encode_name(name, IMAGES_NAME)[: -len(IMAGES_NAME)],
+    )
+    writer = _PartWriter
 
     def check_labels(self, labels: LabelTable) -> None:
         """A label is a byte, a name is a line."""
-        check_byte_classes(labels.names, "classes", self)
-        check_names(labels.names, "class")
+        check_byte_classes(labels.names, "class", self)
 
-    def subset_name(self, name: str) -> str:
-        """Files called `t10k` are those of "test", whoever made them."""
-        return "test" if name == TEST else name
-
-    def subset_key(self, name: str) -> str:
-        """The same for names that some disks do not tell apart."""
-        key = clash_key(name)
-        return "test" if key == TEST else key
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """`train-images-idx3-ubyte.gz`."""
+    def shard_path(self, subset: str, number: int, count: int) -> str:
         return _file_name(subset, IMAGES_NAME)
-
-    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Parts are not packed."""
-        return image_bytes // 3
-
-    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a part: all pixels, then all labels."""
-        return _PartWriter(file, shard, self)
 
     def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
         """Packs the pixels of all parts, as one gzip member without name or time."""
@@ -170,10 +180,6 @@ class MnistSink(OneFileSink):
         """The names of the classes, which Datumaro looks for."""
         return {LABELS_FILE: names_file(options.labels.names)}
 
-    def subset_word(self, name: str) -> str:
-        """The name in a safe form."""
-        return encode_name(self.subset_name(name), IMAGES_NAME)[: -len(IMAGES_NAME)]
-
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """What Datumaro makes of it."""
         for result in shards:
@@ -181,24 +187,6 @@ class MnistSink(OneFileSink):
                 yield f"{result.shard.path}: Datumaro does not find subsets with '-' in the name; other readers do"
             if NO_LABEL in result.labels:
                 yield f"{result.shard.path}: Datumaro takes class {NO_LABEL} for unlabelled; other readers do not"
-
-
-class _PartWriter(PartWriter):
-    """Writes pixels as they come, and the labels behind them."""
-
-    def __init__(self, file: storage.StagedFile, shard: Shard, sink: Sink) -> None:
-        self._file, self._subset, self._sink = file, shard.subset, sink
-        self._labels = bytearray()
-
-    def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
-        pixels, labels = written_columns(table, self._subset, self._sink)
-        self._file.write(pixels)
-        self._labels += labels.astype("uint8").tobytes()
-
-    def close(self) -> None:
-        """See `PartWriter.close`."""
-        self._file.write(self._labels)
 
 
 @contextmanager

@@ -12,20 +12,30 @@ import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, PartWriter, Runs, Shard, ShardResult, Sink, SinkOptions, SourceFile, kept
+from beam_cifar.formats.base import (
+    Catalog,
+    FileSink,
+    PartWriter,
+    Runs,
+    Shard,
+    ShardResult,
+    SinkOptions,
+    SourceFile,
+    SubsetNaming,
+    kept,
+)
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
-    OneFileSink,
+    RECORDS,
     Records,
     RecordSource,
     bad_labels,
     check_names,
-    joined_files,
     names_file,
     numbered_names,
     own_file,
@@ -44,8 +54,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-    from beam_cifar.options import ExportOptions
 
 PREFIX, META_PREFIX, SUFFIX = "mnist_", "meta_", ".csv"
 GENUINE_SIZE = 28, 28
@@ -98,18 +106,43 @@ class MnistCsvSource(RecordSource):
         return Records(file, 1, lines.labels, read, size, sizes, names, bad)
 
 
-class MnistCsvSink(OneFileSink):
+class _CsvWriter(PartWriter):
+    """Writes a line for each example."""
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        size = self.shard.size or GENUINE_SIZE
+        self._pixels = size[0] * size[1]
+        # Texts padded with zeros, which are taken out of whole blocks: no look at any single value.
+        self._values = np.array([f",{value}" for value in range(256)], dtype="S4").view(np.uint32)
+        texts = [str(label) for label in (*range(len(self.options.labels.names)), UNLABELLED)]
+        labels = np.array(texts, dtype=f"S{max(map(len, texts))}")
+        self._labels = labels.view(np.uint8).reshape(len(texts), -1)
+
+    def append(self, table: pa.Table) -> None:
+        import numpy as np
+
+        pixels, labels = written_columns(table, self)
+        values = self._values[np.frombuffer(pixels, dtype=np.uint8)].view(np.uint8).reshape(-1, 4 * self._pixels)
+        ends = np.full((len(values), 1), ord("\n"), dtype=np.uint8)
+        rows = np.concatenate([self._labels[labels], values, ends], axis=1)
+        self.file.write(rows.tobytes().translate(None, b"\0"))
+
+
+class MnistCsvSink(FileSink):
     """Writes a CSV file for each subset, as Datumaro calls them."""
 
     name = "mnist_csv"
-    losses = frozenset({"colour", "ids", "superclasses"})
-    by_split = True
-    part_bytes = 64 << 20
-    reserved_paths = frozenset({LABELS_FILE})
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """Pixels of one channel."""
-        return (GRAY,)
+    can = replace(
+        RECORDS,
+        losses=frozenset({"colour", "ids", "superclasses"}),
+        pixels=GRAY,
+        part_bytes=64 << 20,
+        reserved_paths=frozenset({LABELS_FILE}),
+    )
+    subsets = SubsetNaming(by_split=True, word=lambda name: encode_name(name, SUFFIX)[: -len(SUFFIX)])
+    writer = _CsvWriter
 
     def check_labels(self, labels: LabelTable) -> None:
         """A name is a line."""
@@ -125,21 +158,12 @@ class MnistCsvSink(OneFileSink):
                 f"--resize {side}x{side}"
             )
 
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """`mnist_train.csv`."""
+    def shard_path(self, subset: str, number: int, count: int) -> str:
         return PREFIX + encode_name(subset, SUFFIX)
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
         """Two characters at least for each pixel."""
         return image_bytes // 3 * 2
-
-    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a file, or a piece of one."""
-        return _CsvWriter(file, shard, options, self)
-
-    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
-        """Puts the parts one after the other."""
-        joined_files(parts, file)
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """Names that are not simply numbers; and sizes that Datumaro would not expect."""
@@ -151,10 +175,6 @@ class MnistCsvSink(OneFileSink):
             if result.shard.rows and size != GENUINE_SIZE:
                 files[META_PREFIX + encode_name(result.shard.subset, SUFFIX)] = (b"%d,%d\n" % size) * result.shard.rows
         return files
-
-    def subset_word(self, name: str) -> str:
-        """The name in a safe form."""
-        return encode_name(name, SUFFIX)[: -len(SUFFIX)]
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """What Datumaro makes of it."""
@@ -179,35 +199,6 @@ class _Lines:
     starts: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int32]
     size: tuple[int, int] | None
-
-
-class _CsvWriter(PartWriter):
-    """Writes a line for each example."""
-
-    def __init__(self, file: storage.StagedFile, shard: Shard, options: SinkOptions, sink: Sink) -> None:
-        import numpy as np
-
-        self._file, self._subset, self._sink = file, shard.subset, sink
-        size = shard.size or GENUINE_SIZE
-        self._pixels = size[0] * size[1]
-        # Texts padded with zeros, which are taken out of whole blocks: no look at any single value.
-        self._values = np.array([f",{value}" for value in range(256)], dtype="S4").view(np.uint32)
-        texts = [str(label) for label in (*range(len(options.labels.names)), UNLABELLED)]
-        labels = np.array(texts, dtype=f"S{max(map(len, texts))}")
-        self._labels = labels.view(np.uint8).reshape(len(texts), -1)
-
-    def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
-        import numpy as np
-
-        pixels, labels = written_columns(table, self._subset, self._sink)
-        values = self._values[np.frombuffer(pixels, dtype=np.uint8)].view(np.uint8).reshape(-1, 4 * self._pixels)
-        ends = np.full((len(values), 1), ord("\n"), dtype=np.uint8)
-        rows = np.concatenate([self._labels[labels], values, ends], axis=1)
-        self._file.write(rows.tobytes().translate(None, b"\0"))
-
-    def close(self) -> None:
-        """See `PartWriter.close`."""
 
 
 def _tables(path: str) -> list[str]:

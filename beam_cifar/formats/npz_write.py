@@ -10,17 +10,18 @@ import io
 import zipfile
 from array import array
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any
 
 from beam_cifar import storage
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
+from beam_cifar.formats.base import FileSink, PartWriter, Shard, SinkOptions, SubsetNaming
 from beam_cifar.formats.npz import IMAGES, MAX_NAMES_BYTES
 from beam_cifar.formats.shared.npy import SUFFIX, find_array, list_arrays, read_array, read_header
-from beam_cifar.formats.shared.records import OneFileSink, written_columns
+from beam_cifar.formats.shared.records import RECORDS, written_columns
+from beam_cifar.images.files import RAW
 from beam_cifar.labels import LabelTable
 from beam_cifar.names import encode_name
-from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,65 +35,6 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 
 
-class NpzSink(OneFileSink):
-    """Writes one `.npz` file for each subset."""
-
-    name = "npz"
-    part_bytes = 128 << 20
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """Pixels."""
-        return ("raw",)
-
-    def check(self, options: ExportOptions) -> None:
-        """There are no image files either."""
-        if options.image_ext is not None:
-            raise UsageError(f"--image-ext {options.image_ext}: {self.name} holds pixels, no files; leave it out")
-        super().check(options)
-
-    def check_labels(self, labels: LabelTable) -> None:
-        """Names that an array of text would change, or that would make it huge."""
-        for names in (labels.names, labels.coarse_names):
-            for name in names:
-                if name.endswith("\0") or not is_unicode(name):
-                    raise UsageError(f"class {name[:80]!r}: NumPy keeps no NUL at the end, nor half a character")
-            if max(map(len, names), default=0) * 4 * len(names) > MAX_NAMES_BYTES:
-                longest = max(names, key=len)
-                raise UsageError(
-                    f"class {longest[:40]!r}... has {len(longest)} letters, and NumPy gives every name as much room; "
-                    "rename it by --remap"
-                )
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """The name of the subset."""
-        return encode_name(subset, SUFFIX)
-
-    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Pixels are stored as they are."""
-        return image_bytes + rows * 16
-
-    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a file of that many rows."""
-        return _NpzWriter(file, shard, rows, options, self)
-
-    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
-        """Copies what the parts hold, which are such files themselves."""
-        writer = _NpzWriter(file, shard, shard.rows, options, self)
-        for part in parts:
-            writer.add_part(part)
-        writer.close()
-
-    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """Nothing: each file says it all."""
-        return {}
-
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Files that are not called as their subset."""
-        paths = {encode_name(subset, SUFFIX): subset for subset in subsets}
-        changed = {path: subset for path, subset in paths.items() if path != subset + SUFFIX}
-        return {"subsets": changed} if changed else {}
-
-
 class _Zip(zipfile.ZipFile):
     """Completes a file only when told to: an abandoned part must not write, nor complain, when it is collected."""
 
@@ -101,30 +43,20 @@ class _Zip(zipfile.ZipFile):
 
 
 class _NpzWriter(PartWriter):
-    """Streams the images of one file into its first member; labels and ids wait for the end.
+    """Streams the images of one file into its first member; labels and ids wait for the end."""
 
-    Args:
-        file: that is written.
-        shard: that it is, or is a part of.
-        rows: that will come.
-        options: of the writer.
-        sink: that it belongs to.
-    """
-
-    def __init__(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions, sink: Sink) -> None:
-        self._table, self._subset, self._sink = options.labels, shard.subset, sink
+    def __post_init__(self) -> None:
         self._labels, self._ids, self._ends = array("q"), bytearray(), array("q", [0])
-        self._zip = _Zip(file, "w", zipfile.ZIP_STORED)
-        self._size = height, width = shard.size or (0, 0)
-        head = _header("|u1", (rows, height, width, 3))
-        self._images = self._open(IMAGES, len(head) + rows * 3 * height * width)
+        self._zip = _Zip(self.file, "w", zipfile.ZIP_STORED)
+        self._size = height, width = self.shard.size or (0, 0)
+        head = _header("|u1", (self.rows, height, width, 3))
+        self._images = self._open(IMAGES, len(head) + self.rows * 3 * height * width)
         self._images.write(head)
 
     def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
         import numpy as np
 
-        pixels, labels = written_columns(table, self._subset, self._sink)
+        pixels, labels = written_columns(table, self)
         planes = np.frombuffer(pixels, np.uint8).reshape(len(table), 3, *self._size)
         made = np.empty((len(table), *self._size, 3), np.uint8)
         for channel in range(3):  # six times as fast as to copy the transposed whole
@@ -145,11 +77,10 @@ class _NpzWriter(PartWriter):
         self._add_rows(labels, (ids[offsets[at] : offsets[at + 1]] for at in range(len(offsets) - 1)))
 
     def close(self) -> None:
-        """See `PartWriter.close`."""
         import numpy as np
 
         self._images.close()
-        table = self._table
+        table = self.options.labels
         self._write("labels", np.frombuffer(self._labels, "<i8"))
         self._write("label_names", _names(table.names))
         if table.has_superclasses:
@@ -176,6 +107,44 @@ class _NpzWriter(PartWriter):
         with self._open(name, len(head) + values.nbytes) as member:
             member.write(head)
             member.write(values.tobytes())
+
+
+class NpzSink(FileSink):
+    """Writes one `.npz` file for each subset."""
+
+    name = "npz"
+    can = replace(RECORDS, pixels=RAW, part_bytes=128 << 20, row_bytes=16)
+    subsets = SubsetNaming(word=lambda name: encode_name(name, SUFFIX), suffix=SUFFIX)
+    writer = _NpzWriter
+
+    def check(self, options: ExportOptions) -> None:
+        """There are no image files either."""
+        if options.image_ext is not None:
+            raise UsageError(f"--image-ext {options.image_ext}: {self.name} holds pixels, no files; leave it out")
+        super().check(options)
+
+    def check_labels(self, labels: LabelTable) -> None:
+        """Names that an array of text would change, or that would make it huge."""
+        for names in (labels.names, labels.coarse_names):
+            for name in names:
+                if name.endswith("\0") or any("\ud800" <= char <= "\udfff" for char in name):
+                    raise UsageError(f"class {name[:80]!r}: NumPy keeps no NUL at the end, nor half a character")
+            if max(map(len, names), default=0) * 4 * len(names) > MAX_NAMES_BYTES:
+                longest = max(names, key=len)
+                raise UsageError(
+                    f"class {longest[:40]!r}... has {len(longest)} letters, and NumPy gives every name as much room; "
+                    "rename it by --remap"
+                )
+
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        return encode_name(subset, SUFFIX)
+
+    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
+        """Copies what the parts hold, which are such files themselves."""
+        writer = _NpzWriter(file, shard, shard.rows, options, self)
+        for part in parts:
+            writer.add_part(part)
+        writer.close()
 
 
 def _names(names: Sequence[str]) -> npt.NDArray[np.str_]:

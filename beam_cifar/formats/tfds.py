@@ -11,37 +11,106 @@ import json
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import pyarrow as pa
 
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.base import PartWriter, Shard, ShardResult, Sink, SinkOptions
-from beam_cifar.formats.shared.records import written_columns
-from beam_cifar.formats.shared.splits import ParquetFileWriter, SplitSink
+from beam_cifar.formats.base import PartWriter, ShardResult, SinkOptions
+from beam_cifar.formats.shared.records import names_file, written_columns
+from beam_cifar.formats.shared.splits import SPLITS, RowGroups, SplitSink, split_naming
 from beam_cifar.formats.shared.tf_example import framed, serialized_example
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-
-if TYPE_CHECKING:
-    from beam_cifar.options import ExportOptions
-    from beam_cifar.storage import StagedFile
 
 NAME = "dataset"
 """What the data set calls itself; a sink does not know a better name."""
 
 VERSION = "1.0.0"
-ROW_GROUP_ROWS = 1000
-ROW_GROUP_BYTES = 64 << 20
 # Serialized at a time.
 CHUNK_ROWS = 100
 _PYTHON = "tensorflow_datasets.core.features."
+_PARQUET = pa.schema([pa.field("data", pa.binary())])
 _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+
+
+class _ExampleWriter(PartWriter):
+    """Serializes examples, and counts what `TfdsSink.finish` tells of them."""
+
+    def __post_init__(self) -> None:
+        table = self.options.labels
+        # The last one is found by UNLABELLED = -1.
+        parents = (UNLABELLED if parent is None else parent for parent in table.parents)
+        self._parents = (*parents, UNLABELLED) if table.has_superclasses else ()
+        self._statistics = dict.fromkeys(
+            ("num_bytes", "rows", "gray", "png", "height", "height_squared", "width", "width_squared"), 0
+        )
+
+    def append(self, table: pa.Table) -> None:
+        for start in range(0, len(table), CHUNK_ROWS):
+            records = list(self._serialized(table.slice(start, CHUNK_ROWS)))
+            self._statistics["num_bytes"] += sum(map(len, records))
+            self.write(records)
+        self._count(table)
+
+    @abstractmethod
+    def write(self, records: Sequence[bytes]) -> None:
+        """Writes some serialized examples."""
+
+    def statistics(self) -> dict[str, int]:
+        """Sums that tell whether all images are alike, and the size of all examples."""
+        return self._statistics
+
+    def _serialized(self, table: pa.Table) -> Iterator[bytes]:
+        _, labels = written_columns(table, self)
+        ids, images = (table.column(name).to_pylist() for name in ("id", "image"))
+        for item_id, image, label in zip(ids, images, labels.tolist(), strict=True):
+            coarse = {"coarse_label": self._parents[label]} if self._parents else {}
+            yield serialized_example({**coarse, "id": item_id.encode(), "image": image, "label": label})
+
+    def _count(self, table: pa.Table) -> None:
+        counts, (height, width) = self._statistics, (table.column(name).to_pylist() for name in ("height", "width"))
+        counts["rows"] += len(table)
+        counts["gray"] += table.column("channels").to_pylist().count(1)
+        counts["png"] += table.column("encoding").to_pylist().count("png")
+        for name, values in (("height", height), ("width", width)):
+            counts[name] += sum(values)
+            counts[f"{name}_squared"] += sum(value * value for value in values)
+
+
+class _RecordExamples(_ExampleWriter):
+    """Appends examples to a TFRecord file."""
+
+    def write(self, records: Sequence[bytes]) -> None:
+        self.file.write(framed(records))
+
+
+class _ParquetExamples(_ExampleWriter):
+    """Gathers examples to row groups."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Images are compressed already.
+        self._groups = RowGroups(self.file, _PARQUET, compression="NONE", use_dictionary=False)
+
+    def write(self, records: Sequence[bytes]) -> None:
+        self._groups.append(pa.table([pa.array(records, pa.binary())], schema=_PARQUET), map(len, records))
+
+    def close(self) -> None:
+        self._groups.close()
+
+
+def _split(name: str) -> str:
+    """Splits have few letters, and one that is no underscore (`naming.py`, `splits.py`)."""
+    found = re.sub(r"[^A-Za-z0-9_]", "_", name)
+    return found if re.search("[A-Za-z0-9]", found) else f"split{found}"
 
 
 class TfdsSink(SplitSink):
     """What both file formats share."""
 
-    takes_missing_images = False
+    can = replace(SPLITS, takes_missing_images=False)
+    subsets = split_naming(_split)
     file_format: ClassVar[str]
 
     def check_labels(self, labels: LabelTable) -> None:
@@ -55,19 +124,9 @@ class TfdsSink(SplitSink):
                     )
             refuse_repeated(names, "and names are unique")
 
-    def subset_name(self, name: str) -> str:
-        """Splits have few letters, and one that is no underscore (`naming.py`, `splits.py`)."""
-        found = re.sub(r"[^A-Za-z0-9_]", "_", name)
-        return found if re.search("[A-Za-z0-9]", found) else f"split{found}"
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """`dataset-train.tfrecord-00000-of-00005`."""
+    def shard_path(self, subset: str, number: int, count: int) -> str:
         digits = max(5, len(str(count)))
         return f"{NAME}-{subset}.{self.file_format}-{number:0{digits}d}-of-{count:0{digits}d}"
-
-    @abstractmethod
-    def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a file."""
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """What the examples mean, how many there are, and the names of the classes."""
@@ -77,7 +136,7 @@ class TfdsSink(SplitSink):
         }
         for feature, names in _classes(options.labels).items():
             if names:
-                files[f"{feature}.labels.txt"] = "".join(f"{name}\n" for name in names).encode()
+                files[f"{feature}.labels.txt"] = names_file(names)
         return files
 
     def _info(self, shards: Sequence[ShardResult]) -> dict[str, Any]:
@@ -110,10 +169,7 @@ class TfdsParquetSink(TfdsSink):
 
     name = "tfds_parquet"
     file_format = "parquet"
-
-    def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a file of one column `data`."""
-        return _ParquetExamples(file, shard, options, self)
+    writer = _ParquetExamples
 
 
 class TfdsTfrecordSink(TfdsSink):
@@ -121,103 +177,7 @@ class TfdsTfrecordSink(TfdsSink):
 
     name = "tfds_tfrecord"
     file_format = "tfrecord"
-
-    def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a file."""
-        return _RecordExamples(file, shard, options, self)
-
-
-class _ExampleWriter(PartWriter):
-    """Serializes examples, and counts what `TfdsSink.finish` tells of them."""
-
-    def __init__(self, shard: Shard, options: SinkOptions, sink: Sink) -> None:
-        self._subset, self._sink, table = shard.subset, sink, options.labels
-        # The last one is found by UNLABELLED = -1.
-        parents = (UNLABELLED if parent is None else parent for parent in table.parents)
-        self._parents = (*parents, UNLABELLED) if table.has_superclasses else ()
-        self._statistics = dict.fromkeys(
-            ("num_bytes", "rows", "gray", "png", "height", "height_squared", "width", "width_squared"), 0
-        )
-
-    def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
-        for start in range(0, len(table), CHUNK_ROWS):
-            records = list(self._serialized(table.slice(start, CHUNK_ROWS)))
-            self._statistics["num_bytes"] += sum(map(len, records))
-            self.write(records)
-        self._count(table)
-
-    @abstractmethod
-    def write(self, records: Sequence[bytes]) -> None:
-        """Writes some serialized examples."""
-
-    def statistics(self) -> dict[str, int]:
-        """Sums that tell whether all images are alike, and the size of all examples."""
-        return self._statistics
-
-    def _serialized(self, table: pa.Table) -> Iterator[bytes]:
-        _, labels = written_columns(table, self._subset, self._sink)
-        ids, images = (table.column(name).to_pylist() for name in ("id", "image"))
-        for item_id, image, label in zip(ids, images, labels.tolist(), strict=True):
-            coarse = {"coarse_label": self._parents[label]} if self._parents else {}
-            yield serialized_example({**coarse, "id": item_id.encode(), "image": image, "label": label})
-
-    def _count(self, table: pa.Table) -> None:
-        counts, (height, width) = self._statistics, (table.column(name).to_pylist() for name in ("height", "width"))
-        counts["rows"] += len(table)
-        counts["gray"] += table.column("channels").to_pylist().count(1)
-        counts["png"] += table.column("encoding").to_pylist().count("png")
-        for name, values in (("height", height), ("width", width)):
-            counts[name] += sum(values)
-            counts[f"{name}_squared"] += sum(value * value for value in values)
-
-
-class _RecordExamples(_ExampleWriter):
-    """Appends examples to a TFRecord file."""
-
-    def __init__(self, file: StagedFile, shard: Shard, options: SinkOptions, sink: Sink) -> None:
-        super().__init__(shard, options, sink)
-        self._file = file
-
-    def write(self, records: Sequence[bytes]) -> None:
-        """See `_ExampleWriter.write`."""
-        self._file.write(framed(records))
-
-    def close(self) -> None:
-        """See `PartWriter.close`."""
-
-
-class _ParquetExamples(_ExampleWriter):
-    """Gathers examples to row groups."""
-
-    def __init__(self, file: StagedFile, shard: Shard, options: SinkOptions, sink: Sink) -> None:
-        super().__init__(shard, options, sink)
-        self._schema = pa.schema([pa.field("data", pa.binary())])
-        # Images are compressed already.
-        self._writer = ParquetFileWriter(
-            pa.PythonFile(file, mode="w"), self._schema, compression="NONE", use_dictionary=False
-        )
-        self._gathered: list[bytes] = []
-        self._bytes = 0
-
-    def write(self, records: Sequence[bytes]) -> None:
-        """See `_ExampleWriter.write`; row groups end at rows, wherever blocks do."""
-        for record in records:
-            self._gathered.append(record)
-            self._bytes += len(record)
-            if len(self._gathered) == ROW_GROUP_ROWS or self._bytes >= ROW_GROUP_BYTES:
-                self._flush()
-
-    def close(self) -> None:
-        """See `PartWriter.close`."""
-        if self._gathered:
-            self._flush()
-        self._writer.close()
-
-    def _flush(self) -> None:
-        table = pa.table([pa.array(self._gathered, pa.binary())], schema=self._schema)
-        self._writer.write_table(table, row_group_size=len(table))
-        self._gathered, self._bytes = [], 0
+    writer = _RecordExamples
 
 
 def _classes(labels: LabelTable) -> Mapping[str, tuple[str, ...]]:

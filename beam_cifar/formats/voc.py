@@ -7,22 +7,19 @@ lists without `_` in their name: one in a subset's name is written as %5F, which
 
 from __future__ import annotations
 
-import functools
 import os
 from array import array
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from beam_cifar import archives, storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile
-from beam_cifar.formats.shared.folders import ImageFileRows, listed_label
+from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile, SubsetNaming
+from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
 from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.image_lists import (
-    IdPathSink,
     ImageTree,
     ListedRows,
     Texts,
@@ -31,7 +28,6 @@ from beam_cifar.formats.shared.image_lists import (
     found_in,
     is_inside,
     list_images,
-    listed_path,
     read_line_blocks,
     read_lines,
     subset_files,
@@ -39,7 +35,7 @@ from beam_cifar.formats.shared.image_lists import (
 from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import MAX_COMPONENT_BYTES, clash_key, decode_name
+from beam_cifar.names import MAX_COMPONENT_BYTES, decode_name, distinct_components
 
 if TYPE_CHECKING:
     import numpy as np
@@ -137,26 +133,31 @@ class VocSource(Source):
         return rows.opened(tree, len(sets.classes))
 
 
-class VocSink(IdPathSink):
+class VocSink(TreeSink):
     """Writes `JPEGImages/<id>.jpg`, and the lists of each subset."""
 
     name = "voc_classification"
-    losses = frozenset({"jpeg", "superclasses"})
-    keeps_empty_subsets = True
+    can = replace(
+        ID_TREE,
+        losses=frozenset({"jpeg", "superclasses"}),
+        image_ext=".jpg",
+        keeps_empty_subsets=True,
+        listed=("label",),
+    )
+    # Datumaro does not find lists with `_` in their name.
+    subsets = SubsetNaming(word=lambda name: encode_word(name).replace("_", "%5F") if name else encode_word(name))
     root = IMAGES
-    listed = ("label",)
-    default_ext = ".jpg"
 
     def check_labels(self, labels: LabelTable) -> None:
         """The names of classes are parts of file names."""
         refuse_repeated(labels.names, "and would be one file")
-        for name, written in zip(labels.names, class_words(labels), strict=True):
+        for name, written in zip(labels.names, self.class_words(labels), strict=True):
             if decode_name(written) != name:
                 raise UsageError(f"class {name[:50]!r}... is too long for the name of a file; rename it by --remap")
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
         """There is a line for every image and class, and a file name of class and subset."""
-        words = class_words(options.labels)
+        words = self.class_words(options.labels)
         size = _class_bytes(shard.rows, len(words))
         if size > MAX_CLASS_BYTES:
             raise UsageError(
@@ -164,7 +165,7 @@ class VocSink(IdPathSink):
                 f"of {len(words)} classes, {size} bytes or more; choose fewer by --label, or another format"
             )
         for word in ("", *words):
-            name = f"{word}_{self.subset_word(shard.subset)}.txt"
+            name = f"{word}_{self.subsets.written(shard.subset)}.txt"
             if len(name.encode()) > MAX_COMPONENT_BYTES:
                 raise UsageError(
                     f"class {decode_name(word)[:50]!r} and subset {shard.subset[:50]!r} make a file name of "
@@ -172,25 +173,16 @@ class VocSink(IdPathSink):
                 )
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Of images and lists."""
         lists = _class_bytes(rows, len(options.labels.names))
         return super().estimate_bytes(rows, image_bytes, options) + lists
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the list of a subset, and those of its classes."""
-        subset = self.subset_word(shard.subset)
+        subset = self.subsets.written(shard.subset)
         lines = _ClassLines()
-        with files.open(f"{SETS}/{subset}.txt") as file:
-            waiting: list[str] = []
-            for entry in storage.read_listing(parts[0]):
-                item_id = stem(listed_path(entry, IMAGES))
-                waiting.append(f"{item_id}\n")
-                lines.append(item_id, listed_label(entry))
-                if len(waiting) >= 10_000:
-                    file.write("".join(waiting).encode())
-                    waiting.clear()
-            file.write("".join(waiting).encode())
-        for label, word in enumerate(class_words(options.labels)):
+        listed = self.listed_images(parts)
+        write_lines(files, f"{SETS}/{subset}.txt", (lines.append(stem(path), label) for path, label, _ in listed))
+        for label, word in enumerate(self.class_words(options.labels)):
             with files.open(f"{SETS}/{word}_{subset}.txt") as file:
                 lines.write(label, file)
 
@@ -200,26 +192,11 @@ class VocSink(IdPathSink):
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """The names of the classes."""
-        lines = ["# label:color_rgb:parts:actions", *(f"{word}:::" for word in class_words(options.labels))]
+        lines = ["# label:color_rgb:parts:actions", *(f"{word}:::" for word in self.class_words(options.labels))]
         return {LABEL_MAP: ("\n".join(lines) + "\n").encode()}
 
-    def subset_word(self, name: str) -> str:
-        """The name as its lists have it: Datumaro does not find those with `_` in it."""
-        return encode_word(name).replace("_", "%5F") if name else encode_word(name)
-
-    def renamed(self, options: SinkOptions, subsets: Sequence[str]) -> dict[str, dict[str, str]]:
-        """Also classes whose lists are not called as they are."""
-        classes = zip(class_words(options.labels), options.labels.names, strict=True)
-        changed = {word: name for word, name in classes if word != name}
-        return ({"classes": changed} if changed else {}) | super().renamed(options, subsets)
-
-
-@functools.lru_cache(maxsize=8)
-def class_words(labels: LabelTable) -> tuple[str, ...]:
-    """The name of each class as a line and a file have it, in the strict form where two could be one file."""
-    keys = [clash_key(name) for name in labels.names]
-    repeated = {key for key, count in Counter(keys).items() if count > 1}
-    return tuple(encode_word(name, strict=key in repeated) for name, key in zip(labels.names, keys, strict=True))
+    def class_words(self, labels: LabelTable) -> Sequence[str]:
+        return distinct_components(labels.names, encode_word)
 
 
 class _ClassLines:
@@ -229,13 +206,13 @@ class _ClassLines:
         self._lines = bytearray()
         self._signs, self._labels = array("q"), array("q")
 
-    def append(self, item_id: str, label: int) -> None:
-        """Adds an image; as in Datumaro's files, those without label have no line."""
-        if label == UNLABELLED:
-            return
-        self._lines += f"{item_id} -1\n".encode()
-        self._signs.append(len(self._lines) - 3)
-        self._labels.append(label)
+    def append(self, item_id: str, label: int) -> str:
+        """Adds an image, and returns its line in the list of all; Datumaro's lists of classes lack unlabelled ones."""
+        if label != UNLABELLED:
+            self._lines += f"{item_id} -1\n".encode()
+            self._signs.append(len(self._lines) - 3)
+            self._labels.append(label)
+        return f"{item_id}\n"
 
     def write(self, label: int, file: storage.StagedFile) -> None:
         """Writes the file of one class."""

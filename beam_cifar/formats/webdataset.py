@@ -17,19 +17,20 @@ from typing import TYPE_CHECKING, Any, Final
 from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
+    Capabilities,
     Catalog,
+    FileSink,
     PartWriter,
-    Shard,
     ShardResult,
-    Sink,
     SinkOptions,
     Source,
     SourceFile,
+    SubsetNaming,
 )
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.formats.shared.tar_headers import BLOCK, tar_members
-from beam_cifar.images.files import file_encodings, file_extensions, is_image_name
+from beam_cifar.images.files import file_extensions, is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name, encode_name
 from beam_cifar.words import is_unicode
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from beam_cifar.formats.webdataset_rows import WebdatasetRows
-    from beam_cifar.options import ExportOptions
 
 TABLE: Final = "labels.json"
 SUBSET: Final = "default"
@@ -112,63 +112,17 @@ class WebdatasetSource(Source):
         return WebdatasetRows(file, labels)
 
 
-class WebdatasetSink(Sink):
-    """Writes `<subset>-000000.tar`, ..., and `labels.json` with what samples cannot say."""
-
-    name = "webdataset"
-    needs_images = True
-    # `webdataset` and `datasets` refuse a subset without samples.
-    keeps_empty_subsets = False
-    by_split = True
-    reserved_paths = frozenset({TABLE})
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """PNG, or JPEG where it is asked for, or there already."""
-        return file_encodings(options.image_ext)
-
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """Even shards of at most 10,000 samples and 128 MiB raw."""
-        if options.images_per_batch:
-            return options.images_per_batch
-        count = max(1, -(-rows // SHARD_ROWS), -(-image_bytes // SHARD_BYTES))
-        return max(1, -(-rows // count))
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """`train-000000.tar`."""
-        return encode_name(subset, f"-{number:06d}{SUFFIX}")
-
-    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Half of the raw size, and the headers."""
-        return image_bytes // 2 + rows * _ROW_BYTES
-
-    def open_part(self, file: storage.StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a shard."""
-        return _ShardWriter(file, key_prefix(shard.path), options)
-
-    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The label table, and the subset of each shard."""
-        labels = options.labels
-        told: dict[str, Any] = {
-            "names": labels.names,
-            "superclasses": labels.coarse_names,
-            "parents": labels.parents if labels.has_superclasses else (),
-            "subsets": {result.shard.path: result.shard.subset for result in shards},
-        }
-        return {TABLE: (json.dumps(told, indent=1) + "\n").encode()}
-
-
 class _ShardWriter(PartWriter):
     """Writes samples to one tar file: image, label and facts of each, one after the other."""
 
-    def __init__(self, file: storage.StagedFile, prefix: str, options: SinkOptions) -> None:
-        self._file, self._prefix, self._options = file, prefix, options
+    def __post_init__(self) -> None:
+        self._prefix = key_prefix(self.shard.path)
         self._rows = 0
 
     def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
         from beam_cifar.example import plain_labels
 
-        suffixes = file_extensions(table, self._options.export.image_ext)
+        suffixes = file_extensions(table, self.options.export.image_ext)
         columns = (table.column(name).to_pylist() for name in ("image", "id", "filename"))
         pieces: list[bytes] = []
         for suffix, label, image, item_id, filename in zip(
@@ -181,19 +135,46 @@ class _ShardWriter(PartWriter):
                 pieces += _member(f"{key}.cls", b"%d" % label)
             pieces += _member(f"{key}.json", self._facts(item_id, filename, label))
             self._rows += 1
-        self._file.write(b"".join(pieces))
+        self.file.write(b"".join(pieces))
 
     def close(self) -> None:
-        """See `PartWriter.close`."""
-        self._file.write(bytes(2 * BLOCK))
+        self.file.write(bytes(2 * BLOCK))
 
     def _facts(self, item_id: str, filename: str, label: int) -> bytes:
-        labels = self._options.labels
+        labels = self.options.labels
         facts = {"id": item_id, "filename": filename, "label": labels.name(label)}
         if labels.has_superclasses:
             parent = None if label == UNLABELLED else labels.parents[label]
             facts["superclass"] = None if parent is None else labels.coarse_names[parent]
         return json.dumps(facts).encode()
+
+
+class WebdatasetSink(FileSink):
+    """Writes `<subset>-000000.tar`, ..., and `labels.json` with what samples cannot say."""
+
+    name = "webdataset"
+    # `webdataset` and `datasets` refuse a subset without samples: none is kept.
+    can = Capabilities(packs=True, row_bytes=_ROW_BYTES, reserved_paths=frozenset({TABLE}))
+    subsets = SubsetNaming(by_split=True)
+    writer = _ShardWriter
+
+    def even_rows(self, rows: int, image_bytes: int, total_bytes: int) -> int:
+        """Even shards of at most 10,000 samples and 128 MiB raw."""
+        return -(-rows // max(1, -(-rows // SHARD_ROWS), -(-image_bytes // SHARD_BYTES)))
+
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        return encode_name(subset, f"-{number:06d}{SUFFIX}")
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The label table, and the subset of each shard."""
+        labels = options.labels
+        told: dict[str, Any] = {
+            "names": labels.names,
+            "superclasses": labels.coarse_names,
+            "parents": labels.parents if labels.has_superclasses else (),
+            "subsets": {result.shard.path: result.shard.subset for result in shards},
+        }
+        return {TABLE: (json.dumps(told, indent=1) + "\n").encode()}
 
 
 def key_prefix(path: str) -> str:

@@ -54,7 +54,7 @@ def write_downsampled(folder: Path) -> Path:
 
 def expected(source: Path, target: str, folder: Path) -> Dataset:
     """What a format is to say of a data set: all of it but what it cannot."""
-    losses = get_sink(target).losses
+    losses = get_sink(target).can.losses
     found = Dataset.import_from(str(source))
     if "colour" in losses:
         found.transform("grayscale")
@@ -77,9 +77,9 @@ def test_every_format_becomes_every_other_and_loses_nothing_but_what_it_declares
     source: str, target: str, sources: dict[str, Path], tmp_path: Path
 ) -> None:
     options: dict[str, Any] = {"save_images": True}
-    if "jpeg" in get_sink(target).losses:
+    if "jpeg" in get_sink(target).can.losses:
         options["image_ext"] = ".png"
-    if source == "image_dir" and not get_sink(target).takes_unlabelled:
+    if source == "image_dir" and not get_sink(target).can.takes_unlabelled:
         with pytest.raises(InputError, match="18 rows have no label"):
             quickly(sources[source], tmp_path / "out", target, **options)
         return
@@ -87,7 +87,7 @@ def test_every_format_becomes_every_other_and_loses_nothing_but_what_it_declares
         options["resize"] = (32, 32)
     quickly(sources[source], tmp_path / "out", target, **options)
     wanted = sources[source]
-    losses = get_sink(target).losses
+    losses = get_sink(target).can.losses
     if losses & {"colour", "labels"} or "resize" in options:
         left = expected(wanted, target, tmp_path)
         if "resize" in options:
@@ -134,7 +134,7 @@ def odd_sets() -> dict[str, dict[str, dict[str, Any]]]:
 @pytest.mark.parametrize("target", writable())
 def test_what_a_format_cannot_hold_is_refused_with_a_reason(kind: str, target: str, tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "in", odd_sets()[kind], CLASSES)
-    losses = get_sink(target).losses
+    losses = get_sink(target).can.losses
     options: dict[str, Any] = {"image_ext": ".png"} if "jpeg" in losses else {}
     refused = None
     try:
@@ -159,10 +159,10 @@ def test_gray_images_stay_gray_where_a_format_has_them(tmp_path: Path) -> None:
     files = {f"cat/{number}.png": encoded(picture(number, channels=1)) for number in range(4)}
     source = write_tree(tmp_path / "in", files)
     for target in writable():
-        options: dict[str, Any] = {"image_ext": ".png"} if "jpeg" in get_sink(target).losses else {}
+        options: dict[str, Any] = {"image_ext": ".png"} if "jpeg" in get_sink(target).can.losses else {}
         quickly(source, tmp_path / target, target, save_images=True, **options)
-        if target in readable() and "labels" not in get_sink(target).losses:
-            losses = get_sink(target).losses
+        if target in readable() and "labels" not in get_sink(target).can.losses:
+            losses = get_sink(target).can.losses
             assert compare(
                 str(source), str(tmp_path / target), ids="ids" not in losses, whole="subsets" in losses
             ).equal

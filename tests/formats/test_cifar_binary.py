@@ -14,10 +14,18 @@ from beam_cifar import Dataset
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
-from beam_cifar.formats.cifar_binary import CifarBinarySink
 from beam_cifar.formats.shared.summary import scan
 from beam_cifar.genuine import CIFAR100_SUPERCLASSES
-from tests.helpers.image_trees import batch, contents, converted, encoded, picture, write_cifar, write_tree
+from tests.helpers.image_trees import (
+    batch,
+    contents,
+    converted,
+    encoded,
+    picture,
+    set_part_bytes,
+    write_cifar,
+    write_tree,
+)
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
@@ -89,7 +97,7 @@ def test_a_round_trip_keeps_all_but_ids(kind: str, request: pytest.FixtureReques
 
 def test_parts_make_the_same_files(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted(cifar, tmp_path / "one", "cifar_binary")
-    monkeypatch.setattr(CifarBinarySink, "part_bytes", 2 * 3072)
+    set_part_bytes(monkeypatch, "cifar_binary", 2 * 3072)
     converted(cifar, tmp_path / "many", "cifar_binary")
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
 

@@ -18,13 +18,22 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_sink, get_source
 from beam_cifar.formats.base import Shard, SinkOptions
 from beam_cifar.formats.shared import json_stream
-from beam_cifar.formats.shared.folders import ImageFileSink
 from beam_cifar.formats.shared.id_paths import decode_path, encode_path, stem
 from beam_cifar.formats.shared.image_lists import found_in, is_inside, list_images, plain_path
 from beam_cifar.formats.shared.json_stream import JsonStream
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import ExportOptions, Input
-from tests.helpers.image_trees import batch, contents, encoded, manifest, picture, quickly, write_cifar, write_tree
+from tests.helpers.image_trees import (
+    batch,
+    contents,
+    encoded,
+    manifest,
+    picture,
+    quickly,
+    set_part_bytes,
+    write_cifar,
+    write_tree,
+)
 from tests.helpers.reading import batch_names, cifar_rows, tree, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
@@ -245,7 +254,7 @@ def test_any_number_of_parts_gives_the_same_bytes(
 ) -> None:
     options = {"labels": ("sea lion", "a,b", "Поезд")}
     quickly(hostile, tmp_path / "one", target, **options)
-    monkeypatch.setattr(ImageFileSink, "part_bytes", 1)
+    set_part_bytes(monkeypatch, target, 1)
     quickly(hostile, tmp_path / "many", target, **options)
     assert tree(tmp_path / "one") == tree(tmp_path / "many")
 
@@ -388,8 +397,8 @@ def test_a_real_run_gives_what_the_plain_one_gives(target: str, beam: None, host
 
 @pytest.mark.parametrize("target", LISTED)
 def test_the_losses_say_what_the_others_keep(target: str) -> None:
-    assert get_sink(target).losses <= {"superclasses", "jpeg"}
-    assert get_sink(target).keeps_empty_subsets
+    assert get_sink(target).can.losses <= {"superclasses", "jpeg"}
+    assert get_sink(target).can.keeps_empty_subsets
 
 
 def test_a_tree_stamp_tells_every_change(tmp_path: Path) -> None:
@@ -405,8 +414,8 @@ def test_lists_longer_than_what_is_written_at_once_are_whole(tmp_path: Path) -> 
     options = SinkOptions(LabelTable(classes), ExportOptions())
     for target in LISTED:
         sink = get_sink(target)
-        shard = Shard(0, "train", sink.shard_path("train", 0, 1, options.export), rows, rows, (2, 3), True)
-        root = sink.image_folders(shard, options)[0]  # type: ignore[attr-defined]
+        shard = Shard(0, "train", sink.shard_path("train", 0, 1), rows, rows, (2, 3), True)
+        root = sink.image_folders(options)[0]  # type: ignore[attr-defined]
         entries = (
             {"path": f"{root}/{row}.png".lstrip("/"), "label": str(row % 2), "height": "2", "width": "3"}
             for row in range(rows)

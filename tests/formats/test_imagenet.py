@@ -40,6 +40,7 @@ from tests.helpers.image_trees import (
     manifest,
     picture,
     quickly,
+    set_part_bytes,
     write_cifar,
     write_tree,
 )
@@ -654,7 +655,7 @@ def test_files_and_manifest_are_the_same_whoever_runs_the_job(
 def test_a_folder_of_several_parts_is_whole_and_in_order(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ImagenetSink, "part_bytes", 3 * 3072)
+    set_part_bytes(monkeypatch, "imagenet", 3 * 3072)
     quickly(small, tmp_path / "out", "imagenet_with_subset_dirs")
     assert images(tmp_path / "out") == expected_images(small, "imagenet_with_subset_dirs")
     names = [Path(entry["path"]).stem for entry in listed(tmp_path / "out")]

@@ -17,7 +17,6 @@ from beam_cifar import Dataset, archives, storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source
 from beam_cifar.formats.base import Wanted
-from beam_cifar.formats.mnist import MnistSink
 from beam_cifar.formats.shared.summary import scan
 from tests.helpers.image_trees import (
     Pixels,
@@ -27,6 +26,7 @@ from tests.helpers.image_trees import (
     manifest,
     picture,
     quickly,
+    set_part_bytes,
     write_cifar,
     write_tree,
 )
@@ -130,7 +130,7 @@ def test_a_round_trip_keeps_all_but_colour_and_ids(cifar: Path, tmp_path: Path) 
 
 def test_parts_make_the_same_files(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted(cifar, tmp_path / "one", "mnist")
-    monkeypatch.setattr(MnistSink, "part_bytes", 2 * 3072)
+    set_part_bytes(monkeypatch, "mnist", 2 * 3072)
     converted(cifar, tmp_path / "many", "mnist")
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
 
@@ -481,7 +481,7 @@ def test_bytes_do_not_depend_on_how_many_parts_a_file_is_made_of(
     monkeypatch.setattr("beam_cifar.storage.COPY_BYTES", 5000)
     made = []
     for part_bytes in (16 << 20, 7 * 3072):
-        monkeypatch.setattr("beam_cifar.formats.mnist.MnistSink.part_bytes", part_bytes)
+        set_part_bytes(monkeypatch, "mnist", part_bytes)
         quickly(source, tmp_path / str(part_bytes), "mnist")
         made.append(contents(tmp_path / str(part_bytes)))
     assert made[0] == made[1]

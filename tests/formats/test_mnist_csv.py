@@ -14,9 +14,17 @@ from beam_cifar import Dataset
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import detect_format, get_source, mnist_csv
 from beam_cifar.formats.base import Wanted
-from beam_cifar.formats.mnist_csv import MnistCsvSink
 from beam_cifar.formats.shared.summary import scan
-from tests.helpers.image_trees import Pixels, batch, contents, converted, picture, write_cifar, write_tree
+from tests.helpers.image_trees import (
+    Pixels,
+    batch,
+    contents,
+    converted,
+    picture,
+    set_part_bytes,
+    write_cifar,
+    write_tree,
+)
 from tests.helpers.reading import cifar_rows, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
@@ -101,7 +109,7 @@ def test_a_round_trip_keeps_all_but_colour_and_ids(cifar: Path, tmp_path: Path) 
 
 def test_parts_make_the_same_files(cifar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     converted(cifar, tmp_path / "one", "mnist_csv")
-    monkeypatch.setattr(MnistCsvSink, "part_bytes", 2 * 3072)
+    set_part_bytes(monkeypatch, "mnist_csv", 2 * 3072)
     converted(cifar, tmp_path / "many", "mnist_csv")
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
 

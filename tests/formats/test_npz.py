@@ -33,6 +33,7 @@ from tests.helpers.image_trees import (
     manifest,
     picture,
     quickly,
+    set_part_bytes,
     write_cifar,
     write_tree,
 )
@@ -116,7 +117,7 @@ def test_a_file_made_of_many_parts_has_the_same_bytes(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     quickly(source, tmp_path / "one", "npz")
-    monkeypatch.setattr(NpzSink, "part_bytes", 3072)
+    set_part_bytes(monkeypatch, "npz", 3072)
     quickly(source, tmp_path / "many", "npz")
     assert contents(tmp_path / "many") == contents(tmp_path / "one")
 

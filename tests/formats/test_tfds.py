@@ -268,7 +268,7 @@ def test_two_runs_write_the_same_bytes(target: str, source: Path, tmp_path: Path
 def test_row_groups_end_at_rows_whatever_blocks_come(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tfds, "ROW_GROUP_ROWS", 3)
+    monkeypatch.setattr("beam_cifar.formats.shared.splits.ROW_GROUP_ROWS", 3)
     quickly(source, tmp_path / "out", "tfds_parquet")
     found = pq.ParquetFile(pa_file(tmp_path / "out" / "dataset-train.parquet-00000-of-00001")).metadata
     assert [found.row_group(number).num_rows for number in range(found.num_row_groups)] == [3, 3, 2]

@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+from image_trees import set_part_bytes
+
 from beam_cifar import ConvertOptions, convert
 
 
@@ -36,7 +39,6 @@ def _in_process(target: Callable[..., None], *arguments: Any) -> int | None:
 
 def _convert_until(options: ConvertOptions, parts: int, number: int, part_bytes: int | None) -> None:
     from beam_cifar import sink
-    from beam_cifar.formats import get_sink
 
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
@@ -53,7 +55,7 @@ def _convert_until(options: ConvertOptions, parts: int, number: int, part_bytes:
 
     sink.write_account = counted
     if part_bytes:
-        type(get_sink(options.output_format)).part_bytes = part_bytes
+        set_part_bytes(pytest.MonkeyPatch(), options.output_format, part_bytes)
     convert(options)
 
 

@@ -8,14 +8,17 @@ import multiprocessing
 import os
 import pickle
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from beam_cifar import ConvertOptions, Summary, convert, serial
+from beam_cifar.formats import get_sink
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -173,3 +176,9 @@ def convert_until(step: int, options: ConvertOptions) -> None:
         setattr(os, name, counting(name))
     with mock.patch("beam_cifar.pipeline.start", serial.run):
         convert(options)
+
+
+def set_part_bytes(patch: pytest.MonkeyPatch, target: str, part_bytes: int) -> None:
+    """Lets a format make parts of another size."""
+    sink = get_sink(target)
+    patch.setattr(type(sink), "can", replace(sink.can, part_bytes=part_bytes))

@@ -17,7 +17,8 @@ from beam_cifar.errors import InputError, JobError, UsageError
 from beam_cifar.example import facts_table, image_array, with_images
 from beam_cifar.formats import detect_format
 from beam_cifar.formats.base import SinkOptions
-from beam_cifar.formats.parquet.write import ROW_GROUP_BYTES, ParquetSink
+from beam_cifar.formats.parquet.write import ParquetSink
+from beam_cifar.formats.shared.splits import ROW_GROUP_BYTES
 from beam_cifar.images.files import RAW
 from beam_cifar.images.runs import RUN_BYTES
 from beam_cifar.job import prepare

@@ -19,14 +19,22 @@ import pytest
 
 from beam_cifar import ConvertOptions, sink
 from beam_cifar.errors import BeamCifarError, InputError, OutputError
-from beam_cifar.formats import get_sink
 from beam_cifar.options import Input
 from beam_cifar.sample import make_sample
 from beam_cifar.sink import PartInfo, decode_part
 from beam_cifar.steps import make_step
 from tests.helpers.commands import Command
 from tests.helpers.faults import accounts, dies, is_interrupted, job_folder, snapshot
-from tests.helpers.image_trees import batch, converted, encoded, killed, picture, write_cifar, write_tree
+from tests.helpers.image_trees import (
+    batch,
+    converted,
+    encoded,
+    killed,
+    picture,
+    set_part_bytes,
+    write_cifar,
+    write_tree,
+)
 from tests.helpers.reading import tree
 
 NAMES = ("cat", "dog", "ship")
@@ -104,7 +112,7 @@ def test_finished_parts_of_a_killed_job_are_kept(
     target, more = WORKS[work]
     part_bytes = PART_BYTES if "joined" in work else None
     if part_bytes:
-        monkeypatch.setattr(type(get_sink(target)), "part_bytes", part_bytes)
+        set_part_bytes(monkeypatch, target, part_bytes)
     if work == "a merge":
         more = {**more, "merged": (Input(str(small)),)}
     converted(small, tmp_path / "right", target, **more)
@@ -177,7 +185,7 @@ def begun(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         part_bytes = PART_BYTES if target == "mnist" else None
         with pytest.MonkeyPatch.context() as patch:
             if part_bytes:
-                patch.setattr(type(get_sink(target)), "part_bytes", part_bytes)
+                set_part_bytes(patch, target, part_bytes)
             dies(options(small, folder / target, target, **more), 2, part_bytes)
             converted(small, folder / f"right-{target}", target, **more)
         (folder / f"{target}.beam_cifar" / "lock").unlink()
@@ -190,7 +198,7 @@ def interrupted(
 ) -> tuple[str, Path, Path]:
     """Format, output and work folder of a copy of one of them."""
     if request.param == "mnist":
-        monkeypatch.setattr(type(get_sink("mnist")), "part_bytes", PART_BYTES)
+        set_part_bytes(monkeypatch, "mnist", PART_BYTES)
     shutil.copytree(begun / f"{request.param}.beam_cifar", tmp_path / "out.beam_cifar")
     [work] = (tmp_path / "out.beam_cifar").glob("work-*")
     return request.param, tmp_path / "out", work

@@ -15,6 +15,7 @@ import pytest
 
 from beam_cifar import ConvertOptions, Summary, convert
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from tests.helpers.image_trees import set_part_bytes
 from tests.helpers.reading import batch_names, cifar_rows, parquet_rows, tree, unpickled
 
 
@@ -261,7 +262,7 @@ def test_a_shard_is_joined_from_parts_and_equals_the_one_written_at_once(
 ) -> None:
     asked = {"remaps": ("girl:tiger",), "save_dataset_meta": True, "workers": 2}
     converted(cifar100, tmp_path / "once", **asked)
-    monkeypatch.setattr("beam_cifar.formats.cifar.CifarSink.part_bytes", 150 * 3072)
+    set_part_bytes(monkeypatch, "cifar", 150 * 3072)
     converted(cifar100, tmp_path / "joined", **asked)
     assert tree(tmp_path / "joined") == tree(tmp_path / "once")
 

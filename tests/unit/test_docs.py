@@ -41,7 +41,7 @@ def test_pages_have_one_form(name: str) -> None:
 @pytest.mark.parametrize("name", FORMATS)
 def test_pages_name_every_loss_that_the_writer_declares(name: str) -> None:
     lost = page(name).split("## What is lost")[1].lower()
-    declared = get_sink(name).losses if FORMATS[name].sink else frozenset()
+    declared = get_sink(name).can.losses if FORMATS[name].sink else frozenset()
     assert declared <= set(LOSSES)
     for loss in declared:
         assert re.split("[:;]", LOSSES[loss])[0].lower() in lost, loss

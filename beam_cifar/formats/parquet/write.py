@@ -12,51 +12,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
 
-from beam_cifar.formats.base import PartWriter, Shard, ShardResult, SinkOptions
+from beam_cifar.formats.base import PartWriter, ShardResult, SinkOptions
 from beam_cifar.formats.parquet.schema import OWN_KEY
-from beam_cifar.formats.shared.splits import MAX_SHARD_BYTES, ParquetFileWriter, SplitSink
+from beam_cifar.formats.shared.splits import MAX_SHARD_BYTES, ROW_GROUP_ROWS, SPLITS, RowGroups, SplitSink, split_naming
 from beam_cifar.images.files import file_extensions
 from beam_cifar.labels import LabelTable
-
-if TYPE_CHECKING:
-    from beam_cifar.options import ExportOptions
-    from beam_cifar.storage import StagedFile
-
-ROW_GROUP_ROWS = 1000
-# Large images fill a row group before a thousand of them: a reader holds one at a time.
-ROW_GROUP_BYTES = 64 << 20
-
-
-class ParquetSink(SplitSink):
-    """Writes Parquet files that `datasets.load_dataset` opens with its default checks."""
-
-    name = "parquet"
-    keeps_files = False
-
-    def subset_name(self, name: str) -> str:
-        """Split names have few letters (`datasets`, `splits.py`)."""
-        return re.sub(r"[^A-Za-z0-9_.]", "_", name)
-
-    def rows_together(self, rows: int, image_bytes: int) -> int:
-        """Whole row groups; few large images fill a file before they fill one."""
-        return min(ROW_GROUP_ROWS, max(1, MAX_SHARD_BYTES * rows // max(1, image_bytes)))
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """`data/train-00000-of-00005.parquet`."""
-        return f"data/{subset}-{number:05d}-of-{count:05d}.parquet"
-
-    def open_part(self, file: StagedFile, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts a Parquet file."""
-        return _ParquetWriter(file, options)
-
-    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The data set card."""
-        return {"README.md": _card(options.labels, shards).encode()}
 
 
 def schema_of(labels: LabelTable) -> pa.Schema:
@@ -76,15 +42,15 @@ def _label_columns(labels: LabelTable) -> dict[str, tuple[str, ...]]:
 
 
 class _ParquetWriter(PartWriter):
-    """Gathers examples to row groups of `ROW_GROUP_ROWS`."""
+    """Gathers examples to row groups."""
 
-    def __init__(self, file: StagedFile, options: SinkOptions) -> None:
-        self._options = options
-        self._schema = schema_of(options.labels)
-        labels = list(_label_columns(options.labels))
-        self._parents = pa.array([*options.labels.parents], pa.int64())
-        self._writer = ParquetFileWriter(
-            pa.PythonFile(file, mode="w"),
+    def __post_init__(self) -> None:
+        table = self.options.labels
+        self._schema = schema_of(table)
+        labels = list(_label_columns(table))
+        self._parents = pa.array([*table.parents], pa.int64())
+        self._groups = RowGroups(
+            self.file,
             self._schema,
             # Images are compressed already. Their pages are found through the index, and cut by content, so that
             # stores that deduplicate see an edited set as mostly the same.
@@ -94,46 +60,26 @@ class _ParquetWriter(PartWriter):
             use_content_defined_chunking=True,
             store_schema=True,
         )
-        self._gathered: list[pa.Table] = []
-        self._rows = self._image_bytes = 0
-        self._num_bytes = 0
-        self._done = 0
+        self._num_bytes = self._done = 0
         self._lost_paths: dict[int, str] = {}
 
     def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
-        self._gathered.append(self._columns(table))
-        for size in pa.compute.binary_length(table.column("image")).fill_null(0).to_pylist():
-            self._rows += 1
-            self._image_bytes += size
-            # Cut at rows, wherever blocks end.
-            if self._rows == ROW_GROUP_ROWS or self._image_bytes >= ROW_GROUP_BYTES:
-                self._write()
+        sizes = pa.compute.binary_length(table.column("image")).fill_null(0).to_pylist()
+        self._groups.append(self._columns(table), sizes)
 
     def close(self) -> None:
-        """See `PartWriter.close`."""
-        if self._rows:
-            self._write()
         own: dict[str, Any] = {"paths": self._lost_paths} if self._lost_paths else {}
-        if self._options.labels.has_superclasses:
-            own["parents"] = list(self._options.labels.parents)
-        self._writer.add_key_value_metadata({OWN_KEY: json.dumps(own).encode()})
-        self._writer.close()
+        if self.options.labels.has_superclasses:
+            own["parents"] = list(self.options.labels.parents)
+        self._groups.close({OWN_KEY: json.dumps(own).encode()})
 
     def statistics(self) -> dict[str, int]:
         """The size in memory, which cards state."""
         return {"num_bytes": self._num_bytes}
 
-    def _write(self) -> None:
-        """Writes the first `_rows` rows of what is gathered as a row group."""
-        table = pa.concat_tables(self._gathered)
-        self._writer.write_table(table.slice(0, self._rows), row_group_size=self._rows)
-        self._gathered = [table.slice(self._rows)]
-        self._rows = self._image_bytes = 0
-
     def _columns(self, table: pa.Table) -> pa.Table:
         images = table.column("image").combine_chunks()
-        suffixes = pa.array(file_extensions(table, self._options.export.image_ext), pa.string())
+        suffixes = pa.array(file_extensions(table, self.options.export.image_ext), pa.string())
         paths = pa.compute.binary_join_element_wise(table.column("id").combine_chunks(), suffixes, "")
         missing = images.is_null() if images.null_count else None
         if missing is not None:
@@ -147,11 +93,32 @@ class _ParquetWriter(PartWriter):
         ]
         label = table.column("label").combine_chunks()
         columns.append(label)
-        if self._options.labels.has_superclasses:
+        if self.options.labels.has_superclasses:
             columns.append(self._parents.take(label))
         made = pa.Table.from_arrays(columns, schema=self._schema)
         self._num_bytes += made.nbytes
         return made
+
+
+class ParquetSink(SplitSink):
+    """Writes Parquet files that `datasets.load_dataset` opens with its default checks."""
+
+    name = "parquet"
+    can = replace(SPLITS, keeps_files=False)
+    # Split names have few letters (`datasets`, `splits.py`).
+    subsets = split_naming(lambda name: re.sub(r"[^A-Za-z0-9_.]", "_", name))
+    writer = _ParquetWriter
+
+    def rows_together(self, rows: int, image_bytes: int) -> int:
+        """Whole row groups; few large images fill a file before they fill one."""
+        return min(ROW_GROUP_ROWS, max(1, MAX_SHARD_BYTES * rows // max(1, image_bytes)))
+
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        return f"data/{subset}-{number:05d}-of-{count:05d}.parquet"
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The data set card."""
+        return {"README.md": _card(options.labels, shards).encode()}
 
 
 def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from beam_cifar import storage
 from beam_cifar.block import BadRow
-from beam_cifar.errors import InputError, UsageError
+from beam_cifar.errors import InputError
 from beam_cifar.formats.base import (
+    Capabilities,
     FileSummary,
     PartWriter,
     Runs,
-    Shard,
-    ShardResult,
     Sink,
     SinkOptions,
     SourceFile,
 )
-from beam_cifar.formats.shared.id_paths import decode_path, image_paths
+from beam_cifar.formats.shared.id_paths import decode_path, encode_path
 from beam_cifar.formats.shared.ids import unique_texts
 from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
-from beam_cifar.images.files import file_encodings, file_extensions
-from beam_cifar.names import decode_name
-from beam_cifar.row_names import file_names
+from beam_cifar.images.files import file_extensions
+from beam_cifar.names import decode_name, encode_name
+from beam_cifar.row_names import file_names, short_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from beam_cifar.images.decode import ImageHeader
-    from beam_cifar.options import ExportOptions
 
 MAX_FILE_BYTES = 512 << 20
 
@@ -119,75 +118,26 @@ class ImageFileRows(ColumnRows):
             return probe_image(file, entry.path)
 
 
-class ImageFileSink(Sink):
-    """Writes every image to a file of its own; the name is its id."""
-
-    needs_images = True
-    keeps_empty_subsets = False
-    many_files = True
-    part_bytes = 16 << 20
-    listed: ClassVar[tuple[str, ...]] = ()
-    """Columns of examples that the list of files tells as well, for `complete`: of "label", "height", "width"."""
-    default_ext: ClassVar[str | None] = None
-    """The extension of all images where none is asked for; None for that of each one's encoding."""
-
-    @abstractmethod
-    def image_folders(self, shard: Shard, options: SinkOptions) -> tuple[str, ...]:
-        """The folder, relative to the shard's, of images of each class; the last one that of images without label."""
-
-    def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """PNG, or JPEG where it is asked for, or there already."""
-        return file_encodings(options.image_ext or self.default_ext)
-
-    def check(self, options: ExportOptions) -> None:
-        """There are no batches to be packed."""
-        super().check(options)
-        if options.images_per_batch is not None:
-            raise UsageError(f"--images-per-batch: {self.name} has a file for every image; leave it out")
-
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """All of them: parts are enough to share the work."""
-        return max(1, rows)
-
-    def shard_path(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """All subsets share one tree."""
-        return ""
-
-    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Half of the raw size, and half of a block of the disk for each file."""
-        return image_bytes // 2 + rows * 2048
-
-    def open_part(self, file: storage.StagedFolder, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
-        """Starts the images of a part."""
-        return _ImageFileWriter(file, self.image_folders(shard, options), self, options)
-
-    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """Nothing: the folders say it all."""
-        return {}
-
-
 class _ImageFileWriter(PartWriter):
     """Writes every image to the folder of its class."""
 
-    def __init__(
-        self, folder: storage.StagedFolder, folders: Sequence[str], sink: ImageFileSink, options: SinkOptions
-    ) -> None:
-        self._folder, self._folders, self._sink, self._listed = folder, folders, sink, sink.listed
-        self._image_ext, self._strict_names = options.export.image_ext or sink.default_ext, options.strict_names
+    sink: TreeSink
+
+    def __post_init__(self) -> None:
+        self._folders = self.sink.image_folders(self.options)
 
     def append(self, table: pa.Table) -> None:
-        """See `PartWriter.append`."""
         from beam_cifar.example import plain_labels
 
+        can = self.sink.can
         ids, filenames, images = (table.column(name).to_pylist() for name in ("id", "filename", "image"))
-        suffixes = file_extensions(table, self._image_ext)
-        if self._sink.ids_are_paths:
-            names = image_paths(ids, suffixes, self._strict_names)
-        else:
-            names = file_names(ids, filenames, suffixes, self._strict_names)
+        suffixes = file_extensions(table, self.options.export.image_ext or can.image_ext)
+        short = ids if can.ids_are_paths else list(map(short_name, ids, filenames))
+        encode = encode_path if can.ids_are_paths else encode_name
+        names = file_names(short, ids, suffixes, self.options.strict_names, encode)
         labels = plain_labels(table).tolist()
-        told = [table.column(name).to_pylist() for name in self._listed]
-        self._folder.add(
+        told = [table.column(name).to_pylist() for name in can.listed]
+        self.file.add(
             (
                 *_placed(self._folders[label], name),  # the last one is found by UNLABELLED = -1
                 image,
@@ -198,13 +148,48 @@ class _ImageFileWriter(PartWriter):
             )
         )
 
-    def close(self) -> None:
-        """See `PartWriter.close`."""
-
     def _facts(self, item_id: str, told: str, facts: Sequence[int | None]) -> dict[str, str]:
         """What the list says of a file: an id that cannot be read off the name, and what `complete` asks for."""
         own = {} if told == item_id else {"id": item_id}
-        return own | {key: str(value) for key, value in zip(self._listed, facts, strict=True) if value is not None}
+        named = zip(self.sink.can.listed, facts, strict=True)
+        return own | {key: str(value) for key, value in named if value is not None}
+
+
+TREE = Capabilities(many_files=True, part_bytes=16 << 20, row_bytes=2048)
+"""What formats can in which every image is a file: half of a block of the disk is lost with each."""
+
+ID_TREE = replace(TREE, classes_are_folders=False, ids_are_paths=True)
+"""The same where the images of all classes lie in one tree, and the path of each is its id."""
+
+
+class TreeSink(Sink):
+    """Writes shards that are folders, and every image to a file of its own, called as its id."""
+
+    writer = _ImageFileWriter
+    root: ClassVar[str] = ""
+    """The folder of all images, relative to the shard's; see `image_folders`."""
+
+    def image_folders(self, options: SinkOptions) -> Sequence[str]:
+        """The folder, relative to the shard's, of images of each class; the last one that of images without label."""
+        return (self.root,) * (len(options.labels.names) + 1)
+
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        """All subsets share one tree."""
+        return ""
+
+    def listed_images(self, parts: Sequence[str]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+        """Path below `root`, label (-1 for none) and all that is listed of the images of a shard, for `complete`."""
+        skip = len(self.root) + 1 if self.root else 0
+        for entry in storage.read_listing(parts[0]):
+            yield entry["path"][skip:], int(entry.get("label", -1)), entry
+
+
+def write_lines(files: storage.StagedFiles, path: str, lines: Iterable[str]) -> None:
+    """Writes a file that stands beside a shard, some thousand lines at a time."""
+    left = iter(lines)
+    with files.open(path) as file:
+        while chunk := "".join(islice(left, 10_000)):
+            file.write(chunk.encode())
 
 
 def _placed(folder: str, path: str) -> tuple[str, str]:
@@ -221,11 +206,6 @@ def file_stem(name: str) -> str:
 def decoded_file_name(name: str) -> str:
     """The same with extension."""
     return file_stem(name) + "." + name.rpartition(".")[2]
-
-
-def listed_label(entry: Mapping[str, str]) -> int:
-    """The label of an image in the list of a shard's files, -1 for unlabelled; for sinks that list it."""
-    return int(entry.get("label", -1))
 
 
 def _pixel_bytes(header: ImageHeader | None) -> int:

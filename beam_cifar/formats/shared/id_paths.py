@@ -7,12 +7,10 @@ than plain spaces. What a path cannot hold is percent-encoded, see `beam_cifar.n
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Final
 
 from beam_cifar.images.files import is_image_name
-from beam_cifar.names import clash_key, decode_name, encode_name
-from beam_cifar.row_names import digest64
+from beam_cifar.names import decode_name, encode_name
 
 MAX_PATH_BYTES: Final = 1000
 """Longer ones become one cut name: a whole path has 4,096 bytes at most on Linux, 1,024 on macOS."""
@@ -50,20 +48,6 @@ def stem(path: str) -> str:
     """A path without the extension of its last component."""
     head, dot, extension = path.rpartition(".")
     return head if dot and "/" not in extension else path
-
-
-def image_paths(ids: Sequence[str], suffixes: Sequence[str], strict: frozenset[int]) -> list[str]:
-    """The path of each image.
-
-    Args:
-        ids: `[N]`.
-        suffixes: `[N]`, such as ".png".
-        strict: digests of ids, as keys of clashes, that several images have.
-    """
-    return [
-        encode_path(item_id, suffix, strict=bool(strict) and digest64(clash_key(item_id)) in strict)
-        for item_id, suffix in zip(ids, suffixes, strict=True)
-    ]
 
 
 def _folder(name: str, strict: bool) -> str:

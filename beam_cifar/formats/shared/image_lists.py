@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, overload
 
 from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import MAX_TOLD, Shard, SinkOptions, SourceFile, kept
-from beam_cifar.formats.shared.folders import ImageFileRows, ImageFileSink
+from beam_cifar.formats.base import MAX_TOLD, SourceFile, kept
+from beam_cifar.formats.shared.folders import ImageFileRows
 from beam_cifar.formats.shared.id_paths import decode_path, stem
 from beam_cifar.names import decode_name
 
@@ -332,22 +332,3 @@ def distinct_names(names: Iterable[str], decode: Callable[[str], str]) -> dict[s
     """Written names to decoded ones; all are left as they are if two would become one."""
     found = {name: decode(name) for name in names}
     return found if len(set(found.values())) == len(found) else {name: name for name in found}
-
-
-class IdPathSink(ImageFileSink):
-    """Writes the images of all classes to one tree, where the path of each is its id."""
-
-    classes_are_folders = False
-    ids_are_paths = True
-    root: ClassVar[str]
-    """The folder of that tree, relative to the shard's."""
-
-    def image_folders(self, shard: Shard, options: SinkOptions) -> tuple[str, ...]:
-        """One for all."""
-        return (self.root,) * (len(options.labels.names) + 1)
-
-
-def listed_path(entry: Mapping[str, Any], root: str) -> str:
-    """The path of an image in its tree, in the list of a shard's files."""
-    path: str = entry["path"]
-    return path[len(root) + 1 :] if root else path

@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from beam_cifar import storage
 from beam_cifar.block import BadRow
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import MAX_TOLD, FileSummary, Runs, Sink, Source, SourceFile
+from beam_cifar.formats.base import (
+    MAX_TOLD,
+    Capabilities,
+    FileSummary,
+    PartWriter,
+    Runs,
+    Sink,
+    Source,
+    SourceFile,
+)
 from beam_cifar.formats.shared.ids import unique_texts
 from beam_cifar.formats.shared.rows import ColumnRows, parents_of, picked, row_numbers
 from beam_cifar.labels import UNLABELLED, LabelTable, outside_table
@@ -25,8 +34,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-    from beam_cifar.options import ExportOptions
 
 LABELS_FILE = "labels.txt"
 MAX_NAMES_BYTES = 16 << 20
@@ -280,14 +287,6 @@ def read_runs(stream: BinaryIO, shown: str, runs: Runs, place: Callable[[int], i
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def joined_files(paths: Sequence[str], file: storage.StagedFile) -> None:
-    """Puts files one after the other."""
-    for path in paths:
-        with storage.open_file(path) as part:
-            while chunk := part.read(storage.COPY_BYTES):
-                file.write(chunk)
-
-
 def names_file(names: Sequence[str]) -> bytes:
     """Names, one a line."""
     return "".join(f"{name}\n" for name in names).encode()
@@ -309,31 +308,17 @@ def check_names(names: Sequence[str], what: str) -> None:
 
 
 def check_byte_classes(names: Sequence[str], what: str, sink: Sink) -> None:
-    """Refuses more names than a byte can tell apart. Raises `UsageError`."""
+    """Refuses more names than a byte can tell apart, and those that `check_names` does. Raises `UsageError`."""
     if len(names) > BYTE_CLASSES:
-        raise UsageError(f"{len(names)} {what}: {sink.name} has one byte for a label, and so {BYTE_CLASSES} at most")
+        raise UsageError(f"{len(names)} {what}es: {sink.name} has one byte for a label, and so {BYTE_CLASSES} at most")
+    check_names(names, what)
 
 
-class OneFileSink(Sink):
-    """Writes the pixels of each subset to one file, or one pair of them."""
-
-    needs_images = True
-    keeps_empty_subsets = True
-    takes_missing_images = False
-    one_size = True
-
-    def check(self, options: ExportOptions) -> None:
-        """There are no batches to be packed."""
-        super().check(options)
-        if options.images_per_batch is not None:
-            raise UsageError(f"--images-per-batch: {self.name} has one file for each subset; leave it out")
-
-    def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """All rows of a subset in one file."""
-        return max(1, rows)
+RECORDS = Capabilities(keeps_empty_subsets=True, takes_missing_images=False, one_size=True)
+"""What formats can whose files are pixels of one size, and labels."""
 
 
-def written_columns(table: pa.Table, subset: str, sink: Sink) -> tuple[memoryview, npt.NDArray[np.int64]]:
+def written_columns(table: pa.Table, writer: PartWriter) -> tuple[memoryview, npt.NDArray[np.int64]]:
     """The pixels of all examples in one piece, and their labels, int64 `[N]`.
 
     Raises:
@@ -341,13 +326,14 @@ def written_columns(table: pa.Table, subset: str, sink: Sink) -> tuple[memoryvie
     """
     from beam_cifar.example import joined_images, plain_labels
 
-    lacks = {"image": False, "label": sink.takes_unlabelled}
+    lacks = {"image": False, "label": writer.sink.can.takes_unlabelled}
     for name, allowed in lacks.items():
         column = table.column(name)
         if column.null_count and not allowed:
             row = column.is_null().to_pylist().index(True)
             found = table.column("id")[row].as_py()
-            raise InputError(f"{subset}: item {found!r} has no {name}, and {sink.name} has one for every row")
+            where = f"{writer.shard.subset}: item {found!r}"
+            raise InputError(f"{where} has no {name}, and {writer.sink.name} has one for every row")
     return joined_images(table), plain_labels(table)
 
 
