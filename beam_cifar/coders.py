@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import apache_beam as beam
@@ -67,7 +68,25 @@ class BlockDoFn(beam.DoFn):
         yield made
 
 
-def map_blocks(function: Callable[..., Block], **settings: Any) -> beam.ParDo:
-    """A ParDo from block to block, typed so that `BlockCoder` guards its output."""
-    dofn = BlockDoFn(functools.partial(function, **settings))
-    return beam.ParDo(dofn).with_input_types(Block).with_output_types(Block)
+@dataclass
+class MapBlocks(beam.PTransform):
+    """Applies a function to each block; typed, so that `BlockCoder` guards what comes out.
+
+    Attributes:
+        function: from block to block, with the settings as keywords.
+        settings: of the function.
+        shown: what monitoring shows of them.
+    """
+
+    function: Callable[..., Block]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    shown: Mapping[str, Any] = field(default_factory=dict)
+
+    def display_data(self) -> dict[str, Any]:
+        """What is shown of the settings, where there is anything."""
+        return {name: value for name, value in self.shown.items() if value not in (None, "")}
+
+    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
+        """From blocks to blocks."""
+        dofn = BlockDoFn(functools.partial(self.function, **self.settings))
+        return blocks | beam.ParDo(dofn).with_input_types(Block).with_output_types(Block)

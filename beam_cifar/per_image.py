@@ -42,10 +42,8 @@ from beam_cifar.sink import OpenPart, PartInfo, SinkSettings, count_part
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.steps import make_step
 from beam_cifar.steps.base import PixelStep
-from beam_cifar.transforms.change_pixels import change_pixels
 from beam_cifar.transforms.encode_images import encode_images
 from beam_cifar.transforms.remap_labels import remap_labels
-from beam_cifar.transforms.resize import resize
 from beam_cifar.transforms.select_rows import select_rows
 from beam_cifar.version import __version__
 from beam_cifar.xpath import ItemFilter
@@ -181,29 +179,6 @@ class RemapLabels(beam.PTransform):
 
 
 @dataclass(eq=False)
-class ResizeExamples(beam.PTransform):
-    """Gives all images one size; those of another size become raw pixels.
-
-    Attributes:
-        size: (height, width), in pixels.
-    """
-
-    size: tuple[int, int]
-
-    def __post_init__(self) -> None:
-        super().__init__()
-        check_size(self.size)
-
-    def display_data(self) -> dict[str, str]:
-        """The size."""
-        return {"size": f"{self.size[0]}x{self.size[1]}"}
-
-    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
-        return examples | _over_blocks(resize, 3 * self.size[0] * self.size[1], size=self.size)
-
-
-@dataclass(eq=False)
 class TransformExamples(beam.PTransform):
     """Changes every image by a transform of the registry: "resize", "crop" or "grayscale".
 
@@ -231,7 +206,31 @@ class TransformExamples(beam.PTransform):
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
         """From examples to examples."""
-        return examples | _over_blocks(change_pixels, self._step.row_bytes(), step=self._step)
+        return examples | _over_blocks(self._step.transform, self._step.row_bytes())
+
+
+@dataclass(eq=False)
+class ResizeExamples(beam.PTransform):
+    """Gives all images one size; those of another size become raw pixels.
+
+    Attributes:
+        size: (height, width), in pixels.
+    """
+
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        check_size(self.size)
+
+    def display_data(self) -> dict[str, str]:
+        """The size."""
+        return {"size": f"{self.size[0]}x{self.size[1]}"}
+
+    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
+        """From examples to examples."""
+        height, width = self.size
+        return examples | TransformExamples("resize", {"height": height, "width": width})
 
 
 @dataclass(eq=False)

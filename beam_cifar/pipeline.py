@@ -18,6 +18,7 @@ from beam_cifar import storage
 from beam_cifar.block import Block
 from beam_cifar.cancelling import cancelled_with_us
 from beam_cifar.carried import find_error
+from beam_cifar.coders import MapBlocks
 from beam_cifar.errors import BeamCifarError, JobError, UsageError
 from beam_cifar.job import Job, prepare, rehearsed
 from beam_cifar.options import ConvertOptions
@@ -29,7 +30,9 @@ from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.store_options import use_options
 from beam_cifar.summary import Summary, summary_of
-from beam_cifar.transforms import ChangePixels, EncodeImages, RemapLabels, SelectRows
+from beam_cifar.transforms.encode_images import encode_images
+from beam_cifar.transforms.remap_labels import remap_labels
+from beam_cifar.transforms.select_rows import select_rows
 
 
 @dataclass(frozen=True)
@@ -222,13 +225,20 @@ def build(pipeline: beam.Pipeline, job: Job) -> None:
 def transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection[Block]:
     """The transforms that a job asks for, in order: select, rename, change pixels, encode."""
     if not plan.selection.keeps_all:
-        blocks = blocks | "SelectRows" >> SelectRows(plan.selection)
+        selection = {"selection": plan.selection}
+        blocks = blocks | "SelectRows" >> MapBlocks(select_rows, selection, plan.selection.shown())
     if not plan.label_map.is_identity:
-        blocks = blocks | "RemapLabels" >> RemapLabels(plan.label_map.targets)
+        targets = plan.label_map.targets
+        changed = sum(target != label for label, target in enumerate(targets))
+        blocks = blocks | "RemapLabels" >> MapBlocks(remap_labels, {"targets": targets}, {"changed": changed})
     for number, step in enumerate(plan.pixel_steps, 1):
-        blocks = blocks | f"Pixels{number}-{step.name}" >> ChangePixels(step)
+        shown = {"step": step.name, "options": str(step.options())}
+        blocks = blocks | f"Pixels{number}-{step.name}" >> MapBlocks(step.transform, shown=shown)
     if plan.encodings:
-        blocks = blocks | "EncodeImages" >> EncodeImages(plan.encodings)
+        encodings = {"encodings": plan.encodings}
+        blocks = blocks | "EncodeImages" >> MapBlocks(
+            encode_images, encodings, {"encodings": ", ".join(plan.encodings)}
+        )
     return blocks
 
 

@@ -31,6 +31,13 @@ class Selection:
         """Whether nothing is dropped, no label either."""
         return self.labels is None and self.filter is None
 
+    def shown(self) -> dict[str, str]:
+        """Labels and filter, for people."""
+        shown = {"labels": ", ".join(self.names[label] for label in sorted(self.labels or ()))}
+        if self.filter is not None:
+            shown |= {"filter": self.filter.expression, "filter_mode": self.filter.mode}
+        return shown
+
     def count(self, by_label: Mapping[int, int]) -> int:
         """How many rows it keeps of some that the filter keeps, given as rows by label."""
         if self.labels is None:

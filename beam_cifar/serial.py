@@ -11,7 +11,9 @@ from beam_cifar.publish import finish_job, finish_shard, publish_settings
 from beam_cifar.sink import OpenPart, PartInfo, SinkSettings, copy_file
 from beam_cifar.source import SourceSettings, read_task
 from beam_cifar.steps.base import changed
-from beam_cifar.transforms import encode_images, remap_labels, select_rows
+from beam_cifar.transforms.encode_images import encode_images
+from beam_cifar.transforms.remap_labels import remap_labels
+from beam_cifar.transforms.select_rows import select_rows
 
 
 def run(job: Job, beam_options: object = None) -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from beam_cifar.block import Block
-from beam_cifar.coders import map_blocks
 from beam_cifar.example import binary_array, with_columns
 from beam_cifar.images.files import GRAY, RAW
 from beam_cifar.images.gray import to_gray
@@ -50,27 +48,3 @@ def _encoded(run: pa.Table, encodings: tuple[str, ...]) -> pa.Table:
         return with_pixels(run, np.broadcast_to(pixels, (len(pixels), 3, *pixels.shape[2:])))
     buffer, offsets = _ENCODERS[target](pixels)
     return with_columns(run, image=binary_array(buffer, np.asarray(offsets, dtype=np.int32)), encoding=target)
-
-
-@dataclass
-class EncodeImages(beam.PTransform):
-    """Encodes images as a writer needs them.
-
-    Attributes:
-        encodings: that it takes; images in others become the first of them.
-    """
-
-    encodings: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.encodings if name not in (RAW, GRAY, *_ENCODERS)]
-        if unknown or not self.encodings:
-            raise ValueError(f"encodings must be some of raw, gray, {', '.join(_ENCODERS)}, found {self.encodings!r}")
-
-    def display_data(self) -> dict[str, str]:
-        """The encodings."""
-        return {"encodings": ", ".join(self.encodings)}
-
-    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
-        """From blocks to blocks."""
-        return blocks | map_blocks(encode_images, encodings=self.encodings)

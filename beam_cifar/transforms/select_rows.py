@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import apache_beam as beam
 import numpy as np
 import pyarrow as pa
 
 from beam_cifar.block import Block, row_counts
-from beam_cifar.coders import map_blocks
 from beam_cifar.example import label_array, plain_labels, with_columns
 from beam_cifar.selection import Selection
 
@@ -25,26 +23,3 @@ def select_rows(block: Block, *, selection: Selection) -> Block:
         block = replace(block, filtered=block.filtered + row_counts(table.filter(pa.array(~decision.rows))))
     labels = label_array(np.where(decision.labels, plain_labels(table), -1))
     return replace(block, table=with_columns(table, label=labels).filter(pa.array(decision.rows)))
-
-
-@dataclass
-class SelectRows(beam.PTransform):
-    """Keeps some rows.
-
-    Attributes:
-        selection: which.
-    """
-
-    selection: Selection
-
-    def display_data(self) -> dict[str, str]:
-        """Labels and filter."""
-        labels, items = self.selection.labels, self.selection.filter
-        shown = {"labels": ", ".join(self.selection.names[label] for label in sorted(labels or ()))}
-        if items is not None:
-            shown |= {"filter": items.expression, "filter_mode": items.mode}
-        return {name: text for name, text in shown.items() if text}
-
-    def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
-        """From blocks to blocks."""
-        return blocks | map_blocks(select_rows, selection=self.selection)

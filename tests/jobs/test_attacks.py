@@ -23,8 +23,8 @@ from beam_cifar.images.files import RAW
 from beam_cifar.images.runs import RUN_BYTES
 from beam_cifar.job import prepare
 from beam_cifar.options import ExportOptions
-from beam_cifar.transforms import resize
 from beam_cifar.transforms.pixels import with_pixels
+from beam_cifar.transforms.resize import resize
 from tests.helpers.image_trees import (
     batch,
     contents,

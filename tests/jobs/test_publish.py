@@ -19,7 +19,7 @@ from beam_cifar.pipeline import publish_settings
 from beam_cifar.publish import PublishSettings, ShardInfo, finish_job, finish_shard, reconcile
 from beam_cifar.sink import OpenPart, PartInfo, SinkSettings
 from beam_cifar.source import SourceSettings, read_task
-from beam_cifar.transforms import encode_images
+from beam_cifar.transforms.encode_images import encode_images
 from tests.helpers.image_trees import killed, quickly
 from tests.helpers.reading import cifar_rows, tree
 
@@ -94,7 +94,8 @@ def finished(cifar10: Path, tmp_path: Path) -> tuple[PublishSettings, list[Shard
 
 
 def part_of(task: object, source: SourceSettings, sink: SinkSettings) -> PartInfo:
-    from beam_cifar.transforms import remap_labels, select_rows
+    from beam_cifar.transforms.remap_labels import remap_labels
+    from beam_cifar.transforms.select_rows import select_rows
 
     open_part = None
     for block in read_task(task, source):  # type: ignore[arg-type]

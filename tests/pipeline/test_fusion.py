@@ -12,7 +12,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_cifar import ConvertOptions
 from beam_cifar.block import Block
-from beam_cifar.coders import BlockCoder, map_blocks
+from beam_cifar.coders import BlockCoder, MapBlocks
 from beam_cifar.errors import JobError
 from beam_cifar.job import Job, prepare
 from beam_cifar.pipeline import start
@@ -49,7 +49,7 @@ def with_side_input(blocks: Any, tasks: Any) -> Any:
 
 
 def with_resource_hint(blocks: Any, _: Any) -> Any:
-    return blocks | "Hint" >> map_blocks(same).with_resource_hints(min_ram="1GB")
+    return blocks | "Hint" >> MapBlocks(same).with_resource_hints(min_ram="1GB")
 
 
 def reshuffled(blocks: Any, _: Any) -> Any:
@@ -57,7 +57,7 @@ def reshuffled(blocks: Any, _: Any) -> Any:
 
 
 def untouched(blocks: Any, _: Any) -> Any:
-    return blocks | "Same" >> map_blocks(same)
+    return blocks | "Same" >> MapBlocks(same)
 
 
 def run_with(

@@ -20,7 +20,9 @@ from beam_cifar.example import SCHEMA, facts_table, image_array, plain_labels, w
 from beam_cifar.formats.base import Origin
 from beam_cifar.images.files import RAW
 from beam_cifar.selection import Selection
-from beam_cifar.transforms import encode_images, remap_labels, select_rows
+from beam_cifar.transforms.encode_images import encode_images
+from beam_cifar.transforms.remap_labels import remap_labels
+from beam_cifar.transforms.select_rows import select_rows
 from beam_cifar.xpath import ItemFilter
 
 SIZES = [(32, 32), (5, 9), (5, 4), (1, 1), None]
