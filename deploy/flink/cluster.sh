@@ -146,7 +146,7 @@ appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c{1} - %m%n
 PROPERTIES
   # What the PROCESS environment runs: it must be one file, without arguments.
-  printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$CLUSTER_PYTHON" "$project/beam_cifar/boot.py" >"$CLUSTER_RUN/boot"
+  printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$CLUSTER_PYTHON" "$project/deploy/flink/boot.py" >"$CLUSTER_RUN/boot"
   chmod +x "$CLUSTER_RUN/boot"
 }
 

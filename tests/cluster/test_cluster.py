@@ -317,7 +317,7 @@ def bare_boot(folder: Path) -> str:
     found = subprocess.run([python, "-c", "import apache_beam, beam_cifar"], capture_output=True, text=True, cwd=folder)
     assert "No module named 'beam_cifar'" in found.stderr
     boot = folder / "boot.py"
-    boot.write_bytes((ROOT / "beam_cifar" / "boot.py").read_bytes())
+    boot.write_bytes((ROOT / "deploy" / "flink" / "boot.py").read_bytes())
     program = folder / "boot.sh"
     program.write_text(f'#!/bin/sh\nexec "{python}" "{boot}" "$@"\n')
     program.chmod(0o755)
