@@ -32,7 +32,7 @@ from beam_cifar.formats.base import (
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.roots import find_root, has_root
-from beam_cifar.formats.shared.rows import ColumnRows, parents_of, picked
+from beam_cifar.formats.shared.rows import ColumnRows, even_sizes, parents_of, picked, raw_images
 from beam_cifar.genuine import known_parents
 from beam_cifar.labels import UNLABELLED, LabelTable, outside_superclasses, outside_table
 from beam_cifar.names import clash_key, encode_name
@@ -237,9 +237,10 @@ class CifarRows(ColumnRows):
         return self._summary(
             0 if images is None else images.present,
             nbytes,
-            nbytes,
-            images.size if images is not None and whole else None,
             batch.structure_sha256,
+            None,
+            pixel_bytes=nbytes,
+            size=images.size if images is not None and whole else None,
             parents=self._parents(),
             batch_label=batch.batch_label or "",
             copyable_as=f"cifar:{batch.kind}" if batch.python2_style and whole else "",
@@ -259,30 +260,21 @@ class CifarRows(ColumnRows):
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         import numpy as np
 
-        images, rows = self._batch.images, sum(stop - start for start, stop in runs)
+        images = self._batch.images
         if images is None:
-            return np.zeros((3, rows), dtype=np.int32)
+            return even_sizes((0, 0), 0, runs)
         if images.size is not None and not images.missing:
-            return np.broadcast_to(np.array([*images.size, 3], dtype=np.int32)[:, None], (3, rows))
+            return even_sizes(images.size, 3, runs)
         sizes = [(*size, 3) if size else (0, 0, 0) for start, stop in runs for size in images.sizes(start, stop)]
-        return np.ascontiguousarray(np.array(sizes, dtype=np.int32).reshape(rows, 3).T)
+        return np.ascontiguousarray(np.array(sizes, dtype=np.int32).reshape(-1, 3).T)
 
     def _read(self, runs: Runs) -> tuple[pa.Array, str, npt.NDArray[np.int32]]:
-        import numpy as np
-        import pyarrow as pa
-
-        from beam_cifar import example
-
         images, sizes = self._batch.images, self._sizes(runs, look=False)
         if images is None:
-            return pa.nulls(sizes.shape[1], pa.binary()), "raw", sizes
+            return raw_images(b"", sizes), "raw", sizes
         with storage.reading(self.file.shown):
-            pixels, lengths = images.gather(self._stream(), runs)
-        if lengths is None and images.size is not None:
-            step = 3 * images.size[0] * images.size[1]
-            offsets = np.arange(sizes.shape[1] + 1, dtype=np.int32) * np.int32(step)
-            return example.binary_array(pixels, offsets), "raw", sizes
-        return example.image_array(pixels, lengths or []), "raw", sizes
+            pixels, _ = images.gather(self._stream(), runs)
+        return raw_images(pixels, sizes), "raw", sizes
 
     def _check_kind(self) -> None:
         """Datumaro writes unlabelled CIFAR-10 rows under CIFAR-100's keys: only rows with a label tell the kind."""

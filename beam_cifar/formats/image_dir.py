@@ -11,7 +11,6 @@ from beam_cifar.formats.base import Catalog, Source, SourceFile
 from beam_cifar.formats.shared.folders import ImageFileRows
 from beam_cifar.formats.shared.ids import natural_bytes
 from beam_cifar.formats.shared.image_lists import (
-    ChosenEntries,
     IdPathSink,
     ImageTree,
     checked_tree,
@@ -58,7 +57,7 @@ class ImageDirSource(Source):
         order = pc.sort_indices(keys).cast(pa.int64()).to_numpy()
         ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
         columns = [pa.array(texts, pa.string()) for texts in (ids, filenames)]
-        return ImageFileRows(file, ChosenEntries(tree, order), columns[0], columns[1], [UNLABELLED] * len(tree))
+        return ImageFileRows(file, tree, order, columns[0], columns[1], [UNLABELLED] * len(tree))
 
 
 class ImageDirSink(IdPathSink):

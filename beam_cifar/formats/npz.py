@@ -17,9 +17,9 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, SourceFile
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
-    Member,
     Npy,
     Window,
+    ZippedArray,
     find_array,
     integers,
     list_arrays,
@@ -145,7 +145,7 @@ def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
         yield _Subset(file, table, max(values, default=-1) + 1)
 
 
-def _own_table(path: str, members: Mapping[str, Member], index_dir: str) -> LabelTable | None:
+def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) -> LabelTable | None:
     """The classes that a file names."""
     if "label_names" not in members:
         return None

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_cifar.block import MAX_ROWS, BadRow
-from beam_cifar.formats.base import FileSummary, Runs, SourceFile
+from beam_cifar.formats.base import Runs, SourceFile
 from beam_cifar.formats.shared.ids import unique_texts
 from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
 from beam_cifar.labels import UNLABELLED
@@ -73,7 +73,8 @@ class EncodedRows(ColumnRows):
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
         if not decoded:
             return self._stored_bytes(start, stop)
-        return int(max(_pixel_bytes(self._sizes([(start, stop)], look=True)), default=0))
+        height, width, _ = self._sizes([(start, stop)], look=True).clip(0).astype(np.int64)
+        return int((3 * height * width).max(initial=0))
 
     def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
         return picked(self._ids, runs), picked(self._filenames, runs)
@@ -93,20 +94,6 @@ class EncodedRows(ColumnRows):
         encodings, sizes = probed(images, map(self._shown, rows.tolist()))
         self._looked_at[:, rows] = sizes
         return images, encodings, sizes
-
-    def _encoded_summary(self, images: int, image_bytes: int, digest: str, *, look: bool) -> FileSummary:
-        """What the plan needs to know of them, single rows left out.
-
-        Args:
-            images: rows that have one.
-            image_bytes: of all of them.
-            digest: of everything but pixels.
-            look: whether to look into every image.
-        """
-        sizes = self._sizes([(0, self.rows)], look=look)
-        same = look and images == self.rows > 0 and (sizes[:2] == sizes[:2, :1]).all()
-        size = (int(sizes[0, 0]), int(sizes[1, 0])) if same else None
-        return self._summary(images, image_bytes, int(_pixel_bytes(sizes).sum()) if look else 0, size, digest)
 
     def _shown(self, row: int) -> str:
         return f"{self.file.shown}: row {row}"
@@ -129,9 +116,3 @@ def with_prefixes(
         else file
         for file in files
     )
-
-
-def _pixel_bytes(sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Bytes of images as three channels of pixels: int64 `[N]`."""
-    height, width = np.maximum(sizes[:2], 0).astype(np.int64)
-    return np.asarray(3 * height * width)

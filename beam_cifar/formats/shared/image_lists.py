@@ -75,31 +75,6 @@ class ImageTree(Sequence[storage.Entry]):
         return found_in(paths, self.names)
 
 
-class ChosenEntries(Sequence["storage.Entry | None"]):
-    """Some files of a tree, in the order of rows.
-
-    Args:
-        tree: that they are of.
-        places: int64 `[N]`, the place of each row's file in the tree, -1 for none.
-    """
-
-    def __init__(self, tree: ImageTree, places: npt.NDArray[np.int64]) -> None:
-        self._tree, self._places = tree, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> storage.Entry | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[storage.Entry | None]: ...
-    def __getitem__(self, index: int | slice) -> storage.Entry | list[storage.Entry | None] | None:
-        if isinstance(index, slice):
-            return [self._tree[place] if place >= 0 else None for place in self._places[index].tolist()]
-        place = int(self._places[index])
-        return self._tree[place] if place >= 0 else None
-
-
 def any_name(name: str) -> bool:
     """Accepts every name."""
     return True
@@ -243,9 +218,8 @@ class ListedRows:
         digest = hashlib.sha256(self.labels.tobytes())
         for start in range(0, len(ids), _CHUNK):
             digest.update("\0".join(ids[start : start + _CHUNK].to_pylist()).encode())
-        entries = ChosenEntries(tree, places)
         return ImageFileRows(
-            self._file, entries, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
+            self._file, tree, places, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
         )
 
 

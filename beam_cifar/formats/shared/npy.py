@@ -37,7 +37,7 @@ _ENCRYPTED = 1
 
 
 @dataclass(frozen=True)
-class Member:
+class ZippedArray:
     """One array of a `.npz` file: its name without `.npy`, and its entry in the zip's directory."""
 
     name: str
@@ -75,13 +75,13 @@ class Npy:
         return f"dtype {str(self.dtype)[:80]} and shape {str(self.shape)[:80]}"
 
 
-def list_arrays(path: str) -> dict[str, Member]:
+def list_arrays(path: str) -> dict[str, ZippedArray]:
     """The arrays of a `.npz` file by name.
 
     Raises:
         InputError: it is no zip, damaged, or holds a name twice.
     """
-    found: dict[str, Member] = {}
+    found: dict[str, ZippedArray] = {}
     with _opened(path) as archive:
         for info in archive.infolist():
             if not info.flag_bits & 1:  # encrypted, which is refused later
@@ -93,7 +93,7 @@ def list_arrays(path: str) -> dict[str, Member]:
                 raise InputError(f"{path}: holds an array called {name[:80]!r}; expected a name that can be printed")
             if name in found:
                 raise InputError(f"{path}: holds {info.filename!r} twice")
-            found[name] = Member(name, info)
+            found[name] = ZippedArray(name, info)
     return found
 
 
@@ -105,7 +105,7 @@ def member_names(path: str) -> frozenset[str]:
         return frozenset()
 
 
-def find_array(path: str, member: Member, index_dir: str, *, checked: bool = True) -> storage.Blob:
+def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool = True) -> storage.Blob:
     """Where an array lies as a `.npy`: in the zip itself, or unpacked to `index_dir` where it is compressed.
 
     Args:
@@ -249,7 +249,7 @@ def refuse_many_rows(rows: int, size: int, shown: str) -> None:
         raise InputError(f"{shown}: declares {rows} rows in {size} bytes; refused as a decompression bomb")
 
 
-def refuse_unknown(path: str, names: Mapping[str, Member], expected: str) -> NoReturn:
+def refuse_unknown(path: str, names: Mapping[str, ZippedArray], expected: str) -> NoReturn:
     """Raises `InputError` for a file without the arrays that a format has."""
     shown = ", ".join(sorted(names)[:8]) or "none"
     raise InputError(f"{path}: arrays found are {shown[:200]}; expected {expected}")
