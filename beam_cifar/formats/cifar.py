@@ -64,7 +64,6 @@ class CifarSource(Source):
         return has_root(path, index_dir, META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds meta file and batches; see `Source.describe`."""
         root, files = find_root(path, index_dir, META_FILES, _is_wanted)
         metas = [name for name in META_FILES if name in files]
         if len(metas) > 1:
@@ -293,7 +292,7 @@ class CifarRows(ColumnRows):
         )
 
     def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:
-        self.bad_rows.setdefault(row, BadRow(self.file.shown, row, self.file.subset, "read", error, label))
+        self.bad_rows.setdefault(row, self.file.bad_row(row, error, label))
 
     def _resolve_labels(self) -> list[int]:
         """The label of every row as a number, -1 for none; rows with an impossible one are marked bad."""

@@ -65,7 +65,6 @@ class DownsampledImagenetSource(RecordSource):
         return any(map(_BATCH.fullmatch, names)) and names.isdisjoint(_META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds the files, and the names of the classes if they are told; see `Source.describe`."""
         with storage.reading(path):
             found = _found(path, index_dir)
         batches: dict[str, SourceFile] = {}

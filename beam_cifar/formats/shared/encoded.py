@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_cifar.block import MAX_ROWS, BadRow
+from beam_cifar.block import MAX_ROWS
 from beam_cifar.formats.base import Runs, SourceFile
 from beam_cifar.formats.shared.ids import unique_texts
 from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
@@ -49,7 +49,7 @@ class EncodedRows(ColumnRows):
     ) -> None:
         numbers = labels.copy()
         numbers[list(bad)] = UNLABELLED
-        rows = {row: BadRow(file.shown, row, file.subset, "read", why) for row, why in bad.items()}
+        rows = {row: file.bad_row(row, why) for row, why in bad.items()}
         super().__init__(file, array("q", numbers.tobytes()), rows)
         if file.id_prefix:
             ids = pc.binary_join_element_wise(pa.scalar(file.id_prefix), ids, "")

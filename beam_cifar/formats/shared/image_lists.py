@@ -192,7 +192,7 @@ class ListedRows:
         self.labels.append(label)
 
     def _refuse(self, row: int, error: str) -> None:
-        self.bad[row] = BadRow(self._file.shown, row, self._file.subset, "read", error)
+        self.bad[row] = self._file.bad_row(row, error)
         if len(self.bad) > MAX_TOLD:
             raise InputError(f"{self.bad[row]} (and {MAX_TOLD} bad rows before it)")
 

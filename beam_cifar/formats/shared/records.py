@@ -159,10 +159,7 @@ def bad_labels(
     import numpy as np
 
     outside = np.flatnonzero(((labels < first) | (labels >= first + count)) & (labels != UNLABELLED))
-    bad = {
-        row: BadRow(file.shown, row, file.subset, "read", outside_table(labels[row], count, known))
-        for row in outside[: MAX_TOLD + 1].tolist()
-    }
+    bad = {row: file.bad_row(row, outside_table(labels[row], count, known)) for row in outside[: MAX_TOLD + 1].tolist()}
     if len(bad) > MAX_TOLD:
         raise InputError(f"{next(iter(bad.values()))} (and {len(outside) - 1} more bad rows)")
     return bad
