@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 META_FILES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
 CUSTOM_META = "dataset_meta.json"
+_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 MAX_META_BYTES = 64 << 20
 # A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
 MAX_PAYLOAD = 2**31 - 1
@@ -73,9 +74,9 @@ class CifarSource(Source):
         with storage.open_blob(files[metas[0]].blob, files[metas[0]].shown) as file:
             meta = read_meta(file, files[metas[0]].shown)
         notices = []
-        if META_FILES[metas[0]] != _title(meta):
+        if META_FILES[metas[0]] != _TITLES[meta.kind]:
             shown, expected = files[metas[0]].shown, META_FILES[metas[0]]
-            raise InputError(f"{shown}: holds {_title(meta)} names, but a file of this name is {expected}'s")
+            raise InputError(f"{shown}: holds {_TITLES[meta.kind]} names, but a file of this name is {expected}'s")
         names = meta.label_names
         if CUSTOM_META in files:
             names = _custom_names(files[CUSTOM_META])
@@ -85,7 +86,9 @@ class CifarSource(Source):
             raise InputError(f"{path}: has {metas[0]!r}, but no batch beside it (a file without extension)")
         table = LabelTable(names, meta.coarse_label_names, known_parents(names, meta.coarse_label_names))
         meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
-        return Catalog(self.name, _title(meta), path, table, tuple(batches), meta_files, tuple(notices), root=root)
+        return Catalog(
+            self.name, _TITLES[meta.kind], path, table, tuple(batches), meta_files, tuple(notices), root=root
+        )
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> CifarRows:
         with storage.open_blob(file.blob, file.shown) as stream:
@@ -245,13 +248,6 @@ class CifarRows(ColumnRows):
             copyable_as=f"cifar:{batch.kind}" if batch.python2_style and whole else "",
         )
 
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        images = self._batch.images
-        if images is None or start == stop:
-            return 0
-        sizes = [images.size] if images.size else images.sizes(start, stop)
-        return max((3 * size[0] * size[1] for size in sizes if size), default=0)
-
     def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
         ids, filenames = self._texts.columns()
         return picked(ids, runs), picked(filenames, runs)
@@ -281,15 +277,11 @@ class CifarRows(ColumnRows):
         if found is None or found == _kind(self._table) or all(label is None for label in self._batch.labels):
             return
         if found == "cifar10" or self._batch.coarse_labels is not None:
-            raise self._mixed(found)
-
-    def _mixed(self, found: str) -> InputError:
-        expected = "CIFAR-100" if self._table.has_superclasses else "CIFAR-10"
-        other = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[found]
-        return InputError(
-            f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
-            "keep the two data sets apart"
-        )
+            other, expected = (_TITLES[kind] for kind in (found, _kind(self._table)))
+            raise InputError(
+                f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
+                "keep the two data sets apart"
+            )
 
     def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:
         self.bad_rows.setdefault(row, self.file.bad_row(row, error, label))
@@ -423,10 +415,6 @@ def _stems(filenames: Sequence[str]) -> list[str]:
 
 def _kind(labels: LabelTable) -> str:
     return "cifar100" if labels.has_superclasses else "cifar10"
-
-
-def _title(meta: Meta) -> str:
-    return "CIFAR-10" if meta.kind == "cifar10" else "CIFAR-100"
 
 
 def _is_batch_name(name: str) -> bool:

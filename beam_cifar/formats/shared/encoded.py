@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from beam_cifar.block import MAX_ROWS
 from beam_cifar.formats.base import Runs, SourceFile
 from beam_cifar.formats.shared.ids import unique_texts
-from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
+from beam_cifar.formats.shared.rows import ColumnRows, probed, row_numbers, size_rows
 from beam_cifar.labels import UNLABELLED
 from beam_cifar.row_names import digests
 
@@ -65,19 +65,6 @@ class EncodedRows(ColumnRows):
     @abstractmethod
     def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
         """Looks into the images of the rows [start, stop), in order."""
-
-    @abstractmethod
-    def _stored_bytes(self, start: int, stop: int) -> int:
-        """Bytes of the largest file of the rows [start, stop)."""
-
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        if not decoded:
-            return self._stored_bytes(start, stop)
-        height, width, _ = self._sizes([(start, stop)], look=True).clip(0).astype(np.int64)
-        return int((3 * height * width).max(initial=0))
-
-    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
-        return picked(self._ids, runs), picked(self._filenames, runs)
 
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         for start, stop in runs if look else ():

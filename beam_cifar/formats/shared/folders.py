@@ -22,7 +22,7 @@ from beam_cifar.formats.base import (
 )
 from beam_cifar.formats.shared.id_paths import decode_path, image_paths
 from beam_cifar.formats.shared.ids import unique_texts
-from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
+from beam_cifar.formats.shared.rows import ColumnRows, probed, row_numbers, size_rows
 from beam_cifar.images.files import file_encodings, file_extensions
 from beam_cifar.names import decode_name
 from beam_cifar.row_names import file_names
@@ -73,9 +73,7 @@ class ImageFileRows(ColumnRows):
     def image_paths(self) -> Iterator[str]:
         return (entry.path for entry in map(self._entry, range(self.rows)) if entry)
 
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        if decoded:
-            return max(map(_pixel_bytes, self._headers(range(start, stop))), default=0)
+    def _stored_bytes(self, start: int, stop: int) -> int:
         return max((entry.size for entry in map(self._entry, range(start, stop)) if entry), default=0)
 
     def summary(self, *, sizes: bool) -> FileSummary:
@@ -88,9 +86,6 @@ class ImageFileRows(ColumnRows):
             images += entry is not None
             image_bytes += entry.size if entry else 0
         return self._summary(images, image_bytes, digest.hexdigest(), found)
-
-    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
-        return picked(self._ids, runs), picked(self._filenames, runs)
 
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         import numpy as np
@@ -231,10 +226,6 @@ def decoded_file_name(name: str) -> str:
 def listed_label(entry: Mapping[str, str]) -> int:
     """The label of an image in the list of a shard's files, -1 for unlabelled; for sinks that list it."""
     return int(entry.get("label", -1))
-
-
-def _pixel_bytes(header: ImageHeader | None) -> int:
-    return 3 * header.height * header.width if header else 0
 
 
 def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:

@@ -14,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from beam_cifar import storage
 from beam_cifar.archives import MAX_RATIO, RATIO_FREE_BYTES
 from beam_cifar.errors import InputError
+from beam_cifar.formats.base import Runs
+from beam_cifar.formats.shared.records import read_runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -353,18 +355,13 @@ class Window:
     channels: int
     planar: bool = False
 
-    def read(self, stream: BinaryIO, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
+    def read(self, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
         """The images of some runs of rows, planar, one after the other: uint8 `[bytes]`."""
         import numpy as np
 
         row_bytes = self.channels * self.size[0] * self.size[1]
-        pieces = []
-        for start, stop in runs:
-            stream.seek(self.start + start * row_bytes)
-            pieces.append(stream.read((stop - start) * row_bytes))
-            if len(pieces[-1]) != (stop - start) * row_bytes:
-                raise InputError(f"{self.shown}: ended within the rows {start} to {stop}")
-        found = np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), np.uint8)
+        data = read_runs(stream, self.shown, runs, lambda row: row * row_bytes, self.start)
+        found = np.frombuffer(data, np.uint8)
         if self.planar or self.channels == 1 or not row_bytes:
             return found
         pixels = found.reshape(len(found) // row_bytes, *self.size, self.channels)

@@ -86,13 +86,6 @@ class RecordRows(ColumnRows):
         more = {"parents": found.parents, "copyable_as": found.copyable_as}
         return self._summary(int((lengths > 0).sum()), int(lengths.sum()), digest, shapes, **more)
 
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        channels = 3 if decoded else self._records.channels
-        if self._records.size is not None:
-            return channels * self._records.size[0] * self._records.size[1]
-        height, width, _ = self._sizes([(start, stop)], look=False).astype("int64")
-        return channels * int((height * width).max(initial=0))
-
     def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
         import pyarrow as pa
         from pyarrow import compute

@@ -37,6 +37,8 @@ class ColumnRows(RowReader):
     opened_late: ClassVar[bool] = False
     """Whether that is opened with the first image only."""
     _stream: Callable[[], BinaryIO]
+    _ids: pa.Array
+    _filenames: pa.Array
 
     @contextmanager
     def opened(self) -> Iterator[RowReader]:
@@ -59,9 +61,19 @@ class ColumnRows(RowReader):
         images, encodings, sizes = self._read(runs)
         return with_images(self._facts(runs, sizes), images, encodings)
 
-    @abstractmethod
+    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
+        if not decoded:
+            return self._stored_bytes(start, stop)
+        height, width, _ = self._sizes([(start, stop)], look=True).clip(0).astype("int64")
+        return int((3 * height * width).max(initial=0))
+
+    def _stored_bytes(self, start: int, stop: int) -> int:
+        """Bytes of the largest image of the rows [start, stop) as it lies in a block; default: of raw ones."""
+        return int(self._sizes([(start, stop)], look=False).astype("int64").prod(axis=0).max(initial=0))
+
     def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
         """Ids and file names of some rows: string `[N]` each."""
+        return picked(self._ids, runs), picked(self._filenames, runs)
 
     @abstractmethod
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
