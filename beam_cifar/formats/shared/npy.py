@@ -99,14 +99,6 @@ def list_arrays(path: str) -> dict[str, ZippedArray]:
     return found
 
 
-def member_names(path: str) -> frozenset[str]:
-    """The names of the arrays of a file; none where it is no `.npz` file that can be read."""
-    try:
-        return frozenset(list_arrays(path))
-    except InputError:
-        return frozenset()
-
-
 def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool = True) -> storage.Blob:
     """Where an array lies as a `.npy`: in the zip itself, or unpacked to `index_dir` where it is compressed.
 
@@ -199,6 +191,25 @@ def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -
     if len(data) != header.nbytes:
         raise InputError(f"{shown}: ended at byte {len(data)} of {header.nbytes}")
     return header, data
+
+
+def read_labels(blob: storage.Blob, shown: str, rows: int, expected: str, limited: str = "") -> array[int]:
+    """The integers of an array that has one for each row.
+
+    Args:
+        blob: the `.npy`.
+        shown: display name used in messages.
+        rows: how many there are.
+        expected: what it should be instead of another shape.
+        limited: the same instead of a larger one.
+
+    Raises:
+        InputError: it is damaged, or no such array.
+    """
+    header, data = read_array(blob, shown, 8 * rows, limited)
+    if header.shape not in ((rows,), (rows, 1)):
+        header.refuse(expected)
+    return integers(header, data)
 
 
 def integers(header: Npy, data: bytes) -> array[int]:
