@@ -57,7 +57,7 @@ class ImageDirSource(Source):
         order = pc.sort_indices(keys).cast(pa.int64()).to_numpy()
         ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
         columns = [pa.array(texts, pa.string()) for texts in (ids, filenames)]
-        return ImageFileRows(file, tree, order, columns[0], columns[1], [UNLABELLED] * len(tree))
+        return ImageFileRows(file, tree.__getitem__, order, columns[0], columns[1], [UNLABELLED] * len(tree))
 
 
 class ImageDirSink(IdPathSink):

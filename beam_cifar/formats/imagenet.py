@@ -79,7 +79,9 @@ class ImagenetSource(Source):
             raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
         ids = pa.array([file.id_prefix + file_stem(entry.name) for entry in entries], pa.string())
         names = pa.array([decoded_file_name(entry.name) for entry in entries], pa.string())
-        return ImageFileRows(file, entries, np.arange(len(entries)), ids, names, [file.label] * len(entries))
+        return ImageFileRows(
+            file, entries.__getitem__, np.arange(len(entries)), ids, names, [file.label] * len(entries)
+        )
 
     def _subsets(self, path: str) -> dict[str, str]:
         """The folder of each subset."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from beam_cifar import storage
@@ -43,8 +43,8 @@ class ImageFileRows(ColumnRows):
 
     Args:
         file: that they belong to.
-        entries: image files.
-        places: int64 `[N]`, which of them is each row's, -1 for none.
+        entry_at: the image file at a place.
+        places: int64 `[N]`, of each row's, -1 for none.
         ids: string `[N]`, which are made unique.
         filenames: string `[N]`, as found.
         labels: of each row, -1 for unlabelled.
@@ -57,7 +57,7 @@ class ImageFileRows(ColumnRows):
     def __init__(
         self,
         file: SourceFile,
-        entries: Sequence[storage.Entry],
+        entry_at: Callable[[int], storage.Entry],
         places: npt.NDArray[np.int64],
         ids: pa.Array,
         filenames: pa.Array,
@@ -66,7 +66,7 @@ class ImageFileRows(ColumnRows):
         digest: str = "",
     ) -> None:
         super().__init__(file, labels, bad_rows or {})
-        self._entries, self._places, self._filenames, self._digest = entries, places, filenames, digest
+        self._entry_at, self._places, self._filenames, self._digest = entry_at, places, filenames, digest
         self._ids, self.repeated = unique_texts(ids)
 
     @property
@@ -103,7 +103,7 @@ class ImageFileRows(ColumnRows):
 
     def _entry(self, row: int) -> storage.Entry | None:
         place = int(self._places[row])
-        return self._entries[place] if place >= 0 else None
+        return self._entry_at(place) if place >= 0 else None
 
     def _headers(self, rows: Sequence[int]) -> list[ImageHeader | None]:
         first = next(filter(None, map(self._entry, rows)), None)

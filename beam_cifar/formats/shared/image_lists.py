@@ -9,7 +9,7 @@ import hashlib
 import posixpath
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from beam_cifar import storage
 from beam_cifar.block import BadRow
@@ -32,7 +32,7 @@ _CHUNK = 10_000
 """More bad rows are a list of another kind."""
 
 
-class ImageTree(Sequence[storage.Entry]):
+class ImageTree:
     """The files of a folder and of the folders in it, in the order of their names.
 
     Args:
@@ -48,13 +48,7 @@ class ImageTree(Sequence[storage.Entry]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> storage.Entry: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[storage.Entry]: ...
-    def __getitem__(self, index: int | slice) -> storage.Entry | list[storage.Entry]:
-        if isinstance(index, slice):
-            return list(map(self.__getitem__, range(*index.indices(len(self)))))
+    def __getitem__(self, index: int) -> storage.Entry:
         name = self.names[index].as_py()
         return storage.Entry(name, f"{self._root}/{name}", False, int(self._sizes[index]), int(self._times[index]))
 
@@ -219,7 +213,7 @@ class ListedRows:
         for start in range(0, len(ids), _CHUNK):
             digest.update("\0".join(ids[start : start + _CHUNK].to_pylist()).encode())
         return ImageFileRows(
-            self._file, tree, places, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
+            self._file, tree.__getitem__, places, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
         )
 
 
