@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
@@ -27,6 +27,8 @@ RATIO_FREE_BYTES = 1 << 30
 CHUNKS = 288
 MIN_CHUNK = 128 << 10
 MAX_CHUNK = 1 << 20
+
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,23 @@ def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
     Raises:
         InputError: the archive is damaged, or holds links, devices, too many members, or a bomb.
     """
-    asked = _stamped(path, index_dir)
-    members, index = _list_members(*asked)
-    if index and not storage.exists(index):  # of an earlier job, which has cleaned up
-        _list_members.cache_clear()
-        members, index = _list_members(*asked)
+    members, index, _ = _once(_list_members, path, index_dir)
     return members, index
 
 
-def _stamped(path: str, index_dir: str) -> tuple[str, tuple[int, int], str]:
-    """A path, size and time of the file there, and the path of its index."""
+def _once(
+    look: functools._lru_cache_wrapper[tuple[_Found, str]], path: str, index_dir: str
+) -> tuple[_Found, str, tuple[int, int]]:
+    """What a look at an archive finds, the path of its index, or "", and its stamp; it looks again if that is gone."""
     with _readable(path):
         stamp = storage.stamp(path)
     digest = hashlib.sha256(f"{path}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()
-    return path, stamp, os.path.join(index_dir, f"archive-{digest[:16]}.index")
+    asked = path, stamp, os.path.join(index_dir, f"archive-{digest[:16]}.index")
+    found, index = look(*asked)
+    if index and not storage.exists(index):  # of an earlier job, which has cleaned up
+        look.cache_clear()
+        found, index = look(*asked)
+    return found, index, stamp
 
 
 @functools.lru_cache(maxsize=1)
@@ -101,16 +106,12 @@ def gzip_blob(path: str, index_dir: str) -> Blob:
     Raises:
         InputError: it is not gzip, damaged, cut short, or a decompression bomb.
     """
-    asked = _stamped(path, index_dir)
-    size = _unpacked_size(*asked)
-    if not storage.exists(asked[2]):  # of an earlier job, which has cleaned up
-        _unpacked_size.cache_clear()
-        size = _unpacked_size(*asked)
-    return Blob(path, 0, size, asked[1], asked[2])
+    size, index, stamp = _once(_unpacked_size, path, index_dir)
+    return Blob(path, 0, size, stamp, index)
 
 
 @functools.lru_cache(maxsize=64)
-def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> int:
+def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> tuple[int, str]:
     """Unpacks a `.gz` file once, which checks its checksum, and writes the index."""
     with _readable(path, "file"):
         if not _is_gzip(path):
@@ -126,7 +127,7 @@ def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> int:
             size: int = stream.tell()
             _refuse_cut(copy, size)
             _export_index(stream, index)
-    return size
+    return size, index
 
 
 def _refuse_cut(path: str, size: int) -> None:

@@ -72,17 +72,18 @@ def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(buffer)])
 
 
-def image_array(buffer: bytes | bytearray | memoryview, lengths: Sequence[int | None]) -> pa.Array:
-    """A `binary` array from concatenated images; a length of None is a row without image."""
-    offsets = np.zeros(len(lengths) + 1, dtype=np.int64)
-    np.cumsum([length or 0 for length in lengths], out=offsets[1:])
+def image_array(
+    buffer: bytes | bytearray | memoryview, lengths: Sequence[int | None] | npt.NDArray[np.int64]
+) -> pa.Array:
+    """A `binary` array from concatenated images; a length of None, or 0, is a row without image."""
+    sizes = lengths if isinstance(lengths, np.ndarray) else np.array([n or 0 for n in lengths], dtype=np.int64)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
     if offsets[-1] > np.iinfo(np.int32).max:
         raise ValueError(f"{offsets[-1]} bytes of images in one block")
     values = binary_array(buffer, offsets.astype(np.int32))
-    if None not in lengths:
+    if sizes.all():
         return values
-    missing = pa.array([length is None for length in lengths])
-    return pa.compute.if_else(missing, pa.scalar(None, pa.binary()), values)
+    return pa.compute.if_else(pa.array(sizes > 0), values, pa.scalar(None, pa.binary()))
 
 
 def facts_table(

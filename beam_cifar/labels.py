@@ -82,6 +82,15 @@ class LabelMap:
         return all(target == label for label, target in enumerate(self.targets))
 
 
+def are_parents(parents: object, classes: int, superclasses: int) -> bool:
+    """Whether a value that was read says the superclass of each class, or None."""
+    return (
+        isinstance(parents, list)
+        and len(parents) == classes
+        and all(parent is None or (type(parent) is int and 0 <= parent < superclasses) for parent in parents)
+    )
+
+
 def outside_table(label: int, count: int, known: str = "") -> str:
     """Why a row is bad whose label is none of `count` classes; `known` says which there are.
 

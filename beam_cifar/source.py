@@ -155,7 +155,7 @@ def _sound_rows(rows: RowReader, start: int, stop: int, file: SourceFile, bad: d
         if stop == start:
             raise
         if stop - start == 1:
-            bad.setdefault(start, BadRow(file.shown, start, file.subset, "read", str(error), rows.labels[start]))
+            bad.setdefault(start, file.bad_row(start, str(error), rows.labels[start]))
             return SCHEMA.empty_table()
     middle = (start + stop) // 2
     halves = (_sound_rows(rows, *half, file, bad) for half in ((start, middle), (middle, stop)))

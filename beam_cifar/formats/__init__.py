@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Format:
     """A format as lists and help texts show it; its module is imported when it is used.
 
     Attributes:
@@ -27,68 +27,68 @@ class Entry:
     sink: str = ""
 
 
-FORMATS: dict[str, Entry] = {
-    "cifar": Entry(
+FORMATS: dict[str, Format] = {
+    "cifar": Format(
         "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz", "cifar:CifarSource", "cifar:CifarSink"
     ),
-    "parquet": Entry(
+    "parquet": Format(
         "Parquet with images as files, as Hugging Face datasets reads it",
         "parquet.read:ParquetSource",
         "parquet.write:ParquetSink",
     ),
-    "webdataset": Entry(
+    "webdataset": Format(
         "WebDataset: tar files of samples, with a label table beside them",
         "webdataset:WebdatasetSource",
         "webdataset:WebdatasetSink",
     ),
-    "tfds_parquet": Entry(
+    "tfds_parquet": Format(
         "TensorFlow Datasets, in Parquet files: read without TensorFlow", sink="tfds:TfdsParquetSink"
     ),
-    "tfds_tfrecord": Entry("TensorFlow Datasets, in TFRecord files", sink="tfds:TfdsTfrecordSink"),
-    "npz": Entry(
+    "tfds_tfrecord": Format("TensorFlow Datasets, in TFRecord files", sink="tfds:TfdsTfrecordSink"),
+    "npz": Format(
         "NumPy arrays: images and labels, one file for each subset; also Keras' mnist.npz and MedMNIST",
         "npz:NpzSource",
         "npz_write:NpzSink",
     ),
-    "downsampled_imagenet": Entry(
+    "downsampled_imagenet": Format(
         "Downsampled ImageNet (Imagenet32, Imagenet64), pickles or .npz",
         "downsampled_imagenet:DownsampledImagenetSource",
     ),
-    "imagenet_txt": Entry(
+    "imagenet_txt": Format(
         "images and lists of them with label ids, as Datumaro's imagenet_txt",
         "imagenet_txt:ImagenetTxtSource",
         "imagenet_txt:ImagenetTxtSink",
     ),
-    "voc_classification": Entry(
+    "voc_classification": Format(
         "Pascal VOC, classification: JPEG files, lists of them, and a list for each class",
         "voc:VocSource",
         "voc:VocSink",
     ),
-    "mnist": Entry(
+    "mnist": Format(
         "MNIST's own format, images and labels in .gz files or plain", "mnist:MnistSource", "mnist:MnistSink"
     ),
-    "mnist_csv": Entry(
+    "mnist_csv": Format(
         "MNIST as CSV, a line of label and pixels for each image", "mnist_csv:MnistCsvSource", "mnist_csv:MnistCsvSink"
     ),
-    "cifar_binary": Entry(
+    "cifar_binary": Format(
         "CIFAR-10 and CIFAR-100, binary version, read also in .tar and .tar.gz",
         "cifar_binary:CifarBinarySource",
         "cifar_binary:CifarBinarySink",
     ),
-    "datumaro": Entry(
+    "datumaro": Format(
         "Datumaro's own: items of each subset as JSON, and images",
         "datumaro:DatumaroSource",
         "datumaro:DatumaroSink",
     ),
-    "imagenet": Entry(
+    "imagenet": Format(
         "a folder of PNG or JPEG files for each class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"
     ),
-    "imagenet_with_subset_dirs": Entry(
+    "imagenet_with_subset_dirs": Format(
         "the same for each subset, in a folder of its own",
         "imagenet:ImagenetWithSubsetDirsSource",
         "imagenet:ImagenetWithSubsetDirsSink",
     ),
-    "image_dir": Entry(
+    "image_dir": Format(
         "a folder of images without labels, of any depth", "image_dir:ImageDirSource", "image_dir:ImageDirSink"
     ),
 }

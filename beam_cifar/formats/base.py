@@ -81,6 +81,10 @@ class SourceFile:
         """When anything of it was last changed, ns."""
         return max(blob.stamp[1] for blob in (self.blob, *self.beside))
 
+    def bad_row(self, row: int, error: str, label: int = UNLABELLED) -> BadRow:
+        """A row of it that cannot be read, and why."""
+        return BadRow(self.shown, row, self.subset, "read", error, label)
+
 
 @dataclass(frozen=True)
 class Catalog:

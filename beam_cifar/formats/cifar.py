@@ -33,7 +33,7 @@ from beam_cifar.formats.base import (
 )
 from beam_cifar.formats.shared.ids import natural_key, unique_ids
 from beam_cifar.formats.shared.roots import find_root, has_root
-from beam_cifar.formats.shared.rows import ColumnRows, parents_of, picked
+from beam_cifar.formats.shared.rows import ColumnRows, even_sizes, parents_of, picked, raw_images
 from beam_cifar.genuine import known_parents
 from beam_cifar.images.files import RAW
 from beam_cifar.labels import UNLABELLED, LabelTable, outside_superclasses, outside_table
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 META_FILES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
 CUSTOM_META = "dataset_meta.json"
+_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 MAX_META_BYTES = 64 << 20
 # A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
 MAX_PAYLOAD = 2**31 - 1
@@ -64,7 +65,6 @@ class CifarSource(Source):
         return has_root(path, index_dir, META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds meta file and batches; see `Source.describe`."""
         root, files = find_root(path, index_dir, META_FILES, _is_wanted)
         metas = [name for name in META_FILES if name in files]
         if len(metas) > 1:
@@ -74,9 +74,9 @@ class CifarSource(Source):
         with storage.open_blob(files[metas[0]].blob, files[metas[0]].shown) as file:
             meta = read_meta(file, files[metas[0]].shown)
         notices = []
-        if META_FILES[metas[0]] != _title(meta):
+        if META_FILES[metas[0]] != _TITLES[meta.kind]:
             shown, expected = files[metas[0]].shown, META_FILES[metas[0]]
-            raise InputError(f"{shown}: holds {_title(meta)} names, but a file of this name is {expected}'s")
+            raise InputError(f"{shown}: holds {_TITLES[meta.kind]} names, but a file of this name is {expected}'s")
         names = meta.label_names
         if CUSTOM_META in files:
             names = _custom_names(files[CUSTOM_META])
@@ -86,7 +86,9 @@ class CifarSource(Source):
             raise InputError(f"{path}: has {metas[0]!r}, but no batch beside it (a file without extension)")
         table = LabelTable(names, meta.coarse_label_names, known_parents(names, meta.coarse_label_names))
         meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
-        return Catalog(self.name, _title(meta), path, table, tuple(batches), meta_files, tuple(notices), root=root)
+        return Catalog(
+            self.name, _TITLES[meta.kind], path, table, tuple(batches), meta_files, tuple(notices), root=root
+        )
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> CifarRows:
         with storage.open_blob(file.blob, file.shown) as stream:
@@ -268,20 +270,14 @@ class CifarRows(ColumnRows):
         return self._summary(
             0 if images is None else images.present,
             nbytes,
-            nbytes,
-            images.size if images is not None and whole else None,
             batch.structure_sha256,
+            None,
+            pixel_bytes=nbytes,
+            size=images.size if images is not None and whole else None,
             parents=self._parents(),
             batch_label=batch.batch_label or "",
             copyable_as=f"cifar:{batch.kind}" if batch.python2_style and whole else "",
         )
-
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        images = self._batch.images
-        if images is None or start == stop:
-            return 0
-        sizes = [images.size] if images.size else images.sizes(start, stop)
-        return max((3 * size[0] * size[1] for size in sizes if size), default=0)
 
     def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
         ids, filenames = self._texts.columns()
@@ -290,30 +286,21 @@ class CifarRows(ColumnRows):
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         import numpy as np
 
-        images, rows = self._batch.images, sum(stop - start for start, stop in runs)
+        images = self._batch.images
         if images is None:
-            return np.zeros((3, rows), dtype=np.int32)
+            return even_sizes((0, 0), 0, runs)
         if images.size is not None and not images.missing:
-            return np.broadcast_to(np.array([*images.size, 3], dtype=np.int32)[:, None], (3, rows))
+            return even_sizes(images.size, 3, runs)
         sizes = [(*size, 3) if size else (0, 0, 0) for start, stop in runs for size in images.sizes(start, stop)]
-        return np.ascontiguousarray(np.array(sizes, dtype=np.int32).reshape(rows, 3).T)
+        return np.ascontiguousarray(np.array(sizes, dtype=np.int32).reshape(-1, 3).T)
 
     def _read(self, runs: Runs) -> tuple[pa.Array, str, npt.NDArray[np.int32]]:
-        import numpy as np
-        import pyarrow as pa
-
-        from beam_cifar import example
-
         images, sizes = self._batch.images, self._sizes(runs, look=False)
         if images is None:
-            return pa.nulls(sizes.shape[1], pa.binary()), "raw", sizes
+            return raw_images(b"", sizes), "raw", sizes
         with storage.reading(self.file.shown):
-            pixels, lengths = images.gather(self._stream(), runs)
-        if lengths is None and images.size is not None:
-            step = 3 * images.size[0] * images.size[1]
-            offsets = np.arange(sizes.shape[1] + 1, dtype=np.int32) * np.int32(step)
-            return example.binary_array(pixels, offsets), "raw", sizes
-        return example.image_array(pixels, lengths or []), "raw", sizes
+            pixels, _ = images.gather(self._stream(), runs)
+        return raw_images(pixels, sizes), "raw", sizes
 
     def _check_kind(self) -> None:
         """Datumaro writes unlabelled CIFAR-10 rows under CIFAR-100's keys: only rows with a label tell the kind."""
@@ -321,18 +308,14 @@ class CifarRows(ColumnRows):
         if found is None or found == _kind(self._table) or all(label is None for label in self._batch.labels):
             return
         if found == "cifar10" or self._batch.coarse_labels is not None:
-            raise self._mixed(found)
-
-    def _mixed(self, found: str) -> InputError:
-        expected = "CIFAR-100" if self._table.has_superclasses else "CIFAR-10"
-        other = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[found]
-        return InputError(
-            f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
-            "keep the two data sets apart"
-        )
+            other, expected = (_TITLES[kind] for kind in (found, _kind(self._table)))
+            raise InputError(
+                f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
+                "keep the two data sets apart"
+            )
 
     def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:
-        self.bad_rows.setdefault(row, BadRow(self.file.shown, row, self.file.subset, "read", error, label))
+        self.bad_rows.setdefault(row, self.file.bad_row(row, error, label))
 
     def _resolve_labels(self) -> list[int]:
         """The label of every row as a number, -1 for none; rows with an impossible one are marked bad."""
@@ -418,10 +401,6 @@ def _stems(filenames: Sequence[str]) -> list[str]:
 
 def _kind(labels: LabelTable) -> str:
     return "cifar100" if labels.has_superclasses else "cifar10"
-
-
-def _title(meta: Meta) -> str:
-    return "CIFAR-10" if meta.kind == "cifar10" else "CIFAR-100"
 
 
 def _is_batch_name(name: str) -> bool:

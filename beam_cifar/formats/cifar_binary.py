@@ -69,7 +69,6 @@ class CifarBinarySource(RecordSource):
         return any(map(_is_batch, _files(path, index_dir)[1]))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds the names and the batches; see `Source.describe`."""
         root, files = _files(path, index_dir)
         batches = sorted((file for name, file in files.items() if _is_batch(name)), key=lambda f: natural_key(f.name))
         if not batches:
@@ -255,7 +254,7 @@ def _bad_superclasses(
     import numpy as np
 
     return {
-        row: BadRow(file.shown, row, file.subset, "read", outside_superclasses(coarse[row], count), int(labels[row]))
+        row: file.bad_row(row, outside_superclasses(coarse[row], count), int(labels[row]))
         for row in np.flatnonzero(coarse >= count).tolist()
         if row not in known
     }

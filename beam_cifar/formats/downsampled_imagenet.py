@@ -25,10 +25,9 @@ from beam_cifar.formats.shared.npy import (
     Npy,
     Window,
     find_array,
-    integers,
     list_arrays,
-    read_array,
     read_header,
+    read_labels,
     refuse_many_rows,
     refuse_unknown,
 )
@@ -65,7 +64,6 @@ class DownsampledImagenetSource(RecordSource):
         return any(map(_BATCH.fullmatch, names)) and names.isdisjoint(_META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds the files, and the names of the classes if they are told; see `Source.describe`."""
         with storage.reading(path):
             found = _found(path, index_dir)
         batches: dict[str, SourceFile] = {}
@@ -179,8 +177,6 @@ def _array_file(file: SourceFile) -> _Found:
     if side * side > MAX_PIXELS:
         header.refuse(f"images of at most {MAX_PIXELS} pixels")
     rows = header.shape[0]
-    labels, data = read_array(file.beside[0], f"{file.shown}:labels", 8 * rows)
-    if labels.shape not in ((rows,), (rows, 1)):
-        labels.refuse(f"one number for each of {rows} images")
+    labels = read_labels(file.beside[0], f"{file.shown}:labels", rows, f"one number for each of {rows} images")
     window = Window(file.shown, header.start, (side, side), 3, planar=True)
-    return window.read, window.size, integers(labels, data), ""
+    return window.read, window.size, labels, ""

@@ -12,13 +12,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, Source, SourceFile, SubsetNaming
 from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink
 from beam_cifar.formats.shared.ids import natural_bytes
-from beam_cifar.formats.shared.image_lists import (
-    ChosenEntries,
-    ImageTree,
-    checked_tree,
-    list_images,
-    path_names,
-)
+from beam_cifar.formats.shared.image_lists import ImageTree, checked_tree, list_images, path_names
 from beam_cifar.images.files import is_image_name
 from beam_cifar.labels import UNLABELLED, LabelTable
 
@@ -59,7 +53,7 @@ class ImageDirSource(Source):
         order = pc.sort_indices(keys).cast(pa.int64()).to_numpy()
         ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
         columns = [pa.array(texts, pa.string()) for texts in (ids, filenames)]
-        return ImageFileRows(file, ChosenEntries(tree, order), columns[0], columns[1], [UNLABELLED] * len(tree))
+        return ImageFileRows(file, tree.__getitem__, order, columns[0], columns[1], [UNLABELLED] * len(tree))
 
 
 class ImageDirSink(TreeSink):

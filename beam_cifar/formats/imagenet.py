@@ -61,6 +61,7 @@ class ImagenetSource(Source):
         return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
+        import numpy as np
         import pyarrow as pa
 
         entries = _images(file.blob.path)
@@ -68,7 +69,9 @@ class ImagenetSource(Source):
             raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
         ids = pa.array([file.id_prefix + file_stem(entry.name) for entry in entries], pa.string())
         names = pa.array([decoded_file_name(entry.name) for entry in entries], pa.string())
-        return ImageFileRows(file, entries, ids, names, [file.label] * len(entries))
+        return ImageFileRows(
+            file, entries.__getitem__, np.arange(len(entries)), ids, names, [file.label] * len(entries)
+        )
 
     def _subsets(self, path: str) -> dict[str, str]:
         """The folder of each subset."""
@@ -165,29 +168,22 @@ def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
 def _image_depths(path: str) -> set[int]:
     """How many folders deep images lie: 1 for `<class>/<image>`, 2 for `<subset>/<class>/<image>`, maybe both."""
     depths = set()
-    try:
-        for folder in _folders(path).values():
-            if storage.has_file(folder, is_image_name):
-                depths.add(1)
-            elif any(storage.has_file(inner, is_image_name) for inner in _folders(folder).values()):
-                depths.add(2)
-    except (OSError, InputError):
-        return set()
+    for folder in _folders(path).values():
+        if storage.has_file(folder, is_image_name):
+            depths.add(1)
+        elif any(storage.has_file(inner, is_image_name) for inner in _folders(folder).values()):
+            depths.add(2)
     return depths
 
 
 def _folders(path: str) -> dict[str, str]:
-    """The folders in a folder, name to path; hidden ones left out."""
-    return {entry.name: entry.path for entry in storage.list_folder(path) if entry.is_folder and _is_visible(entry)}
+    """The folders in a folder, name to path."""
+    return {entry.name: entry.path for entry in storage.list_folder(path) if entry.is_folder}
 
 
 def _files(path: str) -> list[str]:
-    """The paths of the files in a folder; hidden ones left out."""
-    return [entry.path for entry in storage.list_folder(path) if not entry.is_folder and _is_visible(entry)]
-
-
-def _is_visible(entry: storage.Entry) -> bool:
-    return not entry.name.startswith(".")
+    """The paths of the files in a folder."""
+    return [entry.path for entry in storage.list_folder(path) if not entry.is_folder]
 
 
 def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
@@ -198,7 +194,7 @@ def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
     """
     images = []
     with storage.reading(path):
-        for entry in filter(_is_visible, storage.list_folder(path)):
+        for entry in storage.list_folder(path):
             if entry.is_folder:
                 raise InputError(f"{entry.path}: is a folder; expected images only in the folder of a class")
             if is_image_name(entry.name):

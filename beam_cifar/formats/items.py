@@ -39,7 +39,6 @@ class ItemsSource(Source):
         return storage.is_file(os.path.join(path, CATALOG))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """See `Source.describe`."""
         with storage.reading(path), open(os.path.join(path, CATALOG), encoding="utf-8") as file:
             found = json.load(file)
         labels = LabelTable(**{name: tuple(values) for name, values in found["labels"].items()})

@@ -81,7 +81,6 @@ class MnistSource(RecordSource):
         return storage.is_folder(path) and bool(_pairs(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds the pairs, and the names of classes; see `Source.describe`."""
         if not storage.is_folder(path):
             raise InputError(f"{path}: is not a directory with files such as train{IMAGES_NAME}")
         with storage.reading(path):

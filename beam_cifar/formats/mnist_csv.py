@@ -87,7 +87,6 @@ class MnistCsvSource(RecordSource):
         return any(map(_starts_right, _tables(path)))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds the files, and the names of classes; see `Source.describe`."""
         with storage.reading(path):
             files = tuple(map(_source_file, _tables(path)))
             if not files:

@@ -17,15 +17,15 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Catalog, SourceFile
 from beam_cifar.formats.shared.npy import (
     SUFFIX,
-    Member,
     Npy,
     Window,
+    ZippedArray,
     find_array,
     integers,
     list_arrays,
-    member_names,
     read_array,
     read_header,
+    read_labels,
     refuse_many_rows,
     refuse_unknown,
     texts,
@@ -60,7 +60,7 @@ class NpzSource(RecordSource):
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Whether the first `.npz` file holds images under a name that is known."""
         files = _npz_files(path)
-        return bool(files and _layout(files[0], member_names(files[0])))
+        return bool(files and _layout(files[0], list_arrays(files[0])))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds the arrays of each subset; those that are compressed are unpacked to `index_dir`."""
@@ -145,7 +145,7 @@ def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
         yield _Subset(file, table, max(values, default=-1) + 1)
 
 
-def _own_table(path: str, members: Mapping[str, Member], index_dir: str) -> LabelTable | None:
+def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) -> LabelTable | None:
     """The classes that a file names."""
     if "label_names" not in members:
         return None
@@ -204,10 +204,7 @@ def _label_values(file: SourceFile, rows: int) -> array[int]:
     if not blob.size:
         return array("q", [UNLABELLED]) * rows
     expected = f"one integer for each of {rows} images (of one-hot rows, numpy.argmax makes them)"
-    header, data = read_array(blob, f"{file.shown}: labels", 8 * rows, expected)
-    if header.shape not in ((rows,), (rows, 1)):
-        header.refuse(expected)
-    return integers(header, data)
+    return read_labels(blob, f"{file.shown}: labels", rows, expected, expected)
 
 
 def _ids(file: SourceFile, rows: int) -> pa.Array:

@@ -237,12 +237,8 @@ def _is_list(name: str) -> bool:
 def _metas(path: str) -> tuple[SourceFile, ...]:
     """The label map, where there is one."""
     found = os.path.join(path, LABEL_MAP)
-    try:
-        return (SourceFile("labelmap", "", found, storage.whole_file(found)),)
-    except FileNotFoundError:
-        return ()
-    except OSError as error:
-        raise InputError(f"{found}: cannot be read: {error.strerror}") from error
+    with storage.reading(found):
+        return (SourceFile("labelmap", "", found, storage.whole_file(found)),) if storage.is_file(found) else ()
 
 
 def _found_sets(path: str, metas: Sequence[SourceFile]) -> _Sets:

@@ -31,7 +31,7 @@ from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.formats.shared.tar_headers import BLOCK, tar_members
 from beam_cifar.images.files import file_extensions, is_image_name
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.labels import UNLABELLED, LabelTable, are_parents
 from beam_cifar.names import decode_name, encode_name
 from beam_cifar.words import is_unicode
 
@@ -269,9 +269,7 @@ def _own_table(told: dict[str, Any], root: str) -> LabelTable:
     lists = all(isinstance(each, list) and all(map(_is_name, each)) for each in (names, coarse))
     if (
         not lists
-        or not isinstance(parents, list)
-        or len(parents) != (len(names) if coarse else 0)
-        or any(p is not None and not (type(p) is int and 0 <= p < len(coarse)) for p in parents)
+        or not are_parents(parents, len(names) if coarse else 0, len(coarse))
         or not isinstance(subsets, dict)
         or not all(map(_is_name, subsets.values()))
     ):

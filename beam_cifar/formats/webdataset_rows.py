@@ -88,7 +88,8 @@ class WebdatasetRows(EncodedRows):
         )
         images = int((index.offsets >= 0).sum())
         digest = hashlib.sha256(facts.serialize()).hexdigest()
-        return self._encoded_summary(images, int(index.sizes.sum()), digest, look=sizes)
+        found = self._sizes([(0, self.rows)], look=True) if sizes else None
+        return self._summary(images, int(index.sizes.sum()), digest, found)
 
     def _images(self, runs: Runs) -> pa.Array:
         return pa.array([self._image(row) for row in row_numbers(runs).tolist()], pa.binary())

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable
 
 from beam_cifar.pickles.payload import PayloadReader, decode_inline, index_coded
-from beam_cifar.pickles.source import Source, shorten
+from beam_cifar.pickles.source import PickleFile, shorten
 from beam_cifar.pickles.values import (
     ArrayValue,
     CodedSpan,
@@ -54,7 +54,7 @@ def text_of(value: Value) -> str | None:
     return value if type(value) is str else None
 
 
-def call(source: Source, function: Value, args: Value) -> Value:
+def call(source: PickleFile, function: Value, args: Value) -> Value:
     """Returns what `function(*args)` would: only for the known constructors with the arguments that picklers write."""
     if type(function) is not GlobalValue:
         source.refuse(f"calls a {kind_of(function)}; a CIFAR file calls only numpy's array constructors")
@@ -66,7 +66,7 @@ def call(source: Source, function: Value, args: Value) -> Value:
     return _CALLS[name](source, args.items)
 
 
-def build(source: Source, target: Value, state: Value) -> None:
+def build(source: PickleFile, target: Value, state: Value) -> None:
     """Gives an array or a dtype its state."""
     if type(target) not in (ArrayValue, DtypeValue):
         source.refuse(f"sets the state of a {kind_of(target)}; only an array or a dtype has one")
@@ -87,14 +87,14 @@ def kind_of(value: Value) -> str:
     return names.get(name, name.removesuffix("Value").lower())
 
 
-def _reconstruct(source: Source, args: list[Value]) -> ArrayValue:
+def _reconstruct(source: PickleFile, args: list[Value]) -> ArrayValue:
     match args:
         case [GlobalValue(name="ndarray"), TupleValue(items=[0]), b"b" | "b"]:
             return ArrayValue(source.at)
     source.refuse("_reconstruct with other arguments than (numpy.ndarray, (0,), 'b')")
 
 
-def _dtype(source: Source, args: list[Value]) -> DtypeValue:
+def _dtype(source: PickleFile, args: list[Value]) -> DtypeValue:
     text = text_of(args[0]) if len(args) == 3 else None
     if text is None or not all(type(flag) in (bool, int) for flag in args[1:]):
         source.refuse("numpy.dtype with other arguments than (name, align, copy)")
@@ -109,7 +109,7 @@ def _dtype(source: Source, args: list[Value]) -> DtypeValue:
     return value
 
 
-def _build_dtype(source: Source, dtype: DtypeValue, state: list[Value]) -> None:
+def _build_dtype(source: PickleFile, dtype: DtypeValue, state: list[Value]) -> None:
     match state:
         case [3, b"|" | b"<" | b">" | b"=" | "|" | "<" | ">" | "=" as order, None, None, None, elsize, align, flags]:
             pass
@@ -128,7 +128,7 @@ def _build_dtype(source: Source, dtype: DtypeValue, state: list[Value]) -> None:
         dtype.order = order
 
 
-def _build_array(source: Source, array: ArrayValue, state: list[Value]) -> None:
+def _build_array(source: PickleFile, array: ArrayValue, state: list[Value]) -> None:
     match state:
         case [1, TupleValue() as shape, DtypeValue() as dtype, bool() | 0 | 1 as fortran, payload]:
             _set_array(source, array, shape.items, dtype, bool(fortran), payload)
@@ -136,7 +136,7 @@ def _build_array(source: Source, array: ArrayValue, state: list[Value]) -> None:
             source.refuse("the state of an array is not (1, shape, dtype, is_fortran, data)")
 
 
-def _frombuffer(source: Source, args: list[Value]) -> ArrayValue:
+def _frombuffer(source: PickleFile, args: list[Value]) -> ArrayValue:
     match args:
         case [payload, DtypeValue(kind=kind) as dtype, TupleValue() as shape, b"C" | b"F" | "C" | "F" as order]:
             if kind == "O":
@@ -149,7 +149,7 @@ def _frombuffer(source: Source, args: list[Value]) -> ArrayValue:
 
 
 def _set_array(
-    source: Source, array: ArrayValue, shape: list[Value], dtype: DtypeValue, fortran: bool, payload: Value
+    source: PickleFile, array: ArrayValue, shape: list[Value], dtype: DtypeValue, fortran: bool, payload: Value
 ) -> None:
     if array.built:
         source.refuse("sets the state of an array a second time")
@@ -169,13 +169,13 @@ def _set_array(
         )
 
 
-def _close(source: Source, dtype: DtypeValue) -> None:
+def _close(source: PickleFile, dtype: DtypeValue) -> None:
     dtype.closed = True
     if not dtype.order:
         source.refuse(f"dtype {dtype} is used before its byte order is known")
 
 
-def _set_items(source: Source, array: ArrayValue, count: int, items: Value) -> None:
+def _set_items(source: PickleFile, array: ArrayValue, count: int, items: Value) -> None:
     if type(items) is not ListValue:
         source.refuse(f"the data of an object array is a {kind_of(items)}; expected a list")
     items.closed = True
@@ -192,7 +192,7 @@ def count_items(items: list[Value]) -> int:
     return len(items) + sum(item.count - 1 for item in items if type(item) is IntRun)
 
 
-def payload_of(source: Source, value: Value) -> Payload:
+def payload_of(source: PickleFile, value: Value) -> Payload:
     """Returns bytes of any kind as a payload; text is refused."""
     if type(value) is bytes:
         # A small payload keeps its place where it is known: directly before the array's state.
@@ -202,7 +202,7 @@ def payload_of(source: Source, value: Value) -> Payload:
     source.refuse(f"the data of an array is a {kind_of(value)}; expected bytes")
 
 
-def _encode(source: Source, args: list[Value]) -> Value:
+def _encode(source: PickleFile, args: list[Value]) -> Value:
     match args:
         case [str() | TextSpan() as text, b"latin1" | "latin1" | b"latin-1" | "latin-1"]:
             return _latin1(source, text)
@@ -210,20 +210,20 @@ def _encode(source: Source, args: list[Value]) -> Value:
     source.refuse(f"_codecs.encode with {', '.join(found) or 'other arguments'}; expected (text, 'latin1')")
 
 
-def _latin1(source: Source, text: str | TextSpan) -> Value:
+def _latin1(source: PickleFile, text: str | TextSpan) -> Value:
     if isinstance(text, TextSpan):
         source.charge(text.size)
         return index_coded(source.file, source.name, text.coding, text.offset, text.size)
     return decode_inline("utf-8", text.encode("utf-8"), source.name, source.at)
 
 
-def _bytes(source: Source, args: list[Value]) -> Value:
+def _bytes(source: PickleFile, args: list[Value]) -> Value:
     if args:
         source.refuse("bytes with arguments; expected none")
     return b""
 
 
-def _bytearray(source: Source, args: list[Value]) -> Value:
+def _bytearray(source: PickleFile, args: list[Value]) -> Value:
     match args:
         case []:
             return b""
@@ -234,7 +234,7 @@ def _bytearray(source: Source, args: list[Value]) -> Value:
     source.refuse("bytearray with other arguments than (bytes,) or (text, 'latin-1')")
 
 
-def _scalar(source: Source, args: list[Value]) -> Value:
+def _scalar(source: PickleFile, args: list[Value]) -> Value:
     match args:
         case [
             DtypeValue(kind="b" | "i" | "u" | "f" | "c" | "S" | "U") as dtype,
@@ -253,7 +253,7 @@ def _scalar(source: Source, args: list[Value]) -> Value:
     source.refuse("scalar with other arguments than (dtype, bytes)")
 
 
-def _scalar_value(source: Source, dtype: DtypeValue, data: bytes) -> Value:
+def _scalar_value(source: PickleFile, dtype: DtypeValue, data: bytes) -> Value:
     big = dtype.order == ">"
     if dtype.kind in "iu":
         return int.from_bytes(data, "big" if big else "little", signed=dtype.kind == "i")
@@ -268,7 +268,7 @@ def _scalar_value(source: Source, dtype: DtypeValue, data: bytes) -> Value:
     return math.nan  # complex and long double: only a skipped key can hold them
 
 
-def decode_utf32(data: bytes, big: bool, source: Source) -> str:
+def decode_utf32(data: bytes, big: bool, source: PickleFile) -> str:
     """Decodes an element of a numpy text array."""
     try:
         return data.decode("utf-32-be" if big else "utf-32-le").rstrip("\0")
@@ -276,7 +276,7 @@ def decode_utf32(data: bytes, big: bool, source: Source) -> str:
         source.refuse("an element of a text array is not Unicode")
 
 
-_CALLS: dict[str, Callable[[Source, list[Value]], Value]] = {
+_CALLS: dict[str, Callable[[PickleFile, list[Value]], Value]] = {
     "_reconstruct": _reconstruct,
     "dtype": _dtype,
     "_frombuffer": _frombuffer,

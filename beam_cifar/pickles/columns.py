@@ -10,6 +10,7 @@ from typing import BinaryIO, NoReturn
 from beam_cifar.errors import PickleError
 from beam_cifar.pickles.arrays import kind_of
 from beam_cifar.pickles.payload import PayloadReader, decode_uescape
+from beam_cifar.pickles.rows import Size
 from beam_cifar.pickles.scan import Scan, expand_ints
 from beam_cifar.pickles.source import read_exact, shorten
 from beam_cifar.pickles.values import (
@@ -29,8 +30,6 @@ MAX_NAME = 1 << 16
 MAX_PIXELS = 1 << 26
 _INT64 = range(-(1 << 63), 1 << 63)
 _INT_CODES = {("i", 1): "b", ("i", 2): "h", ("i", 4): "i", ("i", 8): "q"}
-
-Size = tuple[int, int]
 
 
 class Columns:

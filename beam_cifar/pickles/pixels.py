@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Sequence
 from math import isqrt, prod
 
-from beam_cifar.pickles.columns import MAX_PIXELS, Columns, Size
-from beam_cifar.pickles.rows import BlockImages, FortranImages, Images, RowImages
+from beam_cifar.pickles.columns import MAX_PIXELS, Columns
+from beam_cifar.pickles.rows import BlockImages, FortranImages, Images, RowImages, Size
 from beam_cifar.pickles.source import shorten
 from beam_cifar.pickles.values import ArrayValue, IntPayload, IntRun, ListValue, Payload, TupleValue, Value
 

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from beam_cifar.pickles import arrays
 from beam_cifar.pickles.payload import decode_inline, decode_uescape, index_coded
-from beam_cifar.pickles.source import Source, read_exact, shorten
+from beam_cifar.pickles.source import PickleFile, read_exact, shorten
 from beam_cifar.pickles.values import (
     NODES_IN_LISTS,
     Container,
@@ -106,7 +106,7 @@ class Scan:
     """
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        self.source = Source(file, name)
+        self.source = PickleFile(file, name)
         self.protocol = 0
         self.seen = bytearray(256)
         self.globals: set[tuple[str, str]] = set()
@@ -522,7 +522,7 @@ def scan(file: BinaryIO, name: str) -> Scan:
     return machine
 
 
-def expand_ints(source: Source, items: list[Value]) -> list[Value]:
+def expand_ints(source: PickleFile, items: list[Value]) -> list[Value]:
     """Returns the items with every run of ints read from the file."""
     expanded: list[Value] = []
     for item in items:
@@ -539,7 +539,7 @@ def _run_length(buf: bytes, start: int, limit: int) -> int:
     return min(len(codes) - len(codes.lstrip(b"K")), (len(buf) - start) // 2)
 
 
-def _check_start(source: Source) -> None:
+def _check_start(source: PickleFile) -> None:
     """Refuses what is no pickle at all, with its own reason."""
     if not source.size:
         source.refuse("the file is empty; expected a pickle")

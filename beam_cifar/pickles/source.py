@@ -34,7 +34,7 @@ def read_exact(file: BinaryIO, name: str, offset: int, count: int) -> bytes:
     return data
 
 
-class Source:
+class PickleFile:
     """The bytes of one file with a position, as the opcode machine wants them.
 
     Attributes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 Value = Any
@@ -68,14 +69,12 @@ class DictValue(Container):
         return zip(self.items[::2], self.items[1::2], strict=True)
 
 
+@dataclass(slots=True, eq=False)
 class IntRun:
     """`count` ints of 0..255 as `K<byte>` pairs at `offset`."""
 
-    __slots__ = ("count", "offset")
-
-    def __init__(self, offset: int, count: int) -> None:
-        self.offset = offset
-        self.count = count
+    offset: int
+    count: int
 
 
 class GlobalValue(Node):
@@ -113,13 +112,11 @@ class DtypeValue(Node):
         return f"{self.order}{self.kind}{self.itemsize // 4 if self.kind == 'U' else self.itemsize}"
 
 
+@dataclass(slots=True, eq=False)
 class Inline:
     """A payload so short that it is kept."""
 
-    __slots__ = ("data",)
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
+    data: bytes
 
     @property
     def length(self) -> int:
@@ -127,14 +124,12 @@ class Inline:
         return len(self.data)
 
 
+@dataclass(slots=True, eq=False)
 class Span:
     """`length` bytes that lie in the file as they are."""
 
-    __slots__ = ("length", "offset")
-
-    def __init__(self, offset: int, length: int) -> None:
-        self.offset = offset
-        self.length = length
+    offset: int
+    length: int
 
 
 class CodedSpan:
@@ -158,15 +153,13 @@ class CodedSpan:
         self.length = starts[-1]
 
 
+@dataclass(slots=True, eq=False)
 class TextSpan:
     """Long text that was not looked at yet: UTF-8, or protocol 0's escapes."""
 
-    __slots__ = ("coding", "offset", "size")
-
-    def __init__(self, coding: str, offset: int, size: int) -> None:
-        self.coding = coding
-        self.offset = offset
-        self.size = size
+    coding: str
+    offset: int
+    size: int
 
 
 class IntPayload:

@@ -17,8 +17,8 @@ from beam_cifar.pickles.opcodes import (
     string_head,
 )
 from beam_cifar.pickles.opcodes import text as encoded_text
+from beam_cifar.pickles.rows import Size
 
-Size = tuple[int, int]
 Pixels = bytes | bytearray | memoryview
 
 STANDARD: Size = (32, 32)

@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
@@ -152,11 +152,13 @@ def _entry(found: os.DirEntry[str]) -> Entry:
     return Entry(found.name, found.path, False, status.st_size, status.st_mtime_ns)
 
 
-def listing_stamp(entries: Sequence[Entry]) -> tuple[int, int]:
+def listing_stamp(entries: Iterable[Entry]) -> tuple[int, int]:
     """A digest of names, sizes and times, and the newest time (ns), to notice that a folder changed."""
-    listed = "".join(f"{entry.name}\0{entry.size}\0{entry.mtime}\0" for entry in entries)
-    digest = hashlib.sha256(listed.encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:7], "little"), max((entry.mtime for entry in entries), default=0)
+    digest, newest = hashlib.sha256(), 0
+    for entry in entries:
+        digest.update(f"{entry.name}\0{entry.size}\0{entry.mtime}\0".encode("utf-8", "surrogateescape"))
+        newest = max(newest, entry.mtime)
+    return int.from_bytes(digest.digest()[:7], "little"), newest
 
 
 def stamp(path: str) -> tuple[int, int]:

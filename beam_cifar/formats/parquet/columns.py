@@ -14,7 +14,7 @@ from beam_cifar.formats.base import SourceFile, kept
 from beam_cifar.formats.parquet.schema import (
     MAX_TEXT_BYTES,
     READ_ROWS,
-    Columns,
+    ColumnRoles,
     columns_in,
     damaged,
     open_parquet,
@@ -98,7 +98,9 @@ def _refuse_long(texts: Any, name: str, shown: str) -> None:
         )
 
 
-def _with_names(found: Mapping[str, pa.Array], file: SourceFile, meaning: Columns, start: int, rows: int) -> pa.Table:
+def _with_names(
+    found: Mapping[str, pa.Array], file: SourceFile, meaning: ColumnRoles, start: int, rows: int
+) -> pa.Table:
     """Ids and file names of some rows: their paths, else a column of ids, else the file's name and their number."""
     stem = file.name.rpartition("/")[2].rpartition(".")[0]
     path = found.get("path", pa.nulls(rows, pa.string()))

@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 from beam_cifar.errors import InputError
 from beam_cifar.formats.base import SourceFile
 from beam_cifar.formats.parquet.columns import read_columns
-from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, Columns, columns_in
-from beam_cifar.labels import LabelTable
+from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, ColumnRoles, columns_in
+from beam_cifar.labels import LabelTable, are_parents
 
 
 def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
@@ -48,14 +48,10 @@ def _agreed(said: Iterable[tuple[SourceFile, tuple[str, ...] | None]], what: str
     return first[1] if first else None
 
 
-def _own_parents(columns: Columns, classes: int, superclasses: int) -> tuple[int | None, ...] | None:
+def _own_parents(columns: ColumnRoles, classes: int, superclasses: int) -> tuple[int | None, ...] | None:
     """The superclasses that this project wrote down, of classes without rows as well."""
     found = (columns.own or {}).get("parents")
-    if not isinstance(found, list) or len(found) != classes:
-        return None
-    if any(parent is not None and not (type(parent) is int and 0 <= parent < superclasses) for parent in found):
-        return None
-    return tuple(found)
+    return tuple(found) if found is not None and are_parents(found, classes, superclasses) else None
 
 
 def _learned(files: Sequence[SourceFile]) -> tuple[str, ...]:

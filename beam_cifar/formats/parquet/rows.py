@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,8 +102,9 @@ class ParquetRows(EncodedRows):
             [self._ids, self._filenames, pa.array(self.labels, pa.int64())], ["id", "filename", "label"]
         )
         digest.update(facts.serialize())
-        made = self._encoded_summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), look=sizes)
-        return replace(made, parents=self._parents()) if self._table.has_superclasses else made
+        found = self._sizes([(0, self.rows)], look=True) if sizes else None
+        parents = self._parents() if self._table.has_superclasses else {}
+        return self._summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), found, parents=parents)
 
     def _images(self, runs: Runs) -> pa.Array:
         return _joined([self._in_order.read(start, stop) for start, stop in runs])

@@ -40,7 +40,7 @@ _KEY_NAMES = ("id", "__key__")
 
 
 @dataclass(frozen=True)
-class Columns:
+class ColumnRoles:
     """Which columns of a file mean what; "" for none.
 
     Attributes:
@@ -130,7 +130,7 @@ def has_images(path: str) -> bool:
         return True
 
 
-def columns_of(schema: pa.Schema, shown: str) -> Columns:
+def columns_of(schema: pa.Schema, shown: str) -> ColumnRoles:
     """Finds the columns of images, labels and ids.
 
     Raises:
@@ -142,7 +142,7 @@ def columns_of(schema: pa.Schema, shown: str) -> Columns:
     inner = [field.name for field in schema.field(image).type] if is_struct else []
     label = _label_column(schema, features, shown)
     coarse = COARSE_NAME if label == "fine_label" and _is_number(schema, COARSE_NAME) else ""
-    return Columns(
+    return ColumnRoles(
         image=f"{image}.bytes" if is_struct else image,
         path=f"{image}.path" if "path" in inner and _is_text(schema.field(image).type.field("path").type) else "",
         label=label,
@@ -262,7 +262,7 @@ def _class_names(features: dict[str, Any], column: str, shown: str) -> tuple[str
 
 
 @kept(64)
-def columns_in(file: SourceFile) -> Columns:
+def columns_in(file: SourceFile) -> ColumnRoles:
     """What the columns of a file mean; see `columns_of`."""
     with open_parquet(file) as opened:
         with damaged(file.shown):

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_cifar.block import MAX_ROWS, BadRow
-from beam_cifar.formats.base import FileSummary, Runs, SourceFile
+from beam_cifar.block import MAX_ROWS
+from beam_cifar.formats.base import Runs, SourceFile
 from beam_cifar.formats.shared.ids import unique_texts
-from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
+from beam_cifar.formats.shared.rows import ColumnRows, probed, row_numbers, size_rows
 from beam_cifar.labels import UNLABELLED
 from beam_cifar.row_names import digests
 
@@ -49,7 +49,7 @@ class EncodedRows(ColumnRows):
     ) -> None:
         numbers = labels.copy()
         numbers[list(bad)] = UNLABELLED
-        rows = {row: BadRow(file.shown, row, file.subset, "read", why) for row, why in bad.items()}
+        rows = {row: file.bad_row(row, why) for row, why in bad.items()}
         super().__init__(file, array("q", numbers.tobytes()), rows)
         if file.id_prefix:
             ids = pc.binary_join_element_wise(pa.scalar(file.id_prefix), ids, "")
@@ -66,18 +66,6 @@ class EncodedRows(ColumnRows):
     def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
         """Looks into the images of the rows [start, stop), in order."""
 
-    @abstractmethod
-    def _stored_bytes(self, start: int, stop: int) -> int:
-        """Bytes of the largest file of the rows [start, stop)."""
-
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        if not decoded:
-            return self._stored_bytes(start, stop)
-        return int(max(_pixel_bytes(self._sizes([(start, stop)], look=True)), default=0))
-
-    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
-        return picked(self._ids, runs), picked(self._filenames, runs)
-
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         for start, stop in runs if look else ():
             for at in range(start, stop, MAX_ROWS):
@@ -93,20 +81,6 @@ class EncodedRows(ColumnRows):
         encodings, sizes = probed(images, map(self._shown, rows.tolist()))
         self._looked_at[:, rows] = sizes
         return images, encodings, sizes
-
-    def _encoded_summary(self, images: int, image_bytes: int, digest: str, *, look: bool) -> FileSummary:
-        """What the plan needs to know of them, single rows left out.
-
-        Args:
-            images: rows that have one.
-            image_bytes: of all of them.
-            digest: of everything but pixels.
-            look: whether to look into every image.
-        """
-        sizes = self._sizes([(0, self.rows)], look=look)
-        same = look and images == self.rows > 0 and (sizes[:2] == sizes[:2, :1]).all()
-        size = (int(sizes[0, 0]), int(sizes[1, 0])) if same else None
-        return self._summary(images, image_bytes, int(_pixel_bytes(sizes).sum()) if look else 0, size, digest)
 
     def _shown(self, row: int) -> str:
         return f"{self.file.shown}: row {row}"
@@ -129,9 +103,3 @@ def with_prefixes(
         else file
         for file in files
     )
-
-
-def _pixel_bytes(sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.int64]:
-    """Bytes of images as three channels of pixels: int64 `[N]`."""
-    height, width = np.maximum(sizes[:2], 0).astype(np.int64)
-    return np.asarray(3 * height * width)

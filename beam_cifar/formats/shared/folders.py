@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +22,7 @@ from beam_cifar.formats.base import (
 )
 from beam_cifar.formats.shared.id_paths import decode_path, encode_path
 from beam_cifar.formats.shared.ids import unique_texts
-from beam_cifar.formats.shared.rows import ColumnRows, picked, probed, row_numbers, size_rows
+from beam_cifar.formats.shared.rows import ColumnRows, probed, row_numbers, size_rows
 from beam_cifar.images.files import file_extensions
 from beam_cifar.names import decode_name, encode_name
 from beam_cifar.row_names import file_names, short_name
@@ -42,7 +42,8 @@ class ImageFileRows(ColumnRows):
 
     Args:
         file: that they belong to.
-        entries: the file of each row's image, or None.
+        entry_at: the image file at a place.
+        places: int64 `[N]`, of each row's, -1 for none.
         ids: string `[N]`, which are made unique.
         filenames: string `[N]`, as found.
         labels: of each row, -1 for unlabelled.
@@ -55,7 +56,8 @@ class ImageFileRows(ColumnRows):
     def __init__(
         self,
         file: SourceFile,
-        entries: Sequence[storage.Entry | None],
+        entry_at: Callable[[int], storage.Entry],
+        places: npt.NDArray[np.int64],
         ids: pa.Array,
         filenames: pa.Array,
         labels: Sequence[int],
@@ -63,32 +65,26 @@ class ImageFileRows(ColumnRows):
         digest: str = "",
     ) -> None:
         super().__init__(file, labels, bad_rows or {})
-        self._entries, self._filenames, self._digest = entries, filenames, digest
+        self._entry_at, self._places, self._filenames, self._digest = entry_at, places, filenames, digest
         self._ids, self.repeated = unique_texts(ids)
 
     @property
     def image_paths(self) -> Iterator[str]:
-        return (entry.path for entry in self._entries if entry)
+        return (entry.path for entry in map(self._entry, range(self.rows)) if entry)
 
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        if decoded:
-            return max(map(_pixel_bytes, self._headers(range(start, stop))), default=0)
-        return max((entry.size for entry in self._entries[start:stop] if entry), default=0)
+    def _stored_bytes(self, start: int, stop: int) -> int:
+        return max((entry.size for entry in map(self._entry, range(start, stop)) if entry), default=0)
 
     def summary(self, *, sizes: bool) -> FileSummary:
-        headers = self._headers([row for row in range(self.rows) if row not in self.bad_rows]) if sizes else []
-        found = {(header.height, header.width) if header else None for header in headers}
+        good = [row for row in range(self.rows) if row not in self.bad_rows]
+        found = size_rows(self._headers(good)) if sizes else None
         images = image_bytes = 0
         digest = hashlib.sha256(self._digest.encode())
-        for entry in self._entries:
+        for entry in map(self._entry, range(self.rows)):
             digest.update(f"{entry.name}\0{entry.size}\0".encode("utf-8", "surrogateescape") if entry else b"\0")
             images += entry is not None
             image_bytes += entry.size if entry else 0
-        size = found.pop() if len(found) == 1 else None
-        return self._summary(images, image_bytes, sum(map(_pixel_bytes, headers)), size, digest.hexdigest())
-
-    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
-        return picked(self._ids, runs), picked(self._filenames, runs)
+        return self._summary(images, image_bytes, digest.hexdigest(), found)
 
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         import numpy as np
@@ -99,19 +95,23 @@ class ImageFileRows(ColumnRows):
     def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
         import pyarrow as pa
 
-        entries = [entry for start, stop in runs for entry in self._entries[start:stop]]
+        entries = list(map(self._entry, row_numbers(runs).tolist()))
         images = pa.array(_contents(entries), pa.binary())
         encodings, sizes = probed(images, [entry.path if entry else "" for entry in entries])
         return images, encodings, sizes
 
+    def _entry(self, row: int) -> storage.Entry | None:
+        place = int(self._places[row])
+        return self._entry_at(place) if place >= 0 else None
+
     def _headers(self, rows: Sequence[int]) -> list[ImageHeader | None]:
-        first = next((entry for entry in map(self._entries.__getitem__, rows) if entry is not None), None)
+        first = next(filter(None, map(self._entry, rows)), None)
         return list(storage.each(self._header, rows, first.path if first else ""))
 
     def _header(self, row: int) -> ImageHeader | None:
         from beam_cifar.images.decode import probe_image
 
-        entry = self._entries[row]
+        entry = self._entry(row)
         if entry is None:
             return None
         with storage.reading(entry.path), storage.open_file(entry.path) as file:
@@ -206,10 +206,6 @@ def file_stem(name: str) -> str:
 def decoded_file_name(name: str) -> str:
     """The same with extension."""
     return file_stem(name) + "." + name.rpartition(".")[2]
-
-
-def _pixel_bytes(header: ImageHeader | None) -> int:
-    return 3 * header.height * header.width if header else 0
 
 
 def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:

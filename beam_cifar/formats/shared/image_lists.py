@@ -9,7 +9,7 @@ import hashlib
 import posixpath
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Final, overload
+from typing import TYPE_CHECKING, Final
 
 from beam_cifar import storage
 from beam_cifar.block import BadRow
@@ -32,7 +32,7 @@ _CHUNK = 10_000
 """More bad rows are a list of another kind."""
 
 
-class ImageTree(Sequence[storage.Entry]):
+class ImageTree:
     """The files of a folder and of the folders in it, in the order of their names.
 
     Args:
@@ -48,13 +48,7 @@ class ImageTree(Sequence[storage.Entry]):
     def __len__(self) -> int:
         return len(self.names)
 
-    @overload
-    def __getitem__(self, index: int) -> storage.Entry: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[storage.Entry]: ...
-    def __getitem__(self, index: int | slice) -> storage.Entry | list[storage.Entry]:
-        if isinstance(index, slice):
-            return list(map(self.__getitem__, range(*index.indices(len(self)))))
+    def __getitem__(self, index: int) -> storage.Entry:
         name = self.names[index].as_py()
         return storage.Entry(name, f"{self._root}/{name}", False, int(self._sizes[index]), int(self._times[index]))
 
@@ -73,31 +67,6 @@ class ImageTree(Sequence[storage.Entry]):
     def find(self, paths: pa.Array) -> npt.NDArray[np.int64]:
         """Where each of some relative paths is: int64 `[M]`, -1 for one that is not there."""
         return found_in(paths, self.names)
-
-
-class ChosenEntries(Sequence["storage.Entry | None"]):
-    """Some files of a tree, in the order of rows.
-
-    Args:
-        tree: that they are of.
-        places: int64 `[N]`, the place of each row's file in the tree, -1 for none.
-    """
-
-    def __init__(self, tree: ImageTree, places: npt.NDArray[np.int64]) -> None:
-        self._tree, self._places = tree, places
-
-    def __len__(self) -> int:
-        return len(self._places)
-
-    @overload
-    def __getitem__(self, index: int) -> storage.Entry | None: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[storage.Entry | None]: ...
-    def __getitem__(self, index: int | slice) -> storage.Entry | list[storage.Entry | None] | None:
-        if isinstance(index, slice):
-            return [self._tree[place] if place >= 0 else None for place in self._places[index].tolist()]
-        place = int(self._places[index])
-        return self._tree[place] if place >= 0 else None
 
 
 def any_name(name: str) -> bool:
@@ -217,7 +186,7 @@ class ListedRows:
         self.labels.append(label)
 
     def _refuse(self, row: int, error: str) -> None:
-        self.bad[row] = BadRow(self._file.shown, row, self._file.subset, "read", error)
+        self.bad[row] = self._file.bad_row(row, error)
         if len(self.bad) > MAX_TOLD:
             raise InputError(f"{self.bad[row]} (and {MAX_TOLD} bad rows before it)")
 
@@ -243,9 +212,8 @@ class ListedRows:
         digest = hashlib.sha256(self.labels.tobytes())
         for start in range(0, len(ids), _CHUNK):
             digest.update("\0".join(ids[start : start + _CHUNK].to_pylist()).encode())
-        entries = ChosenEntries(tree, places)
         return ImageFileRows(
-            self._file, entries, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
+            self._file, tree.__getitem__, places, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
         )
 
 

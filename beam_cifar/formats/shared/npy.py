@@ -14,7 +14,7 @@ import struct
 import zipfile
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 from beam_cifar import storage
 from beam_cifar.archives import MAX_RATIO, RATIO_FREE_BYTES
 from beam_cifar.errors import InputError
+from beam_cifar.formats.base import Runs
+from beam_cifar.formats.shared.records import read_runs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +39,7 @@ _ENCRYPTED = 1
 
 
 @dataclass(frozen=True)
-class Member:
+class ZippedArray:
     """One array of a `.npz` file: its name without `.npy`, and its entry in the zip's directory."""
 
     name: str
@@ -75,13 +77,13 @@ class Npy:
         return f"dtype {str(self.dtype)[:80]} and shape {str(self.shape)[:80]}"
 
 
-def list_arrays(path: str) -> dict[str, Member]:
+def list_arrays(path: str) -> dict[str, ZippedArray]:
     """The arrays of a `.npz` file by name.
 
     Raises:
         InputError: it is no zip, damaged, or holds a name twice.
     """
-    found: dict[str, Member] = {}
+    found: dict[str, ZippedArray] = {}
     with _opened(path) as archive:
         for info in archive.infolist():
             if not info.flag_bits & 1:  # encrypted, which is refused later
@@ -93,19 +95,11 @@ def list_arrays(path: str) -> dict[str, Member]:
                 raise InputError(f"{path}: holds an array called {name[:80]!r}; expected a name that can be printed")
             if name in found:
                 raise InputError(f"{path}: holds {info.filename!r} twice")
-            found[name] = Member(name, info)
+            found[name] = ZippedArray(name, info)
     return found
 
 
-def member_names(path: str) -> frozenset[str]:
-    """The names of the arrays of a file; none where it is no `.npz` file that can be read."""
-    try:
-        return frozenset(list_arrays(path))
-    except InputError:
-        return frozenset()
-
-
-def find_array(path: str, member: Member, index_dir: str, *, checked: bool = True) -> storage.Blob:
+def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool = True) -> storage.Blob:
     """Where an array lies as a `.npy`: in the zip itself, or unpacked to `index_dir` where it is compressed.
 
     Args:
@@ -199,6 +193,25 @@ def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -
     return header, data
 
 
+def read_labels(blob: storage.Blob, shown: str, rows: int, expected: str, limited: str = "") -> array[int]:
+    """The integers of an array that has one for each row.
+
+    Args:
+        blob: the `.npy`.
+        shown: display name used in messages.
+        rows: how many there are.
+        expected: what it should be instead of another shape.
+        limited: the same instead of a larger one.
+
+    Raises:
+        InputError: it is damaged, or no such array.
+    """
+    header, data = read_array(blob, shown, 8 * rows, limited)
+    if header.shape not in ((rows,), (rows, 1)):
+        header.refuse(expected)
+    return integers(header, data)
+
+
 def integers(header: Npy, data: bytes) -> array[int]:
     """The elements of an array of integers, one after the other.
 
@@ -249,7 +262,7 @@ def refuse_many_rows(rows: int, size: int, shown: str) -> None:
         raise InputError(f"{shown}: declares {rows} rows in {size} bytes; refused as a decompression bomb")
 
 
-def refuse_unknown(path: str, names: Mapping[str, Member], expected: str) -> NoReturn:
+def refuse_unknown(path: str, names: Mapping[str, ZippedArray], expected: str) -> NoReturn:
     """Raises `InputError` for a file without the arrays that a format has."""
     shown = ", ".join(sorted(names)[:8]) or "none"
     raise InputError(f"{path}: arrays found are {shown[:200]}; expected {expected}")
@@ -353,18 +366,13 @@ class Window:
     channels: int
     planar: bool = False
 
-    def read(self, stream: BinaryIO, runs: Sequence[tuple[int, int]]) -> npt.NDArray[np.uint8]:
+    def read(self, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
         """The images of some runs of rows, planar, one after the other: uint8 `[bytes]`."""
         import numpy as np
 
         row_bytes = self.channels * self.size[0] * self.size[1]
-        pieces = []
-        for start, stop in runs:
-            stream.seek(self.start + start * row_bytes)
-            pieces.append(stream.read((stop - start) * row_bytes))
-            if len(pieces[-1]) != (stop - start) * row_bytes:
-                raise InputError(f"{self.shown}: ended within the rows {start} to {stop}")
-        found = np.frombuffer(pieces[0] if len(pieces) == 1 else b"".join(pieces), np.uint8)
+        data = read_runs(stream, self.shown, runs, lambda row: row * row_bytes, self.start)
+        found = np.frombuffer(data, np.uint8)
         if self.planar or self.channels == 1 or not row_bytes:
             return found
         pixels = found.reshape(len(found) // row_bytes, *self.size, self.channels)

@@ -7,7 +7,6 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from beam_cifar import storage
@@ -24,7 +23,7 @@ from beam_cifar.formats.base import (
     SourceFile,
 )
 from beam_cifar.formats.shared.ids import unique_texts
-from beam_cifar.formats.shared.rows import ColumnRows, parents_of, picked, row_numbers
+from beam_cifar.formats.shared.rows import ColumnRows, even_sizes, parents_of, picked, raw_images, row_numbers
 from beam_cifar.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.words import is_unicode
 
@@ -87,39 +86,12 @@ class RecordRows(ColumnRows):
             found = records.ids if isinstance(records.ids, pa.Array) else pa.array(records.ids, pa.string())
             self._ids, self.repeated = unique_texts(found)
 
-    @cached_property
-    def _ends(self) -> npt.NDArray[np.int64]:
-        """Where the pixels of each row end, with a 0 in front, were all of them in one piece: int64 `[N + 1]`."""
-        import numpy as np
-
-        height, width, channels = self._sizes([(0, self.rows)], look=False).astype(np.int64)
-        return np.concatenate([[0], np.cumsum(height * width * channels)]).astype(np.int64)
-
     def summary(self, *, sizes: bool) -> FileSummary:
-        found = self._records
-        images, nbytes, size = self.rows, 0, found.size
-        if found.sizes is None and size is not None:
-            nbytes = self.rows * self.row_bytes(0, 0, decoded=False)
-        elif found.sizes is not None:
-            images, nbytes = int((found.sizes[:, 0] > 0).sum()), int(self._ends[-1])
-            same = self.rows and found.sizes[0, 0] and (found.sizes == found.sizes[0]).all()
-            size = (int(found.sizes[0, 0]), int(found.sizes[0, 1])) if same else None
-        return self._summary(
-            images,
-            nbytes,
-            nbytes // found.channels * 3,
-            size if self.rows else None,
-            self._digest() + found.further_digest,
-            parents=found.parents,
-            copyable_as=found.copyable_as,
-        )
-
-    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        channels = 3 if decoded else self._records.channels
-        if self._records.size is not None:
-            return channels * self._records.size[0] * self._records.size[1]
-        height, width, _ = self._sizes([(start, stop)], look=False).astype("int64")
-        return channels * int((height * width).max(initial=0))
+        found, shapes = self._records, self._sizes([(0, self.rows)], look=False)
+        lengths = shapes.astype("int64").prod(axis=0)
+        digest = self._digest() + found.further_digest
+        more = {"parents": found.parents, "copyable_as": found.copyable_as}
+        return self._summary(int((lengths > 0).sum()), int(lengths.sum()), digest, shapes, **more)
 
     def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
         import pyarrow as pa
@@ -137,24 +109,15 @@ class RecordRows(ColumnRows):
 
         records = self._records
         if records.sizes is None:
-            one = np.array([*(records.size or (0, 0)), records.channels], dtype=np.int32)
-            return np.broadcast_to(one[:, None], (3, sum(stop - start for start, stop in runs)))
+            return even_sizes(records.size or (0, 0), records.channels, runs)
         sides = np.concatenate([records.sizes[:0], *(records.sizes[start:stop] for start, stop in runs)]).T
         return np.stack([*sides, np.where(sides[0] > 0, np.int32(records.channels), np.int32(0))])
 
     def _read(self, runs: Runs) -> tuple[pa.Array, str, npt.NDArray[np.int32]]:
-        import numpy as np
-
-        from beam_cifar import example
-
         sizes = self._sizes(runs, look=False)
         with storage.reading(self.file.shown):
             pixels = self._records.read(self._stream(), runs).data
-        if self._records.size is not None:
-            offsets = np.arange(sizes.shape[1] + 1, dtype=np.int32) * np.int32(self.row_bytes(0, 0, decoded=False))
-            return example.binary_array(pixels, offsets), "raw", sizes
-        lengths = sizes.astype(np.int64).prod(axis=0).tolist()
-        return example.image_array(pixels, [length or None for length in lengths]), "raw", sizes
+        return raw_images(pixels, sizes), "raw", sizes
 
     def _digest(self) -> str:
         records = self._records
@@ -196,10 +159,7 @@ def bad_labels(
     import numpy as np
 
     outside = np.flatnonzero(((labels < first) | (labels >= first + count)) & (labels != UNLABELLED))
-    bad = {
-        row: BadRow(file.shown, row, file.subset, "read", outside_table(labels[row], count, known))
-        for row in outside[: MAX_TOLD + 1].tolist()
-    }
+    bad = {row: file.bad_row(row, outside_table(labels[row], count, known)) for row in outside[: MAX_TOLD + 1].tolist()}
     if len(bad) > MAX_TOLD:
         raise InputError(f"{next(iter(bad.values()))} (and {len(outside) - 1} more bad rows)")
     return bad

@@ -37,6 +37,8 @@ class ColumnRows(RowReader):
     opened_late: ClassVar[bool] = False
     """Whether that is opened with the first image only."""
     _stream: Callable[[], BinaryIO]
+    _ids: pa.Array
+    _filenames: pa.Array
 
     @contextmanager
     def opened(self) -> Iterator[RowReader]:
@@ -59,9 +61,19 @@ class ColumnRows(RowReader):
         images, encodings, sizes = self._read(runs)
         return with_images(self._facts(runs, sizes), images, encodings)
 
-    @abstractmethod
+    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
+        if not decoded:
+            return self._stored_bytes(start, stop)
+        height, width, _ = self._sizes([(start, stop)], look=True).clip(0).astype("int64")
+        return int((3 * height * width).max(initial=0))
+
+    def _stored_bytes(self, start: int, stop: int) -> int:
+        """Bytes of the largest image of the rows [start, stop) as it lies in a block; default: of raw ones."""
+        return int(self._sizes([(start, stop)], look=False).astype("int64").prod(axis=0).max(initial=0))
+
     def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
         """Ids and file names of some rows: string `[N]` each."""
+        return picked(self._ids, runs), picked(self._filenames, runs)
 
     @abstractmethod
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
@@ -92,27 +104,46 @@ class ColumnRows(RowReader):
         )
 
     def _summary(
-        self,
-        images: int,
-        image_bytes: int,
-        pixel_bytes: int,
-        size: tuple[int, int] | None,
-        digest: str,
-        **more: Any,
+        self, images: int, image_bytes: int, digest: str, sizes: npt.NDArray[np.int32] | None, **more: Any
     ) -> FileSummary:
-        """A summary with what is the same for all formats; `more` of its fields as needed."""
+        """What is the same for all formats.
+
+        Args:
+            images: rows that have one.
+            image_bytes: of all of them, as they lie in blocks.
+            digest: of everything but pixels.
+            sizes: of all images, as `_sizes` has them, where they are known.
+            more: further fields of the summary.
+        """
+        if sizes is not None:
+            height, width, _ = sizes.clip(0).astype("int64")
+            same = len(height) and (sizes[:2] == sizes[:2, :1]).all() and height[0] > 0
+            more["pixel_bytes"] = int((3 * height * width).sum())
+            more["size"] = (int(height[0]), int(width[0])) if same else None
+        made = {"pixel_bytes": 0, "size": None, "duplicates": self.repeated, **more}
         return FileSummary(
-            file=self.file,
-            rows=self.rows,
-            chunks=(),
-            images=images,
-            image_bytes=image_bytes,
-            pixel_bytes=pixel_bytes,
-            size=size,
-            duplicates=self.repeated,
-            digest=digest,
-            **more,
+            file=self.file, rows=self.rows, chunks=(), images=images, image_bytes=image_bytes, digest=digest, **made
         )
+
+
+def even_sizes(size: tuple[int, int], channels: int, runs: Runs) -> npt.NDArray[np.int32]:
+    """Heights, widths and channels of rows whose images are all alike: int32 `[3, N]`."""
+    import numpy as np
+
+    one = np.array([*size, channels], dtype=np.int32)
+    return np.broadcast_to(one[:, None], (3, sum(stop - start for start, stop in runs)))
+
+
+def raw_images(pixels: bytes | memoryview, sizes: npt.NDArray[np.int32]) -> pa.Array:
+    """A `binary` array of images that lie one after the other as pixels, null where there is none.
+
+    Args:
+        pixels: of all of them.
+        sizes: heights, widths and channels, int32 `[3, N]`, 0 where there is no image.
+    """
+    from beam_cifar.example import image_array
+
+    return image_array(pixels, sizes.astype("int64").prod(axis=0))
 
 
 def size_rows(headers: Iterable[ImageHeader | None]) -> npt.NDArray[np.int32]:

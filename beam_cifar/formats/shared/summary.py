@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -78,12 +78,14 @@ def _looked_into(
     import numpy as np
 
     from beam_cifar.example import has_images, plain_labels
+    from beam_cifar.row_names import digests, name_digests, whole_digests
     from beam_cifar.selection import Selection
 
     sizes = not all_images or (wanted.filter is not None and "image" in wanted.filter.sees)
     selection = Selection(labels.names, None, wanted.filter)
     chunks: list[Mapping[int, int]] = []
-    names, kept = _NameColumns(), 0
+    names: list[tuple[Any, ...]] = []
+    kept = 0
     for start in range(0, reader.rows, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, reader.rows)
         facts = reader.facts(start, stop, sizes=sizes)
@@ -97,31 +99,18 @@ def _looked_into(
             rows = np.flatnonzero(mask)
             images = np.ones(len(rows), dtype=np.bool_) if all_images else has_images(facts)[rows]
             kept_labels = np.where(decision.labels, found, UNLABELLED)[rows]
-            names.append(rows + start, found[rows], kept_labels, facts.take(rows), images)
-    return tuple(chunks), names.made() if wanted.names else None, kept
+            ids, filenames = (facts.column(name).take(rows).to_pylist() for name in ("id", "filename"))
+            texts = digests(ids), name_digests(ids, filenames), whole_digests(ids)
+            names.append((rows + start, found[rows], kept_labels, *texts, images))
+    return tuple(chunks), _row_names(names) if wanted.names else None, kept
 
 
-class _NameColumns:
-    """Gathers `RowNames` chunk by chunk."""
+def _row_names(chunks: Sequence[tuple[Any, ...]]) -> RowNames:
+    import numpy as np
 
-    def __init__(self) -> None:
-        self._chunks: list[tuple[Any, ...]] = []
-
-    def append(self, rows: Any, labels: Any, kept_labels: Any, facts: pa.Table, images: Any) -> None:
-        from beam_cifar.row_names import digests, name_digests, whole_digests
-
-        ids, filenames = (facts.column(name).to_pylist() for name in ("id", "filename"))
-        self._chunks.append(
-            (rows, labels, kept_labels, digests(ids), name_digests(ids, filenames), whole_digests(ids), images)
-        )
-
-    def made(self) -> RowNames:
-        import numpy as np
-
-        types = (np.int64, np.int32, np.int32, np.uint64, np.uint64, np.uint64, np.bool_)
-        columns = zip(*self._chunks, strict=True) if self._chunks else [()] * len(types)
-        made: list[Any] = [
-            np.concatenate([np.empty(0, kind), *pieces]).astype(kind)
-            for kind, pieces in zip(types, columns, strict=True)
-        ]
-        return RowNames(*made)
+    kinds = (np.int64, np.int32, np.int32, np.uint64, np.uint64, np.uint64, np.bool_)
+    columns = zip(*chunks, strict=True) if chunks else [()] * len(kinds)
+    made: list[Any] = [
+        np.concatenate([np.empty(0, kind), *pieces]).astype(kind) for kind, pieces in zip(kinds, columns, strict=True)
+    ]
+    return RowNames(*made)
