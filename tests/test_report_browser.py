@@ -14,7 +14,7 @@ import pytest
 from browser import Browser, find_browser
 from image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
 
-from beam_cifar.report import report
+from beam_cifar.report.build import report
 from beam_cifar.sample import make_sample
 
 pytestmark = pytest.mark.browser

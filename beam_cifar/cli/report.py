@@ -14,7 +14,7 @@ def run(arguments: argparse.Namespace) -> None:
     """Writes the page, and prints where it is and what it is about."""
     options = beam_options_of(arguments)
     with quiet_workers(verbose=arguments.verbose):
-        from beam_cifar.report import report
+        from beam_cifar.report.build import report
 
         made = report(
             arguments.path,
