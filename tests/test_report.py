@@ -178,7 +178,7 @@ def _everywhere(name: str) -> Parsed:
     made = replace(made, title=name, format=name)
     tile = Tile(name, name, 32, 32, "data:,")
     provenance = Provenance(
-        name, name, ((name, name),), {name: Balance(3, 3, 0, 0)}, Balance(3, 3, 0, 0), 0, {name: {name: name}}, (name,)
+        name, name, ((name, name),), {name: Balance(3, 3, 0, 0)}, Balance(3, 3, 0, 0), 0, ((name, name, name),), (name,)
     )
     return Parsed(page(Report(made, name, name, (Sheet(0, 3, (tile,)),), (tile,), provenance)))
 
@@ -487,7 +487,7 @@ def test_a_damaged_manifest_is_told_and_costs_nothing_else(content: bytes, tmp_p
 
 def test_rows_that_moved_between_subsets_are_explained() -> None:
     provenance = Provenance(
-        "1", "CIFAR-10", (), {"a": Balance(9, 0, 0, 0), "b": Balance(0, 9, 0, 0)}, Balance(9, 9, 0, 0), 2, {}, ()
+        "1", "CIFAR-10", (), {"a": Balance(9, 0, 0, 0), "b": Balance(0, 9, 0, 0)}, Balance(9, 9, 0, 0), 2, (), ()
     )
     found = drawn(stats_of(TRAIN), provenance=provenance)
     assert "The job moved rows between subsets" in found.text

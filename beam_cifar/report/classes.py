@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, TypeVar
 
 from beam_cifar.formats.base import series_name
 from beam_cifar.labels import LabelTable
@@ -65,22 +64,8 @@ class ClassRow:
         return sum(self.counts)
 
 
-@dataclass(frozen=True)
-class ClassTable:
-    """Classes that stand together.
-
-    Attributes:
-        heading: a superclass, or a range of labels.
-        rows: the classes.
-    """
-
-    heading: str
-    rows: Sequence[ClassRow]
-
-    @property
-    def total(self) -> int:
-        """Rows of all its classes."""
-        return sum(row.total for row in self.rows)
+ClassTables: TypeAlias = list[tuple[str, list[ClassRow]]]
+"""Rows under headings."""
 
 
 @dataclass(frozen=True)
@@ -91,48 +76,19 @@ class ClassCounts:
         series: what each bar is made of, the largest first.
         rows: every class, by label.
         unlabelled: the rows without label, if there are any.
-        tables: that are shown.
-        folded: tables that are shown on request.
-        wide: whether `tables` is a single table of all classes.
+        wide: whether one table has all of them; `tables` and `folded` are empty then.
+        tables: classes under headings.
+        folded: the same, shown on request.
+        folded_title: what `folded` is.
     """
 
     series: tuple[Series, ...]
-    rows: Sequence[ClassRow]
-    unlabelled: Sequence[ClassRow]
-    tables: Sequence[ClassTable]
-    folded: Sequence[ClassTable] = ()
+    rows: list[ClassRow]
+    unlabelled: list[ClassRow]
     wide: bool = False
-
-    @property
-    def longest(self) -> int:
-        """Rows that a bar of full length stands for."""
-        return max([1, *(row.total for row in (*self.rows, *self.unlabelled))])
-
-    @property
-    def folded_title(self) -> str:
-        """What `folded` is."""
-        count = len(self.rows)
-        return f"All {count:,} classes" if count <= LISTED_CLASSES else f"The first {LISTED_CLASSES:,} classes"
-
-    @property
-    def largest(self) -> ClassRow:
-        """The class with most rows."""
-        return max(self.rows, key=lambda row: row.total)
-
-    @property
-    def smallest(self) -> ClassRow:
-        """The class with fewest rows."""
-        return min(self.rows, key=lambda row: row.total)
-
-    @property
-    def median(self) -> int:
-        """Rows of the class in the middle."""
-        return sorted(row.total for row in self.rows)[len(self.rows) // 2]
-
-    @property
-    def empty(self) -> int:
-        """Classes without rows."""
-        return sum(not row.total for row in self.rows)
+    tables: ClassTables = field(default_factory=list)
+    folded: ClassTables = field(default_factory=list)
+    folded_title: str = ""
 
 
 def class_counts(stats: Stats) -> ClassCounts:
@@ -142,13 +98,12 @@ def class_counts(stats: Stats) -> ClassCounts:
     counts = tuple(sum(subset.unlabelled for subset in one.subsets) for one in series)
     unlabelled = [ClassRow(None, "unlabelled", counts)] if stats.unlabelled else []
     if len(rows) <= WIDE_CLASSES and not stats.labels.has_superclasses:
-        return ClassCounts(series, rows, unlabelled, [ClassTable("", [*rows, *unlabelled])], wide=True)
-    tables = list(_tables(stats.labels, rows[:LISTED_CLASSES]))
-    if unlabelled:
-        tables.append(ClassTable("Others", unlabelled))
+        return ClassCounts(series, rows, unlabelled, wide=True)
+    tables = _tables(stats.labels, rows[:LISTED_CLASSES]) + ([("Others", unlabelled)] if unlabelled else [])
     if len(rows) <= OPEN_CLASSES:
-        return ClassCounts(series, rows, unlabelled, tables)
-    return ClassCounts(series, rows, unlabelled, list(_extremes(rows)), tables)
+        return ClassCounts(series, rows, unlabelled, tables=tables)
+    title = f"All {len(rows):,} classes" if len(rows) <= LISTED_CLASSES else f"The first {LISTED_CLASSES:,} classes"
+    return ClassCounts(series, rows, unlabelled, tables=_extremes(rows), folded=tables, folded_title=title)
 
 
 def _series(subsets: Sequence[SubsetStats]) -> tuple[Series, ...]:
@@ -183,20 +138,18 @@ def _rows(names: Sequence[str], series: Sequence[Series]) -> list[ClassRow]:
     return rows
 
 
-def _tables(labels: LabelTable, rows: Sequence[ClassRow]) -> Iterator[ClassTable]:
+def _tables(labels: LabelTable, rows: list[ClassRow]) -> ClassTables:
     if labels.has_superclasses:
-        yield from itertools.starmap(ClassTable, by_superclass(labels, dict(enumerate(rows))))
-    else:
-        for start in range(0, len(rows), TABLE_CLASSES):
-            part = rows[start : start + TABLE_CLASSES]
-            yield ClassTable(f"Classes {start:,} to {start + len(part) - 1:,}", part)
+        return by_superclass(labels, dict(enumerate(rows)))
+    parts = [rows[start : start + TABLE_CLASSES] for start in range(0, len(rows), TABLE_CLASSES)]
+    return [(f"Classes {part[0].label:,} to {part[-1].label:,}", part) for part in parts]
 
 
-def _extremes(rows: Sequence[ClassRow]) -> Iterator[ClassTable]:
+def _extremes(rows: list[ClassRow]) -> ClassTables:
     ordered = sorted(rows, key=lambda row: -row.total)
-    if ordered[0].total != ordered[-1].total:
-        yield ClassTable(f"The {EXTREMES} largest", ordered[:EXTREMES])
-        yield ClassTable(f"The {EXTREMES} smallest", ordered[-EXTREMES:])
+    if ordered[0].total == ordered[-1].total:
+        return []
+    return [(f"The {EXTREMES} largest", ordered[:EXTREMES]), (f"The {EXTREMES} smallest", ordered[-EXTREMES:])]
 
 
 def by_superclass(labels: LabelTable, members: Mapping[int, T]) -> list[tuple[str, list[T]]]:

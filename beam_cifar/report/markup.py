@@ -33,7 +33,7 @@ def environment() -> Environment:
     )
     made.globals.update(NAME_BYTES=NAME_BYTES, MAX_SUBSETS=MAX_SUBSETS, MAX_LINES=MAX_LINES)
     made.globals.update(MAX_SHEETS=MAX_SHEETS, TILE_SIDE=TILE_SIDE, counted=counted)
-    made.filters.update(cut=cut, number=number, percent=percent, size=size_text)
+    made.filters.update(cut=cut, number="{:,}".format, percent=percent, size=size_text)
     return made
 
 
@@ -80,15 +80,6 @@ def cut(text: str, most: int) -> str:
 def _written(text: str) -> bytes:
     # Jinja2 writes quotes in a byte less, as &#34; and &#39;: what fits here fits there.
     return escape(visible(text)).encode()
-
-
-def number(value: int) -> str:
-    """A count with separators.
-
-    >>> number(60000)
-    '60,000'
-    """
-    return f"{value:,}"
 
 
 def percent(part: int, whole: int) -> str:

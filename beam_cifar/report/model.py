@@ -85,7 +85,7 @@ class Provenance:
         balances: by subset.
         total: of all.
         unlabelled: rows that lost their label.
-        renamed: what it is of -> written -> original.
+        renamed: for each name that had to change: what was written, the name, and what it is of.
         notices: of the job.
     """
 
@@ -95,15 +95,8 @@ class Provenance:
     balances: Mapping[str, Balance]
     total: Balance
     unlabelled: int
-    renamed: Mapping[str, Mapping[str, str]]
+    renamed: tuple[tuple[str, str, str], ...]
     notices: tuple[str, ...]
-
-    @property
-    def renamings(self) -> list[tuple[str, str, str]]:
-        """Name written, original name, and what it is of."""
-        return [
-            (written, original, kind) for kind, names in self.renamed.items() for written, original in names.items()
-        ]
 
 
 @dataclass(frozen=True)

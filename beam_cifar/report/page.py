@@ -9,7 +9,7 @@ from beam_cifar.report.classes import class_counts
 from beam_cifar.report.duplicates import apart_splits, shown_groups, subset_pairs
 from beam_cifar.report.markup import NAME_BYTES, environment
 from beam_cifar.report.model import Report
-from beam_cifar.report.pixels import channel_ranges, common_sizes, image_kinds, size_bins
+from beam_cifar.report.pixels import common_sizes, image_kinds, size_bins
 from beam_cifar.report.sheets import OPEN_SHEETS, sheet_groups
 
 ALL_NAMES_BYTES: Final = 250_000
@@ -35,7 +35,7 @@ def page(report: Report) -> str:
         image_kinds=image_kinds(stats),
         size_bins=size_bins(stats.sizes),
         common_sizes=common_sizes(stats.sizes),
-        channels=channel_ranges(stats),
+        channels=list(zip(("Red", "Green", "Blue"), stats.mean, stats.std, strict=False)),
         splits=apart_splits(stats),
         pairs=subset_pairs(stats),
         duplicate_groups=shown_groups(report),

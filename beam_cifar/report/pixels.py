@@ -3,41 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from beam_cifar.measuring import SizeCount, Stats
-from beam_cifar.report.markup import number, size_text
+from beam_cifar.report.markup import size_text
 
 MAX_SIZES: Final = 12
 """Sizes that are counted one by one, and bars of the histogram of more."""
 KINDS: Final = {"1": "gray", "3": "in colour"}
 STORED: Final = {"raw": "bare pixels", "png": "PNG files", "jpeg": "JPEG files"}
-
-
-@dataclass(frozen=True)
-class ChannelRange:
-    """Values of a channel.
-
-    Attributes:
-        name: of it.
-        mean: from 0 to 255.
-        std: its standard deviation.
-    """
-
-    name: str
-    mean: float
-    std: float
-
-    @property
-    def low(self) -> float:
-        """A deviation below the mean."""
-        return max(0.0, self.mean - self.std)
-
-    @property
-    def high(self) -> float:
-        """A deviation above the mean."""
-        return min(255.0, self.mean + self.std)
 
 
 def image_kinds(stats: Stats) -> str:
@@ -48,7 +22,7 @@ def image_kinds(stats: Stats) -> str:
         if len(present) == 1:
             told += f"{start or 'All images are '}{present[0][0]}. "
         elif present:
-            told += start + ", ".join(f"{number(count)} {word}" for word, count in present) + ". "
+            told += start + ", ".join(f"{count:,} {word}" for word, count in present) + ". "
     return told
 
 
@@ -86,8 +60,3 @@ def common_sizes(sizes: Sequence[SizeCount]) -> list[SizeCount]:
     if len(sizes) <= MAX_SIZES:
         return []
     return sorted(sizes, key=lambda size: (-size.rows, size.height, size.width))[: MAX_SIZES // 2]
-
-
-def channel_ranges(stats: Stats) -> list[ChannelRange]:
-    """Red, green and blue; none without images."""
-    return [ChannelRange(*each) for each in zip(("Red", "Green", "Blue"), stats.mean, stats.std, strict=False)]

@@ -59,10 +59,11 @@ def _provenance(manifest: Mapping[str, Any]) -> Provenance:
         balances={subset: Balance(*(counts[name].get(subset, 0) for name in _COUNTS)) for subset in subsets},
         total=Balance(*(rows[name] for name in _COUNTS)),
         unlabelled=rows["unlabelled"],
-        renamed={
-            str(kind): {str(written): str(original) for written, original in names.items()}
+        renamed=tuple(
+            (str(written), str(original), str(kind))
             for kind, names in manifest["renamed"].items()
-        },
+            for written, original in names.items()
+        ),
         notices=tuple(map(str, manifest["notices"])),
     )
 
