@@ -25,12 +25,16 @@ setup(
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
     packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
-    package_data={"beam_cifar": ["py.typed", "manifest.schema.json"]},
+    package_data={
+        "beam_cifar": ["py.typed", "manifest.schema.json"],
+        "beam_cifar.report": ["templates/*"],
+    },
     python_requires=">=3.10",
     install_requires=[
         "apache-beam>=2.77,<2.78",
         "google-crc32c>=1.6",
         "isal>=1.7",
+        "jinja2>=3.1",
         "lxml>=5.2",
         "numpy>=2.0,<2.5",
         "pillow>=12.1.1,<13",

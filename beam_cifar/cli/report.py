@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Writes the page, and prints where it is and what it is about."""
     options = beam_options_of(arguments)
-    from beam_cifar.report import report
+    from beam_cifar.report.build import report
 
     with quiet_workers(verbose=arguments.verbose):
         made = report(

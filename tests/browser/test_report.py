@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_cifar.report import report
+from beam_cifar.report.build import report
 from beam_cifar.sample import make_sample
 from tests.helpers.browser import Browser, find_browser
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree

@@ -17,16 +17,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-import beam_cifar.report
+import beam_cifar.report.build
 from beam_cifar.errors import InputError, OutputError
 from beam_cifar.labels import LabelTable
 from beam_cifar.measuring import DuplicateGroup, SizeCount, Stats, SubsetStats
-from beam_cifar.report import MAX_BYTES, Written, report
-from beam_cifar.reporting.account import read_account
-from beam_cifar.reporting.facts import Account, Balance, Report, Sheet, Tile
-from beam_cifar.reporting.markup import cut, element, percent, visible
-from beam_cifar.reporting.page import page
-from beam_cifar.reporting.pictures import SIDE, data_uri
+from beam_cifar.report.build import MAX_PAGE_BYTES, Written, report
+from beam_cifar.report.markup import cut, environment, percent, visible
+from beam_cifar.report.model import TILE_SIDE, Balance, Provenance, Report, Sheet, Tile
+from beam_cifar.report.page import page
+from beam_cifar.report.pictures import data_uri
+from beam_cifar.report.provenance import read_provenance
 from tests.helpers.commands import Command
 from tests.helpers.image_trees import Pixels, batch, encoded, picture, quickly, write_cifar, write_tree
 
@@ -108,10 +108,12 @@ TRAIN, TEST = subset_of("data_batch_1", {"cat": 1500, "dog": 20}), subset_of("te
 
 # --- markup
 
+PARAGRAPH = environment().from_string("""<p title="{{ value }}">{{ text }}</p>""")
+
 
 @given(st.text(st.characters(codec=None)), st.text(st.characters(codec=None)))
 def test_texts_and_attributes_come_back_as_they_were(text: str, value: str) -> None:
-    made = element("p", text, title=value)
+    made = PARAGRAPH.render(text=text, value=value)
     made.encode()
     parsed = Parsed(made)
     assert (parsed.text, parsed.elements) == (visible(text), [("p", {"title": visible(value)})])
@@ -120,7 +122,7 @@ def test_texts_and_attributes_come_back_as_they_were(text: str, value: str) -> N
 @given(st.text(st.characters(codec=None)), st.integers(10, 200))
 def test_what_is_cut_takes_no_more_bytes_than_it_may(text: str, most: int) -> None:
     shown = cut(text, most)
-    assert len(element("p", shown).encode()) <= most + len("<p></p>")
+    assert len(PARAGRAPH.render(text=shown, value="").encode()) <= most + len('<p title=""></p>')
     assert shown == text or (shown.endswith("…") and text.startswith(shown[:-1]))
 
 
@@ -174,10 +176,10 @@ def _everywhere(name: str) -> Parsed:
     made = stats_of(subset, labels=labels, groups=(group,), duplicate_groups=1, notices=(name,))
     made = replace(made, title=name, format=name)
     tile = Tile(name, name, 32, 32, "data:,")
-    account = Account(
-        name, name, ((name, name),), {name: Balance(3, 3, 0, 0)}, Balance(3, 3, 0, 0), 0, {name: {name: name}}, (name,)
+    provenance = Provenance(
+        name, name, ((name, name),), {name: Balance(3, 3, 0, 0)}, Balance(3, 3, 0, 0), 0, ((name, name, name),), (name,)
     )
-    return Parsed(page(Report(made, name, name, (Sheet(0, 3, (tile,)),), (tile,), account)))
+    return Parsed(page(Report(made, name, name, (Sheet(0, 3, (tile,)),), (tile,), provenance)))
 
 
 def test_the_page_is_structured() -> None:
@@ -331,7 +333,7 @@ def test_large_pictures_are_scaled_down(size: tuple[int, int], shown: tuple[int,
 
 @pytest.mark.parametrize("most", [50, 400, 900, 3000, 20_000])
 def test_a_picture_takes_no_more_than_its_share(most: int) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE), dtype=np.uint8)
+    noise = np.random.default_rng(0).integers(0, 256, (3, TILE_SIDE, TILE_SIDE), dtype=np.uint8)
     made = data_uri(noise, most)
     assert len(made) <= most
     assert bool(made) == (most >= 900)
@@ -382,7 +384,7 @@ def test_the_page_tells_nothing_of_the_machine(written: tuple[Written, str], hos
     made, text = written
     assert str(hostile.parent) not in text
     assert str(Path(made.path).parent) not in text
-    assert made.bytes == len(text.encode()) < MAX_BYTES
+    assert made.bytes == len(text.encode()) < MAX_PAGE_BYTES
 
 
 def test_equal_sets_have_equal_pages(written: tuple[Written, str], hostile: Path, tmp_path: Path) -> None:
@@ -392,7 +394,7 @@ def test_equal_sets_have_equal_pages(written: tuple[Written, str], hostile: Path
 
 
 def test_pictures_fill_what_the_text_leaves(hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beam_cifar.report, "MAX_BYTES", 40_000)
+    monkeypatch.setattr(beam_cifar.report.build, "MAX_PAGE_BYTES", 40_000)
     made = report(str(hostile), str(tmp_path / "page.html"), workers=1)
     assert 25_000 < made.bytes <= 40_000
     assert (tmp_path / "page.html").read_text("utf-8").count("<img") == made.pictures + 1
@@ -477,20 +479,20 @@ def test_a_damaged_manifest_is_told_and_costs_nothing_else(content: bytes, tmp_p
     folder = tmp_path / "out.beam_cifar"
     write_tree(folder, {"manifest.json": content})
     with pytest.raises(InputError, match=r"^manifest\.json: is not a manifest of this program"):
-        read_account(str(tmp_path / "out"))
-    found = drawn(stats_of(TRAIN), account_trouble="How it was made is not known: why.")
+        read_provenance(str(tmp_path / "out"))
+    found = drawn(stats_of(TRAIN), provenance_error="How it was made is not known: why.")
     assert "How it was made is not known: why." in found.text
 
 
 def test_rows_that_moved_between_subsets_are_explained() -> None:
-    account = Account(
-        "1", "CIFAR-10", (), {"a": Balance(9, 0, 0, 0), "b": Balance(0, 9, 0, 0)}, Balance(9, 9, 0, 0), 2, {}, ()
+    provenance = Provenance(
+        "1", "CIFAR-10", (), {"a": Balance(9, 0, 0, 0), "b": Balance(0, 9, 0, 0)}, Balance(9, 9, 0, 0), 2, (), ()
     )
-    found = drawn(stats_of(TRAIN), account=account)
+    found = drawn(stats_of(TRAIN), provenance=provenance)
     assert "The job moved rows between subsets" in found.text
     assert "2 rows lost the label." in found.text
-    wrong = replace(account, total=Balance(9, 8, 0, 0))
-    assert "The counts do not add up." in drawn(stats_of(TRAIN), account=wrong).text
+    wrong = replace(provenance, total=Balance(9, 8, 0, 0))
+    assert "The counts do not add up." in drawn(stats_of(TRAIN), provenance=wrong).text
 
 
 # --- the command

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Final
 
-if TYPE_CHECKING:
-    from beam_cifar.measuring import Stats
+from beam_cifar.measuring import Stats
+
+TILE_SIDE: Final = 64
+"""Pixels of the longer side of a picture on the page; a larger image is scaled down."""
+MAX_SHEETS: Final = 1000
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,11 @@ class Tile:
     height: int = 0
     width: int = 0
     source: str = ""
+
+    @property
+    def small(self) -> bool:
+        """Whether the picture has every pixel of the image."""
+        return max(self.height, self.width) <= TILE_SIDE
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,7 @@ class Balance:
 
 
 @dataclass(frozen=True)
-class Account:
+class Provenance:
     """How an output was made, from its manifest.
 
     Attributes:
@@ -77,7 +85,7 @@ class Account:
         balances: by subset.
         total: of all.
         unlabelled: rows that lost their label.
-        renamed: what it is of -> written -> original.
+        renamed: for each name that had to change: what was written, the name, and what it is of.
         notices: of the job.
     """
 
@@ -87,7 +95,7 @@ class Account:
     balances: Mapping[str, Balance]
     total: Balance
     unlabelled: int
-    renamed: Mapping[str, Mapping[str, str]]
+    renamed: tuple[tuple[str, str, str], ...]
     notices: tuple[str, ...]
 
 
@@ -101,8 +109,8 @@ class Report:
         title: of the page.
         sheets: in the order of the label table, the unlabelled last.
         duplicates: the picture of each of the first groups of duplicates, as far as there is one.
-        account: how it was made, if it is an output of this program.
-        account_trouble: why there is no account of an output that should have one.
+        provenance: how it was made, if it is an output of this program.
+        provenance_error: why that is not known of an output of this program.
         partial: whether only some subsets were looked at.
     """
 
@@ -111,6 +119,6 @@ class Report:
     title: str
     sheets: tuple[Sheet, ...] = ()
     duplicates: tuple[Tile, ...] = ()
-    account: Account | None = None
-    account_trouble: str = ""
+    provenance: Provenance | None = None
+    provenance_error: str = ""
     partial: bool = False

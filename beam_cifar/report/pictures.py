@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +15,22 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from beam_cifar.chosen import read_rows
+from beam_cifar.gathering import Gathering
 from beam_cifar.labels import UNLABELLED
-from beam_cifar.reporting.facts import Sheet, Tile
+from beam_cifar.measuring import DuplicateGroup
+from beam_cifar.report.model import MAX_SHEETS, TILE_SIDE, Sheet, Tile
 from beam_cifar.transforms.pixels import pixels_of
-
-if TYPE_CHECKING:
-    from beam_cifar.gathering import Gathering
-    from beam_cifar.measuring import DuplicateGroup
-    from beam_cifar.view import View
+from beam_cifar.view import View
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]
 
-SIDE: Final = 64
-"""Pixels of the longer side of a picture on the page; a larger image is scaled down."""
-PER_CLASS: Final = 10
-MANY: Final = 100
+SHEET_TILES: Final = 10
+"""Pictures of each class."""
+FULL_SHEETS: Final = 100
 """Classes above which each has half as many."""
 MAX_TILES: Final = 3000
 """Pictures in all sheets together."""
-MAX_SHEETS: Final = 1000
 
 _PREFIX: Final = "data:image/webp;base64,"
 # The first one that fits, in full size, then in half.
@@ -80,7 +76,7 @@ def pick(view: View, groups: Sequence[DuplicateGroup]) -> Picks:
     labels, starts, counts = np.unique(view.labels[order], return_index=True, return_counts=True)
     members = {int(label): order[start : start + n] for label, start, n in zip(labels, starts, counts, strict=True)}
     shown = sorted(members, key=lambda label: (label == UNLABELLED, label))[:MAX_SHEETS]
-    usual = PER_CLASS if len(shown) <= MANY else PER_CLASS // 2
+    usual = SHEET_TILES if len(shown) <= FULL_SHEETS else SHEET_TILES // 2
     each = max(1, min(usual, MAX_TILES // max(1, len(shown))))
     return Picks(
         classes=tuple((label, len(members[label])) for label in shown),
@@ -153,9 +149,9 @@ def data_uri(pixels: UInt8Array, most: int) -> str:
 
 def _scaled(image: Image.Image) -> Image.Image:
     longer = max(image.size)
-    if longer <= SIDE:
+    if longer <= TILE_SIDE:
         return image
-    size = [max(1, round(side * SIDE / longer)) for side in image.size]
+    size = [max(1, round(side * TILE_SIDE / longer)) for side in image.size]
     return image.resize((size[0], size[1]), Image.Resampling.LANCZOS, reducing_gap=3.0)
 
 
@@ -177,8 +173,8 @@ def _webp(image: Image.Image, **options: int | bool) -> bytes:
     return file.getvalue()
 
 
-def sheets(picks: Picks, tiles: dict[int, Tile]) -> tuple[Sheet, ...]:
-    """The tiles of each class."""
+def drawn_sheets(picks: Picks, tiles: dict[int, Tile]) -> tuple[Sheet, ...]:
+    """The sheet of each class, of tiles by position."""
     return tuple(
         Sheet(label, images, tuple(tiles[at] for at in rows.tolist()))
         for (label, images), rows in zip(picks.classes, picks.rows, strict=True)

@@ -12,10 +12,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from beam_cifar.errors import InputError
-from beam_cifar.reporting.facts import Account, Balance
+from beam_cifar.report.model import Balance, Provenance
 from beam_cifar.storage import JobFolder, open_file
 
-MAX_BYTES: Final = 256 << 20
+MAX_MANIFEST_BYTES: Final = 256 << 20
 """Of a manifest: it has a line for each class of each subset, and for each shard."""
 
 # Options that say nothing where they have these values.
@@ -23,7 +23,7 @@ _USUAL: Final[dict[str, Any]] = {"filter_mode": "items", "on_clash": "error"}
 _COUNTS: Final = ("read", "written", "filtered", "rejected")
 
 
-def read_account(path: str) -> Account | None:
+def read_provenance(path: str) -> Provenance | None:
     """How an output was made, or None for a data set that is no output of this program.
 
     Args:
@@ -35,34 +35,35 @@ def read_account(path: str) -> Account | None:
     manifest = JobFolder(path).manifest
     try:
         with open_file(manifest) as file:
-            text = file.read(MAX_BYTES + 1)
+            text = file.read(MAX_MANIFEST_BYTES + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise InputError(f"{os.path.basename(manifest)}: cannot be read: {error.strerror}") from error
-    if len(text) > MAX_BYTES:
-        raise InputError(f"{os.path.basename(manifest)}: has more than {MAX_BYTES:,} bytes")
+    if len(text) > MAX_MANIFEST_BYTES:
+        raise InputError(f"{os.path.basename(manifest)}: has more than {MAX_MANIFEST_BYTES:,} bytes")
     try:
-        return _account(json.loads(text.decode("utf-8", "surrogatepass")))
+        return _provenance(json.loads(text.decode("utf-8", "surrogatepass")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise InputError(f"{os.path.basename(manifest)}: is not a manifest of this program") from error
 
 
-def _account(manifest: Mapping[str, Any]) -> Account:
+def _provenance(manifest: Mapping[str, Any]) -> Provenance:
     counts = {name: _by_subset(manifest["counts"][name]) for name in _COUNTS}
     subsets = dict.fromkeys(subset for name in _COUNTS for subset in counts[name])
     rows = {name: int(manifest["rows"][name]) for name in (*_COUNTS, "unlabelled")}
-    return Account(
+    return Provenance(
         version=str(manifest["beam_cifar"]),
         source=str(manifest["source"]),
         options=tuple(_options(manifest["options"])),
         balances={subset: Balance(*(counts[name].get(subset, 0) for name in _COUNTS)) for subset in subsets},
         total=Balance(*(rows[name] for name in _COUNTS)),
         unlabelled=rows["unlabelled"],
-        renamed={
-            str(kind): {str(written): str(original) for written, original in names.items()}
+        renamed=tuple(
+            (str(written), str(original), str(kind))
             for kind, names in manifest["renamed"].items()
-        },
+            for written, original in names.items()
+        ),
         notices=tuple(map(str, manifest["notices"])),
     )
 

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Final
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError, OutputError, UsageError
+from beam_cifar.gathering import look
 from beam_cifar.measuring import Stats, stats
 from beam_cifar.options import Input
-from beam_cifar.reporting.facts import Report, Tile
-from beam_cifar.reporting.page import page
+from beam_cifar.report.model import Report, Tile
+from beam_cifar.report.page import page
+from beam_cifar.report.pictures import Picks, draw_tiles, drawn_sheets, empty_tiles, pick
+from beam_cifar.report.provenance import read_provenance
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
+    from beam_cifar.runner import BeamOptions
 
-    from beam_cifar.reporting.pictures import Picks
-
-MAX_BYTES: Final = 4_900_000
+MAX_PAGE_BYTES: Final = 4_900_000
 """Of a page: what its text leaves is for pictures."""
 
 
@@ -51,7 +52,7 @@ def report(
     title: str | None = None,
     overwrite: bool = False,
     workers: int | None = None,
-    beam_options: Sequence[str] | PipelineOptions = (),
+    beam_options: BeamOptions = (),
 ) -> Written:
     """Writes one HTML page about a data set; it holds its pictures and needs nothing else, no network and no script.
 
@@ -94,41 +95,34 @@ def _check_output(path: str, output: str, *, overwrite: bool) -> None:
 
 def _text_of(found: Stats, path: str, title: str | None, *, partial: bool) -> Report:
     """All of the page but its pictures."""
-    from beam_cifar.reporting.account import read_account
-
     name = os.path.basename(path) or path
     # Where the data set lies is nobody's business but its user's.
     told = tuple(notice.replace(os.path.dirname(path).rstrip(os.sep) + os.sep, "") for notice in found.notices)
     made = Report(replace(found, notices=told), name, title or name, partial=partial)
     try:
-        return replace(made, account=read_account(path))
+        return replace(made, provenance=read_provenance(path))
     except InputError as error:
-        return replace(made, account_trouble=f"How it was made is not known: {error}.")
+        return replace(made, provenance_error=f"How it was made is not known: {error}.")
 
 
 def _with_pictures(made: Report, subsets: Sequence[str]) -> tuple[Report, int]:
     """The same with the pictures that its text leaves room for, and how many these are."""
     if not made.stats.images:
         return made, 0
-    from beam_cifar.gathering import look
-    from beam_cifar.reporting.pictures import draw_tiles, empty_tiles, pick
-
     with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         given = Input(made.stats.path, made.stats.format, tuple(subsets))
         gathering, view = look(given, (), folder, frozenset({"id"}))
         picks = pick(view, made.stats.groups)
         tiles = empty_tiles(picks, view)
-        room = MAX_BYTES - len(page(_placed(made, picks, tiles)).encode())
+        room = MAX_PAGE_BYTES - len(page(_placed(made, picks, tiles)).encode())
         tiles = draw_tiles(tiles, view, gathering, room // picks.uses)
     return _placed(made, picks, tiles), len(tiles)
 
 
 def _placed(made: Report, picks: Picks, tiles: dict[int, Tile]) -> Report:
-    from beam_cifar.reporting.pictures import sheets
-
     missing = Tile("", "")
     return replace(
-        made, sheets=sheets(picks, tiles), duplicates=tuple(tiles.get(at, missing) for at in picks.duplicates)
+        made, sheets=drawn_sheets(picks, tiles), duplicates=tuple(tiles.get(at, missing) for at in picks.duplicates)
     )
 
 

@@ -1,0 +1,171 @@
+"""How many rows each class has, by series of subsets: what the bars of the page are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias, TypeVar
+
+from beam_cifar.formats.base import series_name
+from beam_cifar.labels import LabelTable
+from beam_cifar.measuring import Stats, SubsetStats
+from beam_cifar.report.markup import NAME_BYTES, cut
+
+T = TypeVar("T")
+
+MAX_SERIES: Final = 4
+"""Pieces of a bar; `report.css` has as many colours."""
+WIDE_CLASSES: Final = 24
+"""Classes that stand in one table."""
+OPEN_CLASSES: Final = 200
+"""Classes above which all of them are shown only on request."""
+LISTED_CLASSES: Final = 2000
+TABLE_CLASSES: Final = 25
+EXTREMES: Final = 10
+
+
+@dataclass(frozen=True)
+class Series:
+    """Subsets that are one piece of each bar: numbered ones together, and the smallest where there are many.
+
+    Attributes:
+        name: as shown.
+        subsets: in it.
+    """
+
+    name: str
+    subsets: tuple[SubsetStats, ...]
+
+    @property
+    def rows(self) -> int:
+        """Rows of all its subsets."""
+        return sum(subset.rows for subset in self.subsets)
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """A class.
+
+    Attributes:
+        label: its number; None for the unlabelled.
+        name: of it.
+        counts: rows of each series.
+        twin: number of the first class of the same name, if it is another one: the rows are counted there.
+    """
+
+    label: int | None
+    name: str
+    counts: tuple[int, ...]
+    twin: int | None = None
+
+    @property
+    def total(self) -> int:
+        """Rows of all series."""
+        return sum(self.counts)
+
+
+ClassTables: TypeAlias = list[tuple[str, list[ClassRow]]]
+"""Rows under headings."""
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """All classes.
+
+    Attributes:
+        series: what each bar is made of, the largest first.
+        rows: every class, by label.
+        unlabelled: the rows without label, if there are any.
+        wide: whether one table has all of them; `tables` and `folded` are empty then.
+        tables: classes under headings.
+        folded: the same, shown on request.
+        folded_title: what `folded` is.
+    """
+
+    series: tuple[Series, ...]
+    rows: list[ClassRow]
+    unlabelled: list[ClassRow]
+    wide: bool = False
+    tables: ClassTables = field(default_factory=list)
+    folded: ClassTables = field(default_factory=list)
+    folded_title: str = ""
+
+
+def class_counts(stats: Stats) -> ClassCounts:
+    """Counts the rows of every class, and lays the classes out in tables."""
+    series = _series(stats.subsets)
+    rows = _rows(stats.labels.names, series)
+    counts = tuple(sum(subset.unlabelled for subset in one.subsets) for one in series)
+    unlabelled = [ClassRow(None, "unlabelled", counts)] if stats.unlabelled else []
+    if len(rows) <= WIDE_CLASSES and not stats.labels.has_superclasses:
+        return ClassCounts(series, rows, unlabelled, wide=True)
+    tables = _tables(stats.labels, rows[:LISTED_CLASSES]) + ([("Others", unlabelled)] if unlabelled else [])
+    if len(rows) <= OPEN_CLASSES:
+        return ClassCounts(series, rows, unlabelled, tables=tables)
+    title = f"All {len(rows):,} classes" if len(rows) <= LISTED_CLASSES else f"The first {LISTED_CLASSES:,} classes"
+    return ClassCounts(series, rows, unlabelled, tables=_extremes(rows), folded=tables, folded_title=title)
+
+
+def _series(subsets: Sequence[SubsetStats]) -> tuple[Series, ...]:
+    found: dict[str, list[SubsetStats]] = {}
+    for subset in subsets:
+        found.setdefault(series_name(subset.name), []).append(subset)
+    made = [Series(_shown(key, members), tuple(members)) for key, members in found.items()]
+    largest = sorted(made, key=lambda one: -one.rows)
+    if len(made) <= MAX_SERIES:
+        return tuple(largest)
+    shown = largest[: MAX_SERIES - 1]
+    rest = [subset for one in made if one not in shown for subset in one.subsets]
+    return (*shown, Series(f"{len(rest):,} other subsets", tuple(rest)))
+
+
+def _shown(key: str, members: Sequence[SubsetStats]) -> str:
+    if len(members) == 1:
+        return cut(members[0].name, 120)
+    return f"{cut(key, 120)} ({len(members):,} subsets)"
+
+
+def _rows(names: Sequence[str], series: Sequence[Series]) -> list[ClassRow]:
+    """A row for each class; classes of one name are counted by that name, with the first of them."""
+    first: dict[str, int] = {}
+    rows = []
+    for label, name in enumerate(names):
+        if first.setdefault(name, label) == label:
+            counts = (sum(subset.labels.get(name, 0) for subset in one.subsets) for one in series)
+            rows.append(ClassRow(label, name, tuple(counts)))
+        else:
+            rows.append(ClassRow(label, name, (0,) * len(series), first[name]))
+    return rows
+
+
+def _tables(labels: LabelTable, rows: list[ClassRow]) -> ClassTables:
+    if labels.has_superclasses:
+        return by_superclass(labels, dict(enumerate(rows)))
+    parts = [rows[start : start + TABLE_CLASSES] for start in range(0, len(rows), TABLE_CLASSES)]
+    return [(f"Classes {part[0].label:,} to {part[-1].label:,}", part) for part in parts]
+
+
+def _extremes(rows: list[ClassRow]) -> ClassTables:
+    ordered = sorted(rows, key=lambda row: -row.total)
+    if ordered[0].total == ordered[-1].total:
+        return []
+    return [(f"The {EXTREMES} largest", ordered[:EXTREMES]), (f"The {EXTREMES} smallest", ordered[-EXTREMES:])]
+
+
+def by_superclass(labels: LabelTable, members: Mapping[int, T]) -> list[tuple[str, list[T]]]:
+    """What belongs to classes, under the names of their superclasses.
+
+    Args:
+        labels: the classes.
+        members: by label.
+
+    >>> by_superclass(LabelTable(("cat", "oak"), ("trees", "animals"), (1, 0)), {0: "a cat", 1: "an oak"})
+    [('trees', ['an oak']), ('animals', ['a cat'])]
+    """
+    found: dict[int, list[T]] = {}
+    last = len(labels.coarse_names)
+    for label, member in members.items():
+        parent = labels.parents[label]
+        found.setdefault(last if parent is None else parent, []).append(member)
+    names = [cut(name, NAME_BYTES) or "(empty)" for name in labels.coarse_names] + ["without superclass"]
+    return [(names[coarse], found[coarse]) for coarse in sorted(found)]
