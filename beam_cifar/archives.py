@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeVar
 
-from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.shared.tar_headers import tar_entries
-from beam_cifar.storage import COPY_BYTES, Blob
+from beam_cifar.storage import files
+from beam_cifar.storage.files import COPY_BYTES
+from beam_cifar.storage.inputs import Blob, local_copy
+from beam_cifar.storage.paths import is_url
+from beam_cifar.storage.staging import write_whole
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 10_000
@@ -71,12 +74,12 @@ def _once(
     look: functools._lru_cache_wrapper[tuple[_Found, str]], path: str, index_dir: str
 ) -> tuple[_Found, str, tuple[int, int]]:
     """What a look at an archive finds, the path of its index, or "", and its stamp; it looks again if that is gone."""
-    with _readable(path):
-        stamp = storage.stamp(path)
+    with reading_archive(path):
+        stamp = files.stamp(path)
     digest = hashlib.sha256(f"{path}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()
     asked = path, stamp, os.path.join(index_dir, f"archive-{digest[:16]}.index")
     found, index = look(*asked)
-    if index and not storage.exists(index):  # of an earlier job, which has cleaned up
+    if index and not files.exists(index):  # of an earlier job, which has cleaned up
         look.cache_clear()
         found, index = look(*asked)
     return found, index, stamp
@@ -85,14 +88,14 @@ def _once(
 @functools.lru_cache(maxsize=1)
 def _list_members(path: str, stamp: tuple[int, int], index: str) -> tuple[tuple[Member, ...], str]:
     limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
-    with _readable(path):
+    with reading_archive(path):
         if not _is_gzip(path):
-            with storage.open_file(path) as stream:
+            with files.open_file(path) as stream:
                 return tuple(_members(stream, path, stamp[0], limit)), ""
-    with _readable(path), storage.local_copy(path) as copy, _open_gzip(copy) as stream:
+    with reading_archive(path), local_copy(path) as copy, open_gzip(copy) as stream:
         members = tuple(_members(stream, path, limit, limit))
         stream.seek(0, os.SEEK_END)  # the checksum at the end of the stream is checked on the way
-        _export_index(stream, index)
+        export_index(stream, index)
     return members, index
 
 
@@ -113,11 +116,11 @@ def gzip_blob(path: str, index_dir: str) -> Blob:
 @functools.lru_cache(maxsize=64)
 def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> tuple[int, str]:
     """Unpacks a `.gz` file once, which checks its checksum, and writes the index."""
-    with _readable(path, "file"):
+    with reading_archive(path, "file"):
         if not _is_gzip(path):
             raise InputError(f"{path}: is not gzip, as its name says; rename or remove it")
         limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
-        with storage.local_copy(path) as copy, _open_gzip(copy) as stream:
+        with local_copy(path) as copy, open_gzip(copy) as stream:
             while stream.read(COPY_BYTES):
                 if stream.tell() > limit:
                     raise InputError(
@@ -126,7 +129,7 @@ def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> tuple[int, 
                     )
             size: int = stream.tell()
             _refuse_cut(copy, size)
-            _export_index(stream, index)
+            export_index(stream, index)
     return size, index
 
 
@@ -136,7 +139,7 @@ def _refuse_cut(path: str, size: int) -> None:
     A member ends with its unpacked size, modulo 2**32 (RFC 1952): where that is not the whole, there are several
     members, or the end is missing, and only reading it in order tells which.
     """
-    with storage.open_file(path) as file:
+    with files.open_file(path) as file:
         file.seek(-4, os.SEEK_END)
         if int.from_bytes(file.read(), "little") == size % 2**32:
             return
@@ -162,9 +165,9 @@ def open_indexed(path: str, index: str, archive: Any = None) -> Iterator[BinaryI
     Raises:
         InputError: the archive or the index is gone or damaged.
     """
-    with _readable(path), _open_gzip(path, workers=1, archive=archive) as stream:
+    with reading_archive(path), open_gzip(path, workers=1, archive=archive) as stream:
         try:
-            stream.import_index(io.BytesIO(_fetched(index)) if storage.is_url(index) else index)
+            stream.import_index(io.BytesIO(_fetched(index)) if is_url(index) else index)
         except (ValueError, RuntimeError, OSError) as error:
             raise InputError(f"{path}: its index {index} is gone or damaged; run the job again") from error
         yield stream
@@ -173,24 +176,24 @@ def open_indexed(path: str, index: str, archive: Any = None) -> Iterator[BinaryI
 @functools.lru_cache(maxsize=4)
 def _fetched(index: str) -> bytes:
     """An index from an object store, once for each process; its name tells its content."""
-    return storage.read_whole(index)
+    return files.read_whole(index)
 
 
-def _export_index(stream: Any, index: str) -> None:
+def export_index(stream: Any, index: str) -> None:
     """Writes an index as gztool does: it packs the 32 KiB before each chunk, of which most is never referred to."""
     import rapidgzip
 
-    if not storage.is_url(index):
+    if not is_url(index):
         stream.export_index(index, rapidgzip.IndexFormat.GZTOOL)
         return
     made = io.BytesIO()
     stream.export_index(made, rapidgzip.IndexFormat.GZTOOL)
-    storage.write_whole(index, made.getvalue(), "")
+    write_whole(index, made.getvalue(), "")
 
 
 def _chunk_bytes(path: str) -> int:
     """How many packed bytes make a chunk: the same for those who make an index and those who use it."""
-    return min(MAX_CHUNK, max(MIN_CHUNK, storage.stamp(path)[0] // CHUNKS))
+    return min(MAX_CHUNK, max(MIN_CHUNK, files.stamp(path)[0] // CHUNKS))
 
 
 def _members(stream: Any, path: str, size: int, limit: int) -> Iterator[Member]:
@@ -213,12 +216,12 @@ def _members(stream: Any, path: str, size: int, limit: int) -> Iterator[Member]:
 
 
 def _is_gzip(path: str) -> bool:
-    with storage.open_file(path) as file:
+    with files.open_file(path) as file:
         return file.read(2) == b"\x1f\x8b"
 
 
 @contextmanager
-def _open_gzip(path: str, workers: int = 0, archive: Any = None) -> Iterator[Any]:
+def open_gzip(path: str, workers: int = 0, archive: Any = None) -> Iterator[Any]:
     import rapidgzip
 
     # Left open until the interpreter ends, its threads abort the process: always close.
@@ -231,7 +234,7 @@ def _open_gzip(path: str, workers: int = 0, archive: Any = None) -> Iterator[Any
 
 
 @contextmanager
-def _readable(path: str, what: str = "archive") -> Iterator[None]:
+def reading_archive(path: str, what: str = "archive") -> Iterator[None]:
     """Turns the many ways in which a damaged archive, or what else it is, fails into one line."""
     try:
         yield

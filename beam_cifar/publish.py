@@ -138,7 +138,7 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
         JobError: a part is missing, or two attempts of one differ.
     """
     shard, sink = settings.shards[number], get_sink(settings.format)
-    parts = tuple(_one_each(infos, shard.parts, lambda info: info.part, shard.path))
+    parts = tuple(one_each(infos, shard.parts, lambda info: info.part, shard.path))
     if not isinstance(sink, FileSink):
         return _finish_folder(number, parts, settings)
     if settings.is_whole(shard):
@@ -189,13 +189,13 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
         OutputError: something else appeared at the output.
     """
     sink = settings.sink
-    shards = list(_one_each(infos, len(sink.shards), lambda info: info.shard, sink.folder.output))
+    shards = list(one_each(infos, len(sink.shards), lambda info: info.shard, sink.folder.output))
     parts = [part for shard in shards for part in shard.parts]
     counts = reconcile(parts, settings)
     writer, results = get_sink(sink.format), [_result(info, sink) for info in shards]
     files = writer.finish(sink.options, results)
     foreign = _foreign(settings, {*files, *(path for info in shards for path, _, _ in info.beside)})
-    manifest = _manifest(shards, counts, files, foreign, results, settings)
+    manifest = manifest_bytes(shards, counts, files, foreign, results, settings)
     _refuse_taken_names(foreign, sink.folder)
     expected = storage.Tally.of(_data_files(shards, sink))
     kept = {*files, *(entry["path"] for entry in foreign)}
@@ -323,7 +323,7 @@ def _mapped(counts: Counts, label_map: LabelMap) -> Counts:
     return mapped
 
 
-def _one_each(infos: Iterable[Any], count: int, number: Any, what: str) -> Iterator[Any]:
+def one_each(infos: Iterable[Any], count: int, number: Any, what: str) -> Iterator[Any]:
     """One account of each number, in order: attempts are equal, or something is not deterministic."""
     found: dict[int, Any] = {}
     for info in infos:
@@ -349,7 +349,7 @@ def _result(info: ShardInfo, sink: SinkSettings) -> ShardResult:
     return ShardResult(sink.shards[info.shard], info.bytes, labels, statistics)
 
 
-def _manifest(
+def manifest_bytes(
     shards: Sequence[ShardInfo],
     counted: dict[str, Counts],
     files: dict[str, bytes],

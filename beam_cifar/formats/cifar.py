@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 META_FILES = {"batches.meta": "CIFAR-10", "meta": "CIFAR-100"}
 CUSTOM_META = "dataset_meta.json"
-_TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
+TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 MAX_META_BYTES = 64 << 20
 # A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
 MAX_PAYLOAD = 2**31 - 1
@@ -74,21 +74,19 @@ class CifarSource(Source):
         with storage.open_blob(files[metas[0]].blob, files[metas[0]].shown) as file:
             meta = read_meta(file, files[metas[0]].shown)
         notices = []
-        if META_FILES[metas[0]] != _TITLES[meta.kind]:
+        if META_FILES[metas[0]] != TITLES[meta.kind]:
             shown, expected = files[metas[0]].shown, META_FILES[metas[0]]
-            raise InputError(f"{shown}: holds {_TITLES[meta.kind]} names, but a file of this name is {expected}'s")
+            raise InputError(f"{shown}: holds {TITLES[meta.kind]} names, but a file of this name is {expected}'s")
         names = meta.label_names
         if CUSTOM_META in files:
             names = _custom_names(files[CUSTOM_META])
             notices.append(f"class names are taken from {CUSTOM_META}: {len(names)} classes")
-        batches = sorted((f for name, f in files.items() if _is_batch_name(name)), key=lambda f: natural_key(f.name))
+        batches = sorted((f for name, f in files.items() if is_batch_name(name)), key=lambda f: natural_key(f.name))
         if not batches:
             raise InputError(f"{path}: has {metas[0]!r}, but no batch beside it (a file without extension)")
         table = LabelTable(names, meta.coarse_label_names, known_parents(names, meta.coarse_label_names))
         meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
-        return Catalog(
-            self.name, _TITLES[meta.kind], path, table, tuple(batches), meta_files, tuple(notices), root=root
-        )
+        return Catalog(self.name, TITLES[meta.kind], path, table, tuple(batches), meta_files, tuple(notices), root=root)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> CifarRows:
         with storage.open_blob(file.blob, file.shown) as stream:
@@ -100,7 +98,7 @@ class _CifarWriter(PartWriter):
 
     def __post_init__(self) -> None:
         table, shard = self.options.labels, self.shard
-        self._kind = _kind(table)
+        self._kind = cifar_kind(table)
         self._parents = (*table.parents, None)  # the last one is found by UNLABELLED = -1
         self._images = self.options.export.save_images and shard.has_images
         self._writer = BatchWriter(
@@ -144,7 +142,7 @@ class _CifarWriter(PartWriter):
 
 def batch_name(subset: str) -> str:
     """The file of a subset: its name, in a safe form where that cannot be the name of a batch."""
-    if subset and _is_batch_name(subset) and not {"/", "\0"} & set(subset):
+    if subset and is_batch_name(subset) and not {"/", "\0"} & set(subset):
         return subset
     name = encode_name(subset).replace(".", "%2E")
     return escape_first(name) if name.startswith("_") else name
@@ -181,7 +179,7 @@ class CifarSink(FileSink):
 
     def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
         """A file in the one style, of the same kind, with pixels, whose file names stay."""
-        kind = _kind(options.labels)
+        kind = cifar_kind(options.labels)
         export = options.export
         return summary.copyable_as == f"cifar:{kind}" and export.save_images and export.image_ext is None
 
@@ -197,7 +195,7 @@ class CifarSink(FileSink):
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """The meta file, and `dataset_meta.json` on request."""
-        kind = _kind(options.labels)
+        kind = cifar_kind(options.labels)
         meta = Meta(
             kind=kind,
             label_names=options.labels.names,
@@ -305,10 +303,10 @@ class CifarRows(ColumnRows):
     def _check_kind(self) -> None:
         """Datumaro writes unlabelled CIFAR-10 rows under CIFAR-100's keys: only rows with a label tell the kind."""
         found = self._batch.kind
-        if found is None or found == _kind(self._table) or all(label is None for label in self._batch.labels):
+        if found is None or found == cifar_kind(self._table) or all(label is None for label in self._batch.labels):
             return
         if found == "cifar10" or self._batch.coarse_labels is not None:
-            other, expected = (_TITLES[kind] for kind in (found, _kind(self._table)))
+            other, expected = (TITLES[kind] for kind in (found, cifar_kind(self._table)))
             raise InputError(
                 f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
                 "keep the two data sets apart"
@@ -399,17 +397,17 @@ def _stems(filenames: Sequence[str]) -> list[str]:
     return [os.path.splitext(name)[0] for name in filenames]
 
 
-def _kind(labels: LabelTable) -> str:
+def cifar_kind(labels: LabelTable) -> str:
     return "cifar100" if labels.has_superclasses else "cifar10"
 
 
-def _is_batch_name(name: str) -> bool:
+def is_batch_name(name: str) -> bool:
     """Batches have no extension; archives also hold `readme.html` and `file.txt~`, tools leave `_*` and `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")
 
 
 def _is_wanted(name: str) -> bool:
-    return _is_batch_name(name) or name in META_FILES or name == CUSTOM_META
+    return is_batch_name(name) or name in META_FILES or name == CUSTOM_META
 
 
 def _custom_names(file: SourceFile) -> tuple[str, ...]:

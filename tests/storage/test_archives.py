@@ -112,8 +112,8 @@ def test_an_archive_is_decompressed_once_for_detection_and_listing(
     from beam_cifar.formats import detect_format, get_source
 
     opened = []
-    real = archives._open_gzip
-    monkeypatch.setattr(archives, "_open_gzip", lambda *args, **named: (opened.append(named), real(*args, **named))[1])
+    real = archives.open_gzip
+    monkeypatch.setattr(archives, "open_gzip", lambda *args, **named: (opened.append(named), real(*args, **named))[1])
     assert detect_format(str(cifar10_archive), str(tmp_path)) == "cifar"
     catalog = get_source("cifar").describe(str(cifar10_archive), str(tmp_path))
     # Once to list, once by index to read the meta file.
