@@ -222,6 +222,7 @@ def _is_gzip(path: str) -> bool:
 
 @contextmanager
 def open_gzip(path: str, workers: int = 0, archive: Any = None) -> Iterator[Any]:
+    """Opens a gzip stream for seeking; `workers` threads unpack it, as many as there are cores if 0."""
     import rapidgzip
 
     # Left open until the interpreter ends, its threads abort the process: always close.

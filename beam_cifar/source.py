@@ -25,8 +25,6 @@ from beam_cifar.plan import Plan, Segment, Task
 from beam_cifar.selection import Selection
 from beam_cifar.steps.base import row_bytes
 
-__all__ = ["ReadBlocks", "SourceSettings", "read_task"]
-
 
 @dataclass(frozen=True)
 class SourceSettings:

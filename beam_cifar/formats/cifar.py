@@ -398,10 +398,12 @@ def _stems(filenames: Sequence[str]) -> list[str]:
 
 
 def cifar_kind(labels: LabelTable) -> str:
+    """Which of the two a set with these labels is: "cifar10" or "cifar100"."""
     return "cifar100" if labels.has_superclasses else "cifar10"
 
 
 def is_batch_name(name: str) -> bool:
+    """Whether a file of that name may be a batch: it has no extension, and is no meta file."""
     """Batches have no extension; archives also hold `readme.html` and `file.txt~`, tools leave `_*` and `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")
 

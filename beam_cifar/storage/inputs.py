@@ -107,9 +107,9 @@ def _object(blob: Blob, name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _unpacking(blob: Blob, archive: Any = None) -> Iterator[BinaryIO]:
-    from beam_cifar import archives
+    from beam_cifar.archives import open_indexed
 
-    with archives.open_indexed(blob.path, blob.index, archive) as stream:
+    with open_indexed(blob.path, blob.index, archive) as stream:
         # A small buffer: what is read ahead of need may be unpacked in vain.
         yield io.BufferedReader(SubFile(stream, blob.offset, blob.size))
 
