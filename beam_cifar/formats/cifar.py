@@ -403,8 +403,7 @@ def cifar_kind(labels: LabelTable) -> str:
 
 
 def is_batch_name(name: str) -> bool:
-    """Whether a file of that name may be a batch: it has no extension, and is no meta file."""
-    """Batches have no extension; archives also hold `readme.html` and `file.txt~`, tools leave `_*` and `.*`."""
+    """Whether a file may be a batch: archives also hold `readme.html` and `file.txt~`, and tools leave `_*` and `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")
 
 
