@@ -31,7 +31,7 @@ _PUBLIC = {
     "compare": "beam_cifar.comparing",
     "convert": "beam_cifar.pipeline",
     "find_error": "beam_cifar.carried",
-    "make_sample": "beam_cifar.sample",
+    "make_sample": "beam_cifar.samples.make",
     "run": "beam_cifar.pipeline",
     "stats": "beam_cifar.measuring",
     "validate": "beam_cifar.validation",

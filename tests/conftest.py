@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from image_trees import run_plainly
 
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 

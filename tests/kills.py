@@ -18,7 +18,7 @@ from faults import accounts, job_folder
 from reading import tree
 
 from beam_cifar.cleaning import clean
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 
 MOMENTS = ("start", "plan", "convert", "publish")
 DONE = "done"

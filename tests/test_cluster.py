@@ -20,7 +20,7 @@ from clusters import PROJECT, Cluster, wait_for
 from conftest import Run
 from object_stores import ELSEWHERE, S3Server, moto_server
 
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 
 __all__ = ["moto_server"]
 

@@ -39,7 +39,7 @@ from reading import batch_names, cifar_rows, parquet_rows, unpickled
 from beam_cifar import Dataset, DatasetItem, Image, Label, LabelTable, compare, pipeline, storage
 from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
 from beam_cifar.manifests import is_ours
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from beam_cifar.steps.own import First
 
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -19,7 +19,7 @@ from image_trees import picture
 from reading import batch_names, unpickled
 
 from beam_cifar import ConvertOptions, convert
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 
 pytestmark = pytest.mark.large
 

@@ -26,7 +26,7 @@ from beam_cifar import ConvertOptions, convert, storage, store_options
 from beam_cifar.cleaning import clean
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.job import Job
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from beam_cifar.storage import clients, lock, objects
 
 __all__ = ["fake_gcs_server", "minio_server", "moto_server"]

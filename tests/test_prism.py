@@ -15,7 +15,7 @@ from clusters import wait_for
 from conftest import Run
 from reading import tree
 
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 
 pytestmark = pytest.mark.prism
 

@@ -15,7 +15,7 @@ from browser import Browser, find_browser
 from image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
 
 from beam_cifar.report import report
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 
 pytestmark = pytest.mark.browser
 WIDTHS = (1280, 390)

@@ -24,7 +24,7 @@ from beam_cifar import ConvertOptions, sink
 from beam_cifar.errors import BeamCifarError, InputError, OutputError
 from beam_cifar.formats import get_sink
 from beam_cifar.options import Input
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from beam_cifar.sink import PartInfo, decode_part
 from beam_cifar.steps import make_step
 
