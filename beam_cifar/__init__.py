@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # what checkers see; a test holds it against `_HOMES`
     from beam_cifar.pipeline import Conversion as Conversion
     from beam_cifar.pipeline import convert as convert
     from beam_cifar.pipeline import run as run
-    from beam_cifar.sample import make_sample as make_sample
+    from beam_cifar.samples.make import make_sample as make_sample
     from beam_cifar.summary import Summary as Summary
     from beam_cifar.validation import Validation as Validation
     from beam_cifar.validation import validate as validate
@@ -49,7 +49,7 @@ _HOMES = {
     "beam_cifar.options": "ConvertOptions ExportOptions",
     "beam_cifar.per_image": "FilterExamples ReadExamples RemapLabels ResizeExamples TransformExamples WriteExamples",
     "beam_cifar.pipeline": "Conversion convert run",
-    "beam_cifar.sample": "make_sample",
+    "beam_cifar.samples.make": "make_sample",
     "beam_cifar.summary": "Summary",
     "beam_cifar.validation": "Validation validate",
 }

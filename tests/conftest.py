@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 
 from beam_cifar import serial
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from tests.helpers import ROOT
 from tests.helpers.commands import Command, Run
 from tests.helpers.suites import SUITES

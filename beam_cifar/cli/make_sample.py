@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Draws the set and prints what was written."""
-    from beam_cifar.sample import make_sample
+    from beam_cifar.samples.make import make_sample
 
     made = make_sample(
         arguments.output, kind=arguments.kind, images=arguments.images, seed=arguments.seed, tar=arguments.tar

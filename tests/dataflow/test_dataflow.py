@@ -30,7 +30,7 @@ from beam_cifar.job import find_catalog, survey
 from beam_cifar.options import Input
 from beam_cifar.plan import learn_parents, reading_tasks
 from beam_cifar.runner import pipeline_options
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from beam_cifar.selection import Selection
 from beam_cifar.source import SourceSettings
 from beam_cifar.tally import Asked

@@ -25,7 +25,7 @@ import pytest
 from beam_cifar import Dataset, DatasetItem, Image, Label, LabelTable, compare, pipeline, serial, storage
 from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
 from beam_cifar.manifests import is_ours
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from beam_cifar.steps.own import First
 from tests.helpers import ROOT
 from tests.helpers.image_trees import (

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from beam_cifar.cleaning import clean
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from tests.helpers.faults import accounts, job_folder
 from tests.helpers.reading import tree
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from beam_cifar.images.drawing import draw_images
 from beam_cifar.images.resize import resize_images
+from beam_cifar.samples.drawing import draw_images
 
 DRAWN = draw_images(1, np.arange(30) % 10, "cifar10")
 

@@ -210,7 +210,7 @@ def test_a_manifest_that_waits_and_is_damaged_is_a_leftover(small: Path, tmp_pat
 def test_a_running_job_is_left_alone_and_cleaned_up_when_it_was_killed(
     mode: str, tmp_path: Path, command: Command
 ) -> None:
-    from beam_cifar.sample import make_sample
+    from beam_cifar.samples.make import make_sample
 
     make_sample(str(tmp_path / "in"), kind="cifar10", images=20_000, seed=0)
     arguments = ["convert", "-i", "in", "-f", "parquet", "-o", "out", "--direct_num_workers=2"]

@@ -20,7 +20,7 @@ import pytest
 from beam_cifar import ConvertOptions, sink
 from beam_cifar.errors import BeamCifarError, InputError, OutputError
 from beam_cifar.options import Input
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from beam_cifar.sink import PartInfo, decode_part
 from beam_cifar.steps import make_step
 from tests.helpers.commands import Command

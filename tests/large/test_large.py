@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_cifar import ConvertOptions, convert
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from tests.helpers.image_trees import picture
 from tests.helpers.reading import batch_names, unpickled
 

@@ -15,7 +15,7 @@ from beam_cifar.archives import Member, list_members, open_indexed
 from beam_cifar.job import Job
 from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline import convert
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 
 FETCH = 128 << 10  # what the decoder asks a file for at a time
 

@@ -16,7 +16,7 @@ from beam_cifar.cleaning import clean
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.job import Job
 from beam_cifar.manifests import is_complete
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from tests.helpers import ROOT
 from tests.helpers.counting_proxy import CountingProxy, Fault
 from tests.helpers.image_trees import contents

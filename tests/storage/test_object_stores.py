@@ -23,7 +23,7 @@ from beam_cifar import ConvertOptions, convert, serial, storage, store_options
 from beam_cifar.cleaning import clean
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.job import Job
-from beam_cifar.sample import make_sample
+from beam_cifar.samples.make import make_sample
 from beam_cifar.storage import clients, lock, objects
 from tests.helpers import ROOT
 from tests.helpers.commands import Command

@@ -18,8 +18,8 @@ from PIL import Image
 from beam_cifar import genuine
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.pickles import Meta, write_meta
-from beam_cifar.sample import draw_images, make_sample, plan_batches
-from beam_cifar.testing import sample_dir
+from beam_cifar.samples.drawing import draw_images
+from beam_cifar.samples.make import make_sample, plan_batches
 
 # The start of the SHA-256 of 130 drawn images, with numpy 2.
 DRAWN = {"cifar10": "10a98cc8dc7f8edc", "cifar100": "3fc8b06b45810593"}
@@ -34,6 +34,12 @@ def unpickled(path: Path) -> dict:
 def batches(directory: Path) -> dict[str, dict]:
     names = [path.name for path in directory.iterdir() if not path.suffix and "meta" not in path.name]
     return {name: unpickled(directory / name) for name in sorted(names)}
+
+
+def sample_dir(path: Path, kind: str = "cifar10", images: int = 60, seed: int = 0) -> Path:
+    """Makes a sample set in a new or empty directory, and returns the directory."""
+    make_sample(str(path), kind=kind, images=images, seed=seed)
+    return path
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -111,7 +117,7 @@ def test_pixels_in_the_files_are_the_drawn_ones_in_order(tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("images", range(1, 13))
 def test_small_sets_hold_exactly_the_images_asked_for(tmp_path: Path, images: int, kind: str) -> None:
-    found = batches(Path(sample_dir(tmp_path / "set", kind, images)))
+    found = batches(sample_dir(tmp_path / "set", kind, images))
     rows = [len(batch["data"]) for batch in found.values()]
     assert sum(rows) == images
     assert min(rows) >= 1
@@ -138,7 +144,7 @@ def test_larger_sets_have_more_batches_of_the_genuine_size(images: int, kind: st
 
 def test_file_names_are_unique_in_the_set_and_of_genuine_form(tmp_path: Path) -> None:
     for kind in ("cifar10", "cifar100"):
-        found = batches(Path(sample_dir(tmp_path / kind, kind, 600)))
+        found = batches(sample_dir(tmp_path / kind, kind, 600))
         names = [name for batch in found.values() for name in batch["filenames"]]
         assert len(set(names)) == 600
         assert all(name[-14:-10].endswith("_s_") or name[-13:-10] == "_s_" for name in names)
@@ -147,7 +153,7 @@ def test_file_names_are_unique_in_the_set_and_of_genuine_form(tmp_path: Path) ->
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
     seeds = {"a": 7, "b": 7, "c": 8}
-    first, again, other = (digests(Path(sample_dir(tmp_path / name, images=30, seed=seeds[name]))) for name in seeds)
+    first, again, other = (digests(sample_dir(tmp_path / name, images=30, seed=seeds[name])) for name in seeds)
     assert first == again
     assert all(first[name] != other[name] for name in [*TRAINING, "test_batch"])
 
@@ -182,7 +188,7 @@ def test_images_of_a_class_resemble_each_other_more_than_those_of_others() -> No
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 def test_an_archive_holds_the_same_files_in_the_genuine_directory(tmp_path: Path, kind: str) -> None:
-    expected = digests(Path(sample_dir(tmp_path / "set", kind, 24)))
+    expected = digests(sample_dir(tmp_path / "set", kind, 24))
     archive = tmp_path / "set.tar.gz"
     assert make_sample(str(archive), kind=kind, images=24, tar=True) == [str(archive)]
     directory = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[kind]
@@ -232,5 +238,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 
 
 def test_importing_the_sample_maker_loads_neither_beam_nor_arrow() -> None:
-    code = "import sys, beam_cifar.sample; sys.exit(any(name in sys.modules for name in ('apache_beam', 'pyarrow')))"
+    code = (
+        "import sys, beam_cifar.samples.make; sys.exit(any(name in sys.modules for name in ('apache_beam', 'pyarrow')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,172 @@
+"""Makes sample data sets: drawn images in the genuine layout of CIFAR-10 or CIFAR-100, as many as wanted.
+
+A seed gives the same files on every machine for a major version of numpy. Images are drawn a hundred at a time, so
+memory does not depend on their number.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import tempfile
+from itertools import accumulate
+from typing import Final, NamedTuple
+
+import numpy as np
+from isal import igzip
+
+from beam_cifar import genuine
+from beam_cifar.errors import OutputError, UsageError
+from beam_cifar.pickles.batch import Meta
+from beam_cifar.pickles.write import write_batch, write_meta
+from beam_cifar.samples.drawing import draw_images
+
+KINDS: Final = ("cifar10", "cifar100")
+
+_GENUINE_TRAINING: Final = 50_000
+_GENUINE_TEST: Final = 10_000
+# Images drawn at a time: a plane of all of them stays in a core's cache. It is part of what a seed means.
+_CHUNK: Final = 125
+_LABELS, _NAMES, _PIXELS = range(3)
+# With the class and `_s_000123.png` names are as long as genuine ones, 24 characters on average.
+_ADJECTIVES: Final = ("", "common_", "small_", "great_")
+_README: Final = b'<meta HTTP-EQUIV="REFRESH" content="0; url=http://www.cs.toronto.edu/~kriz/cifar.html">\n'
+
+
+class _Batch(NamedTuple):
+    """A file to write: its name, its label such as 'training batch 1 of 5', its rows and the number of the first."""
+
+    name: str
+    batch_label: str
+    start: int
+    rows: int
+
+
+def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, tar: bool = False) -> list[str]:
+    """Makes a data set of drawn images, as its genuine counterpart is laid out.
+
+    A sixth of the images, at most 10,000, are the test batch, the others training batches: five for CIFAR-10 and one
+    for CIFAR-100 up to 60,000 images; beyond, batches of the genuine size (10,000 or 50,000 rows) as many as it takes,
+    `data_batch_6` or `train_2` and on. A set too small to give every file a row has fewer files. Classes are as
+    balanced as the number allows, in every batch.
+
+    Args:
+        out: the directory to make, or with `tar` the `.tar.gz` archive; missing or empty.
+        kind: `cifar10` or `cifar100`.
+        images: how many, at least 1.
+        seed: what labels, names and pixels depend on; >= 0.
+        tar: whether to write an archive; its bytes are reproducible, too.
+
+    Returns:
+        The paths written: the data set's files, or the archive.
+
+    Raises:
+        UsageError: an unknown kind, no images, or a negative seed.
+        OutputError: `out` holds something already.
+    """
+    _check(out, kind, images, seed, tar)
+    if not tar:
+        os.makedirs(out, exist_ok=True)
+        return _write_set(out, kind, images, seed)
+    with tempfile.TemporaryDirectory(prefix=".sample-", dir=os.path.dirname(out) or ".") as folder:
+        _pack(out, kind, _write_set(folder, kind, images, seed))
+    return [out]
+
+
+def _check(out: str, kind: str, images: int, seed: int, tar: bool) -> None:
+    if kind not in KINDS:
+        raise UsageError(f"unknown kind {kind!r}; expected one of {', '.join(KINDS)}")
+    if images < 1:
+        raise UsageError(f"cannot make {images} images; expected at least 1")
+    if seed < 0:
+        raise UsageError(f"seed is {seed}; expected 0 or more")
+    if os.path.isdir(out):
+        if tar:
+            raise OutputError(f"{out}: is a directory; expected the name of an archive to write")
+        if os.listdir(out):
+            raise OutputError(f"{out}: directory is not empty; expected a new or empty one")
+    elif os.path.exists(out):
+        raise OutputError(f"{out}: exists already; expected a new name")
+
+
+def _write_set(folder: str, kind: str, images: int, seed: int) -> list[str]:
+    """Writes all files of a set; returns their paths."""
+    batches = plan_batches(kind, images)
+    if kind == "cifar10":
+        largest = max(batch.rows for batch in batches)
+        name, meta = "batches.meta", Meta(kind, genuine.CIFAR10_NAMES, num_cases_per_batch=largest, num_vis=3072)
+        extra, content = "readme.html", _README
+    else:
+        name, meta = "meta", Meta(kind, genuine.CIFAR100_NAMES, tuple(genuine.CIFAR100_SUPERCLASSES))
+        extra, content = "file.txt~", b"stray\n"
+    paths = [os.path.join(folder, each) for each in (*(batch.name for batch in batches), name, extra)]
+    for batch, path in zip(batches, paths, strict=False):
+        _write_batch(path, batch, kind, seed)
+    with open(paths[-2], "xb") as file:
+        write_meta(file, meta)
+    with open(paths[-1], "xb") as file:
+        file.write(content)
+    return paths
+
+
+def plan_batches(kind: str, images: int) -> list[_Batch]:
+    """Returns the batch files of a set of so many images; none is empty, and together they hold exactly these."""
+    is_cifar10 = kind == "cifar10"
+    test = min(max(images // 6, 1), _GENUINE_TEST) if images > 1 else 0
+    training, usual = images - test, 5 if is_cifar10 else 1
+    if training > _GENUINE_TRAINING:
+        full, rest = divmod(training, _GENUINE_TRAINING // usual)
+        sizes = [_GENUINE_TRAINING // usual] * full + [rest] * (rest > 0)
+    else:
+        count = min(usual, training)
+        sizes = [training // count + (number < training % count) for number in range(count)]
+    names = [f"data_batch_{n + 1}" if is_cifar10 else f"train_{n + 1}" if n else "train" for n in range(len(sizes))]
+    labels = [f"training batch {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
+    starts = [0, *accumulate(sizes)]
+    last = [_Batch("test_batch" if is_cifar10 else "test", "testing batch 1 of 1", training, test)] * (test > 0)
+    return [*map(_Batch, names, labels, starts, sizes), *last]
+
+
+def _write_batch(path: str, batch: _Batch, kind: str, seed: int) -> None:
+    classes = genuine.CIFAR10_NAMES if kind == "cifar10" else genuine.CIFAR100_NAMES
+    # Every class in turn, from where the batch before left off: as balanced as the number of rows allows.
+    in_turn = (batch.start + np.arange(batch.rows, dtype=np.int64)) % len(classes)
+    labels = _generator(seed, _LABELS, batch.start).permutation(in_turn)
+    words = _generator(seed, _NAMES, batch.start).choice(_ADJECTIVES, batch.rows).tolist()
+    numbered = enumerate(zip(words, labels.tolist(), strict=True), batch.start)
+    pixels = (
+        draw_images((seed, _PIXELS, batch.start + row), labels[row : row + _CHUNK], kind).reshape(-1).data
+        for row in range(0, batch.rows, _CHUNK)
+    )
+    with open(path, "xb") as file:
+        write_batch(
+            file,
+            kind=kind,
+            batch_label=batch.batch_label,
+            labels=labels.tolist(),
+            coarse_labels=[genuine.CIFAR100_COARSE_OF_FINE[n] for n in labels] if kind == "cifar100" else None,
+            filenames=[f"{word}{classes[label]}_s_{number:06d}.png" for number, (word, label) in numbered],
+            pixels=pixels,
+            rows=batch.rows,
+        )
+
+
+def _generator(*key: int) -> np.random.Generator:
+    return np.random.Generator(np.random.PCG64(key))
+
+
+def _pack(out: str, kind: str, paths: list[str]) -> None:
+    """Writes a `.tar.gz` of one gzip member, with no names of users and all times 0: its bytes are reproducible."""
+    folder = tarfile.TarInfo(genuine.CIFAR10_DIRECTORY if kind == "cifar10" else genuine.CIFAR100_DIRECTORY)
+    folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+    with (
+        open(out, "xb") as file,
+        igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        archive.addfile(folder)
+        for path in paths:
+            info = tarfile.TarInfo(f"{folder.name}/{os.path.basename(path)}")
+            info.size = os.path.getsize(path)
+            with open(path, "rb") as member:
+                archive.addfile(info, member)
