@@ -26,7 +26,7 @@ from beam_cifar.memory import give_back
 from beam_cifar.options import Input
 from beam_cifar.pipeline import explained
 from beam_cifar.plan import Task, learn_parents, reading_tasks, select_files, whole_file_tasks
-from beam_cifar.runner import is_dataflow, is_local, make_runner, pipeline_options
+from beam_cifar.runner import is_dataflow, is_local, pipeline_options, run_pipeline
 from beam_cifar.selection import Selection
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.tally import MAX_NAMED, MODULUS, ROW, Asked, decode_tally, tally_of
@@ -111,15 +111,18 @@ def read_all(tasks: Sequence[Task], settings: Settings, beam_options: PipelineOp
     """Runs the pipeline; a known error comes out as itself."""
     storage.allow_writes()
     with explained():
-        pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
-        _ = (
-            pipeline
-            | "Parts" >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
-            | "Spread" >> beam.Reshuffle().with_output_types(Task)
-            | "ReadBlocks" >> ReadBlocks(settings.source)
-            | "TallyBlocks" >> beam.ParDo(_TallyBlock(settings)).with_input_types(Block).with_output_types(int)
-        )
-        pipeline.run().wait_until_finish()
+        run_pipeline(lambda pipeline: build(pipeline, tasks, settings), beam_options).wait_until_finish()
+
+
+def build(pipeline: beam.Pipeline, tasks: Sequence[Task], settings: Settings) -> None:
+    """Adds the steps that tally blocks to a pipeline."""
+    _ = (
+        pipeline
+        | "Parts" >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
+        | "Spread" >> beam.Reshuffle().with_output_types(Task)
+        | "ReadBlocks" >> ReadBlocks(settings.source)
+        | "TallyBlocks" >> beam.ParDo(_TallyBlock(settings)).with_input_types(Block).with_output_types(int)
+    )
 
 
 class _TallyBlock(beam.DoFn):
