@@ -17,7 +17,7 @@ from beam_cifar.carried import carried
 from beam_cifar.errors import UsageError
 from beam_cifar.pipeline import explained
 from beam_cifar.plan import Task
-from beam_cifar.runner import BeamOptions, is_dataflow, is_local, make_runner, pipeline_options
+from beam_cifar.runner import BeamOptions, is_dataflow, is_local, pipeline_options, run_pipeline
 from beam_cifar.source import ReadBlocks, SourceSettings
 
 
@@ -67,15 +67,19 @@ def for_each_block(
     """
     storage.allow_writes()
     with explained():
-        pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
-        _ = (
-            pipeline
-            | "Parts" >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
-            | "Spread" >> beam.Reshuffle().with_output_types(Task)
-            | "ReadBlocks" >> ReadBlocks(source)
-            | "TallyBlocks" >> beam.ParDo(_OnBlock(function)).with_input_types(Block).with_output_types(int)
-        )
-        pipeline.run().wait_until_finish()
+        run_pipeline(lambda pipeline: _build(pipeline, function, tasks, source), beam_options).wait_until_finish()
+
+
+def _build(
+    pipeline: beam.Pipeline, function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings
+) -> None:
+    _ = (
+        pipeline
+        | "Parts" >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
+        | "Spread" >> beam.Reshuffle().with_output_types(Task)
+        | "ReadBlocks" >> ReadBlocks(source)
+        | "TallyBlocks" >> beam.ParDo(_OnBlock(function)).with_input_types(Block).with_output_types(int)
+    )
 
 
 class _OnBlock(beam.DoFn):

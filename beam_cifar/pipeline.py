@@ -25,7 +25,7 @@ from beam_cifar.options import ConvertOptions
 from beam_cifar.plan import Plan, Task
 from beam_cifar.publish import Publish, publish_settings
 from beam_cifar.resuming import left_to_do, with_finished
-from beam_cifar.runner import BeamOptions, is_dataflow, is_dry_run, make_runner, pipeline_options
+from beam_cifar.runner import BeamOptions, is_dataflow, is_dry_run, pipeline_options, run_pipeline
 from beam_cifar.sink import CopyFiles, PartInfo, SinkSettings, WriteBlocks
 from beam_cifar.source import ReadBlocks, SourceSettings
 from beam_cifar.store_options import use_options
@@ -171,9 +171,7 @@ def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
     """Hands the pipeline of a job to its runner; a known error comes out as itself."""
     storage.allow_writes()
     with explained():
-        pipeline = beam.Pipeline(runner=make_runner(beam_options), options=beam_options)
-        build(pipeline, job)
-        return pipeline.run()
+        return run_pipeline(lambda pipeline: build(pipeline, job), beam_options)
 
 
 @contextmanager

@@ -6,10 +6,13 @@ import difflib
 import io
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
+import shutil
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from typing import Any, TypeAlias
 
+import apache_beam as beam
 from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
@@ -18,7 +21,7 @@ from apache_beam.options.pipeline_options import (
     StandardOptions,
     TestOptions,
 )
-from apache_beam.runners.runner import PipelineRunner, create_runner
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
 from beam_cifar.errors import UsageError
 from beam_cifar.job_server import server_flags
@@ -31,6 +34,7 @@ BeamOptions: TypeAlias = Sequence[str] | PipelineOptions
 LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
 DATAFLOW_RUNNERS = ("dataflow", "dataflowrunner", "testdataflowrunner")
 MAX_DEFAULT_WORKERS = 4
+_BUILDING = threading.Lock()
 
 
 def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Sequence[str] = ()) -> PipelineOptions:
@@ -112,12 +116,50 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
     if not is_local(options):
         return str(options.view_as(StandardOptions).runner)
     from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner import fn_runner
+    from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
     from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
+    # Every second (1000) Beam flushes the data streams of its server and of workers in threads, while another thread
+    # writes into them without a lock: half an element is sent, or what was just written is lost, and a job of 10,000
+    # tasks ends in a MemoryError. 0 is never. Only this constant says so in both directions: the server takes no option,
+    # and `FnApiRunner.run_pipeline` replaces the environment that would tell the workers.
+    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
     return fn_runner.FnApiRunner(provision_info=info)
+
+
+def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> PipelineResult:
+    """Starts a pipeline on the runner that its options name; it works in notebooks too, whichever pandas is installed.
+
+    Args:
+        build: adds the steps to an empty pipeline.
+        options: Beam's own, as `pipeline_options` returns them.
+    """
+    pipeline = beam.Pipeline(runner=make_runner(options), options=options)
+    try:
+        with _apart_from_notebook():
+            build(pipeline)
+        return pipeline.run()
+    finally:
+        # Within IPython Beam leaves this folder to its interactive parts, which do not know of this pipeline.
+        shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
+
+
+@contextmanager
+def _apart_from_notebook() -> Iterator[None]:
+    """While a pipeline is built: keeps Beam from numbering its steps by the cells of a notebook.
+
+    Within IPython Beam imports its interactive parts for that, in 2 s, which need pandas and fail with pandas 3. They
+    are replaced for this moment only, so that the user's own pipelines on Beam's interactive runner stay as they are.
+    """
+    with _BUILDING:
+        numbered = beam.pipeline.alter_label_if_ipython
+        beam.pipeline.alter_label_if_ipython = lambda transform, pvalueish: None
+        try:
+            yield
+        finally:
+            beam.pipeline.alter_label_if_ipython = numbered
 
 
 def default_workers() -> int:

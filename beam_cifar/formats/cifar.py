@@ -403,7 +403,7 @@ def cifar_kind(labels: LabelTable) -> str:
 
 
 def is_batch_name(name: str) -> bool:
-    """Whether a file may be a batch: archives also hold `readme.html` and `file.txt~`, and tools leave `_*` and `.*`."""
+    """Whether a file may be a batch: archives also hold `readme.html`, `file.txt~`, and tools leave `_*` and `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")
 
 

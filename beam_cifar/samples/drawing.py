@@ -152,7 +152,8 @@ def _palette(rng: np.random.Generator, main: FloatArray) -> FloatArray:
     """Returns float32 [3, N, 5]: nothing, then main, second, dark and light colour of each object; main [N, 3]."""
     main = main * _uniform(rng, 0.7, 1.25, len(main), 1) + _uniform(rng, -25, 25, *main.shape)
     dark, light = _uniform(rng, 15, 60, len(main), 1), _uniform(rng, 170, 250, len(main), 1)
-    return np.array([main, main, main * np.float32(0.6) + 40, dark + main / 8, light + main / 8]).transpose(2, 1, 0)
+    colours: FloatArray = np.array([main, main, main * np.float32(0.6) + 40, dark + main / 8, light + main / 8])
+    return colours.transpose(2, 1, 0)
 
 
 def _noise(rng: np.random.Generator, side: int, *shape: int) -> FloatArray:
