@@ -121,7 +121,7 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
 
     # Every second (1000) Beam flushes the data streams of its server and of workers in threads, while another thread
     # writes into them without a lock: half an element is sent, or what was just written is lost, and a job of 10,000
-    # tasks ends in a MemoryError. 0 is never. Only this constant says so in both directions: the server takes no option,
+    # tasks ends in a MemoryError. 0 is never. Only this constant says so in both directions: the server has no option,
     # and `FnApiRunner.run_pipeline` replaces the environment that would tell the workers.
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())

@@ -153,7 +153,8 @@ def _palette(rng: np.random.Generator, main: FloatArray) -> FloatArray:
     main = main * _uniform(rng, 0.7, 1.25, len(main), 1) + _uniform(rng, -25, 25, *main.shape)
     dark, light = _uniform(rng, 15, 60, len(main), 1), _uniform(rng, 170, 250, len(main), 1)
     colours: FloatArray = np.array([main, main, main * np.float32(0.6) + 40, dark + main / 8, light + main / 8])
-    return colours.transpose(2, 1, 0)
+    made: FloatArray = colours.transpose(2, 1, 0)
+    return made
 
 
 def _noise(rng: np.random.Generator, side: int, *shape: int) -> FloatArray:
