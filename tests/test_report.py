@@ -24,7 +24,7 @@ from beam_cifar.errors import InputError, OutputError
 from beam_cifar.labels import LabelTable
 from beam_cifar.measuring import DuplicateGroup, SizeCount, Stats, SubsetStats
 from beam_cifar.report.build import MAX_PAGE_BYTES, Written, report
-from beam_cifar.report.markup import cut, environment, percent, visible
+from beam_cifar.report.markup import cut, percent, template_environment, visible
 from beam_cifar.report.model import TILE_SIDE, Balance, Provenance, Report, Sheet, Tile
 from beam_cifar.report.page import page
 from beam_cifar.report.pictures import data_uri
@@ -109,7 +109,7 @@ TRAIN, TEST = subset_of("data_batch_1", {"cat": 1500, "dog": 20}), subset_of("te
 
 # --- markup
 
-PARAGRAPH = environment().from_string("""<p title="{{ value }}">{{ text }}</p>""")
+PARAGRAPH = template_environment().from_string("""<p title="{{ value }}">{{ text }}</p>""")
 
 
 @given(st.text(st.characters(codec=None)), st.text(st.characters(codec=None)))

@@ -23,7 +23,7 @@ MAX_LINES: Final = 50
 
 
 @functools.cache
-def environment() -> Environment:
+def template_environment() -> Environment:
     """The templates; they escape every value, and make what does not show `visible`."""
     # Only a report needs Jinja2, and its import takes 40 ms.
     from jinja2 import Environment, FunctionLoader, StrictUndefined
