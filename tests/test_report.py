@@ -132,6 +132,13 @@ def test_what_does_not_show_is_escaped() -> None:
     assert visible("Кот ✓") == "Кот ✓"
 
 
+def test_no_template_takes_a_value_for_markup() -> None:
+    folder = Path(beam_cifar.report.build.__file__).parent / "templates"
+    text = "".join(path.read_text("utf-8") for path in folder.glob("*.html"))
+    assert "{{ report.title|cut(NAME_BYTES) }}" in text
+    assert not re.search(r"\|\s*safe\b|autoescape|Markup|<script", text)
+
+
 def test_shares_are_never_rounded_to_none_or_all() -> None:
     assert [percent(part, 10_000) for part in (0, 1, 1250, 9999, 10_000)] == [
         "0 %",
