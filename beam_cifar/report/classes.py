@@ -99,7 +99,9 @@ def class_counts(stats: Stats) -> ClassCounts:
     unlabelled = [ClassRow(None, "unlabelled", counts)] if stats.unlabelled else []
     if len(rows) <= WIDE_CLASSES and not stats.labels.has_superclasses:
         return ClassCounts(series, rows, unlabelled, wide=True)
-    tables = _tables(stats.labels, rows[:LISTED_CLASSES]) + ([("Others", unlabelled)] if unlabelled else [])
+    tables = grouped(stats.labels, dict(enumerate(rows[:LISTED_CLASSES])), TABLE_CLASSES)
+    if unlabelled:
+        tables.append(("Others", unlabelled))
     if len(rows) <= OPEN_CLASSES:
         return ClassCounts(series, rows, unlabelled, tables=tables)
     title = f"All {len(rows):,} classes" if len(rows) <= LISTED_CLASSES else f"The first {LISTED_CLASSES:,} classes"
@@ -138,13 +140,6 @@ def _rows(names: Sequence[str], series: Sequence[Series]) -> list[ClassRow]:
     return rows
 
 
-def _tables(labels: LabelTable, rows: list[ClassRow]) -> ClassTables:
-    if labels.has_superclasses:
-        return by_superclass(labels, dict(enumerate(rows)))
-    parts = [rows[start : start + TABLE_CLASSES] for start in range(0, len(rows), TABLE_CLASSES)]
-    return [(f"Classes {part[0].label:,} to {part[-1].label:,}", part) for part in parts]
-
-
 def _extremes(rows: list[ClassRow]) -> ClassTables:
     ordered = sorted(rows, key=lambda row: -row.total)
     if ordered[0].total == ordered[-1].total:
@@ -152,16 +147,20 @@ def _extremes(rows: list[ClassRow]) -> ClassTables:
     return [(f"The {EXTREMES} largest", ordered[:EXTREMES]), (f"The {EXTREMES} smallest", ordered[-EXTREMES:])]
 
 
-def by_superclass(labels: LabelTable, members: Mapping[int, T]) -> list[tuple[str, list[T]]]:
-    """What belongs to classes, under the names of their superclasses.
+def grouped(labels: LabelTable, members: Mapping[int, T], most: int) -> list[tuple[str, list[T]]]:
+    """What belongs to classes, under the names of their superclasses, or else under ranges of labels.
 
     Args:
         labels: the classes.
         members: by label.
+        most: labels in a range.
 
-    >>> by_superclass(LabelTable(("cat", "oak"), ("trees", "animals"), (1, 0)), {0: "a cat", 1: "an oak"})
+    >>> grouped(LabelTable(("cat", "oak"), ("trees", "animals"), (1, 0)), {0: "a cat", 1: "an oak"}, 25)
     [('trees', ['an oak']), ('animals', ['a cat'])]
     """
+    if not labels.has_superclasses:
+        parts = [list(members.items())[start : start + most] for start in range(0, len(members), most)]
+        return [(f"Classes {part[0][0]:,} to {part[-1][0]:,}", [member for _, member in part]) for part in parts]
     found: dict[int, list[T]] = {}
     last = len(labels.coarse_names)
     for label, member in members.items():

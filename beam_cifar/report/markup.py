@@ -23,9 +23,9 @@ MAX_LINES: Final = 50
 
 
 @functools.cache
-def environment() -> Environment:
+def template_environment() -> Environment:
     """The templates; they escape every value, and make what does not show `visible`."""
-    # Only a report needs Jinja2, and its import takes 40 ms.
+    # Only a report needs Jinja2, and its import takes 20 ms.
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     made = Environment(
@@ -44,6 +44,8 @@ def _template(name: str) -> str:
 
 
 def _finalized(value: Any) -> Any:
+    # Jinja2 calls this for every {{ value }} before it escapes. A `~` between a value and markup escapes by itself,
+    # and would leave line breaks and lone surrogates in the page: templates write the two one after the other.
     return value if hasattr(value, "__html__") else visible(str(value))
 
 

@@ -6,7 +6,7 @@ from typing import Final
 
 from beam_cifar.report.classes import class_counts
 from beam_cifar.report.duplicates import apart_splits, shown_groups, subset_pairs
-from beam_cifar.report.markup import NAME_BYTES, environment
+from beam_cifar.report.markup import NAME_BYTES, template_environment
 from beam_cifar.report.model import Report
 from beam_cifar.report.pixels import common_sizes, image_kinds, size_bins
 from beam_cifar.report.sheets import OPEN_SHEETS, sheet_groups
@@ -24,7 +24,7 @@ def page(report: Report) -> str:
         sections |= {"pixels": "Pixels", "duplicates": "Duplicates"}
     if report.provenance or report.provenance_error:
         sections["provenance"] = "How it was made"
-    return environment().get_template("page.html").render(
+    return template_environment().get_template("page.html").render(
         report=report,
         stats=stats,
         sections=sections,

@@ -90,13 +90,13 @@ def _spread(rows: Int64Array, count: int) -> Int64Array:
     return rows[(2 * np.arange(count) + 1) * len(rows) // (2 * count)]
 
 
-def _places(view: View, wanted: Sequence[tuple[str, str]]) -> Iterator[int]:
+def _places(view: View, wanted: Sequence[tuple[str, str]]) -> list[int]:
     """Where items are, each given by subset and id; -1 for one that is not there."""
     if not wanted or view.ids is None:
-        return iter([-1] * len(wanted))
+        return [-1] * len(wanted)
     among = np.flatnonzero(pc.is_in(view.ids, value_set=pa.array([item_id for _, item_id in wanted], pa.string())))
     places = {(view.subset_names[view.subsets[at]], view.ids[at].as_py()): int(at) for at in among[::-1]}
-    return iter([places.get(item, -1) for item in wanted])
+    return [places.get(item, -1) for item in wanted]
 
 
 def empty_tiles(picks: Picks, view: View) -> dict[int, Tile]:

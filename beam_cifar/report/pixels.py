@@ -10,14 +10,14 @@ from beam_cifar.report.markup import size_text
 
 MAX_SIZES: Final = 12
 """Sizes that are counted one by one, and bars of the histogram of more."""
-KINDS: Final = {"1": "gray", "3": "in colour"}
-STORED: Final = {"raw": "bare pixels", "png": "PNG files", "jpeg": "JPEG files"}
+_KINDS: Final = {"1": "gray", "3": "in colour"}
+_STORED: Final = {"raw": "bare pixels", "png": "PNG files", "jpeg": "JPEG files"}
 
 
 def image_kinds(stats: Stats) -> str:
     """Which channels images have and how they are stored, in sentences."""
     told = ""
-    for counts, words, start in ((stats.channels, KINDS, ""), (stats.encodings, STORED, "Stored as ")):
+    for counts, words, start in ((stats.channels, _KINDS, ""), (stats.encodings, _STORED, "Stored as ")):
         present = [(words.get(key, key), count) for key, count in counts.items() if count]
         if len(present) == 1:
             told += f"{start or 'All images are '}{present[0][0]}. "

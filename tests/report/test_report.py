@@ -22,7 +22,7 @@ from beam_cifar.errors import InputError, OutputError
 from beam_cifar.labels import LabelTable
 from beam_cifar.measuring import DuplicateGroup, SizeCount, Stats, SubsetStats
 from beam_cifar.report.build import MAX_PAGE_BYTES, Written, report
-from beam_cifar.report.markup import cut, environment, percent, visible
+from beam_cifar.report.markup import cut, percent, template_environment, visible
 from beam_cifar.report.model import TILE_SIDE, Balance, Provenance, Report, Sheet, Tile
 from beam_cifar.report.page import page
 from beam_cifar.report.pictures import data_uri
@@ -108,7 +108,7 @@ TRAIN, TEST = subset_of("data_batch_1", {"cat": 1500, "dog": 20}), subset_of("te
 
 # --- markup
 
-PARAGRAPH = environment().from_string("""<p title="{{ value }}">{{ text }}</p>""")
+PARAGRAPH = template_environment().from_string("""<p title="{{ value }}">{{ text }}</p>""")
 
 
 @given(st.text(st.characters(codec=None)), st.text(st.characters(codec=None)))
@@ -129,6 +129,13 @@ def test_what_is_cut_takes_no_more_bytes_than_it_may(text: str, most: int) -> No
 def test_what_does_not_show_is_escaped() -> None:
     assert visible("a\nb\u202e\ud800\x00") == "a\\nb\\u202e\\ud800\\x00"
     assert visible("Кот ✓") == "Кот ✓"
+
+
+def test_no_template_takes_a_value_for_markup() -> None:
+    folder = Path(beam_cifar.report.build.__file__).parent / "templates"
+    text = "".join(path.read_text("utf-8") for path in folder.glob("*.html"))
+    assert "{{ report.title|cut(NAME_BYTES) }}" in text
+    assert not re.search(r"\|\s*safe\b|autoescape|Markup|<script", text)
 
 
 def test_shares_are_never_rounded_to_none_or_all() -> None:
