@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +20,6 @@ from beam_cifar.example import SCHEMA, with_columns
 from beam_cifar.formats import get_source
 from beam_cifar.formats.base import Origin, RowReader, SourceFile
 from beam_cifar.steps.base import changed
-
-if TYPE_CHECKING:
-    from beam_cifar.source import SourceSettings
 
 CHOSEN: Final = pa.schema(
     [
@@ -55,8 +52,14 @@ class Inputs:
     image_bytes: tuple[int, ...]
 
 
-def read_chosen(path: str, number: int, settings: SourceSettings) -> Iterator[tuple[pa.Table, bool]]:
+def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Iterator[tuple[pa.Table, bool]]:
     """Reads the rows of one batch of a file in the schema `CHOSEN`.
+
+    Args:
+        path: of that file.
+        number: of the batch.
+        inputs: what the rows are read from.
+        row_bytes: that every image will have at least, when it is worked on.
 
     Yields:
         Tables of at most `MAX_ROWS` rows in the schema of `beam_cifar.example`, and whether it is the last one; at
@@ -69,8 +72,7 @@ def read_chosen(path: str, number: int, settings: SourceSettings) -> Iterator[tu
         chosen = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
     files, rows = (chosen.column(name).to_numpy() for name in ("file", "row"))
     done = 0
-    inputs = Inputs(settings.files, settings.origins, settings.image_bytes)
-    for table in read_rows(files, rows, inputs, row_bytes=settings.row_bytes):
+    for table in read_rows(files, rows, inputs, row_bytes=row_bytes):
         part = chosen.slice(done, len(table))
         done += len(table)
         new = {name: part.column(name) for name in ("subset", "label")}

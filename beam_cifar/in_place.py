@@ -5,67 +5,59 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
 from beam_cifar import storage
-from beam_cifar.cutting import Segment, Task
+from beam_cifar.cutting import Segment
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats import get_sink, get_source, readable
-from beam_cifar.formats.base import Catalog, Origin, Shard, SourceFile, Wanted
+from beam_cifar.formats.base import Catalog, Origin, SourceFile, Wanted
 from beam_cifar.formats.shared.summary import scan
 from beam_cifar.labels import LabelTable
 from beam_cifar.manifests import manifest_files
 from beam_cifar.options import ConvertOptions
-from beam_cifar.plan import learn_parents
+from beam_cifar.plan import Plan, learn_parents
 
 
-def keep_files(
-    tasks: Sequence[Task],
-    shards: Sequence[Shard],
-    options: ConvertOptions,
-    table: LabelTable,
-    files: list[SourceFile],
-    origins: list[Origin],
-) -> list[Task]:
-    """The tasks, those of subsets that stay as they are as copies of the output's own files.
+def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
+    """The plan with the subsets that stay as they are as copies of the output's own files.
 
     Args:
-        tasks: of the plan.
-        shards: of the plan.
+        plan: of a job that replaces its own input.
         options: of the job; `kept` names the subsets.
-        table: label table of the new output.
-        files: input files of the plan; those that stay are added.
-        origins: the data sets that they belong to; the output is added.
+
+    Raises:
+        UsageError: the output says something that saving would lose.
     """
     if not get_sink(options.output_format).can.keeps_files:
-        return list(tasks)
+        return plan
     catalog = catalog_of(options)
     if catalog is not None and catalog.unread:
         raise UsageError(
             f"{options.output_dir}: holds {catalog.unread}, which saving would lose; export to another place"
         )
     if catalog is None or options.images_per_batch is not None:  # packed files hold any rows, whatever they are called
-        return list(tasks)
+        return plan
     source = get_source(catalog.format)
     kept = set(options.kept or ())
     summaries = [scan(source, file, catalog.labels, Wanted()) for file in catalog.files if not _is_folder(file)]
     labels = learn_parents(catalog, summaries)
-    if not _agree(labels, table):
-        return list(tasks)
+    if not _agree(labels, plan.label_map.table):
+        return plan
     there = {os.path.relpath(found.file.blob.path, options.output_dir): found for found in summaries}
-    origins.append(Origin(catalog.format, labels))
-    made = []
-    for task in tasks:
-        shard = shards[task.shard]
+    files, tasks = list(plan.files), []
+    for task in plan.tasks:
+        shard = plan.shards[task.shard]
         summary = there.get(shard.path) if shard.subset in kept and shard.parts == 1 else None
         if summary is not None and summary.rows == task.rows and not summary.bad_count:
             # The file of a subset may have another name, which reads as a subset of that name.
-            files.append(replace(summary.file, source=len(origins) - 1, subset=shard.subset))
+            files.append(replace(summary.file, source=len(plan.origins), subset=shard.subset))
             segment = Segment(len(files) - 1, 0, task.rows, 0, task.rows)
             task = replace(task, segments=(segment,), copy=True)
-        made.append(task)
-    return made
+        tasks.append(task)
+    origins = (*plan.origins, Origin(catalog.format, labels))
+    return replace(plan, files=tuple(files), origins=origins, tasks=tuple(tasks))
 
 
 def _agree(found: LabelTable, table: LabelTable) -> bool:

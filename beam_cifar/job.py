@@ -17,6 +17,7 @@ from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats import detect_format, get_sink, get_source
 from beam_cifar.formats.base import Catalog, FileSummary, SourceFile, Wanted
 from beam_cifar.formats.shared.summary import scan
+from beam_cifar.in_place import keep_files
 from beam_cifar.manifests import finish_interrupted, is_complete
 from beam_cifar.memory import give_back
 from beam_cifar.options import ConvertOptions, Input
@@ -227,7 +228,8 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
     if options.by_rows:
         from beam_cifar.row_plan import plan_by_rows
 
-        return plan_by_rows(options, sink, index_dir)
+        surveys, plan = plan_by_rows(options, sink, index_dir)
+        return surveys, plan if options.kept is None else keep_files(plan, options)
     found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))
     return (found,), make_plan(found.catalog, found.summaries, sink, options)
 

@@ -21,7 +21,6 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.base import Shard, Sink, SinkOptions
 from beam_cifar.gathering import Gathering, look
 from beam_cifar.images.files import are_pixels
-from beam_cifar.in_place import keep_files
 from beam_cifar.job import Survey
 from beam_cifar.labels import LabelMap
 from beam_cifar.memory import give_back
@@ -113,12 +112,9 @@ def plan_by_rows(
     check_shards(layout.shards, sink, sink_options)
     save_images = sink_options.export.save_images
     tasks = layout.tasks if gathering.changes_pixels else [layout.copied(task) for task in layout.tasks]
-    files, origins = [summary.file for summary in gathering.summaries], list(gathering.origins)
-    if options.kept is not None:
-        tasks = keep_files(tasks, layout.shards, options, view.table, files, origins)
     plan = Plan(
-        files=tuple(files),
-        origins=tuple(origins),
+        files=tuple(summary.file for summary in gathering.summaries),
+        origins=tuple(gathering.origins),
         selection=Selection(view.table.names),
         label_map=LabelMap(tuple(range(len(view.table.names))), view.table),
         shards=tuple(layout.shards),

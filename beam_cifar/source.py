@@ -13,7 +13,7 @@ import pyarrow as pa
 from beam_cifar import coders, store_options  # noqa: F401  (a coder that guards blocks; how workers reach stores)
 from beam_cifar.block import MAX_ROWS, BadRow, Block, Counts, row_counts, spans
 from beam_cifar.carried import carried
-from beam_cifar.chosen import read_chosen
+from beam_cifar.chosen import Inputs, read_chosen
 from beam_cifar.counters import count
 from beam_cifar.errors import InputError
 from beam_cifar.example import SCHEMA
@@ -113,7 +113,9 @@ def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
 
 def _read_chosen(task: Task, settings: SourceSettings) -> Iterator[Block]:
     """Rows that the plan chose one by one; they count as what they become, and the plan counted what they were."""
-    for number, (table, last) in enumerate(read_chosen(settings.chosen, task.chosen or 0, settings)):
+    inputs = Inputs(settings.files, settings.origins, settings.image_bytes)
+    rows = read_chosen(settings.chosen, task.chosen or 0, inputs, settings.row_bytes)
+    for number, (table, last) in enumerate(rows):
         yield Block(
             table=table, shard=task.shard, part=task.part, number=number, last=last, read=row_counts(table), row=0
         )
