@@ -78,12 +78,13 @@ def test_jpeg_files_pass_through_with_their_extension(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "t.txt").read_text() == "n01/a.JPEG 0\n"
 
 
-def test_a_subset_called_as_the_file_of_the_classes_gets_another_name(tmp_path: Path) -> None:
-    source = write_cifar(tmp_path / "in", {"synsets": batch(["a.png"], [1])})
+@pytest.mark.parametrize("name", ["synsets", "\u017fynsets"])
+def test_a_subset_called_as_the_file_of_the_classes_gets_another_name(name: str, tmp_path: Path) -> None:
+    source = write_cifar(tmp_path / "in", {name: batch(["a.png"], [1])})
     quickly(source, tmp_path / "out", "imagenet_txt")
     assert (tmp_path / "out" / "synsets.txt").read_text() == "cat\ndog\nship\n"
     quickly(tmp_path / "out", tmp_path / "back", "cifar")
-    assert unpickled(tmp_path / "back" / "synsets")["labels"] == [1]
+    assert unpickled(tmp_path / "back" / name)["labels"] == [1]
 
 
 @pytest.mark.parametrize(
