@@ -29,7 +29,7 @@ from beam_cifar.formats.base import (
 from beam_cifar.formats.shared.ids import natural_key
 from beam_cifar.formats.shared.records import (
     RECORDS,
-    Records,
+    FileRecords,
     RecordSource,
     bad_labels,
     check_byte_classes,
@@ -91,7 +91,7 @@ class CifarBinarySource(RecordSource):
         title = "CIFAR-100, binary version" if coarse_names else "CIFAR-10, binary version"
         return Catalog(self.name, title, path, table, tuple(batches), metas, root=root)
 
-    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+    def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         """Everything of a batch but its pixels.
 
         Raises:
@@ -116,7 +116,7 @@ class CifarBinarySource(RecordSource):
             bad_rows |= _bad_superclasses(file, coarse, numbers, bad_rows, len(labels.coarse_names))
             parents = learned_parents(file, labels, numbers, coarse, bad_rows)
         read = functools.partial(_read_pixels, file.shown, skip)
-        return Records(file, 3, numbers, read, SIZE, bad_rows=bad_rows, parents=parents, copyable_as=_kind(labels))
+        return FileRecords(file, 3, numbers, read, SIZE, bad_rows=bad_rows, parents=parents, copyable_as=_kind(labels))
 
 
 class _BatchWriter(PartWriter):

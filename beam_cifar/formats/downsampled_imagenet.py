@@ -31,7 +31,7 @@ from beam_cifar.formats.shared.npy import (
     refuse_many_rows,
     refuse_unknown,
 )
-from beam_cifar.formats.shared.records import ReadPixels, Records, RecordSource, checked_labels
+from beam_cifar.formats.shared.records import FileRecords, ReadPixels, RecordSource, checked_labels
 from beam_cifar.formats.shared.roots import archive_files, folder_files
 from beam_cifar.labels import LabelTable
 from beam_cifar.options import MAX_PIXELS
@@ -80,10 +80,10 @@ class DownsampledImagenetSource(RecordSource):
         meta_files = tuple(replace(entry, subset="") for entry in names[:1])
         return Catalog(self.name, "Downsampled ImageNet", path, table, tuple(batches.values()), meta_files)
 
-    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+    def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         read, size, values, digest = _array_file(file) if file.beside else _pickle_file(file)
         numbers, bad = checked_labels(file, values, len(labels.names), first=1)
-        return Records(file, 3, numbers, read, size, bad_rows=bad, further_digest=digest)
+        return FileRecords(file, 3, numbers, read, size, bad_rows=bad, further_digest=digest)
 
 
 def _found(path: str, index_dir: str) -> list[SourceFile]:

@@ -33,7 +33,7 @@ from beam_cifar.formats.shared.npy import refuse_many_rows
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
     RECORDS,
-    Records,
+    FileRecords,
     RecordSource,
     bad_labels,
     check_byte_classes,
@@ -94,7 +94,7 @@ class MnistSource(RecordSource):
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
         return Catalog(self.name, "MNIST", path, table, files, () if names is None else (names,))
 
-    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+    def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         import numpy as np
 
         found = _read_labels(file).astype(np.int32)
@@ -103,7 +103,7 @@ class MnistSource(RecordSource):
         size, sizes = _image_sizes(file, len(numbers), told)
         ends = None if sizes is None else np.concatenate([[0], np.cumsum(sizes.prod(axis=1, dtype=np.int64))])
         read = functools.partial(_read_pixels, file.shown, size, ends)
-        return Records(file, 1, numbers, read, size, sizes, names, bad_labels(file, numbers, len(labels.names)))
+        return FileRecords(file, 1, numbers, read, size, sizes, names, bad_labels(file, numbers, len(labels.names)))
 
 
 class _PartWriter(PartWriter):

@@ -32,7 +32,7 @@ from beam_cifar.formats.base import (
 from beam_cifar.formats.shared.records import (
     LABELS_FILE,
     RECORDS,
-    Records,
+    FileRecords,
     RecordSource,
     bad_labels,
     check_names,
@@ -96,13 +96,13 @@ class MnistCsvSource(RecordSource):
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
         return Catalog(self.name, "MNIST as CSV", path, table, files, () if names is None else (names,))
 
-    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+    def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         lines = _lines(file)
         names, sizes = _read_meta(file, len(lines.labels), lines.columns - 1)
         size = _image_size(file, lines) if sizes is None else None
         read = functools.partial(_read_pixels, file.shown, lines)
         bad = bad_labels(file, lines.labels, len(labels.names))
-        return Records(file, 1, lines.labels, read, size, sizes, names, bad)
+        return FileRecords(file, 1, lines.labels, read, size, sizes, names, bad)
 
 
 class _CsvWriter(PartWriter):

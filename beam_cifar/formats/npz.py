@@ -30,7 +30,7 @@ from beam_cifar.formats.shared.npy import (
     refuse_unknown,
     texts,
 )
-from beam_cifar.formats.shared.records import Records, RecordSource, checked_labels
+from beam_cifar.formats.shared.records import FileRecords, RecordSource, checked_labels
 from beam_cifar.formats.shared.roots import sorted_files
 from beam_cifar.labels import UNLABELLED, LabelTable
 from beam_cifar.names import decode_name
@@ -79,11 +79,11 @@ class NpzSource(RecordSource):
         sources = tuple(subset.file for subset in found)
         return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources)
 
-    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+    def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         header, window = _images(file)
         numbers, bad = checked_labels(file, _label_values(file, header.shape[0]), len(labels.names))
         ids = _ids(file, header.shape[0]) if file.beside[1].size else None
-        return Records(file, window.channels, numbers, window.read, window.size, None, ids, bad)
+        return FileRecords(file, window.channels, numbers, window.read, window.size, None, ids, bad)
 
 
 @dataclass(frozen=True)

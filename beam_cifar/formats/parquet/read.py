@@ -45,9 +45,9 @@ class ParquetSource(Source):
         first = _first_file(path, MAX_DEPTH)
         if not first:
             return False
-        from beam_cifar.formats.parquet.schema import has_images
+        from beam_cifar.formats.parquet.schema import may_have_images
 
-        return has_images(first)
+        return may_have_images(first)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds files and subsets, from footers alone where they say the classes."""

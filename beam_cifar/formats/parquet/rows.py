@@ -137,10 +137,9 @@ class ParquetRows(EncodedRows):
             paths = own.get("paths", {})
             rows = {int(row) for row in paths if re.fullmatch("[0-9]{1,18}", row)} if isinstance(paths, dict) else ()
             return sum(row < self.rows for row in rows)
-        return self._count_missing() if told is None else told
-
-    def _count_missing(self) -> int:
-        return sum(images.null_count for images in self._in_order.batches(0, self.rows))
+        if told is None:
+            return sum(images.null_count for images in self._in_order.batches(0, self.rows))
+        return told
 
     def _parents(self) -> dict[int, tuple[int, int]]:
         """Class -> (superclass, row that says so)."""
@@ -253,14 +252,15 @@ def _binary(column: Any, shown: str) -> pa.Array:
         column = column.flatten()[0]
     if types.is_dictionary(column.type):
         column = column.dictionary_decode()
-    sizes = pc.max(pc.binary_length(column.cast(pa.large_binary()) if _is_view(column) else column)).as_py() or 0
+    sizes = (
+        pc.max(
+            pc.binary_length(column.cast(pa.large_binary()) if types.is_binary_view(column.type) else column)
+        ).as_py()
+        or 0
+    )
     if sizes > MAX_IMAGE_BYTES:
         raise InputError(f"{shown}: holds an image of {sizes} bytes; an image has {MAX_IMAGE_BYTES} at most")
     return column.cast(pa.binary())
-
-
-def _is_view(column: Any) -> bool:
-    return bool(types.is_binary_view(column.type))
 
 
 def _joined(pieces: Sequence[pa.Array]) -> pa.Array:

@@ -121,7 +121,7 @@ def _refuse_absurd(metadata: Any, file: SourceFile) -> None:
         )
 
 
-def has_images(path: str) -> bool:
+def may_have_images(path: str) -> bool:
     """Whether a file has a column that may hold images; also for one that cannot be read, so that somebody says why."""
     try:
         with open_parquet(SourceFile(path, "", path, storage.whole_file(path))) as opened:

@@ -44,7 +44,7 @@ ReadPixels: TypeAlias = "Callable[[BinaryIO, Runs], npt.NDArray[np.uint8]]"
 
 
 @dataclass(frozen=True, eq=False)
-class Records:
+class FileRecords:
     """Everything of one file but its pixels.
 
     Attributes:
@@ -77,7 +77,7 @@ class Records:
 class RecordRows(ColumnRows):
     """The rows of one file of records; their sizes are always known."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: FileRecords) -> None:
         super().__init__(records.file, records.labels.tolist(), records.bad_rows)
         self._records, self._ids = records, None
         if records.ids is not None:
@@ -134,7 +134,7 @@ class RecordSource(Source):
     """Reads files of records."""
 
     @abstractmethod
-    def records(self, file: SourceFile, labels: LabelTable) -> Records:
+    def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         """Everything of one file but its pixels. Raises `InputError`."""
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> RecordRows:
