@@ -2,69 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from beam_cifar.data.limits import check_size
+from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import UsageError
-from beam_cifar.words import is_unicode
-
-if TYPE_CHECKING:
-    from beam_cifar.steps.base import Step
-
-MAX_SIDE = 65_500
-"""Pixels; libjpeg's own limit, a little below the format's 65,535 (ITU-T T.81, table B.2)."""
-
-MAX_PIXELS = 1 << 26
-"""8,192 x 8,192: the largest image that is read or made. Below the limit at which Pillow warns."""
+from beam_cifar.formats.contract.types import ExportOptions, _refuse_less_than_one
+from beam_cifar.steps.base import Step
 
 MAX_WORKERS = 256
 
-FILTER_MODES = ("items", "annotations", "items+annotations")
-"""What an XPath filter selects; see `beam_cifar.xpath.ItemFilter`."""
-
-SUBSET_NAMES = ("source", "split")
-"""How subsets are called that are written: as in the source, or as the splits that they belong to."""
-
 ON_CLASH = ("error", "suffix", "first")
-"""What becomes of items of several data sets that have the same id and subset; see `beam_cifar.merging`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExportOptions:
-    """How a data set is written.
-
-    Attributes:
-        save_images: write pixels also where the format can do without them.
-        save_dataset_meta: write `dataset_meta.json` where the format knows it.
-        image_ext: extension of the file names written, such as ".png", which also chooses the encoding where images are
-            files; None keeps images and names as they are, and encodes bare pixels as PNG.
-        keep_empty_classes: make a folder also for classes without images, where classes are folders.
-        images_per_batch: rows of every output file but the last of a subset; None follows the format.
-        subset_names: "source" keeps the subsets as they are, "split" makes `data_batch_*` one subset `train`, and
-            `test_batch` `test`; None follows the format.
-
-    Raises:
-        UsageError: a value that cannot be meant.
-    """
-
-    save_images: bool = False
-    save_dataset_meta: bool = False
-    image_ext: str | None = None
-    keep_empty_classes: bool = False
-    images_per_batch: int | None = None
-    subset_names: str | None = None
-
-    def __post_init__(self) -> None:
-        _refuse_less_than_one("--images-per-batch", self.images_per_batch)
-        if self.subset_names not in (None, *SUBSET_NAMES):
-            raise UsageError(f"--subsets must be one of {', '.join(SUBSET_NAMES)}, found {self.subset_names!r}")
-        if self.image_ext is not None and not re.fullmatch(r"\.[A-Za-z0-9]+", self.image_ext):
-            raise UsageError(f"--image-ext must look like .png, found {self.image_ext!r}")
-
-    def export_options(self) -> dict[str, Any]:
-        """The fields of this class alone, by name."""
-        return {field.name: getattr(self, field.name) for field in fields(ExportOptions)}
+"""What becomes of items of several data sets that have the same id and subset; see `beam_cifar.planning.merge`."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +27,7 @@ class Input:
         subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
         merged: further data sets, which are merged with it.
         on_clash: what becomes of items that have the same id and subset in several of them; see `ON_CLASH`.
-        steps: what is done to it then, in order; see `beam_cifar.steps`.
+        steps: what is done to it then, in order; see `beam_cifar.steps.registry`.
     """
 
     path: str
@@ -125,12 +75,12 @@ class ConvertOptions(ExportOptions):
         input_format: name of the format to read; detected if None.
         subsets: names of the subsets to keep, or "train" / "test" for all batches of that split; all if empty.
         labels: names of the classes or superclasses to keep; all rows, also unlabelled ones, if empty.
-        filter: an XPath expression over items; see `beam_cifar.xpath`.
+        filter: an XPath expression over items; see `beam_cifar.filters.xpath`.
         filter_mode: what the expression selects: "items", "annotations" or "items+annotations".
         remaps: `OLD:NEW` renamings of classes or superclasses, applied after the selection.
         resize: (height, width) that every image gets, in pixels.
         limit: keep at most so many images, the first ones.
-        steps: transforms that follow, in order; see `beam_cifar.steps`.
+        steps: transforms that follow, in order; see `beam_cifar.steps.registry`.
         merged: further data sets, which are merged with the first before anything else is done.
         on_clash: what becomes of items of several data sets that have the same id and subset: "error", "suffix" (the
             later ones get other ids) or "first" (the later ones are dropped).
@@ -176,7 +126,7 @@ class ConvertOptions(ExportOptions):
                 if text and not is_unicode(text):
                     raise UsageError(f"{flag} {text!r} is not valid Unicode")
         if self.filter is not None:
-            from beam_cifar.xpath import ItemFilter
+            from beam_cifar.filters.xpath import ItemFilter
 
             ItemFilter(self.filter, self.filter_mode)  # refuses an expression that cannot be evaluated
         elif self.filter_mode != "items":
@@ -201,22 +151,8 @@ class ConvertOptions(ExportOptions):
         return meaning
 
 
-def check_size(size: tuple[int, int]) -> None:
-    """Refuses a (height, width) that no image can get. Raises `UsageError`."""
-    height, width = size
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
-        raise UsageError(
-            f"--resize takes sides from 1 to {MAX_SIDE}, and at most {MAX_PIXELS} pixels, found {height}x{width}"
-        )
-
-
 def check_workers(workers: int | None) -> None:
     """Refuses a number of local workers that cannot be meant. Raises `UsageError`."""
     _refuse_less_than_one("--workers", workers)
     if workers is not None and workers > MAX_WORKERS:
         raise UsageError(f"--workers must be at most {MAX_WORKERS}, found {workers}")
-
-
-def _refuse_less_than_one(flag: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UsageError(f"{flag} must be at least 1, found {value}")

@@ -5,7 +5,8 @@ Usage: python examples/custom_dataset.py
 
 import numpy as np
 
-from beam_cifar import Dataset, DatasetItem, Label
+from beam_cifar.dataset.dataset import Dataset
+from beam_cifar.dataset.items import DatasetItem, Label
 
 dataset = Dataset.from_iterable(
     [

@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from beam_cifar import serial
+from beam_cifar.jobs import serial
 from beam_cifar.samples.make import make_sample
 from tests.helpers import ROOT
 from tests.helpers.commands import Command, Run
@@ -123,5 +123,5 @@ def without_runner(request: pytest.FixtureRequest) -> Iterator[None]:
     if "beam" in request.fixturenames:
         yield
         return
-    with mock.patch("beam_cifar.pipeline.start", serial.run):
+    with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
         yield

@@ -11,11 +11,14 @@ import apache_beam as beam
 import pytest
 from image_trees import batch, manifest, quickly, write_cifar, write_tree
 
-from beam_cifar import Dataset, Example, LabelTable, WriteExamples
-from beam_cifar.manifests import MANIFEST_VERSION
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.schema import Example
+from beam_cifar.dataset.dataset import Dataset
+from beam_cifar.jobs.manifest import MANIFEST_VERSION
 from beam_cifar.options import Input
-from beam_cifar.runner import make_runner, pipeline_options
-from beam_cifar.steps import make_step
+from beam_cifar.pipeline.examples import WriteExamples
+from beam_cifar.pipeline.runners import make_runner, pipeline_options
+from beam_cifar.steps.registry import make_step
 
 SCHEMA: dict[str, Any] = json.loads(files("beam_cifar").joinpath("manifest.schema.json").read_text(encoding="utf-8"))
 PAGE = (Path(__file__).parent.parent / "docs" / "manifest.md").read_text(encoding="utf-8")

@@ -8,8 +8,8 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
-from beam_cifar.cleaning import Cleaned, Found, clean
 from beam_cifar.cli.parser import add_command
+from beam_cifar.jobs.clean import Cleaned, Found, clean
 
 
 def add(commands: Any) -> None:

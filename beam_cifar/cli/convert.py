@@ -8,7 +8,7 @@ from typing import Any
 
 from beam_cifar.cli.jobs import input_of, job_options, output_of, perform, stem_of
 from beam_cifar.cli.parser import add_command, add_job
-from beam_cifar.formats import readable
+from beam_cifar.formats.registry import readable
 from beam_cifar.options import ON_CLASH, ConvertOptions
 
 

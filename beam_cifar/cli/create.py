@@ -8,8 +8,8 @@ from typing import Any
 
 from beam_cifar import storage
 from beam_cifar.cli.parser import add_command
+from beam_cifar.dataset.project import Project, project_file
 from beam_cifar.errors import OutputError
-from beam_cifar.project import Project, project_file
 
 
 def add(commands: Any) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 from beam_cifar import storage
 from beam_cifar.cli.parser import add_command
 from beam_cifar.errors import InputError
-from beam_cifar.formats import detect_format
-from beam_cifar.start import quiet_workers
+from beam_cifar.formats.registry import detect_format
+from beam_cifar.pipeline.imports import quiet_workers
 
 
 def add(commands: Any) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from beam_cifar.cli.jobs import beam_options_of, input_of
 from beam_cifar.cli.parser import add_command, add_reading
 from beam_cifar.cli.terminal import plain
+from beam_cifar.data.text import counted
 from beam_cifar.errors import DifferencesError
-from beam_cifar.start import quiet_workers
-from beam_cifar.words import counted
+from beam_cifar.pipeline.imports import quiet_workers
 
 if TYPE_CHECKING:
-    from beam_cifar.comparing import Change, Changes, Comparison, Row, Rows, SubsetComparison
+    from beam_cifar.analysis.diff import Change, Changes, Comparison, Row, Rows, SubsetComparison
 
 CHANGES = {"labels": "another label", "pixels": "other pixels", "sizes": "another size", "ids": "another id"}
 """Kinds of changes, and what they are called."""
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Prints what differs. Raises `DifferencesError` if anything does."""
     options = beam_options_of(arguments)
-    from beam_cifar.comparing import compare
+    from beam_cifar.analysis.diff import compare
 
     a, b = input_of(arguments.a), input_of(arguments.b)
     with quiet_workers(verbose=arguments.verbose):

@@ -8,7 +8,7 @@ from typing import Any
 
 from beam_cifar.cli.jobs import job_options, output_of, perform
 from beam_cifar.cli.parser import add_command, add_job, add_project
-from beam_cifar.project import Project, project_file
+from beam_cifar.dataset.project import Project, project_file
 
 
 def add(commands: Any) -> None:

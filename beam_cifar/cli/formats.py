@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from beam_cifar.cli.parser import add_command
-from beam_cifar.formats import FORMATS
+from beam_cifar.formats.registry import FORMATS
 
 
 def add(commands: Any) -> None:

@@ -10,12 +10,12 @@ from typing import Any
 
 from beam_cifar.cli.jobs import stem_of
 from beam_cifar.cli.parser import add_command, add_project, add_subset
-from beam_cifar.formats import readable
-from beam_cifar.job import find_catalog
-from beam_cifar.plan import select_files
-from beam_cifar.project import Project, ProjectSource
-from beam_cifar.start import quiet_workers
-from beam_cifar.words import counted
+from beam_cifar.data.text import counted
+from beam_cifar.dataset.project import Project, ProjectSource
+from beam_cifar.formats.registry import readable
+from beam_cifar.pipeline.imports import quiet_workers
+from beam_cifar.planning.summaries import select_files
+from beam_cifar.planning.survey import find_catalog
 
 
 def add(commands: Any) -> None:

@@ -10,15 +10,16 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
 from beam_cifar.cli.parser import add_command, add_source
+from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.base import FileSummary, Wanted
-from beam_cifar.genuine import CIFAR10_MD5, CIFAR100_MD5
-from beam_cifar.job import Survey, survey
-from beam_cifar.labels import UNLABELLED
-from beam_cifar.plan import label_counts, learn_parents
-from beam_cifar.start import quiet_workers
+from beam_cifar.formats.cifar.facts import CIFAR10_MD5, CIFAR100_MD5
+from beam_cifar.formats.contract.types import FileSummary, Wanted
+from beam_cifar.pipeline.imports import quiet_workers
+from beam_cifar.planning.summaries import label_counts, learn_parents
+from beam_cifar.planning.survey import Survey, survey
+from beam_cifar.storage import archives
 
 GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
 

@@ -13,22 +13,23 @@ from collections.abc import Iterable
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
-from beam_cifar.archives import SUFFIXES
 from beam_cifar.cli.parser import Parser, list_flags
 from beam_cifar.cli.terminal import Progress
 from beam_cifar.errors import UsageError
-from beam_cifar.formats import readable
-from beam_cifar.options import ConvertOptions, ExportOptions, Input
-from beam_cifar.start import beam_imports, quiet_workers
-from beam_cifar.steps import make_step, parse_call
+from beam_cifar.formats.contract.types import ExportOptions
+from beam_cifar.formats.registry import readable
+from beam_cifar.options import ConvertOptions, Input
+from beam_cifar.pipeline.imports import beam_imports, quiet_workers
+from beam_cifar.steps.registry import make_step, parse_call
+from beam_cifar.storage.archives import SUFFIXES
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from beam_cifar.job import Job
-    from beam_cifar.plan import Plan, Task
+    from beam_cifar.jobs.prepare import Job
+    from beam_cifar.jobs.summary import Summary
+    from beam_cifar.planning.plan import Plan, Task
     from beam_cifar.steps.base import Step
-    from beam_cifar.summary import Summary
 
 MAX_GRAPH = 10 << 20
 """Bytes of a job that Dataflow takes."""
@@ -43,8 +44,8 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
         _print_plan(options, as_json=arguments.json)
         return
     beam_options = beam_options_of(arguments)
-    from beam_cifar.pipeline import convert
-    from beam_cifar.runner import is_dry_run
+    from beam_cifar.pipeline.convert import convert
+    from beam_cifar.pipeline.runners import is_dry_run
 
     if is_dry_run(beam_options):
         _print_translation(arguments, options, beam_options)
@@ -72,12 +73,13 @@ def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
     """The workers and flags that are Beam's, of a command that runs a pipeline. Raises `UsageError`."""
     # All of the pipeline is imported here: what follows finds it loaded, without what Beam imports in vain.
     with beam_imports(arguments.beam_options, verbose=arguments.verbose):
-        from beam_cifar import pipeline, runner  # noqa: F401
+        from beam_cifar.pipeline import convert as pipeline  # noqa: F401
+        from beam_cifar.pipeline import runners as runner
     return runner.pipeline_options(arguments.beam_options, arguments.workers, list_flags(arguments.parser))
 
 
 def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, beam_options: PipelineOptions) -> None:
-    from beam_cifar.pipeline import obstacles, translate
+    from beam_cifar.pipeline.convert import obstacles, translate
 
     with quiet_workers(verbose=arguments.verbose):
         job, result = translate(options, beam_options)
@@ -98,7 +100,7 @@ def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None
 
 
 def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:
-    from beam_cifar.job import plan_only
+    from beam_cifar.jobs.prepare import plan_only
 
     with quiet_workers(verbose=False), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         surveys, plan = plan_only(options, folder)

@@ -9,10 +9,10 @@ from typing import Any
 from beam_cifar.cli.jobs import input_of, job_options, perform
 from beam_cifar.cli.parser import add_command, add_job
 from beam_cifar.errors import UsageError
-from beam_cifar.formats import writable
-from beam_cifar.job import find_catalog
+from beam_cifar.formats.registry import writable
 from beam_cifar.options import ON_CLASH, ConvertOptions
-from beam_cifar.start import quiet_workers
+from beam_cifar.pipeline.imports import quiet_workers
+from beam_cifar.planning.survey import find_catalog
 
 
 def add(commands: Any) -> None:

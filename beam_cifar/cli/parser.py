@@ -8,8 +8,10 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from beam_cifar.formats import FORMATS, readable, writable
-from beam_cifar.options import FILTER_MODES, ON_CLASH, SUBSET_NAMES
+from beam_cifar.filters.xpath import FILTER_MODES
+from beam_cifar.formats.contract.types import SUBSET_NAMES
+from beam_cifar.formats.registry import FORMATS, readable, writable
+from beam_cifar.options import ON_CLASH
 
 
 class Parser(argparse.ArgumentParser):

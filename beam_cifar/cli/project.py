@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from beam_cifar.cli.parser import add_command, add_project
-from beam_cifar.project import FILE_NAME, Project, project_file, reference
+from beam_cifar.dataset.project import FILE_NAME, Project, project_file, reference
 from beam_cifar.steps.base import Step
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from beam_cifar.cli.jobs import beam_options_of
 from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
-from beam_cifar.start import quiet_workers
-from beam_cifar.words import counted
+from beam_cifar.data.text import counted
+from beam_cifar.pipeline.imports import quiet_workers
 
 
 def add(commands: Any) -> None:

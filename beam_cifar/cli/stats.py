@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from beam_cifar.cli.jobs import beam_options_of
 from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
 from beam_cifar.cli.terminal import aligned, plain, share
-from beam_cifar.start import quiet_workers
-from beam_cifar.words import counted
+from beam_cifar.data.text import counted
+from beam_cifar.pipeline.imports import quiet_workers
 
 if TYPE_CHECKING:
-    from beam_cifar.measuring import SizeCount, Stats, SubsetStats
+    from beam_cifar.analysis.stats import SizeCount, Stats, SubsetStats
 
 SHOWN_SIZES = 10
 SHOWN_CLASSES = 100
@@ -34,7 +34,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Prints what a data set is made of."""
     options = beam_options_of(arguments)
-    from beam_cifar.measuring import stats
+    from beam_cifar.analysis.stats import stats
 
     with quiet_workers(verbose=arguments.verbose):
         found = stats(arguments.path, arguments.input_format, tuple(arguments.subset), beam_options=options)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 from beam_cifar import storage
 
 if TYPE_CHECKING:
-    from beam_cifar.job import Job
+    from beam_cifar.jobs.prepare import Job
 
 INTERVAL = 0.5
 REMOTE_INTERVAL = 3.0
@@ -51,7 +51,7 @@ class Progress:
             self._stream.flush()
 
     def _watch(self, job: Job) -> None:
-        from beam_cifar.sink import SinkSettings
+        from beam_cifar.jobs.settings import SinkSettings
 
         sink = SinkSettings.of(job.plan, job.options.output_format, job.folder)
         rows = {os.path.basename(sink.account_path(task.shard, task.part)): task.rows for task in job.plan.tasks}

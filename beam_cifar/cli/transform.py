@@ -7,7 +7,7 @@ from typing import Any
 
 from beam_cifar.cli.parser import Parser, add_command, add_project
 from beam_cifar.cli.project import append_step
-from beam_cifar.steps import STEPS, parse_step
+from beam_cifar.steps.registry import STEPS, parse_step
 
 
 def add(commands: Any) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from beam_cifar.cli.jobs import beam_options_of
 from beam_cifar.cli.parser import add_command, add_reading, add_source
 from beam_cifar.cli.terminal import plain
+from beam_cifar.data.text import counted
 from beam_cifar.errors import DifferencesError
-from beam_cifar.start import quiet_workers
-from beam_cifar.words import counted
+from beam_cifar.pipeline.imports import quiet_workers
 
 if TYPE_CHECKING:
-    from beam_cifar.validation import Validation
+    from beam_cifar.analysis.validate import Validation
 
 
 def add(commands: Any) -> None:
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Prints what all checks found. Raises `DifferencesError` if that is too much."""
     options = beam_options_of(arguments)
-    from beam_cifar.validation import validate
+    from beam_cifar.analysis.validate import validate
 
     with quiet_workers(verbose=arguments.verbose):
         found = validate(arguments.path, arguments.input_format, beam_options=options)

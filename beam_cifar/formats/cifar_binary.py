@@ -12,22 +12,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from beam_cifar import storage
-from beam_cifar.block import BadRow
+from beam_cifar.data.block import BadRow
+from beam_cifar.data.labels import LabelTable, outside_superclasses
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import (
-    Catalog,
-    FileSink,
-    FileSummary,
-    PartWriter,
-    Runs,
-    Shard,
-    ShardResult,
-    SinkOptions,
-    SourceFile,
-    SubsetNaming,
-)
-from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.formats.shared.records import (
+from beam_cifar.formats.cifar.facts import known_parents
+from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
+from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.contract.types import Catalog, FileSummary, Shard, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.kit.records import (
     RECORDS,
     FileRecords,
     RecordSource,
@@ -40,11 +32,10 @@ from beam_cifar.formats.shared.records import (
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.formats.shared.roots import find_root
-from beam_cifar.genuine import known_parents
-from beam_cifar.images.files import RAW
-from beam_cifar.labels import LabelTable, outside_superclasses
-from beam_cifar.names import decode_name, encode_name
+from beam_cifar.formats.kit.roots import find_root
+from beam_cifar.images.encodings import RAW
+from beam_cifar.naming.components import decode_name, encode_name
+from beam_cifar.naming.ids import natural_key
 
 if TYPE_CHECKING:
     import numpy as np

@@ -15,22 +15,19 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
+from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, Shard, SinkOptions, Source, SourceFile, SubsetNaming, kept
-from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
-from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
-from beam_cifar.formats.shared.image_lists import (
-    ListedRows,
-    checked_tree,
-    list_images,
-    path_names,
-    subset_files,
-)
-from beam_cifar.formats.shared.json_stream import JsonStream
-from beam_cifar.formats.shared.roots import sorted_files
-from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.words import is_unicode
+from beam_cifar.formats.contract.sink import SubsetNaming
+from beam_cifar.formats.contract.source import Source, kept
+from beam_cifar.formats.contract.types import Catalog, Shard, SinkOptions, SourceFile
+from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
+from beam_cifar.formats.kit.image_lists import ListedRows, checked_tree, list_images, path_names, subset_files
+from beam_cifar.formats.kit.json_stream import JsonStream
+from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.naming.id_paths import decode_path, encode_word, stem
+from beam_cifar.storage import archives
 
 ANNOTATIONS: Final = "annotations"
 IMAGES: Final = "images"

@@ -16,11 +16,13 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, Runs, SourceFile
-from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.formats.shared.npy import (
+from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.npy import (
     SUFFIX,
     Npy,
     Window,
@@ -31,11 +33,12 @@ from beam_cifar.formats.shared.npy import (
     refuse_many_rows,
     refuse_unknown,
 )
-from beam_cifar.formats.shared.records import FileRecords, ReadPixels, RecordSource, checked_labels
-from beam_cifar.formats.shared.roots import archive_files, folder_files
-from beam_cifar.labels import LabelTable
-from beam_cifar.options import MAX_PIXELS
-from beam_cifar.pickles import Images, read_batch
+from beam_cifar.formats.kit.records import FileRecords, ReadPixels, RecordSource, checked_labels
+from beam_cifar.formats.kit.roots import archive_files, folder_files
+from beam_cifar.naming.ids import natural_key
+from beam_cifar.pickles.batch import read_batch
+from beam_cifar.pickles.rows import Images
+from beam_cifar.storage import archives
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, Source, SourceFile, SubsetNaming
-from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink
-from beam_cifar.formats.shared.ids import natural_bytes
-from beam_cifar.formats.shared.image_lists import ImageTree, checked_tree, list_images, path_names
-from beam_cifar.images.files import is_image_name
-from beam_cifar.labels import UNLABELLED, LabelTable
+from beam_cifar.formats.contract.sink import SubsetNaming
+from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink
+from beam_cifar.formats.kit.image_lists import ImageTree, checked_tree, list_images, path_names
+from beam_cifar.images.encodings import is_image_name
+from beam_cifar.naming.ids import natural_bytes
+from beam_cifar.storage import archives
 
 SUBSET = "default"
 """The subset of all images, as Datumaro calls it."""

@@ -12,15 +12,18 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, ShardResult, SinkOptions, Source, SourceFile, SubsetNaming
-from beam_cifar.formats.shared.folders import TREE, ImageFileRows, TreeSink, decoded_file_name, file_stem
-from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.images.files import is_image_name
-from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import decode_name, distinct_components, encode_name, escape_first
-from beam_cifar.row_names import digests
+from beam_cifar.formats.contract.sink import SubsetNaming
+from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.kit.folders import TREE, ImageFileRows, TreeSink, decoded_file_name, file_stem
+from beam_cifar.images.encodings import is_image_name
+from beam_cifar.naming.components import decode_name, distinct_components, encode_name, escape_first
+from beam_cifar.naming.ids import natural_key
+from beam_cifar.naming.image_files import digests
+from beam_cifar.storage import archives
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,12 +10,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
+from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile, SubsetNaming
-from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
-from beam_cifar.formats.shared.id_paths import encode_word, stem
-from beam_cifar.formats.shared.image_lists import (
+from beam_cifar.formats.contract.sink import SubsetNaming
+from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
+from beam_cifar.formats.kit.image_lists import (
     ListedRows,
     checked_tree,
     list_images,
@@ -23,11 +26,11 @@ from beam_cifar.formats.shared.image_lists import (
     read_lines,
     subset_files,
 )
-from beam_cifar.formats.shared.records import names_file
-from beam_cifar.formats.shared.roots import sorted_files
-from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import clash_key, escape_first
-from beam_cifar.words import is_unicode
+from beam_cifar.formats.kit.records import names_file
+from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.naming.components import clash_key, escape_first
+from beam_cifar.naming.id_paths import encode_word, stem
+from beam_cifar.storage import archives
 
 SYNSETS = "synsets.txt"
 IMAGES = "images"

@@ -1,7 +1,7 @@
 """Items that were made in Python, on disk: the project's own form of a data set, for the time of a job.
 
 A directory with `items.json` (labels, and the subsets in order) and one Arrow file for each subset, in the schema of
-`beam_cifar.example`.
+`beam_cifar.data.schema`.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.compute
 
 from beam_cifar import storage
-from beam_cifar.block import MAX_BYTES, MAX_ROWS
+from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.schema import FACTS, SCHEMA, Example, has_images, plain_labels
 from beam_cifar.errors import InputError
-from beam_cifar.example import FACTS, SCHEMA, Example, has_images, plain_labels
-from beam_cifar.formats.base import Catalog, FileSummary, RowReader, Runs, Source, SourceFile
-from beam_cifar.labels import LabelTable
-from beam_cifar.row_names import digests
+from beam_cifar.formats.contract.source import RowReader, Runs, Source
+from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile
+from beam_cifar.naming.image_files import digests
 
 CATALOG = "items.json"
 

@@ -15,22 +15,15 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.limits import MAX_PIXELS, MAX_SIDE
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import (
-    Catalog,
-    FileSink,
-    PartWriter,
-    Runs,
-    Shard,
-    ShardResult,
-    SinkOptions,
-    SourceFile,
-    SubsetNaming,
-)
-from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.formats.shared.npy import refuse_many_rows
-from beam_cifar.formats.shared.records import (
+from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
+from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.kit.npy import refuse_many_rows
+from beam_cifar.formats.kit.records import (
     LABELS_FILE,
     RECORDS,
     FileRecords,
@@ -46,10 +39,10 @@ from beam_cifar.formats.shared.records import (
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.images.files import GRAY
-from beam_cifar.labels import UNLABELLED, LabelTable
-from beam_cifar.names import decode_name, encode_name
-from beam_cifar.options import MAX_PIXELS, MAX_SIDE
+from beam_cifar.images.encodings import GRAY
+from beam_cifar.naming.components import decode_name, encode_name
+from beam_cifar.naming.ids import natural_key
+from beam_cifar.storage import archives
 
 if TYPE_CHECKING:
     import numpy as np

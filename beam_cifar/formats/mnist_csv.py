@@ -16,20 +16,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import (
-    Catalog,
-    FileSink,
-    PartWriter,
-    Runs,
-    Shard,
-    ShardResult,
-    SinkOptions,
-    SourceFile,
-    SubsetNaming,
-    kept,
-)
-from beam_cifar.formats.shared.records import (
+from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
+from beam_cifar.formats.contract.source import Runs, kept
+from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.kit.records import (
     LABELS_FILE,
     RECORDS,
     FileRecords,
@@ -44,11 +36,10 @@ from beam_cifar.formats.shared.records import (
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.formats.shared.roots import sorted_files
-from beam_cifar.formats.shared.rows import row_numbers
-from beam_cifar.images.files import GRAY
-from beam_cifar.labels import UNLABELLED, LabelTable
-from beam_cifar.names import decode_name, encode_name
+from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.formats.kit.rows import row_numbers
+from beam_cifar.images.encodings import GRAY
+from beam_cifar.naming.components import decode_name, encode_name
 
 if TYPE_CHECKING:
     import numpy as np

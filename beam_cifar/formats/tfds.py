@@ -16,12 +16,13 @@ from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.base import PartWriter, ShardResult, SinkOptions
-from beam_cifar.formats.shared.records import names_file, written_columns
-from beam_cifar.formats.shared.splits import SPLITS, RowGroups, SplitSink, split_naming
-from beam_cifar.formats.shared.tf_example import framed, serialized_example
-from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
+from beam_cifar.formats.contract.sink import PartWriter
+from beam_cifar.formats.contract.types import ShardResult, SinkOptions
+from beam_cifar.formats.kit.records import names_file, written_columns
+from beam_cifar.formats.kit.splits import SPLITS, RowGroups, SplitSink, split_naming
+from beam_cifar.formats.kit.tf_example import framed, serialized_example
 
 NAME = "dataset"
 """What the data set calls itself; a sink does not know a better name."""

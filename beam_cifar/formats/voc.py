@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from beam_cifar import archives, storage
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.base import Catalog, Shard, ShardResult, SinkOptions, Source, SourceFile, SubsetNaming
-from beam_cifar.formats.shared.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
-from beam_cifar.formats.shared.id_paths import decode_path, encode_word, stem
-from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.formats.shared.image_lists import (
+from beam_cifar.formats.contract.sink import SubsetNaming
+from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
+from beam_cifar.formats.kit.image_lists import (
     ImageTree,
     ListedRows,
     Texts,
@@ -32,10 +33,12 @@ from beam_cifar.formats.shared.image_lists import (
     read_lines,
     subset_files,
 )
-from beam_cifar.formats.shared.roots import sorted_files
-from beam_cifar.images.files import is_image_name
-from beam_cifar.labels import UNLABELLED, LabelTable, refuse_repeated
-from beam_cifar.names import MAX_COMPONENT_BYTES, decode_name, distinct_components
+from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.images.encodings import is_image_name
+from beam_cifar.naming.components import MAX_COMPONENT_BYTES, decode_name, distinct_components
+from beam_cifar.naming.id_paths import decode_path, encode_word, stem
+from beam_cifar.naming.ids import natural_key
+from beam_cifar.storage import archives
 
 if TYPE_CHECKING:
     import numpy as np

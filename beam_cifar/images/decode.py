@@ -23,14 +23,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from beam_cifar.errors import InputError
-from beam_cifar.images.header import (
-    JPEG_START,
-    PNG_START,
-    Buffer,
-    ImageHeader,
-    jpeg_segments,
-    probe_image,
-)
+from beam_cifar.images.header import JPEG_START, PNG_START, Buffer, ImageHeader, jpeg_segments, probe_image
 
 __all__ = ["MAX_SCANS", "ImageHeader", "decode_image", "probe_image", "probe_whole_image"]
 

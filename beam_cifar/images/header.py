@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
 
+from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import InputError
-from beam_cifar.options import MAX_PIXELS
 
 Buffer = bytes | bytearray | memoryview
 

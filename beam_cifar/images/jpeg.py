@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from beam_cifar.options import MAX_SIDE
+from beam_cifar.data.limits import MAX_SIDE
 
 UInt8Array = npt.NDArray[np.uint8]
 Offsets = npt.NDArray[np.int32] | npt.NDArray[np.int64]

@@ -6,16 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 from beam_cifar.pickles.batch import Meta
-from beam_cifar.pickles.opcodes import (
-    ListBuffer,
-    Opcodes,
-    after_item,
-    before_item,
-    get,
-    integer,
-    put,
-    string_head,
-)
+from beam_cifar.pickles.opcodes import ListBuffer, Opcodes, after_item, before_item, get, integer, put, string_head
 from beam_cifar.pickles.opcodes import text as encoded_text
 from beam_cifar.pickles.rows import Size
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar
 
-from beam_cifar.formats.base import series_name
-from beam_cifar.labels import LabelTable
-from beam_cifar.measuring import Stats, SubsetStats
+from beam_cifar.analysis.stats import Stats, SubsetStats
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.formats.contract.sink import series_name
 from beam_cifar.report.markup import NAME_BYTES, cut
 
 T = TypeVar("T")

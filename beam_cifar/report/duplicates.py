@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from beam_cifar.formats.base import series_name, split_name
-from beam_cifar.measuring import DuplicateGroup, Stats
+from beam_cifar.analysis.stats import DuplicateGroup, Stats
+from beam_cifar.formats.contract.sink import series_name, split_name
 from beam_cifar.report.model import Report, Tile
 
 

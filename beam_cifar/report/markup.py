@@ -7,9 +7,9 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-from beam_cifar.measuring import SizeCount
+from beam_cifar.analysis.stats import SizeCount
+from beam_cifar.data.text import counted
 from beam_cifar.report.model import MAX_SHEETS, TILE_SIDE
-from beam_cifar.words import counted
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from beam_cifar.measuring import Stats
+from beam_cifar.analysis.stats import Stats
 
 TILE_SIDE: Final = 64
 """Pixels of the longer side of a picture on the page; a larger image is scaled down."""

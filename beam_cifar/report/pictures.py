@@ -14,13 +14,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
-from beam_cifar.chosen import read_rows
-from beam_cifar.gathering import Gathering
-from beam_cifar.labels import UNLABELLED
-from beam_cifar.measuring import DuplicateGroup
+from beam_cifar.analysis.stats import DuplicateGroup
+from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.data.row_table import View
+from beam_cifar.images.runs import pixels_of
+from beam_cifar.planning.chosen_rows import read_rows
+from beam_cifar.planning.gather import Gathering
 from beam_cifar.report.model import MAX_SHEETS, TILE_SIDE, Sheet, Tile
-from beam_cifar.transforms.pixels import pixels_of
-from beam_cifar.view import View
 
 UInt8Array = npt.NDArray[np.uint8]
 Int64Array = npt.NDArray[np.int64]

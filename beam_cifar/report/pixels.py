@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from beam_cifar.measuring import SizeCount, Stats
+from beam_cifar.analysis.stats import SizeCount, Stats
 from beam_cifar.report.markup import size_text
 
 MAX_SIZES: Final = 12

@@ -1,7 +1,7 @@
 """How an output was made: the part of its manifest that a reader of the page wants to know.
 
 The manifest lies beside the output, may have been edited, and is taken for what it says only where it has the shape
-that `beam_cifar.publish` gives it.
+that `beam_cifar.jobs.finish` gives it.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from beam_cifar.labels import UNLABELLED
+from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.report.classes import grouped
 from beam_cifar.report.model import Report, Sheet
 

@@ -15,8 +15,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from isal import igzip
 
-from beam_cifar import genuine
 from beam_cifar.errors import OutputError, UsageError
+from beam_cifar.formats.cifar import facts as genuine
 from beam_cifar.pickles.batch import Meta
 from beam_cifar.pickles.write import write_batch, write_meta
 from beam_cifar.samples.drawing import draw_images

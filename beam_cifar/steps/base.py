@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import UsageError
-from beam_cifar.words import is_unicode
 
 if TYPE_CHECKING:
-    from beam_cifar.block import Block
-    from beam_cifar.labels import LabelTable
-    from beam_cifar.view import View
+    from beam_cifar.data.block import Block
+    from beam_cifar.data.labels import LabelTable
+    from beam_cifar.data.row_table import View
 
 
 Number = TypeVar("Number", int, float)
@@ -78,7 +78,7 @@ class Step(ABC):
         """Refuses values that cannot be meant. Raises `UsageError`."""
 
     def needs(self) -> frozenset[str]:
-        """Columns of a view that the step looks at or changes: some of `beam_cifar.view.COLUMNS`."""
+        """Columns of a view that the step looks at or changes: some of `beam_cifar.data.row_table.COLUMNS`."""
         return frozenset()
 
     @abstractmethod

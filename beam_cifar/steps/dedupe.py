@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_cifar.example import has_images
-from beam_cifar.labels import unknown_name
+from beam_cifar.data.labels import unknown_name
+from beam_cifar.data.row_table import BoolArray, View
+from beam_cifar.data.schema import has_images
+from beam_cifar.images.digests import pixel_digests
 from beam_cifar.steps.base import Step, StepContext, option
-from beam_cifar.tally import pixel_digests
-from beam_cifar.view import BoolArray, View
 
 UInt64Array = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.intp]
@@ -103,7 +103,7 @@ def image_digests(table: pa.Table) -> UInt64Array:
         InputError: an image is damaged.
     """
     # Here, because the package of transforms loads Beam.
-    from beam_cifar.transforms.pixels import map_runs, pixels_of
+    from beam_cifar.images.runs import map_runs, pixels_of
 
     digests = map_runs(table, lambda run: pa.table({"digest": pixel_digests(pixels_of(run))}))
     both = np.frombuffer(b"".join(digests.column("digest").to_pylist()), dtype="<u8").astype(np.uint64)

@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Final
 import numpy as np
 import pyarrow as pa
 
-from beam_cifar.formats.shared.ids import unique_ids
+from beam_cifar.data.row_table import View
+from beam_cifar.naming.ids import unique_ids
 from beam_cifar.steps.base import Step, StepContext, option
-from beam_cifar.view import View
 
 _NAMES: Final = frozenset({"id", "filename"})
 

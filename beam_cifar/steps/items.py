@@ -11,12 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_cifar.data.labels import UNLABELLED, unknown_name
+from beam_cifar.data.row_table import BoolArray, View
 from beam_cifar.errors import InputError
-from beam_cifar.labels import UNLABELLED, unknown_name
-from beam_cifar.options import FILTER_MODES
+from beam_cifar.filters.xpath import FILTER_MODES, ItemFilter
 from beam_cifar.steps.base import Step, StepContext, option, pair
-from beam_cifar.view import BoolArray, View
-from beam_cifar.xpath import ItemFilter
 
 # Rows that are made into a table at a time.
 _PIECE: Final = 1 << 16

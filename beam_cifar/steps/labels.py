@@ -8,10 +8,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from beam_cifar.labels import UNLABELLED, LabelTable, merged_away, remap_table, unknown_name
+from beam_cifar.data.labels import UNLABELLED, LabelTable, merged_away, remap_table, unknown_name
+from beam_cifar.data.row_table import View
 from beam_cifar.steps.base import Step, StepContext, option, pair
 from beam_cifar.steps.subsets import refuse_two_targets
-from beam_cifar.view import View
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
-from beam_cifar.formats.shared.ids import natural_bytes, natural_key
-from beam_cifar.labels import UNLABELLED, unknown_name
+from beam_cifar.data.labels import UNLABELLED, unknown_name
+from beam_cifar.data.row_table import View
+from beam_cifar.naming.ids import natural_bytes, natural_key
 from beam_cifar.steps.base import Step, StepContext, option
 from beam_cifar.steps.chance import permutation, seed_option
-from beam_cifar.view import View
 
 Int64Array = npt.NDArray[np.int64]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_cifar.labels import merged_away, remap_table, split_renamings
+from beam_cifar.data.labels import merged_away, remap_table, split_renamings
+from beam_cifar.data.row_table import View, joined
 from beam_cifar.steps.base import Step, StepContext
-from beam_cifar.view import View, joined
 
 
 @dataclass(frozen=True)

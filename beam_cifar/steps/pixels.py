@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from beam_cifar.data.limits import check_size
+from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.options import check_size
 from beam_cifar.steps.base import PixelStep, Step, option
-from beam_cifar.view import View
 
 if TYPE_CHECKING:
-    from beam_cifar.block import Block
+    from beam_cifar.data.block import Block
 
 # Block functions are imported where they are used: their package loads Beam.
 
@@ -37,7 +37,7 @@ class Resize(PixelStep):
 
     def transform(self, block: Block) -> Block:
         """See `PixelStep.transform`."""
-        from beam_cifar.transforms.resize import resize
+        from beam_cifar.steps.resize import resize
 
         return resize(block, size=(self.height, self.width))
 
@@ -83,7 +83,7 @@ class Crop(PixelStep):
 
     def transform(self, block: Block) -> Block:
         """See `PixelStep.transform`."""
-        from beam_cifar.transforms.crop import crop
+        from beam_cifar.steps.crop import crop
 
         return crop(block, size=(self.height, self.width), left=self.left, top=self.top)
 
@@ -110,7 +110,7 @@ class Grayscale(PixelStep):
 
     def transform(self, block: Block) -> Block:
         """See `PixelStep.transform`."""
-        from beam_cifar.transforms.grayscale import grayscale
+        from beam_cifar.steps.grayscale import grayscale
 
         return grayscale(block)
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from beam_cifar.labels import UNLABELLED, unknown_name
+from beam_cifar.data.labels import UNLABELLED, unknown_name
+from beam_cifar.data.row_table import View
 from beam_cifar.steps.base import Step, StepContext, amount, option
 from beam_cifar.steps.chance import keys, permutation, seed_option
-from beam_cifar.view import View
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from beam_cifar.labels import unknown_name
+from beam_cifar.data.labels import unknown_name
+from beam_cifar.data.row_table import View
 from beam_cifar.steps.base import Step, StepContext, option, pair, share
 from beam_cifar.steps.chance import keys, permutation, seed_option
-from beam_cifar.view import View
 
 Int64Array = npt.NDArray[np.int64]
 Splits = Sequence[tuple[str, float]]

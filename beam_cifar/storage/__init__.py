@@ -3,7 +3,21 @@
 Paths are those of the local file system, or of one that all workers share; or URLs of objects, `s3://` and `gs://`.
 """
 
-from beam_cifar.storage.clients import concurrently, use_settings
+from beam_cifar.storage.blobs import (
+    Blob,
+    SubFile,
+    each,
+    listed_file,
+    local_copy,
+    mapped,
+    open_arrow,
+    open_blob,
+    read_all_listed,
+    reading,
+    unpack,
+    whole_file,
+)
+from beam_cifar.storage.client import concurrently
 from beam_cifar.storage.files import (
     COPY_BYTES,
     Tally,
@@ -27,20 +41,6 @@ from beam_cifar.storage.files import (
     remove_file,
     remove_tree,
     stamp,
-)
-from beam_cifar.storage.inputs import (
-    Blob,
-    SubFile,
-    each,
-    listed_file,
-    local_copy,
-    mapped,
-    open_arrow,
-    open_blob,
-    read_all_listed,
-    reading,
-    unpack,
-    whole_file,
 )
 from beam_cifar.storage.job_folder import JobFolder, check_apart
 from beam_cifar.storage.lock import Holding, hold
@@ -70,6 +70,7 @@ from beam_cifar.storage.staging import (
     write_whole,
     writing,
 )
+from beam_cifar.storage.stores import use_settings
 
 __all__ = [
     "COPY_BYTES",

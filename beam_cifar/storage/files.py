@@ -12,10 +12,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
+from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.storage import objects
 from beam_cifar.storage.paths import Entry, is_url
-from beam_cifar.words import is_unicode
 
 COPY_BYTES = 1 << 20
 

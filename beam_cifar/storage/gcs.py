@@ -15,7 +15,7 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
-from beam_cifar.storage.clients import CONNECTIONS, ChangedError, Client, Found, concurrently
+from beam_cifar.storage.client import CONNECTIONS, ChangedError, Client, Found, concurrently
 
 RETRY = DEFAULT_RETRY.with_timeout(60)
 TIMEOUT = (5, 60)  # seconds to connect, and between bytes

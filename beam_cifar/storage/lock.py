@@ -15,7 +15,7 @@ from typing import Any
 
 from beam_cifar.errors import OutputError
 from beam_cifar.storage import objects
-from beam_cifar.storage.clients import Found
+from beam_cifar.storage.client import Found
 from beam_cifar.storage.files import remove_file
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.paths import is_url

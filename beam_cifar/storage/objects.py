@@ -7,8 +7,9 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from beam_cifar.storage.clients import ChangedError, Client, Found, client, concurrently, in_chunks
+from beam_cifar.storage.client import ChangedError, Client, Found, concurrently, in_chunks
 from beam_cifar.storage.paths import Entry, split_url
+from beam_cifar.storage.stores import client
 
 # What is read ahead: little after a jump, which reads a header or a label, more the longer reading goes on in order.
 FIRST_WINDOW = 64 << 10

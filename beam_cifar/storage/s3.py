@@ -12,7 +12,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
-from beam_cifar.storage.clients import CONNECTIONS, ChangedError, Client, Found
+from beam_cifar.storage.client import CONNECTIONS, ChangedError, Client, Found
 
 # One request up to the threshold; in parts above it. The library enlarges parts where there would be too many.
 TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 << 20, max_concurrency=3)

@@ -16,7 +16,7 @@ from typing import Any, cast
 
 from beam_cifar.errors import BeamCifarError, JobError
 from beam_cifar.storage import objects
-from beam_cifar.storage.clients import concurrently
+from beam_cifar.storage.client import concurrently
 from beam_cifar.storage.files import COPY_BYTES, file_digest, is_file, open_file
 from beam_cifar.storage.paths import is_url
 

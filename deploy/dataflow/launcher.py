@@ -39,8 +39,8 @@ def command_line(flags: Sequence[str]) -> list[str]:
 def main(flags: Sequence[str]) -> int:
     """Hands the job to Dataflow and does not wait for it; only then does the template start it."""
     arguments = parse(make_parser(), command_line(flags))
-    from beam_cifar.pipeline import run, translate
-    from beam_cifar.runner import is_dry_run
+    from beam_cifar.pipeline.convert import run, translate
+    from beam_cifar.pipeline.runners import is_dry_run
 
     try:
         options, beam_options = options_of(arguments), beam_options_of(arguments)

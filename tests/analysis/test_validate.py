@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar import Validation, serial, stats, validate
+from beam_cifar.analysis.reading import measured
+from beam_cifar.analysis.stats import stats
+from beam_cifar.analysis.tally import Asked
+from beam_cifar.analysis.validate import Finding, Validation, validate, validated
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError
-from beam_cifar.labels import LabelTable
-from beam_cifar.one_reading import measured
+from beam_cifar.jobs import serial
 from beam_cifar.options import Input
-from beam_cifar.tally import Asked
-from beam_cifar.validation import Finding, validated
 from tests.helpers import ROOT
 from tests.helpers.commands import Command, Run
 from tests.helpers.image_trees import batch, encoded, picture, write_cifar, write_tree
@@ -28,7 +29,7 @@ from tests.helpers.image_trees import batch, encoded, picture, write_cifar, writ
 def plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads without a runner where the runner is not the point."""
     if "beam" not in request.fixturenames:
-        monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
+        monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
 
 
 def findings(path: Path) -> dict[str, Finding]:
@@ -77,7 +78,7 @@ def test_labels_outside_the_table_are_counted_and_ten_are_named(tmp_path: Path) 
 
 
 def test_bad_rows_of_all_blocks_and_files_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beam_cifar.block.MAX_ROWS", 3)
+    monkeypatch.setattr("beam_cifar.data.block.MAX_ROWS", 3)
     batches = {name: batch([f"{n}" for n in range(10)], [9, *[1] * 8, 9], seed=n) for n, name in enumerate("ab")}
     found = findings(write_cifar(tmp_path / "set", batches))["rows"]
     assert (found.count, [example.split(": ")[1] for example in found.examples]) == (4, ["row 0", "row 9"] * 2)
@@ -264,7 +265,7 @@ def test_beam_gives_the_same(tmp_path: Path, run: Run, monkeypatch: pytest.Monke
     path = write_tree(tmp_path / "tree", {**files, "dog/1.png": encoded(picture(1))})
     done = run("validate", path, "--json", "--workers", "2")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1)
-    monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
+    monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
     found = validate(str(path))
     told = [
         tuple(each[name] for name in ("check", "severity", "count")) for each in json.loads(done.stdout)["findings"]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_cifar.formats import FORMATS
+from beam_cifar.formats.registry import FORMATS
 from tests.helpers.commands import Run
 from tests.helpers.reading import batch_names, cifar_rows, tree, unpickled
 
@@ -196,7 +196,8 @@ def test_info_counts_without_reading_pixels(run: Run, cifar10: Path, cifar100: P
 
 def test_info_recognises_a_genuine_file_by_its_checksum(run: Run, cifar10: Path, tmp_path: Path) -> None:
     meta = {"num_cases_per_batch": 10000, "label_names": unpickled(cifar10 / "batches.meta")["label_names"]}
-    from beam_cifar.pickles import Meta, write_meta
+    from beam_cifar.pickles.batch import Meta
+    from beam_cifar.pickles.write import write_meta
 
     folder = tmp_path / "set"
     shutil.copytree(cifar10, folder)

@@ -22,9 +22,15 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from beam_cifar import Dataset, DatasetItem, Image, Label, LabelTable, compare, pipeline, serial, storage
+from beam_cifar import storage
+from beam_cifar.analysis.diff import compare
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.dataset.dataset import Dataset
+from beam_cifar.dataset.items import DatasetItem, Image, Label
 from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
-from beam_cifar.manifests import is_ours
+from beam_cifar.jobs import serial
+from beam_cifar.jobs.manifest import is_ours
+from beam_cifar.pipeline import convert as pipeline
 from beam_cifar.samples.make import make_sample
 from beam_cifar.steps.own import First
 from tests.helpers import ROOT
@@ -781,7 +787,7 @@ def test_a_real_run_writes_what_a_plain_one_does(tmp_path: Path, beam: None) -> 
         return Dataset.from_iterable(some(), NAMES).put(item("n", 1, "val")).transform("resize", width=9, height=9)
 
     made().export(tmp_path / "beam", "cifar", save_images=True, workers=2)
-    with mock.patch("beam_cifar.pipeline.start", serial.run):
+    with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
         made().export(tmp_path / "plain", "cifar", save_images=True)
     assert contents(tmp_path / "beam") == contents(tmp_path / "plain")
     assert is_whole(tmp_path / "beam")
@@ -824,7 +830,7 @@ def test_save_touches_changed_subsets_alone(runner: str, three: Path) -> None:
     dataset.put(new).put(item("n", 0, "d")).remove(0, "b")
     for number in range(4):
         dataset.remove(number, "c")
-    with mock.patch("beam_cifar.pipeline.start", RUNNERS[runner]):
+    with mock.patch("beam_cifar.pipeline.convert.start", RUNNERS[runner]):
         summary = dataset.save()
     after = files_state(three)
     assert summary is not None

@@ -18,10 +18,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_cifar import serial
+from beam_cifar.dataset.project import FILE_NAME, Project, ProjectSource, reference
 from beam_cifar.errors import BeamCifarError, InputError
-from beam_cifar.project import FILE_NAME, Project, ProjectSource, reference
-from beam_cifar.steps import STEPS, make_step, step_class
+from beam_cifar.jobs import serial
+from beam_cifar.steps.registry import STEPS, make_step, step_class
 from tests.helpers.commands import Command, Run
 from tests.helpers.image_trees import (
     batch,
@@ -81,7 +81,7 @@ def call(command: Command, capsys: pytest.CaptureFixture[str]) -> Iterator[Comma
         except SystemExit as end:
             return (int(end.code or 0), *capsys.readouterr())
 
-    with mock.patch("beam_cifar.pipeline.start", serial.run):
+    with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
         yield run
 
 

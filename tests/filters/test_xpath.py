@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
+from beam_cifar.data.schema import SCHEMA
 from beam_cifar.errors import UsageError
-from beam_cifar.example import SCHEMA
-from beam_cifar.xpath import FILTER_MODES, Decision, ItemFilter
+from beam_cifar.filters.xpath import FILTER_MODES, Decision, ItemFilter
 
 NAMES = ("cat", "dog", "<dog> & 'cat'", 'say "cat"', "собака", "nul\0 and \x1b", "x", "", "10")
 IDS = (
@@ -472,5 +472,5 @@ def test_the_hint_names_classes_near_to_a_string_that_is_none() -> None:
 
 
 def test_importing_the_module_does_not_import_lxml() -> None:
-    code = "import sys, beam_cifar.xpath; sys.exit('lxml' in sys.modules)"
+    code = "import sys, beam_cifar.filters.xpath; sys.exit('lxml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar import Dataset, serial
-from beam_cifar.comparing import compare
+from beam_cifar.analysis.diff import compare
+from beam_cifar.dataset.dataset import Dataset
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import get_sink, readable, writable
+from beam_cifar.formats.registry import get_sink, readable, writable
+from beam_cifar.jobs import serial
 from tests.helpers.image_trees import batch, manifest, picture, quickly, write_cifar
 
 CLASSES = ("dog", "cat", "sea lion", "поезд")
@@ -21,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("without_runner")
 
 @pytest.fixture(autouse=True)
 def read_without_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beam_cifar.one_reading.for_each_block", serial.for_each_block)
+    monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar import Dataset
+from beam_cifar.dataset.dataset import Dataset
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_source
-from beam_cifar.formats.base import Wanted
-from beam_cifar.formats.shared.summary import scan
-from beam_cifar.genuine import CIFAR100_SUPERCLASSES
+from beam_cifar.formats.cifar.facts import CIFAR100_SUPERCLASSES
+from beam_cifar.formats.contract.types import Wanted
+from beam_cifar.formats.registry import detect_format, get_source
+from beam_cifar.planning.summaries import scan
 from tests.helpers.image_trees import (
     batch,
     contents,

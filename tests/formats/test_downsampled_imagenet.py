@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format
-from beam_cifar.formats.base import Wanted
+from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.downsampled_imagenet import DownsampledImagenetSource
 from beam_cifar.formats.imagenet import class_folders
-from beam_cifar.formats.shared.summary import scan
+from beam_cifar.formats.registry import detect_format
+from beam_cifar.planning.summaries import scan
 from tests.helpers.image_trees import batch, contents, images, manifest, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import cifar_rows, unpickled
 

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import get_source
-from beam_cifar.names import decode_name
-from beam_cifar.row_names import short_name
+from beam_cifar.formats.registry import get_source
+from beam_cifar.naming.components import decode_name
+from beam_cifar.naming.image_files import short_name
 from tests.helpers.image_trees import (
     contents,
     converted,

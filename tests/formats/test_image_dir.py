@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_source
+from beam_cifar.formats.registry import detect_format, get_source
 from tests.helpers.image_trees import (
     batch,
     contents,

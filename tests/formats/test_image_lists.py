@@ -14,15 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_sink, get_source
-from beam_cifar.formats.base import Shard, SinkOptions
-from beam_cifar.formats.shared import json_stream
-from beam_cifar.formats.shared.id_paths import decode_path, encode_path, stem
-from beam_cifar.formats.shared.image_lists import found_in, is_inside, list_images, plain_path
-from beam_cifar.formats.shared.json_stream import JsonStream
-from beam_cifar.labels import LabelTable
-from beam_cifar.options import ExportOptions, Input
+from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
+from beam_cifar.formats.kit import json_stream
+from beam_cifar.formats.kit.image_lists import found_in, is_inside, list_images, plain_path
+from beam_cifar.formats.kit.json_stream import JsonStream
+from beam_cifar.formats.registry import detect_format, get_sink, get_source
+from beam_cifar.naming.id_paths import decode_path, encode_path, stem
+from beam_cifar.options import Input
 from tests.helpers.image_trees import (
     batch,
     contents,

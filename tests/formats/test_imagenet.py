@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 from PIL.JpegImagePlugin import JpegImageFile
 
-from beam_cifar import ConvertOptions, storage
+from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, OutputError, UsageError
 from beam_cifar.formats.imagenet import ImagenetSink
-from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.labels import LabelTable
-from beam_cifar.row_names import short_name
-from beam_cifar.steps import make_step
+from beam_cifar.naming.ids import natural_key
+from beam_cifar.naming.image_files import short_name
+from beam_cifar.options import ConvertOptions
+from beam_cifar.steps.registry import make_step
 from tests.helpers.commands import Run
 from tests.helpers.image_trees import (
     batch,

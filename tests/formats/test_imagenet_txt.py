@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_source
-from beam_cifar.formats.base import Wanted
+from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.imagenet_txt import ImagenetTxtSink
-from beam_cifar.formats.shared.summary import scan
-from beam_cifar.labels import LabelTable
+from beam_cifar.formats.registry import detect_format, get_source
+from beam_cifar.planning.summaries import scan
 from tests.helpers.image_trees import batch, encoded, images, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import cifar_rows, unpickled
 

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_cifar import Dataset, archives, storage
+from beam_cifar import storage
+from beam_cifar.dataset.dataset import Dataset
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_source
-from beam_cifar.formats.base import Wanted
-from beam_cifar.formats.shared.summary import scan
+from beam_cifar.formats.contract.types import Wanted
+from beam_cifar.formats.registry import detect_format, get_source
+from beam_cifar.planning.summaries import scan
+from beam_cifar.storage import archives
 from tests.helpers.image_trees import (
     Pixels,
     batch,
@@ -478,7 +480,7 @@ def test_bytes_do_not_depend_on_how_many_parts_a_file_is_made_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_cifar(tmp_path / "in", {"train": batch([f"{n}.png" for n in range(40)], [0] * 40)})
-    monkeypatch.setattr("beam_cifar.storage.COPY_BYTES", 5000)
+    monkeypatch.setattr("beam_cifar.storage.files.COPY_BYTES", 5000)
     made = []
     for part_bytes in (16 << 20, 7 * 3072):
         set_part_bytes(monkeypatch, "mnist", part_bytes)

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import detect_format, get_source
-from beam_cifar.formats.base import Shard, SinkOptions
-from beam_cifar.formats.npz import NpzSource
-from beam_cifar.formats.npz_write import NpzSink
-from beam_cifar.formats.shared import npy
-from beam_cifar.labels import LabelTable
-from beam_cifar.options import ExportOptions
+from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
+from beam_cifar.formats.kit import npy
+from beam_cifar.formats.npz.read import NpzSource
+from beam_cifar.formats.npz.write import NpzSink
+from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.storage import StagedFile
 from tests.helpers.image_trees import (
     batch,

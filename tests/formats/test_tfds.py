@@ -20,10 +20,10 @@ from google.protobuf import (  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import tfds
-from beam_cifar.formats.shared.tf_example import framed, serialized_example
-from beam_cifar.labels import LabelTable
+from beam_cifar.formats.kit.tf_example import framed, serialized_example
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -268,7 +268,7 @@ def test_two_runs_write_the_same_bytes(target: str, source: Path, tmp_path: Path
 def test_row_groups_end_at_rows_whatever_blocks_come(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beam_cifar.formats.shared.splits.ROW_GROUP_ROWS", 3)
+    monkeypatch.setattr("beam_cifar.formats.kit.splits.ROW_GROUP_ROWS", 3)
     quickly(source, tmp_path / "out", "tfds_parquet")
     found = pq.ParquetFile(pa_file(tmp_path / "out" / "dataset-train.parquet-00000-of-00001")).metadata
     assert [found.row_group(number).num_rows for number in range(found.num_row_groups)] == [3, 3, 2]

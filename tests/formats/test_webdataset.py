@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 
 from beam_cifar.errors import BeamCifarError, InputError
-from beam_cifar.formats import detect_format, get_source
-from beam_cifar.formats.base import Wanted
-from beam_cifar.formats.shared.summary import scan
-from beam_cifar.formats.webdataset import SHARD_BYTES, WebdatasetSink, WebdatasetSource, key_prefix
-from beam_cifar.options import ExportOptions
+from beam_cifar.formats.contract.types import ExportOptions, Wanted
+from beam_cifar.formats.registry import detect_format, get_source
+from beam_cifar.formats.webdataset.sink import SHARD_BYTES, WebdatasetSink, key_prefix
+from beam_cifar.formats.webdataset.source import WebdatasetSource
+from beam_cifar.planning.summaries import scan
 from tests.helpers.image_trees import batch, contents, decoded, encoded, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import batch_names, cifar_rows, tree, unpickled
 

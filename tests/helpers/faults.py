@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from image_trees import set_part_bytes
 
-from beam_cifar import ConvertOptions, convert
+from beam_cifar.options import ConvertOptions
+from beam_cifar.pipeline.convert import convert
 
 
 def dies(options: ConvertOptions, parts: int, part_bytes: int | None = None) -> None:
@@ -28,7 +29,7 @@ def is_interrupted(options: ConvertOptions, parts: int) -> None:
 def _in_process(target: Callable[..., None], *arguments: Any) -> int | None:
     # Forked from a process that has imported all that a job needs, and run nothing.
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["beam_cifar.pipeline", "lxml.etree", "PIL.Image"])
+    processes.set_forkserver_preload(["beam_cifar.pipeline.convert", "lxml.etree", "PIL.Image"])
     child = processes.Process(target=target, args=arguments)
     child.start()
     child.join(120)
@@ -38,7 +39,7 @@ def _in_process(target: Callable[..., None], *arguments: Any) -> int | None:
 
 
 def _convert_until(options: ConvertOptions, parts: int, number: int, part_bytes: int | None) -> None:
-    from beam_cifar import sink
+    from beam_cifar.jobs import write_part as sink
 
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

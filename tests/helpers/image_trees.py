@@ -17,8 +17,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_cifar import ConvertOptions, Summary, convert, serial
-from beam_cifar.formats import get_sink
+from beam_cifar.formats.registry import get_sink
+from beam_cifar.jobs import serial
+from beam_cifar.jobs.summary import Summary
+from beam_cifar.options import ConvertOptions
+from beam_cifar.pipeline.convert import convert
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -130,7 +133,7 @@ def _beside(output: Path) -> Path:
 
 def quickly(source: Path, output: Path, target: str = "imagenet", **options: Any) -> Summary:
     """A conversion without a runner, for the many tests of what is read and written rather than of how it runs."""
-    with mock.patch("beam_cifar.pipeline.start", serial.run):
+    with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
         return converted(source, output, target, **options)
 
 
@@ -138,7 +141,7 @@ def killed(step: int, options: ConvertOptions) -> int:
     """Runs a conversion in a process that dies before a step of publishing: 9, or 0 if it has fewer steps."""
     # Forked from a process that has imported all that a job needs, and run nothing.
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["beam_cifar.pipeline", "lxml.etree", "PIL.Image"])
+    processes.set_forkserver_preload(["beam_cifar.pipeline.convert", "lxml.etree", "PIL.Image"])
     child = processes.Process(target=convert_until, args=(step, options))
     child.start()
     child.join(120)
@@ -174,7 +177,7 @@ def convert_until(step: int, options: ConvertOptions) -> None:
     storage.publish_tree = publish
     for name in ("rename", "replace", "unlink", "rmdir"):
         setattr(os, name, counting(name))
-    with mock.patch("beam_cifar.pipeline.start", serial.run):
+    with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
         convert(options)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from beam_cifar.block import Block
-from beam_cifar.labels import LabelTable
+from beam_cifar.data.block import Block
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.row_table import View
 from beam_cifar.steps.base import PixelStep, StepContext
-from beam_cifar.view import View
 
 
 class Notes(StepContext):

@@ -15,12 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageSequence, PngImagePlugin
 
+from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import InputError
-from beam_cifar.images.decode import ImageHeader, decode_image, probe_image
-from beam_cifar.images.files import is_image_name
+from beam_cifar.images.decode import decode_image
+from beam_cifar.images.encodings import is_image_name
+from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.images.png import encode_png
 from beam_cifar.images.resize import resize_images
-from beam_cifar.options import MAX_PIXELS
 from beam_cifar.samples.drawing import draw_images
 
 DRAWN = draw_images(1, np.arange(10), "cifar10")

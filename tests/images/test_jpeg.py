@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beam_cifar.data.limits import MAX_SIDE
 from beam_cifar.images.decode import decode_image
 from beam_cifar.images.jpeg import QUALITY, encode_jpeg
 from beam_cifar.images.resize import resize_images
-from beam_cifar.options import MAX_SIDE
 from beam_cifar.samples.drawing import draw_images
 
 DRAWN = draw_images(1, np.arange(40) % 10, "cifar10")

@@ -11,20 +11,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_cifar import ConvertOptions, LabelTable, ReadExamples, archives, convert, storage
-from beam_cifar.block import Block
+from beam_cifar import storage
+from beam_cifar.data.block import Block
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.schema import facts_table, image_array, with_images
 from beam_cifar.errors import InputError, JobError, UsageError
-from beam_cifar.example import facts_table, image_array, with_images
-from beam_cifar.formats import detect_format
-from beam_cifar.formats.base import SinkOptions
+from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
+from beam_cifar.formats.kit.splits import ROW_GROUP_BYTES
 from beam_cifar.formats.parquet.write import ParquetSink
-from beam_cifar.formats.shared.splits import ROW_GROUP_BYTES
-from beam_cifar.images.files import RAW
-from beam_cifar.images.runs import RUN_BYTES
-from beam_cifar.job import prepare
-from beam_cifar.options import ExportOptions
-from beam_cifar.transforms.pixels import with_pixels
-from beam_cifar.transforms.resize import resize
+from beam_cifar.formats.registry import detect_format
+from beam_cifar.images.encodings import RAW
+from beam_cifar.images.runs import RUN_BYTES, with_pixels
+from beam_cifar.jobs.prepare import prepare
+from beam_cifar.options import ConvertOptions
+from beam_cifar.pipeline.convert import convert
+from beam_cifar.pipeline.examples import ReadExamples
+from beam_cifar.steps.resize import resize
+from beam_cifar.storage import archives
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -152,7 +155,7 @@ def test_lists_of_files_lie_outside_the_work_folder_only_when_a_manifest_names_t
 ) -> None:
     folder = storage.JobFolder(str(tmp_path / "out"))
     with prepare(ConvertOptions(str(cifar10), str(tmp_path / "out"), "imagenet")) as job:
-        from beam_cifar.pipeline import start
+        from beam_cifar.pipeline.convert import start
 
         real = storage.publish_tree
         seen: list[list[str]] = []
@@ -163,7 +166,7 @@ def test_lists_of_files_lie_outside_the_work_folder_only_when_a_manifest_names_t
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(storage, "publish_tree", looked)
-            start(job, __import__("beam_cifar.runner").runner.pipeline_options([], 1)).wait_until_finish()
+            start(job, __import__("beam_cifar.pipeline.runners").runner.pipeline_options([], 1)).wait_until_finish()
     assert seen == [[]]
     named = [shard["listing"] for shard in manifest(tmp_path / "out")["shards"]]
     assert sorted(named) == sorted(name for name in os.listdir(folder.path) if name.startswith("files-"))
@@ -197,7 +200,7 @@ def test_resizing_keeps_each_piece_small_and_no_offset_wraps() -> None:
 
 
 def test_blocks_stay_small_where_images_grow(tmp_path: Path) -> None:
-    from beam_cifar.source import SourceSettings, read_task
+    from beam_cifar.jobs.read_part import SourceSettings, read_task
 
     source = write_cifar(tmp_path / "in", {"train": batch([f"{i}.png" for i in range(60)], [0] * 60)}, ["a"])
     with prepare(ConvertOptions(str(source), str(tmp_path / "out"), "parquet", resize=(1024, 1024))) as job:

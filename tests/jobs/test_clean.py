@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from beam_cifar import ConvertOptions, storage
-from beam_cifar.cleaning import clean
+from beam_cifar import storage
 from beam_cifar.errors import OutputError
+from beam_cifar.jobs.clean import clean
+from beam_cifar.options import ConvertOptions
 from tests.helpers.commands import Command
 from tests.helpers.faults import dies, job_folder, snapshot
 from tests.helpers.image_trees import batch, converted, killed, quickly, write_cifar

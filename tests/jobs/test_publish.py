@@ -11,15 +11,19 @@ from unittest import mock
 
 import pytest
 
-from beam_cifar import ConvertOptions, convert, serial, storage
+from beam_cifar import storage
 from beam_cifar.errors import JobError, OutputError
-from beam_cifar.job import Job, prepare
-from beam_cifar.manifests import is_ours
-from beam_cifar.pipeline import publish_settings
-from beam_cifar.publish import PublishSettings, ShardInfo, finish_job, finish_shard, reconcile
-from beam_cifar.sink import OpenPart, PartInfo, SinkSettings
-from beam_cifar.source import SourceSettings, read_task
-from beam_cifar.transforms.encode_images import encode_images
+from beam_cifar.jobs import serial
+from beam_cifar.jobs.accounts import PartInfo, ShardInfo, reconcile
+from beam_cifar.jobs.finish import finish_job, finish_shard, publish_settings
+from beam_cifar.jobs.manifest import is_ours
+from beam_cifar.jobs.prepare import Job, prepare
+from beam_cifar.jobs.read_part import SourceSettings, read_task
+from beam_cifar.jobs.settings import PublishSettings, SinkSettings
+from beam_cifar.jobs.write_part import OpenPart
+from beam_cifar.options import ConvertOptions
+from beam_cifar.pipeline.convert import convert
+from beam_cifar.steps.encode import encode_images
 from tests.helpers.image_trees import killed, quickly
 from tests.helpers.reading import cifar_rows, tree
 
@@ -94,8 +98,8 @@ def finished(cifar10: Path, tmp_path: Path) -> tuple[PublishSettings, list[Shard
 
 
 def part_of(task: object, source: SourceSettings, sink: SinkSettings) -> PartInfo:
-    from beam_cifar.transforms.remap_labels import remap_labels
-    from beam_cifar.transforms.select_rows import select_rows
+    from beam_cifar.steps.remap import remap_labels
+    from beam_cifar.steps.select import select_rows
 
     open_part = None
     for block in read_task(task, source):  # type: ignore[arg-type]
@@ -114,11 +118,11 @@ def test_a_job_that_lost_its_output_joins_nothing(target: str, cifar10: Path, tm
         return finish_shard(number, infos, sink)
 
     def start(job: Job, beam_options: object) -> None:
-        with mock.patch("beam_cifar.serial.finish_shard", lost):
+        with mock.patch("beam_cifar.jobs.finish.finish_shard", lost):
             serial.run(replace(job, folder=replace(job.folder, guarded=True)))
 
     with (
-        mock.patch("beam_cifar.pipeline.start", start),
+        mock.patch("beam_cifar.pipeline.convert.start", start),
         pytest.raises(JobError, match="another job has taken the output"),
     ):
         convert(ConvertOptions(str(cifar10), str(tmp_path / "out"), target, workers=1))

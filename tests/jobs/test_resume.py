@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 
-from beam_cifar import ConvertOptions, sink
 from beam_cifar.errors import BeamCifarError, InputError, OutputError
-from beam_cifar.options import Input
+from beam_cifar.jobs import write_part as sink
+from beam_cifar.jobs.accounts import PartInfo, decode_part
+from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.samples.make import make_sample
-from beam_cifar.sink import PartInfo, decode_part
-from beam_cifar.steps import make_step
+from beam_cifar.steps.registry import make_step
 from tests.helpers.commands import Command
 from tests.helpers.faults import accounts, dies, is_interrupted, job_folder, snapshot
 from tests.helpers.image_trees import (
@@ -302,7 +302,7 @@ def test_what_another_version_has_begun_is_not_mixed_with_this_one(
 ) -> None:
     target, output, work = interrupted
     before = snapshot(work)
-    monkeypatch.setattr("beam_cifar.job.libraries", lambda: {"pillow": "1.0"})
+    monkeypatch.setattr("beam_cifar.jobs.prepare.libraries", lambda: {"pillow": "1.0"})
     with pytest.raises(OutputError, match="this program or a library"):
         converted(small, output, target, resume=True, **MORE[target])
     assert snapshot(work) == before

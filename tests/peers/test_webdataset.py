@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_cifar.formats.webdataset import WebdatasetSource
+from beam_cifar.formats.webdataset.source import WebdatasetSource
 from tests.helpers.image_trees import encoded, picture, quickly
 from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import cifar_rows

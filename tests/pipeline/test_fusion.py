@@ -10,15 +10,17 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from beam_cifar import ConvertOptions
-from beam_cifar.block import Block
-from beam_cifar.coders import BlockCoder, MapBlocks
+from beam_cifar.data.block import Block
 from beam_cifar.errors import JobError
-from beam_cifar.job import Job, prepare
-from beam_cifar.pipeline import start
-from beam_cifar.runner import pipeline_options
-from beam_cifar.sink import SinkSettings, WriteBlocks
-from beam_cifar.source import ReadBlocks, SourceSettings
+from beam_cifar.jobs.prepare import Job, prepare
+from beam_cifar.jobs.read_part import SourceSettings
+from beam_cifar.jobs.settings import SinkSettings
+from beam_cifar.options import ConvertOptions
+from beam_cifar.pipeline.blocks import BlockCoder, MapBlocks
+from beam_cifar.pipeline.convert import start
+from beam_cifar.pipeline.read import ReadBlocks
+from beam_cifar.pipeline.runners import pipeline_options
+from beam_cifar.pipeline.write import WriteBlocks
 
 MODES = ["in_memory", "multi_threading"]
 PROCESSES = "multi_processing"
@@ -70,7 +72,7 @@ def run_with(
         blocks = middle(tasks | ReadBlocks(SourceSettings.of(job.plan)), tasks)
         _ = blocks | WriteBlocks(SinkSettings.of(job.plan, "parquet", job.folder))
 
-    monkeypatch.setattr("beam_cifar.pipeline.build", build)
+    monkeypatch.setattr("beam_cifar.pipeline.convert.build", build)
     with prepare(ConvertOptions(str(source), str(output), "parquet")) as job:
         start(job, options)
 
@@ -94,7 +96,7 @@ def test_the_line_itself_is_fused(mode: str, cifar10: Path, tmp_path: Path, monk
 
 
 def test_blocks_are_sized_without_being_encoded(cifar10: Path, tmp_path: Path) -> None:
-    from beam_cifar.source import read_task
+    from beam_cifar.jobs.read_part import read_task
 
     with prepare(ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet")) as job:
         block = next(read_task(job.plan.tasks[0], SourceSettings.of(job.plan)))

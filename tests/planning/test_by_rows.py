@@ -12,16 +12,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from beam_cifar import ConvertOptions, serial
-from beam_cifar.chosen import Inputs, read_rows
 from beam_cifar.errors import InputError, JobError, UsageError
-from beam_cifar.formats import get_source
-from beam_cifar.formats.base import Origin, Wanted
-from beam_cifar.formats.shared.summary import scan
-from beam_cifar.job import plan_only
-from beam_cifar.options import Input
-from beam_cifar.steps import STEPS, make_step
+from beam_cifar.formats.contract.types import Wanted
+from beam_cifar.formats.registry import get_source
+from beam_cifar.jobs import serial
+from beam_cifar.jobs.prepare import plan_only
+from beam_cifar.options import ConvertOptions, Input
+from beam_cifar.planning.chosen_rows import read_rows
+from beam_cifar.planning.inputs import Inputs, Origin
+from beam_cifar.planning.summaries import scan
 from beam_cifar.steps.own import First
+from beam_cifar.steps.registry import STEPS, make_step
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -275,7 +276,7 @@ def test_a_batch_that_changes_in_mid_run_is_refused(tmp_path: Path) -> None:
         serial.run(job)
 
     with (
-        mock.patch("beam_cifar.pipeline.start", meddle),
+        mock.patch("beam_cifar.pipeline.convert.start", meddle),
         pytest.raises(InputError, match="the file changed while it was being converted"),
     ):
         converted(source, tmp_path / "out", "cifar", steps=(make_step("shuffle", {}),), save_images=True)
@@ -285,7 +286,7 @@ def test_rows_that_get_lost_on_the_way_are_noticed(cifar10: Path, tmp_path: Path
     from unittest import mock
 
     def lose(job: Any, options: Any = None) -> None:
-        import beam_cifar.source as source
+        from beam_cifar.jobs import read_part as source
 
         read = source.read_chosen
         with mock.patch.object(
@@ -293,7 +294,7 @@ def test_rows_that_get_lost_on_the_way_are_noticed(cifar10: Path, tmp_path: Path
         ):
             serial.run(job)
 
-    with mock.patch("beam_cifar.pipeline.start", lose), pytest.raises(JobError, match="rows came for part 0"):
+    with mock.patch("beam_cifar.pipeline.convert.start", lose), pytest.raises(JobError, match="rows came for part 0"):
         converted(cifar10, tmp_path / "out", "parquet", steps=EVERYTHING)
 
 

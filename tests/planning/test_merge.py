@@ -11,10 +11,14 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from beam_cifar import Dataset, DatasetItem, Label, LabelTable, convert, serial
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.dataset.dataset import Dataset
+from beam_cifar.dataset.items import DatasetItem, Label
 from beam_cifar.errors import UsageError
-from beam_cifar.manifests import is_ours
+from beam_cifar.jobs import serial
+from beam_cifar.jobs.manifest import is_ours
 from beam_cifar.options import ConvertOptions, Input
+from beam_cifar.pipeline.convert import convert
 from tests.helpers.image_trees import batch, contents, images, manifest, picture, write_cifar
 from tests.helpers.reading import batch_names, cifar_rows, parquet_rows, unpickled
 
@@ -77,7 +81,7 @@ def written(folder: Path) -> list[tuple[str, str, str | None, str | None, bytes 
 def both(cifar10: Path, cifar100: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """A part of each sample: the batches named differ, so that no id clashes."""
     folder = tmp_path_factory.mktemp("both")
-    with mock.patch("beam_cifar.pipeline.start", serial.run):
+    with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
         for source in (cifar10, cifar100):
             dataset = Dataset.import_from(source)
             numbered: dict[str, int] = {}

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import beam_cifar.report.build
+from beam_cifar.analysis.stats import DuplicateGroup, SizeCount, Stats, SubsetStats
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, OutputError
-from beam_cifar.labels import LabelTable
-from beam_cifar.measuring import DuplicateGroup, SizeCount, Stats, SubsetStats
 from beam_cifar.report.build import MAX_PAGE_BYTES, Written, report
 from beam_cifar.report.markup import cut, percent, template_environment, visible
 from beam_cifar.report.model import TILE_SIDE, Balance, Provenance, Report, Sheet, Tile

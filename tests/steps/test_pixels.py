@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from beam_cifar.block import Block
+from beam_cifar.data.block import Block
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.row_table import View
+from beam_cifar.data.schema import SCHEMA, facts_table, image_array, with_images
 from beam_cifar.errors import InputError
-from beam_cifar.example import SCHEMA, facts_table, image_array, with_images
-from beam_cifar.images.files import RAW
+from beam_cifar.images.encodings import RAW
 from beam_cifar.images.gray import to_gray
 from beam_cifar.images.resize import resize_images
-from beam_cifar.labels import LabelTable
-from beam_cifar.steps import make_step
-from beam_cifar.transforms.crop import crop
-from beam_cifar.view import View
+from beam_cifar.steps.crop import crop
+from beam_cifar.steps.registry import make_step
 from tests.helpers.step_notes import Notes
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]

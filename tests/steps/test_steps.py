@@ -20,14 +20,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_cifar.cli.parser import Parser
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.labels import LabelTable
-from beam_cifar.steps import STEPS, make_step, parse_call, parse_step, step_class
+from beam_cifar.naming.ids import natural_key
 from beam_cifar.steps.base import Step
 from beam_cifar.steps.chance import keys, permutation
+from beam_cifar.steps.registry import STEPS, make_step, parse_call, parse_step, step_class
 from beam_cifar.steps.subsets import class_sizes, split_sizes
-from beam_cifar.view import View
 from tests.helpers.step_notes import Notes
 
 ROWS = 5000
@@ -832,6 +832,6 @@ def test_unlabelled_rows_alone_leave_an_empty_table() -> None:
 
 
 def test_no_step_loads_beam_before_it_sees_an_image() -> None:
-    code = "import sys; from beam_cifar.steps import STEPS, step_class; [step_class(name) for name in STEPS]; "
+    code = "import sys; from beam_cifar.steps.registry import STEPS, step_class; [step_class(name) for name in STEPS]; "
     code += "assert not [name for name in sys.modules if name.startswith('apache_beam')]"
     subprocess.run([sys.executable, "-c", code], check=True)

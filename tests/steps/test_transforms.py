@@ -14,16 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from beam_cifar.block import Block, row_counts, spans
+from beam_cifar.data.block import Block, row_counts, spans
+from beam_cifar.data.schema import SCHEMA, facts_table, image_array, plain_labels, with_images
 from beam_cifar.errors import InputError, JobError
-from beam_cifar.example import SCHEMA, facts_table, image_array, plain_labels, with_images
-from beam_cifar.formats.base import Origin
-from beam_cifar.images.files import RAW
-from beam_cifar.selection import Selection
-from beam_cifar.transforms.encode_images import encode_images
-from beam_cifar.transforms.remap_labels import remap_labels
-from beam_cifar.transforms.select_rows import select_rows
-from beam_cifar.xpath import ItemFilter
+from beam_cifar.filters.selection import Selection
+from beam_cifar.filters.xpath import ItemFilter
+from beam_cifar.images.encodings import RAW
+from beam_cifar.planning.inputs import Origin
+from beam_cifar.steps.encode import encode_images
+from beam_cifar.steps.remap import remap_labels
+from beam_cifar.steps.select import select_rows
 
 SIZES = [(32, 32), (5, 9), (5, 4), (1, 1), None]
 
@@ -137,11 +137,12 @@ def test_spans_cover_every_row_once_within_the_limits(start: int, rows: int, row
 
 
 def test_a_rejected_row_fails_the_job_in_the_sink(cifar10: Any, tmp_path: Any) -> None:
-    from beam_cifar import ConvertOptions
-    from beam_cifar.block import BadRow
-    from beam_cifar.job import prepare
-    from beam_cifar.sink import OpenPart, SinkSettings
-    from beam_cifar.source import SourceSettings, read_task
+    from beam_cifar.data.block import BadRow
+    from beam_cifar.jobs.prepare import prepare
+    from beam_cifar.jobs.read_part import SourceSettings, read_task
+    from beam_cifar.jobs.settings import SinkSettings
+    from beam_cifar.jobs.write_part import OpenPart
+    from beam_cifar.options import ConvertOptions
 
     with prepare(ConvertOptions(str(cifar10), str(tmp_path / "out"), "cifar")) as job:
         sink = SinkSettings.of(job.plan, "cifar", job.folder)
@@ -160,10 +161,10 @@ def test_a_rejected_row_fails_the_job_in_the_sink(cifar10: Any, tmp_path: Any) -
 def test_rows_that_a_reader_cannot_keep_travel_in_the_block(tmp_path: Any) -> None:
     import pickle
 
-    from beam_cifar.formats import get_source
-    from beam_cifar.labels import LabelTable
-    from beam_cifar.plan import Segment, Task
-    from beam_cifar.source import SourceSettings, read_task
+    from beam_cifar.data.labels import LabelTable
+    from beam_cifar.formats.registry import get_source
+    from beam_cifar.jobs.read_part import SourceSettings, read_task
+    from beam_cifar.planning.plan import Segment, Task
 
     (tmp_path / "batches.meta").write_bytes(pickle.dumps({"label_names": ["a", "b"]}))
     data = np.arange(4 * 3072, dtype=np.uint32).astype(np.uint8).reshape(4, 3072)

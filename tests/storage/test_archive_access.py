@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import rapidgzip
 
-from beam_cifar.archives import Member, list_members, open_indexed
-from beam_cifar.job import Job
+from beam_cifar.jobs.prepare import Job
 from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline import convert
+from beam_cifar.pipeline.convert import convert
 from beam_cifar.samples.make import make_sample
+from beam_cifar.storage.archives import Member, list_members
+from beam_cifar.storage.gzip_index import open_indexed
 
 FETCH = 128 << 10  # what the decoder asks a file for at a time
 

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from beam_cifar import archives
-from beam_cifar.archives import list_members, open_indexed
 from beam_cifar.errors import InputError
-from beam_cifar.storage import Blob, open_blob, stamp
+from beam_cifar.storage import Blob, archives, open_blob, stamp
+from beam_cifar.storage.archives import list_members
+from beam_cifar.storage.gzip_index import open_indexed
 from tests.helpers.reading import batch_names
 
 
@@ -109,7 +109,7 @@ def test_members_of_a_compressed_archive_are_read_by_seek(tmp_path: Path) -> Non
 def test_an_archive_is_decompressed_once_for_detection_and_listing(
     cifar10_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from beam_cifar.formats import detect_format, get_source
+    from beam_cifar.formats.registry import detect_format, get_source
 
     opened = []
     real = archives.open_gzip
@@ -129,7 +129,7 @@ def test_members_named_in_two_ways_lie_in_one_folder(tmp_path: Path) -> None:
 
 
 def test_archives_holding_no_or_two_sets_are_refused(tmp_path: Path) -> None:
-    from beam_cifar.formats import get_source
+    from beam_cifar.formats.registry import get_source
 
     for name, data in {
         "none": tar(("a/data_batch_1", b"x")),
@@ -142,7 +142,7 @@ def test_archives_holding_no_or_two_sets_are_refused(tmp_path: Path) -> None:
 
 
 def test_members_that_are_not_batches_are_ignored(cifar10: Path, tmp_path: Path) -> None:
-    from beam_cifar.formats import get_source
+    from beam_cifar.formats.registry import get_source
 
     path = tmp_path / "set.tar"
     with tarfile.open(path, "w") as archive:

@@ -11,11 +11,15 @@ from unittest import mock
 
 import pytest
 
-from beam_cifar import ConvertOptions, convert, serial, storage, store_options
-from beam_cifar.cleaning import clean
+from beam_cifar import storage
 from beam_cifar.errors import InputError, JobError
-from beam_cifar.job import Job
-from beam_cifar.manifests import is_complete
+from beam_cifar.jobs import serial
+from beam_cifar.jobs.clean import clean
+from beam_cifar.jobs.manifest import is_complete
+from beam_cifar.jobs.prepare import Job
+from beam_cifar.options import ConvertOptions
+from beam_cifar.pipeline import stores as store_options
+from beam_cifar.pipeline.convert import convert
 from beam_cifar.samples.make import make_sample
 from tests.helpers import ROOT
 from tests.helpers.counting_proxy import CountingProxy, Fault
@@ -33,7 +37,7 @@ from unittest import mock
 from beam_cifar import ConvertOptions, convert
 source, output, target, overwrite, resume = sys.argv[1:]
 limit = 12 if target == "imagenet" else None
-with mock.patch("beam_cifar.pipeline.start", serial.run):
+with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
     convert(ConvertOptions(source, output, target, workers=1, limit=limit, overwrite=overwrite == "True", resume=resume == "True"))
 """
 
@@ -104,7 +108,7 @@ def plainly(source: object, output: object, target: str = "parquet", **options: 
     on_start = options.pop("on_start", lambda job: None)
     limit = 12 if target == "imagenet" else None
     asked = ConvertOptions(str(source), str(output), target, workers=1, limit=limit, **options)  # type: ignore[arg-type]
-    with mock.patch("beam_cifar.pipeline.start", serial.run):
+    with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
         convert(asked, on_start=on_start)  # type: ignore[arg-type]
 
 

@@ -19,12 +19,17 @@ import pyarrow as pa
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from beam_cifar import ConvertOptions, convert, serial, storage, store_options
-from beam_cifar.cleaning import clean
+from beam_cifar import storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
-from beam_cifar.job import Job
+from beam_cifar.jobs import serial
+from beam_cifar.jobs.clean import clean
+from beam_cifar.jobs.prepare import Job
+from beam_cifar.options import ConvertOptions
+from beam_cifar.pipeline import stores as store_options
+from beam_cifar.pipeline.convert import convert
 from beam_cifar.samples.make import make_sample
-from beam_cifar.storage import clients, lock, objects
+from beam_cifar.storage import client as clients
+from beam_cifar.storage import lock, objects
 from tests.helpers import ROOT
 from tests.helpers.commands import Command
 from tests.helpers.counting_proxy import CountingProxy
@@ -463,7 +468,7 @@ JOBS = {
 
 def job(source: object, output: object, **options: object) -> ConvertOptions:
     from beam_cifar.cli.parser import Parser
-    from beam_cifar.steps import parse_call
+    from beam_cifar.steps.registry import parse_call
 
     steps = (parse_call(options.pop("steps"), Parser),) if "steps" in options else ()
     target = options.pop("target", "parquet")
@@ -472,7 +477,7 @@ def job(source: object, output: object, **options: object) -> ConvertOptions:
 
 def plainly(options: ConvertOptions, on_start: Callable[[Job], object] = lambda job: None) -> None:
     """A job without a runner."""
-    with mock.patch("beam_cifar.pipeline.start", serial.run):
+    with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
         convert(options, on_start=on_start)
 
 

@@ -6,42 +6,27 @@ import ast
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import beam_cifar
 from beam_cifar.cli.main import make_parser
-from beam_cifar.formats import FORMATS, INTERNAL, get_sink, get_source, readable, writable
-from beam_cifar.formats.base import Sink, Source
-from beam_cifar.steps import markdown
+from beam_cifar.formats.contract.sink import Sink
+from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.registry import FORMATS, INTERNAL, get_sink, get_source, readable, writable
+from beam_cifar.steps.registry import markdown
 
 PACKAGE = Path(beam_cifar.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
-PURE = ["formats", "storage", "pickles", "images", "plan.py", "labels.py", "archives.py", "block.py", "example.py"]
-PURE += [
-    "cutting.py",
-    "clashes.py",
-    "layout.py",
-    "names.py",
-    "row_names.py",
-    "selection.py",
-    "xpath.py",
-    "xpath_syntax.py",
-    "view.py",
-    "steps",
-    "merging.py",
-    "row_plan.py",
-    "gathering.py",
-    "chosen.py",
-    "items.py",
-    "in_place.py",
-    "options.py",
-    "project.py",
-    "tally.py",
-    "measures.py",
-    "matching.py",
-]
+ROOMS = (
+    *("__main__", "cli", "__init__", "dataset", "report", "analysis", "pipeline", "jobs", "planning", "options"),
+    *("steps", "samples", "formats", "storage", "pickles", "filters", "naming", "images", "data", "errors", "version"),
+)
+"""From the top down: a room imports from those behind it, and from itself."""
+
+FACE = "__init__"
 
 
 def modules(*names: str) -> list[Path]:
@@ -58,9 +43,68 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", modules(*PURE), ids=lambda path: path.name)
-def test_pure_modules_do_not_import_beam(path: Path) -> None:
-    assert not {name for name in imports(path) if name.split(".")[0] == "apache_beam"}
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+MODULES = {module_name(path): path for path in modules(".")}
+
+
+def own_imports(tree: ast.AST) -> Iterator[tuple[ast.stmt, str]]:
+    """Every import of a module of the package, wherever it stands: the statement, and which module."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((node, name.name[11:]) for name in node.names if name.name.startswith("beam_cifar."))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "beam_cifar":
+            place = (node.module or "")[11:]
+            for name in node.names:
+                whole = f"{place}.{name.name}".strip(".")
+                yield node, whole if whole in MODULES else place or FACE
+
+
+def room(module: str) -> int:
+    return ROOMS.index(module.split(".")[0])
+
+
+EDGES = {
+    name: {module for _, module in own_imports(ast.parse(path.read_text(encoding="utf-8")))}
+    for name, path in MODULES.items()
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name: str) -> None:
+    assert not {other for other in EDGES[name] if room(other) < room(name)}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports in functions and for checkers alone count as well."""
+    left = {name: set(found) - {name} for name, found in EDGES.items()}
+    while free := [name for name, found in left.items() if not found & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] != "pipeline"])
+def test_only_the_pipeline_imports_beam(name: str) -> None:
+    assert not {found for found in imports(MODULES[name]) if found.split(".")[0] == "apache_beam"}
+
+
+def test_few_modules_stand_at_the_top() -> None:
+    assert len(list(PACKAGE.glob("*.py"))) <= 6
+
+
+def test_checkers_see_what_is_loaded() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text(encoding="utf-8"))
+    seen = {
+        node.names[0].name: node.module
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.names[0].asname
+    }
+    seen.pop("__version__")
+    assert seen == {name: f"beam_cifar.{module}" for name, module in beam_cifar._PUBLIC.items()}
 
 
 @pytest.mark.parametrize("path", modules("."), ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -80,10 +124,11 @@ def test_who_computes_with_arrow_imports_that(path: Path) -> None:
     assert not used or "pyarrow.compute" in imports(path)
 
 
-@pytest.mark.parametrize("path", modules("formats/shared"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", modules("formats/kit"), ids=lambda path: path.name)
 def test_what_formats_share_knows_none_of_them(path: Path) -> None:
-    known = ("beam_cifar.formats.base", "beam_cifar.formats.shared")
-    assert not {name for name in imports(path) if name.startswith("beam_cifar.formats.") and not name.startswith(known)}
+    known = ("formats.contract", "formats.kit")
+    found = EDGES[module_name(path)]
+    assert not {name for name in found if name.startswith("formats") and not name.startswith(known)}
 
 
 def test_every_format_is_in_the_registry() -> None:
@@ -94,7 +139,7 @@ def test_every_format_is_in_the_registry() -> None:
 
 
 def test_the_page_of_transforms_has_all_of_them() -> None:
-    """To mend it: python -c 'import beam_cifar.steps as s; print(s.markdown())'."""
+    """To mend it: python -c 'import beam_cifar.steps.registry as s; print(s.markdown())'."""
     assert markdown() in (PACKAGE.parent / "docs" / "transforms.md").read_text(encoding="utf-8")
 
 
@@ -121,7 +166,7 @@ def test_the_readme_gives_the_exit_codes() -> None:
 
 
 def test_public_names_are_importable_in_any_order() -> None:
-    code = "import beam_cifar.pipeline; from beam_cifar import convert; convert.__call__"
+    code = "import beam_cifar.pipeline.convert; from beam_cifar import convert; convert.__call__"
     subprocess.run([sys.executable, "-c", code], check=True)
     for name in beam_cifar.__all__:
         assert getattr(beam_cifar, name) is not None

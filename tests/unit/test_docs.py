@@ -9,8 +9,8 @@ import pytest
 
 from beam_cifar.cli.main import make_parser
 from beam_cifar.cli.parser import parse
-from beam_cifar.formats import FORMATS, get_sink, markdown
-from beam_cifar.formats.base import LOSSES
+from beam_cifar.formats.contract.sink import LOSSES
+from beam_cifar.formats.registry import FORMATS, get_sink, markdown
 from tests.helpers import ROOT
 
 PAGES = ROOT / "docs" / "formats"
@@ -26,7 +26,7 @@ def test_every_format_has_a_page_and_every_page_a_format() -> None:
 
 
 def test_the_readme_has_the_table_of_formats() -> None:
-    """To mend it: python -c 'import beam_cifar.formats as f; print(f.markdown())'."""
+    """To mend it: python -c 'import beam_cifar.formats.registry as f; print(f.markdown())'."""
     assert markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 

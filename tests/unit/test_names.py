@@ -11,7 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from beam_cifar.names import clash_key, decode_name, encode_name
+from beam_cifar.naming.components import clash_key, decode_name, encode_name
 
 # Characters that meet each other by case, normalisation or escaping, or that some system refuses.
 TRICKY = (

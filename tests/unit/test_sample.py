@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_cifar import genuine
 from beam_cifar.errors import OutputError, UsageError
-from beam_cifar.pickles import Meta, write_meta
+from beam_cifar.formats.cifar import facts as genuine
+from beam_cifar.pickles.batch import Meta
+from beam_cifar.pickles.write import write_meta
 from beam_cifar.samples.drawing import draw_images
 from beam_cifar.samples.make import make_sample, plan_batches
 

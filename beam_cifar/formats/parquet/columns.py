@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import SourceFile, kept
+from beam_cifar.formats.contract.source import kept
+from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.parquet.schema import (
     MAX_TEXT_BYTES,
     READ_ROWS,

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 
 import pyarrow.compute as pc
 
+from beam_cifar.data.labels import LabelTable, are_parents
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import SourceFile
+from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.parquet.columns import read_columns
 from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, ColumnRoles, columns_in
-from beam_cifar.labels import LabelTable, are_parents
 
 
 def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:

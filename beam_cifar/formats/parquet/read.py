@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import Catalog, Source, SourceFile
-from beam_cifar.formats.shared.ids import natural_key
-from beam_cifar.images.files import is_image_name
+from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.images.encodings import is_image_name
+from beam_cifar.naming.ids import natural_key
 
 if TYPE_CHECKING:
+    from beam_cifar.data.labels import LabelTable
     from beam_cifar.formats.parquet.rows import ParquetRows
-    from beam_cifar.labels import LabelTable
 
 SUFFIX = ".parquet"
 CARD = "README.md"
@@ -61,9 +62,9 @@ class ParquetSource(Source):
                 raise InputError(f"{path}: no {SUFFIX} files in it; expected some there, or in folders of it")
             card = _card(path)
         _refuse_configurations(path, files)
+        from beam_cifar.formats.kit.encoded import with_prefixes
         from beam_cifar.formats.parquet.columns import read_columns
         from beam_cifar.formats.parquet.labels import label_table
-        from beam_cifar.formats.shared.encoded import with_prefixes
 
         table = label_table(files, card)
         named = with_prefixes(files, lambda file: read_columns(file).column("id"))

@@ -17,15 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
-from beam_cifar.block import MAX_BYTES, MAX_ROWS
+from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
+from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import FileSummary, Runs, SourceFile
+from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.contract.types import FileSummary, SourceFile
+from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
+from beam_cifar.formats.kit.rows import parents_of
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
 from beam_cifar.formats.parquet.schema import columns_in, damaged, open_parquet
-from beam_cifar.formats.shared.encoded import MAX_IMAGE_BYTES, EncodedRows
-from beam_cifar.formats.shared.rows import parents_of
-from beam_cifar.images.decode import ImageHeader, probe_image
-from beam_cifar.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.images.header import ImageHeader, probe_image
 
 MAX_RATIO = 100
 RATIO_FREE_BYTES = 1 << 30

@@ -18,7 +18,8 @@ import pyarrow.types as types
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.base import SourceFile, kept
+from beam_cifar.formats.contract.source import kept
+from beam_cifar.formats.contract.types import SourceFile
 
 OWN_KEY = b"beam_cifar"
 """Of this project's own metadata: superclasses of classes, and file names of rows without image."""

@@ -1,0 +1,236 @@
+"""What follows from the tallies of a data set: pure, on columns of numbers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_cifar.analysis.tally import ENCODINGS, Rows
+from beam_cifar.data.block import BadRow
+from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.formats.contract.types import Catalog, FileSummary
+from beam_cifar.formats.registry import get_source
+
+Ints = npt.NDArray[np.int64]
+
+_CELLS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A data set as one reading of it leaves it. What asks for ids must come while its archives' index is there.
+
+    Attributes:
+        catalog: files and label table, as found.
+        labels: the label table with all superclasses that the rows tell.
+        summaries: of the files that could be read, in order.
+        rows: `beam_cifar.analysis.tally.ROW` `[N]`, by file and row.
+        histograms: int64 `[S, 3, 256]`, how often R, G and B have each value in each subset.
+        totals: of each subset, the sum of the digests of its items, in any order, modulo 2^128.
+        rejected: the first rows that cannot be read.
+        rejected_count: how many there are.
+        broken: why files cannot be read at all.
+    """
+
+    catalog: Catalog
+    labels: LabelTable
+    summaries: tuple[FileSummary, ...]
+    rows: Rows
+    histograms: npt.NDArray[np.int64]
+    totals: tuple[int, ...]
+    rejected: tuple[BadRow, ...] = ()
+    rejected_count: int = 0
+    broken: tuple[str, ...] = ()
+
+    @cached_property
+    def subset_names(self) -> tuple[str, ...]:
+        """In the order of the files."""
+        return numbered_subsets(self.summaries)[0]
+
+    @cached_property
+    def subsets(self) -> Ints:
+        """For each row the index of its subset: int64 `[N]`."""
+        subsets: Ints = numbered_subsets(self.summaries)[1][self.rows["file"]]
+        return subsets
+
+    @property
+    def pictured(self) -> npt.NDArray[np.bool_]:
+        """Which rows have an image: bool `[N]`."""
+        return np.asarray(self.rows["channels"] > 0)
+
+    def ids(self, positions: Sequence[int]) -> list[str]:
+        """The ids of some rows, by their positions."""
+        found: dict[int, str] = {}
+        source = get_source(self.catalog.format)
+        by_file: dict[int, list[int]] = {}
+        for at in dict.fromkeys(positions):
+            by_file.setdefault(int(self.rows["file"][at]), []).append(at)
+        for file, members in by_file.items():
+            with source.open_rows(self.summaries[file].file, self.labels) as rows:
+                for at in members:
+                    row = int(self.rows["row"][at])
+                    found[at] = rows.facts(row, row + 1, sizes=False).column("id")[0].as_py()
+        return [found[at] for at in positions]
+
+    def class_counts(self) -> list[tuple[str, int]]:
+        """Each class with its rows, in the order of the table."""
+        return list(zip(self.labels.names, label_counts(self.rows["label"], len(self.labels.names)), strict=False))
+
+    def class_name(self, at: int) -> str | None:
+        """The name of a row's class, by its position; None without label."""
+        return self.labels.name(int(self.rows["label"][at]))
+
+
+def numbered_subsets(summaries: Sequence[FileSummary]) -> tuple[tuple[str, ...], Ints]:
+    """The names of all subsets, in the order of the files; and for each file the index of its own: int64 `[F]`."""
+    numbers: dict[str, int] = {}
+    found = [numbers.setdefault(summary.file.subset, len(numbers)) for summary in summaries]
+    return tuple(numbers), np.array(found, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """Rows whose image another row has, group by group, in the order of the groups' first rows.
+
+    Attributes:
+        positions: int64 `[M]`, of the rows, rising within a group.
+        starts: int64 `[G + 1]`, where each group starts in `positions`, and M.
+    """
+
+    positions: Ints
+    starts: Ints
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    def group(self, number: int) -> list[int]:
+        """The positions of the rows of one group."""
+        found: list[int] = self.positions[self.starts[number] : self.starts[number + 1]].tolist()
+        return found
+
+    @property
+    def groups(self) -> Ints:
+        """The group of each row: int64 `[M]`."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def conflicting(self, labels: npt.NDArray[Any]) -> Ints:
+        """Groups with different labels, rows without label left out: int64, rising.
+
+        Args:
+            labels: `[N]`, of all rows of the data set.
+        """
+        found = labels[self.positions]
+        return self._with_different(found, found != UNLABELLED)
+
+    def leaking(self, subsets: Ints) -> Ints:
+        """Groups with rows of different subsets: int64, rising.
+
+        Args:
+            subsets: int64 `[N]`, of all rows of the data set.
+        """
+        found = subsets[self.positions]
+        return self._with_different(found, np.ones(len(found), dtype=np.bool_))
+
+    def within(self, subsets: Ints) -> Ints:
+        """Groups with several rows of one subset: int64, rising.
+
+        Args:
+            subsets: int64 `[N]`, of all rows of the data set.
+        """
+        pairs = np.stack([self.groups, subsets[self.positions]])
+        found, counts = np.unique(pairs, axis=1, return_counts=True)
+        return np.unique(found[0][counts > 1])
+
+    def _with_different(self, values: npt.NDArray[Any], which: npt.NDArray[np.bool_]) -> Ints:
+        """Groups with different values among some of their rows; bool `[M]` says which."""
+        found, groups = values[which], self.groups[which]
+        differs = (groups[1:] == groups[:-1]) & (found[1:] != found[:-1])
+        return np.unique(groups[1:][differs])
+
+    def shared(self, subsets: Ints, count: int) -> Ints:
+        """Rows of subset j whose image subset i has as well: int64 `[S, S]`; on the diagonal those that repeat there.
+
+        Args:
+            subsets: int64 `[N]`, of all rows of the data set.
+            count: of subsets.
+        """
+        made = np.zeros((count, count), dtype=np.int64)
+        members = subsets[self.positions]
+        step = max(1, _CELLS // max(1, count))
+        for start in range(0, len(self), step):
+            first, last = self.starts[start], self.starts[min(start + step, len(self))]
+            met = np.zeros((min(step, len(self) - start), count), dtype=np.int64)
+            np.add.at(met, (self.groups[first:last] - start, members[first:last]), 1)
+            made += (met > 0).astype(np.int64).T @ met
+            made[np.diag_indices(count)] -= (met > 0).sum(axis=0)
+        return made
+
+
+def repeats_of(rows: Rows) -> Repeats:
+    """Finds rows with the same image: `ROW` `[N]`."""
+    pictured = np.flatnonzero(rows["channels"] > 0)
+    halves = rows["digest"][pictured].T
+    order = np.lexsort(halves)  # stable: rows of one image stay in order
+    same = np.logical_and.reduce([half[order][1:] == half[order][:-1] for half in halves])
+    starts = np.concatenate([[True], ~same])[: len(order)]
+    ends = np.concatenate([~same, [True]])[: len(order)]
+    met = ~(starts & ends)
+    positions, groups = pictured[order][met], np.cumsum(starts[met]) - 1
+    if not len(positions):
+        return Repeats(positions, np.zeros(1, dtype=np.int64))
+    firsts = positions[starts[met]]
+    place = np.empty(len(firsts), dtype=np.int64)
+    place[np.argsort(firsts)] = np.arange(len(firsts))
+    by = np.argsort(place[groups], kind="stable")
+    counts = np.bincount(place[groups])
+    return Repeats(positions[by], np.concatenate([[0], np.cumsum(counts)]))
+
+
+def label_counts(labels: npt.NDArray[Any], classes: int) -> list[int]:
+    """Rows of each class, and at the end those without label."""
+    counted = np.bincount(labels.astype(np.int64) + 1, minlength=classes + 1).tolist()
+    return [*counted[1:], counted[0]]
+
+
+def size_counts(rows: Rows) -> list[tuple[int, int, int]]:
+    """(height, width, images) of each size that there is, rising."""
+    pictured = rows[rows["channels"] > 0]
+    sizes = pictured["height"].astype(np.int64) << 32 | pictured["width"]
+    found, counts = np.unique(sizes, return_counts=True)
+    return [(size >> 32, size & 0xFFFFFFFF, n) for size, n in zip(found.tolist(), counts.tolist(), strict=True)]
+
+
+def encoding_counts(rows: Rows) -> dict[str, int]:
+    """Images of each encoding that there is."""
+    counts = np.bincount(rows["encoding"][rows["channels"] > 0], minlength=len(ENCODINGS)).tolist()
+    return {name: n for name, n in zip(ENCODINGS, counts, strict=True) if n}
+
+
+def channel_counts(rows: Rows) -> dict[str, int]:
+    """Images of each number of channels that there is."""
+    found, counts = np.unique(rows["channels"][rows["channels"] > 0], return_counts=True)
+    return {str(channels): n for channels, n in zip(found.tolist(), counts.tolist(), strict=True)}
+
+
+def moments(histogram: npt.NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, from exact sums; both empty without pixels.
+
+    Args:
+        histogram: int64 `[3, 256]`.
+    """
+    means, deviations = [], []
+    for counts in histogram.tolist():
+        n = sum(counts)
+        if not n:
+            return (), ()
+        total = sum(value * count for value, count in enumerate(counts))
+        squares = sum(value * value * count for value, count in enumerate(counts))
+        means.append(total / n)
+        deviations.append(math.sqrt(n * squares - total * total) / n)
+    return tuple(means), tuple(deviations)

@@ -1,0 +1,372 @@
+"""Whether two data sets are the same, whatever their formats, and what differs if they are not."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from beam_cifar.analysis.reading import measured
+from beam_cifar.analysis.tally import Asked
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.formats.contract.sink import split_name
+from beam_cifar.options import Input
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from beam_cifar.analysis.derive import Ints, Measured
+    from beam_cifar.analysis.pairing import Keys
+    from beam_cifar.pipeline.runners import BeamOptions
+
+LISTED = 10
+"""Rows of each kind of difference that are listed."""
+EVERYTHING = "(all)"
+"""The name of the one subset that all rows are compared as."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of one side.
+
+    Attributes:
+        subset: as that side calls it.
+        id: of the item.
+        label: name of its class; None without.
+    """
+
+    subset: str
+    id: str
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """A row of A and the row of B that it is compared with.
+
+    Attributes:
+        a: of A.
+        b: of B.
+        before: what A has, in words.
+        after: what B has.
+    """
+
+    a: Row
+    b: Row
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows that only one side has.
+
+    Attributes:
+        count: how many.
+        first: the first `LISTED` of them.
+    """
+
+    count: int = 0
+    first: tuple[Row, ...] = ()
+
+
+@dataclass(frozen=True)
+class Changes:
+    """Rows that both sides have, and that differ in one way.
+
+    Attributes:
+        count: how many.
+        first: the first `LISTED` of them.
+    """
+
+    count: int = 0
+    first: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class SubsetComparison:
+    """One subset of both sides. Rows that differ in several ways are in several of the lists.
+
+    Attributes:
+        name: of it; that of a split where subsets were folded, `EVERYTHING` where all rows are compared as one.
+        rows: of A, and of B.
+        digests: of A, and of B: 128 bits, hex, of all items in any order.
+        only_a: rows of A that nothing in B resembles.
+        only_b: the opposite.
+        labels: rows with the same pixels, or else the same id, whose classes differ.
+        pixels: rows with the same id and size whose pixels differ.
+        sizes: rows with the same id whose sizes differ, or of which one has no image.
+        ids: rows with the same pixels whose ids differ, where ids count.
+    """
+
+    name: str
+    rows: tuple[int, int]
+    digests: tuple[str, str]
+    only_a: Rows = Rows()
+    only_b: Rows = Rows()
+    labels: Changes = Changes()
+    pixels: Changes = Changes()
+    sizes: Changes = Changes()
+    ids: Changes = Changes()
+
+    @property
+    def equal(self) -> bool:
+        """Whether both sides have the same items."""
+        return self.rows[0] == self.rows[1] and self.digests[0] == self.digests[1]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two data sets.
+
+    Attributes:
+        a: absolute path of the first.
+        b: absolute path of the second.
+        subsets: as they were compared.
+        tables: what differs between the label tables, one line each.
+        notices: what differs and does not count, and how subsets were compared.
+    """
+
+    a: str
+    b: str
+    subsets: tuple[SubsetComparison, ...]
+    tables: tuple[str, ...]
+    notices: tuple[str, ...]
+
+    @property
+    def rows_equal(self) -> bool:
+        """Whether all subsets have the same items."""
+        return all(subset.equal for subset in self.subsets)
+
+    @property
+    def equal(self) -> bool:
+        """Whether items and label tables are the same."""
+        return self.rows_equal and not self.tables
+
+
+def compare(
+    a: str | os.PathLike[str] | Input,
+    b: str | os.PathLike[str] | Input,
+    *,
+    ids: bool = False,
+    whole: bool = False,
+    workers: int | None = None,
+    beam_options: BeamOptions = (),
+) -> Comparison:
+    """Compares two data sets by pixels, sizes and class names; the order of rows does not matter, nor the format.
+
+    Args:
+        a: path of a directory or archive; or an `Input`, which also has a format and subsets.
+        b: the same of the other one.
+        ids: whether items must have the same ids.
+        whole: whether all rows are compared as one set, whatever their subsets.
+        workers: local workers; None chooses.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+
+    Raises:
+        BeamCifarError: the one line that explains why there is no result.
+    """
+    asked = Asked(ids=True, ids_count=ids)
+    first, second = (each if isinstance(each, Input) else Input(os.fspath(each)) for each in (a, b))
+    with (
+        measured(first, asked, workers=workers, beam_options=beam_options) as found,
+        measured(second, asked, workers=workers, beam_options=beam_options) as other,
+    ):
+        return compared(found, other, ids=ids, whole=whole)
+
+
+def compared(a: Measured, b: Measured, *, ids: bool = False, whole: bool = False) -> Comparison:
+    """The same of data sets that were read, with digests of ids, and of items with ids if these count."""
+    pairs, notices = _subset_pairs(a, b, whole=whole)
+    tables, unused = _table_differences(a, b)
+    return Comparison(
+        a=a.catalog.path,
+        b=b.catalog.path,
+        subsets=tuple(_compared(name, _Side(a, mine), _Side(b, theirs), ids=ids) for name, mine, theirs in pairs),
+        tables=tuple(tables),
+        notices=(*notices, *unused),
+    )
+
+
+def _subset_pairs(a: Measured, b: Measured, *, whole: bool) -> tuple[list[tuple[str, set[int], set[int]]], list[str]]:
+    """Which subsets are compared with which: (name, indices of A's, indices of B's); and what to say of it."""
+    import numpy as np
+
+    sides = [{m.subset_names[subset]: {subset} for subset in np.unique(m.subsets).tolist()} for m in (a, b)]
+    if whole:
+        everything = [set().union(*side.values()) for side in sides]
+        return [(EVERYTHING, everything[0], everything[1])], []
+    notices = []
+    if set(sides[0]) != set(sides[1]):
+        folded = [_folded(side) for side in sides]
+        if folded != sides:
+            found = " and ".join(", ".join(side) or "none" for side in sides)
+            notices.append(f"subsets are compared by split, because they are called otherwise: {found}")
+        sides = folded
+        if set(folded[0]) != set(folded[1]):
+            notices.append("some subsets are only on one side; --whole compares all rows as one set")
+    names = dict.fromkeys((*sides[0], *sides[1]))
+    return [(name, sides[0].get(name, set()), sides[1].get(name, set())) for name in names], notices
+
+
+def _folded(side: dict[str, set[int]]) -> dict[str, set[int]]:
+    made: dict[str, set[int]] = {}
+    for name, indices in side.items():
+        made.setdefault(split_name(name), set()).update(indices)
+    return made
+
+
+class _Side:
+    """One subset of one side, or several as one.
+
+    Args:
+        measured: the data set.
+        subsets: indices of its subsets.
+    """
+
+    def __init__(self, measured: Measured, subsets: set[int]) -> None:
+        import numpy as np
+
+        from beam_cifar.analysis.tally import MODULUS
+
+        self._measured = measured
+        self._positions = np.flatnonzero(np.isin(measured.subsets, sorted(subsets)))
+        self.digest = sum(measured.totals[subset] for subset in subsets) % MODULUS
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    def keys(self, numbers: dict[str | None, int]) -> Keys:
+        """What its rows are compared by.
+
+        Args:
+            numbers: of class names, the same for both sides; new ones are added.
+        """
+        import numpy as np
+
+        everything = self._measured.rows
+        rows = everything if len(self) == len(everything) else everything[self._positions]
+        # The last one is found by -1.
+        classes = [numbers.setdefault(name, len(numbers)) for name in (*self._measured.labels.names, None)]
+        return {
+            "image": (rows["digest"][:, 0], rows["digest"][:, 1], rows["channels"] > 0),
+            "size": (rows["height"], rows["width"]),
+            "class": (np.array(classes, dtype=np.int64)[rows["label"]],),
+            "id": (rows["id"],),
+        }
+
+    def rows(self, which: Ints) -> list[Row]:
+        """Some of its rows."""
+        positions = self._positions[which].tolist()
+        names, subsets = self._measured.subset_names, self._measured.subsets
+        return [
+            Row(names[subsets[at]], item_id, self._measured.class_name(at))
+            for at, item_id in zip(positions, self._measured.ids(positions), strict=True)
+        ]
+
+    def with_words(self, which: Ints, what: str) -> tuple[list[Row], list[str]]:
+        """Some of its rows, and what they have of the names of `keys`."""
+        found, numbers = self.rows(which), self._measured.rows[self._positions[which]]
+        if what == "size":
+            return found, [f"{row['height']} x {row['width']}" if row["channels"] else "no image" for row in numbers]
+        if what == "image":
+            return found, [row["digest"].tobytes().hex() for row in numbers]
+        if what == "id":
+            return found, [row.id for row in found]
+        return found, ["no label" if row.label is None else row.label for row in found]
+
+
+def _compared(name: str, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
+    made = SubsetComparison(name, (len(a), len(b)), (f"{a.digest:032x}", f"{b.digest:032x}"))
+    return made if made.equal else _with_differences(made, a, b, ids=ids)
+
+
+def _with_differences(made: SubsetComparison, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
+    """Sets aside rows that are the same, pairs those that resemble each other, and says how these differ."""
+    import numpy as np
+
+    from beam_cifar.analysis.pairing import match
+
+    numbers: dict[str | None, int] = {}
+    keys = a.keys(numbers), b.keys(numbers)
+    left = np.arange(len(a)), np.arange(len(b))
+    # Of rows that are alike, those of one id are taken for the same, as far as there are any.
+    for same in (("image", "class", "id"), ("image", "class"))[: 1 if ids else 2]:
+        _, left = match(keys, left, same)
+    pairs = []
+    for alike in (("image", "id"), ("image",), ("id",)):
+        found, left = match(keys, left, alike, pictured=alike == ("image",))
+        pairs.append(found)
+    paired = np.concatenate(pairs, axis=1)
+    paired = paired[:, np.argsort(paired[0], kind="stable")]
+
+    def differing(what: str) -> npt.NDArray[np.bool_]:
+        columns = zip(keys[0][what], keys[1][what], strict=True)
+        return np.asarray(np.any([mine[paired[0]] != theirs[paired[1]] for mine, theirs in columns], axis=0))
+
+    sizes = differing("size")
+    return replace(
+        made,
+        only_a=_rows(a, left[0]),
+        only_b=_rows(b, left[1]),
+        labels=_changes(a, b, paired[:, differing("class")], "class"),
+        pixels=_changes(a, b, paired[:, differing("image") & ~sizes], "image"),
+        sizes=_changes(a, b, paired[:, sizes], "size"),
+        ids=_changes(a, b, paired[:, differing("id")], "id") if ids else Changes(),
+    )
+
+
+def _rows(side: _Side, which: Ints) -> Rows:
+    return Rows(len(which), tuple(side.rows(which[:LISTED])))
+
+
+def _changes(a: _Side, b: _Side, pairs: Ints, what: str) -> Changes:
+    """The changes of some pairs, int64 `[2, M]`."""
+    first, second = pairs[:, :LISTED]
+    (rows, before), (others, after) = a.with_words(first, what), b.with_words(second, what)
+    return Changes(pairs.shape[1], tuple(map(Change, rows, others, before, after)))
+
+
+def _table_differences(a: Measured, b: Measured) -> tuple[list[str], list[str]]:
+    """What differs between two label tables: one line each; and what differs and does not count."""
+    differences: list[str] = []
+    notices: list[str] = []
+    for which, mine, theirs in (("A", a, b), ("B", b, a)):
+        used, known = {name for name, count in mine.class_counts() if count}, set(theirs.labels.names)
+        for name in dict.fromkeys(mine.labels.names):
+            if name not in known:
+                line = f"class {name!r} is only in {which}"
+                (differences if name in used else notices).append(line if name in used else f"{line}, without rows")
+    for what, first, second in (
+        ("classes", a.labels.names, b.labels.names),
+        ("superclasses", a.labels.coarse_names, b.labels.coarse_names),
+    ):
+        if sorted(set(first)) == sorted(first) and sorted(set(second)) == sorted(second):
+            notices += _order_notices(what, first, second)
+        elif sorted(first) != sorted(second):
+            differences.append(f"{what}: names repeat differently")
+    if a.labels.has_superclasses and b.labels.has_superclasses:
+        differences += _parent_differences(a.labels, b.labels)
+    elif a.labels.has_superclasses or b.labels.has_superclasses:
+        notices.append(f"only {'A' if a.labels.has_superclasses else 'B'} has superclasses")
+    return differences, notices
+
+
+def _order_notices(what: str, first: Sequence[str], second: Sequence[str]) -> Iterator[str]:
+    """A line where names that both have stand in another order: rows are compared by names, not by numbers."""
+    both = set(first) & set(second)
+    mine, theirs = ([name for name in names if name in both] for names in (first, second))
+    if mine != theirs:
+        at = next(n for n, pair in enumerate(zip(mine, theirs, strict=True)) if pair[0] != pair[1])
+        yield f"{what} are numbered in another order: {at} is {mine[at]!r} in A, {theirs[at]!r} in B"
+
+
+def _parent_differences(a: LabelTable, b: LabelTable) -> Iterator[str]:
+    """A line for each class whose superclass differs; one that is not known, for want of rows, does not."""
+    theirs = dict(zip(b.names, b.parents, strict=True))
+    for name, parent in zip(a.names, a.parents, strict=True):
+        other = theirs.get(name)
+        if parent is not None and other is not None and a.coarse_names[parent] != b.coarse_names[other]:
+            yield f"class {name!r} has superclass {a.coarse_names[parent]!r} in A, {b.coarse_names[other]!r} in B"

@@ -1,0 +1,142 @@
+"""One reading of a data set: every block leaves a tally, and the tallies are put together."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from beam_cifar import storage
+from beam_cifar.analysis.derive import Measured, numbered_subsets
+from beam_cifar.analysis.tally import MAX_NAMED, MODULUS, ROW, Asked, decode_tally, tally_of
+from beam_cifar.data.block import BadRow, Block
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.memory import give_back
+from beam_cifar.errors import InputError, JobError
+from beam_cifar.filters.selection import Selection
+from beam_cifar.formats.contract.types import Catalog, FileSummary
+from beam_cifar.formats.registry import get_source
+from beam_cifar.jobs.read_part import SourceSettings
+from beam_cifar.options import Input
+from beam_cifar.pipeline.measure import for_each_block, reading_options, shared_folder
+from beam_cifar.planning.cut import reading_tasks, whole_file_tasks
+from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.summaries import learn_parents, scan, select_files
+from beam_cifar.planning.survey import COUNTS, find_catalog
+
+if TYPE_CHECKING:
+    from beam_cifar.pipeline.runners import BeamOptions
+
+
+@dataclass(frozen=True)
+class TallySettings:
+    """What every task needs besides itself.
+
+    Attributes:
+        source: how blocks are read.
+        labels: label table of the data set.
+        asked: what is wanted of them.
+        folder: where tallies go, one file for each block; all workers must see it.
+    """
+
+    source: SourceSettings
+    labels: LabelTable
+    asked: Asked
+    folder: str
+
+
+@contextmanager
+def measured(
+    given: Input,
+    asked: Asked,
+    *,
+    workers: int | None = None,
+    beam_options: BeamOptions = (),
+) -> Iterator[Measured]:
+    """Reads every image of a data set once.
+
+    Args:
+        given: path, format and subsets.
+        asked: what is wanted.
+        workers: local workers; None chooses.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+
+    Yields:
+        What was found; its ids can be asked for as long as this is not left.
+
+    Raises:
+        BeamCifarError: the one line that explains why there is no result.
+    """
+    beam_options = reading_options(beam_options, workers)
+    with shared_folder(beam_options) as folder:
+        catalog = find_catalog(given.path, given.format, folder)
+        summaries, broken = _summaries(catalog, given.subsets, tolerant=asked.tolerant)
+        labels = catalog.labels if asked.tolerant else learn_parents(catalog, summaries)
+        files = tuple(summary.file for summary in summaries)
+        source = SourceSettings(
+            (Origin(catalog.format, labels),), files, Selection(labels.names), tolerant=asked.tolerant
+        )
+        settings = TallySettings(source, labels, asked, os.path.join(folder, "tallies"))
+        tasks = whole_file_tasks(summaries) if asked.tolerant else reading_tasks(summaries)
+        storage.make_folder(settings.folder)
+        if tasks:
+            for_each_block(functools.partial(write_tally, settings=settings), tasks, source, beam_options)
+        yield replace(_gathered(catalog, labels, summaries, settings.folder), broken=tuple(broken))
+
+
+def write_tally(block: Block, settings: TallySettings) -> None:
+    """Writes the tally of a block to a file of its own: a bundle that is run again replaces it by its equal."""
+    tally = tally_of(block, settings.source.files[block.shard].shown, settings.labels, settings.asked)
+    path = os.path.join(settings.folder, "{:06d}-{:06d}-{:06d}".format(*block.coordinates))
+    with storage.StagedFile(path, os.path.join(settings.folder, "scratch")) as file:
+        file.write(tally.encoded())
+        file.commit()
+
+
+def _summaries(
+    catalog: Catalog, subsets: Sequence[str], *, tolerant: bool
+) -> tuple[tuple[FileSummary, ...], list[str]]:
+    """The summaries of the files asked for; and, if those are no reason to stop, why some cannot be read."""
+    source, summaries, broken = get_source(catalog.format), [], []
+    for file in select_files(catalog, subsets):
+        try:
+            with storage.reading(catalog.path):
+                summaries.append(scan(source, file, catalog.labels, COUNTS))
+        except InputError as error:
+            if not tolerant:
+                raise
+            broken.append(str(error))
+    return tuple(summaries), broken
+
+
+def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary, ...], folder: str) -> Measured:
+    """Puts the tallies of all blocks together, in order."""
+    names = sorted(name for name in storage.names_in(folder) if name != "scratch")
+    expected = sum(summary.rows for summary in summaries)
+    rows = np.zeros(expected, dtype=ROW)
+    subsets, subset_of = numbered_subsets(summaries)
+    histograms = np.zeros((len(subsets), 3, 256), dtype=np.int64)
+    totals = [0] * len(subsets)
+    rejected: list[BadRow] = []
+    count = filled = 0
+    for name in names:
+        with storage.open_file(os.path.join(folder, name)) as stored:
+            tally = decode_tally(stored.read())
+        subset = int(subset_of[int(name.partition("-")[0])])
+        rows[filled : filled + len(tally.rows)] = tally.rows
+        filled += len(tally.rows)
+        histograms[subset] += tally.histogram
+        totals[subset] = (totals[subset] + tally.total) % MODULUS
+        rejected += tally.rejected[: MAX_NAMED - len(rejected)]
+        count += tally.rejected_count
+    if filled + count != expected:
+        raise JobError(f"{catalog.path}: {filled + count} of {expected} rows came back from the workers in {folder}")
+    give_back()
+    return Measured(
+        catalog, labels, summaries, rows[:filled], histograms, tuple(totals), tuple(rejected), rejected_count=count
+    )

@@ -1,0 +1,235 @@
+"""What a data set is made of: counts, sizes, mean and deviation of pixels, duplicates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from beam_cifar.analysis.reading import measured
+from beam_cifar.analysis.tally import Asked
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.options import Input
+
+if TYPE_CHECKING:
+    from beam_cifar.analysis.derive import Ints, Measured, Repeats
+    from beam_cifar.analysis.tally import Rows
+    from beam_cifar.pipeline.runners import BeamOptions
+
+GROUPS = 10
+"""Groups of duplicates that are listed, and rows of each."""
+MANY_SUBSETS = 100
+"""With more of them, pairs that share no image are left out of `Stats.across`."""
+
+
+@dataclass(frozen=True)
+class SizeCount:
+    """How many images have a size.
+
+    Attributes:
+        height: in pixels.
+        width: in pixels.
+        rows: that have an image of this size.
+    """
+
+    height: int
+    width: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class SubsetStats:
+    """One subset.
+
+    Attributes:
+        name: of it.
+        rows: how many.
+        images: rows that have an image.
+        unlabelled: rows without label.
+        labels: class name -> rows, in the order of the label table, zeros included.
+        sizes: of the images, by height and width, rising.
+        mean: of R, G and B over all pixels, 0..255; empty without images.
+        std: the standard deviation of the same.
+        duplicates: rows whose image an earlier row of the subset has.
+        digest: of its items in any order, hex; equal for equal data in any format. See `beam_cifar.analysis.diff`.
+        channels: channels as found (1 is gray) -> images.
+        encodings: "raw", "png", "jpeg" -> images.
+    """
+
+    name: str
+    rows: int
+    images: int
+    unlabelled: int
+    labels: Mapping[str, int]
+    sizes: tuple[SizeCount, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    duplicates: int
+    digest: str
+    channels: Mapping[str, int] = field(default_factory=dict)
+    encodings: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DuplicateGroup:
+    """Rows that have the same image.
+
+    Attributes:
+        rows: the first of them, each as (subset, id, class name or None).
+        count: how many there are in all.
+    """
+
+    rows: tuple[tuple[str, str, str | None], ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Stats:
+    """A data set.
+
+    Attributes:
+        path: absolute, of the directory or archive.
+        format: name of its format.
+        title: of the kind of data set, such as "CIFAR-100".
+        labels: classes and superclasses.
+        rows: how many.
+        images: rows that have an image.
+        unlabelled: rows without label.
+        subsets: in the order of their files.
+        sizes: of all images, by height and width, rising.
+        mean: of R, G and B over all pixels, 0..255; empty without images.
+        std: the standard deviation of the same.
+        across: for each pair of different subsets, the rows of the second whose image the first has too;
+            pairs that share none are left out where there are more than `MANY_SUBSETS` subsets.
+        groups: the first `GROUPS` groups of rows with the same image, wherever they are.
+        duplicate_groups: how many groups there are.
+        conflicting: groups with different labels.
+        notices: things that a user should know.
+        channels: "1" (gray) and "3" -> images.
+        encodings: "raw", "png", "jpeg" -> images.
+    """
+
+    path: str
+    format: str
+    title: str
+    labels: LabelTable
+    rows: int
+    images: int
+    unlabelled: int
+    subsets: tuple[SubsetStats, ...]
+    sizes: tuple[SizeCount, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    across: Mapping[tuple[str, str], int]
+    groups: tuple[DuplicateGroup, ...]
+    duplicate_groups: int
+    conflicting: int
+    notices: tuple[str, ...]
+    channels: Mapping[str, int] = field(default_factory=dict)
+    encodings: Mapping[str, int] = field(default_factory=dict)
+
+
+def stats(
+    path: str,
+    input_format: str | None = None,
+    subsets: Sequence[str] = (),
+    *,
+    workers: int | None = None,
+    beam_options: BeamOptions = (),
+) -> Stats:
+    """Reads every image of a data set once, and says what it is made of.
+
+    Args:
+        path: of a directory or archive.
+        input_format: its format; detected if None.
+        subsets: to read; all if empty.
+        workers: local workers; None chooses.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+
+    Raises:
+        BeamCifarError: the one line that explains why there is no result.
+    """
+    given = Input(path, input_format, tuple(subsets))
+    with measured(given, Asked(), workers=workers, beam_options=beam_options) as found:
+        return stats_of(found)
+
+
+def stats_of(found: Measured) -> Stats:
+    """The same of a data set that was read."""
+    from beam_cifar.analysis import derive as measures
+    from beam_cifar.planning.summaries import duplicates
+
+    repeats, names = measures.repeats_of(found.rows), found.subset_names
+    subsets = found.subsets
+    shared = repeats.shared(subsets, len(names)).tolist()
+    mean, std = measures.moments(found.histograms.sum(axis=0))
+    return Stats(
+        path=found.catalog.path,
+        format=found.catalog.format,
+        title=found.catalog.title,
+        labels=found.labels,
+        rows=len(found.rows),
+        images=int(found.pictured.sum()),
+        unlabelled=int((found.rows["label"] < 0).sum()),
+        subsets=tuple(
+            _subset_stats(found, number, found.rows[subsets == number], shared[number][number])
+            for number in range(len(names))
+        ),
+        sizes=_sizes(found.rows),
+        mean=mean,
+        std=std,
+        across={
+            (first, second): shared[i][j]
+            for i, first in enumerate(names)
+            for j, second in enumerate(names)
+            if i != j and (shared[i][j] or len(names) <= MANY_SUBSETS)
+        },
+        groups=_groups(found, repeats, subsets),
+        duplicate_groups=len(repeats),
+        conflicting=len(repeats.conflicting(found.rows["label"])),
+        notices=(*found.catalog.notices, *duplicates(found.summaries)),
+        channels=measures.channel_counts(found.rows),
+        encodings=measures.encoding_counts(found.rows),
+    )
+
+
+def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> SubsetStats:
+    from beam_cifar.analysis import derive as measures
+
+    names = found.labels.names
+    *counts, unlabelled = measures.label_counts(rows["label"], len(names))
+    labels: dict[str, int] = {}
+    for name, count in zip(names, counts, strict=True):
+        labels[name] = labels.get(name, 0) + count
+    mean, std = measures.moments(found.histograms[number])
+    return SubsetStats(
+        name=found.subset_names[number],
+        rows=len(rows),
+        images=int((rows["channels"] > 0).sum()),
+        unlabelled=unlabelled,
+        labels=labels,
+        sizes=_sizes(rows),
+        mean=mean,
+        std=std,
+        duplicates=duplicates,
+        digest=f"{found.totals[number]:032x}",
+        channels=measures.channel_counts(rows),
+        encodings=measures.encoding_counts(rows),
+    )
+
+
+def _sizes(rows: Rows) -> tuple[SizeCount, ...]:
+    from beam_cifar.analysis.derive import size_counts
+
+    return tuple(SizeCount(*each) for each in size_counts(rows))
+
+
+def _groups(found: Measured, repeats: Repeats, subsets: Ints) -> tuple[DuplicateGroup, ...]:
+    members = [repeats.group(number) for number in range(min(len(repeats), GROUPS))]
+    listed = [group[:GROUPS] for group in members]
+    ids = iter(found.ids([at for group in listed for at in group]))
+    names = found.subset_names
+    return tuple(
+        DuplicateGroup(tuple((names[subsets[at]], next(ids), found.class_name(at)) for at in group), len(whole))
+        for group, whole in zip(listed, members, strict=True)
+    )

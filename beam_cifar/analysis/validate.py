@@ -1,0 +1,310 @@
+"""Checks a data set, as far as it can be checked without knowing what it is for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Literal
+
+from beam_cifar.analysis.reading import measured
+from beam_cifar.analysis.tally import Asked
+from beam_cifar.data.text import counted
+from beam_cifar.options import Input
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from beam_cifar.analysis.derive import Ints, Measured, Repeats
+    from beam_cifar.pipeline.runners import BeamOptions
+
+Severity = Literal["ok", "info", "warning", "error"]
+
+LISTED = 10
+"""Examples that a finding names."""
+UNBALANCED = 10
+"""How many times as many rows the largest class may have as the smallest before it is worth a warning."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: name of the check.
+        severity: "error" makes a data set invalid, "warning" does where that is asked for.
+        count: how many rows, images, classes or files it is about; 0 for "ok".
+        text: one line.
+        examples: the first ones, one line each.
+    """
+
+    check: str
+    severity: Severity
+    count: int
+    text: str
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What all checks found.
+
+    Attributes:
+        path: absolute, of the data set.
+        format: name of its format.
+        title: of the kind of data set.
+        rows: that could be read.
+        findings: of every check at least one, in the order of the checks.
+    """
+
+    path: str
+    format: str
+    title: str
+    rows: int
+    findings: tuple[Finding, ...]
+
+    def count(self, severity: Severity) -> int:
+        """How many findings of a severity there are."""
+        return sum(finding.severity == severity for finding in self.findings)
+
+    def is_valid(self, *, strict: bool = False) -> bool:
+        """Whether there is no error; and, if strict, no warning."""
+        return not self.count("error") and not (strict and self.count("warning"))
+
+
+def validate(
+    path: str,
+    input_format: str | None = None,
+    *,
+    workers: int | None = None,
+    beam_options: BeamOptions = (),
+) -> Validation:
+    """Reads and decodes every image of a data set, and checks what there is.
+
+    Args:
+        path: of a directory or archive.
+        input_format: its format; detected if None.
+        workers: local workers; None chooses.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+
+    Raises:
+        BeamCifarError: the one line that explains why nothing could be checked.
+    """
+    asked = Asked(ids=True, tolerant=True)
+    with measured(Input(path, input_format), asked, workers=workers, beam_options=beam_options) as found:
+        return validated(found)
+
+
+def validated(found: Measured) -> Validation:
+    """The same of a data set that was read tolerantly, with digests of ids."""
+    from beam_cifar.analysis.derive import repeats_of
+
+    repeats = repeats_of(found.rows)
+    findings = (
+        *_table(found),
+        *_files(found),
+        *_rows(found),
+        *_superclasses(found),
+        *_sizes(found),
+        *_missing(found),
+        *_ids(found),
+        *_duplicates(found, repeats),
+        *_conflicts(found, repeats),
+        *_balance(found),
+    )
+    catalog = found.catalog
+    return Validation(catalog.path, catalog.format, catalog.title, len(found.rows), findings)
+
+
+def _table(found: Measured) -> Iterator[Finding]:
+    """Names that are there twice, or empty."""
+    labels = found.labels
+    wrong = []
+    for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
+        wrong += [f"{what} {name!r} is there {n} times" for name, n in Counter(names).items() if n > 1]
+        wrong += [f"{what} {number} has no name" for number, name in enumerate(names) if not name.strip()]
+    if wrong:
+        yield _finding("table", "warning", len(wrong), "names of the label table repeat, or are empty", wrong)
+    else:
+        yield _ok("table", f"the names of {len(labels.names)} classes differ")
+
+
+def _files(found: Measured) -> Iterator[Finding]:
+    if found.broken:
+        text = f"{counted(len(found.broken), 'file')} cannot be read at all"
+        yield _finding("files", "error", len(found.broken), text, found.broken)
+    else:
+        yield _ok("files", f"{counted(len(found.summaries), 'file')} can be read")
+
+
+def _rows(found: Measured) -> Iterator[Finding]:
+    count = found.rejected_count
+    if count:
+        text = f"{counted(count, 'row')} cannot be read: wrong labels or damaged images"
+        yield _finding("rows", "error", count, text, map(str, found.rejected))
+    else:
+        yield _ok("rows", f"{counted(len(found.rows), 'row')} can be read, with all their images")
+
+
+def _superclasses(found: Measured) -> Iterator[Finding]:
+    """A class has one superclass, where there are any."""
+    table = found.labels
+    if not table.has_superclasses:
+        return
+    said: dict[int, dict[int, str]] = {}
+    for label, parent in enumerate(table.parents):
+        if parent is not None:
+            said[label] = {parent: "the label table"}
+    for summary in found.summaries:
+        for label, (parent, row) in sorted(summary.parents.items()):
+            said.setdefault(label, {}).setdefault(parent, f"{summary.file.shown} row {row}")
+    several = [
+        f"class {table.names[label]!r} has superclass "
+        + ", ".join(f"{table.coarse_names[parent]!r} in {where}" for parent, where in parents.items())
+        for label, parents in sorted(said.items())
+        if len(parents) > 1
+    ]
+    used = [label for label, (_, count) in enumerate(found.class_counts()) if count]
+    orphans = [f"class {table.names[label]!r}" for label in used if label not in said]
+    if several:
+        yield _finding("superclasses", "error", len(several), "classes have several superclasses", several)
+    if orphans:
+        yield _finding("superclasses", "warning", len(orphans), "classes with rows have no superclass", orphans)
+    if not several and not orphans:
+        yield _ok("superclasses", f"{counted(len(used), 'class', 'classes')} with rows have one superclass each")
+
+
+def _sizes(found: Measured) -> Iterator[Finding]:
+    from beam_cifar.analysis.derive import size_counts
+
+    sizes = sorted(size_counts(found.rows), key=lambda each: -each[2])
+    if len(sizes) > 1:
+        listed = [f"{height} x {width}: {counted(n, 'image')}" for height, width, n in sizes]
+        yield _finding("sizes", "info", len(sizes), f"images have {len(sizes)} different sizes", listed)
+    elif sizes:
+        yield _ok("sizes", f"all images are {sizes[0][0]} x {sizes[0][1]}")
+
+
+def _missing(found: Measured) -> Iterator[Finding]:
+    for check, text, lacking in (
+        ("images", "without image", ~found.pictured),
+        ("labels", "without label", found.rows["label"] < 0),
+    ):
+        count = int(lacking.sum())
+        if count:
+            yield _finding(check, "warning", count, f"{counted(count, 'row')} {text}", _named_rows(found, lacking))
+        else:
+            yield _ok(check, f"no row {text}")
+
+
+def _ids(found: Measured) -> Iterator[Finding]:
+    """Ids that repeat in a subset: those that the reader had to change, and those that it did not."""
+    import numpy as np
+
+    subsets, ids = found.subsets, found.rows["id"]
+    order = np.lexsort((ids, subsets))
+    same = (ids[order][1:] == ids[order][:-1]) & (subsets[order][1:] == subsets[order][:-1])
+    again = np.zeros(len(ids), dtype=np.bool_)
+    again[order[1:][same]] = True
+    changed = [(summary.file.shown, summary.duplicates) for summary in found.summaries if summary.duplicates]
+    count = int(again.sum()) + sum(n for _, n in changed)
+    if count:
+        examples = [f"{shown}: {counted(n, 'row')} with the name of an earlier one" for shown, n in changed]
+        yield _finding("ids", "warning", count, f"{counted(count, 'row')} repeat the id of another row of their subset",
+                       [*examples, *_named_rows(found, again)])  # fmt: skip
+    else:
+        yield _ok("ids", "no id repeats in its subset")
+
+
+def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
+    """Images that repeat, within subsets and across them: those leak from one into the other."""
+    names, subsets = found.subset_names, found.subsets
+    shared = repeats.shared(subsets, len(names))
+    within = int(shared.trace())
+    if within:
+        listed = (
+            f"{name}: {counted(n, 'row')}" for name, n in zip(names, shared.diagonal().tolist(), strict=True) if n
+        )
+        text = f"{counted(within, 'row')} have the image of an earlier row of their subset"
+        yield _finding(
+            "duplicates", "warning", within, text, listed, _same_images(found, repeats, repeats.within(subsets))
+        )
+    else:
+        yield _ok("duplicates", "no image repeats in its subset")
+    leaks = repeats.leaking(subsets)
+    if len(leaks):
+        pairs = ((i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if shared[i, j])
+        listed = (f"{names[j]}: {counted(int(shared[i, j]), 'row')} with an image of {names[i]}" for i, j in pairs)
+        text = f"{counted(len(leaks), 'image')} are in several subsets"
+        yield _finding("leaks", "warning", len(leaks), text, listed, _same_images(found, repeats, leaks))
+    else:
+        yield _ok("leaks", "no image is in several subsets")
+
+
+def _same_images(found: Measured, repeats: Repeats, groups: Ints) -> Iterator[str]:
+    return (_same_image(found, repeats.group(number)) for number in groups.tolist())
+
+
+def _same_image(found: Measured, group: Sequence[int]) -> str:
+    rows = zip(_shown(found, group[:LISTED]), map(found.class_name, group), strict=False)
+    more = f" and {len(group) - LISTED} more" if len(group) > LISTED else ""
+    return ", ".join(f"{row} ({'no label' if name is None else name})" for row, name in rows) + more
+
+
+def _conflicts(found: Measured, repeats: Repeats) -> Iterator[Finding]:
+    groups = repeats.conflicting(found.rows["label"])
+    if len(groups):
+        examples = _same_images(found, repeats, groups)
+        yield _finding("conflicts", "error", len(groups), f"{counted(len(groups), 'image')} have different labels",
+                       examples)  # fmt: skip
+    else:
+        yield _ok("conflicts", "no image has different labels")
+
+
+def _balance(found: Measured) -> Iterator[Finding]:
+    counts = found.class_counts()
+    empty = [name for name, count in counts if not count]
+    used = sorted(((count, name) for name, count in counts if count), key=lambda each: each[0])
+    if empty:
+        text = f"{counted(len(empty), 'class', 'classes')} without rows"
+        yield _finding("classes", "warning", len(empty), text, empty)
+    elif counts:
+        yield _ok("classes", f"{counted(len(counts), 'class', 'classes')} have rows")
+    if not used:
+        return
+    (least, rare), (most, common) = used[0], used[-1]
+    text = f"the largest class ({common}) has {most / least:.3g} times the rows of the smallest ({rare})"
+    if most == least:
+        yield _ok("balance", f"all classes with rows have {counted(most, 'row')}")
+    elif most < UNBALANCED * least:
+        yield _finding("balance", "info", len(used), text)
+    else:
+        yield _finding("balance", "warning", len(used), text, (f"{name}: {counted(n, 'row')}" for n, name in used))
+
+
+def _named_rows(found: Measured, which: npt.NDArray[np.bool_]) -> list[str]:
+    import numpy as np
+
+    return _shown(found, np.flatnonzero(which)[:LISTED].tolist())
+
+
+def _shown(found: Measured, positions: Sequence[int]) -> list[str]:
+    """Some rows, by file, number and id."""
+    rows = found.rows[list(positions)]
+    files: Ints = rows["file"]
+    return [
+        f"{found.summaries[file].file.shown} row {row} {item_id!r}"
+        for file, row, item_id in zip(files.tolist(), rows["row"].tolist(), found.ids(positions), strict=True)
+    ]
+
+
+def _finding(check: str, severity: Severity, count: int, text: str, *examples: Iterable[str]) -> Finding:
+    """A finding with the first examples of each kind."""
+    first = (example for kind in examples for example in islice(kind, LISTED))
+    return Finding(check, severity, count, text, tuple(first))
+
+
+def _ok(check: str, text: str) -> Finding:
+    return Finding(check, "ok", 0, text)

@@ -1,0 +1,243 @@
+"""Items as Python sees them: an id, a subset, an image, a label."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.limits import MAX_PIXELS
+from beam_cifar.data.schema import Example
+from beam_cifar.data.text import is_unicode
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.images.decode import decode_image, probe_whole_image
+from beam_cifar.images.encodings import RAW
+
+UInt8Array = npt.NDArray[np.uint8]
+
+DEFAULT_SUBSET = "default"
+
+Categories: TypeAlias = "LabelTable | Iterable[str | tuple[str, str | None]] | None"
+"""Classes: their names, or pairs of name and superclass; or a table."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """The class of an item.
+
+    Attributes:
+        label: its index among the classes.
+    """
+
+    label: int
+
+
+class Image:
+    """An image: its pixels, or a file.
+
+    Args:
+        data: pixels, uint8 or whole numbers from 0 to 255, `[H, W, 3]` in the order R, G, B, or `[H, W]` or `[H, W, 1]`
+            for gray; or the bytes of a PNG or JPEG file; or a function that gives either. None reads the file `path`.
+        path: name of the file; what has data need not exist.
+        size: (height, width) in pixels, if known.
+    """
+
+    def __init__(
+        self, data: Any = None, path: str | os.PathLike[str] = "", size: tuple[int, int] | None = None
+    ) -> None:
+        self._data, self.path, self._size = data, os.fspath(path), size
+
+    @property
+    def content(self) -> Any:
+        """Pixels as they were given, or the bytes of a file. Raises `InputError` for one that cannot be read."""
+        if callable(self._data):
+            return self._data()
+        if self._data is not None:
+            return self._data
+        try:
+            with open(self.path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise InputError(f"{self.path}: cannot be read: {error.strerror or error}") from error
+
+    @property
+    def data(self) -> UInt8Array:
+        """Pixels, uint8 `[H, W, 3]`, or `[H, W, 1]` for gray, in the order R, G, B.
+
+        Raises:
+            InputError: an image that is damaged, or that 8 bits a channel cannot hold.
+        """
+        content = self.content
+        if isinstance(content, (bytes, bytearray, memoryview)):
+            return np.ascontiguousarray(decode_image(bytes(content), self.path or "image").transpose(1, 2, 0))
+        return checked_pixels(content, self.path or "image")
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        if self._size is None:
+            height, width = self.data.shape[:2]
+            self._size = height, width
+        return self._size
+
+    def __repr__(self) -> str:
+        return f"Image(path={self.path!r}, size={self._size})"
+
+
+@dataclass(frozen=True)
+class DatasetItem:
+    """One image of a data set, with its label.
+
+    Attributes:
+        id: unique in its subset; anything, its text counts.
+        subset: any name.
+        image: pixels, the path of a PNG or JPEG file or its bytes, an `Image`, or None; of an item that a `Dataset`
+            gives, an `Image` that is read when it is asked for, or None.
+        annotations: its label, or none.
+    """
+
+    id: Any
+    subset: str = DEFAULT_SUBSET
+    image: Any = None
+    annotations: Sequence[Label] = ()
+
+    @property
+    def label(self) -> int | None:
+        """Index of its class; None without label."""
+        return self.annotations[0].label if self.annotations else None
+
+
+def item_key(item: DatasetItem) -> tuple[str, str]:
+    """The texts of its id and its subset, by which it is found."""
+    return str(item.id), DEFAULT_SUBSET if item.subset is None else str(item.subset)
+
+
+def example_of(item: DatasetItem, labels: LabelTable) -> Example:
+    """An item as a row.
+
+    Raises:
+        InputError: an image that 8-bit RGB or gray cannot hold, a label outside the table, or more than one.
+    """
+    if not isinstance(item, DatasetItem):
+        raise UsageError(f"expected a DatasetItem, found {type(item).__name__}")
+    name = f"item {str(item.id)!r} of subset {item.subset!r}"
+    item_id, subset = item_key(item)
+    for text in (item_id, subset):
+        if not is_unicode(text):
+            raise InputError(f"{name}: is not valid Unicode")
+    if not item_id:
+        raise InputError(f"{name}: the id is empty")
+    if not subset:
+        raise InputError(f"{name}: the subset has no name")
+    if item.image is None:
+        return Example(item_id, subset, None, RAW, None, None, None, _label(item, labels, name), f"{item_id}.png")
+    image, path = _image(item.image)
+    filename = _filename(item_id, path)
+    found = _label(item, labels, name)
+    if isinstance(image, (bytes, bytearray, memoryview)):
+        data = bytes(image)
+        header = probe_whole_image(data, name)
+        size = header.height, header.width, header.channels
+        return Example(item_id, subset, data, header.encoding, *size, found, filename)
+    pixels = checked_pixels(image, name)
+    planar = np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    height, width, channels = pixels.shape
+    return Example(item_id, subset, planar.tobytes(), RAW, height, width, channels, found, filename)
+
+
+def _image(given: Any) -> tuple[Any, str]:
+    """Pixels or bytes of a file, and its name."""
+    if isinstance(given, (str, os.PathLike)):
+        given = Image(path=given)
+    if isinstance(given, Image):
+        return given.content, given.path
+    return given, ""
+
+
+def _filename(item_id: str, path: str) -> str:
+    """The name of the image's file, if it tells the id as well; else the id, with its extension."""
+    name = os.path.basename(path)
+    stem, extension = os.path.splitext(name)
+    return name if stem and stem == item_id.rpartition("/")[2] else item_id + (extension or ".png")
+
+
+def _label(item: DatasetItem, labels: LabelTable, name: str) -> int | None:
+    annotations = item.annotations or ()
+    if not isinstance(annotations, Sequence):
+        raise InputError(f"{name}: expected a list of labels, found {annotations!r}")
+    if len(annotations) > 1:
+        raise InputError(f"{name}: has {len(annotations)} labels; one is the most")
+    if not annotations:
+        return None
+    label = annotations[0]
+    number = label.label if isinstance(label, Label) else None
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+        raise InputError(f"{name}: expected Label(number), found {label!r}")
+    if not 0 <= number < len(labels.names):
+        raise InputError(f"{name}: label {number} is outside the categories, of which there are {len(labels.names)}")
+    return int(number)
+
+
+def checked_pixels(given: Any, name: str) -> UInt8Array:
+    """Pixels as uint8 `[H, W, C]`, C being 1 or 3.
+
+    Raises:
+        InputError: anything that would lose something: other shapes, fractions, values outside 0 to 255.
+    """
+    try:
+        pixels = np.asarray(given)
+    except ValueError as error:  # rows of different lengths
+        raise InputError(f"{name}: image is no array: {error}") from error
+    if pixels.ndim == 2:
+        pixels = pixels[:, :, None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        raise InputError(f"{name}: image has shape {np.shape(given)}; expected H x W x 3 (R, G, B), H x W x 1 or H x W")
+    if not (pixels.size and pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS):
+        raise InputError(f"{name}: image of {pixels.shape[0]} x {pixels.shape[1]}; expected 1 to {MAX_PIXELS} pixels")
+    if pixels.dtype == np.uint8:
+        return pixels
+    if pixels.dtype.kind not in "uif":
+        raise InputError(f"{name}: image has dtype {pixels.dtype}; expected uint8, or whole numbers from 0 to 255")
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= 255):  # also refuses NaN
+        raise InputError(f"{name}: image has values from {low} to {high}; expected 0 to 255")
+    made = pixels.astype(np.uint8)
+    if (made != pixels).any():
+        raise InputError(f"{name}: image has fractions, such as {pixels[made != pixels][0]}; expected whole numbers")
+    return made
+
+
+def table_of_categories(given: Categories) -> LabelTable:
+    """The label table that categories stand for; superclasses in the order in which they first appear.
+
+    Raises:
+        UsageError: a name that is there twice, or something that is no name.
+    """
+    if isinstance(given, LabelTable):
+        for name, count in Counter(given.names).items():
+            if count > 1:
+                raise UsageError(f"categories: class {name!r} is there twice")
+        return given
+    if isinstance(given, str) or not isinstance(given, (Iterable, type(None))):
+        raise UsageError(f"categories: expected several names, found {given!r}")
+    names: list[str] = []
+    parents: list[str] = []
+    for each in given or ():
+        pair = (each, None) if isinstance(each, str) else each
+        name, parent = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, None)
+        if not isinstance(name, str) or not isinstance(parent, (str, type(None))):
+            raise UsageError(f"categories: expected a name, or (name, superclass), found {each!r}")
+        if name in names:
+            raise UsageError(f"categories: class {name!r} is there twice")
+        names.append(name)
+        parents.append(parent or "")
+    coarse = tuple(dict.fromkeys(parent for parent in parents if parent))
+    if not coarse:
+        return LabelTable(tuple(names))
+    return LabelTable(tuple(names), coarse, tuple(coarse.index(parent) if parent else None for parent in parents))

@@ -1,0 +1,299 @@
+"""What an XPath 1.0 expression does, by its text alone: errors that libxml2 finds late, and what it sees of an item."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from beam_cifar.data.labels import unknown_name
+from beam_cifar.errors import UsageError
+
+PARTS = frozenset({"id", "subset", "image", "annotation"})
+"""What there is to see of an item."""
+
+# What libxml2 leaves to the evaluation, and then reports without a position or, behind `and`, `or` and empty node
+# sets, not at all: functions, their arguments, variables, prefixes, types. All of it is fixed by the text in XPath 1.0.
+
+_NUMBER, _STRING, _BOOLEAN, _NODES = "a number", "a string", "a boolean", "a node set"
+_ITEM = "a node set with the item"
+NODE_SETS = (_NODES, _ITEM)
+
+_LIBRARY = {
+    _NODES: "id:1",
+    _NUMBER: "count:1 last:0 position:0 number:0-1 string-length:0-1 sum:1 floor:1 ceiling:1 round:1",
+    _STRING: "name:0-1 local-name:0-1 namespace-uri:0-1 string:0-1 normalize-space:0-1 concat:2-999999 "
+    "substring:2-3 substring-before:2 substring-after:2 translate:3",
+    _BOOLEAN: "boolean:1 not:1 true:0 false:0 lang:1 contains:2 starts-with:2",
+}
+"""The core library (XPath 1.0, section 4): what each function gives, and how many arguments it takes."""
+
+_FUNCTIONS = {
+    name: (kind, int(counts[0]), int(counts[-1]))
+    for kind, functions in _LIBRARY.items()
+    for name, *counts in (re.split("[:-](?=[0-9])", function) for function in functions.split())
+}
+_TAKE_NODES = frozenset({"count", "sum", "name", "local-name", "namespace-uri"})
+_NODE_TYPES = frozenset({"node", "text", "comment", "processing-instruction"})
+_LEVELS = ("or", "and", "= !=", "< <= > >=", "+ -", "* div mod")
+_OPERATORS = {sign: level for level, signs in enumerate(_LEVELS) for sign in signs.split()}
+"""Binary operators, but for `|`, and how tightly they bind."""
+
+_NAME = r"[^\x00-\x40\x5b-\x5e\x60\x7b-\x7f][^\x00-\x2c\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]*"
+_TOKEN = re.compile(
+    r"""(?P<literal>"[^"]*"|'[^']*')"""
+    r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"  # libxml2 reads exponents as well
+    rf"|(?P<name>{_NAME}(?::(?!:)(?:{_NAME}|\*))?)"
+    r"|(?P<sign>::|//|\.\.|[!<>]=|[^ \t\r\n])"
+)
+_DEEPEST = 32
+_LONGEST_SHOWN = 300
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    column: int
+
+
+@dataclass(frozen=True)
+class Syntax:
+    """What the text of an expression tells.
+
+    Attributes:
+        kind: the type of its result.
+        seen: the children of `item` that the result may depend on: those that it names, if it provably reaches
+            nothing else, and all otherwise. It reaches nothing else if every path is made of `child` steps by name,
+            where `item` is the first step after a leading `/`; if the text of an item is not asked for, that is, a
+            path that ends at `item` stands only where existence counts (a result, a predicate, beside `and` or `or`,
+            in `boolean`, `not` or `count`); and if no function reads the context node or looks nodes up (`string()`,
+            `lang`, `id`). So `.`, `..`, `*`, `//`, `/`, `@`, other axes and node tests like `text()` see all.
+        literals: its strings, in order.
+    """
+
+    kind: str
+    seen: frozenset[str]
+    literals: tuple[str, ...]
+
+
+class _Reader:
+    """Reads an expression that libxml2 has compiled: types, names and what it sees, by recursive descent."""
+
+    def __init__(self, expression: str) -> None:
+        self.expression = expression
+        self.tokens = [_Token(str(m.lastgroup), m[0], m.start() + 1) for m in _TOKEN.finditer(expression)]
+        self.tokens += [_Token("end", "", len(expression) + 1)] * 2
+        self.at = self.depth = self.predicates = 0
+        self.seen: set[str] = set()
+        self.literals: list[str] = []
+
+    def read(self) -> Syntax:
+        kind = self._operation()
+        self._expect("")
+        return Syntax(kind, frozenset(self.seen), tuple(self.literals))
+
+    @property
+    def _next(self) -> _Token:
+        return self.tokens[self.at]
+
+    def _take(self) -> _Token:
+        self.at += 1
+        return self.tokens[self.at - 1]
+
+    def _skip(self, text: str) -> bool:
+        found = self._next.text == text
+        self.at += found
+        return found
+
+    def _expect(self, text: str) -> None:
+        if not self._skip(text):
+            raise self.refusal(self._next, f"expected {text or 'the end'!r}, found {self._next.text!r}")
+
+    def refusal(self, token: _Token, reason: str) -> UsageError:
+        return refusal(self.expression, token.column, reason)
+
+    def _need_nodes(self, kind: str, token: _Token, what: str) -> None:
+        if kind not in NODE_SETS:
+            raise self.refusal(token, f"{what} needs a node set, found {kind}")
+
+    def _use_value(self, *kinds: str) -> None:
+        """Notes that values are used, and not only whether nodes exist: an item's text is all of its texts."""
+        if _ITEM in kinds:
+            self.seen |= PARTS
+
+    def _nested(self) -> str:
+        """Reads an expression in brackets; the reader, unlike libxml2, has a small stack."""
+        self.depth += 1
+        if self.depth > _DEEPEST:
+            raise self.refusal(self._next, f"brackets are nested more than {_DEEPEST} deep")
+        kind = self._operation()
+        self.depth -= 1
+        return kind
+
+    def _operation(self, weakest: int = 0) -> str:
+        left = self._negation()
+        while (level := _OPERATORS.get(self._next.text, -1)) >= weakest:
+            operator = self._take().text
+            right = self._operation(level + 1)
+            if operator not in ("or", "and"):
+                self._use_value(left, right)
+            left = _NUMBER if level >= _OPERATORS["+"] else _BOOLEAN
+        return left
+
+    def _negation(self) -> str:
+        negated = False
+        while self._skip("-"):
+            negated = True
+        kind = self._union()
+        if negated:
+            self._use_value(kind)
+        return _NUMBER if negated else kind
+
+    def _union(self) -> str:
+        first = self._next
+        kind = self._path()
+        while self._next.text == "|":
+            self._need_nodes(kind, first, "'|'")
+            self._take()
+            first = self._next
+            other = self._path()
+            self._need_nodes(other, first, "'|'")
+            kind = _ITEM if _ITEM in (kind, other) else _NODES
+        return kind
+
+    def _path(self) -> str:
+        first, called = self._next, self.tokens[self.at + 1].text == "("
+        is_call = first.kind == "name" and called and first.text not in _NODE_TYPES
+        if not is_call and first.kind not in ("literal", "number") and first.text not in ("(", "$"):
+            return self._location()
+        kind = self._call() if is_call else self._primary()
+        if self._next.text in ("[", "/", "//"):
+            self._need_nodes(kind, first, repr(self._next.text))
+        self._predicates()
+        if self._next.text in ("/", "//"):
+            self._steps()
+            return _NODES
+        return kind
+
+    def _location(self) -> str:
+        """Reads a path that starts with a step or a slash."""
+        if self._next.text == "/":
+            step = self.tokens[self.at + 1]
+            if step.text == "item":
+                self.at += 2
+                self._predicates()
+                if self._next.text not in ("/", "//"):
+                    return _ITEM
+            elif step.kind != "name" and step.text not in (".", "..", "@", "*"):
+                self._take()
+                self.seen |= PARTS
+                return _NODES
+        elif self._next.text != "//":
+            self._step()
+        self._steps()
+        return _NODES
+
+    def _steps(self) -> None:
+        while self._next.text in ("/", "//"):
+            if self._take().text == "//":
+                self.seen |= PARTS
+            self._step()
+
+    def _step(self) -> None:
+        if self._next.text in (".", ".."):
+            self._take()
+            self.seen |= PARTS
+            return
+        if self._skip("@"):
+            self.seen |= PARTS
+        elif self.tokens[self.at + 1].text == "::":
+            if self._take().text != "child":
+                self.seen |= PARTS
+            self._take()
+        self._node_test()
+        self._predicates()
+
+    def _node_test(self) -> None:
+        test = self._take()
+        if self._skip("("):
+            if self._next.kind == "literal":
+                self._take()
+            self._expect(")")
+            self.seen |= PARTS
+        elif test.kind == "name":
+            self._check_prefix(test)
+            self.seen |= PARTS if test.text == "item" else PARTS & {test.text}
+        elif test.text == "*":
+            self.seen |= PARTS
+        else:
+            raise self.refusal(test, f"expected a step, found {test.text!r}")
+
+    def _predicates(self) -> None:
+        while self._skip("["):
+            self.predicates += 1
+            self._nested()
+            self.predicates -= 1
+            self._expect("]")
+
+    def _primary(self) -> str:
+        token = self._take()
+        if token.text == "$":
+            raise self.refusal(token, f"variable {'$' + self._next.text!r} is not defined; there are none")
+        if token.kind == "literal":
+            self.literals.append(token.text[1:-1])
+            return _STRING
+        if token.kind == "number":
+            return _NUMBER
+        kind = self._nested()
+        self._expect(")")
+        return kind
+
+    def _call(self) -> str:
+        name = self._take()
+        self._check_prefix(name)
+        if name.text not in _FUNCTIONS:
+            raise self.refusal(name, str(unknown_name("function", name.text, tuple(_FUNCTIONS))))
+        self._take()
+        arguments: list[tuple[_Token, str]] = []
+        while self._next.text != ")":
+            self._skip(",")
+            arguments.append((self._next, self._nested()))
+        self._take()
+        self._check_call(name, arguments)
+        return _FUNCTIONS[name.text][0]
+
+    def _check_call(self, name: _Token, arguments: list[tuple[_Token, str]]) -> None:
+        _, least, most = _FUNCTIONS[name.text]
+        if not least <= len(arguments) <= most:
+            takes = f"{least}" if least == most else f"at least {least}" if most > 3 else f"{least} to {most}"
+            plural = "" if takes == "1" else "s"
+            raise self.refusal(name, f"{name.text}() takes {takes} argument{plural}, found {len(arguments)}")
+        if name.text in ("position", "last") and not self.predicates:
+            raise self.refusal(name, f"{name.text}() has a meaning only inside '[...]'")
+        if name.text in _TAKE_NODES and arguments:
+            self._need_nodes(arguments[0][1], arguments[0][0], f"{name.text}()")
+        if name.text in ("id", "lang") or (not arguments and most == 1):
+            self.seen |= PARTS
+        if name.text not in ("boolean", "not", "count"):
+            self._use_value(*(kind for _, kind in arguments))
+
+    def _check_prefix(self, name: _Token) -> None:
+        prefix, colon, _ = name.text.partition(":")
+        if colon and prefix != "xml":
+            raise self.refusal(name, f"prefix {prefix!r} is not defined; element names have none")
+
+
+def read_syntax(expression: str) -> Syntax:
+    """Reads an expression that libxml2 has compiled.
+
+    Raises:
+        UsageError: an unknown function, prefix or variable, a wrong number of arguments, or a value where a node set is
+            needed.
+    """
+    return _Reader(expression).read()
+
+
+def refusal(expression: str, column: int, reason: str) -> UsageError:
+    """The error for an expression; columns count from 1."""
+    shown = expression if len(expression) <= _LONGEST_SHOWN else expression[:_LONGEST_SHOWN] + "..."
+    return UsageError(f"--filter {shown!r}: column {column}: {reason}")

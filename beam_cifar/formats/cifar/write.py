@@ -1,0 +1,172 @@
+"""Writes CIFAR-10 and CIFAR-100, python version."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.formats.cifar.facts import CUSTOM_META, META_FILES, cifar_kind, is_batch_name
+from beam_cifar.formats.cifar.read import CifarSource
+from beam_cifar.formats.contract.sink import Capabilities, FileSink, PartWriter, SubsetNaming
+from beam_cifar.formats.contract.types import CHUNK_ROWS, FileSummary, Shard, ShardResult, SinkOptions, SourceFile
+from beam_cifar.images.encodings import RAW
+from beam_cifar.naming.components import clash_key, encode_name, escape_first
+from beam_cifar.pickles.batch import Meta
+from beam_cifar.pickles.write import BatchWriter, write_meta
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+# A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
+MAX_PAYLOAD = 2**31 - 1
+NUM_VIS = 3072
+
+
+class _CifarWriter(PartWriter):
+    """Appends examples to one batch file."""
+
+    def __post_init__(self) -> None:
+        table, shard = self.options.labels, self.shard
+        self._kind = cifar_kind(table)
+        self._parents = (*table.parents, None)  # the last one is found by UNLABELLED = -1
+        self._images = self.options.export.save_images and shard.has_images
+        self._writer = BatchWriter(
+            self.file,
+            rows=self.rows,
+            kind=self._kind,
+            batch_label=shard.batch_label,
+            size=shard.size,
+            images=self._images,
+        )
+
+    def append(self, table: pa.Table) -> None:
+        from beam_cifar.data.schema import joined_images, plain_labels
+
+        numbers = plain_labels(table).tolist()
+        coarse = [self._parents[number] for number in numbers] if self._kind == "cifar100" else None
+        filenames = self._filenames(table)
+        labels = [None if number == UNLABELLED else number for number in numbers]
+        if not self._images:
+            self._writer.append(None, labels, coarse, filenames)
+        elif self.shard.size is not None:
+            self._writer.append(joined_images(table), labels, coarse, filenames)
+        else:
+            heights, widths = (table.column(name).to_pylist() for name in ("height", "width"))
+            sizes = [None if h is None else (h, w) for h, w in zip(heights, widths, strict=True)]
+            self._writer.append(table.column("image").to_pylist(), labels, coarse, filenames, sizes)
+
+    def close(self) -> None:
+        self._writer.close()
+
+    def _filenames(self, table: pa.Table) -> list[str]:
+        """The names found, unless another extension is asked for; with the folder that makes an id unique, if any."""
+        ids, found = (table.column(name).to_pylist() for name in ("id", "filename"))
+        if self.options.export.image_ext is not None:
+            return [item_id + self.options.export.image_ext for item_id in ids]
+        return [
+            name if os.path.splitext(name)[0] == item_id else item_id + os.path.splitext(name)[1]
+            for item_id, name in zip(ids, found, strict=True)
+        ]
+
+
+def batch_name(subset: str) -> str:
+    """The file of a subset: its name, in a safe form where that cannot be the name of a batch."""
+    if subset and is_batch_name(subset) and not {"/", "\0"} & set(subset):
+        return subset
+    name = encode_name(subset).replace(".", "%2E")
+    return escape_first(name) if name.startswith("_") else name
+
+
+class CifarSink(FileSink):
+    """Writes the one layout that torchvision, Keras and Datumaro share."""
+
+    name = "cifar"
+    can = Capabilities(
+        pixels=RAW,
+        needs_images=False,
+        keeps_empty_subsets=True,
+        packs=True,
+        part_bytes=128 << 20,
+        max_shard_bytes=MAX_PAYLOAD,
+        row_bytes=8,
+        reserved_paths=frozenset({*META_FILES, CUSTOM_META}),
+    )
+    # Equal paths are refused by the plan, names that only some disks take for one are told.
+    subsets = SubsetNaming(numbered=True, merges=True, word=batch_name)
+    writer = _CifarWriter
+
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        return batch_name(subset)
+
+    def batch_label(self, subset: str, number: int, count: int) -> str:
+        """In the words of the genuine files."""
+        split = "testing" if "test" in subset else "training"
+        return f"{split} batch {number + 1} of {count}"
+
+    def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
+        return super().estimate_bytes(rows, image_bytes if options.export.save_images else 0, options)
+
+    def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
+        """A file in the one style, of the same kind, with pixels, whose file names stay."""
+        kind = cifar_kind(options.labels)
+        export = options.export
+        return summary.copyable_as == f"cifar:{kind}" and export.save_images and export.image_ext is None
+
+    def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
+        """Reads the parts, which are batches themselves, and writes them as one."""
+        writer = self.open_part(file, shard, shard.rows, options)
+        for number, part in enumerate(parts):
+            source = SourceFile(shard.path, shard.subset, f"{shard.path} part {number}", storage.whole_file(part))
+            with CifarSource().open_rows(source, options.labels) as rows:
+                for start in range(0, rows.rows, CHUNK_ROWS):
+                    writer.append(rows.table(start, min(start + CHUNK_ROWS, rows.rows)))
+        writer.close()
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """The meta file, and `dataset_meta.json` on request."""
+        kind = cifar_kind(options.labels)
+        meta = Meta(
+            kind=kind,
+            label_names=options.labels.names,
+            coarse_label_names=options.labels.coarse_names,
+            num_cases_per_batch=max((result.shard.rows for result in shards), default=0),
+            num_vis=NUM_VIS,
+        )
+        buffer = io.BytesIO()
+        write_meta(buffer, meta)
+        files = {"batches.meta" if kind == "cifar10" else "meta": buffer.getvalue()}
+        if options.export.save_dataset_meta:
+            files[CUSTOM_META] = (json.dumps({"labels": options.labels.names}, ensure_ascii=False) + "\n").encode()
+        return files
+
+    def notices(self, options: SinkOptions) -> Iterator[str]:
+        """Pixels left out."""
+        if not options.export.save_images:
+            yield "pixels are left out; pass --save-images to write them"
+
+    def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
+        """Files that some disks take for one; and superclasses, which Datumaro learns file by file.
+
+        It refuses files that disagree on which classes have one.
+        """
+        met: dict[str, str] = {}
+        for result in shards:
+            path = met.setdefault(clash_key(result.shard.path), result.shard.path)
+            if path != result.shard.path:
+                yield f"{path!r} and {result.shard.path!r} would be one file on disks that do not tell cases apart"
+        if not options.labels.has_superclasses:
+            return
+        everywhere = set().union(*(result.labels for result in shards)) - {UNLABELLED}
+        for result in shards:
+            if missing := everywhere - result.labels:
+                example = options.labels.names[min(missing)]
+                yield (
+                    f"{result.shard.path} has no rows of {len(missing)} of the {len(everywhere)} classes in use, such "
+                    f"as {example!r}: Datumaro cannot import such a set; torchvision and Keras can"
+                )
+                return

@@ -1,0 +1,106 @@
+"""What formats share in which one file holds many images, each as a PNG or JPEG file: how their rows are read."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from beam_cifar.data.block import MAX_ROWS
+from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.kit.rows import ColumnRows, probed, row_numbers, size_rows
+from beam_cifar.naming.ids import unique_texts
+from beam_cifar.naming.image_files import digests
+
+if TYPE_CHECKING:
+    from beam_cifar.images.header import ImageHeader
+
+MAX_IMAGE_BYTES = 512 << 20
+UNKNOWN = 0
+"""What stands for the size of an image that nobody looked at yet."""
+
+
+class EncodedRows(ColumnRows):
+    """Rows whose images are files within one file.
+
+    Args:
+        file: that holds them.
+        ids: string `[N]`, which are made unique.
+        filenames: string `[N]`.
+        labels: int64 `[N]`, -1 for unlabelled.
+        bad: what is wrong with some rows.
+    """
+
+    def __init__(
+        self,
+        file: SourceFile,
+        ids: pa.Array,
+        filenames: pa.Array,
+        labels: npt.NDArray[np.int64],
+        bad: Mapping[int, str],
+    ) -> None:
+        numbers = labels.copy()
+        numbers[list(bad)] = UNLABELLED
+        rows = {row: file.bad_row(row, why) for row, why in bad.items()}
+        super().__init__(file, array("q", numbers.tobytes()), rows)
+        if file.id_prefix:
+            ids = pc.binary_join_element_wise(pa.scalar(file.id_prefix), ids, "")
+        self._ids, self.repeated = unique_texts(ids)
+        self._filenames = filenames
+        # Height, width and channels, filled in as images are looked at, by all who share what is kept of the file.
+        self._looked_at = np.full((3, len(ids)), UNKNOWN, np.int32)
+
+    @abstractmethod
+    def _images(self, runs: Runs) -> pa.Array:
+        """The files of some rows: `binary`, null where there is no image."""
+
+    @abstractmethod
+    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
+        """Looks into the images of the rows [start, stop), in order."""
+
+    def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
+        for start, stop in runs if look else ():
+            for at in range(start, stop, MAX_ROWS):
+                end = min(at + MAX_ROWS, stop)
+                if (self._looked_at[0, at:end] == UNKNOWN).any():
+                    self._looked_at[:, at:end] = size_rows(self._headers(at, end))
+        return np.concatenate(
+            [self._looked_at[:, :0], *(self._looked_at[:, start:stop] for start, stop in runs)], axis=1
+        )
+
+    def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
+        images, rows = self._images(runs), row_numbers(runs)
+        encodings, sizes = probed(images, map(self._shown, rows.tolist()))
+        self._looked_at[:, rows] = sizes
+        return images, encodings, sizes
+
+    def _shown(self, row: int) -> str:
+        return f"{self.file.shown}: row {row}"
+
+
+def with_prefixes(
+    files: Sequence[SourceFile], ids_of: Callable[[SourceFile], pa.ChunkedArray]
+) -> tuple[SourceFile, ...]:
+    """Files whose ids start with the name of the file, where two files of a subset have a row of the same id each."""
+    repeating = set()
+    for subset in dict.fromkeys(file.subset for file in files):
+        members = [file for file in files if file.subset == subset]
+        chunks = (ids_of(file).chunks for file in members if len(members) > 1)
+        keys = [np.unique(digests(text for chunk in each for text in chunk.to_pylist())) for each in chunks]
+        if len(np.unique(np.concatenate([np.empty(0, np.uint64), *keys]))) < sum(map(len, keys)):
+            repeating.add(subset)
+    return tuple(
+        replace(file, id_prefix=file.name.rpartition("/")[2].rpartition(".")[0] + "/")
+        if file.subset in repeating
+        else file
+        for file in files
+    )

@@ -1,0 +1,212 @@
+"""What formats share in which every image is a file of its own: how such images are read and written."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from beam_cifar import storage
+from beam_cifar.data.block import BadRow
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.sink import Capabilities, PartWriter, Sink
+from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.contract.types import FileSummary, SinkOptions, SourceFile
+from beam_cifar.formats.kit.rows import ColumnRows, probed, row_numbers, size_rows
+from beam_cifar.images.encodings import file_extensions
+from beam_cifar.naming.components import decode_name, encode_name
+from beam_cifar.naming.id_paths import decode_path, encode_path
+from beam_cifar.naming.ids import unique_texts
+from beam_cifar.naming.image_files import file_names, short_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from beam_cifar.images.header import ImageHeader
+
+MAX_FILE_BYTES = 512 << 20
+
+
+class ImageFileRows(ColumnRows):
+    """Rows whose images are files, looked into only where sizes are needed.
+
+    Args:
+        file: that they belong to.
+        entry_at: the image file at a place.
+        places: int64 `[N]`, of each row's, -1 for none.
+        ids: string `[N]`, which are made unique.
+        filenames: string `[N]`, as found.
+        labels: of each row, -1 for unlabelled.
+        bad_rows: rows that cannot be kept, by their number; they have no file.
+        digest: hex, of what else there is to know of the rows, where files do not say it all.
+    """
+
+    in_one_file = False
+
+    def __init__(
+        self,
+        file: SourceFile,
+        entry_at: Callable[[int], storage.Entry],
+        places: npt.NDArray[np.int64],
+        ids: pa.Array,
+        filenames: pa.Array,
+        labels: Sequence[int],
+        bad_rows: Mapping[int, BadRow] | None = None,
+        digest: str = "",
+    ) -> None:
+        super().__init__(file, labels, bad_rows or {})
+        self._entry_at, self._places, self._filenames, self._digest = entry_at, places, filenames, digest
+        self._ids, self.repeated = unique_texts(ids)
+
+    @property
+    def image_paths(self) -> Iterator[str]:
+        return (entry.path for entry in map(self._entry, range(self.rows)) if entry)
+
+    def _stored_bytes(self, start: int, stop: int) -> int:
+        return max((entry.size for entry in map(self._entry, range(start, stop)) if entry), default=0)
+
+    def summary(self, *, sizes: bool) -> FileSummary:
+        good = [row for row in range(self.rows) if row not in self.bad_rows]
+        found = size_rows(self._headers(good)) if sizes else None
+        images = image_bytes = 0
+        digest = hashlib.sha256(self._digest.encode())
+        for entry in map(self._entry, range(self.rows)):
+            digest.update(f"{entry.name}\0{entry.size}\0".encode("utf-8", "surrogateescape") if entry else b"\0")
+            images += entry is not None
+            image_bytes += entry.size if entry else 0
+        return self._summary(images, image_bytes, digest.hexdigest(), found)
+
+    def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
+        import numpy as np
+
+        rows = row_numbers(runs)
+        return size_rows(self._headers(rows.tolist())) if look else np.zeros((3, len(rows)), dtype=np.int32)
+
+    def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
+        import pyarrow as pa
+
+        entries = list(map(self._entry, row_numbers(runs).tolist()))
+        images = pa.array(_contents(entries), pa.binary())
+        encodings, sizes = probed(images, [entry.path if entry else "" for entry in entries])
+        return images, encodings, sizes
+
+    def _entry(self, row: int) -> storage.Entry | None:
+        place = int(self._places[row])
+        return self._entry_at(place) if place >= 0 else None
+
+    def _headers(self, rows: Sequence[int]) -> list[ImageHeader | None]:
+        first = next(filter(None, map(self._entry, rows)), None)
+        return list(storage.each(self._header, rows, first.path if first else ""))
+
+    def _header(self, row: int) -> ImageHeader | None:
+        from beam_cifar.images.header import probe_image
+
+        entry = self._entry(row)
+        if entry is None:
+            return None
+        with storage.reading(entry.path), storage.open_file(entry.path) as file:
+            return probe_image(file, entry.path)
+
+
+class _ImageFileWriter(PartWriter):
+    """Writes every image to the folder of its class."""
+
+    sink: TreeSink
+
+    def __post_init__(self) -> None:
+        self._folders = self.sink.image_folders(self.options)
+
+    def append(self, table: pa.Table) -> None:
+        from beam_cifar.data.schema import plain_labels
+
+        can = self.sink.can
+        ids, filenames, images = (table.column(name).to_pylist() for name in ("id", "filename", "image"))
+        suffixes = file_extensions(table, self.options.export.image_ext or can.image_ext)
+        short = ids if can.ids_are_paths else list(map(short_name, ids, filenames))
+        encode = encode_path if can.ids_are_paths else encode_name
+        names = file_names(short, ids, suffixes, self.options.strict_names, encode)
+        labels = plain_labels(table).tolist()
+        told = [table.column(name).to_pylist() for name in can.listed]
+        self.file.add(
+            (
+                *_placed(self._folders[label], name),  # the last one is found by UNLABELLED = -1
+                image,
+                self._facts(item_id, decode_path(name[: -len(suffix)]), facts),
+            )
+            for item_id, name, suffix, label, image, *facts in zip(
+                ids, names, suffixes, labels, images, *told, strict=True
+            )
+        )
+
+    def _facts(self, item_id: str, told: str, facts: Sequence[int | None]) -> dict[str, str]:
+        """What the list says of a file: an id that cannot be read off the name, and what `complete` asks for."""
+        own = {} if told == item_id else {"id": item_id}
+        named = zip(self.sink.can.listed, facts, strict=True)
+        return own | {key: str(value) for key, value in named if value is not None}
+
+
+TREE = Capabilities(many_files=True, part_bytes=16 << 20, row_bytes=2048)
+"""What formats can in which every image is a file: half of a block of the disk is lost with each."""
+
+ID_TREE = replace(TREE, classes_are_folders=False, ids_are_paths=True)
+"""The same where the images of all classes lie in one tree, and the path of each is its id."""
+
+
+class TreeSink(Sink):
+    """Writes shards that are folders, and every image to a file of its own, called as its id."""
+
+    writer = _ImageFileWriter
+    root: ClassVar[str] = ""
+    """The folder of all images, relative to the shard's; see `image_folders`."""
+
+    def image_folders(self, options: SinkOptions) -> Sequence[str]:
+        """The folder, relative to the shard's, of images of each class; the last one that of images without label."""
+        return (self.root,) * (len(options.labels.names) + 1)
+
+    def shard_path(self, subset: str, number: int, count: int) -> str:
+        """All subsets share one tree."""
+        return ""
+
+    def listed_images(self, parts: Sequence[str]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
+        """Path below `root`, label (-1 for none) and all that is listed of the images of a shard, for `complete`."""
+        skip = len(self.root) + 1 if self.root else 0
+        for entry in storage.read_listing(parts[0]):
+            yield entry["path"][skip:], int(entry.get("label", -1)), entry
+
+
+def write_lines(files: storage.StagedFiles, path: str, lines: Iterable[str]) -> None:
+    """Writes a file that stands beside a shard, some thousand lines at a time."""
+    left = iter(lines)
+    with files.open(path) as file:
+        while chunk := "".join(islice(left, 10_000)):
+            file.write(chunk.encode())
+
+
+def _placed(folder: str, path: str) -> tuple[str, str]:
+    """The folder and the name of an image whose path in a folder may have folders of its own."""
+    inner, _, name = path.rpartition("/")
+    return (f"{folder}/{inner}" if folder and inner else folder or inner), name
+
+
+def file_stem(name: str) -> str:
+    """The name without extension of an image file, decoded by itself, since a cut one is told by its end."""
+    return decode_name(name.rpartition(".")[0])
+
+
+def decoded_file_name(name: str) -> str:
+    """The same with extension."""
+    return file_stem(name) + "." + name.rpartition(".")[2]
+
+
+def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:
+    """The contents of images; None where there is none."""
+    there = [entry for entry in entries if entry is not None]
+    for entry in there:
+        if entry.size > MAX_FILE_BYTES:
+            raise InputError(f"{entry.path}: has {entry.size} bytes; an image has {MAX_FILE_BYTES} at most")
+    contents = iter(storage.read_all_listed(there))
+    return [None if entry is None else next(contents) for entry in entries]

@@ -1,0 +1,303 @@
+"""What formats share that are a tree of images and lists of them: finding the images, and rows that lists name.
+
+A million rows are kept as Arrow and numpy columns, tens of bytes each; entries are made for the rows asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import posixpath
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+from beam_cifar import storage
+from beam_cifar.data.block import BadRow
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.source import kept
+from beam_cifar.formats.contract.types import MAX_TOLD, SourceFile
+from beam_cifar.formats.kit.folders import ImageFileRows
+from beam_cifar.naming.components import decode_name
+from beam_cifar.naming.id_paths import decode_path, stem
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+MAX_LIST_BYTES: Final = 1 << 30
+"""Of a list of images; that of the 1.3 million images of ImageNet has 40 MB."""
+
+MAX_LINE_BYTES: Final = 64 << 10
+_CHUNK = 10_000
+"""More bad rows are a list of another kind."""
+
+
+class ImageTree:
+    """The files of a folder and of the folders in it, in the order of their names.
+
+    Args:
+        root: path of the folder.
+        names: `string` array `[N]`, relative paths with "/".
+        sizes: int64 `[N]`, bytes.
+        times: int64 `[N]`, ns.
+    """
+
+    def __init__(self, root: str, names: pa.Array, sizes: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> None:
+        self._root, self.names, self._sizes, self._times = root, names, sizes, times
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> storage.Entry:
+        name = self.names[index].as_py()
+        return storage.Entry(name, f"{self._root}/{name}", False, int(self._sizes[index]), int(self._times[index]))
+
+    def __iter__(self) -> Iterator[storage.Entry]:
+        for start in range(0, len(self), _CHUNK):
+            stop = start + _CHUNK
+            columns = (self.names[start:stop].to_pylist(), self._sizes[start:stop].tolist())
+            for name, size, time in zip(*columns, self._times[start:stop].tolist(), strict=True):
+                yield storage.Entry(name, f"{self._root}/{name}", False, size, time)
+
+    @property
+    def blob(self) -> storage.Blob:
+        """What tells whether it changed."""
+        return storage.Blob(self._root, 0, int(self._sizes.sum()), storage.listing_stamp(self))
+
+    def find(self, paths: pa.Array) -> npt.NDArray[np.int64]:
+        """Where each of some relative paths is: int64 `[M]`, -1 for one that is not there."""
+        return found_in(paths, self.names)
+
+
+def any_name(name: str) -> bool:
+    """Accepts every name."""
+    return True
+
+
+def list_images(root: str, accept: Callable[[str], bool] = any_name) -> ImageTree:
+    """Lists a tree of images once.
+
+    Args:
+        root: its folder; one that does not exist is empty.
+        accept: which names are listed.
+
+    Raises:
+        InputError: it cannot be read, or holds something that is neither a file nor a folder.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    names, sizes, times = Texts(), array("q"), array("q")
+    with storage.reading(root):
+        try:
+            for entry in storage.list_tree(root):
+                if accept(entry.name):
+                    names.append(entry.name)
+                    sizes.append(entry.size)
+                    times.append(entry.mtime)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if error.filename != root:
+                raise
+    column = names.made()
+    order = pc.sort_indices(column)
+    return ImageTree(
+        root,
+        column.take(order),
+        np.frombuffer(sizes, dtype=np.int64)[order.to_numpy()],
+        np.frombuffer(times, dtype=np.int64)[order.to_numpy()],
+    )
+
+
+@kept()
+def checked_tree(blob: storage.Blob, accept: Callable[[str], bool] = any_name) -> ImageTree:
+    """The same tree again, kept for a while as several tasks read parts of it; raises `InputError` if it changed."""
+    tree = list_images(blob.path, accept)
+    if storage.listing_stamp(tree) != blob.stamp:
+        raise InputError(f"{blob.path}: the folder changed while it was being converted; run the job again")
+    return tree
+
+
+class Texts:
+    """Gathers a column of texts, in pieces."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+        self._pieces: list[pa.Array] = []
+
+    def append(self, text: str) -> None:
+        """Adds one, which must be valid Unicode."""
+        self._texts.append(text)
+        if len(self._texts) >= _CHUNK:
+            self._flush()
+
+    def made(self) -> pa.Array:
+        """All of them, a `string` array."""
+        import pyarrow as pa
+
+        self._flush()
+        return pa.concat_arrays(self._pieces)
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+
+        self._pieces.append(pa.array(self._texts, pa.string()))
+        self._texts.clear()
+
+
+def found_in(wanted: pa.Array, texts: pa.Array) -> npt.NDArray[np.int64]:
+    """Where each of some texts first is among others: int64 `[M]`, -1 for one that is not there."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    found = pc.index_in(wanted, value_set=texts)
+    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False)).astype(np.int64)
+
+
+class ListedRows:
+    """Gathers what a list says of its rows.
+
+    Args:
+        file: that they belong to.
+    """
+
+    def __init__(self, file: SourceFile) -> None:
+        self._file = file
+        self._ids, self._paths, self._filenames = Texts(), Texts(), Texts()
+        self.labels = array("q")
+        self.bad: dict[int, BadRow] = {}
+
+    def append(self, item_id: str, path: str, filename: str, label: int = -1, error: str = "") -> None:
+        """Adds a row.
+
+        Args:
+            item_id: its id.
+            path: of its image, in the tree.
+            filename: of its image, as found.
+            label: -1 for unlabelled.
+            error: why it cannot be kept.
+        """
+        if not error and path and not is_inside(path):
+            error = f"names the image {path!r}, which is not in the folder of images; expected a path in it"
+        if error:
+            self._refuse(len(self.labels), error)
+            path, label = "", -1
+        for column, text in ((self._ids, item_id), (self._paths, plain_path(path)), (self._filenames, filename)):
+            column.append(text)
+        self.labels.append(label)
+
+    def _refuse(self, row: int, error: str) -> None:
+        self.bad[row] = self._file.bad_row(row, error)
+        if len(self.bad) > MAX_TOLD:
+            raise InputError(f"{self.bad[row]} (and {MAX_TOLD} bad rows before it)")
+
+    def opened(self, tree: ImageTree, classes: int, folders: Sequence[str] = ("",)) -> ImageFileRows:
+        """The rows, with their images.
+
+        Args:
+            tree: of the images.
+            classes: how many there are.
+            folders: of the tree that images are looked for in, one after the other: "" or such as "train/".
+        """
+        import numpy as np
+
+        ids, paths = self._ids.made(), self._paths.made()
+        for row in np.flatnonzero(np.frombuffer(self.labels, np.int64) >= classes).tolist():
+            self._refuse(row, f"has label {self.labels[row]}; expected {f'0 to {classes - 1}' if classes else 'none'}")
+        places = np.full(len(ids), -1, dtype=np.int64)
+        for folder in folders:
+            missing = np.flatnonzero(places < 0)
+            places[missing] = tree.find(_within(folder, paths.take(missing)))
+        for row in self.bad:
+            places[row], self.labels[row] = -1, -1
+        digest = hashlib.sha256(self.labels.tobytes())
+        for start in range(0, len(ids), _CHUNK):
+            digest.update("\0".join(ids[start : start + _CHUNK].to_pylist()).encode())
+        return ImageFileRows(
+            self._file, tree.__getitem__, places, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
+        )
+
+
+def _within(folder: str, paths: pa.Array) -> pa.Array:
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(folder, paths, "") if folder else paths
+
+
+def is_inside(path: str) -> bool:
+    """Whether a relative path, with "/", stays in its folder."""
+    return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
+
+
+def plain_path(path: str) -> str:
+    """A path without "./" and "//" in it."""
+    return posixpath.normpath(path) if path.startswith("./") or "//" in path or "/./" in path else path
+
+
+def path_names(path: str) -> tuple[str, str]:
+    """The id and the file name, decoded, of the image of a path."""
+    item_id = decode_path(stem(path))
+    return item_id, item_id + path[len(stem(path)) :]
+
+
+def read_lines(blob: storage.Blob, shown: str) -> Iterator[tuple[int, str]]:
+    """Yields the lines of a list with their numbers, from 1, without what ends them; errors as `read_line_blocks`."""
+    for first, lines in read_line_blocks(blob, shown):
+        yield from enumerate((line.rstrip("\r") for line in lines), first)
+
+
+def read_line_blocks(blob: storage.Blob, shown: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields the lines of a list some thousands at a time, with the number of the first, for those who skip most.
+
+    Raises:
+        InputError: it changed, cannot be read, is not UTF-8, or is larger than a list is.
+    """
+    if blob.size > MAX_LIST_BYTES:
+        raise InputError(f"{shown}: has {blob.size} bytes; a list has {MAX_LIST_BYTES} at most")
+    number, rest = 1, b""
+    with storage.open_blob(blob, shown) as stream:
+        while data := stream.read(storage.COPY_BYTES):
+            whole, newline, rest = (rest + data).rpartition(b"\n")
+            lines = _decoded(whole, number, shown) if newline else []
+            yield number, lines
+            number += len(lines)
+            if len(rest) > MAX_LINE_BYTES:
+                raise _too_long(number, shown)
+        if rest:
+            yield number, _decoded(rest, number, shown)
+
+
+def _decoded(block: bytes, number: int, shown: str) -> list[str]:
+    try:
+        lines = block.decode("utf-8-sig" if number == 1 else "utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        number += block.count(b"\n", 0, error.start)
+        raise InputError(f"{shown}: line {number}: is not UTF-8: {error.reason}; save it as UTF-8") from error
+    longest = max(map(len, lines))
+    if longest > MAX_LINE_BYTES:
+        raise _too_long(number + [*map(len, lines)].index(longest), shown)
+    return lines
+
+
+def _too_long(number: int, shown: str) -> InputError:
+    return InputError(f"{shown}: line {number}: is longer than {MAX_LINE_BYTES} bytes")
+
+
+def subset_files(entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...]) -> tuple[SourceFile, ...]:
+    """The lists of a data set, each of the subset that its name says.
+
+    Args:
+        entries: of the lists.
+        beside: what all of their rows are read from.
+    """
+    names = distinct_names((stem(entry.name) for entry in entries), decode_name)
+    return tuple(
+        SourceFile(name, subset, entry.path, storage.listed_file(entry), beside=beside)
+        for (name, subset), entry in zip(names.items(), entries, strict=True)
+    )
+
+
+def distinct_names(names: Iterable[str], decode: Callable[[str], str]) -> dict[str, str]:
+    """Written names to decoded ones; all are left as they are if two would become one."""
+    found = {name: decode(name) for name in names}
+    return found if len(set(found.values())) == len(found) else {name: name for name in found}

@@ -1,0 +1,379 @@
+"""Arrays in `.npz` files, found without reading them: the zip's members, and the header of each `.npy` in it.
+
+Nothing is unpickled, and nothing is allocated before its size is checked against the file's. The layout of a `.npy` is
+that of `numpy.lib.format`; the local header of a zip member is section 4.3.7 of PKWARE's APPNOTE.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import os
+import struct
+import zipfile
+import zlib
+from array import array
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+
+from beam_cifar import storage
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.kit.records import read_runs
+from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+SUFFIX = ".npz"
+# A zip's directory is read whole; this one lists some ten thousand members.
+MAX_DIRECTORY = 1 << 20
+MAX_HEADER = 10_000
+FREE_ROWS = 10_000_000
+_LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
+_ENCRYPTED = 1
+
+
+@dataclass(frozen=True)
+class ZippedArray:
+    """One array of a `.npz` file: its name without `.npy`, and its entry in the zip's directory."""
+
+    name: str
+    info: zipfile.ZipInfo
+
+
+@dataclass(frozen=True)
+class Npy:
+    """What the header of an array says.
+
+    Attributes:
+        shown: how messages name it.
+        dtype: of its elements.
+        shape: of the array.
+        fortran: whether it lies in Fortran order.
+        start: where its elements start in the member.
+    """
+
+    shown: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    fortran: bool
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its elements."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def refuse(self, expected: str) -> NoReturn:
+        """Raises `InputError` with what was found."""
+        raise InputError(f"{self.shown}: has {self}; expected {expected}")
+
+    def __str__(self) -> str:
+        return f"dtype {str(self.dtype)[:80]} and shape {str(self.shape)[:80]}"
+
+
+def list_arrays(path: str) -> dict[str, ZippedArray]:
+    """The arrays of a `.npz` file by name.
+
+    Raises:
+        InputError: it is no zip, damaged, or holds a name twice.
+    """
+    found: dict[str, ZippedArray] = {}
+    with _opened(path) as archive:
+        for info in archive.infolist():
+            if not info.flag_bits & 1:  # encrypted, which is refused later
+                archive.open(info).close()  # refuses a name that differs from the one before the member's bytes
+            name = info.filename.removesuffix(".npy")
+            if name == info.filename:
+                continue
+            if not name.isprintable():
+                raise InputError(f"{path}: holds an array called {name[:80]!r}; expected a name that can be printed")
+            if name in found:
+                raise InputError(f"{path}: holds {info.filename!r} twice")
+            found[name] = ZippedArray(name, info)
+    return found
+
+
+def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool = True) -> storage.Blob:
+    """Where an array lies as a `.npy`: in the zip itself, or unpacked to `index_dir` where it is compressed.
+
+    Args:
+        path: the file.
+        member: which array.
+        index_dir: for those that are compressed, whose checksum is looked at in any case.
+        checked: whether to compare others with their checksum, which takes a look at all of it.
+
+    Raises:
+        InputError: it is damaged, encrypted, or a decompression bomb.
+    """
+    info, stamp = member.info, _stamp(path)
+    shown = f"{path}:{info.filename}"
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{shown}: is encrypted, or packed in another way than numpy.savez and savez_compressed do")
+    start = _data_start(path, info, shown)
+    if info.compress_type == zipfile.ZIP_DEFLATED:
+        return _unpacked(path, info, shown, stamp, index_dir)
+    if info.file_size != info.compress_size or start + info.file_size > stamp[0]:
+        raise InputError(f"{shown}: {info.file_size} bytes at byte {start} reach beyond the file of {stamp[0]} bytes")
+    blob = storage.Blob(path, start, info.file_size, stamp)
+    if checked:
+        _check(blob, info.CRC, shown)
+    return blob
+
+
+def _check(blob: storage.Blob, checksum: int, shown: str) -> None:
+    found = 0
+    with storage.open_blob(blob, shown) as stream:
+        while chunk := stream.read(storage.COPY_BYTES):
+            found = zlib.crc32(chunk, found)
+    if found != checksum:
+        raise InputError(f"{shown}: differs from its checksum; it is damaged")
+
+
+def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
+    """The header of an array.
+
+    Args:
+        stream: the `.npy`.
+        size: its bytes.
+        shown: how messages name it.
+
+    Raises:
+        InputError: it is damaged, holds Python objects, or has another size than it says.
+    """
+    from numpy.lib import format as npy_format
+
+    readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
+    stream.seek(0)
+    head = io.BytesIO(stream.read(MAX_HEADER))  # its length is in the file, and numpy reads as much
+    try:
+        version = npy_format.read_magic(head)
+        if version not in readers:
+            raise ValueError(f"version {version} of the format; expected (1, 0) or (2, 0)")
+        shape, fortran, dtype = readers[version](head, max_header_size=MAX_HEADER)
+    # numpy evaluates a literal and falls back on tokens of Python 2: about ten kinds of errors.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{shown}: is no array that numpy wrote: {reason}") from error
+    found = Npy(shown, dtype, tuple(map(int, shape)), bool(fortran), head.tell())
+    stream.seek(found.start)
+    if dtype.hasobject or dtype.names is not None:
+        found.refuse("plain numbers or text: Python objects would have to be unpickled, which this reader never does")
+    if min(found.shape, default=0) < 0 or found.start + found.nbytes != size:
+        raise InputError(
+            f"{shown}: an array of {found} takes {str(found.nbytes)[:40]} bytes, the file holds {size - found.start}"
+        )
+    return found
+
+
+def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -> tuple[Npy, bytes]:
+    """The header and the elements of a small array.
+
+    Args:
+        blob: the `.npy`.
+        shown: how messages name it.
+        limit: bytes that it may have.
+        expected: what it should be instead of a larger one.
+
+    Raises:
+        InputError: it is damaged, or too large.
+    """
+    with storage.open_blob(blob, shown) as stream:
+        header = read_header(stream, blob.size, shown)
+        if header.nbytes > limit:
+            header.refuse(expected or f"at most {limit} bytes")
+        data = stream.read(header.nbytes)
+    if len(data) != header.nbytes:
+        raise InputError(f"{shown}: ended at byte {len(data)} of {header.nbytes}")
+    return header, data
+
+
+def read_labels(blob: storage.Blob, shown: str, rows: int, expected: str, limited: str = "") -> array[int]:
+    """The integers of an array that has one for each row.
+
+    Args:
+        blob: the `.npy`.
+        shown: display name used in messages.
+        rows: how many there are.
+        expected: what it should be instead of another shape.
+        limited: the same instead of a larger one.
+
+    Raises:
+        InputError: it is damaged, or no such array.
+    """
+    header, data = read_array(blob, shown, 8 * rows, limited)
+    if header.shape not in ((rows,), (rows, 1)):
+        header.refuse(expected)
+    return integers(header, data)
+
+
+def integers(header: Npy, data: bytes) -> array[int]:
+    """The elements of an array of integers, one after the other.
+
+    Raises:
+        InputError: another dtype, or a number of more than 63 bits.
+    """
+    import numpy as np
+
+    if header.dtype.kind not in "iu":
+        header.refuse("integers")
+    values = np.frombuffer(data, header.dtype)
+    if header.dtype == np.uint64 and len(values) and values.max() > np.iinfo(np.int64).max:
+        header.refuse("integers of at most 63 bits")
+    found = array("q")
+    found.frombytes(values.astype(np.int64).tobytes())
+    return found
+
+
+def texts(header: Npy, data: bytes) -> list[str]:
+    """The elements of an array of text.
+
+    Raises:
+        InputError: another dtype, or text that is not Unicode.
+    """
+    width = header.dtype.itemsize
+    if header.dtype.kind not in "SU" or len(header.shape) != 1 or not width:
+        header.refuse("one line of text")
+    coding = "utf-8" if header.dtype.kind == "S" else "utf-32-be" if header.dtype.byteorder == ">" else "utf-32-le"
+    cells = (data[start : start + width] for start in range(0, len(data), width))
+    try:
+        return [(cell.rstrip(b"\0") if coding == "utf-8" else cell).decode(coding).rstrip("\0") for cell in cells]
+    except UnicodeDecodeError as error:
+        raise InputError(f"{header.shown}: holds text that is not Unicode") from error
+
+
+def refuse_many_rows(rows: int, size: int, shown: str) -> None:
+    """Refuses more rows than bytes, of images that unpack from next to nothing: what is kept of each is more.
+
+    Args:
+        rows: of the file.
+        size: bytes of the file, packed.
+        shown: how messages name it.
+
+    Raises:
+        InputError: there are more than `FREE_ROWS`, and more than bytes.
+    """
+    if rows > max(FREE_ROWS, size):
+        raise InputError(f"{shown}: declares {rows} rows in {size} bytes; refused as a decompression bomb")
+
+
+def refuse_unknown(path: str, names: Mapping[str, ZippedArray], expected: str) -> NoReturn:
+    """Raises `InputError` for a file without the arrays that a format has."""
+    shown = ", ".join(sorted(names)[:8]) or "none"
+    raise InputError(f"{path}: arrays found are {shown[:200]}; expected {expected}")
+
+
+def _stamp(path: str) -> tuple[int, int]:
+    with storage.reading(path):
+        return storage.stamp(path)
+
+
+class _BoundedFile:
+    """A file that refuses to be read in large pieces: `zipfile` takes a zip's directory into memory whole."""
+
+    def __init__(self, file: BinaryIO, size: int) -> None:
+        self._file, self._size = file, size
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            size = max(0, self._size - self._file.tell())
+        if size > MAX_DIRECTORY:
+            raise zipfile.BadZipFile(f"a directory of {size} bytes; at most {MAX_DIRECTORY} are expected")
+        return self._file.read(size)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[zipfile.ZipFile]:
+    """Opens a zip; the many ways in which a damaged one fails become one line."""
+    try:
+        with storage.reading(path), storage.open_file(path) as file:
+            bounded: Any = _BoundedFile(file, storage.stamp(path)[0])
+            with zipfile.ZipFile(bounded) as archive:
+                yield archive
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise InputError(f"{path}: is no .npz file, or a damaged one: {reason}") from error
+
+
+def _data_start(path: str, info: zipfile.ZipInfo, shown: str) -> int:
+    """Where a member's bytes start; the local header has names and extras of its own length."""
+    with storage.reading(path), storage.open_file(path) as file:
+        file.seek(max(0, info.header_offset))
+        head = file.read(_LOCAL_HEADER.size)
+    if info.header_offset < 0 or len(head) < _LOCAL_HEADER.size:
+        raise InputError(f"{shown}: the zip has no member at byte {info.header_offset}")
+    magic, _, _, method, *_, name, extra = _LOCAL_HEADER.unpack(head)
+    if magic != b"PK\x03\x04" or method != info.compress_type:
+        raise InputError(f"{shown}: the zip's directory does not fit the member at byte {info.header_offset}")
+    return info.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
+
+
+def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, int], index_dir: str) -> storage.Blob:
+    """Unpacks a member once; another call finds it."""
+    if info.file_size > max(RATIO_FREE_BYTES, MAX_RATIO * info.compress_size):
+        raise InputError(
+            f"{shown}: unpacks to {info.file_size} bytes, more than {MAX_RATIO} times its packed size; refused as a "
+            "decompression bomb"
+        )
+    known = f"{path}\0{stamp}\0{info.filename}\0{info.header_offset}"
+    digest = hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()
+    target = os.path.join(index_dir, f"array-{digest[:16]}.npy")
+    if not storage.exists(target):
+        with storage.writing(target):
+            file = storage.StagedFile(target, index_dir)
+        with file:
+            with _opened(path) as archive:
+                _copy(archive, info, file, shown)
+            with storage.writing(target):
+                file.commit()
+                if not storage.is_url(target):
+                    os.utime(target, ns=(stamp[1], stamp[1]))
+    return storage.whole_file(target)
+
+
+def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedFile, shown: str) -> None:
+    """Streams a member; `zipfile` gives no more than the size that was checked, and checks the CRC."""
+    with archive.open(info) as stream:
+        while chunk := stream.read(storage.COPY_BYTES):
+            file.write(chunk)
+    if file.bytes_written != info.file_size:
+        raise InputError(f"{shown}: unpacks to {file.bytes_written} bytes; expected {info.file_size}")
+
+
+@dataclass(frozen=True)
+class Window:
+    """Images that lie in a file one after the other: uint8 `[N, H, W, C]`, or `[N, C, H, W]` where they are planar.
+
+    Attributes:
+        shown: how messages name the file.
+        start: where the first one starts.
+        size: (height, width) of each.
+        channels: of each.
+        planar: whether the channels of an image follow each other.
+    """
+
+    shown: str
+    start: int
+    size: tuple[int, int]
+    channels: int
+    planar: bool = False
+
+    def read(self, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
+        """The images of some runs of rows, planar, one after the other: uint8 `[bytes]`."""
+        import numpy as np
+
+        row_bytes = self.channels * self.size[0] * self.size[1]
+        data = read_runs(stream, self.shown, runs, lambda row: row * row_bytes, self.start)
+        found = np.frombuffer(data, np.uint8)
+        if self.planar or self.channels == 1 or not row_bytes:
+            return found
+        pixels = found.reshape(len(found) // row_bytes, *self.size, self.channels)
+        return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)).reshape(-1)

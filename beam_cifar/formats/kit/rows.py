@@ -1,0 +1,211 @@
+"""What the readers of all formats share: rows of which everything but the images is at hand."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
+
+from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable, parent_conflict
+from beam_cifar.formats.contract.source import RowReader, Runs
+from beam_cifar.formats.contract.types import FileSummary, SourceFile
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+    from beam_cifar.images.header import ImageHeader
+
+NO_IMAGE = -1
+"""What stands for the size of no image."""
+
+
+class ColumnRows(RowReader):
+    """Rows whose names, labels and sizes are columns; a format says which, and reads images.
+
+    Attributes:
+        repeated: ids that had to be made unique.
+    """
+
+    repeated: int = 0
+    in_one_file: ClassVar[bool] = True
+    """Whether images lie in the file itself, which is open while they are read."""
+    opened_late: ClassVar[bool] = False
+    """Whether that is opened with the first image only."""
+    _stream: Callable[[], BinaryIO]
+    _ids: pa.Array
+    _filenames: pa.Array
+
+    @contextmanager
+    def opened(self) -> Iterator[RowReader]:
+        with ExitStack() as stack:
+            made = copy.copy(self)
+            if self.in_one_file:
+                file = self.file
+                made._stream = functools.cache(lambda: stack.enter_context(storage.open_blob(file.blob, file.shown)))
+                if not self.opened_late:
+                    made._stream()
+            yield made
+
+    def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
+        runs = [(start, stop)]
+        return self._facts(runs, self._sizes(runs, look=sizes))
+
+    def examples(self, runs: Runs) -> pa.Table:
+        from beam_cifar.data.schema import with_images
+
+        images, encodings, sizes = self._read(runs)
+        return with_images(self._facts(runs, sizes), images, encodings)
+
+    def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
+        if not decoded:
+            return self._stored_bytes(start, stop)
+        height, width, _ = self._sizes([(start, stop)], look=True).clip(0).astype("int64")
+        return int((3 * height * width).max(initial=0))
+
+    def _stored_bytes(self, start: int, stop: int) -> int:
+        """Bytes of the largest image of the rows [start, stop) as it lies in a block; default: of raw ones."""
+        return int(self._sizes([(start, stop)], look=False).astype("int64").prod(axis=0).max(initial=0))
+
+    def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
+        """Ids and file names of some rows: string `[N]` each."""
+        return picked(self._ids, runs), picked(self._filenames, runs)
+
+    @abstractmethod
+    def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
+        """Heights, widths and channels of the images of some rows: int32 `[3, N]`, 0 or less where there is none.
+
+        Args:
+            runs: of rows.
+            look: whether to look into images for it.
+        """
+
+    @abstractmethod
+    def _read(self, runs: Runs) -> tuple[pa.Array, str | Sequence[str], npt.NDArray[np.int32]]:
+        """The images of some rows, `binary`, their encoding, or that of each, and their sizes as `_sizes` has them."""
+
+    def _facts(self, runs: Runs, sizes: npt.NDArray[np.int32]) -> pa.Table:
+        import numpy as np
+
+        from beam_cifar.data.schema import facts_table
+
+        ids, filenames = self._names(runs)
+        labels = [np.asarray(self.labels[start:stop], dtype=np.int64) for start, stop in runs]
+        return facts_table(
+            ids=ids,
+            subset=self.file.subset,
+            sizes=sizes,
+            labels=np.concatenate([np.empty(0, np.int64), *labels]),
+            filenames=filenames,
+        )
+
+    def _summary(
+        self, images: int, image_bytes: int, digest: str, sizes: npt.NDArray[np.int32] | None, **more: Any
+    ) -> FileSummary:
+        """What is the same for all formats.
+
+        Args:
+            images: rows that have one.
+            image_bytes: of all of them, as they lie in blocks.
+            digest: of everything but pixels.
+            sizes: of all images, as `_sizes` has them, where they are known.
+            more: further fields of the summary.
+        """
+        if sizes is not None:
+            height, width, _ = sizes.clip(0).astype("int64")
+            same = len(height) and (sizes[:2] == sizes[:2, :1]).all() and height[0] > 0
+            more["pixel_bytes"] = int((3 * height * width).sum())
+            more["size"] = (int(height[0]), int(width[0])) if same else None
+        made = {"pixel_bytes": 0, "size": None, "duplicates": self.repeated, **more}
+        return FileSummary(
+            file=self.file, rows=self.rows, chunks=(), images=images, image_bytes=image_bytes, digest=digest, **made
+        )
+
+
+def even_sizes(size: tuple[int, int], channels: int, runs: Runs) -> npt.NDArray[np.int32]:
+    """Heights, widths and channels of rows whose images are all alike: int32 `[3, N]`."""
+    import numpy as np
+
+    one = np.array([*size, channels], dtype=np.int32)
+    return np.broadcast_to(one[:, None], (3, sum(stop - start for start, stop in runs)))
+
+
+def raw_images(pixels: bytes | memoryview, sizes: npt.NDArray[np.int32]) -> pa.Array:
+    """A `binary` array of images that lie one after the other as pixels, null where there is none.
+
+    Args:
+        pixels: of all of them.
+        sizes: heights, widths and channels, int32 `[3, N]`, 0 where there is no image.
+    """
+    from beam_cifar.data.schema import image_array
+
+    return image_array(pixels, sizes.astype("int64").prod(axis=0))
+
+
+def size_rows(headers: Iterable[ImageHeader | None]) -> npt.NDArray[np.int32]:
+    """Heights, widths and channels: int32 `[3, N]`, `NO_IMAGE` where there is no image."""
+    import numpy as np
+
+    rows = [(h.height, h.width, h.channels) if h else (NO_IMAGE,) * 3 for h in headers]
+    return np.ascontiguousarray(np.array(rows, dtype=np.int32).reshape(-1, 3).T)
+
+
+def probed(images: pa.Array, names: Iterable[str]) -> tuple[list[str], npt.NDArray[np.int32]]:
+    """The encoding of each image file, "raw" for none, and sizes as `size_rows` makes them; looks for their ends, too.
+
+    Args:
+        images: `binary` array `[N]`, null where there is none.
+        names: of each, for messages.
+
+    Raises:
+        InputError: one is damaged.
+    """
+    from beam_cifar.images.decode import probe_whole_image
+
+    headers = [
+        None if image is None else probe_whole_image(image, name)
+        for image, name in zip(images.to_pylist(), names, strict=True)
+    ]
+    return [header.encoding if header else "raw" for header in headers], size_rows(headers)
+
+
+def parents_of(file: SourceFile, table: LabelTable, said: Iterable[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
+    """Class -> (superclass, row that says so).
+
+    Args:
+        file: which one, for messages.
+        table: the label table.
+        said: class, superclass and row, each pair once.
+
+    Raises:
+        InputError: two rows give one class two superclasses.
+    """
+    parents: dict[int, tuple[int, int]] = {}
+    for label, parent, row in said:
+        if label in parents:
+            other, first = parents[label]
+            where = f"{file.shown} row {first}", f"{file.shown} row {row}"
+            raise parent_conflict(table, label, (where[0], other), (where[1], parent))
+        parents[label] = parent, row
+    return parents
+
+
+def row_numbers(runs: Runs) -> npt.NDArray[np.int64]:
+    """The rows of some runs, one by one: int64 `[N]`."""
+    import numpy as np
+
+    return np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in runs)])
+
+
+def picked(column: pa.Array, runs: Runs) -> pa.Array:
+    """The values of some rows; those of one run are not copied."""
+    if len(runs) == 1:
+        return column.slice(runs[0][0], runs[0][1] - runs[0][0])
+    import pyarrow as pa
+
+    return column.take(pa.array(row_numbers(runs)))

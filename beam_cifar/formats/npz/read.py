@@ -1,0 +1,252 @@
+"""NumPy's `.npz`, read: own files of one subset each, and those of Keras (`x_train`) and MedMNIST (`train_images`).
+
+Facts: `numpy.savez` (a zip of `.npy` files), Keras' `mnist.npz`, and https://github.com/MedMNIST/MedMNIST.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.limits import MAX_PIXELS
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.npy import (
+    SUFFIX,
+    Npy,
+    Window,
+    ZippedArray,
+    find_array,
+    integers,
+    list_arrays,
+    read_array,
+    read_header,
+    read_labels,
+    refuse_many_rows,
+    refuse_unknown,
+    texts,
+)
+from beam_cifar.formats.kit.records import FileRecords, RecordSource, checked_labels
+from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.naming.components import decode_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+
+IMAGES = "images"
+MAX_CLASSES = 100_000
+MAX_NAME = 1 << 16
+# Names are cells of one width, four bytes a letter.
+MAX_NAMES_BYTES = 64 << 20
+# Arrow's texts have offsets of 32 bits.
+MAX_IDS_BYTES = 2**31 - 1
+_EXPECTED = "'images' and 'labels', or 'x_train' and 'y_train', or 'train_images' and 'train_labels'"
+
+
+class NpzSource(RecordSource):
+    """Reads a `.npz` file, or a directory of them."""
+
+    name = "npz"
+
+    def looks_right(self, path: str, index_dir: str) -> bool:
+        """Whether the first `.npz` file holds images under a name that is known."""
+        files = _npz_files(path)
+        return bool(files and _layout(files[0], list_arrays(files[0])))
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds the arrays of each subset; those that are compressed are unpacked to `index_dir`."""
+        with storage.reading(path):
+            files = _npz_files(path)
+        if not files:
+            raise InputError(f"{path}: no {SUFFIX} file in it")
+        found = [each for file in files for each in _subsets_of(file, index_dir)]
+        taken: dict[str, str] = {}
+        for subset in found:
+            other = taken.setdefault(subset.file.subset, subset.file.shown)
+            if other != subset.file.shown:
+                raise InputError(
+                    f"{subset.file.shown}: subset {subset.file.subset!r} is in {other} already; name one of the files"
+                )
+        sources = tuple(subset.file for subset in found)
+        return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources)
+
+    def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
+        header, window = _images(file)
+        numbers, bad = checked_labels(file, _label_values(file, header.shape[0]), len(labels.names))
+        ids = _ids(file, header.shape[0]) if file.beside[1].size else None
+        return FileRecords(file, window.channels, numbers, window.read, window.size, None, ids, bad)
+
+
+@dataclass(frozen=True)
+class _Subset:
+    """What a file says of one subset.
+
+    Attributes:
+        file: where its images lie; beside it labels, ids and the ends of ids, each empty if there is none.
+        table: its classes; None if it has no names.
+        classes: how many there are by the labels, where it has no names.
+    """
+
+    file: SourceFile
+    table: LabelTable | None
+    classes: int
+
+
+def _npz_files(path: str) -> list[str]:
+    """The file itself, or the `.npz` files of a directory, in natural order."""
+    if storage.is_file(path):
+        return [path] if path.lower().endswith(SUFFIX) else []
+    return [entry.path for entry in sorted_files(path, lambda name: name.lower().endswith(SUFFIX))]
+
+
+def _layout(path: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Subset -> the names of its images and labels."""
+    if IMAGES in names:
+        return {decode_name(os.path.basename(path)[: -len(SUFFIX)]): (IMAGES, "labels")}
+    found = {}
+    for name in sorted(names):
+        if match := re.fullmatch(r"x_(.+)", name, re.DOTALL):
+            found[match[1]] = name, f"y_{match[1]}"
+        elif match := re.fullmatch(r"(.+)_images", name, re.DOTALL):
+            found[match[1]] = name, f"{match[1]}_labels"
+    # As people list them.
+    order = {name: at for at, name in enumerate(("train", "val", "test"))}
+    return {subset: found[subset] for subset in sorted(found, key=lambda name: order.get(name, len(order)))}
+
+
+def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
+    """What a file holds; raises `InputError` where that is no images."""
+    members = list_arrays(path)
+    layout = _layout(path, members)
+    if not layout:
+        refuse_unknown(path, members, _EXPECTED)
+    table = _own_table(path, members, index_dir)
+    for subset, (images, labels) in layout.items():
+        blob = find_array(path, members[images], index_dir, checked=False)
+        nothing = storage.Blob(blob.path, 0, 0, blob.stamp)
+        beside = tuple(
+            find_array(path, members[name], index_dir) if name in members else nothing
+            for name in ((labels, "ids", "ids_offsets") if images == IMAGES else (labels,))
+        )
+        shown = path if images == IMAGES else f"{path}:{images}"
+        file = SourceFile(subset, subset, shown, blob, beside=(*beside, nothing, nothing)[:3])
+        found, _ = _images(file)
+        refuse_many_rows(found.shape[0], storage.stamp(path)[0], shown)
+        values = _label_values(file, found.shape[0]) if table is None else ()
+        yield _Subset(file, table, max(values, default=-1) + 1)
+
+
+def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) -> LabelTable | None:
+    """The classes that a file names."""
+    if "label_names" not in members:
+        return None
+
+    def read(name: str) -> tuple[Npy, bytes]:
+        return read_array(find_array(path, members[name], index_dir), f"{path}:{name}.npy", MAX_NAMES_BYTES)
+
+    names = tuple(texts(*read("label_names")))
+    coarse = tuple(texts(*read("coarse_names"))) if "coarse_names" in members else ()
+    if not coarse:
+        return LabelTable(names)
+    parents = integers(*read("parents")) if "parents" in members else array("q", [-1] * len(names))
+    if len(parents) != len(names) or not all(-1 <= parent < len(coarse) for parent in parents):
+        raise InputError(
+            f"{path}: 'parents' must have {len(names)} superclasses of -1 to {len(coarse) - 1}, one for each class"
+        )
+    return LabelTable(names, coarse, tuple(None if parent < 0 else parent for parent in parents))
+
+
+def _common_table(found: Sequence[_Subset]) -> LabelTable:
+    """The one table of all files; numbers as names where no file has names."""
+    first = found[0]
+    for subset in found:
+        if subset.table != first.table:
+            raise InputError(f"{subset.file.shown}: has other classes than {first.file.shown}; keep the sets apart")
+    if first.table is not None:
+        return first.table
+    count = max(subset.classes for subset in found)
+    if count > MAX_CLASSES:
+        where = max(found, key=lambda subset: subset.classes).file.shown
+        raise InputError(f"{where}: has a label {count - 1}; at most {MAX_CLASSES} classes are read")
+    return LabelTable(tuple(map(str, range(count))))
+
+
+def _images(file: SourceFile) -> tuple[Npy, Window]:
+    """Where the images of a subset lie."""
+    with storage.open_blob(file.blob, file.shown) as stream:
+        header = read_header(stream, file.blob.size, file.shown)
+    expected = "uint8 N x H x W x 3, N x H x W x 1 or N x H x W"
+    if header.dtype.kind == "f":
+        expected += " (floats of 0 to 1 become it by (255 * x).round().astype('uint8'))"
+    shape = header.shape
+    if header.dtype.name != "uint8" or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        header.refuse(expected)
+    if header.fortran:
+        header.refuse("C order; numpy.ascontiguousarray makes it")
+    rows, height, width = shape[:3]
+    if rows and not (height and width and height * width <= MAX_PIXELS):
+        header.refuse(f"images of 1 to {MAX_PIXELS} pixels")
+    return header, Window(file.shown, header.start, (height, width), shape[3] if len(shape) == 4 else 1)
+
+
+def _label_values(file: SourceFile, rows: int) -> array[int]:
+    """The labels as found, -1 for all where there are none."""
+    blob = file.beside[0]
+    if not blob.size:
+        return array("q", [UNLABELLED]) * rows
+    expected = f"one integer for each of {rows} images (of one-hot rows, numpy.argmax makes them)"
+    return read_labels(blob, f"{file.shown}: labels", rows, expected, expected)
+
+
+def _ids(file: SourceFile, rows: int) -> pa.Array:
+    """The ids, string `[N]`."""
+    import pyarrow as pa
+
+    shown = f"{file.shown}: ids"
+    header, data = read_array(file.beside[1], shown, min(MAX_IDS_BYTES, MAX_NAME * max(1, rows)))
+    if header.dtype.kind in "SU":
+        ids = pa.array(texts(header, data), pa.string())
+    elif header.dtype.name != "uint8" or len(header.shape) != 1:
+        header.refuse("text, or UTF-8 as uint8 with 'ids_offsets'")
+    else:
+        ids = _cut_texts(data, _offsets(file, rows), shown)
+    if len(ids) != rows:
+        header.refuse(f"one id for each of {rows} images")
+    return ids
+
+
+def _offsets(file: SourceFile, rows: int) -> npt.NDArray[np.int64]:
+    import numpy as np
+
+    shown = f"{file.shown}: ids_offsets"
+    if not file.beside[2].size:
+        raise InputError(f"{shown}: is missing; it says where in 'ids' each id starts")
+    header, data = read_array(file.beside[2], shown, 8 * (rows + 1))
+    if header.shape != (rows + 1,):
+        header.refuse(f"{rows + 1} integers")
+    return np.frombuffer(integers(header, data), np.int64)
+
+
+def _cut_texts(data: bytes, offsets: npt.NDArray[np.int64], shown: str) -> pa.Array:
+    """Texts that lie one after the other."""
+    import numpy as np
+    import pyarrow as pa
+
+    if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
+        raise InputError(f"{shown}: 'ids_offsets' must rise from 0 to {len(data)}, the bytes of 'ids'")
+    buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
+    found = pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
+    try:
+        found.validate(full=True)
+    except pa.ArrowInvalid as error:
+        raise InputError(f"{shown}: is not UTF-8") from error
+    return found

@@ -1,0 +1,143 @@
+"""The registry: the one place where a format is listed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from beam_cifar.data.labels import unknown_name
+from beam_cifar.data.loading import load
+
+if TYPE_CHECKING:
+    from beam_cifar.formats.contract.sink import Sink
+    from beam_cifar.formats.contract.source import Source
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format as lists and help texts show it; its module is imported when it is used.
+
+    Attributes:
+        title: one line for people.
+        source: "module:class" within this package that reads it, or "".
+        sink: "module:class" that writes it, or "".
+    """
+
+    title: str
+    source: str = ""
+    sink: str = ""
+
+
+FORMATS: dict[str, Format] = {
+    "cifar": Format(
+        "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz",
+        "cifar.read:CifarSource",
+        "cifar.write:CifarSink",
+    ),
+    "parquet": Format(
+        "Parquet with images as files, as Hugging Face datasets reads it",
+        "parquet.read:ParquetSource",
+        "parquet.write:ParquetSink",
+    ),
+    "webdataset": Format(
+        "WebDataset: tar files of samples, with a label table beside them",
+        "webdataset.source:WebdatasetSource",
+        "webdataset.sink:WebdatasetSink",
+    ),
+    "tfds_parquet": Format(
+        "TensorFlow Datasets, in Parquet files: read without TensorFlow", sink="tfds:TfdsParquetSink"
+    ),
+    "tfds_tfrecord": Format("TensorFlow Datasets, in TFRecord files", sink="tfds:TfdsTfrecordSink"),
+    "npz": Format(
+        "NumPy arrays: images and labels, one file for each subset; also Keras' mnist.npz and MedMNIST",
+        "npz.read:NpzSource",
+        "npz.write:NpzSink",
+    ),
+    "downsampled_imagenet": Format(
+        "Downsampled ImageNet (Imagenet32, Imagenet64), pickles or .npz",
+        "downsampled_imagenet:DownsampledImagenetSource",
+    ),
+    "imagenet_txt": Format(
+        "images and lists of them with label ids, as Datumaro's imagenet_txt",
+        "imagenet_txt:ImagenetTxtSource",
+        "imagenet_txt:ImagenetTxtSink",
+    ),
+    "voc_classification": Format(
+        "Pascal VOC, classification: JPEG files, lists of them, and a list for each class",
+        "voc:VocSource",
+        "voc:VocSink",
+    ),
+    "mnist": Format(
+        "MNIST's own format, images and labels in .gz files or plain", "mnist:MnistSource", "mnist:MnistSink"
+    ),
+    "mnist_csv": Format(
+        "MNIST as CSV, a line of label and pixels for each image", "mnist_csv:MnistCsvSource", "mnist_csv:MnistCsvSink"
+    ),
+    "cifar_binary": Format(
+        "CIFAR-10 and CIFAR-100, binary version, read also in .tar and .tar.gz",
+        "cifar_binary:CifarBinarySource",
+        "cifar_binary:CifarBinarySink",
+    ),
+    "datumaro": Format(
+        "Datumaro's own: items of each subset as JSON, and images",
+        "datumaro:DatumaroSource",
+        "datumaro:DatumaroSink",
+    ),
+    "imagenet": Format(
+        "a folder of PNG or JPEG files for each class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"
+    ),
+    "imagenet_with_subset_dirs": Format(
+        "the same for each subset, in a folder of its own",
+        "imagenet:ImagenetWithSubsetDirsSource",
+        "imagenet:ImagenetWithSubsetDirsSink",
+    ),
+    "image_dir": Format(
+        "a folder of images without labels, of any depth", "image_dir:ImageDirSource", "image_dir:ImageDirSink"
+    ),
+}
+
+
+INTERNAL = {"items": "items:ItemsSource"}
+"""Sources of what only the package itself writes."""
+
+
+def readable() -> list[str]:
+    """Names of the formats that can be read."""
+    return [name for name, entry in FORMATS.items() if entry.source]
+
+
+def writable() -> list[str]:
+    """Names of the formats that can be written."""
+    return [name for name, entry in FORMATS.items() if entry.sink]
+
+
+def get_source(name: str) -> Source:
+    """What reads the format of that name; raises `UsageError` if there is no such format, or it cannot be read."""
+    if name not in (*readable(), *INTERNAL):
+        raise unknown_name("input format", name, readable())
+    made: Source = load(f"beam_cifar.formats.registry.{INTERNAL.get(name) or FORMATS[name].source}")()
+    return made
+
+
+def get_sink(name: str) -> Sink:
+    """What writes the format of that name; raises `UsageError` if there is no such format, or it cannot be written."""
+    if name not in writable():
+        raise unknown_name("output format", name, writable())
+    made: Sink = load(f"beam_cifar.formats.registry.{FORMATS[name].sink}")()
+    return made
+
+
+def markdown() -> str:
+    """The table of all formats, as the README has it."""
+    lines = ["| format | reads | writes | what it is | what is lost in writing |", "| --- | --- | --- | --- | --- |"]
+    for name, entry in FORMATS.items():
+        lost = ", ".join(sorted(get_sink(name).can.losses)) if entry.sink else ""
+        can = ("yes" if entry.source else "", "yes" if entry.sink else "")
+        cells = (f"[`{name}`](docs/formats/{name}.md)", *can, entry.title, lost)
+        lines.append("| " + " | ".join(cells).replace("|  |", "| |").replace("|  |", "| |").rstrip() + " |")
+    return "\n".join(lines) + "\n"
+
+
+def detect_format(path: str, index_dir: str) -> str | None:
+    """The name of the format that a directory or archive is in, or None; archive indexes go to `index_dir`."""
+    return next((name for name in readable() if get_source(name).detect(path, index_dir)), None)

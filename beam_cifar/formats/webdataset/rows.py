@@ -1,0 +1,360 @@
+"""The samples of one WebDataset shard: found in one pass over its headers, images read where they lie."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import re
+from array import array
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.data.text import is_unicode
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.source import Runs, kept
+from beam_cifar.formats.contract.types import FileSummary, SourceFile
+from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
+from beam_cifar.formats.kit.rows import row_numbers
+from beam_cifar.images.encodings import is_image_name
+from beam_cifar.images.header import ImageHeader, probe_image
+from beam_cifar.storage.tar import tar_members
+
+MAX_SAMPLES: Final = 5_000_000
+MAX_CLASSES: Final = 100_000
+MAX_TEXT_CLASSES: Final = 1000
+"""More different texts than that are captions."""
+MAX_TEXT_BYTES: Final = 4096
+MAX_JSON_BYTES: Final = 1 << 20
+_WHOLE_BYTES: Final = 1 << 16
+
+_IMAGES: Final = ("png", "jpg", "jpeg")
+_FACTS: Final = frozenset({"cls", "json", "txt"})
+_META: Final = re.compile(r"__[^/]*__(?:/|\Z)")
+_LABEL_KEYS: Final = ("label", "cls", "class", "target")
+_OTHER_IMAGES: Final = ("webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "jxl", "avif", "heic")
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What the headers and the small members of a shard say, of N samples.
+
+    Attributes:
+        ids: string `[N]`.
+        filenames: string `[N]`.
+        offsets: int64 `[N]`, of images, -1 without one.
+        sizes: int64 `[N]`, bytes of images.
+        numbers: int64 `[N]`, labels that are numbers, -1 for none.
+        codes: int32 `[N]`, labels that are names, as an index of `names`, -1 for none.
+        names: of labels.
+        texts: int32 `[N]`, what `.txt` says where nothing else does, as an index of `names`, -1 for none.
+    """
+
+    ids: pa.Array
+    filenames: pa.Array
+    offsets: npt.NDArray[np.int64]
+    sizes: npt.NDArray[np.int64]
+    numbers: npt.NDArray[np.int64]
+    codes: npt.NDArray[np.int32]
+    names: tuple[str, ...]
+    texts: npt.NDArray[np.int32]
+
+
+class WebdatasetRows(EncodedRows):
+    """The samples of one shard.
+
+    Args:
+        file: that holds them.
+        labels: label table of the data set.
+    """
+
+    def __init__(self, file: SourceFile, labels: LabelTable) -> None:
+        index = self._index = shard_index(file)
+        super().__init__(file, index.ids, index.filenames, *_label_numbers(index, labels, own=bool(file.beside)))
+
+    def summary(self, *, sizes: bool) -> FileSummary:
+        index = self._index
+        facts = pa.record_batch(
+            [self._ids, self._filenames, pa.array(self.labels, pa.int64()), pa.array(index.sizes)],
+            ["id", "filename", "label", "size"],
+        )
+        images = int((index.offsets >= 0).sum())
+        digest = hashlib.sha256(facts.serialize()).hexdigest()
+        found = self._sizes([(0, self.rows)], look=True) if sizes else None
+        return self._summary(images, int(index.sizes.sum()), digest, found)
+
+    def _images(self, runs: Runs) -> pa.Array:
+        return pa.array([self._image(row) for row in row_numbers(runs).tolist()], pa.binary())
+
+    def _image(self, row: int) -> bytes | None:
+        offset, size = int(self._index.offsets[row]), int(self._index.sizes[row])
+        if offset < 0:
+            return None
+        if size > MAX_IMAGE_BYTES:
+            raise InputError(f"{self._shown(row)}: has {size} bytes; an image has {MAX_IMAGE_BYTES} at most")
+        stream = self._stream()
+        stream.seek(offset)
+        return stream.read(size)
+
+    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
+        for row in range(start, stop):
+            offset, size = int(self._index.offsets[row]), int(self._index.sizes[row])
+            if offset < 0:
+                yield None
+            elif size <= _WHOLE_BYTES:
+                yield probe_image(self._image(row) or b"", self._shown(row))
+            else:
+                window: Any = storage.SubFile(self._stream(), offset, size)
+                yield probe_image(io.BufferedReader(window), self._shown(row))
+
+    def _stored_bytes(self, start: int, stop: int) -> int:
+        return int(self._index.sizes[start:stop].max(initial=0))
+
+
+@kept()
+def shard_index(file: SourceFile) -> ShardIndex:
+    """Reads the headers of a shard, and its small members, kept for a while, because several tasks read parts of it.
+
+    Raises:
+        InputError: it is damaged, or its samples are not what they should be.
+    """
+    with storage.open_blob(file.blob, file.shown) as stream:
+        gathered = _Gathered(stream, file)
+        for name, offset, size in tar_members(stream, file.blob.size, file.shown):
+            gathered.add(name, offset, size)
+        return gathered.made()
+
+
+class _Gathered:
+    """Gathers samples from members, in order.
+
+    Args:
+        stream: the open shard.
+        file: it.
+    """
+
+    def __init__(self, stream: BinaryIO, file: SourceFile) -> None:
+        self._stream, self._file = stream, file
+        self._own = bool(file.beside)
+        self._seen: set[str] = set()
+        self._key: str | None = None
+        self._members: dict[str, tuple[int, int]] = {}
+        self._ids: list[str] = []
+        self._filenames: list[str] = []
+        self._names: dict[str, int] = {}
+        self._columns = {name: array("q") for name in ("offsets", "sizes", "numbers", "codes", "texts")}
+
+    def add(self, name: str, offset: int, size: int) -> None:
+        """Takes a member; names without a dot, and those between `__`, belong to no sample (`tariterators.py`)."""
+        name = name.removeprefix("./")
+        folder, slash, base = name.rpartition("/")
+        stem, dot, kind = base.partition(".")
+        if not stem or not dot or _META.match(name):
+            return
+        kind = kind.lower() if kind.lower() in _FACTS else kind
+        key = folder + slash + stem
+        if key != self._key:
+            self._finish()
+            if key in self._seen:
+                raise self._error(f"members of sample {key!r} are not one after the other; sort them by name")
+            self._seen.add(key)
+            self._key = key
+        if kind in self._members:
+            raise self._error(f"sample {key!r} has two members called {kind!r}")
+        self._members[kind] = offset, size
+
+    def made(self) -> ShardIndex:
+        """The index of all samples."""
+        self._finish()
+        columns = {name: np.frombuffer(values, np.int64) for name, values in self._columns.items() if len(values)}
+        none = np.empty(0, np.int64)
+        offsets, sizes, numbers, codes, texts = (columns.get(name, none) for name in self._columns)
+        return ShardIndex(
+            pa.array(self._ids, pa.string()),
+            pa.array(self._filenames, pa.string()),
+            offsets,
+            sizes,
+            numbers,
+            codes.astype(np.int32),
+            tuple(self._names),
+            texts.astype(np.int32),
+        )
+
+    def _finish(self) -> None:
+        """Ends the sample at hand."""
+        if self._key is None:
+            return
+        if len(self._ids) >= MAX_SAMPLES:
+            raise self._error(f"has more than {MAX_SAMPLES} samples; a shard has some thousand")
+        kind = self._image_kind()
+        offset, size = self._members[kind] if kind else (-1, 0)
+        facts = self._json()
+        number, name = self._label(facts)
+        told = self._text("txt") if number < 0 and name is None else None
+        base = self._key.rpartition("/")[2]
+        self._ids.append(self._told(facts, "id", self._key))
+        self._filenames.append(self._told(facts, "filename", f"{base}.{kind or 'png'}"))
+        for column, value in zip(
+            self._columns.values(), (offset, size, number, self._code(name), self._code(told)), strict=True
+        ):
+            column.append(value)
+        self._members = {}
+        self._key = None
+
+    def _told(self, facts: dict[str, Any], what: str, otherwise: str) -> str:
+        """A text of the sample's JSON."""
+        text = facts.get(what)
+        return self._unicode(text, repr(what)) if isinstance(text, str) else otherwise
+
+    def _unicode(self, text: str, what: str) -> str:
+        if not is_unicode(text):
+            raise self._error(f"member '{self._key}.json' has {what} {text[:100]!r}, which is not valid Unicode")
+        return text
+
+    def _image_kind(self) -> str:
+        """Which member is the image, "" for none."""
+        first = next(iter(self._members))
+        if first in _IMAGES and _FACTS.issuperset(islice(self._members, 1, None)):
+            return first
+        kinds = [kind for kind in self._members if is_image_name(f"x.{kind}")]
+        found = kinds if len(kinds) < 2 else [kind for kind in kinds if "." not in kind]
+        if len(found) > 1 or (kinds and not found):
+            raise self._error(f"sample {self._key!r} has several images: {', '.join(kinds)}; keep one")
+        others = [kind for kind in self._members if kind.lower().rpartition(".")[2] in _OTHER_IMAGES]
+        if others and not found:
+            raise self._error(
+                f"sample {self._key!r} has an image as .{others[0]}; expected PNG or JPEG: convert it first"
+            )
+        return found[0] if found else ""
+
+    def _json(self) -> dict[str, Any]:
+        if "json" not in self._members:
+            return {}
+        size = self._members["json"][1]
+        if size > MAX_JSON_BYTES:
+            raise self._error(f"member '{self._key}.json' has {size} bytes; {MAX_JSON_BYTES} at most are expected")
+        try:
+            found = json.loads(self._content("json"))
+        except (ValueError, RecursionError) as error:
+            raise self._error(f"member '{self._key}.json' is no JSON: {str(error)[:100]}") from error
+        return found if isinstance(found, dict) else {}
+
+    def _label(self, facts: dict[str, Any]) -> tuple[int, str | None]:
+        """The label as a number, -1 for none, and as a name."""
+        text = self._text("cls", required=True)
+        number, name = UNLABELLED, None
+        for value in (text, *(facts.get(key) for key in _LABEL_KEYS)):
+            if value is text and value is not None and re.fullmatch("-?[0-9]+", value):
+                value = self._int(value)
+            if isinstance(value, float) and not math.isnan(value):
+                value = self._whole(value)
+            if isinstance(value, str):
+                name = self._unicode(value, "a label") if name is None else name
+            elif isinstance(value, int) and not isinstance(value, bool) and number == UNLABELLED:
+                number = value
+        if not UNLABELLED <= number < 1 << 31:
+            raise self._error(
+                f"sample {self._key!r} has label {str(number)[:30]}; expected -1 for none, or a class from 0"
+            )
+        return number, name
+
+    def _whole(self, value: float) -> int:
+        if not value.is_integer():
+            raise self._error(f"sample {self._key!r} has label {value}; expected a whole number, or a name")
+        return int(value)
+
+    def _int(self, text: str) -> int:
+        if len(text) > 20:
+            raise self._error(f"member '{self._key}.cls' is a number of {len(text)} digits; expected a class")
+        return int(text)
+
+    def _text(self, kind: str, *, required: bool = False) -> str | None:
+        """What a member says in one line; a longer one is none, unless it must be."""
+        if kind not in self._members:
+            return None
+        size = self._members[kind][1]
+        text = None
+        if size <= MAX_TEXT_BYTES:
+            try:
+                text = self._content(kind).decode("utf-8").strip()
+            except UnicodeDecodeError:
+                text = None
+        if required and text is None:
+            raise self._error(f"member '{self._key}.{kind}' of {size} bytes is no label; expected a number or a name")
+        return text or None
+
+    def _content(self, kind: str) -> bytes:
+        offset, size = self._members[kind]
+        self._stream.seek(offset)
+        return self._stream.read(size)
+
+    def _code(self, name: str | None) -> int:
+        return -1 if name is None else self._names.setdefault(name, len(self._names))
+
+    def _error(self, reason: str) -> InputError:
+        return InputError(f"{self._file.shown}: sample {len(self._ids)}: {reason}")
+
+
+def _label_numbers(index: ShardIndex, labels: LabelTable, *, own: bool) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
+    """The label of each sample, int64 `[N]`, and what is wrong with some; `own` shards have no labels in `.txt`."""
+    found = index.numbers.copy()
+    places = {name: number for number, name in enumerate(labels.names)}
+    by_code = np.array([places.get(name, UNLABELLED) for name in index.names] + [UNLABELLED], dtype=np.int64)
+    for codes in (index.codes,) if own else (index.codes, index.texts):
+        found = np.where(found < 0, by_code[codes], found)
+    unknown = np.flatnonzero((found < 0) & (index.codes >= 0)).tolist()
+    count = len(labels.names)
+    bad = {row: outside_table(found[row], count) for row in np.flatnonzero(found >= count).tolist()}
+    bad |= {row: f"label {index.names[index.codes[row]]!r:.80} is not in the label table" for row in unknown}
+    return found, bad
+
+
+def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...]]:
+    """The classes of shards by others, and what a user should know of them.
+
+    Numbers keep their place, named where a sample says both; names alone follow in alphabetical order.
+
+    Raises:
+        InputError: a number with two names, or too many classes.
+    """
+    known: dict[int, str] = {}
+    alone: set[str] = set()
+    texts: set[str] = set()
+    largest = -1
+    for file in files:
+        index = shard_index(file)
+        largest = max(largest, int(index.numbers.max(initial=-1)))
+        for number, code in np.unique(np.stack([index.numbers, index.codes]), axis=1).T.tolist():
+            name = index.names[code] if code >= 0 else None
+            if name is not None and number < 0:
+                alone.add(name)
+            elif name is not None and known.setdefault(number, name) != name:
+                raise InputError(
+                    f"{file.shown}: class {number} is called {known[number]!r} and {name!r}; keep one name"
+                )
+        texts.update(index.names[code] for code in np.unique(index.texts[index.texts >= 0]).tolist())
+        if max(largest, len(alone)) >= MAX_CLASSES:
+            raise InputError(f"{file.shown}: has more than {MAX_CLASSES} classes")
+    if largest < 0 and not alone:
+        if 0 < len(texts) <= MAX_TEXT_CLASSES:
+            return LabelTable(tuple(sorted(texts))), ()
+        why = (
+            f"{len(texts)} different .txt, which are captions" if texts else "neither .cls nor a label in .json or .txt"
+        )
+        return LabelTable(()), (f"samples have no labels: {why}",)
+    named = tuple(known.get(number, str(number)) for number in range(largest + 1))
+    return LabelTable((*named, *sorted(alone - set(named)))), ()
+
+
+def shard_ids(file: SourceFile) -> pa.ChunkedArray:
+    """The ids of a shard's samples."""
+    return pa.chunked_array([shard_index(file).ids])

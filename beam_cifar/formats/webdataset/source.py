@@ -1,0 +1,183 @@
+"""WebDataset: tar files, in which the members of a sample stand together and share a name up to the first dot.
+
+Facts: https://github.com/webdataset/webdataset, README and `tariterators.py`; `KEY.png`, `KEY.cls`, `KEY.json` are the
+names that its decoders know.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final
+
+from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable, are_parents
+from beam_cifar.data.text import is_unicode
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.formats.webdataset.rows import WebdatasetRows
+from beam_cifar.images.encodings import is_image_name
+from beam_cifar.naming.components import decode_name
+from beam_cifar.naming.ids import natural_key
+from beam_cifar.storage.tar import tar_members
+
+TABLE: Final = "labels.json"
+SUBSET: Final = "default"
+SUFFIX: Final = ".tar"
+MAX_FOLDERS: Final = 64
+MAX_TABLE_BYTES: Final = 64 << 20
+_LOOK: Final = 64
+"""Members that detection looks at."""
+_CIFAR_NAMES: Final = frozenset({"batches.meta", "meta", "batches.meta.txt"})
+_PACKED: Final = re.compile(r"\d\.(?:tar\.(?:gz|bz2|xz|zst)|tgz)", re.IGNORECASE)
+_NUMBERING: Final = re.compile(r"(?:(?:^|[-_.])(?:part|shard))?[-_.]?\d+(?:[-_.]of[-_.]\d+)?\Z")
+
+
+class WebdatasetSource(Source):
+    """Reads a folder of shards, in it or in a folder for each subset, or one shard."""
+
+    name = "webdataset"
+
+    def looks_right(self, path: str, index_dir: str) -> bool:
+        """Whether the first shard begins with images by name, as no CIFAR archive does."""
+        if storage.is_file(path):
+            return _is_shard(path) and _starts_right(path, needs_labels=True)
+        if storage.has_file(path, is_image_name):  # maybe millions of them, which are not to be listed
+            return False
+        first = next((paths[0] for paths in _shard_paths(path).values()), "")
+        return _starts_right(first) if first else _has_packed(path)
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        """Finds shards and classes; reads the shards for names that repeat, those of others also for their labels."""
+        with storage.reading(path):
+            root = os.path.dirname(path) if storage.is_file(path) else path
+            paths = {"": [path]} if storage.is_file(path) else _shard_paths(path)
+            if not paths:
+                raise InputError(
+                    f"{path}: no {SUFFIX} files in it"
+                    + (", but packed ones, which cannot be read at any place; unpack them" if _has_packed(path) else "")
+                )
+            told = _read_table(os.path.join(root, TABLE))
+            own = _own_table(told, root) if told else None
+            beside = (storage.whole_file(os.path.join(root, TABLE)),) if told else ()
+            files = [
+                SourceFile(
+                    os.path.relpath(shard, root).replace(os.sep, "/"),
+                    _subset(folder if len(set(map(_series, shards))) == 1 else "", os.path.basename(shard), told),
+                    shard,
+                    storage.whole_file(shard),
+                    beside=beside,
+                )
+                for folder, shards in paths.items()
+                for shard in shards
+            ]
+        from beam_cifar.formats.kit.encoded import with_prefixes
+        from beam_cifar.formats.webdataset.rows import learn_table, shard_ids
+
+        if own is not None:
+            table, notices = own, tuple(_missing(told, paths)) if storage.is_folder(path) else ()
+        else:
+            table, notices = learn_table(files)
+        return Catalog(self.name, "WebDataset", path, table, with_prefixes(files, shard_ids), notices=notices)
+
+    def read_rows(self, file: SourceFile, labels: LabelTable) -> WebdatasetRows:
+        from beam_cifar.formats.webdataset.rows import WebdatasetRows
+
+        return WebdatasetRows(file, labels)
+
+
+# --- finding shards -------------------------------------------------------------------------------------------------
+
+
+def _shard_paths(path: str) -> dict[str, list[str]]:
+    """The shards of a folder, or of each folder in it, in natural order."""
+    if own := sorted_files(path, _is_shard):
+        return {"": [entry.path for entry in own]}
+    folders = sorted(storage.folders_in(path), key=lambda folder: natural_key(os.path.basename(folder)))
+    if len(folders) > MAX_FOLDERS:
+        return {}
+    shards = {folder: sorted_files(folder, _is_shard) for folder in folders if storage.has_file(folder, _is_shard)}
+    return {os.path.basename(folder): [entry.path for entry in found] for folder, found in shards.items()}
+
+
+def _is_shard(name: str) -> bool:
+    return name.lower().endswith(SUFFIX)
+
+
+def _has_packed(path: str) -> bool:
+    """Whether a folder has packed shards, which `describe` refuses with a reason."""
+    return storage.is_folder(path) and storage.has_file(path, lambda name: _PACKED.search(name) is not None)
+
+
+def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
+    """Whether an archive begins like a shard: with images; and where it stands alone, with labels beside them."""
+    with storage.open_file(path) as file:
+        names = [name.rpartition("/")[2] for name, *_ in islice(tar_members(file, storage.stamp(path)[0], path), _LOOK)]
+    if _CIFAR_NAMES.intersection(names):
+        return False
+    if storage.is_file(os.path.join(os.path.dirname(path), TABLE)):
+        return all(name.endswith((".cls", ".json")) or is_image_name(name) for name in names)
+    images = {name.partition(".")[0] for name in names if is_image_name(name)}
+    labels = {name.partition(".")[0] for name in names if name.endswith((".cls", ".json", ".txt"))}
+    return bool(images & labels if needs_labels else images)
+
+
+def _subset(folder: str, name: str, told: dict[str, Any]) -> str:
+    """The subset of a shard: as the table says, or its folder, or its name without numbers."""
+    known = told.get("subsets", {}).get(name)
+    if known is not None:
+        return str(known)
+    if told:
+        return decode_name(re.sub(r"-\d{6,}\Z", "", name[: -len(SUFFIX)])) or SUBSET
+    return folder or _series(name) or SUBSET
+
+
+def _series(path: str) -> str:
+    """What shards of one subset have in common: the name without numbers."""
+    return _NUMBERING.sub("", os.path.basename(path)[: -len(SUFFIX)])
+
+
+def _read_table(path: str) -> dict[str, Any]:
+    """What `labels.json` says; nothing where it is not there, or is somebody else's."""
+    if not storage.is_file(path) or storage.stamp(path)[0] > MAX_TABLE_BYTES:
+        return {}
+    with storage.open_file(path) as file:
+        try:
+            told = json.loads(file.read())
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}: is no JSON: {error}; remove or restore it") from error
+    own = isinstance(told, dict) and {"names", "superclasses", "parents", "subsets"} <= told.keys()
+    return told if own else {}
+
+
+def _own_table(told: dict[str, Any], root: str) -> LabelTable:
+    names, coarse, parents, subsets = (told[key] for key in ("names", "superclasses", "parents", "subsets"))
+    lists = all(isinstance(each, list) and all(map(_is_name, each)) for each in (names, coarse))
+    if (
+        not lists
+        or not are_parents(parents, len(names) if coarse else 0, len(coarse))
+        or not isinstance(subsets, dict)
+        or not all(map(_is_name, subsets.values()))
+    ):
+        raise InputError(
+            f"{os.path.join(root, TABLE)}: is damaged; expected lists 'names', 'superclasses' and 'parents' and an "
+            "object 'subsets'"
+        )
+    return LabelTable(tuple(names), tuple(coarse), tuple(parents))
+
+
+def _is_name(name: Any) -> bool:
+    return isinstance(name, str) and is_unicode(name)
+
+
+def _missing(told: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Shards that the table lists and that are not there."""
+    missing = told["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
+    if missing:
+        first = min(missing)[:100]
+        yield f"{TABLE} lists {len(missing)} shards that are not there, {first!r} first; their rows are left out"

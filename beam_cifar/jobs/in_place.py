@@ -1,0 +1,139 @@
+"""Saving a data set in its own place: what did not change stays the same file."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+
+from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.errors import OutputError, UsageError
+from beam_cifar.formats.contract.types import Catalog, SourceFile, Wanted
+from beam_cifar.formats.registry import get_sink, get_source, readable
+from beam_cifar.jobs.manifest import manifest_files
+from beam_cifar.options import ConvertOptions
+from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.plan import Plan, Segment
+from beam_cifar.planning.summaries import learn_parents, scan
+
+
+def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
+    """The plan with the subsets that stay as they are as copies of the output's own files.
+
+    Args:
+        plan: of a job that replaces its own input.
+        options: of the job; `kept` names the subsets.
+
+    Raises:
+        UsageError: the output says something that saving would lose.
+    """
+    if not get_sink(options.output_format).can.keeps_files:
+        return plan
+    catalog = catalog_of(options)
+    if catalog is not None and catalog.unread:
+        raise UsageError(
+            f"{options.output_dir}: holds {catalog.unread}, which saving would lose; export to another place"
+        )
+    if catalog is None or options.images_per_batch is not None:  # packed files hold any rows, whatever they are called
+        return plan
+    source = get_source(catalog.format)
+    kept = set(options.kept or ())
+    summaries = [scan(source, file, catalog.labels, Wanted()) for file in catalog.files if not _is_folder(file)]
+    labels = learn_parents(catalog, summaries)
+    if not _agree(labels, plan.label_map.table):
+        return plan
+    there = {os.path.relpath(found.file.blob.path, options.output_dir): found for found in summaries}
+    files, tasks = list(plan.files), []
+    for task in plan.tasks:
+        shard = plan.shards[task.shard]
+        summary = there.get(shard.path) if shard.subset in kept and shard.parts == 1 else None
+        if summary is not None and summary.rows == task.rows and not summary.bad_count:
+            # The file of a subset may have another name, which reads as a subset of that name.
+            files.append(replace(summary.file, source=len(plan.origins), subset=shard.subset))
+            segment = Segment(len(files) - 1, 0, task.rows, 0, task.rows)
+            task = replace(task, segments=(segment,), copy=True)
+        tasks.append(task)
+    origins = (*plan.origins, Origin(catalog.format, labels))
+    return replace(plan, files=tuple(files), origins=origins, tasks=tuple(tasks))
+
+
+def _agree(found: LabelTable, table: LabelTable) -> bool:
+    """Whether files under one table say the same under another; a class without rows there has no superclass."""
+    same = (found.names, found.coarse_names) == (table.names, table.coarse_names)
+    return same and all(own in (None, other) for own, other in zip(found.parents, table.parents, strict=True))
+
+
+def catalog_of(options: ConvertOptions) -> Catalog | None:
+    """What the output is now; None where it is nothing that can be read."""
+    if options.output_format not in readable() or not os.path.isdir(options.output_dir):
+        return None
+    source = get_source(options.output_format)
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:  # for indexes; nobody reads rows through them
+        return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
+
+
+def lossless_ext(path: str, format_name: str) -> str | None:
+    """The extension that images of a data set must get to stay what they are where its format would make all JPEG."""
+    if "jpeg" not in get_sink(format_name).can.losses:
+        return None
+    catalog = catalog_of(ConvertOptions(path, path, format_name))
+    paths = _image_paths(catalog) if catalog else iter(())
+    return ".png" if any(path.lower().endswith(".png") for path in paths) else None
+
+
+def foreign_files(options: ConvertOptions) -> Iterator[str]:
+    """Paths of files that lie in the output and are no part of its data set, such as a `readme.html`: they stay.
+
+    Raises:
+        OutputError: it cannot be told what is part of the data set, or something could not stay.
+    """
+    own = _own_paths(options)
+    for folder, folders, names in sorted(os.walk(options.output_dir)):
+        for name in sorted((*names, *filter(lambda name: os.path.islink(os.path.join(folder, name)), folders))):
+            path = os.path.join(folder, name)
+            if path in own:
+                continue
+            if os.path.islink(path) or not os.path.isfile(path):
+                raise OutputError(f"{path}: is no file of the data set, and would be lost; move it, then save again")
+            yield os.path.relpath(path, options.output_dir)
+
+
+def _own_paths(options: ConvertOptions) -> set[str]:
+    """Files and folders in the output that are its data set: what its reader finds, and what its manifest names."""
+    catalog = catalog_of(options)
+    files = (*catalog.files, *catalog.meta_files) if catalog else ()
+    own = {blob.path for file in files for blob in (file.blob, *file.beside)}
+    own.update(_image_paths(catalog) if catalog else ())
+    try:
+        return own | set(_named_by_manifest(options.output_dir))
+    except OSError:
+        if catalog is None and storage.is_occupied(options.output_dir):
+            raise OutputError(
+                f"{options.output_dir}: nothing tells which files are the data set, now that its manifest is gone; "
+                "export it anew, with overwrite=True"
+            ) from None
+        return own
+
+
+def _image_paths(catalog: Catalog) -> Iterator[str]:
+    """Paths of the images of a data set, where each is a file."""
+    if get_sink(catalog.format).can.many_files:
+        for file in catalog.files:
+            with get_source(catalog.format).open_rows(file, catalog.labels) as rows:
+                yield from rows.image_paths
+
+
+def _named_by_manifest(output: str) -> Iterator[str]:
+    """Paths of the files that the last job wrote; raises `OSError` where it left no manifest."""
+    with open(storage.JobFolder(output).manifest, "rb") as file:
+        manifest = json.load(file)
+    for each in manifest_files(output, manifest):
+        if not each.get("foreign"):
+            yield os.path.join(output, each["path"])
+
+
+def _is_folder(file: SourceFile) -> bool:
+    return os.path.isdir(file.blob.path)

@@ -1,0 +1,138 @@
+"""Manifests: what an output is made of, and whether it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from beam_cifar import storage
+from beam_cifar.data.block import Counts
+from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.formats.contract.types import ShardResult
+from beam_cifar.formats.registry import get_sink
+from beam_cifar.jobs.accounts import ShardInfo
+from beam_cifar.jobs.settings import PublishSettings, SinkSettings
+
+MANIFEST_VERSION = 1
+"""Of the form of a manifest, `manifest.schema.json`: it grows when a reader of the old form would misread the new."""
+
+
+def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
+    """Completes a publish that was killed between moving the tree and writing the manifest, if there was one."""
+    if not storage.has_content(folder.pending_manifest, manifest) or not is_ours(folder.output, manifest):
+        return False
+    storage.promote(folder)
+    return True
+
+
+def is_ours(output: str, manifest: bytes) -> bool:
+    """Whether a directory holds exactly the files of a manifest, by digest."""
+    count = 0
+    try:
+        for file in manifest_files(output, json.loads(manifest)):
+            if storage.file_digest(os.path.join(output, file["path"])) != (file["bytes"], file["sha256"]):
+                return False
+            count += 1
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return sum(1 for _ in storage.file_sizes(output)) == count
+
+
+def is_complete(folder: storage.JobFolder) -> bool:
+    """Whether an output holds the files of its manifest, by size, and no others."""
+    try:
+        listed = manifest_files(folder.output, json.loads(storage.read_whole(folder.manifest)))
+        expected = storage.Tally.of((file["path"], file["bytes"]) for file in listed)
+        return storage.Tally.of(storage.file_sizes(folder.output)) == expected
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yields path, bytes and sha256 of every file that a manifest names, itself or by a list beside it.
+
+    Raises:
+        OSError: a list cannot be read.
+    """
+    yield from manifest["files"]
+    for shard in manifest["shards"]:
+        if "listing" not in shard:
+            yield shard
+            continue
+        listing = os.path.join(storage.JobFolder(output).path, shard["listing"])
+        for entry in storage.read_listing(listing):
+            yield {**entry, "path": os.path.join(shard["path"], entry["path"])}
+
+
+def manifest_bytes(
+    shards: Sequence[ShardInfo],
+    counted: dict[str, Counts],
+    files: dict[str, bytes],
+    foreign: Sequence[dict[str, Any]],
+    results: Sequence[ShardResult],
+    settings: PublishSettings,
+) -> bytes:
+    """The manifest: equal jobs have equal ones, so no time, host, path or number of workers."""
+    subsets: Counter[str] = Counter()
+    for shard in settings.sink.shards:
+        subsets[shard.subset] += shard.rows
+    labels = settings.label_map.table
+    by_label: Counter[int] = Counter()
+    for (_, label), n in counted["written"].items():
+        by_label[label] += n
+    sink = get_sink(settings.sink.format)
+    content = {
+        "manifest_version": MANIFEST_VERSION,
+        **settings.facts,
+        "labels": asdict(labels),
+        "rows": {name: counts.total() for name, counts in counted.items()},
+        "subsets": subsets,
+        "classes": {name: by_label[label] for label, name in enumerate(labels.names)},
+        "unlabelled": by_label[UNLABELLED],
+        "counts": {name: _nested(counts) for name, counts in counted.items()},
+        **_source_labels(settings),
+        "renamed": sink.renamed(settings.sink.options.labels, _named_subsets(counted["written"], subsets, settings)),
+        "shards": [_shard_entry(info, settings.sink) for info in shards],
+        "notices": list(sink.result_notices(settings.sink.options, results)),
+        "files": [
+            {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for path, data in sorted(files.items())
+        ]
+        + [{"path": path, "bytes": size, "sha256": digest} for info in shards for path, size, digest in info.beside]
+        + list(foreign),
+    }
+    return (json.dumps(content, indent=1, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
+
+
+def _named_subsets(written: Counts, shards: Iterable[str], settings: PublishSettings) -> list[str]:
+    """The subsets of the output, in the names that they had before the format changed them."""
+    naming, options = get_sink(settings.sink.format).subsets, settings.sink.options.export
+    names = [naming.asked(subset, options) for subset, _ in written]
+    known = set(map(naming.letters, names))
+    return sorted({*names, *(name for name in shards if name not in known)})
+
+
+def _source_labels(settings: PublishSettings) -> dict[str, Any]:
+    """The classes that label ids of rows read, filtered and unlabelled mean, where those of the output are others."""
+    names = settings.counts.names if settings.counts else ()
+    return {"source_labels": list(names)} if names and names != settings.label_map.table.names else {}
+
+
+def _shard_entry(info: ShardInfo, sink: SinkSettings) -> dict[str, Any]:
+    shard = sink.shards[info.shard]
+    entry = {"path": shard.path, "subset": shard.subset, "rows": shard.rows, "bytes": info.bytes, "sha256": info.sha256}
+    return entry | ({"files": info.files, "listing": info.listing} if info.listing else {})
+
+
+def _nested(counts: Counts) -> dict[str, dict[str, int]]:
+    """Counts as subset -> label id -> rows, in order; "-1" is unlabelled."""
+    nested: dict[str, dict[str, int]] = {}
+    for (subset, label), n in sorted(counts.items()):
+        if n:
+            nested.setdefault(subset, {})[str(label)] = n
+    return nested

@@ -1,0 +1,322 @@
+"""Everything about a job that happens before and after the pipeline: inputs, plan, checks, folders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+from beam_cifar import storage
+from beam_cifar.data.memory import give_back
+from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from beam_cifar.formats.contract.types import Catalog
+from beam_cifar.formats.registry import get_sink
+from beam_cifar.jobs.in_place import keep_files
+from beam_cifar.jobs.manifest import finish_interrupted, is_complete
+from beam_cifar.options import ConvertOptions, Input
+from beam_cifar.planning.by_counts import make_plan, wanted_of
+from beam_cifar.planning.plan import Plan
+from beam_cifar.planning.survey import Survey, survey
+from beam_cifar.version import __version__
+
+
+@dataclass(frozen=True)
+class Job:
+    """A conversion that is ready to run.
+
+    Attributes:
+        options: what was asked for.
+        plan: what will be done.
+        folder: where it is staged.
+        facts: what the manifest says that is known before the start.
+        done: whether an earlier, interrupted run has finished it already.
+        resumed: whether an earlier, interrupted run of the same plan has begun, and its finished parts are kept.
+        finished: accounts of those, `PartInfo`.
+    """
+
+    options: ConvertOptions
+    plan: Plan
+    folder: storage.JobFolder
+    facts: dict[str, Any]
+    done: bool = False
+    resumed: bool = False
+    finished: tuple[Any, ...] = ()
+
+
+class prepare:  # noqa: N801 (used as a function)
+    """Plans a job and holds its folder until it is left; on failure nothing is left behind.
+
+    Raises:
+        BeamCifarError: on entering, anything that can be refused before the start.
+    """
+
+    def __init__(self, options: ConvertOptions) -> None:
+        self._options = _located(options)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Job:
+        options = self._options
+        folder = storage.JobFolder(options.output_dir)
+        _check_places(folder, options)
+        self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
+        try:
+            held = self._stack.enter_context(storage.hold(folder))
+            if options.resume:
+                storage.restore(folder)
+                if not storage.exists(folder.index):
+                    self._stack.callback(storage.remove_tree, folder.index)
+            else:
+                self._stack.callback(_clear, folder, held)
+                with storage.writing(folder.path):
+                    storage.clear_leftovers(folder)
+            job = _plan(options, folder, held)
+            if options.resume:
+                self._stack.callback(_clear, folder, held, keep="" if job.done else job.folder.job_id)
+            return job
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+
+def _clear(folder: storage.JobFolder, held: storage.Holding, keep: str = "") -> None:
+    with suppress(OSError):
+        if not held.is_lost():
+            storage.clear_leftovers(folder, keep=keep)
+
+
+@contextmanager
+def rehearsed(options: ConvertOptions) -> Iterator[Job]:
+    """A job as `prepare` gives it, to be translated and never run: nothing is written where its output would be.
+
+    Raises:
+        BeamCifarError: on entering, anything that can be refused before the start.
+    """
+    options = _located(options)
+    folder = storage.JobFolder(options.output_dir)
+    _check_places(folder, options)
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as index_dir:
+        job, _ = _planned(options, folder, index_dir)
+        yield replace(job, plan=replace(job.plan, chosen=None))
+
+
+def _located(options: ConvertOptions) -> ConvertOptions:
+    """The same with absolute paths."""
+    return replace(
+        options,
+        input_path=_absolute(options.input).path,
+        merged=_absolute(options.input).merged,
+        output_dir=output_path(options.output_dir),
+    )
+
+
+def _check_places(folder: storage.JobFolder, options: ConvertOptions) -> None:
+    """Refuses inputs that are not there, and an output that may not be written."""
+    get_sink(options.output_format).check(options)
+    for each in options.input.leaves:
+        if options.kept is None:
+            storage.check_apart(each.path, options.output_dir)
+        storage.recover(each.path)
+        if not storage.exists(each.path):
+            raise InputError(f"{each.path}: no such file or directory")
+    _refuse_occupied(folder, options)
+
+
+def _absolute(given: Input) -> Input:
+    """The same with absolute paths."""
+    path = storage.absolute(given.path, "input") if given.path or not given.merged else ""
+    return replace(given, path=path, merged=tuple(map(_absolute, given.merged)))
+
+
+def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ...], Plan]:
+    """What is known of the inputs, and the plan of a job, without touching the output."""
+    sink = get_sink(options.output_format)
+    sink.check(options)
+    if options.by_rows:
+        from beam_cifar.planning.by_rows import plan_by_rows
+
+        surveys, plan = plan_by_rows(options, sink, index_dir)
+        return surveys, plan if options.kept is None else keep_files(plan, options)
+    found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))
+    return (found,), make_plan(found.catalog, found.summaries, sink, options)
+
+
+def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Holding) -> Job:
+    with storage.writing(folder.path):
+        storage.make_folder(folder.index)
+    job, surveys = _planned(options, folder, folder.index)
+    plan, folder, facts = job.plan, job.folder, job.facts
+    newest_input = max(summary.file.newest for found in surveys for summary in found.summaries)
+    done = _finish_interrupted(folder, facts, newest_input)
+    if options.resume and not done:
+        done = _is_same_job(folder.manifest, facts, newest_input) and is_complete(folder)
+    inputs = _inputs_digest([found.catalog for found in surveys], folder)
+    begun = None if done or not options.resume else _begun_before(folder, inputs)
+    direct = begun.direct if begun else _goes_direct(folder)
+    folder = replace(folder, direct=direct, guarded=storage.is_url(folder.output))
+    if storage.is_occupied(folder.output) and not (options.overwrite or done or folder.direct):
+        raise _occupied(folder.output)
+    if not done:
+        if options.resume and begun is None:
+            storage.remove_tree(folder.work)  # what lost the note of its start may be of other inputs
+        _refuse_full_disk(plan, folder, options)
+        with storage.writing(folder.path):
+            if held.is_lost():  # a machine that slept while it planned
+                raise OutputError(f"{folder.output}: another job has taken it meanwhile; try again when that has ended")
+            storage.begin(folder, inputs)
+            if plan.chosen is not None:
+                plan.chosen.write(folder.rows, folder.scratch)
+    give_back()
+    plan = replace(plan, chosen=None)
+    return replace(job, plan=plan, folder=folder, done=done, resumed=begun is not None)
+
+
+def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str) -> tuple[Job, tuple[Survey, ...]]:
+    surveys, plan = plan_only(options, index_dir)
+    summaries = [summary for found in surveys for summary in found.summaries]
+    meaning = {**options.meaning(), "input_format": surveys[0].catalog.format}
+    folder = replace(folder, job_id=plan.digest(summaries, meaning))
+    facts = {
+        "beam_cifar": __version__,
+        "job": folder.job_id,
+        "source": " + ".join(found.catalog.title for found in surveys),
+        "options": meaning,
+        "inputs": [
+            {"name": s.file.name, "bytes": s.file.blob.size, "rows": s.rows, "sha256_without_pixels": s.digest}
+            for s in summaries
+        ],
+        "libraries": libraries(),
+    }
+    return Job(options, plan, folder, facts), surveys
+
+
+def _goes_direct(folder: storage.JobFolder) -> bool:
+    """Whether files are written to their places at once: where renaming is copying, and nothing is replaced."""
+    return storage.is_url(folder.output) and not storage.is_occupied(folder.output)
+
+
+def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> str:
+    """A digest of the versions of all input files, since the plan itself knows no pixels, and of what writes the parts.
+
+    What the plan unpacked to an object store is a new version each time, and not counted.
+    """
+    files = [file for catalog in catalogs for file in (*catalog.files, *catalog.meta_files)]
+    blobs = [blob for file in files for blob in (file.blob, *file.beside)]
+    unpacked = folder.index if storage.is_url(folder.index) else "\0"
+    stamps = [blob.stamp for blob in blobs if not storage.contains(unpacked, blob.path)]
+    return hashlib.sha256(repr((stamps, __version__, libraries())).encode()).hexdigest()
+
+
+def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder | None:
+    """The interrupted run of the same job, if there was one.
+
+    Raises:
+        OutputError: it was another job.
+    """
+    for job in storage.begun_jobs(folder):
+        if job.job_id != folder.job_id:
+            why = "is another one, with other options or inputs"
+        elif (storage.begun(job) or {}).get("inputs") != inputs:
+            why = "read other files: an input was changed or replaced since, or this program or a library"
+        else:
+            return job
+        raise OutputError(f"{folder.output}: the job interrupted there {why}; leave out --resume to start anew")
+    return None
+
+
+def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest_input: int) -> bool:
+    """Completes the same job's publish if it was killed after the output was in place.
+
+    The facts do not cover pixels: an input that was changed since (its mtime, in ns, tells) is converted anew.
+    """
+    if not _is_same_job(folder.pending_manifest, facts, newest_input):
+        return False
+    return finish_interrupted(folder, storage.read_whole(folder.pending_manifest))
+
+
+def _is_same_job(manifest: str, facts: dict[str, Any], newest_input: int) -> bool:
+    """Whether a manifest is there, of a job with the same facts, and no older than the input."""
+    try:
+        told, written = json.loads(storage.read_whole(manifest)), storage.stamp(manifest)[1]
+        return written >= newest_input and {key: told[key] for key in facts} == json.loads(json.dumps(facts))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def output_path(path: str) -> str:
+    """The absolute path of an output; raises `UsageError` for one that cannot be made."""
+    path = storage.absolute(path, "output")
+    if storage.is_url(path):
+        if path.count("/") < 3:
+            raise UsageError(f"the output {path!r} is a whole bucket; name a folder in it, such as {path}/data")
+        return path
+    path = os.path.realpath(path) if os.path.islink(path) else path
+    if os.path.ismount(path):
+        raise UsageError(f"the output {path!r} is a mount point, which cannot be replaced whole; name a folder in it")
+    if len(os.fsencode(os.path.basename(path))) > 200:
+        raise UsageError(f"the output name {os.path.basename(path)[:40]!r}... is too long")
+    return path
+
+
+def _refuse_occupied(folder: storage.JobFolder, options: ConvertOptions) -> None:
+    """An output that exists is refused at once, unless a killed publish may have left it."""
+    may_go_on = options.overwrite or options.resume
+    if storage.is_occupied(folder.output) and not may_go_on and not storage.is_unfinished(folder):
+        raise _occupied(folder.output)
+    if storage.is_file(folder.output) or (storage.exists(folder.output) and not storage.is_folder(folder.output)):
+        raise OutputError(f"{folder.output}: exists and is not a directory; choose another output")
+
+
+def _occupied(output: str) -> OutputError:
+    return OutputError(f"{output}: exists and is not empty; pass --overwrite to replace it, or choose another output")
+
+
+def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOptions) -> None:
+    needed = get_sink(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
+    free = storage.free_bytes(folder.path) + _staged_bytes(folder)
+    if needed > free:
+        raise JobError(
+            f"{folder.output}: the disk has {free >> 10:,} KiB free, the output needs about {needed >> 10:,} KiB; "
+            "nothing was written"
+        )
+
+
+def _staged_bytes(folder: storage.JobFolder) -> int:
+    """Bytes that an interrupted run has written, and this one need not, or will replace."""
+    if not storage.is_url(folder.work):
+        with suppress(OSError):
+            return sum(size for _, size in storage.file_sizes(folder.work))
+    return 0
+
+
+def _remove_empty(folders: list[str]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            os.rmdir(folder)
+
+
+def _missing_parents(path: str) -> list[str]:
+    """Folders above the output that do not exist yet, innermost first: a failed job removes them again."""
+    missing: list[str] = []
+    if storage.is_url(path):
+        return missing
+    parent = os.path.dirname(path)
+    while not storage.exists(parent):
+        missing.append(parent)
+        parent = os.path.dirname(parent)
+    return missing
+
+
+def libraries() -> dict[str, str]:
+    """Versions that the bytes of the output may depend on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("numpy", "pillow", "pyarrow", "isal")} | {"machine": platform.machine()}

@@ -1,0 +1,146 @@
+"""Reads the rows of one task as the blocks of a part, in order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from beam_cifar.data.block import MAX_ROWS, BadRow, Block, Counts, row_counts, spans
+from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.data.schema import SCHEMA
+from beam_cifar.errors import InputError
+from beam_cifar.filters.selection import Selection
+from beam_cifar.formats.contract.source import RowReader
+from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.registry import get_source
+from beam_cifar.images.encodings import are_pixels
+from beam_cifar.planning.chosen_rows import read_chosen
+from beam_cifar.planning.inputs import Inputs, Origin
+from beam_cifar.planning.plan import Plan, Segment, Task
+from beam_cifar.steps.base import row_bytes
+
+
+@dataclass(frozen=True)
+class SourceSettings:
+    """What every task needs besides itself.
+
+    Attributes:
+        origins: formats and label tables of the data sets; files name theirs by index.
+        files: input files; segments name them by index.
+        selection: which rows the plan counted as surviving.
+        decoded: whether images will be decoded, which may make them much larger.
+        row_bytes: bytes that every image will have at least.
+        chosen: path of the rows that the plan chose one by one; empty where it did not.
+        image_bytes: of an image of each file, about, where rows are chosen.
+        tolerant: whether rows that turn out to be damaged are rejected, as bad rows are, instead of ending the job.
+    """
+
+    origins: tuple[Origin, ...]
+    files: tuple[SourceFile, ...]
+    selection: Selection
+    decoded: bool = False
+    row_bytes: int = 0
+    chosen: str = ""
+    image_bytes: tuple[int, ...] = ()
+    tolerant: bool = False
+
+    @classmethod
+    def of(cls, plan: Plan, chosen: str = "") -> SourceSettings:
+        """The settings of a plan."""
+        decoded = are_pixels(plan.encodings) or bool(plan.pixel_steps)
+        return cls(
+            plan.origins, plan.files, plan.selection, decoded, row_bytes(plan.pixel_steps), chosen, plan.file_bytes
+        )
+
+    def origin(self, file: SourceFile) -> Origin:
+        """The data set of a file."""
+        return self.origins[file.source]
+
+
+def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
+    """Reads the rows that a task owns, in order.
+
+    Every row of them is read and counted, also those that the selection will drop. A part without rows is one
+    empty block.
+
+    Raises:
+        InputError: a file is gone, changed or damaged.
+    """
+    return _read_segments(task, settings) if task.chosen is None else _read_chosen(task, settings)
+
+
+def _read_chosen(task: Task, settings: SourceSettings) -> Iterator[Block]:
+    """Rows that the plan chose one by one; they count as what they become, and the plan counted what they were."""
+    inputs = Inputs(settings.files, settings.origins, settings.image_bytes)
+    rows = read_chosen(settings.chosen, task.chosen or 0, inputs, settings.row_bytes)
+    for number, (table, last) in enumerate(rows):
+        yield Block(
+            table=table, shard=task.shard, part=task.part, number=number, last=last, read=row_counts(table), row=0
+        )
+
+
+def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:
+    number = 0
+    for at, segment in enumerate(task.segments):
+        file = settings.files[segment.file]
+        origin = settings.origin(file)
+        with get_source(origin.format).open_rows(file, origin.labels) as rows:
+            owned = _owned(segment, rows, settings.selection)
+            row_bytes = max(settings.row_bytes, rows.row_bytes(*owned, decoded=settings.decoded))
+            pieces = spans(*owned, row_bytes)
+            for piece, (start, stop) in enumerate(pieces):
+                last = at == len(task.segments) - 1 and piece == len(pieces) - 1
+                bad = {row: rows.bad_rows[row] for row in range(start, stop) if row in rows.bad_rows}
+                table = _sound_rows(rows, start, stop, file, bad) if settings.tolerant else rows.table(start, stop)
+                yield Block(
+                    table=table,
+                    shard=task.shard,
+                    part=task.part,
+                    number=number,
+                    last=last,
+                    read=_counts(file.subset, rows.labels[start:stop]),
+                    rejected=tuple(bad[row] for row in sorted(bad)),
+                    row=start,
+                )
+                number += 1
+
+
+def _sound_rows(rows: RowReader, start: int, stop: int, file: SourceFile, bad: dict[int, BadRow]) -> pa.Table:
+    """The rows [start, stop) that can be read; the others are added to `bad`, found by halving."""
+    try:
+        return rows.table(start, stop)
+    except InputError as error:
+        if stop == start:
+            raise
+        if stop - start == 1:
+            bad.setdefault(start, file.bad_row(start, str(error), rows.labels[start]))
+            return SCHEMA.empty_table()
+    middle = (start + stop) // 2
+    halves = (_sound_rows(rows, *half, file, bad) for half in ((start, middle), (middle, stop)))
+    return pa.concat_tables(halves).combine_chunks()
+
+
+def _owned(segment: Segment, rows: RowReader, selection: Selection) -> tuple[int, int]:
+    survives: list[bool] = []
+    for start in range(segment.start, segment.stop, MAX_ROWS):
+        stop = min(start + MAX_ROWS, segment.stop)
+        survives += _survivors(rows, start, stop, selection)
+    if rows.bad_rows:
+        survives = [kept and row not in rows.bad_rows for row, kept in enumerate(survives, segment.start)]
+    return segment.owned(survives)
+
+
+def _survivors(rows: RowReader, start: int, stop: int, selection: Selection) -> list[bool]:
+    if selection.filter is not None:
+        facts = rows.facts(start, stop, sizes="image" in selection.filter.sees)
+        kept: list[bool] = selection.decide(facts).rows.tolist()
+        return kept
+    return [selection.labels is None or label in selection.labels for label in rows.labels[start:stop]]
+
+
+def _counts(subset: str, labels: Sequence[int]) -> Counts:
+    counts = Counter(labels)
+    return Counter({(subset, label): counts[label] for label in sorted(counts, key=lambda n: (n == UNLABELLED, n))})

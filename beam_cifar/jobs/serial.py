@@ -1,0 +1,67 @@
+"""Runs a whole job in this process, one task after the other, without a runner: the same files, byte for byte."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from beam_cifar.data.block import Block
+from beam_cifar.jobs.accounts import PartInfo
+from beam_cifar.jobs.finish import finish_job, finish_shard, publish_settings
+from beam_cifar.jobs.prepare import Job
+from beam_cifar.jobs.read_part import SourceSettings, read_task
+from beam_cifar.jobs.settings import SinkSettings
+from beam_cifar.jobs.write_part import OpenPart, copy_file
+from beam_cifar.planning.plan import Plan, Task
+from beam_cifar.steps.base import changed
+from beam_cifar.steps.encode import encode_images
+from beam_cifar.steps.remap import remap_labels
+from beam_cifar.steps.select import select_rows
+
+
+def run(job: Job, beam_options: object = None) -> None:
+    """Runs a prepared job, and publishes it.
+
+    Args:
+        job: as `beam_cifar.jobs.prepare.prepare` gives it.
+        beam_options: not looked at; in its place so that this can stand for a pipeline.
+
+    Raises:
+        BeamCifarError: a damaged input, or an output that cannot be written.
+    """
+    plan = job.plan
+    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
+    sink = SinkSettings.of(plan, job.options.output_format, job.folder)
+    infos: dict[int, list[PartInfo]] = {}
+    for task in plan.tasks:
+        info = copy_file(task, source, sink) if task.copy else _converted(task, plan, source, sink)
+        infos.setdefault(task.shard, []).append(info)
+    finish_job([finish_shard(shard, infos[shard], sink) for shard in infos], publish_settings(job, sink))
+
+
+def _converted(task: Task, plan: Plan, source: SourceSettings, sink: SinkSettings) -> PartInfo:
+    part = OpenPart(sink, sink.shards[task.shard], task.part)
+    try:
+        made = [part.append(transformed(block, plan)) for block in read_task(task, source)]
+    except BaseException:
+        part.abandon()
+        raise
+    info = made[-1]
+    if info is None:
+        raise ValueError(f"the blocks of part {task.part} of shard {task.shard} have no last one")
+    return info
+
+
+def transformed(block: Block, plan: Plan) -> Block:
+    """A block after all that a plan does to it, in order: select, rename, change pixels, encode."""
+    block = remap_labels(select_rows(block, selection=plan.selection), targets=plan.label_map.targets)
+    block = changed(block, plan.pixel_steps)
+    return encode_images(block, encodings=plan.encodings) if plan.encodings else block
+
+
+def for_each_block(
+    function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings, beam_options: object = None
+) -> None:
+    """Calls a function with every block of some tasks, last task first: nobody may count on their order."""
+    for task in reversed(tasks):
+        for block in read_task(task, source):
+            function(block)

@@ -1,0 +1,65 @@
+"""What a conversion did, as its caller is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from beam_cifar.jobs.prepare import Job
+from beam_cifar.version import __version__
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a conversion did.
+
+    Attributes:
+        version: of this package.
+        format: of the output.
+        output: its directory.
+        read: rows read.
+        written: rows written.
+        filtered: rows dropped by the selection.
+        quarantined: rows that could not be kept.
+        subsets: rows written by output subset.
+        labels: rows written by class name.
+        seconds: from the call to the end.
+        bytes: of the data files.
+        files: number of data files.
+        notices: what a user should know.
+    """
+
+    version: str
+    format: str
+    output: str
+    read: int
+    written: int
+    filtered: int
+    quarantined: int
+    subsets: dict[str, int]
+    labels: dict[str, int]
+    seconds: float
+    bytes: int
+    files: int
+    notices: tuple[str, ...] = ()
+
+
+def summary_of(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
+    """What a finished job did, from its manifest; `seconds` is how long it took."""
+    rows = manifest["rows"]
+    unlabelled = {"(unlabelled)": manifest["unlabelled"]} if manifest["unlabelled"] else {}
+    return Summary(
+        version=__version__,
+        format=job.options.output_format,
+        output=job.folder.output,
+        read=rows["read"],
+        written=rows["written"],
+        filtered=rows["filtered"],
+        quarantined=rows["rejected"],
+        subsets=manifest["subsets"],
+        labels={**manifest["classes"], **unlabelled},
+        seconds=round(seconds, 3),
+        bytes=sum(shard["bytes"] for shard in manifest["shards"]),
+        files=sum(shard.get("files", 1) for shard in manifest["shards"]),
+        notices=(*job.plan.notices, *manifest["notices"]),
+    )

@@ -1,0 +1,126 @@
+"""Writes the blocks of one part to a staged file, and accounts for them."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from contextlib import ExitStack
+
+from beam_cifar import storage
+from beam_cifar.data.block import BadRow, Block, Counts, row_counts
+from beam_cifar.errors import InputError, JobError
+from beam_cifar.formats.contract.sink import PartWriter
+from beam_cifar.formats.contract.types import MAX_BAD_ROWS, Shard, Wanted
+from beam_cifar.formats.registry import get_sink, get_source
+from beam_cifar.jobs.accounts import COUNTED, PartInfo, encode_part
+from beam_cifar.jobs.read_part import SourceSettings
+from beam_cifar.jobs.settings import SinkSettings
+from beam_cifar.planning.plan import Task
+from beam_cifar.planning.summaries import scan
+
+
+class OpenPart:
+    """A part that is being written.
+
+    Args:
+        settings: of the sink.
+        shard: that the part belongs to.
+        part: its number.
+    """
+
+    def __init__(self, settings: SinkSettings, shard: Shard, part: int) -> None:
+        self._shard, self._part = shard, part
+        self._next = 0
+        self._counts: dict[str, Counts] = {name: Counter() for name in COUNTED}
+        self._bad_rows: list[BadRow] = []
+        with ExitStack() as stack:
+            self._file: storage.StagedFile | storage.StagedFolder = settings.open_part(shard, part)
+            stack.enter_context(self._file)
+            rows = shard.rows_of(part)
+            self._writer: PartWriter = get_sink(settings.format).open_part(self._file, shard, rows, settings.options)
+            self._stack = stack.pop_all()
+
+    def append(self, block: Block) -> PartInfo | None:
+        """Writes a block; returns the account of the part with its last one.
+
+        Raises:
+            InputError: a row that cannot be kept.
+            JobError: a block out of order, or another number of rows than planned.
+        """
+        if block.coordinates != (self._shard.index, self._part, self._next):
+            raise JobError(
+                f"blocks came out of order: expected {(self._shard.index, self._part, self._next)} as (shard, part, "
+                f"number), got {block.coordinates}; a step between ReadBlocks and WriteBlocks, such as a Flatten of "
+                "blocks, breaks their order: remove it"
+            )
+        if block.rejected:
+            raise InputError(str(block.rejected[0]))
+        self._next += 1
+        self._count(block)
+        if len(block.table):
+            self._writer.append(block.table)
+        return self._finish() if block.last else None
+
+    def abandon(self) -> None:
+        """Removes the unfinished file."""
+        self._stack.close()
+
+    def _count(self, block: Block) -> None:
+        for name in ("read", "filtered", "unlabelled"):
+            self._counts[name].update(getattr(block, name))
+        self._counts["written"].update(row_counts(block.table))
+        self._counts["rejected"].update((bad.subset, bad.label) for bad in block.rejected)
+        self._bad_rows += block.rejected[: MAX_BAD_ROWS - len(self._bad_rows)]
+
+    def _finish(self) -> PartInfo:
+        rows, planned = self._counts["written"].total(), self._shard.rows_of(self._part)
+        if rows != planned:
+            raise JobError(
+                f"{self._shard.path}: {rows} rows came for part {self._part}, {planned} were planned; "
+                "did the input change?"
+            )
+        self._writer.close()
+        self._file.commit()
+        self._stack.close()
+        return PartInfo(
+            shard=self._shard.index,
+            part=self._part,
+            files=self._file.files,
+            bytes=self._file.bytes_written,
+            sha256=self._file.sha256,
+            bad_rows=tuple(self._bad_rows),
+            statistics=self._writer.statistics(),
+            **self._counts,
+        )
+
+
+def write_account(info: PartInfo, settings: SinkSettings) -> None:
+    """Leaves the account of a finished part where a job that is resumed finds it."""
+    with settings.folder.stage(settings.account_path(info.shard, info.part)) as file:
+        file.write(encode_part(info))
+        file.commit()
+
+
+def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInfo:
+    """Copies the one file of a task, and counts its rows from its labels."""
+    shard, file = sink.shards[task.shard], source.files[task.segments[0].file]
+    counts: Counts = Counter()
+    origin = source.origin(file)
+    summary = scan(get_source(origin.format), file, origin.labels, Wanted())
+    for chunk in summary.chunks:
+        counts.update({(file.subset, label): n for label, n in chunk.items()})
+    final, written = sink.part_path(shard, task.part), Counter(counts)
+    path = file.blob.path
+    if os.path.dirname(path) == sink.folder.output and not os.path.islink(path):  # saved in place
+        size, digest = storage.stage_link(path, final, sink.folder.scratch)
+        return PartInfo(task.shard, task.part, 1, size, digest, read=counts, written=written)
+    with (
+        storage.open_blob(file.blob, file.shown) as blob,
+        sink.folder.stage(final) as staged,
+    ):
+        while chunk_bytes := blob.read(storage.COPY_BYTES):
+            staged.write(chunk_bytes)
+        if staged.bytes_written != file.blob.size:
+            raise InputError(f"{file.shown}: ended at byte {staged.bytes_written} of {file.blob.size}")
+        staged.commit()
+    return PartInfo(task.shard, task.part, 1, staged.bytes_written, staged.sha256, read=counts, written=written)

@@ -1,0 +1,80 @@
+"""The file name of each image, where every image becomes a file of its own.
+
+A name is the image's id, without the folder that the id repeats, in the safe form of `beam_cifar.naming.components`.
+Where several images of one folder would get names that some file systems do not tell apart, all of them get the
+strict form of their whole id, which is different for different ids. Whether that happens is decided in the plan, on
+64-bit digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from beam_cifar.naming.components import clash_key, encode_name
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+
+_NUMBER: Final = re.compile("(?:_[0-9]+)?")
+
+
+def short_name(item_id: str, filename: str) -> str:
+    """The id without its folder, if the rest is the file's own name: "cat/1" of a file "1.png" is "1".
+
+    The rest may have a number that makes it unique: "cat/1_2" of a file "1.jpg" is "1_2".
+    """
+    if "/" not in item_id:
+        return item_id
+    stem = filename.rpartition(".")[0]
+    folder, _, rest = item_id.rpartition("/" + stem)
+    return stem + rest if folder and _NUMBER.fullmatch(rest) else item_id
+
+
+def digest64(text: str) -> int:
+    """Eight bytes of BLAKE2b, the same on every machine."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
+
+
+def digests(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
+    """The digest of each text: uint64 `[N]`."""
+    import numpy as np
+
+    made = (hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in texts)
+    return np.frombuffer(b"".join(made), dtype="<u8").astype(np.uint64)
+
+
+def name_digests(ids: Sequence[str], filenames: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """The digest of each short name, equal for names that some file systems do not tell apart: uint64 `[N]`."""
+    return digests(clash_key(short_name(*row)) for row in zip(ids, filenames, strict=True))
+
+
+def whole_digests(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
+    """The digest of each id as a name, as in `name_digests`: uint64 `[N]`."""
+    return digests(map(clash_key, ids))
+
+
+def file_names(
+    names: Sequence[str],
+    ids: Sequence[str],
+    suffixes: Sequence[str],
+    strict: frozenset[int],
+    encode: Callable[..., str] = encode_name,
+) -> list[str]:
+    """The name of each file: the short one, or the strict form of the whole id where several would get that.
+
+    Args:
+        names: `[N]`, short names.
+        ids: `[N]`.
+        suffixes: `[N]`, such as ".png".
+        strict: digests of short names that several ids would get.
+        encode: `encode_name`, or what takes the same arguments.
+    """
+    return [
+        encode(item_id, suffix, strict=True) if strict and digest64(clash_key(name)) in strict else encode(name, suffix)
+        for name, item_id, suffix in zip(names, ids, suffixes, strict=True)
+    ]

@@ -1,0 +1,253 @@
+"""The straight line: tasks, blocks, parts, shards, output."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, WorkerOptions
+from apache_beam.runners.runner import PipelineResult
+
+from beam_cifar import storage
+from beam_cifar.data.block import Block
+from beam_cifar.errors import BeamCifarError, JobError, UsageError
+from beam_cifar.jobs.accounts import PartInfo
+from beam_cifar.jobs.finish import publish_settings
+from beam_cifar.jobs.prepare import Job, prepare, rehearsed
+from beam_cifar.jobs.read_part import SourceSettings
+from beam_cifar.jobs.resume import left_to_do, with_finished
+from beam_cifar.jobs.settings import SinkSettings
+from beam_cifar.jobs.summary import Summary, summary_of
+from beam_cifar.options import ConvertOptions
+from beam_cifar.pipeline.blocks import MapBlocks
+from beam_cifar.pipeline.errors import find_error
+from beam_cifar.pipeline.flink import cancelled_with_us
+from beam_cifar.pipeline.publish import Publish
+from beam_cifar.pipeline.read import ReadBlocks
+from beam_cifar.pipeline.runners import BeamOptions, is_dataflow, is_dry_run, pipeline_options, run_pipeline
+from beam_cifar.pipeline.stores import use_options
+from beam_cifar.pipeline.write import CopyFiles, WriteBlocks
+from beam_cifar.planning.plan import Plan, Task
+from beam_cifar.steps.encode import encode_images
+from beam_cifar.steps.remap import remap_labels
+from beam_cifar.steps.select import select_rows
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A conversion that was started, and may still run.
+
+    Attributes:
+        job: what is done.
+        result: of the pipeline; None where an earlier, interrupted run had finished the job already.
+    """
+
+    job: Job
+    result: PipelineResult | None
+    _prepared: prepare
+    _started: float
+    _beam_options: PipelineOptions
+
+    def wait(self) -> Summary:
+        """Returns when the output is complete, and cleans up. To be called once.
+
+        Raises:
+            BeamCifarError: the one line that explains why nothing was written.
+        """
+        try:
+            if self.result is not None:
+                with explained(), cancelled_with_us(self.result, self._beam_options):
+                    self.result.wait_until_finish()
+            manifest = json.loads(storage.read_whole(self.job.folder.manifest))
+        finally:
+            self._prepared.__exit__()
+        return summary_of(self.job, manifest, time.monotonic() - self._started)
+
+
+def convert(
+    options: ConvertOptions,
+    beam_options: BeamOptions = (),
+    *,
+    on_start: Callable[[Job], Any] = lambda job: None,
+) -> Summary:
+    """Converts a data set, and returns when the output is complete.
+
+    Args:
+        options: what to convert, and how.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        on_start: called with the plan, once nothing is left to refuse.
+
+    Raises:
+        BeamCifarError: the one line that explains why nothing was written.
+    """
+    return run(options, beam_options, on_start=on_start).wait()
+
+
+def run(
+    options: ConvertOptions,
+    beam_options: BeamOptions = (),
+    *,
+    on_start: Callable[[Job], Any] = lambda job: None,
+) -> Conversion:
+    """Starts a conversion, and returns without waiting where the runner allows it: a job on a cluster goes on alone.
+
+    The local runner returns when it is done. Until `Conversion.wait`, or the end of this process, no other job can
+    write to the same output.
+
+    Args:
+        options: what to convert, and how.
+        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        on_start: called with the plan, once nothing is left to refuse.
+
+    Raises:
+        BeamCifarError: the one line that explains why nothing was started.
+    """
+    started = time.monotonic()
+    beam_options = _parsed(beam_options, options.workers)
+    if is_dry_run(beam_options):
+        raise UsageError("--dry_run: nothing is run, so there is no output to return; use translate()")
+    for obstacle in obstacles(options, beam_options):
+        raise UsageError(obstacle)
+    prepared = prepare(options)
+    job = prepared.__enter__()
+    try:
+        job = with_finished(job)
+        on_start(job)
+        result = None if job.done else start(job, beam_options)
+    except BaseException:
+        prepared.__exit__()
+        raise
+    return Conversion(job, result, prepared, started, beam_options)
+
+
+def translate(options: ConvertOptions, beam_options: BeamOptions = ()) -> tuple[Job, PipelineResult]:
+    """Translates a conversion for its runner, where Beam's options ask for a dry run: nothing is run or written.
+
+    Local paths may be named: no worker will look for them. `obstacles` says what keeps the job itself from running.
+
+    Args:
+        options: what to convert, and how.
+        beam_options: Beam's own options, as flags or parsed, with `--dry_run`.
+
+    Returns:
+        The job, and the runner's result, with the translated pipeline as `job.proto_pipeline`.
+
+    Raises:
+        BeamCifarError: the one line that explains why the job could not be started.
+    """
+    beam_options = _parsed(beam_options, options.workers)
+    if not is_dry_run(beam_options):
+        raise UsageError("translate() needs --dry_run: without it the pipeline would be run")
+    with rehearsed(options) as job:
+        return job, start(job, beam_options)
+
+
+def _parsed(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
+    if not isinstance(beam_options, PipelineOptions):
+        return pipeline_options(beam_options, workers)
+    use_options(beam_options)
+    return beam_options
+
+
+def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[str]:
+    """What workers of Dataflow would stumble over, after minutes of starting: paths and code of this machine only."""
+    if not is_dataflow(beam_options):
+        return []
+    paths = [*(each.path for each in options.input.leaves), options.output_dir]
+    found = [
+        f"{path}: workers of DataflowRunner cannot see a local path; use gs://"
+        for path in paths
+        if not storage.is_url(path)
+    ]
+    setup = beam_options.view_as(SetupOptions)
+    if not (beam_options.view_as(WorkerOptions).sdk_container_image or setup.setup_file or setup.extra_packages):
+        found.append("workers of DataflowRunner lack beam_cifar; name an image that has it: --sdk_container_image")
+    return found
+
+
+def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
+    """Hands the pipeline of a job to its runner; a known error comes out as itself."""
+    storage.allow_writes()
+    with explained():
+        return run_pipeline(lambda pipeline: build(pipeline, job), beam_options)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns a failure of a pipeline into the known error behind it."""
+    try:
+        yield
+    except BeamCifarError:
+        raise
+    except KeyboardInterrupt:
+        storage.cancel_writes()
+        raise
+    except Exception as error:
+        known = find_error(error)
+        if known is None:
+            known = JobError(f"the pipeline failed: {_gist(error)}; -v shows the traceback")
+        raise known from error
+
+
+def _gist(error: Exception) -> str:
+    """The line of an error that says most: runners wrap the one of the worker in pages of traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    told = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    # What ends in a colon is a heading.
+    return (told[-1] if told else " ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:300]
+
+
+def build(pipeline: beam.Pipeline, job: Job) -> None:
+    """Adds the steps of a job to a pipeline."""
+    plan = job.plan
+    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
+    sink = SinkSettings.of(plan, job.options.output_format, job.folder)
+    tasks = left_to_do(job)
+    parts = []
+    if job.finished:
+        parts.append(pipeline | "Finished" >> beam.Create(job.finished, reshuffle=False).with_output_types(PartInfo))
+    if written := [task for task in tasks if not task.copy]:
+        blocks = _tasks(pipeline, "Parts", written) | "ReadBlocks" >> ReadBlocks(source)
+        parts.append(transformed(blocks, plan) | "WriteBlocks" >> WriteBlocks(sink))
+    if copied := [task for task in tasks if task.copy]:
+        parts.append(_tasks(pipeline, "Copies", copied) | "CopyFiles" >> CopyFiles(source, sink))
+    _ = (
+        parts
+        | "AllParts" >> beam.Flatten().with_output_types(PartInfo)
+        | "Publish" >> Publish(publish_settings(job, sink))
+    )
+
+
+def transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection[Block]:
+    """The transforms that a job asks for, in order: select, rename, change pixels, encode."""
+    if not plan.selection.keeps_all:
+        selection = {"selection": plan.selection}
+        blocks = blocks | "SelectRows" >> MapBlocks(select_rows, selection, plan.selection.shown())
+    if not plan.label_map.is_identity:
+        targets = plan.label_map.targets
+        changed = sum(target != label for label, target in enumerate(targets))
+        blocks = blocks | "RemapLabels" >> MapBlocks(remap_labels, {"targets": targets}, {"changed": changed})
+    for number, step in enumerate(plan.pixel_steps, 1):
+        shown = {"step": step.name, "options": str(step.options())}
+        blocks = blocks | f"Pixels{number}-{step.name}" >> MapBlocks(step.transform, shown=shown)
+    if plan.encodings:
+        encodings = {"encodings": plan.encodings}
+        blocks = blocks | "EncodeImages" >> MapBlocks(
+            encode_images, encodings, {"encodings": ", ".join(plan.encodings)}
+        )
+    return blocks
+
+
+def _tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task]) -> beam.PCollection[Task]:
+    """Deals tasks out to workers."""
+    return (
+        pipeline
+        | name >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
+        | f"Spread{name}" >> beam.Reshuffle().with_output_types(Task)
+    )

@@ -1,0 +1,35 @@
+"""Counters in Beam's metrics, under names that stay: monitoring is built on them. Exact counts are in the manifest."""
+
+from __future__ import annotations
+
+from apache_beam.metrics import Metrics
+
+from beam_cifar.jobs.accounts import PartInfo
+
+NAMESPACE = "beam_cifar"
+NAMES = (
+    "rows_read",
+    "rows_filtered",
+    "labels_removed",
+    "rows_rejected",
+    "rows_written",
+    "parts_written",
+    "files_written",
+    "bytes_written",
+    "files_copied",
+)
+"""All counters; runners that repeat a bundle may count it again."""
+
+
+def count(**amounts: int) -> None:
+    """Adds to counters; to be called from a DoFn."""
+    for name, amount in amounts.items():
+        if name not in NAMES:
+            raise ValueError(f"no counter is called {name!r}")
+        if amount:
+            Metrics.counter(NAMESPACE, name).inc(amount)
+
+
+def count_part(info: PartInfo) -> None:
+    """Counts a finished part in Beam's metrics."""
+    count(rows_written=info.written.total(), parts_written=1, files_written=info.files, bytes_written=info.bytes)

@@ -1,0 +1,522 @@
+"""The public face of the line: PTransforms over single images, for anyone's own pipeline.
+
+Inside, images travel a thousand at a time, and never through a shuffle. Here each is an element of its own, an
+`Example`, which costs several times as much; what a job of `beam_cifar.convert` can do, it does faster.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+import tempfile
+import uuid
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+import pyarrow.compute
+from apache_beam.coders import RowCoder, registry
+
+from beam_cifar import storage
+from beam_cifar.data.block import Block, row_counts, spans
+from beam_cifar.data.labels import LabelMap, LabelTable, remap_table
+from beam_cifar.data.limits import check_size
+from beam_cifar.data.schema import ORDERED, SCHEMA, Example, examples_of, table_of
+from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from beam_cifar.filters.selection import Selection
+from beam_cifar.filters.xpath import ItemFilter
+from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
+from beam_cifar.formats.registry import get_sink
+from beam_cifar.images.decode import probe_whole_image
+from beam_cifar.images.encodings import RAW
+from beam_cifar.jobs.accounts import PartInfo
+from beam_cifar.jobs.prepare import libraries, output_path
+from beam_cifar.jobs.read_part import SourceSettings
+from beam_cifar.jobs.settings import PublishSettings, SinkSettings
+from beam_cifar.jobs.write_part import OpenPart
+from beam_cifar.naming.image_files import digest64
+from beam_cifar.pipeline.counters import count_part
+from beam_cifar.pipeline.errors import carried
+from beam_cifar.pipeline.publish import Publish
+from beam_cifar.pipeline.read import ReadBlocks
+from beam_cifar.planning.by_examples import Layout, lay_out, records_of, tie_breaker
+from beam_cifar.planning.cut import reading_tasks
+from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.plan import Task
+from beam_cifar.planning.summaries import learn_parents
+from beam_cifar.planning.survey import Survey, survey
+from beam_cifar.steps.base import PixelStep
+from beam_cifar.steps.encode import encode_images
+from beam_cifar.steps.registry import make_step
+from beam_cifar.steps.remap import remap_labels
+from beam_cifar.steps.select import select_rows
+from beam_cifar.version import __version__
+
+__all__ = ["FilterExamples", "ReadExamples", "RemapLabels", "ResizeExamples", "TransformExamples", "WriteExamples"]
+
+# The standard coder for rows: any Beam SDK can read it, and it is twice as fast as the default.
+registry.register_coder(Example, RowCoder)
+
+BATCH = 256
+"""Examples that a transform works on together."""
+BATCH_BYTES = 16 << 20
+
+ENCODINGS = (RAW, "png", "jpeg")
+
+
+@dataclass(eq=False)
+class ReadExamples(beam.PTransform):
+    """Reads a data set: gives one `Example` for every image, those of one file in order.
+
+    Files are found and looked at when the transform is made, so that `labels` is known before the pipeline runs.
+
+    Attributes:
+        path: of a directory or archive.
+        format: its format; detected if None.
+        subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
+        index_dir: where the index of a compressed archive goes, a folder that all workers see; a temporary one, which
+            goes with the transform, if None.
+        labels: classes and superclasses.
+
+    Raises:
+        InputError: nothing there, not recognised, or damaged.
+        UsageError: an unknown format or subset.
+    """
+
+    path: str
+    format: str | None = None
+    subsets: Sequence[str] = ()
+    index_dir: str | None = None
+    labels: LabelTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        index_dir = self.index_dir
+        if index_dir:
+            storage.make_folder(index_dir)
+        else:
+            index_dir = tempfile.mkdtemp(prefix="beam_cifar-")
+            weakref.finalize(self, shutil.rmtree, index_dir, ignore_errors=True)
+        self._found: Survey = survey(self.path, self.format, tuple(self.subsets), index_dir)
+        self.labels = learn_parents(self._found.catalog, self._found.summaries)
+        self._tasks = reading_tasks(self._found.summaries)
+
+    def display_data(self) -> dict[str, Any]:
+        """Path, format and number of rows."""
+        rows = sum(summary.rows for summary in self._found.summaries)
+        return {"path": self._found.catalog.path, "format": self._found.catalog.format, "rows": rows}
+
+    def expand(self, start: Any) -> beam.PCollection[Example]:
+        """From nothing to examples."""
+        files = tuple(summary.file for summary in self._found.summaries)
+        selection = Selection(self.labels.names)
+        origin = Origin(self._found.catalog.format, self.labels)
+        settings = SourceSettings((origin,), files, selection)
+        return (
+            start.pipeline
+            | "Parts" >> beam.Create(self._tasks, reshuffle=False).with_output_types(Task)
+            | "Spread" >> beam.Reshuffle().with_output_types(Task)
+            | "ReadBlocks" >> ReadBlocks(settings)
+            | "Explode" >> beam.ParDo(_Explode()).with_input_types(Block).with_output_types(Example)
+        )
+
+
+@dataclass(eq=False)
+class FilterExamples(beam.PTransform):
+    """Keeps the examples for which an XPath expression holds; see `beam_cifar.filters.xpath`.
+
+    Attributes:
+        expression: such as '/item[annotation/label="dog"]'.
+        labels: classes of the examples.
+        mode: what the expression selects: "items", "annotations" or "items+annotations".
+
+    Raises:
+        UsageError: an expression that cannot be evaluated, or an unknown mode.
+    """
+
+    expression: str
+    labels: LabelTable
+    mode: str = "items"
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._selection = Selection(self.labels.names, None, ItemFilter(self.expression, self.mode))
+
+    def display_data(self) -> dict[str, str]:
+        """The expression and its mode."""
+        return {"filter": self.expression, "filter_mode": self.mode}
+
+    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
+        """From examples to examples."""
+        return examples | _over_blocks(select_rows, selection=self._selection)
+
+
+@dataclass(eq=False)
+class RemapLabels(beam.PTransform):
+    """Renames classes or superclasses; those that get one name merge. Ids are never renumbered.
+
+    Attributes:
+        renamings: old name to new name, applied all at once.
+        table: classes of the examples that come in.
+        labels: classes of those that go out.
+
+    Raises:
+        UsageError: an unknown old name, or an empty new one.
+    """
+
+    renamings: Mapping[str, str]
+    table: LabelTable
+    labels: LabelTable = field(init=False)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._map: LabelMap = remap_table(self.table, list(self.renamings.items()))
+        self.labels = self._map.table
+
+    def display_data(self) -> dict[str, str]:
+        """The renamings."""
+        return {"renamings": ", ".join(f"{old}:{new}" for old, new in self.renamings.items())}
+
+    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
+        """From examples to examples."""
+        return examples | _over_blocks(remap_labels, targets=self._map.targets)
+
+
+@dataclass(eq=False)
+class TransformExamples(beam.PTransform):
+    """Changes every image by a transform of the registry: "resize", "crop" or "grayscale".
+
+    Attributes:
+        name: of the transform.
+        options: of it, by their names in Python.
+
+    Raises:
+        UsageError: an unknown transform or option, or one that looks at more than single images.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        step = make_step(self.name, self.options)
+        if not isinstance(step, PixelStep):
+            raise UsageError(f"{self.name} looks at more than single images; use it with `convert`, or in a `Dataset`")
+        self._step = step
+
+    def display_data(self) -> dict[str, str]:
+        """Name and options."""
+        return {"transform": self.name, "options": str(self._step.options())}
+
+    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
+        """From examples to examples."""
+        return examples | _over_blocks(self._step.transform, self._step.row_bytes())
+
+
+@dataclass(eq=False)
+class ResizeExamples(beam.PTransform):
+    """Gives all images one size; those of another size become raw pixels.
+
+    Attributes:
+        size: (height, width), in pixels.
+    """
+
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        check_size(self.size)
+
+    def display_data(self) -> dict[str, str]:
+        """The size."""
+        return {"size": f"{self.size[0]}x{self.size[1]}"}
+
+    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
+        """From examples to examples."""
+        height, width = self.size
+        return examples | TransformExamples("resize", {"height": height, "width": width})
+
+
+@dataclass(eq=False)
+class WriteExamples(beam.PTransform):
+    """Writes examples as a data set, all or nothing, with a manifest beside it; gives the path of the manifest.
+
+    Examples are written in the order of `Example.order`, those of one order in an arbitrary order that is always the
+    same, and cut into shards by the rules of `convert`: of the same images, in one size, it makes the same files.
+
+    What it costs: images cross two boundaries between stages, one while all their sizes are gathered, 60 bytes for
+    each image, and one to be grouped by part of the output. Local runners hold both in memory, encoded: some 5 GB for
+    a million PNG files of 2.4 KB. Clusters write them to disk, and a worker holds one part, at most some 500 MB. For
+    files as they are, `convert` moves no image between workers, and needs neither.
+
+    Nothing keeps another job from the same output while the pipeline runs: the one that publishes last must be
+    allowed to overwrite, or fails. What a failed pipeline leaves in `OUT.beam_cifar/`, the next `convert` to that
+    output removes.
+
+    Attributes:
+        output_dir: the directory to make.
+        output_format: name of the format to write.
+        labels: classes of the examples.
+        options: how to write.
+        overwrite: whether an existing output is replaced.
+
+    Raises:
+        UsageError: an unknown format, or options that it cannot follow.
+        OutputError: the output exists, or a conversion holds it.
+    """
+
+    output_dir: str
+    output_format: str
+    labels: LabelTable
+    options: ExportOptions = ExportOptions()  # noqa: RUF009 (it is frozen)
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        sink = get_sink(self.output_format)
+        sink.check(self.options)
+        sink.check_labels(self.labels)
+        options = sink.export_of(self.options)
+        # The name of every attempt to run this pipeline; nothing of it reaches the output.
+        folder = storage.JobFolder(output_path(self.output_dir), job_id=uuid.uuid4().hex[:16])
+        if storage.is_occupied(folder.output) and not self.overwrite:
+            raise OutputError(
+                f"{folder.output}: exists and is not empty; pass overwrite=True, or choose another output"
+            )
+        self._sink = SinkSettings(self.output_format, (), SinkOptions(self.labels, options), folder)
+        self._encodings = sink.encodings(options)
+
+    def display_data(self) -> dict[str, str]:
+        """Format and output."""
+        return {"format": self.output_format, "output": self._sink.folder.output}
+
+    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
+        """From examples to the path of the manifest."""
+        with storage.hold(self._sink.folder):
+            pass  # refused while a conversion holds the output
+        described = examples | "Describe" >> _OnBatches(_describe, tuple[str, bytes], {"encodings": self._encodings})
+        lay_out_all = beam.ParDo(_LayOut(self._sink, self.overwrite), beam.pvalue.AsIter(described))
+        once = examples.pipeline | "Once" >> beam.Create([0], reshuffle=False)
+        planned = once | "LayOut" >> lay_out_all.with_output_types(_Planned)
+        side = beam.pvalue.AsSingleton(planned)
+        settings = planned | "Settings" >> beam.Map(_publish_settings).with_output_types(PublishSettings)
+        kept = self._encodings if self._sink.options.export.save_images else ()
+        return (
+            examples
+            | "Encode" >> _OnBatches(_prepare, Example, {"encodings": kept, "classes": len(self.labels.names)})
+            | "Batch" >> _batches()
+            | "Place" >> beam.ParDo(_Place(self._sink), side).with_output_types(tuple[int, Example])
+            | "GroupByPart" >> beam.GroupByKey()
+            | "WriteParts" >> beam.ParDo(_WritePart(), side).with_output_types(PartInfo)
+            | "Publish" >> Publish(beam.pvalue.AsSingleton(settings))
+        )
+
+
+class _Explode(beam.DoFn):
+    def process(self, block: Block) -> Iterator[Example]:
+        if block.rejected:
+            with carried():
+                raise InputError(str(block.rejected[0]))
+        # File and row: the order grows with the position in the data set.
+        first = block.shard << 40 | block.row
+        orders = pa.array(range(first, first + len(block.table)), pa.int64())
+        yield from examples_of(block.table.append_column(ORDERED.field("order"), orders))
+
+
+@dataclass(eq=False)
+class _OnBatches(beam.PTransform):
+    """Applies a function to the tables of batches of examples.
+
+    Attributes:
+        function: from a table in the schema `ORDERED`, and the settings, to what it makes of it.
+        made: the type of that.
+        settings: for the function.
+        row_bytes: of what the function makes of an example, if that may be more than it gets.
+    """
+
+    function: Callable[..., Iterable[Any]]
+    made: Any
+    settings: Mapping[str, Any]
+    row_bytes: int = 0
+
+    def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Any]:
+        return (
+            examples
+            | _batches(self.row_bytes)
+            | beam.ParDo(_OnBatch(self.function, self.settings)).with_output_types(self.made)
+        )
+
+
+class _OnBatch(beam.DoFn):
+    def __init__(self, function: Callable[..., Iterable[Any]], settings: Mapping[str, Any]) -> None:
+        self._function, self._settings = function, settings
+
+    def process(self, batch: list[Example]) -> Iterator[Any]:
+        with carried():
+            made = list(self._function(checked_table(batch), **self._settings))
+        yield from made
+
+
+def _batches(row_bytes: int = 0) -> beam.PTransform:
+    size = functools.partial(_size_in_batch, least=max(row_bytes, BATCH_BYTES // BATCH))
+    batches = beam.BatchElements(min_batch_size=BATCH_BYTES, max_batch_size=BATCH_BYTES, element_size_fn=size)
+    return batches.with_output_types(list[Example])
+
+
+def _size_in_batch(example: Example, least: int) -> int:
+    """Bytes, and no less than makes `BATCH` examples a batch."""
+    return max(len(example.image or b""), least)
+
+
+def _over_blocks(function: Callable[..., Block], row_bytes: int = 0, **settings: Any) -> _OnBatches:
+    """A transform of examples from one of blocks."""
+    return _OnBatches(_transformed, Example, {"transform": function, "settings": settings}, row_bytes)
+
+
+def _transformed(table: pa.Table, transform: Callable[..., Block], settings: Mapping[str, Any]) -> Iterator[Example]:
+    return examples_of(transform(Block(table, 0, 0, 0, last=True, read=Counter()), **settings).table)
+
+
+def checked_table(examples: Sequence[Example]) -> pa.Table:
+    """The table of some examples, in the schema `ORDERED`.
+
+    Raises:
+        InputError: an example that cannot be one: values of other types, pixels that are not as many as its size says.
+    """
+    for example in examples:
+        if wrong := _wrong(example):
+            raise InputError(f"subset {example.subset!r}: example {example.id!r}: {wrong}")
+    try:
+        return table_of(examples)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"an example has a value of another type: {error}") from error
+
+
+def _wrong(example: Example) -> str:
+    """What is wrong with an example, or nothing."""
+    texts = (example.id, example.subset, example.encoding, example.filename)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(example.order, int):
+        return "id, subset, encoding and filename must be text, order a number"
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return "has a name that is not valid Unicode"
+    size = (example.channels, example.height, example.width)
+    if example.image is None:
+        return "" if size == (None, None, None) else f"has no image, but a size: {size}"
+    channels, height, width = (side or 0 for side in size)
+    if example.encoding not in ENCODINGS:
+        return f"encoding {example.encoding!r} is none of {', '.join(ENCODINGS)}"
+    if channels not in (1, 3) or height < 1 or width < 1:
+        return f"channels, height and width are {size}; expected 1 or 3 channels, and both sides at least 1"
+    if example.encoding == RAW:
+        if len(example.image) != channels * height * width:
+            return f"has {len(example.image)} bytes of pixels; {channels} x {height} x {width} were expected"
+        return ""
+    header = probe_whole_image(example.image, f"subset {example.subset!r}: example {example.id!r}")
+    found = (header.encoding, header.channels, header.height, header.width)
+    expected = (example.encoding, *size)
+    return "" if found == expected else f"its image is {found} (encoding, channels, height, width), not {expected}"
+
+
+def _describe(table: pa.Table, encodings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+    return ((subset, records.tobytes()) for subset, records in records_of(table, encodings).items())
+
+
+def _prepare(table: pa.Table, encodings: tuple[str, ...], classes: int) -> Iterator[Example]:
+    """Examples as the writer needs them; their images are left out where it needs none."""
+    highest = pa.compute.max(table.column("label")).as_py()
+    lowest = pa.compute.min(table.column("label")).as_py()
+    if highest is not None and (highest >= classes or lowest < 0):
+        raise InputError(f"label {highest if lowest >= 0 else lowest} is outside the label table of {classes} classes")
+    if not encodings:
+        return (example._replace(image=None, height=None, width=None, channels=None) for example in examples_of(table))
+    return _transformed(table, encode_images, {"encodings": encodings})
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What is known when all examples have been seen."""
+
+    layout: Layout
+    publish: PublishSettings
+
+
+class _LayOut(beam.DoFn):
+    def __init__(self, sink: SinkSettings, overwrite: bool) -> None:
+        self._sink, self._overwrite = sink, overwrite
+
+    def process(self, _: int, described: Iterable[tuple[str, bytes]]) -> Iterator[_Planned]:
+        with carried():
+            planned = self._planned(described)
+        yield planned
+
+    def _planned(self, described: Iterable[tuple[str, bytes]]) -> _Planned:
+        options = self._sink.options
+        layout = lay_out(described, get_sink(self._sink.format), options)
+        sink = replace(self._sink, shards=layout.shards, options=replace(options, strict_names=layout.strict_names))
+        facts = {
+            "beam_cifar": __version__,
+            "source": "examples",
+            "options": {"output_format": sink.format, **options.export.export_options()},
+            "libraries": libraries(),
+        }
+        identity = remap_table(options.labels, [])
+        return _Planned(layout, PublishSettings(sink, identity, layout.rows, facts, self._overwrite))
+
+
+def _publish_settings(planned: _Planned) -> PublishSettings:
+    return planned.publish
+
+
+class _Place(beam.DoFn):
+    """Says for each example which part it belongs to."""
+
+    def __init__(self, sink: SinkSettings) -> None:
+        self._sink = sink
+
+    def process(self, batch: list[Example], planned: _Planned) -> Iterator[tuple[int, Example]]:
+        with carried():
+            placed = self._placed(batch, planned.layout)
+        yield from placed
+
+    def _placed(self, batch: Sequence[Example], layout: Layout) -> list[tuple[int, Example]]:
+        sink, export = get_sink(self._sink.format), self._sink.options.export
+        groups: dict[str, list[Example]] = {}
+        for example in batch:
+            groups.setdefault(sink.subsets.output(example.subset, export), []).append(example)
+        placed = []
+        for subset, members in groups.items():
+            places = layout.places(subset, members)
+            placed += [(shard << 24 | part, each) for (shard, part), each in zip(places, members, strict=True)]
+        return placed
+
+
+class _WritePart(beam.DoFn):
+    def process(self, keyed: tuple[int, Iterable[Example]], planned: _Planned) -> Iterator[PartInfo]:
+        with carried():
+            info = write_part(keyed[0] >> 24, keyed[0] & 0xFFFFFF, keyed[1], planned.publish.sink)
+        count_part(info)
+        yield info
+
+
+def write_part(shard: int, part: int, examples: Iterable[Example], sink: SinkSettings) -> PartInfo:
+    """Writes one part; its examples may come in any order, and are held until it is done."""
+    members = sorted(examples, key=lambda each: (each.order, digest64(tie_breaker(each.subset, each.id))))
+    largest = max(len(example.image or b"") for example in members)
+    pieces = spans(0, len(members), largest)
+    open_part = OpenPart(sink, sink.shards[shard], part)
+    try:
+        for number, (start, stop) in enumerate(pieces):
+            table = table_of(members[start:stop]).select(SCHEMA.names)
+            last = number == len(pieces) - 1
+            info = open_part.append(Block(table, shard, part, number, last, read=row_counts(table)))
+    finally:
+        open_part.abandon()
+    if info is None:
+        raise JobError(f"{sink.shards[shard].path}: part {part} did not end with its last block")
+    return info

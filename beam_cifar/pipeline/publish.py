@@ -1,0 +1,60 @@
+"""The Beam steps that finish shards and publish the job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+
+from beam_cifar.jobs.accounts import PartInfo, ShardInfo
+from beam_cifar.jobs.finish import finish_job, finish_shard
+from beam_cifar.jobs.settings import PublishSettings, SinkSettings
+from beam_cifar.pipeline.errors import carried
+
+
+@dataclass
+class Publish(beam.PTransform):
+    """Publishes a job: first by shard, in parallel, then once for all.
+
+    Attributes:
+        settings: of the job, `PublishSettings`; or a side input of one, where it is known only when the job runs.
+    """
+
+    settings: Any
+
+    def display_data(self) -> dict[str, str]:
+        """The output, where it is known before the start."""
+        return {"output": self.settings.sink.folder.output} if isinstance(self.settings, PublishSettings) else {}
+
+    def expand(self, parts: beam.PCollection[PartInfo]) -> beam.PCollection[str]:
+        """From accounts of parts to the path of the manifest."""
+        # The facts of a large job are large, and carried by each step that is given them.
+        sink = self.settings.sink if isinstance(self.settings, PublishSettings) else self.settings
+        return (
+            parts
+            | "KeyByShard" >> beam.Map(lambda part: (part.shard, part)).with_output_types(tuple[int, PartInfo])
+            | "GroupParts" >> beam.GroupByKey()
+            | "FinishShards" >> beam.ParDo(_FinishShard(), sink).with_output_types(ShardInfo)
+            | "KeyByJob" >> beam.Map(lambda shard: (0, shard)).with_output_types(tuple[int, ShardInfo])
+            | "GroupShards" >> beam.GroupByKey()
+            | "FinishJob" >> beam.ParDo(_FinishJob(), self.settings).with_output_types(str)
+        )
+
+
+class _FinishShard(beam.DoFn):
+    def process(
+        self, keyed: tuple[int, Iterable[PartInfo]], settings: PublishSettings | SinkSettings
+    ) -> Iterator[ShardInfo]:
+        with carried():
+            sink = settings.sink if isinstance(settings, PublishSettings) else settings
+            info = finish_shard(keyed[0], keyed[1], sink)
+        yield info
+
+
+class _FinishJob(beam.DoFn):
+    def process(self, keyed: tuple[int, Iterable[ShardInfo]], settings: PublishSettings) -> Iterator[str]:
+        with carried():
+            path = finish_job(keyed[1], settings)
+        yield path

@@ -1,0 +1,51 @@
+"""The Beam source: a task becomes the blocks of one part, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import apache_beam as beam
+
+from beam_cifar.data.block import Block
+from beam_cifar.jobs.read_part import SourceSettings, read_task
+from beam_cifar.pipeline.counters import count
+from beam_cifar.pipeline.errors import carried
+from beam_cifar.planning.plan import Task
+
+
+@dataclass
+class ReadBlocks(beam.PTransform):
+    """Reads the rows of each task as blocks of about a thousand examples.
+
+    Attributes:
+        settings: shared by all tasks.
+    """
+
+    settings: SourceSettings
+
+    def display_data(self) -> dict[str, Any]:
+        """Formats and number of files."""
+        formats = dict.fromkeys(origin.format for origin in self.settings.origins)
+        return {"format": ", ".join(formats), "files": len(self.settings.files)}
+
+    def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Block]:
+        """From tasks to blocks."""
+        return tasks | beam.ParDo(_ReadTask(self.settings)).with_input_types(Task).with_output_types(Block)
+
+
+class _ReadTask(beam.DoFn):
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
+
+    def process(self, task: Task) -> Iterator[Block]:
+        """Yields block after block; only one is held at a time."""
+        blocks = read_task(task, self._settings)
+        while True:
+            with carried():
+                block = next(blocks, None)
+            if block is None:
+                return
+            count(rows_read=block.read.total(), rows_rejected=len(block.rejected))
+            yield block

@@ -1,0 +1,227 @@
+"""Which Beam runner a job runs on, and with which options."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, TypeAlias
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    SetupOptions,
+    StandardOptions,
+    TestOptions,
+)
+from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
+
+from beam_cifar.errors import UsageError
+from beam_cifar.options import check_workers
+from beam_cifar.pipeline.job_server import server_flags
+from beam_cifar.pipeline.stores import use_options
+
+BeamOptions: TypeAlias = Sequence[str] | PipelineOptions
+"""Beam's own options: flags, or parsed."""
+
+LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
+DATAFLOW_RUNNERS = ("dataflow", "dataflowrunner", "testdataflowrunner")
+MAX_DEFAULT_WORKERS = 4
+_BUILDING = threading.Lock()
+
+
+def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Sequence[str] = ()) -> PipelineOptions:
+    """Beam's options from the flags that are not ours.
+
+    Args:
+        flags: as given on the command line.
+        workers: local workers, or None to choose.
+        own_flags: our own flags, to suggest when one is misspelt.
+
+    Raises:
+        UsageError: a flag that neither we nor Beam know, `workers` with a runner that is not local, or a dry run with a
+            runner that has none.
+
+    From now on object stores are reached as the flags say.
+    """
+    check_workers(workers)
+    with _one_line_refusals():
+        options = PipelineOptions(list(flags))
+    use_options(options)
+    runner = options.view_as(StandardOptions).runner
+    local = is_local(options)
+    server = None if local else server_flags(options)
+    _refuse_unknown(options, flags, own_flags, server or (), strict=local or server is not None)
+    if is_dry_run(options) and not is_dataflow(options):
+        raise UsageError(f"--dry_run: {runner or 'the local runner'} would run the job; --plan prints what it would do")
+    if not local:
+        try:
+            create_runner(str(runner))
+        except (ValueError, ImportError, AttributeError) as error:
+            raise UsageError(f"--runner {runner}: {str(error).splitlines()[0]}") from error
+        if workers is not None:
+            raise UsageError(f"--workers counts local workers; {runner} has its own options, such as --parallelism")
+        if not _given(flags, "--save_main_session"):
+            # All that workers need can be imported. Dataflow's default is to pickle the program that was started.
+            options.view_as(SetupOptions).save_main_session = False
+        if is_dataflow(options):
+            _check_dataflow(options)
+        return options
+    direct = options.view_as(DirectOptions)
+    if _given(flags, "--direct_num_workers"):
+        if workers is not None:
+            raise UsageError("--workers and --direct_num_workers say the same; give one of them")
+        if direct.direct_num_workers < 0:
+            raise UsageError(f"--direct_num_workers must be at least 0, found {direct.direct_num_workers}")
+        direct.direct_num_workers = direct.direct_num_workers or _cores()
+    else:
+        direct.direct_num_workers = workers or default_workers()
+    if not _given(flags, "--direct_running_mode"):
+        # Threads: encoders release the interpreter lock, and processes cost seconds to start.
+        direct.direct_running_mode = "in_memory" if direct.direct_num_workers == 1 else "multi_threading"
+    return options
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the job runs on this machine, in the runner that this module makes."""
+    name = options.view_as(StandardOptions).runner
+    return name is None or name.rsplit(".", 1)[-1].lower() in LOCAL_RUNNERS
+
+
+def is_dataflow(options: PipelineOptions) -> bool:
+    """Whether the job runs on Google Cloud Dataflow, whose workers see no folder of this machine."""
+    name = options.view_as(StandardOptions).runner
+    return name is not None and name.rsplit(".", 1)[-1].lower() in DATAFLOW_RUNNERS
+
+
+def is_dry_run(options: PipelineOptions) -> bool:
+    """Whether the pipeline is translated for its runner, and not run. To Beam any value of the flag means yes."""
+    return bool(options.view_as(TestOptions).dry_run)
+
+
+def make_runner(options: PipelineOptions) -> PipelineRunner | str:
+    """The runner object of a local job, or the name of another runner.
+
+    Beam's own DirectRunner first tries to download another engine, and runs this one only if that fails; it is pinned
+    here, so that a job runs the same everywhere and needs no network. Made this way it also hands the options to
+    worker processes.
+    """
+    if not is_local(options):
+        return str(options.view_as(StandardOptions).runner)
+    from apache_beam.portability.api import beam_provision_api_pb2
+    from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
+    from apache_beam.runners.portability.portable_runner import JobServiceHandle
+
+    # Every second (1000) Beam flushes the data streams of its server and of workers in threads, while another thread
+    # writes into them without a lock: half an element is sent, or what was just written is lost, and a job of 10,000
+    # tasks ends in a MemoryError. 0 is never. Only this constant says so in both directions: the server has no option,
+    # and `FnApiRunner.run_pipeline` replaces the environment that would tell the workers.
+    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
+    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
+    info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
+    return fn_runner.FnApiRunner(provision_info=info)
+
+
+def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> PipelineResult:
+    """Starts a pipeline on the runner that its options name; it works in notebooks too, whichever pandas is installed.
+
+    Args:
+        build: adds the steps to an empty pipeline.
+        options: Beam's own, as `pipeline_options` returns them.
+    """
+    pipeline = beam.Pipeline(runner=make_runner(options), options=options)
+    try:
+        with _apart_from_notebook():
+            build(pipeline)
+        return pipeline.run()
+    finally:
+        # Within IPython Beam leaves this folder to its interactive parts, which do not know of this pipeline.
+        shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
+
+
+@contextmanager
+def _apart_from_notebook() -> Iterator[None]:
+    """While a pipeline is built: keeps Beam from numbering its steps by the cells of a notebook.
+
+    Within IPython Beam imports its interactive parts for that, in 2 s, which need pandas and fail with pandas 3. They
+    are replaced for this moment only, so that the user's own pipelines on Beam's interactive runner stay as they are.
+    """
+    with _BUILDING:
+        numbered = beam.pipeline.alter_label_if_ipython
+        beam.pipeline.alter_label_if_ipython = lambda transform, pvalueish: None
+        try:
+            yield
+        finally:
+            beam.pipeline.alter_label_if_ipython = numbered
+
+
+def default_workers() -> int:
+    """As many as the machine has cores for us, four at most: threads share one interpreter lock."""
+    return min(MAX_DEFAULT_WORKERS, _cores())
+
+
+def _check_dataflow(options: PipelineOptions) -> None:
+    """Refuses what Beam says in a page, or not at all: without a bucket that it can use, it makes one of its own."""
+    cloud = options.view_as(GoogleCloudOptions)
+    if not cloud.project:
+        raise UsageError("DataflowRunner needs --project, the Google Cloud project that pays for the job")
+    for name in ("temp_location", "staging_location"):
+        place = getattr(cloud, name)
+        if not re.fullmatch(r"gs://[a-z0-9][-_a-z0-9.]+[a-z0-9]/.+", place or "") and (
+            place or name == "temp_location"
+        ):
+            raise UsageError(f"DataflowRunner needs --{name}=gs://BUCKET/FOLDER, found {place!r}")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _one_line_refusals() -> Iterator[None]:
+    """Turns argparse's exit, with its pages of usage, into the line that says what is wrong."""
+    said = io.StringIO()
+    try:
+        with redirect_stderr(said):
+            yield
+    except SystemExit:
+        line = (said.getvalue().strip().splitlines() or ["a wrong Beam option"])[-1]
+        raise UsageError(line.partition("error: ")[2] or line) from None
+
+
+def _given(flags: Sequence[str], name: str) -> bool:
+    return any(flag == name or flag.startswith(name + "=") for flag in flags)
+
+
+def _refuse_unknown(
+    options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], server: Collection[str], *, strict: bool
+) -> None:
+    """Beam only warns of unknown flags. A job server says what it knows; of other runners only typing errors count."""
+    known = [*own_flags, *server]
+    unknown: list[str] = []
+
+    def look(parser: Any) -> None:
+        known.extend(name for action in parser._actions for name in action.option_strings)
+        unknown.extend(parser.parse_known_args(list(flags))[1])
+
+    with _one_line_refusals():
+        # Unknown ones are retained only so that Beam does not remark on them.
+        options.get_all_options(add_extra_args_fn=look, retain_unknown_options=True)
+    for flag in unknown:
+        name = flag.split("=", 1)[0]
+        if name in server:
+            continue
+        near = difflib.get_close_matches(name, known, n=2, cutoff=0.8)
+        if not name.startswith("-"):
+            if strict:
+                raise UsageError(f"unexpected argument {flag!r}; see beam-cifar convert --help")
+        elif near or strict:
+            hint = f"; did you mean {' or '.join(near)}?" if near else "; see beam-cifar convert --help"
+            raise UsageError(f"unknown flag {name}{hint}")

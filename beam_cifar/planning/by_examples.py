@@ -1,0 +1,221 @@
+"""Where each of many unordered examples goes: pure, from a few numbers of each, before any image moves.
+
+A job over files is planned by `beam_cifar.planning.by_counts`; this is the plan of `WriteExamples`, which gets its
+examples from anywhere. It cuts the same shards as a job over files that keeps the same examples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute
+
+from beam_cifar.data.schema import Example, plain_labels
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.sink import Sink, series_name
+from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
+from beam_cifar.images.encodings import RAW, are_pixels
+from beam_cifar.naming.collisions import strict_names
+from beam_cifar.naming.image_files import digests, name_digests, whole_digests
+from beam_cifar.planning.checks import check_shards, one_file, refuse_missing_images, refuse_unlabelled
+from beam_cifar.planning.cut import new_shard
+
+RECORD = np.dtype(
+    [
+        ("order", "<i8"),
+        ("key", "<u8"),
+        ("id", "<u8"),
+        ("name", "<u8"),
+        ("whole", "<u8"),
+        ("bytes", "<u8"),
+        ("height", "<i4"),
+        ("width", "<i4"),
+        ("label", "<i4"),
+    ]
+)
+"""What the layout needs to know of an example: 60 bytes. `key`, `id`, `name`, `whole`: digests of what breaks ties, of
+the id, of the short name, of the id as a name; -1 for no label and no size."""
+
+Records = npt.NDArray[np.void]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The examples of one output subset, in order.
+
+    Attributes:
+        orders: int64 `[N]`, as bytes, ascending.
+        keys: uint64 `[N]`, as bytes, the digests of subset and id, ascending where orders are equal.
+        first: number of its first shard.
+        step: rows of each of its shards but the last.
+    """
+
+    orders: bytes
+    keys: bytes
+    first: int
+    step: int
+
+    def ranks(self, orders: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64]) -> Iterator[int]:
+        """The position of each of some of its examples."""
+        all_orders, all_keys = np.frombuffer(self.orders, "<i8"), np.frombuffer(self.keys, "<u8")
+        begins, ends = (np.searchsorted(all_orders, orders, side).tolist() for side in ("left", "right"))
+        for begin, end, key in zip(begins, ends, keys, strict=True):
+            yield begin if end - begin == 1 else begin + int(np.searchsorted(all_keys[begin:end], key))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where examples go.
+
+    Attributes:
+        groups: by output subset.
+        shards: files of the output.
+        strict_names: as in `SinkOptions`.
+        rows: how many examples there are.
+    """
+
+    groups: Mapping[str, Group]
+    shards: tuple[Shard, ...]
+    strict_names: frozenset[int]
+    rows: int
+
+    def places(self, subset: str, examples: Sequence[Example]) -> list[tuple[int, int]]:
+        """Shard and part of each of some examples of one output subset."""
+        group = self.groups[subset]
+        orders = np.array([example.order for example in examples], dtype="<i8")
+        keys = digests(tie_breaker(example.subset, example.id) for example in examples)
+        return [self._place(group, rank) for rank in group.ranks(orders, keys)]
+
+    def _place(self, group: Group, rank: int) -> tuple[int, int]:
+        number, row = divmod(rank, group.step)
+        shard = self.shards[group.first + number]
+        return shard.index, row // max(1, shard.part_rows)
+
+
+def tie_breaker(subset: str, item_id: str) -> str:
+    """Tells examples of one order apart: an id is unique in its subset."""
+    return f"{subset}\0{item_id}"
+
+
+def records_of(table: pa.Table, encodings: Sequence[str]) -> dict[str, Records]:
+    """The records of some examples by subset.
+
+    Args:
+        table: in the schema `beam_cifar.data.schema.ORDERED`.
+        encodings: how images may reach the writer.
+    """
+    ids, filenames = (table.column(name).to_pylist() for name in ("id", "filename"))
+    height, width = (table.column(name).fill_null(-1).to_numpy() for name in ("height", "width"))
+    records = np.empty(len(table), RECORD)
+    subset_names = table.column("subset").to_pylist()
+    records["order"] = table.column("order").to_numpy()
+    records["key"] = digests(map(tie_breaker, subset_names, ids))
+    records["id"], records["name"], records["whole"] = digests(ids), name_digests(ids, filenames), whole_digests(ids)
+    records["height"], records["width"] = height, width
+    records["label"] = plain_labels(table)
+    pixels = np.where(height < 0, 0, 3 * height.astype(np.int64) * width)
+    stored = pa.compute.binary_length(table.column("image")).fill_null(0).to_numpy()
+    is_raw = pa.compute.equal(table.column("encoding"), RAW).to_numpy()
+    records["bytes"] = pixels if are_pixels(encodings) else np.where(is_raw, pixels, stored)
+    subsets = np.array(subset_names, dtype=object)
+    return {subset: records[subsets == subset] for subset in dict.fromkeys(subsets.tolist())}
+
+
+def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions) -> Layout:
+    """Decides on shards and parts.
+
+    Args:
+        found: subsets with records of theirs, in any order.
+        sink: format to write.
+        options: of the writers; `strict_names` is not looked at.
+
+    Raises:
+        InputError: no examples, two that nothing can tell apart, or one without the image that the format needs.
+        UsageError: subsets or sizes that the format cannot hold.
+    """
+    by_subset: dict[str, list[bytes]] = {}
+    for subset, data in found:
+        by_subset.setdefault(subset, []).append(data)
+    records = {subset: np.frombuffer(b"".join(data), RECORD) for subset, data in sorted(by_subset.items())}
+    rows = sum(map(len, records.values()))
+    if not rows:
+        raise InputError("no example reached WriteExamples: nothing is written")
+    subsets = sorted(records, key=lambda subset: (records[subset]["order"].min(), subset))
+    sink.subsets.check(subsets, options.export)
+    if sink.can.many_files or not sink.can.takes_missing_images:
+        for subset, each in records.items():
+            refuse_missing_images(f"subset {subset!r}", int((each["height"] < 0).sum()), sink, "beam.Filter")
+    if not sink.can.takes_unlabelled:
+        for subset, each in records.items():
+            refuse_unlabelled(f"subset {subset!r}", int((each["label"] < 0).sum()), sink)
+    strict = _strict_names(records, sink, options.export) if sink.can.many_files else frozenset()
+    total = int(sum(each["bytes"].sum() for each in records.values()))
+    merged: dict[str, list[Records]] = {}
+    for subset in subsets:
+        merged.setdefault(sink.subsets.output(subset, options.export), []).append(records[subset])
+    shards: list[Shard] = []
+    groups = {
+        subset: _cut(subset, np.sort(np.concatenate(members), order=("order", "key")), total, shards, sink, options)
+        for subset, members in merged.items()
+    }
+    check_shards(shards, sink, options)
+    return Layout(groups, _with_batch_labels(shards, sink), strict, rows)
+
+
+def _cut(
+    subset: str, records: Records, total_bytes: int, shards: list[Shard], sink: Sink, options: SinkOptions
+) -> Group:
+    """Adds the shards of one output subset."""
+    same = (np.diff(records["order"]) == 0) & (records["key"][1:] == records["key"][:-1])
+    if same.any():
+        order = records["order"][1:][same][0]
+        raise InputError(f"two examples of subset {subset!r} have the same id, and the same order {order}")
+    rows, nbytes = len(records), int(records["bytes"].sum())
+    step = sink.shard_rows(rows, nbytes, total_bytes, options.export)
+    count, first = -(-rows // step), len(shards)
+    for number in range(count):
+        members = records[number * step : (number + 1) * step]
+        place = (subset, number, count)
+        shard = new_shard(sink, options.export, sink.can.part_bytes, len(shards), place, len(members), nbytes // rows)
+        shards.append(_with_sizes(shard, members))
+    return Group(records["order"].tobytes(), records["key"].tobytes(), first, step)
+
+
+def _with_sizes(shard: Shard, records: Records) -> Shard:
+    height, width = records["height"], records["width"]
+    one_size = (height == height[0]).all() and (width == width[0]).all() and height[0] >= 0
+    size = (int(height[0]), int(width[0])) if one_size else None
+    return replace(shard, size=size, has_images=bool((height >= 0).any()))
+
+
+def _with_batch_labels(shards: Sequence[Shard], sink: Sink) -> tuple[Shard, ...]:
+    """What each file calls itself: numbered files, such as `data_batch_1`, count as one series."""
+    series: dict[str, list[str]] = {}
+    for shard in shards:
+        series.setdefault(series_name(shard.subset), []).append(shard.subset)
+    return tuple(
+        replace(shard, batch_label=sink.batch_label(name, series[name].index(shard.subset), len(series[name])))
+        for shard in shards
+        for name in [series_name(shard.subset)]
+    )
+
+
+def _strict_names(records: Mapping[str, Records], sink: Sink, options: ExportOptions) -> frozenset[int]:
+    groups: dict[str, int] = {}
+    folders = []
+    for subset, each in records.items():
+        group = groups.setdefault(sink.subsets.group(sink.subsets.output(subset, options)), len(groups))
+        labels = each["label"].astype(np.int64) + 1 if sink.can.classes_are_folders else np.zeros(len(each), np.int64)
+        folders.append(labels + (group << 32))
+    everything = np.concatenate(list(records.values()))
+    names = everything["whole" if sink.can.ids_are_paths else "name"]
+    strict, twice = strict_names(np.concatenate(folders), names, everything["id"], everything["whole"])
+    if twice:
+        edges = np.cumsum([len(each) for each in records.values()])
+        first, second = (list(records)[int(np.searchsorted(edges, at, "right"))] for at in twice)
+        raise one_file(f"an example of subset {first!r}", f"one of subset {second!r}", sink)
+    return strict

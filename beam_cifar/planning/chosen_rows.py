@@ -1,0 +1,220 @@
+"""Rows that a plan chose one by one: how they are written down, and how their images are read, in any order."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from beam_cifar import storage
+from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
+from beam_cifar.data.row_table import View
+from beam_cifar.data.schema import SCHEMA, with_columns
+from beam_cifar.formats.contract.source import RowReader
+from beam_cifar.formats.registry import get_source
+from beam_cifar.planning.inputs import Inputs
+from beam_cifar.steps.base import changed
+
+CHOSEN: Final = pa.schema(
+    [
+        pa.field("file", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("label", pa.int64()),
+        pa.field("id", pa.string()),
+        pa.field("filename", pa.string()),
+    ]
+)
+"""One row to write: where it lies, and what it becomes. `id` and `filename` are null where they stay as they are."""
+
+MAX_OPEN: Final = 32
+"""Input files that a reader keeps open."""
+
+
+def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Iterator[tuple[pa.Table, bool]]:
+    """Reads the rows of one batch of a file in the schema `CHOSEN`.
+
+    Args:
+        path: of that file.
+        number: of the batch.
+        inputs: what the rows are read from.
+        row_bytes: that every image will have at least, when it is worked on.
+
+    Yields:
+        Tables of at most `MAX_ROWS` rows in the schema of `beam_cifar.data.schema`, and whether it is the last one; at
+        least one table.
+
+    Raises:
+        InputError: a file is gone, changed or damaged.
+    """
+    with storage.open_arrow(path) as file:
+        chosen = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
+    files, rows = (chosen.column(name).to_numpy() for name in ("file", "row"))
+    done = 0
+    for table in read_rows(files, rows, inputs, row_bytes=row_bytes):
+        part = chosen.slice(done, len(table))
+        done += len(table)
+        new = {name: part.column(name) for name in ("subset", "label")}
+        if not part.column("id").null_count:
+            new |= {name: part.column(name) for name in ("id", "filename")}
+        yield with_columns(table, **new), done == len(chosen)
+
+
+def read_rows(
+    files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], inputs: Inputs, *, row_bytes: int = 0
+) -> Iterator[pa.Table]:
+    """Reads rows in any order; every file is opened as seldom as memory allows.
+
+    Args:
+        files: int32 `[N]`, index among the input files.
+        rows: int32 `[N]`.
+        inputs: what is read from.
+        row_bytes: that every image will have at least, when it is worked on.
+
+    Yields:
+        Tables of up to `MAX_ROWS` rows, in order; one that is empty where N is 0.
+    """
+    if not len(files):
+        yield SCHEMA.empty_table()
+    with _OpenFiles(inputs) as opened:
+        at = 0
+        while at < len(files):
+            stop = min(at + _window(files, rows, at, inputs), len(files))
+            table = opened.take(files[at:stop], rows[at:stop])
+            for start, end in _pieces(table, row_bytes):
+                yield table.slice(start, end - start)
+            at = stop
+
+
+def _window(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], at: int, inputs: Inputs) -> int:
+    """How many rows to read together: few where they rise, as many as fit where they jump."""
+    ahead = slice(at, at + MAX_ROWS)
+    steps = np.diff(files[ahead])
+    rising = ((steps > 0) | ((steps == 0) & (np.diff(rows[ahead]) > 0))).all()
+    largest = max(inputs.image_bytes[file] for file in np.unique(files[ahead]))
+    return int(max(1, min(MAX_BYTES // max(1, largest), MAX_ROWS if rising else 16 * MAX_ROWS)))
+
+
+def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
+    """Cuts a table into spans that hold no more than a block may, as pixels or as they lie there."""
+    stored = pa.compute.binary_length(table.column("image")).fill_null(0).to_numpy()
+    height, width = (table.column(name).fill_null(0).to_numpy().astype(np.int64) for name in ("height", "width"))
+    sizes = np.maximum(np.maximum(stored, 3 * height * width), row_bytes)
+    ends = np.cumsum(sizes)
+    start = 0
+    while start < len(table):
+        before = ends[start - 1] if start else 0
+        end = int(np.searchsorted(ends, before + MAX_BYTES, "right"))
+        end = min(max(end, start + 1), start + MAX_ROWS)
+        yield start, end
+        start = end
+
+
+class _OpenFiles:
+    """Input files that are being read from."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        self._inputs = inputs
+        self._readers: dict[int, tuple[RowReader, ExitStack]] = {}
+
+    def __enter__(self) -> _OpenFiles:
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        while self._readers:
+            _, stack = self._readers.pop(next(iter(self._readers)))
+            stack.__exit__(*raised)
+
+    def take(self, files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32]) -> pa.Table:
+        """The rows in their order, in one piece."""
+        order = np.lexsort((rows, files))
+        by_file, by_row = files[order], rows[order]
+        edges = [0, *(np.flatnonzero(np.diff(by_file)) + 1).tolist(), len(order)]
+        tables = [
+            self._take(int(by_file[start]), by_row[start:stop].tolist()) for start, stop in itertools.pairwise(edges)
+        ]
+        table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
+        if (np.diff(order) == 1).all():
+            self._close_all_but(int(by_file[-1]))  # in order, earlier files are seldom asked for again
+            return table
+        back = np.empty(len(order), dtype=np.int64)
+        back[order] = np.arange(len(order))
+        return table.combine_chunks().take(pa.array(back))
+
+    def _close_all_but(self, kept: int) -> None:
+        for file in [file for file in self._readers if file != kept]:
+            _, stack = self._readers.pop(file)
+            stack.close()
+
+    def _take(self, file: int, rows: list[int]) -> pa.Table:
+        table = self._reader(file).take(rows)
+        block = Block(table, 0, 0, 0, last=False, read=Counter())
+        return changed(block, self._inputs.origins[self._inputs.files[file].source].pixel_steps).table
+
+    def _reader(self, file: int) -> RowReader:
+        if file not in self._readers:
+            if len(self._readers) >= MAX_OPEN:
+                _, stack = self._readers.pop(next(iter(self._readers)))
+                stack.close()
+            source = self._inputs.files[file]
+            origin = self._inputs.origins[source.source]
+            with ExitStack() as stack:
+                reader = stack.enter_context(get_source(origin.format).open_rows(source, origin.labels))
+                self._readers[file] = reader, stack.pop_all()
+        return self._readers[file][0]
+
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class ChosenRows:
+    """Which rows every part of the output holds, before they are written down for the workers.
+
+    Attributes:
+        view: all of them.
+        parts: positions in the view, int64, of each part.
+    """
+
+    view: View
+    parts: tuple[Positions, ...]
+
+    def digest(self) -> str:
+        """A hex digest of them."""
+        found = hashlib.sha256()
+        for batch in self.batches():
+            found.update(batch.serialize())
+        return found.hexdigest()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yields a batch in the schema `CHOSEN` for each part."""
+        names = pa.array(self.view.subset_names, pa.string())
+        for part in self.parts:
+            view = self.view.take(part)
+            labels = view.labels.astype(np.int64)
+            unchanged = pa.nulls(len(view), pa.string())
+            columns = {
+                "file": pa.array(view.files),
+                "row": pa.array(view.rows),
+                "subset": names.take(pa.array(view.subsets)),
+                "label": pa.array(labels, mask=labels < 0),
+                "id": view.ids if view.new_ids else unchanged,
+                "filename": view.filenames if view.new_ids else unchanged,
+            }
+            yield pa.RecordBatch.from_arrays([columns[name] for name in CHOSEN.names], schema=CHOSEN)
+
+    def write(self, path: str, scratch: str) -> None:
+        """Writes them to a file, which appears whole."""
+        with storage.StagedFile(path, scratch) as file:
+            with pa.ipc.new_file(pa.PythonFile(file, mode="w"), CHOSEN) as writer:
+                for batch in self.batches():
+                    writer.write_batch(batch)
+            file.commit()

@@ -1,0 +1,88 @@
+"""From a data set with steps to the job that writes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from beam_cifar.options import ConvertOptions, Input
+
+if TYPE_CHECKING:
+    from beam_cifar.steps.base import Step
+
+SELECTION: dict[str, Any] = {
+    "labels": (), "filter": None, "filter_mode": "items", "limit": None, "remaps": (), "resize": None,
+}  # fmt: skip
+"""Options that are steps as well, in the order in which they are done, and how they are left out."""
+
+
+def job_of(source: Input, output_dir: str, output_format: str, **more: Any) -> ConvertOptions:
+    """The job that writes a data set: the quick one, planned on counts alone, where that does the same.
+
+    Args:
+        source: where it comes from, with its steps.
+        output_dir: the directory to make.
+        output_format: name of the format to write.
+        more: any other fields of `ConvertOptions`; what they do to items comes after the steps of the data set.
+    """
+    options = ConvertOptions(
+        input_path=source.path,
+        input_format=source.format,
+        subsets=source.subsets,
+        output_dir=output_dir,
+        output_format=output_format,
+        **{"merged": source.merged, "on_clash": source.on_clash, **more},
+    )
+    if not source.steps:
+        return options
+    selects = any(getattr(options, name) != left_out for name, left_out in SELECTION.items())
+    quick = None if selects or options.by_rows else _as_options(source.steps)
+    if quick is not None:
+        return replace(options, **quick)
+    return replace(options, **SELECTION, steps=(*source.steps, *steps_of(options)))
+
+
+def steps_of(options: ConvertOptions) -> list[Step]:
+    """All that is done to the rows, in order: what the options ask for, then the steps."""
+    from beam_cifar.steps.own import First, KeepLabels, Renamings
+    from beam_cifar.steps.registry import make_step
+
+    steps: list[Step] = []
+    if options.labels:
+        steps.append(KeepLabels(options.labels))
+    if options.filter is not None:
+        steps.append(make_step("filter", {"expression": options.filter, "mode": options.filter_mode}))
+    if options.limit is not None:
+        steps.append(First(options.limit))
+    if options.remaps:
+        steps.append(Renamings(options.remaps))
+    if options.resize is not None:
+        steps.append(make_step("resize", {"height": options.resize[0], "width": options.resize[1]}))
+    return [*steps, *options.steps]
+
+
+def _as_options(steps: tuple[Step, ...]) -> dict[str, Any] | None:
+    """The options that do the same as some steps; None where there are none."""
+    left, asked = list(steps), dict[str, Any]()
+    for name, taken in (("filter", _filter_of), ("remap_labels", _remaps_of), ("resize", _size_of)):
+        if left and left[0].name == name and (found := taken(left[0].options())) is not None:
+            asked |= found
+            left.pop(0)
+    return None if left else asked
+
+
+def _filter_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"filter": options["expression"], "filter_mode": options.get("mode", "items")}
+
+
+def _remaps_of(options: Mapping[str, Any]) -> dict[str, Any] | None:
+    """None where names hold colons, or labels are removed."""
+    pairs = options.get("mapping", [])
+    if options.get("default", "keep") != "keep" or any(":" in old + new or not new for old, new in pairs):
+        return None
+    return {"remaps": tuple(f"{old}:{new}" for old, new in pairs)}
+
+
+def _size_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {"resize": (options["height"], options["width"])}

@@ -1,0 +1,334 @@
+"""All rows of the data sets of a job, in one view: scanned, merged, and after the steps that were asked for."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from beam_cifar.data.block import Block, Counts
+from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.memory import give_back
+from beam_cifar.data.row_table import View
+from beam_cifar.errors import UsageError
+from beam_cifar.formats.contract.types import FileSummary, Wanted
+from beam_cifar.options import Input
+from beam_cifar.planning.chosen_rows import read_rows
+from beam_cifar.planning.inputs import Inputs, Origin
+from beam_cifar.planning.merge import merged, union_tables, with_unique_ids
+from beam_cifar.planning.plan import ChosenCounts
+from beam_cifar.planning.summaries import duplicates, learn_parents, refuse_bad_rows
+from beam_cifar.planning.survey import Survey, survey
+from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_bytes
+
+
+def look(
+    given: Input,
+    steps: Sequence[Step],
+    index_dir: str,
+    columns: frozenset[str] = frozenset(),
+    *,
+    sizes: bool = False,
+) -> tuple[Gathering, View]:
+    """The rows that data sets have after some steps, with unique ids.
+
+    Args:
+        given: the data set.
+        steps: that follow its own.
+        index_dir: where unpacked archives may be put.
+        columns: that are needed whatever the steps need.
+        sizes: whether image sizes are needed where they take a look into every image.
+
+    Raises:
+        InputError: a data set is missing or damaged.
+        UsageError: a step cannot be done.
+    """
+    needed = columns.union(*(step.needs() for step in (*_all_steps(given), *steps)))
+    if len(given.leaves) > 1:
+        needed |= {"id", "filename"}
+    gathering = Gathering(index_dir, needed, sizes=sizes or "size" in needed)
+    view = gathering.gather(given)
+    for step in steps:
+        view = gathering.follow(view, step)
+    return gathering, view
+
+
+def _all_steps(given: Input) -> Iterator[Step]:
+    for each in given.merged:
+        yield from _all_steps(each)
+    yield from given.steps
+
+
+class Gathering(StepContext):
+    """Everything that is known of the data sets of a job, and what steps leave.
+
+    Args:
+        index_dir: where unpacked archives may be put.
+        columns: what is needed of every row.
+        sizes: whether image sizes are needed where they take a look into every image.
+
+    Attributes:
+        columns: what is known of every row.
+        surveys: of the data sets.
+        origins: their formats and label tables.
+        summaries: of all input files.
+        pixel_steps: what is done to images, so far.
+        notices: what a user should know, so far.
+        held: what must live as long as this does, such as folders that go with their last user.
+    """
+
+    def __init__(self, index_dir: str, columns: frozenset[str], *, sizes: bool) -> None:
+        self._index_dir = index_dir
+        self.columns = columns
+        self._wanted = Wanted(sizes=sizes, columns=columns | {"label"})
+        self.surveys: list[Survey] = []
+        self.origins: list[Origin] = []
+        self.summaries: list[FileSummary] = []
+        self.pixel_steps: list[PixelStep] = []
+        self.notices: list[str] = []
+        self.held: list[Any] = []
+        self._labels: list[npt.NDArray[np.int32]] = []
+        self._tables: list[LabelTable] = []
+        self._first = 0
+
+    def notice(self, text: str) -> None:
+        """See `StepContext.notice`."""
+        self.notices.append(text)
+
+    def add_pixel_step(self, step: PixelStep) -> None:
+        """See `StepContext.add_pixel_step`."""
+        self.pixel_steps.append(step)
+
+    def read_items(self, path: str, table: LabelTable) -> View:
+        """See `StepContext.read_items`."""
+        self._settle()
+        view = self._own(Input(path, "items"))
+        places = {name: label for label, name in enumerate(table.names)}
+        own = [UNLABELLED if label < 0 else view.table.names[label] for label in np.unique(view.labels).tolist()]
+        if gone := [name for name in own if isinstance(name, str) and name not in places]:
+            raise UsageError(f"an item that was put has label {gone[0]!r}, which is no category any more")
+        return view.with_labels([places.get(name, UNLABELLED) for name in view.table.names], table)
+
+    def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
+        """See `StepContext.blocks`; the rows come in the order in which they lie."""
+        order = np.lexsort((view.rows, view.files))
+        done = 0
+        for table in read_rows(
+            view.files[order], view.rows[order], self.inputs(), row_bytes=row_bytes(self.pixel_steps)
+        ):
+            block = Block(table, 0, 0, 0, last=False, read=Counter())
+            yield order[done : done + len(table)], changed(block, self.pixel_steps)
+            done += len(table)
+
+    def snapshot(self) -> Gathering:
+        """What is known by now: what is done later to images does not show in it."""
+        made = copy.copy(self)
+        made.origins, made.summaries = list(self.origins), list(self.summaries)
+        made.pixel_steps = list(self.pixel_steps)
+        return made
+
+    def inputs(self) -> Inputs:
+        """What rows are read from."""
+        return Inputs(tuple(s.file for s in self.summaries), tuple(self.origins), self.file_bytes())
+
+    def file_bytes(self) -> tuple[int, ...]:
+        """Bytes of an image of each file, about, as it is worked on."""
+        return tuple(
+            max(
+                max(s.image_bytes, s.pixel_bytes) // max(1, s.images),
+                row_bytes(self.origins[s.file.source].pixel_steps),
+            )
+            for s in self.summaries
+        )
+
+    @property
+    def changes_pixels(self) -> bool:
+        """Whether anything is done to images."""
+        return bool(self.pixel_steps) or any(origin.pixel_steps for origin in self.origins)
+
+    def gather(self, given: Input) -> View:
+        """The rows of a data set, merged with others, and after its steps.
+
+        Raises:
+            InputError: a data set is missing, damaged, or has bad rows.
+            UsageError: data sets contradict each other, or a step cannot be done.
+        """
+        outer = self._first, self.pixel_steps
+        self._first, self.pixel_steps = len(self.origins), []
+        view = self._merged(given)
+        for step in given.steps:
+            view = self.follow(view, step)
+        self._settle()
+        self._first, self.pixel_steps = outer
+        return view
+
+    def follow(self, view: View, step: Step) -> View:
+        """The rows after one more step, with ids that differ in each subset."""
+        made = step.apply(view, self)
+        if step.moves_ids:
+            give_back()
+            made = with_unique_ids(made, self.notice)
+        return made
+
+    def extend(self, view: View, step: Step) -> View:
+        """The rows of the whole job after one more step; images are changed when they are read."""
+        self._first, self.pixel_steps = 0, []
+        try:
+            made = self.follow(view, step)
+            self._settle()
+        finally:
+            self.pixel_steps = []
+        return made
+
+    def _settle(self) -> None:
+        """Leaves what was done to images so far to the data sets that they are of: others are going to join them."""
+        for number in range(self._first, len(self.origins)):
+            origin = self.origins[number]
+            self.origins[number] = replace(origin, pixel_steps=(*origin.pixel_steps, *self.pixel_steps))
+        self.pixel_steps = []
+
+    def _merged(self, given: Input) -> View:
+        own = [self._own(given)] if given.path else []
+        views = [*own, *map(self.gather, given.merged)]
+        if len(views) == 1:
+            return views[0]
+        names = [each.shown for each in (*([given] if own else []), *given.merged)]
+        maps = union_tables([view.table for view in views], names)
+        self._note_missing_parents(views, maps[0].table)
+        views = [view.with_labels(to.targets, to.table) for view, to in zip(views, maps, strict=True)]
+        return merged(views, maps[0].table, given.on_clash, self.notice)
+
+    def _note_missing_parents(self, views: Sequence[View], table: LabelTable) -> None:
+        """A set without superclasses that is merged with one that has some."""
+        plain = {name for view in views if not view.table.has_superclasses for name in view.table.names}
+        lone = [name for name, parent in zip(table.names, table.parents, strict=False) if parent is None]
+        if without := [name for name in lone if name in plain]:
+            classes = f"{len(without)} classes have" if len(without) > 1 else "one class has"
+            self.notice(f"{classes} no superclass, such as {without[0]!r}: their data set has none")
+
+    def _own(self, given: Input) -> View:
+        number = self._look_at(given)
+        return self._view(number)
+
+    def labels_of(self, file: int) -> npt.NDArray[np.int32]:
+        """int32 `[N]`: the labels that the rows of an input file had before any step."""
+        return self._labels[file]
+
+    def counts(self, view: View) -> ChosenCounts:
+        """What became of all rows, given those that are left."""
+        maps = union_tables([replace(table, coarse_names=(), parents=()) for table in self._tables])
+        read: Counts = Counter()
+        kept: Counts = Counter()
+        unlabelled: Counts = Counter()
+        for number, (summary, to) in enumerate(zip(self.summaries, maps, strict=True)):
+            labels = np.array([*to.targets, UNLABELLED], dtype=np.int32)[self._labels[number]]
+            here = np.flatnonzero(view.files == number)
+            were, are = labels[view.rows[here]], view.labels[here]
+            subset = summary.file.subset
+            read.update(_counted(subset, labels))
+            kept.update(_counted(subset, were))
+            unlabelled.update(_counted(subset, were[(were >= 0) & (are < 0)]))
+        written: Counts = Counter()
+        for number, subset in enumerate(view.subset_names):
+            written.update(_counted(subset, view.labels[view.subsets == number]))
+        names = maps[0].table.names if maps else ()
+        return ChosenCounts(names, read, read - kept, unlabelled, written)
+
+    def _look_at(self, asked: Input) -> int:
+        """Surveys a data set; its number."""
+        number = len(self.origins)
+        wanted = self._wanted
+        found = survey(asked.path, asked.format, asked.subsets, self._index_dir, wanted, number)
+        if "size" not in wanted.columns and any(0 < summary.images < summary.rows for summary in found.summaries):
+            # Only sizes tell which rows have an image.
+            wanted = replace(wanted, columns=wanted.columns | {"size"})
+            found = survey(asked.path, asked.format, asked.subsets, self._index_dir, wanted, number)
+        refuse_bad_rows(found.summaries)
+        give_back()
+        self.surveys.append(found)
+        self.origins.append(Origin(found.catalog.format, learn_parents(found.catalog, found.summaries)))
+        self.notices += [*found.catalog.notices, *duplicates(found.summaries)]
+        return number
+
+    def _view(self, number: int) -> View:
+        """The rows of a data set."""
+        found, table, first = self.surveys[number], self.origins[number].labels, len(self.summaries)
+        columns = [_columns_of(summary) for summary in found.summaries]
+        self.summaries += [replace(summary, columns=None) for summary in found.summaries]
+        self.surveys[number] = found = replace(found, summaries=tuple(self.summaries[first:]))
+        self._labels += [each["label"] for each in columns]
+        self._tables += [table] * len(columns)
+        if not columns:
+            return _no_rows(table, self._wanted.columns)
+        names = [summary.file.subset for summary in found.summaries]
+        subsets, counts = tuple(dict.fromkeys(names)), [summary.rows for summary in found.summaries]
+
+        def joined_column(name: str) -> Any:
+            return _joined([each.pop(name) for each in columns]) if all(name in each for each in columns) else None
+
+        give_back()
+        made = View(
+            files=np.repeat(np.arange(first, len(self.summaries), dtype=np.int32), counts),
+            rows=np.concatenate([np.empty(0, np.int32), *(np.arange(n, dtype=np.int32) for n in counts)]),
+            labels=joined_column("label"),
+            subsets=np.repeat(np.array([subsets.index(name) for name in names], dtype=np.int32), counts),
+            subset_names=subsets,
+            table=table,
+            ids=joined_column("id"),
+            filenames=joined_column("filename"),
+            heights=joined_column("height"),
+            widths=joined_column("width"),
+            images=joined_column("image"),
+        )
+        give_back()
+        return made
+
+
+def _columns_of(summary: FileSummary) -> dict[str, Any]:
+    """What a summary says of every row, as a view holds it, and which rows have an image."""
+    table = summary.columns
+    if table is None:
+        raise ValueError(f"{summary.file.shown}: the scan gave no columns")
+    made: dict[str, Any] = {}
+    for name in table.column_names:
+        column = table.column(name).combine_chunks()
+        made[name] = column
+        if name in ("label", "height", "width"):
+            made[name] = (column.fill_null(-1) if column.null_count else column).to_numpy().astype(np.int32)
+    made["image"] = made["height"] >= 0 if "height" in made else np.full(summary.rows, summary.images == summary.rows)
+    return made
+
+
+def _joined(columns: Sequence[Any]) -> Any:
+    if len(columns) == 1:
+        return columns[0]
+    return np.concatenate(columns) if isinstance(columns[0], np.ndarray) else pa.concat_arrays(columns)
+
+
+def _no_rows(table: LabelTable, columns: frozenset[str]) -> View:
+    """What a data set without files shows: one that was made of no items."""
+    none = np.empty(0, dtype=np.int32)
+    texts, sizes = pa.array([], pa.string()), none if "size" in columns else None
+    return View(
+        files=none,
+        rows=none,
+        labels=none,
+        subsets=none,
+        subset_names=(),
+        table=table,
+        ids=texts if "id" in columns else None,
+        filenames=texts if "filename" in columns else None,
+        heights=sizes,
+        widths=sizes,
+    )
+
+
+def _counted(subset: str, labels: npt.NDArray[np.int32]) -> Counts:
+    values, counts = np.unique(labels, return_counts=True)
+    return Counter({(subset, label): n for label, n in zip(values.tolist(), counts.tolist(), strict=True)})

@@ -1,0 +1,181 @@
+"""What the scans of all formats share: rows become counts, and digests of names where they are wanted."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from beam_cifar.data.labels import UNLABELLED, LabelTable, parent_conflict, unknown_name
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.sink import split_name
+from beam_cifar.formats.contract.source import RowReader, Source
+from beam_cifar.formats.contract.types import (
+    CHUNK_ROWS,
+    MAX_BAD_ROWS,
+    Catalog,
+    FileSummary,
+    RowNames,
+    SourceFile,
+    Wanted,
+)
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
+    """Summarises one file.
+
+    Args:
+        source: reads it.
+        file: which one.
+        labels: label table of the data set.
+        wanted: what is asked for.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    with source.open_rows(file, labels) as reader:
+        bad = reader.bad_rows
+        summary = replace(
+            reader.summary(sizes=wanted.sizes),
+            bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
+            bad_count=len(bad),
+            chunks=tuple(_plain_chunks(reader)),
+        )
+        if wanted.columns:
+            summary = replace(summary, columns=_columns(reader, wanted))
+        if wanted.filter is None and not wanted.names:
+            return summary
+        chunks, names, kept = _looked_into(reader, labels, wanted, all_images=summary.images == summary.rows)
+        return replace(summary, chunks=chunks, row_names=names, kept_labels=kept)
+
+
+def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
+    """Rows by label, from the labels alone: no Arrow, no numpy."""
+    for start in range(0, reader.rows, CHUNK_ROWS):
+        counts = Counter(reader.labels[start : start + CHUNK_ROWS])
+        if reader.bad_rows:
+            rows = range(start, min(start + CHUNK_ROWS, reader.rows))
+            counts.subtract(reader.labels[row] for row in rows if row in reader.bad_rows)
+        yield {label: n for label, n in counts.items() if n}
+
+
+BEHIND = {"label": ("label",), "id": ("id",), "filename": ("filename",), "size": ("height", "width")}
+"""The columns of an example behind those of `Wanted.columns`."""
+
+
+def _columns(reader: RowReader, wanted: Wanted) -> pa.Table:
+    """What is asked for of every row, in one piece: readers that hold it give it without a copy."""
+    names = [column for name in sorted(wanted.columns) for column in BEHIND[name]]
+    return reader.facts(0, reader.rows, sizes="size" in wanted.columns).select(names)
+
+
+def _looked_into(
+    reader: RowReader, labels: LabelTable, wanted: Wanted, *, all_images: bool
+) -> tuple[tuple[Mapping[int, int], ...], RowNames | None, int]:
+    """The same from the columns of every row that the filter keeps, digests of its names, and how many keep a label."""
+    import numpy as np
+
+    from beam_cifar.data.schema import has_images, plain_labels
+    from beam_cifar.filters.selection import Selection
+    from beam_cifar.naming.image_files import digests, name_digests, whole_digests
+
+    sizes = not all_images or (wanted.filter is not None and "image" in wanted.filter.sees)
+    selection = Selection(labels.names, None, wanted.filter)
+    chunks: list[Mapping[int, int]] = []
+    names: list[tuple[Any, ...]] = []
+    kept = 0
+    for start in range(0, reader.rows, CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, reader.rows)
+        facts = reader.facts(start, stop, sizes=sizes)
+        decision = selection.decide(facts)
+        good = np.array([row not in reader.bad_rows for row in range(start, stop)], dtype=np.bool_)
+        mask = decision.rows & good
+        found = plain_labels(facts)
+        chunks.append(Counter(found[mask].tolist()))
+        kept += int((mask & decision.labels & (found >= 0)).sum())
+        if wanted.names:
+            rows = np.flatnonzero(mask)
+            images = np.ones(len(rows), dtype=np.bool_) if all_images else has_images(facts)[rows]
+            kept_labels = np.where(decision.labels, found, UNLABELLED)[rows]
+            ids, filenames = (facts.column(name).take(rows).to_pylist() for name in ("id", "filename"))
+            texts = digests(ids), name_digests(ids, filenames), whole_digests(ids)
+            names.append((rows + start, found[rows], kept_labels, *texts, images))
+    return tuple(chunks), _row_names(names) if wanted.names else None, kept
+
+
+def _row_names(chunks: Sequence[tuple[Any, ...]]) -> RowNames:
+    import numpy as np
+
+    kinds = (np.int64, np.int32, np.int32, np.uint64, np.uint64, np.uint64, np.bool_)
+    columns = zip(*chunks, strict=True) if chunks else [()] * len(kinds)
+    made: list[Any] = [
+        np.concatenate([np.empty(0, kind), *pieces]).astype(kind) for kind, pieces in zip(kinds, columns, strict=True)
+    ]
+    return RowNames(*made)
+
+
+def select_files(catalog: Catalog, subsets: Sequence[str]) -> tuple[SourceFile, ...]:
+    """The files of the subsets asked for; "train" and "test" stand for all batches of that split.
+
+    Raises:
+        UsageError: a name that no file and no split has.
+    """
+    known = {file.subset for file in catalog.files} | {split_name(file.subset) for file in catalog.files}
+    for subset in subsets:
+        if subset not in known:
+            raise unknown_name("subset", subset, sorted(known))
+    wanted = set(subsets)
+    return tuple(f for f in catalog.files if not wanted or f.subset in wanted or split_name(f.subset) in wanted)
+
+
+def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTable:
+    """Fills in the superclass of each class from what the rows of all files say.
+
+    Raises:
+        InputError: two rows give one class two superclasses.
+    """
+    table = catalog.labels
+    if not table.has_superclasses:
+        return table
+    parents = list(table.parents)
+    said: dict[int, str] = {}
+    for summary in summaries:
+        for label, (coarse, row) in sorted(summary.parents.items()):
+            here = f"{summary.file.shown} row {row}"
+            if label in said and parents[label] != coarse:
+                raise parent_conflict(table, label, (said[label], parents[label] or 0), (here, coarse))
+            said.setdefault(label, here)
+            parents[label] = coarse
+    return replace(table, parents=tuple(parents))
+
+
+def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
+    """Raises `InputError` for the first row that cannot be kept."""
+    count = sum(summary.bad_count for summary in summaries)
+    if count:
+        first = next(bad for summary in summaries for bad in summary.bad_rows)
+        more = f" (and {count - 1} more bad rows)" if count > 1 else ""
+        raise InputError(f"{first}{more}")
+
+
+def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
+    """A line for each file in which names repeat."""
+    for summary in summaries:
+        if summary.duplicates:
+            yield (
+                f"{summary.file.shown}: {summary.duplicates} rows repeat the file name of an earlier row; "
+                f"their ids get a suffix"
+            )
+
+
+def label_counts(summary: FileSummary) -> dict[int, int]:
+    """Rows of a file by label, -1 for unlabelled, ordered by label."""
+    counts: dict[int, int] = {}
+    for chunk in summary.chunks:
+        for label, n in chunk.items():
+            counts[label] = counts.get(label, 0) + n
+    return {label: counts[label] for label in sorted(counts, key=lambda label: (label == UNLABELLED, label))}

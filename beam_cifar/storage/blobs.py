@@ -1,0 +1,260 @@
+"""Input files: where their bytes lie, and how they are opened."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, cast
+
+from beam_cifar.errors import InputError
+from beam_cifar.storage.client import ChangedError, In, Out, concurrently
+from beam_cifar.storage.files import COPY_BYTES, make_folder, stamp
+from beam_cifar.storage.objects import FIRST_WINDOW, ObjectReader, fetch
+from beam_cifar.storage.paths import Entry, is_url
+from beam_cifar.storage.staging import StagedFile, writing
+
+# What unpacks asks for little at a time, and goes on in order.
+ARCHIVE_WINDOW = 1 << 20
+
+
+@dataclass(frozen=True)
+class Blob:
+    """Where the bytes of one input file lie.
+
+    Attributes:
+        path: the file, or the archive that holds it.
+        offset: where it starts in the archive's (decompressed) stream.
+        size: its bytes.
+        stamp: size and mtime (ns) of `path` when it was planned; a change in between is refused.
+        index: path of the random-access index of a compressed archive; empty for a plain file.
+    """
+
+    path: str
+    offset: int
+    size: int
+    stamp: tuple[int, int]
+    index: str = ""
+
+
+def whole_file(path: str) -> Blob:
+    """The blob of a plain file. Raises `OSError`."""
+    size, mtime = stamp(path)
+    return Blob(path, 0, size, (size, mtime))
+
+
+def listed_file(entry: Entry) -> Blob:
+    """The blob of a file that a list of a folder has named."""
+    return Blob(entry.path, 0, entry.size, (entry.size, entry.mtime))
+
+
+@contextmanager
+def reading(name: str) -> Iterator[None]:
+    """Turns a failure to read into one line that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+
+
+@contextmanager
+def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
+    """Opens an input file for reading and seeking.
+
+    Raises:
+        InputError: it is gone, unreadable, or changed since it was planned.
+    """
+    if is_url(blob.path):
+        with _object(blob, name) as stream:
+            yield stream
+        return
+    with reading(name):
+        _refuse_changed(blob, name)
+        if blob.index:
+            with _unpacking(blob) as stream:
+                yield stream
+        else:
+            with open(blob.path, "rb") as file:
+                if blob.offset or blob.size != blob.stamp[0]:
+                    yield io.BufferedReader(SubFile(file, blob.offset, blob.size))
+                else:
+                    yield file
+        _refuse_changed(blob, name)
+
+
+@contextmanager
+def _object(blob: Blob, name: str) -> Iterator[BinaryIO]:
+    """Opens an object, or a window of it, for reading and seeking."""
+    try:
+        window = ARCHIVE_WINDOW if blob.index else FIRST_WINDOW
+        with reading(name), ObjectReader(blob.path, blob.stamp, window) as stream:
+            if blob.index:
+                with _unpacking(blob, stream) as unpacked:
+                    yield unpacked
+            elif blob.offset or blob.size != blob.stamp[0]:
+                # Unbuffered: the reader of objects has a buffer of its own.
+                yield cast(BinaryIO, io.BufferedReader(SubFile(stream, blob.offset, blob.size), 1))
+            else:
+                yield cast(BinaryIO, stream)
+    except InputError as error:
+        if isinstance(error.__cause__, ChangedError):
+            raise _changed(name) from error
+        raise
+
+
+@contextmanager
+def _unpacking(blob: Blob, archive: Any = None) -> Iterator[BinaryIO]:
+    from beam_cifar.storage.gzip_index import open_indexed
+
+    with open_indexed(blob.path, blob.index, archive) as stream:
+        # A small buffer: what is read ahead of need may be unpacked in vain.
+        yield io.BufferedReader(SubFile(stream, blob.offset, blob.size))
+
+
+@contextmanager
+def mapped(blob: Blob, name: str) -> Iterator[Any]:
+    """Opens a plain input file for Arrow, mapped into memory rather than read; raises `InputError` as `open_blob`."""
+    import pyarrow as pa
+
+    if is_url(blob.path):
+        with _object(blob, name) as stream:
+            yield pa.PythonFile(stream, mode="r")
+        return
+    with reading(name):
+        _refuse_changed(blob, name)
+        with pa.memory_map(blob.path) as file:
+            yield file
+
+
+def open_arrow(path: str) -> Any:
+    """Opens a file for Arrow, which closes it."""
+    import pyarrow as pa
+
+    return pa.PythonFile(ObjectReader(path), mode="r") if is_url(path) else pa.OSFile(path)
+
+
+@contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """The path of a file that can be opened by its name: its own, or, of an object, that of a copy for the time being.
+
+    Raises:
+        JobError: the copy cannot be written.
+        OSError: the object cannot be read.
+    """
+    if not is_url(path):
+        yield path
+        return
+    with ObjectReader(path) as stream, tempfile.NamedTemporaryFile(prefix="beam_cifar-") as file:
+        while chunk := stream.read(8 * COPY_BYTES):
+            with writing(file.name):
+                file.write(chunk)
+        with writing(file.name):
+            file.flush()
+        yield file.name
+
+
+def unpack(blob: Blob, name: str, path: str) -> Blob:
+    """Copies an input file out of its archive, with the archive's time.
+
+    Raises:
+        InputError: the archive is gone, damaged or changed.
+        JobError: the copy cannot be written.
+    """
+    make_folder(os.path.dirname(path))
+    with open_blob(blob, name) as stream, StagedFile(path, os.path.dirname(path)) as file:
+        while chunk := stream.read(COPY_BYTES):
+            file.write(chunk)
+        if file.bytes_written != blob.size:
+            raise InputError(f"{name}: ended at byte {file.bytes_written} of {blob.size}")
+        file.commit()
+    if not is_url(path):
+        os.utime(path, ns=(blob.stamp[1], blob.stamp[1]))
+    return whole_file(path)
+
+
+def _refuse_changed(blob: Blob, name: str) -> None:
+    if stamp(blob.path) != blob.stamp:
+        raise _changed(name)
+
+
+def _changed(name: str) -> InputError:
+    return InputError(f"{name}: the file changed while it was being converted; run the job again")
+
+
+def read_listed(entry: Entry) -> bytes:
+    """The content of a small file that a list of a folder has named.
+
+    Raises:
+        InputError: it is gone, unreadable, or changed since.
+    """
+    with reading(entry.path):
+        if is_url(entry.path):
+            content, found = fetch(entry.path)
+            mtime = found.mtime
+        else:
+            with open(entry.path, "rb", buffering=0) as file:
+                mtime = os.fstat(file.fileno()).st_mtime_ns
+                content = file.read()
+    if (len(content), mtime) != (entry.size, entry.mtime):
+        raise _changed(entry.path)
+    return content
+
+
+def read_all_listed(entries: Sequence[Entry]) -> list[bytes]:
+    """The contents of some of them, in order; from an object store several at a time. Raises as `read_listed`."""
+    return list(each(read_listed, entries, entries[0].path if entries else ""))
+
+
+def each(function: Callable[[In], Out], items: Iterable[In], path: str) -> Iterator[Out]:
+    """Yields what a function returns of each item, in order; several calls at a time if they ask an object store.
+
+    Args:
+        function: reads something.
+        items: what it reads of.
+        path: where one of them lies.
+    """
+    return concurrently(function, items) if is_url(path) else map(function, items)
+
+
+class SubFile(io.RawIOBase):
+    """A window on a seekable file: the bytes of one archive member.
+
+    Args:
+        file: a seekable binary file.
+        offset: where the window starts.
+        size: how many bytes it shows.
+    """
+
+    def __init__(self, file: Any, offset: int, size: int) -> None:
+        super().__init__()
+        self._file, self._offset, self._size, self._position = file, offset, size, 0
+
+    def readable(self) -> bool:
+        """Always."""
+        return True
+
+    def seekable(self) -> bool:
+        """Always."""
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Moves within the window."""
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
+        self._position = max(0, base + offset)
+        return self._position
+
+    def tell(self) -> int:
+        """The position within the window."""
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        """Reads up to the end of the window."""
+        view = memoryview(buffer).cast("B")
+        wanted = max(0, min(len(view), self._size - self._position))
+        self._file.seek(self._offset + self._position)
+        count: int = self._file.readinto(view[:wanted])
+        self._position += count
+        return count

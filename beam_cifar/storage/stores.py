@@ -1,0 +1,53 @@
+"""Which object store serves a URL scheme, and with which settings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from beam_cifar.data.loading import load
+from beam_cifar.errors import UsageError
+from beam_cifar.storage.client import Client
+from beam_cifar.storage.paths import SCHEMES
+
+CLIENTS = {"s3": "beam_cifar.storage.s3:S3", "gs": "beam_cifar.storage.gcs:Gcs"}
+"""What serves each URL scheme; its library is an extra, and takes long to import."""
+
+
+def _library_settings(_: str) -> Mapping[str, Any]:
+    """What a store's library finds by itself: environment, files in the home directory, the machine's role."""
+    return {}
+
+
+_settings: Callable[[str], Mapping[str, Any]] = _library_settings
+
+
+def use_settings(settings: Callable[[str], Mapping[str, Any]]) -> None:
+    """Says how stores are reached from now on.
+
+    Args:
+        settings: from a URL scheme to arguments of the client of its library; asked when a store is first used.
+    """
+    global _settings
+    _settings = settings
+    client.cache_clear()
+
+
+@functools.cache
+def client(scheme: str) -> Client:
+    """The client of a URL scheme, one for each process.
+
+    Raises:
+        UsageError: its library is not installed.
+    """
+    try:
+        made: Client = load(CLIENTS[scheme])(_settings(scheme))
+        return made
+    except ImportError as error:
+        extra = SCHEMES[scheme]
+        raise UsageError(
+            f"{scheme}:// needs a library that is not installed ({error.name}): pip install 'beam_cifar[{extra}]'"
+        ) from error
+    except Exception as error:  # whatever the libraries raise of endpoints, profiles and credentials
+        raise UsageError(f"{scheme}:// cannot be used with these settings: {' '.join(str(error).split())}") from error

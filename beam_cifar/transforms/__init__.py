@@ -1,1 +1,0 @@
-"""Functions from block to block."""
