@@ -8,6 +8,7 @@ from typing import Any
 from beam_cifar.data.limits import check_size
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import UsageError
+from beam_cifar.filters.xpath import ItemFilter
 from beam_cifar.formats.contract.types import ExportOptions, _refuse_less_than_one
 from beam_cifar.steps.base import Step
 
@@ -126,8 +127,6 @@ class ConvertOptions(ExportOptions):
                 if text and not is_unicode(text):
                     raise UsageError(f"{flag} {text!r} is not valid Unicode")
         if self.filter is not None:
-            from beam_cifar.filters.xpath import ItemFilter
-
             ItemFilter(self.filter, self.filter_mode)  # refuses an expression that cannot be evaluated
         elif self.filter_mode != "items":
             raise UsageError("--filter-mode says how --filter selects; give both")

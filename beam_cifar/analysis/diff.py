@@ -7,19 +7,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from beam_cifar.analysis.derive import Ints, Measured
+from beam_cifar.analysis.pairing import Keys, match
 from beam_cifar.analysis.reading import measured
-from beam_cifar.analysis.tally import Asked
+from beam_cifar.analysis.tally import MODULUS, Asked
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import split_name
 from beam_cifar.options import Input
+from beam_cifar.pipeline.runners import BeamOptions
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from beam_cifar.analysis.derive import Ints, Measured
-    from beam_cifar.analysis.pairing import Keys
-    from beam_cifar.pipeline.runners import BeamOptions
 
 LISTED = 10
 """Rows of each kind of difference that are listed."""
@@ -229,8 +228,6 @@ class _Side:
     def __init__(self, measured: Measured, subsets: set[int]) -> None:
         import numpy as np
 
-        from beam_cifar.analysis.tally import MODULUS
-
         self._measured = measured
         self._positions = np.flatnonzero(np.isin(measured.subsets, sorted(subsets)))
         self.digest = sum(measured.totals[subset] for subset in subsets) % MODULUS
@@ -286,8 +283,6 @@ def _compared(name: str, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
 def _with_differences(made: SubsetComparison, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
     """Sets aside rows that are the same, pairs those that resemble each other, and says how these differ."""
     import numpy as np
-
-    from beam_cifar.analysis.pairing import match
 
     numbers: dict[str | None, int] = {}
     keys = a.keys(numbers), b.keys(numbers)

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,13 +23,11 @@ from beam_cifar.formats.registry import get_source
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.options import Input
 from beam_cifar.pipeline.measure import for_each_block, reading_options, shared_folder
+from beam_cifar.pipeline.runners import BeamOptions
 from beam_cifar.planning.cut import reading_tasks, whole_file_tasks
 from beam_cifar.planning.inputs import Origin
 from beam_cifar.planning.summaries import learn_parents, scan, select_files
 from beam_cifar.planning.survey import COUNTS, find_catalog
-
-if TYPE_CHECKING:
-    from beam_cifar.pipeline.runners import BeamOptions
 
 
 @dataclass(frozen=True)

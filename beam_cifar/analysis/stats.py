@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from beam_cifar.analysis import derive as measures
+from beam_cifar.analysis.derive import Ints, Measured, Repeats, size_counts
 from beam_cifar.analysis.reading import measured
-from beam_cifar.analysis.tally import Asked
+from beam_cifar.analysis.tally import Asked, Rows
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.options import Input
-
-if TYPE_CHECKING:
-    from beam_cifar.analysis.derive import Ints, Measured, Repeats
-    from beam_cifar.analysis.tally import Rows
-    from beam_cifar.pipeline.runners import BeamOptions
+from beam_cifar.pipeline.runners import BeamOptions
+from beam_cifar.planning.summaries import duplicates
 
 GROUPS = 10
 """Groups of duplicates that are listed, and rows of each."""
@@ -156,9 +154,6 @@ def stats(
 
 def stats_of(found: Measured) -> Stats:
     """The same of a data set that was read."""
-    from beam_cifar.analysis import derive as measures
-    from beam_cifar.planning.summaries import duplicates
-
     repeats, names = measures.repeats_of(found.rows), found.subset_names
     subsets = found.subsets
     shared = repeats.shared(subsets, len(names)).tolist()
@@ -194,8 +189,6 @@ def stats_of(found: Measured) -> Stats:
 
 
 def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> SubsetStats:
-    from beam_cifar.analysis import derive as measures
-
     names = found.labels.names
     *counts, unlabelled = measures.label_counts(rows["label"], len(names))
     labels: dict[str, int] = {}
@@ -219,8 +212,6 @@ def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> 
 
 
 def _sizes(rows: Rows) -> tuple[SizeCount, ...]:
-    from beam_cifar.analysis.derive import size_counts
-
     return tuple(SizeCount(*each) for each in size_counts(rows))
 
 

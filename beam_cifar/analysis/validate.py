@@ -8,17 +8,16 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
+from beam_cifar.analysis.derive import Ints, Measured, Repeats, repeats_of, size_counts
 from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import Asked
 from beam_cifar.data.text import counted
 from beam_cifar.options import Input
+from beam_cifar.pipeline.runners import BeamOptions
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
-
-    from beam_cifar.analysis.derive import Ints, Measured, Repeats
-    from beam_cifar.pipeline.runners import BeamOptions
 
 Severity = Literal["ok", "info", "warning", "error"]
 
@@ -99,8 +98,6 @@ def validate(
 
 def validated(found: Measured) -> Validation:
     """The same of a data set that was read tolerantly, with digests of ids."""
-    from beam_cifar.analysis.derive import repeats_of
-
     repeats = repeats_of(found.rows)
     findings = (
         *_table(found),
@@ -177,8 +174,6 @@ def _superclasses(found: Measured) -> Iterator[Finding]:
 
 
 def _sizes(found: Measured) -> Iterator[Finding]:
-    from beam_cifar.analysis.derive import size_counts
-
     sizes = sorted(size_counts(found.rows), key=lambda each: -each[2])
     if len(sizes) > 1:
         listed = [f"{height} x {width}: {counted(n, 'image')}" for height, width, n in sizes]

@@ -32,6 +32,7 @@ from beam_cifar.dataset.items import (
     DatasetItem,
     Image,
     Label,
+    UInt8Array,
     example_of,
     item_key,
     table_of_categories,
@@ -54,7 +55,6 @@ from beam_cifar.steps.own import Put, Remove, Select
 from beam_cifar.steps.registry import make_step
 
 if TYPE_CHECKING:
-    from beam_cifar.dataset.items import UInt8Array
     from beam_cifar.pipeline.runners import BeamOptions
 
 logger = logging.getLogger("beam_cifar")

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 from beam_cifar import storage
 from beam_cifar.data.labels import unknown_name
@@ -14,10 +14,8 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.registry import readable
 from beam_cifar.options import ON_CLASH, ConvertOptions, Input
 from beam_cifar.planning.from_options import job_of
+from beam_cifar.steps.base import Step
 from beam_cifar.steps.registry import make_step
-
-if TYPE_CHECKING:
-    from beam_cifar.steps.base import Step
 
 FILE_NAME = "beam_cifar.json"
 

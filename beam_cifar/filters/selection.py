@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from beam_cifar.data.schema import plain_labels
+from beam_cifar.filters.xpath import Decision, ItemFilter
+
 if TYPE_CHECKING:
     import pyarrow as pa
-
-    from beam_cifar.filters.xpath import Decision, ItemFilter
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,6 @@ class Selection:
             rows: with the columns of `beam_cifar.data.schema.FACTS`.
         """
         import numpy as np
-
-        from beam_cifar.data.schema import plain_labels
-        from beam_cifar.filters.xpath import Decision
 
         everything = np.ones(len(rows), dtype=np.bool_)
         decision = Decision(everything, everything) if self.filter is None else self.filter.decide(rows, self.names)

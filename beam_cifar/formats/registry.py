@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.loading import load
-
-if TYPE_CHECKING:
-    from beam_cifar.formats.contract.sink import Sink
-    from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.contract.sink import Sink
+from beam_cifar.formats.contract.source import Source
 
 
 @dataclass(frozen=True)
@@ -115,7 +112,7 @@ def get_source(name: str) -> Source:
     """What reads the format of that name; raises `UsageError` if there is no such format, or it cannot be read."""
     if name not in (*readable(), *INTERNAL):
         raise unknown_name("input format", name, readable())
-    made: Source = load(f"beam_cifar.formats.registry.{INTERNAL.get(name) or FORMATS[name].source}")()
+    made: Source = load(f"beam_cifar.formats.{INTERNAL.get(name) or FORMATS[name].source}")()
     return made
 
 
@@ -123,7 +120,7 @@ def get_sink(name: str) -> Sink:
     """What writes the format of that name; raises `UsageError` if there is no such format, or it cannot be written."""
     if name not in writable():
         raise unknown_name("output format", name, writable())
-    made: Sink = load(f"beam_cifar.formats.registry.{FORMATS[name].sink}")()
+    made: Sink = load(f"beam_cifar.formats.{FORMATS[name].sink}")()
     return made
 
 

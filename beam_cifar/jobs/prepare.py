@@ -21,6 +21,7 @@ from beam_cifar.jobs.in_place import keep_files
 from beam_cifar.jobs.manifest import finish_interrupted, is_complete
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.planning.by_counts import make_plan, wanted_of
+from beam_cifar.planning.by_rows import plan_by_rows
 from beam_cifar.planning.plan import Plan
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.version import __version__
@@ -141,8 +142,6 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
     sink = get_sink(options.output_format)
     sink.check(options)
     if options.by_rows:
-        from beam_cifar.planning.by_rows import plan_by_rows
-
         surveys, plan = plan_by_rows(options, sink, index_dir)
         return surveys, plan if options.kept is None else keep_files(plan, options)
     found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))

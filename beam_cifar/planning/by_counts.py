@@ -20,6 +20,7 @@ from beam_cifar.planning.name_clashes import clashing_names
 from beam_cifar.planning.plan import Plan, Segment, Task
 from beam_cifar.planning.summaries import duplicates, label_counts, learn_parents, refuse_bad_rows, select_files
 from beam_cifar.steps.base import PixelStep
+from beam_cifar.steps.pixels import Resize
 
 __all__ = ["Plan", "Segment", "Task", "learn_parents", "make_plan", "reading_tasks", "select_files"]
 
@@ -37,8 +38,6 @@ def item_filter(options: ConvertOptions) -> ItemFilter | None:
     """The XPath filter of a job, or None. Raises `UsageError`."""
     if options.filter is None:
         return None
-    from beam_cifar.filters.xpath import ItemFilter
-
     return ItemFilter(options.filter, options.filter_mode)
 
 
@@ -71,8 +70,6 @@ def make_plan(
     encodings = sink.encodings(options)
     pixel_steps: tuple[PixelStep, ...] = ()
     if options.resize is not None:
-        from beam_cifar.steps.pixels import Resize
-
         pixel_steps = (Resize(height=options.resize[0], width=options.resize[1]),)
         summaries = [_resized(summary, options.resize) for summary in summaries]
     sources = list(choose(summaries, selection, options.limit, pixels=are_pixels(encodings)))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beam_cifar.options import ConvertOptions, Input
-
-if TYPE_CHECKING:
-    from beam_cifar.steps.base import Step
+from beam_cifar.steps.base import Step
+from beam_cifar.steps.own import First, KeepLabels, Renamings
+from beam_cifar.steps.registry import make_step
 
 SELECTION: dict[str, Any] = {
     "labels": (), "filter": None, "filter_mode": "items", "limit": None, "remaps": (), "resize": None,
@@ -45,9 +45,6 @@ def job_of(source: Input, output_dir: str, output_format: str, **more: Any) -> C
 
 def steps_of(options: ConvertOptions) -> list[Step]:
     """All that is done to the rows, in order: what the options ask for, then the steps."""
-    from beam_cifar.steps.own import First, KeepLabels, Renamings
-    from beam_cifar.steps.registry import make_step
-
     steps: list[Step] = []
     if options.labels:
         steps.append(KeepLabels(options.labels))

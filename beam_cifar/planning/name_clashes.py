@@ -9,6 +9,7 @@ from beam_cifar.data.labels import UNLABELLED, LabelMap
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.types import ExportOptions
+from beam_cifar.naming.collisions import strict_names
 from beam_cifar.planning.checks import one_file, refuse_missing_images
 from beam_cifar.planning.cut import Chosen
 
@@ -27,8 +28,6 @@ def clashing_names(
         UsageError: two images of one folder have the same id as well, which nothing can tell apart.
     """
     import numpy as np
-
-    from beam_cifar.naming.collisions import strict_names
 
     _refuse_missing_images(sources, selection, sink)
     folders, names, ids, wholes = (

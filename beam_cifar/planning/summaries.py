@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from beam_cifar.data.labels import UNLABELLED, LabelTable, parent_conflict, unknown_name
+from beam_cifar.data.schema import has_images, plain_labels
 from beam_cifar.errors import InputError
+from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.sink import split_name
 from beam_cifar.formats.contract.source import RowReader, Source
 from beam_cifar.formats.contract.types import (
@@ -20,6 +22,7 @@ from beam_cifar.formats.contract.types import (
     SourceFile,
     Wanted,
 )
+from beam_cifar.naming.image_files import digests, name_digests, whole_digests
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,10 +81,6 @@ def _looked_into(
 ) -> tuple[tuple[Mapping[int, int], ...], RowNames | None, int]:
     """The same from the columns of every row that the filter keeps, digests of its names, and how many keep a label."""
     import numpy as np
-
-    from beam_cifar.data.schema import has_images, plain_labels
-    from beam_cifar.filters.selection import Selection
-    from beam_cifar.naming.image_files import digests, name_digests, whole_digests
 
     sizes = not all_images or (wanted.filter is not None and "image" in wanted.filter.sees)
     selection = Selection(labels.names, None, wanted.filter)

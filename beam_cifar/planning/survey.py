@@ -11,6 +11,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile, Wanted
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.planning.summaries import scan, select_files
+from beam_cifar.storage import archives
 
 COUNTS = Wanted()
 
@@ -102,8 +103,6 @@ def _unpacked_blob(blob: storage.Blob, shown: str, folder: str) -> storage.Blob:
 def _why_unknown(path: str, index_dir: str) -> str:
     if storage.is_folder(path) and not storage.names_in(path):
         return "the directory is empty"
-    from beam_cifar.storage import archives
-
     if storage.is_file(path) and archives.is_archive(path):
         archives.list_members(path, index_dir)  # says what is wrong with it
         return "no known format in the archive; unpack it, if it holds one that is read from folders only"

@@ -7,20 +7,18 @@ import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from beam_cifar import storage
 from beam_cifar.analysis.stats import Stats, stats
 from beam_cifar.errors import InputError, OutputError, UsageError
 from beam_cifar.options import Input
+from beam_cifar.pipeline.runners import BeamOptions
 from beam_cifar.planning.gather import look
 from beam_cifar.report.model import Report, Tile
 from beam_cifar.report.page import page
 from beam_cifar.report.pictures import Picks, draw_tiles, drawn_sheets, empty_tiles, pick
 from beam_cifar.report.provenance import read_provenance
-
-if TYPE_CHECKING:
-    from beam_cifar.pipeline.runners import BeamOptions
 
 MAX_PAGE_BYTES: Final = 4_900_000
 """Of a page: what its text leaves is for pictures."""

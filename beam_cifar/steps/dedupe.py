@@ -13,6 +13,7 @@ from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.row_table import BoolArray, View
 from beam_cifar.data.schema import has_images
 from beam_cifar.images.digests import pixel_digests
+from beam_cifar.images.runs import map_runs, pixels_of
 from beam_cifar.steps.base import Step, StepContext, option
 
 UInt64Array = npt.NDArray[np.uint64]
@@ -103,8 +104,6 @@ def image_digests(table: pa.Table) -> UInt64Array:
         InputError: an image is damaged.
     """
     # Here, because the package of transforms loads Beam.
-    from beam_cifar.images.runs import map_runs, pixels_of
-
     digests = map_runs(table, lambda run: pa.table({"digest": pixel_digests(pixels_of(run))}))
     both = np.frombuffer(b"".join(digests.column("digest").to_pylist()), dtype="<u8").astype(np.uint64)
     halves: UInt64Array = both.reshape(-1, 2).T

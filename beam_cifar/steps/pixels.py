@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
+from beam_cifar.data.block import Block
 from beam_cifar.data.limits import check_size
 from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.steps.base import PixelStep, Step, option
-
-if TYPE_CHECKING:
-    from beam_cifar.data.block import Block
+from beam_cifar.steps.crop import crop
+from beam_cifar.steps.grayscale import grayscale
+from beam_cifar.steps.resize import resize
 
 # Block functions are imported where they are used: their package loads Beam.
 
@@ -37,8 +38,6 @@ class Resize(PixelStep):
 
     def transform(self, block: Block) -> Block:
         """See `PixelStep.transform`."""
-        from beam_cifar.steps.resize import resize
-
         return resize(block, size=(self.height, self.width))
 
     def row_bytes(self) -> int:
@@ -83,8 +82,6 @@ class Crop(PixelStep):
 
     def transform(self, block: Block) -> Block:
         """See `PixelStep.transform`."""
-        from beam_cifar.steps.crop import crop
-
         return crop(block, size=(self.height, self.width), left=self.left, top=self.top)
 
     def _too_small(self, view: View, row: int, count: int, least: tuple[int, int]) -> str:
@@ -110,8 +107,6 @@ class Grayscale(PixelStep):
 
     def transform(self, block: Block) -> Block:
         """See `PixelStep.transform`."""
-        from beam_cifar.steps.grayscale import grayscale
-
         return grayscale(block)
 
 

@@ -7,14 +7,12 @@ import dataclasses
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.loading import load
 from beam_cifar.errors import UsageError
-
-if TYPE_CHECKING:
-    from beam_cifar.steps.base import Step
+from beam_cifar.steps.base import Step
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ def step_class(name: str) -> type[Step]:
     """The step of that name; raises `UsageError` if there is none."""
     if name not in STEPS:
         raise unknown_name("transform", name, list(STEPS))
-    made: type[Step] = load(f"beam_cifar.steps.registry.{STEPS[name].target}")
+    made: type[Step] = load(f"beam_cifar.steps.{STEPS[name].target}")
     return made
 
 

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, cast
 from beam_cifar.errors import InputError
 from beam_cifar.storage.client import ChangedError, In, Out, concurrently
 from beam_cifar.storage.files import COPY_BYTES, make_folder, stamp
+from beam_cifar.storage.gzip_index import open_indexed
 from beam_cifar.storage.objects import FIRST_WINDOW, ObjectReader, fetch
 from beam_cifar.storage.paths import Entry, is_url
 from beam_cifar.storage.staging import StagedFile, writing
@@ -107,8 +108,6 @@ def _object(blob: Blob, name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _unpacking(blob: Blob, archive: Any = None) -> Iterator[BinaryIO]:
-    from beam_cifar.storage.gzip_index import open_indexed
-
     with open_indexed(blob.path, blob.index, archive) as stream:
         # A small buffer: what is read ahead of need may be unpacked in vain.
         yield io.BufferedReader(SubFile(stream, blob.offset, blob.size))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.data.schema import joined_images, plain_labels
 from beam_cifar.formats.cifar.facts import CUSTOM_META, META_FILES, cifar_kind, is_batch_name
 from beam_cifar.formats.cifar.read import CifarSource
 from beam_cifar.formats.contract.sink import Capabilities, FileSink, PartWriter, SubsetNaming
@@ -45,8 +46,6 @@ class _CifarWriter(PartWriter):
         )
 
     def append(self, table: pa.Table) -> None:
-        from beam_cifar.data.schema import joined_images, plain_labels
-
         numbers = plain_labels(table).tolist()
         coarse = [self._parents[number] for number in numbers] if self._kind == "cifar100" else None
         filenames = self._filenames(table)

@@ -6,7 +6,6 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,11 +17,9 @@ from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.rows import ColumnRows, probed, row_numbers, size_rows
+from beam_cifar.images.header import ImageHeader
 from beam_cifar.naming.ids import unique_texts
 from beam_cifar.naming.image_files import digests
-
-if TYPE_CHECKING:
-    from beam_cifar.images.header import ImageHeader
 
 MAX_IMAGE_BYTES = 512 << 20
 UNKNOWN = 0

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from beam_cifar import storage
 from beam_cifar.data.block import BadRow
+from beam_cifar.data.schema import plain_labels
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import Capabilities, PartWriter, Sink
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import FileSummary, SinkOptions, SourceFile
 from beam_cifar.formats.kit.rows import ColumnRows, probed, row_numbers, size_rows
 from beam_cifar.images.encodings import file_extensions
+from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.naming.components import decode_name, encode_name
 from beam_cifar.naming.id_paths import decode_path, encode_path
 from beam_cifar.naming.ids import unique_texts
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-    from beam_cifar.images.header import ImageHeader
 
 MAX_FILE_BYTES = 512 << 20
 
@@ -103,8 +103,6 @@ class ImageFileRows(ColumnRows):
         return list(storage.each(self._header, rows, first.path if first else ""))
 
     def _header(self, row: int) -> ImageHeader | None:
-        from beam_cifar.images.header import probe_image
-
         entry = self._entry(row)
         if entry is None:
             return None
@@ -121,8 +119,6 @@ class _ImageFileWriter(PartWriter):
         self._folders = self.sink.image_folders(self.options)
 
     def append(self, table: pa.Table) -> None:
-        from beam_cifar.data.schema import plain_labels
-
         can = self.sink.can
         ids, filenames, images = (table.column(name).to_pylist() for name in ("id", "filename", "image"))
         suffixes = file_extensions(table, self.options.export.image_ext or can.image_ext)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from beam_cifar import storage
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.data.schema import joined_images, plain_labels
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.sink import Capabilities, PartWriter, Sink
@@ -277,8 +278,6 @@ def written_columns(table: pa.Table, writer: PartWriter) -> tuple[memoryview, np
     Raises:
         InputError: an example without image, or without label where the format has one for each.
     """
-    from beam_cifar.data.schema import joined_images, plain_labels
-
     lacks = {"image": False, "label": writer.sink.can.takes_unlabelled}
     for name, allowed in lacks.items():
         column = table.column(name)

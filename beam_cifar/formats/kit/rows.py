@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable, parent_conflict
+from beam_cifar.data.schema import facts_table, image_array, with_images
 from beam_cifar.formats.contract.source import RowReader, Runs
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
+from beam_cifar.images.decode import probe_whole_image
+from beam_cifar.images.header import ImageHeader
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-    from beam_cifar.images.header import ImageHeader
 
 NO_IMAGE = -1
 """What stands for the size of no image."""
@@ -57,8 +58,6 @@ class ColumnRows(RowReader):
         return self._facts(runs, self._sizes(runs, look=sizes))
 
     def examples(self, runs: Runs) -> pa.Table:
-        from beam_cifar.data.schema import with_images
-
         images, encodings, sizes = self._read(runs)
         return with_images(self._facts(runs, sizes), images, encodings)
 
@@ -91,8 +90,6 @@ class ColumnRows(RowReader):
 
     def _facts(self, runs: Runs, sizes: npt.NDArray[np.int32]) -> pa.Table:
         import numpy as np
-
-        from beam_cifar.data.schema import facts_table
 
         ids, filenames = self._names(runs)
         labels = [np.asarray(self.labels[start:stop], dtype=np.int64) for start, stop in runs]
@@ -142,8 +139,6 @@ def raw_images(pixels: bytes | memoryview, sizes: npt.NDArray[np.int32]) -> pa.A
         pixels: of all of them.
         sizes: heights, widths and channels, int32 `[3, N]`, 0 where there is no image.
     """
-    from beam_cifar.data.schema import image_array
-
     return image_array(pixels, sizes.astype("int64").prod(axis=0))
 
 
@@ -165,8 +160,6 @@ def probed(images: pa.Array, names: Iterable[str]) -> tuple[list[str], npt.NDArr
     Raises:
         InputError: one is damaged.
     """
-    from beam_cifar.images.decode import probe_whole_image
-
     headers = [
         None if image is None else probe_whole_image(image, name)
         for image, name in zip(images.to_pylist(), names, strict=True)

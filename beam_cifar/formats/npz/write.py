@@ -17,7 +17,7 @@ from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
-from beam_cifar.formats.contract.types import Shard, SinkOptions
+from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
 from beam_cifar.formats.kit.npy import SUFFIX, find_array, list_arrays, read_array, read_header
 from beam_cifar.formats.kit.records import RECORDS, written_columns
 from beam_cifar.formats.npz.read import IMAGES, MAX_NAMES_BYTES
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
     import pyarrow as pa
-
-    from beam_cifar.formats.contract.types import ExportOptions
 
 # The first that a zip can say.
 _DATE = (1980, 1, 1, 0, 0, 0)

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.encoded import with_prefixes
+from beam_cifar.formats.parquet.columns import read_columns
+from beam_cifar.formats.parquet.labels import label_table
+from beam_cifar.formats.parquet.rows import ParquetRows
+from beam_cifar.formats.parquet.schema import may_have_images
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.ids import natural_key
-
-if TYPE_CHECKING:
-    from beam_cifar.data.labels import LabelTable
-    from beam_cifar.formats.parquet.rows import ParquetRows
 
 SUFFIX = ".parquet"
 CARD = "README.md"
@@ -46,8 +47,6 @@ class ParquetSource(Source):
         first = _first_file(path, MAX_DEPTH)
         if not first:
             return False
-        from beam_cifar.formats.parquet.schema import may_have_images
-
         return may_have_images(first)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
@@ -62,18 +61,12 @@ class ParquetSource(Source):
                 raise InputError(f"{path}: no {SUFFIX} files in it; expected some there, or in folders of it")
             card = _card(path)
         _refuse_configurations(path, files)
-        from beam_cifar.formats.kit.encoded import with_prefixes
-        from beam_cifar.formats.parquet.columns import read_columns
-        from beam_cifar.formats.parquet.labels import label_table
-
         table = label_table(files, card)
         named = with_prefixes(files, lambda file: read_columns(file).column("id"))
         notices = tuple(_missing_shards(files)) if storage.is_folder(path) else ()
         return Catalog(self.name, "Parquet", path, table, named, notices=notices)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ParquetRows:
-        from beam_cifar.formats.parquet.rows import ParquetRows
-
         return ParquetRows(file, labels)
 
 

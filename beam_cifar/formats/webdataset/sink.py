@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.data.schema import plain_labels
 from beam_cifar.formats.contract.sink import Capabilities, FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.types import ShardResult, SinkOptions
 from beam_cifar.formats.webdataset.source import SUFFIX, TABLE
@@ -36,8 +37,6 @@ class _ShardWriter(PartWriter):
         self._rows = 0
 
     def append(self, table: pa.Table) -> None:
-        from beam_cifar.data.schema import plain_labels
-
         suffixes = file_extensions(table, self.options.export.image_ext)
         columns = (table.column(name).to_pylist() for name in ("image", "id", "filename"))
         pieces: list[bytes] = []

@@ -19,8 +19,9 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.encoded import with_prefixes
 from beam_cifar.formats.kit.roots import sorted_files
-from beam_cifar.formats.webdataset.rows import WebdatasetRows
+from beam_cifar.formats.webdataset.rows import WebdatasetRows, learn_table, shard_ids
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import decode_name
 from beam_cifar.naming.ids import natural_key
@@ -76,9 +77,6 @@ class WebdatasetSource(Source):
                 for folder, shards in paths.items()
                 for shard in shards
             ]
-        from beam_cifar.formats.kit.encoded import with_prefixes
-        from beam_cifar.formats.webdataset.rows import learn_table, shard_ids
-
         if own is not None:
             table, notices = own, tuple(_missing(told, paths)) if storage.is_folder(path) else ()
         else:
@@ -86,8 +84,6 @@ class WebdatasetSource(Source):
         return Catalog(self.name, "WebDataset", path, table, with_prefixes(files, shard_ids), notices=notices)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> WebdatasetRows:
-        from beam_cifar.formats.webdataset.rows import WebdatasetRows
-
         return WebdatasetRows(file, labels)
 
 
