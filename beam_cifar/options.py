@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-from beam_cifar.data.limits import check_size
+from beam_cifar.data.limits import check_size, refuse_less_than_one
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import UsageError
 from beam_cifar.filters.xpath import ItemFilter
-from beam_cifar.formats.contract.types import ExportOptions, _refuse_less_than_one
+from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.steps.base import Step
 
 MAX_WORKERS = 256
@@ -115,7 +115,7 @@ class ConvertOptions(ExportOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _refuse_less_than_one("--limit", self.limit)
+        refuse_less_than_one("--limit", self.limit)
         check_workers(self.workers)
         if self.resize is not None:
             check_size(self.resize)
@@ -152,6 +152,6 @@ class ConvertOptions(ExportOptions):
 
 def check_workers(workers: int | None) -> None:
     """Refuses a number of local workers that cannot be meant. Raises `UsageError`."""
-    _refuse_less_than_one("--workers", workers)
+    refuse_less_than_one("--workers", workers)
     if workers is not None and workers > MAX_WORKERS:
         raise UsageError(f"--workers must be at most {MAX_WORKERS}, found {workers}")

@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_cifar.analysis.tally import ENCODINGS, Rows
+from beam_cifar.data.arrays import Int64Array
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.formats.contract.types import Catalog, FileSummary
 from beam_cifar.formats.registry import get_source
-
-Ints = npt.NDArray[np.int64]
 
 _CELLS = 1 << 20
 
@@ -54,9 +53,9 @@ class Measured:
         return numbered_subsets(self.summaries)[0]
 
     @cached_property
-    def subsets(self) -> Ints:
+    def subsets(self) -> Int64Array:
         """For each row the index of its subset: int64 `[N]`."""
-        subsets: Ints = numbered_subsets(self.summaries)[1][self.rows["file"]]
+        subsets: Int64Array = numbered_subsets(self.summaries)[1][self.rows["file"]]
         return subsets
 
     @property
@@ -87,7 +86,7 @@ class Measured:
         return self.labels.name(int(self.rows["label"][at]))
 
 
-def numbered_subsets(summaries: Sequence[FileSummary]) -> tuple[tuple[str, ...], Ints]:
+def numbered_subsets(summaries: Sequence[FileSummary]) -> tuple[tuple[str, ...], Int64Array]:
     """The names of all subsets, in the order of the files; and for each file the index of its own: int64 `[F]`."""
     numbers: dict[str, int] = {}
     found = [numbers.setdefault(summary.file.subset, len(numbers)) for summary in summaries]
@@ -103,8 +102,8 @@ class Repeats:
         starts: int64 `[G + 1]`, where each group starts in `positions`, and M.
     """
 
-    positions: Ints
-    starts: Ints
+    positions: Int64Array
+    starts: Int64Array
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -115,11 +114,11 @@ class Repeats:
         return found
 
     @property
-    def groups(self) -> Ints:
+    def groups(self) -> Int64Array:
         """The group of each row: int64 `[M]`."""
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
-    def conflicting(self, labels: npt.NDArray[Any]) -> Ints:
+    def conflicting(self, labels: npt.NDArray[Any]) -> Int64Array:
         """Groups with different labels, rows without label left out: int64, rising.
 
         Args:
@@ -128,7 +127,7 @@ class Repeats:
         found = labels[self.positions]
         return self._with_different(found, found != UNLABELLED)
 
-    def leaking(self, subsets: Ints) -> Ints:
+    def leaking(self, subsets: Int64Array) -> Int64Array:
         """Groups with rows of different subsets: int64, rising.
 
         Args:
@@ -137,7 +136,7 @@ class Repeats:
         found = subsets[self.positions]
         return self._with_different(found, np.ones(len(found), dtype=np.bool_))
 
-    def within(self, subsets: Ints) -> Ints:
+    def within(self, subsets: Int64Array) -> Int64Array:
         """Groups with several rows of one subset: int64, rising.
 
         Args:
@@ -147,13 +146,13 @@ class Repeats:
         found, counts = np.unique(pairs, axis=1, return_counts=True)
         return np.unique(found[0][counts > 1])
 
-    def _with_different(self, values: npt.NDArray[Any], which: npt.NDArray[np.bool_]) -> Ints:
+    def _with_different(self, values: npt.NDArray[Any], which: npt.NDArray[np.bool_]) -> Int64Array:
         """Groups with different values among some of their rows; bool `[M]` says which."""
         found, groups = values[which], self.groups[which]
         differs = (groups[1:] == groups[:-1]) & (found[1:] != found[:-1])
         return np.unique(groups[1:][differs])
 
-    def shared(self, subsets: Ints, count: int) -> Ints:
+    def shared(self, subsets: Int64Array, count: int) -> Int64Array:
         """Rows of subset j whose image subset i has as well: int64 `[S, S]`; on the diagonal those that repeat there.
 
         Args:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from beam_cifar.analysis.derive import Ints, Measured
+from beam_cifar.analysis.derive import Measured
 from beam_cifar.analysis.pairing import Keys, match
 from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import MODULUS, Asked
+from beam_cifar.data.arrays import Int64Array
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import split_name
 from beam_cifar.options import Input
@@ -254,7 +255,7 @@ class _Side:
             "id": (rows["id"],),
         }
 
-    def rows(self, which: Ints) -> list[Row]:
+    def rows(self, which: Int64Array) -> list[Row]:
         """Some of its rows."""
         positions = self._positions[which].tolist()
         names, subsets = self._measured.subset_names, self._measured.subsets
@@ -263,7 +264,7 @@ class _Side:
             for at, item_id in zip(positions, self._measured.ids(positions), strict=True)
         ]
 
-    def with_words(self, which: Ints, what: str) -> tuple[list[Row], list[str]]:
+    def with_words(self, which: Int64Array, what: str) -> tuple[list[Row], list[str]]:
         """Some of its rows, and what they have of the names of `keys`."""
         found, numbers = self.rows(which), self._measured.rows[self._positions[which]]
         if what == "size":
@@ -313,11 +314,11 @@ def _with_differences(made: SubsetComparison, a: _Side, b: _Side, *, ids: bool) 
     )
 
 
-def _rows(side: _Side, which: Ints) -> Rows:
+def _rows(side: _Side, which: Int64Array) -> Rows:
     return Rows(len(which), tuple(side.rows(which[:LISTED])))
 
 
-def _changes(a: _Side, b: _Side, pairs: Ints, what: str) -> Changes:
+def _changes(a: _Side, b: _Side, pairs: Int64Array, what: str) -> Changes:
     """The changes of some pairs, int64 `[2, M]`."""
     first, second = pairs[:, :LISTED]
     (rows, before), (others, after) = a.with_words(first, what), b.with_words(second, what)

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-Ints: TypeAlias = npt.NDArray[np.int64]
+from beam_cifar.data.arrays import Int64Array
+
 Keys: TypeAlias = Mapping[str, tuple[npt.NDArray[Any], ...]]
 """Columns `[N]` by name; the first of each is a digest, those of "image" end in whether there is one."""
 PART_ROWS = 1 << 16
@@ -16,8 +17,8 @@ PART_ROWS = 1 << 16
 
 
 def match(
-    keys: tuple[Keys, Keys], left: tuple[Ints, Ints], by: Sequence[str], *, pictured: bool = False
-) -> tuple[Ints, tuple[Ints, Ints]]:
+    keys: tuple[Keys, Keys], left: tuple[Int64Array, Int64Array], by: Sequence[str], *, pictured: bool = False
+) -> tuple[Int64Array, tuple[Int64Array, Int64Array]]:
     """Pairs rows that are alike, the n-th of one side with the n-th of the other.
 
     Args:
@@ -43,11 +44,11 @@ def match(
     return pairs, (rest[0], rest[1])
 
 
-def _columns(side: Keys, names: Sequence[str], which: Ints) -> list[npt.NDArray[Any]]:
+def _columns(side: Keys, names: Sequence[str], which: Int64Array) -> list[npt.NDArray[Any]]:
     return [column[which] for name in names for column in side[name]]
 
 
-def pair_up(first: Sequence[npt.NDArray[Any]], second: Sequence[npt.NDArray[Any]]) -> tuple[Ints, Ints]:
+def pair_up(first: Sequence[npt.NDArray[Any]], second: Sequence[npt.NDArray[Any]]) -> tuple[Int64Array, Int64Array]:
     """Pairs rows that are alike in all columns, the n-th of the first side with the n-th of the second.
 
     Args:

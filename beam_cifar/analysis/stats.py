@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from beam_cifar.analysis import derive as measures
-from beam_cifar.analysis.derive import Ints, Measured, Repeats, size_counts
+from beam_cifar.analysis.derive import Measured, Repeats, size_counts
 from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import Asked, Rows
+from beam_cifar.data.arrays import Int64Array
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
@@ -215,7 +216,7 @@ def _sizes(rows: Rows) -> tuple[SizeCount, ...]:
     return tuple(SizeCount(*each) for each in size_counts(rows))
 
 
-def _groups(found: Measured, repeats: Repeats, subsets: Ints) -> tuple[DuplicateGroup, ...]:
+def _groups(found: Measured, repeats: Repeats, subsets: Int64Array) -> tuple[DuplicateGroup, ...]:
     members = [repeats.group(number) for number in range(min(len(repeats), GROUPS))]
     listed = [group[:GROUPS] for group in members]
     ids = iter(found.ids([at for group in listed for at in group]))

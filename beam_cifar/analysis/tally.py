@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.data.block import BadRow, Block
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.schema import has_images, plain_labels
 from beam_cifar.errors import InputError
-from beam_cifar.images.digests import UInt8Array, pixel_digests, pixel_runs
+from beam_cifar.images.digests import pixel_digests, pixel_runs
 from beam_cifar.images.encodings import EXTENSIONS, RAW
 from beam_cifar.naming.image_files import digests
 

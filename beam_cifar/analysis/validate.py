@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
-from beam_cifar.analysis.derive import Ints, Measured, Repeats, repeats_of, size_counts
+from beam_cifar.analysis.derive import Measured, Repeats, repeats_of, size_counts
 from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import Asked
+from beam_cifar.data.arrays import Int64Array
 from beam_cifar.data.text import counted
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
@@ -238,7 +239,7 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
         yield _ok("leaks", "no image is in several subsets")
 
 
-def _same_images(found: Measured, repeats: Repeats, groups: Ints) -> Iterator[str]:
+def _same_images(found: Measured, repeats: Repeats, groups: Int64Array) -> Iterator[str]:
     return (_same_image(found, repeats.group(number)) for number in groups.tolist())
 
 
@@ -288,7 +289,7 @@ def _named_rows(found: Measured, which: npt.NDArray[np.bool_]) -> list[str]:
 def _shown(found: Measured, positions: Sequence[int]) -> list[str]:
     """Some rows, by file, number and id."""
     rows = found.rows[list(positions)]
-    files: Ints = rows["file"]
+    files: Int64Array = rows["file"]
     return [
         f"{found.summaries[file].file.shown} row {row} {item_id!r}"
         for file, row, item_id in zip(files.tolist(), rows["row"].tolist(), found.ids(positions), strict=True)

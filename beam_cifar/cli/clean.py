@@ -6,10 +6,12 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.parser import add_command
-from beam_cifar.jobs.clean import Cleaned, Found, clean
+
+if TYPE_CHECKING:
+    from beam_cifar.jobs.clean import Cleaned, Found
 
 
 def add(commands: Any) -> None:
@@ -23,6 +25,8 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Removes what killed jobs left, or lists it."""
+    from beam_cifar.jobs.clean import clean
+
     cleaned = clean(arguments.output_dir, remove=not arguments.list)
     if arguments.json:
         print(json.dumps(asdict(cleaned), ensure_ascii=False))

@@ -8,7 +8,6 @@ from typing import Any
 
 from beam_cifar import storage
 from beam_cifar.cli.parser import add_command
-from beam_cifar.dataset.project import Project, project_file
 from beam_cifar.errors import OutputError
 
 
@@ -22,6 +21,8 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Makes an empty project."""
+    from beam_cifar.dataset.project import Project, project_file
+
     path = project_file(arguments.output_dir)
     folder = os.path.dirname(path)
     if os.path.lexists(folder) and not os.path.isdir(folder):

@@ -8,7 +8,6 @@ from typing import Any
 
 from beam_cifar.cli.jobs import job_options, output_of, perform
 from beam_cifar.cli.parser import add_command, add_job, add_project
-from beam_cifar.dataset.project import Project, project_file
 
 
 def add(commands: Any) -> None:
@@ -21,6 +20,8 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Writes what a project holds."""
+    from beam_cifar.dataset.project import Project, project_file
+
     project = Project.load(arguments.project)
     more = job_options(arguments)
     if arguments.on_clash is not None:

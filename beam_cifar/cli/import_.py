@@ -6,16 +6,18 @@ import argparse
 import sys
 import tempfile
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.jobs import stem_of
 from beam_cifar.cli.parser import add_command, add_project, add_subset
 from beam_cifar.data.text import counted
-from beam_cifar.dataset.project import Project, ProjectSource
 from beam_cifar.formats.registry import readable
 from beam_cifar.pipeline.imports import quiet_workers
 from beam_cifar.planning.summaries import select_files
 from beam_cifar.planning.survey import find_catalog
+
+if TYPE_CHECKING:
+    from beam_cifar.dataset.project import Project
 
 
 def add(commands: Any) -> None:
@@ -30,6 +32,8 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Adds a data set to a project."""
+    from beam_cifar.dataset.project import Project, ProjectSource
+
     project = Project.load(arguments.project)
     subsets = tuple(arguments.subset)
     with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:

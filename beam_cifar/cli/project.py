@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.parser import add_command, add_project
-from beam_cifar.dataset.project import FILE_NAME, Project, project_file, reference
 from beam_cifar.steps.base import Step
+
+if TYPE_CHECKING:
+    from beam_cifar.dataset.project import Project
 
 
 def add(commands: Any) -> None:
@@ -21,6 +23,8 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Prints what a project holds."""
+    from beam_cifar.dataset.project import Project, project_file
+
     project = Project.load(arguments.project)
     folder = os.path.dirname(project_file(arguments.project))
     print(project.text(folder).rstrip("\n") if arguments.json else _shown(project, folder))
@@ -28,12 +32,16 @@ def run(arguments: argparse.Namespace) -> None:
 
 def append_step(arguments: argparse.Namespace, step: Step) -> None:
     """Adds a step to a project, and prints it."""
+    from beam_cifar.dataset.project import Project
+
     project = Project.load(arguments.project)
     replace(project, steps=(*project.steps, step)).save(arguments.project)
     print(f"added transform {len(project.steps) + 1}: {_called(step)}")
 
 
 def _shown(project: Project, folder: str) -> str:
+    from beam_cifar.dataset.project import FILE_NAME, reference
+
     lines = [f"project {project.name!r} in {folder}", "sources:" if project.sources else "no sources"]
     for number, source in enumerate(project.sources, 1):
         place = _plain(reference(source.path, folder))

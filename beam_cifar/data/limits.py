@@ -18,3 +18,9 @@ def check_size(size: tuple[int, int]) -> None:
         raise UsageError(
             f"--resize takes sides from 1 to {MAX_SIDE}, and at most {MAX_PIXELS} pixels, found {height}x{width}"
         )
+
+
+def refuse_less_than_one(flag: str, value: int | None) -> None:
+    """Refuses a count below one; None is none. Raises `UsageError`."""
+    if value is not None and value < 1:
+        raise UsageError(f"{flag} must be at least 1, found {value}")

@@ -17,10 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_cifar.data.arrays import BoolArray, Int32Array
 from beam_cifar.data.labels import UNLABELLED, LabelTable
-
-Int32Array = npt.NDArray[np.int32]
-BoolArray = npt.NDArray[np.bool_]
 
 COLUMNS = frozenset({"id", "filename", "size"})
 """What a view holds only where it is asked for."""

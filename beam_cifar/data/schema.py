@@ -2,36 +2,57 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
 
-SCHEMA = pa.schema(
-    [
-        pa.field("id", pa.string(), nullable=False),
-        pa.field("subset", pa.string(), nullable=False),
-        pa.field("image", pa.binary()),
-        pa.field("encoding", pa.string(), nullable=False),
-        pa.field("height", pa.int32()),
-        pa.field("width", pa.int32()),
-        pa.field("channels", pa.int32()),
-        pa.field("label", pa.int64()),
-        pa.field("filename", pa.string(), nullable=False),
-    ]
-)
-"""One row is one image.
+# NumPy and Arrow take 0.2 s to import, as long as `info` takes in all: here they are imported by what needs them.
 
-`id` is unique in its subset. `image` holds pixels (`encoding` "raw": uint8, planar C x H x W, CIFAR's own order)
-or an encoded file ("png", ...), and is null, like the three sizes, where a row has no image. `label` is an index
-in the label table, null for unlabelled. `filename` is the name as found.
-"""
 
-FACTS = pa.schema([field for field in SCHEMA if field.name not in ("image", "encoding")])
-"""The columns of an example that can be known without reading its image; sizes may be null where nobody asked."""
+@functools.cache
+def example_schema() -> pa.Schema:
+    """The columns of a block: one row is one image.
+
+    `id` is unique in its subset. `image` holds pixels (`encoding` "raw": uint8, planar C x H x W, CIFAR's own order)
+    or an encoded file ("png", ...), and is null, like the three sizes, where a row has no image. `label` is an index
+    in the label table, null for unlabelled. `filename` is the name as found.
+    """
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("subset", pa.string(), nullable=False),
+            pa.field("image", pa.binary()),
+            pa.field("encoding", pa.string(), nullable=False),
+            pa.field("height", pa.int32()),
+            pa.field("width", pa.int32()),
+            pa.field("channels", pa.int32()),
+            pa.field("label", pa.int64()),
+            pa.field("filename", pa.string(), nullable=False),
+        ]
+    )
+
+
+@functools.cache
+def facts_schema() -> pa.Schema:
+    """The columns that can be known without reading images; sizes may be null where nobody asked."""
+    import pyarrow as pa
+
+    return pa.schema([field for field in example_schema() if field.name not in ("image", "encoding")])
+
+
+@functools.cache
+def ordered_schema() -> pa.Schema:
+    """The columns of `Example`."""
+    import pyarrow as pa
+
+    return example_schema().append(pa.field("order", pa.int64(), nullable=False))
 
 
 class Example(NamedTuple):
@@ -69,6 +90,8 @@ def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np
         buffer: the values, one after the other.
         offsets: int32 `[N + 1]`, where each value starts, and the end of the last.
     """
+    import pyarrow as pa
+
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(buffer)])
 
 
@@ -76,6 +99,10 @@ def image_array(
     buffer: bytes | bytearray | memoryview, lengths: Sequence[int | None] | npt.NDArray[np.int64]
 ) -> pa.Array:
     """A `binary` array from concatenated images; a length of None, or 0, is a row without image."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     sizes = lengths if isinstance(lengths, np.ndarray) else np.array([n or 0 for n in lengths], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
     if offsets[-1] > np.iinfo(np.int32).max:
@@ -83,7 +110,7 @@ def image_array(
     values = binary_array(buffer, offsets.astype(np.int32))
     if sizes.all():
         return values
-    return pa.compute.if_else(pa.array(sizes > 0), values, pa.scalar(None, pa.binary()))
+    return pc.if_else(pa.array(sizes > 0), values, pa.scalar(None, pa.binary()))
 
 
 def facts_table(
@@ -106,6 +133,9 @@ def facts_table(
         filenames: `[N]`, as found.
         channels: `[N]`, where `sizes` does not have them; default: three.
     """
+    import numpy as np
+    import pyarrow as pa
+
     rows = len(ids)
     if isinstance(sizes, np.ndarray):
         shapes = sizes
@@ -123,7 +153,7 @@ def facts_table(
         "label": label_array(labels),
         "filename": _texts(filenames),
     }
-    return pa.Table.from_arrays([columns[name] for name in FACTS.names], schema=FACTS)
+    return pa.Table.from_arrays([columns[name] for name in facts_schema().names], schema=facts_schema())
 
 
 def _texts(values: Sequence[str] | pa.Array) -> pa.Array:
@@ -134,21 +164,25 @@ def with_images(facts: pa.Table, images: pa.Array, encodings: str | Sequence[str
     """Adds images to what is known of N examples.
 
     Args:
-        facts: in the schema `FACTS`.
+        facts: in the schema `facts_schema`.
         images: `binary` array `[N]`.
         encodings: of all images, or of each.
     """
+    import pyarrow as pa
+
     if isinstance(encodings, str):
         encoding = pa.repeat(pa.scalar(encodings, pa.string()), len(facts))
     else:
         encoding = pa.array(encodings, pa.string())
     columns = {"image": images, "encoding": encoding}
-    made = [columns[name] if name in columns else facts.column(name) for name in SCHEMA.names]
-    return pa.Table.from_arrays(made, schema=SCHEMA)
+    made = [columns[name] if name in columns else facts.column(name) for name in example_schema().names]
+    return pa.Table.from_arrays(made, schema=example_schema())
 
 
 def with_columns(table: pa.Table, **columns: pa.Array | str | int) -> pa.Table:
     """The same table with some columns replaced, by an array or by one value for all rows."""
+    import pyarrow as pa
+
     for name, values in columns.items():
         at = table.schema.get_field_index(name)
         field = table.field(at)
@@ -160,11 +194,15 @@ def with_columns(table: pa.Table, **columns: pa.Array | str | int) -> pa.Table:
 
 def label_array(labels: npt.NDArray[np.int64]) -> pa.Array:
     """The `label` column from plain integers, where -1 is unlabelled."""
+    import pyarrow as pa
+
     return pa.array(labels, mask=labels < 0)
 
 
 def joined_images(table: pa.Table) -> memoryview:
     """All images of a table as one run of bytes, without copying where they lie together already."""
+    import numpy as np
+
     images = table.column("image").combine_chunks()
     offsets = np.frombuffer(images.buffers()[1], dtype=np.int32)[images.offset : images.offset + len(images) + 1]
     return memoryview(images.buffers()[2] or b"")[offsets[0] : offsets[-1]]
@@ -172,31 +210,36 @@ def joined_images(table: pa.Table) -> memoryview:
 
 def has_images(table: pa.Table) -> npt.NDArray[np.bool_]:
     """Which rows have an image: bool `[N]`."""
+    import numpy as np
+
     return np.asarray(table.column("height").is_valid().combine_chunks().to_numpy(zero_copy_only=False))
 
 
 def plain_labels(table: pa.Table) -> npt.NDArray[np.int64]:
     """The `label` column as int64 `[N]`, -1 for unlabelled."""
+    import numpy as np
+
     return np.asarray(table.column("label").fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False))
 
 
-ORDERED = SCHEMA.append(pa.field("order", pa.int64(), nullable=False))
-"""The columns of `Example`."""
-
-
 def table_of(examples: Iterable[Example]) -> pa.Table:
-    """The table of some examples, in the schema `ORDERED`.
+    """The table of some examples, in the schema `ordered_schema`.
 
     Raises:
         ValueError: a value of another type.
     """
-    columns = list(zip(*examples, strict=True)) or [()] * len(ORDERED)
+    import pyarrow as pa
+
+    columns = list(zip(*examples, strict=True)) or [()] * len(ordered_schema())
     try:
-        return pa.table([pa.array(c, field.type) for c, field in zip(columns, ORDERED, strict=True)], schema=ORDERED)
+        return pa.table(
+            [pa.array(c, field.type) for c, field in zip(columns, ordered_schema(), strict=True)],
+            schema=ordered_schema(),
+        )
     except pa.ArrowException as error:
         raise ValueError(str(error)) from error
 
 
 def examples_of(table: pa.Table) -> Iterator[Example]:
-    """The examples of a table in the schema `ORDERED`."""
+    """The examples of a table in the schema `ordered_schema`."""
     return map(Example, *(table.column(name).to_pylist() for name in Example._fields))

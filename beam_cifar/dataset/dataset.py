@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.compute
 
 from beam_cifar import storage
+from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.loading import load
@@ -32,7 +33,6 @@ from beam_cifar.dataset.items import (
     DatasetItem,
     Image,
     Label,
-    UInt8Array,
     example_of,
     item_key,
     table_of_categories,

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.data.schema import Example
@@ -18,8 +18,6 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.decode import decode_image, probe_whole_image
 from beam_cifar.images.encodings import RAW
-
-UInt8Array = npt.NDArray[np.uint8]
 
 DEFAULT_SUBSET = "default"
 

@@ -49,7 +49,7 @@ class Selection:
         """Decides on each row.
 
         Args:
-            rows: with the columns of `beam_cifar.data.schema.FACTS`.
+            rows: with the columns of `beam_cifar.data.schema.facts_schema`.
         """
         import numpy as np
 

@@ -20,15 +20,19 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
-
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_cifar.data.labels import UNLABELLED, unknown_name
 from beam_cifar.data.schema import plain_labels
 from beam_cifar.filters.xpath_static import NODE_SETS, read_syntax, refusal
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    import pyarrow as pa
+
+FILTER_MODES = ("items", "annotations", "items+annotations")
+"""What an expression selects; see `ItemFilter`."""
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_ANSWERS = 1 << 14
@@ -88,7 +92,7 @@ class ItemFilter:
     def sees(self) -> frozenset[str]:
         """The children of `item` that can matter: of `id`, `subset`, `image` (the sizes) and `annotation`.
 
-        Columns behind the others are not looked at. `xpath_syntax.Syntax` has the rule.
+        Columns behind the others are not looked at. `xpath_static.Syntax` has the rule.
         """
         return self._evaluator.syntax.seen
 
@@ -96,9 +100,11 @@ class ItemFilter:
         """Decides the rows of a table.
 
         Args:
-            table: N rows with the columns `id`, `subset`, `height`, `width` and `label` of `example.SCHEMA`.
+            table: N rows with the columns `id`, `subset`, `height`, `width` and `label` of a block.
             names: class names; a label is an index in them.
         """
+        import numpy as np
+
         selected = self._evaluator.select(table, names)
         every = np.ones(len(table), dtype=np.bool_)
         if not self._of_annotations:
@@ -180,7 +186,7 @@ class _Evaluator:
     """A compiled expression and the answers that it gave; threads may share it.
 
     Rows that agree in all that the expression can see share one evaluation, and later tables find the answer ready.
-    What it can see is `xpath_syntax.Syntax.seen`; where `id` is among it, each row is evaluated.
+    What it can see is `xpath_static.Syntax.seen`; where `id` is among it, each row is evaluated.
     """
 
     def __init__(self, expression: str, of_annotations: bool) -> None:
@@ -196,6 +202,8 @@ class _Evaluator:
 
     def select(self, table: pa.Table, names: Sequence[str]) -> npt.NDArray[np.bool_]:
         """Bool `[N]`: whether the item, or its annotation, is selected."""
+        import numpy as np
+
         labels = plain_labels(table)
         by_row = "id" in self.syntax.seen
         chosen, group = (np.arange(len(table)),) * 2 if by_row else self._groups(table, labels)
@@ -215,6 +223,8 @@ class _Evaluator:
         self, table: pa.Table, labels: npt.NDArray[np.int64]
     ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
         """Groups rows that look alike: one row of each group, and the group `[N]` of each row."""
+        import numpy as np
+
         keys = [np.zeros_like(labels)]
         if "subset" in self.syntax.seen:
             keys.append(_plain(table.column("subset").combine_chunks().dictionary_encode().indices))
@@ -257,6 +267,8 @@ class _Evaluator:
 
 def _plain(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
     """An integer column as int64 `[N]`, -1 for null."""
+    import numpy as np
+
     return np.asarray(column.fill_null(-1), dtype=np.int64)
 
 
@@ -279,7 +291,3 @@ def _compile(expression: str) -> Any:
 
 def _lower(error: Exception) -> str:
     return str(error)[:1].lower() + str(error)[1:]
-
-
-FILTER_MODES = ("items", "annotations", "items+annotations")
-"""What an XPath filter selects; see `beam_cifar.filters.xpath.ItemFilter`."""

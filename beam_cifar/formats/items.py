@@ -21,7 +21,7 @@ import pyarrow.compute
 from beam_cifar import storage
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.data.labels import LabelTable
-from beam_cifar.data.schema import FACTS, SCHEMA, Example, has_images, plain_labels
+from beam_cifar.data.schema import Example, example_schema, facts_schema, has_images, plain_labels
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import RowReader, Runs, Source
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile
@@ -78,7 +78,7 @@ class ItemRows(RowReader):
         return int(max((_pixels(part) if decoded else _stored(part)), default=0))
 
     def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        return self._table.slice(start, stop - start).select(FACTS.names).combine_chunks()
+        return self._table.slice(start, stop - start).select(facts_schema().names).combine_chunks()
 
     def examples(self, runs: Runs) -> pa.Table:
         found = [self._table.slice(start, stop - start) for start, stop in runs]
@@ -88,7 +88,7 @@ class ItemRows(RowReader):
         table = self._table
         images = int(has_images(table).sum())
         found_sizes = set(zip(*(table.column(name).to_pylist() for name in ("height", "width")), strict=True))
-        facts = table.select([name for name in SCHEMA.names if name != "image"])
+        facts = table.select([name for name in example_schema().names if name != "image"])
         found = hashlib.sha256()
         for batch in facts.to_batches(max_chunksize=MAX_ROWS):
             found.update(batch.serialize())
@@ -135,10 +135,10 @@ def _flush(waiting: dict[str, list[Example]], writers: dict[str, Any], folder: s
     for subset, examples in waiting.items():
         if subset not in writers:
             file = open(_path(folder, len(writers)), "xb")  # noqa: SIM115 (closed by `write_items`)
-            writers[subset] = pa.ipc.new_file(file, SCHEMA), file
-        columns = list(zip(*examples, strict=True))[: len(SCHEMA)]
-        arrays = [pa.array(values, field.type) for values, field in zip(columns, SCHEMA, strict=True)]
-        writers[subset][0].write_batch(pa.record_batch(arrays, schema=SCHEMA))
+            writers[subset] = pa.ipc.new_file(file, example_schema()), file
+        columns = list(zip(*examples, strict=True))[: len(example_schema())]
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, example_schema(), strict=True)]
+        writers[subset][0].write_batch(pa.record_batch(arrays, schema=example_schema()))
     waiting.clear()
 
 

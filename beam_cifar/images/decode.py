@@ -13,21 +13,21 @@ import re
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import numpy.typing as npt
-from isal import isal_zlib
-from PIL import Image
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-
+from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.errors import InputError
 from beam_cifar.images.header import JPEG_START, PNG_START, Buffer, ImageHeader, jpeg_segments, probe_image
 
+if TYPE_CHECKING:
+    from PIL import Image
+    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.PngImagePlugin import PngImageFile
+
+# NumPy and Pillow are imported when an image is decoded: commands that look at labels only answer in half the time.
+
 __all__ = ["MAX_SCANS", "ImageHeader", "decode_image", "probe_image", "probe_whole_image"]
 
-UInt8Array = npt.NDArray[np.uint8]
 
 # A progressive file in use has about ten scans; each costs a pass over the whole image, and takes only a few bytes.
 MAX_SCANS: Final = 100
@@ -65,6 +65,8 @@ def decode_image(data: Buffer, name: str) -> UInt8Array:
     header = probe_image(data, name)
     if header.refusal:
         raise InputError(f"{name}: {header.refusal}")
+    from PIL.JpegImagePlugin import JpegImageFile
+
     view = memoryview(data)
     try:
         if header.encoding == "png":
@@ -107,6 +109,8 @@ def probe_whole_image(data: bytes, name: str) -> ImageHeader:
 
 def _open_png(data: memoryview, name: str) -> PngImageFile:
     """Opens the file without the chunks that change no pixel."""
+    from PIL.PngImagePlugin import PngImageFile
+
     chunks = [(kind, chunk) for kind, chunk in _png_chunks(data, name) if kind in _PNG_CHUNKS]
     width, height, depth, colour, interlaced = struct.unpack_from(">IIBB2xB", data, 16)
     size = _filtered_size(width, height, depth * _PNG_SAMPLES[colour], bool(interlaced))
@@ -150,6 +154,8 @@ def _filtered_size(width: int, height: int, bits: int, interlaced: bool) -> int:
 
 def _inflated_size(pieces: Iterable[memoryview], limit: int) -> int:
     """Returns how many bytes a zlib stream gives, counted up to a limit."""
+    from isal import isal_zlib
+
     stream, size = isal_zlib.decompressobj(), 0
     for piece in pieces:
         rest: Buffer = piece
@@ -191,6 +197,8 @@ def _count_scans(data: bytes) -> int:
 
 
 def _pixels(image: PngImageFile | JpegImageFile, header: ImageHeader, name: str) -> UInt8Array:
+    import numpy as np
+
     # A second header inside may say otherwise; nothing is allocated before this.
     if image.size != (header.width, header.height):
         raise InputError(

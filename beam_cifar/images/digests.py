@@ -7,15 +7,13 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
+from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.errors import InputError
 from beam_cifar.images.decode import decode_image
 from beam_cifar.images.encodings import RAW
 from beam_cifar.images.runs import alike_runs, raw_pixels
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def pixel_digests(pixels: UInt8Array) -> list[bytes]:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-UInt8Array = npt.NDArray[np.uint8]
+from beam_cifar.data.arrays import UInt8Array
 
 
 def to_gray(pixels: UInt8Array) -> UInt8Array:

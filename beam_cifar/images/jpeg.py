@@ -6,13 +6,10 @@ import io
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from beam_cifar.data.arrays import Offsets, UInt8Array
 from beam_cifar.data.limits import MAX_SIDE
-
-UInt8Array = npt.NDArray[np.uint8]
-Offsets = npt.NDArray[np.int32] | npt.NDArray[np.int64]
 
 QUALITY: Final = 95
 

@@ -15,8 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
-UInt8Array = npt.NDArray[np.uint8]
-Offsets = npt.NDArray[np.int32] | npt.NDArray[np.int64]
+from beam_cifar.data.arrays import Offsets, UInt8Array
 
 # Filtered rows of photographs hold next to no repeats: isal's levels 2 and 3 find nothing more and cost up to 30 %, and
 # zlib does best when it looks for runs only (Z_RLE): smaller files than with its matches, and faster.

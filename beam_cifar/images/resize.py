@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-UInt8Array = npt.NDArray[np.uint8]
+from beam_cifar.data.arrays import UInt8Array
 
 # Of the larger of both sizes, resized at a time: up to four times as fast for small images as one by one.
 _SLAB_BYTES: Final = 1 << 17

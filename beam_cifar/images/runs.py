@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.data.schema import binary_array, joined_images, with_columns
 from beam_cifar.images.decode import decode_image
 from beam_cifar.images.encodings import RAW
@@ -37,9 +38,6 @@ def raw_pixels(run: pa.Table) -> npt.NDArray[np.uint8]:
     """The images of alike rows, which are raw: uint8 `[N, C, H, W]`, a view on Arrow's buffer."""
     shape = [run.column(name)[0].as_py() for name in ("channels", "height", "width")]
     return np.frombuffer(joined_images(run), dtype=np.uint8).reshape(len(run), *shape)
-
-
-UInt8Array = npt.NDArray[np.uint8]
 
 
 def map_runs(table: pa.Table, function: Callable[[pa.Table], pa.Table], row_bytes: int = 0) -> pa.Table:

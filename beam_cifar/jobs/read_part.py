@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from beam_cifar.data.block import MAX_ROWS, BadRow, Block, Counts, row_counts, spans
 from beam_cifar.data.labels import UNLABELLED
-from beam_cifar.data.schema import SCHEMA
+from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import InputError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.source import RowReader
@@ -117,7 +117,7 @@ def _sound_rows(rows: RowReader, start: int, stop: int, file: SourceFile, bad: d
             raise
         if stop - start == 1:
             bad.setdefault(start, file.bad_row(start, str(error), rows.labels[start]))
-            return SCHEMA.empty_table()
+            return example_schema().empty_table()
     middle = (start + stop) // 2
     halves = (_sound_rows(rows, *half, file, bad) for half in ((start, middle), (middle, stop)))
     return pa.concat_tables(halves).combine_chunks()

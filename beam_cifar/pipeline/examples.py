@@ -25,7 +25,7 @@ from beam_cifar import storage
 from beam_cifar.data.block import Block, row_counts, spans
 from beam_cifar.data.labels import LabelMap, LabelTable, remap_table
 from beam_cifar.data.limits import check_size
-from beam_cifar.data.schema import ORDERED, SCHEMA, Example, examples_of, table_of
+from beam_cifar.data.schema import Example, example_schema, examples_of, ordered_schema, table_of
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.filters.xpath import ItemFilter
@@ -324,7 +324,7 @@ class _Explode(beam.DoFn):
         # File and row: the order grows with the position in the data set.
         first = block.shard << 40 | block.row
         orders = pa.array(range(first, first + len(block.table)), pa.int64())
-        yield from examples_of(block.table.append_column(ORDERED.field("order"), orders))
+        yield from examples_of(block.table.append_column(ordered_schema().field("order"), orders))
 
 
 @dataclass(eq=False)
@@ -332,7 +332,7 @@ class _OnBatches(beam.PTransform):
     """Applies a function to the tables of batches of examples.
 
     Attributes:
-        function: from a table in the schema `ORDERED`, and the settings, to what it makes of it.
+        function: from a table in the schema `ordered_schema`, and the settings, to what it makes of it.
         made: the type of that.
         settings: for the function.
         row_bytes: of what the function makes of an example, if that may be more than it gets.
@@ -382,7 +382,7 @@ def _transformed(table: pa.Table, transform: Callable[..., Block], settings: Map
 
 
 def checked_table(examples: Sequence[Example]) -> pa.Table:
-    """The table of some examples, in the schema `ORDERED`.
+    """The table of some examples, in the schema `ordered_schema`.
 
     Raises:
         InputError: an example that cannot be one: values of other types, pixels that are not as many as its size says.
@@ -512,7 +512,7 @@ def write_part(shard: int, part: int, examples: Iterable[Example], sink: SinkSet
     open_part = OpenPart(sink, sink.shards[shard], part)
     try:
         for number, (start, stop) in enumerate(pieces):
-            table = table_of(members[start:stop]).select(SCHEMA.names)
+            table = table_of(members[start:stop]).select(example_schema().names)
             last = number == len(pieces) - 1
             info = open_part.append(Block(table, shard, part, number, last, read=row_counts(table)))
     finally:

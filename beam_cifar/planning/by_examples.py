@@ -105,7 +105,7 @@ def records_of(table: pa.Table, encodings: Sequence[str]) -> dict[str, Records]:
     """The records of some examples by subset.
 
     Args:
-        table: in the schema `beam_cifar.data.schema.ORDERED`.
+        table: in the schema `beam_cifar.data.schema.ordered_schema`.
         encodings: how images may reach the writer.
     """
     ids, filenames = (table.column(name).to_pylist() for name in ("id", "filename"))

@@ -17,7 +17,7 @@ import pyarrow as pa
 from beam_cifar import storage
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.row_table import View
-from beam_cifar.data.schema import SCHEMA, with_columns
+from beam_cifar.data.schema import example_schema, with_columns
 from beam_cifar.formats.contract.source import RowReader
 from beam_cifar.formats.registry import get_source
 from beam_cifar.planning.inputs import Inputs
@@ -83,7 +83,7 @@ def read_rows(
         Tables of up to `MAX_ROWS` rows, in order; one that is empty where N is 0.
     """
     if not len(files):
-        yield SCHEMA.empty_table()
+        yield example_schema().empty_table()
     with _OpenFiles(inputs) as opened:
         at = 0
         while at < len(files):

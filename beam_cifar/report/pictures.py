@@ -9,21 +9,18 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from PIL import Image
 
 from beam_cifar.analysis.stats import DuplicateGroup
+from beam_cifar.data.arrays import Int64Array, UInt8Array
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.data.row_table import View
 from beam_cifar.images.runs import pixels_of
 from beam_cifar.planning.chosen_rows import read_rows
 from beam_cifar.planning.gather import Gathering
 from beam_cifar.report.model import MAX_SHEETS, TILE_SIDE, Sheet, Tile
-
-UInt8Array = npt.NDArray[np.uint8]
-Int64Array = npt.NDArray[np.int64]
 
 SHEET_TILES: Final = 10
 """Pictures of each class."""

@@ -6,13 +6,15 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from beam_cifar.data.block import Block
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.data.row_table import View
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import UsageError
+
+if TYPE_CHECKING:  # options are made of steps, and must be quick to import
+    from beam_cifar.data.block import Block
+    from beam_cifar.data.labels import LabelTable
+    from beam_cifar.data.row_table import View
 
 Number = TypeVar("Number", int, float)
 

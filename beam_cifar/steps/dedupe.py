@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from beam_cifar.data.arrays import BoolArray, UInt64Array
 from beam_cifar.data.labels import unknown_name
-from beam_cifar.data.row_table import BoolArray, View
+from beam_cifar.data.row_table import View
 from beam_cifar.data.schema import has_images
 from beam_cifar.images.digests import pixel_digests
 from beam_cifar.images.runs import map_runs, pixels_of
 from beam_cifar.steps.base import Step, StepContext, option
 
-UInt64Array = npt.NDArray[np.uint64]
 Positions = npt.NDArray[np.intp]
 
 SCOPES = ("dataset", "subset")

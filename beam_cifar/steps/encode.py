@@ -8,12 +8,13 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 
+from beam_cifar.data.arrays import Offsets, UInt8Array
 from beam_cifar.data.block import Block
 from beam_cifar.data.schema import binary_array, with_columns
 from beam_cifar.images.encodings import GRAY, RAW
 from beam_cifar.images.gray import to_gray
 from beam_cifar.images.jpeg import encode_jpeg
-from beam_cifar.images.png import Offsets, UInt8Array, encode_png
+from beam_cifar.images.png import encode_png
 from beam_cifar.images.runs import map_runs, pixels_of, with_pixels
 
 _ENCODERS: dict[str, Callable[[UInt8Array], tuple[bytearray, Offsets]]] = {"png": encode_png, "jpeg": encode_jpeg}

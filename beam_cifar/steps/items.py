@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from beam_cifar.data.arrays import BoolArray
 from beam_cifar.data.labels import UNLABELLED, unknown_name
-from beam_cifar.data.row_table import BoolArray, View
+from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError
 from beam_cifar.filters.xpath import FILTER_MODES, ItemFilter
 from beam_cifar.steps.base import Step, StepContext, option, pair

@@ -7,17 +7,15 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
+from beam_cifar.data.arrays import Int64Array
 from beam_cifar.data.labels import UNLABELLED, unknown_name
 from beam_cifar.data.row_table import View
 from beam_cifar.naming.ids import natural_bytes, natural_key
 from beam_cifar.steps.base import Step, StepContext, option
 from beam_cifar.steps.chance import permutation, seed_option
-
-Int64Array = npt.NDArray[np.int64]
 
 _PIECE = 1 << 16
 _LAST = np.iinfo(np.int64).max

@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from beam_cifar.data.arrays import Int64Array
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.row_table import View
 from beam_cifar.steps.base import Step, StepContext, option, pair, share
 from beam_cifar.steps.chance import keys, permutation, seed_option
 
-Int64Array = npt.NDArray[np.int64]
 Splits = Sequence[tuple[str, float]]
 
 _ROUNDING = 1e-9

@@ -20,7 +20,7 @@ from beam_cifar.analysis.stats import SizeCount, Stats, stats
 from beam_cifar.analysis.tally import ROW, decode_tally, tally_of
 from beam_cifar.data import block
 from beam_cifar.data.labels import LabelTable
-from beam_cifar.data.schema import SCHEMA, Example, table_of
+from beam_cifar.data.schema import Example, example_schema, table_of
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.jobs import serial
 from tests.helpers import ROOT
@@ -117,7 +117,7 @@ def test_gray_pixels_and_missing_images_stand_between_others() -> None:
         Example(str(n), "train", image, encoding, image and 5, image and 7, channels, None, "")  # type: ignore[arg-type]
         for n, (image, encoding, channels) in enumerate(made)
     )
-    whole = block.Block(table.select(SCHEMA.names), 3, 0, 0, last=True, read=Counter(), row=10)
+    whole = block.Block(table.select(example_schema().names), 3, 0, 0, last=True, read=Counter(), row=10)
     found = tally_of(whole, "train", LabelTable(("cat",)))
     assert bytes(found.rows["digest"][0]) == bytes(found.rows["digest"][3])
     assert found.rows[["file", "row", "label", "channels"]].tolist() == [

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from lxml import etree
 
-from beam_cifar.data.schema import SCHEMA
+from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import UsageError
 from beam_cifar.filters.xpath import FILTER_MODES, Decision, ItemFilter
 
@@ -70,7 +70,7 @@ def as_table(rows: Sequence[Row]) -> pa.Table:
         "label": [row.label for row in rows],
         "filename": [f"{i}.png" for i in range(len(rows))],
     }
-    return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in SCHEMA], schema=SCHEMA)
+    return pa.Table.from_arrays([pa.array(columns[f.name], f.type) for f in example_schema()], schema=example_schema())
 
 
 def in_xml(text: object) -> str:

@@ -17,7 +17,7 @@ from PIL import Image
 from beam_cifar.data.block import Block
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.row_table import View
-from beam_cifar.data.schema import SCHEMA, facts_table, image_array, with_images
+from beam_cifar.data.schema import example_schema, facts_table, image_array, with_images
 from beam_cifar.errors import InputError
 from beam_cifar.images.encodings import RAW
 from beam_cifar.images.gray import to_gray
@@ -78,7 +78,7 @@ def block_of(pictures: Sequence[Picture | None]) -> Block:
 
 def pictures_of(block: Block) -> list[tuple[tuple[int | None, ...], str, bytes | None]]:
     """(channels, height, width), encoding and image of each row."""
-    assert block.table.schema == SCHEMA
+    assert block.table.schema == example_schema()
     return [
         ((row["channels"], row["height"], row["width"]), row["encoding"], row["image"])
         for row in block.table.to_pylist()
@@ -310,6 +310,6 @@ def test_rows_without_image_are_no_duplicates(count: int) -> None:
 def test_a_damaged_image_is_refused_by_name() -> None:
     block = block_of([(random_pixels(np.random.default_rng(0), 6, 6), "png")])
     image = pa.array([block.table.column("image")[0].as_py()[:-20]], pa.binary())
-    broken = Block(block.table.set_column(2, SCHEMA.field("image"), image), 0, 0, 0, True, Counter())
+    broken = Block(block.table.set_column(2, example_schema().field("image"), image), 0, 0, 0, True, Counter())
     with pytest.raises(InputError, match="train: image 'i0'"):
         make_step("dedupe", {}).apply(view_of([(6, 6)]), Reading(broken))

@@ -27,6 +27,8 @@ ROOMS = (
 """From the top down: a room imports from those behind it, and from itself."""
 
 FACE = "__init__"
+LATE = {"cli"}
+"""Where imports of the package's own modules may stand in functions: a command imports what it needs when it runs."""
 
 
 def modules(*names: str) -> list[Path]:
@@ -85,6 +87,16 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         for name in free:
             del left[name]
     assert not left
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] not in LATE])
+def test_no_import_of_the_package_is_late(name: str) -> None:
+    tree = ast.parse(MODULES[name].read_text(encoding="utf-8"))
+    top = {id(node) for node in tree.body}
+    for node in tree.body:  # what only checkers see is not late, and counts in the tests above
+        if isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            top |= {id(inner) for inner in node.body}
+    assert not [module for node, module in own_imports(tree) if id(node) not in top]
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name.split(".")[0] != "pipeline"])

@@ -58,7 +58,7 @@ class RowReader(ABC):
 
     @abstractmethod
     def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        """Everything of the rows [start, stop), bad ones included, but images: `beam_cifar.data.schema.FACTS`.
+        """Everything of the rows [start, stop), bad ones included, but images: `beam_cifar.data.schema.facts_schema`.
 
         Args:
             start: first row.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.limits import refuse_less_than_one
 from beam_cifar.errors import UsageError
 from beam_cifar.filters.xpath import ItemFilter
 from beam_cifar.storage import Blob
@@ -152,7 +153,7 @@ class FileSummary:
         digest: hex sha256 of everything in it that is not pixels.
         row_names: digests of names, where asked for.
         kept_labels: rows that have a label, and keep it; None where there is no filter.
-        columns: of every row, those of `FACTS` (`beam_cifar.data.schema`) behind `Wanted.columns`, where asked for.
+        columns: of every row, those of `facts_schema` that are behind `Wanted.columns`, where asked for.
     """
 
     file: SourceFile
@@ -270,7 +271,7 @@ class ExportOptions:
     subset_names: str | None = None
 
     def __post_init__(self) -> None:
-        _refuse_less_than_one("--images-per-batch", self.images_per_batch)
+        refuse_less_than_one("--images-per-batch", self.images_per_batch)
         if self.subset_names not in (None, *SUBSET_NAMES):
             raise UsageError(f"--subsets must be one of {', '.join(SUBSET_NAMES)}, found {self.subset_names!r}")
         if self.image_ext is not None and not re.fullmatch(r"\.[A-Za-z0-9]+", self.image_ext):
@@ -279,8 +280,3 @@ class ExportOptions:
     def export_options(self) -> dict[str, Any]:
         """The fields of this class alone, by name."""
         return {field.name: getattr(self, field.name) for field in fields(ExportOptions)}
-
-
-def _refuse_less_than_one(flag: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise UsageError(f"{flag} must be at least 1, found {value}")
