@@ -24,10 +24,9 @@ from beam_cifar.steps.registry import make_step, parse_call
 from beam_cifar.storage.archives import SUFFIXES
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
-
     from beam_cifar.jobs.prepare import Job
     from beam_cifar.jobs.summary import Summary
+    from beam_cifar.pipeline.runners import ParsedOptions
     from beam_cifar.planning.plan import Plan, Task
     from beam_cifar.steps.base import Step
 
@@ -69,7 +68,7 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
     _print_notices(notice for notice in summary.notices if notice not in said)
 
 
-def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
+def beam_options_of(arguments: argparse.Namespace) -> ParsedOptions:
     """The workers and flags that are Beam's, of a command that runs a pipeline. Raises `UsageError`."""
     # All of the pipeline is imported here: what follows finds it loaded, without what Beam imports in vain.
     with beam_imports(arguments.beam_options, verbose=arguments.verbose):
@@ -78,7 +77,7 @@ def beam_options_of(arguments: argparse.Namespace) -> PipelineOptions:
     return runner.pipeline_options(arguments.beam_options, arguments.workers, list_flags(arguments.parser))
 
 
-def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, beam_options: PipelineOptions) -> None:
+def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, beam_options: ParsedOptions) -> None:
     from beam_cifar.pipeline.convert import obstacles, translate
 
     with quiet_workers(verbose=arguments.verbose):

@@ -28,6 +28,7 @@ from beam_cifar.options import check_workers
 from beam_cifar.pipeline.job_server import server_flags
 from beam_cifar.pipeline.stores import use_options
 
+ParsedOptions: TypeAlias = PipelineOptions
 BeamOptions: TypeAlias = Sequence[str] | PipelineOptions
 """Beam's own options: flags, or parsed."""
 
