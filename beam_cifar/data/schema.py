@@ -157,6 +157,8 @@ def facts_table(
 
 
 def _texts(values: Sequence[str] | pa.Array) -> pa.Array:
+    import pyarrow as pa
+
     return values if isinstance(values, pa.Array) else pa.array(values, pa.string())
 
 

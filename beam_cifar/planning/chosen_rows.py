@@ -13,6 +13,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_cifar import storage
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
@@ -105,7 +106,7 @@ def _window(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], at: int, 
 
 def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
     """Cuts a table into spans that hold no more than a block may, as pixels or as they lie there."""
-    stored = pa.compute.binary_length(table.column("image")).fill_null(0).to_numpy()
+    stored = pc.binary_length(table.column("image")).fill_null(0).to_numpy()
     height, width = (table.column(name).fill_null(0).to_numpy().astype(np.int64) for name in ("height", "width"))
     sizes = np.maximum(np.maximum(stored, 3 * height * width), row_bytes)
     ends = np.cumsum(sizes)

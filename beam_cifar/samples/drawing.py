@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.formats.cifar.facts import CIFAR100_COARSE_OF_FINE
 
 FloatArray = npt.NDArray[np.float32]
+UInt8Array = npt.NDArray[np.uint8]
 
 SIDE: Final = 32
 
@@ -152,9 +152,7 @@ def _palette(rng: np.random.Generator, main: FloatArray) -> FloatArray:
     """Returns float32 [3, N, 5]: nothing, then main, second, dark and light colour of each object; main [N, 3]."""
     main = main * _uniform(rng, 0.7, 1.25, len(main), 1) + _uniform(rng, -25, 25, *main.shape)
     dark, light = _uniform(rng, 15, 60, len(main), 1), _uniform(rng, 170, 250, len(main), 1)
-    colours: FloatArray = np.array([main, main, main * np.float32(0.6) + 40, dark + main / 8, light + main / 8])
-    made: FloatArray = colours.transpose(2, 1, 0)
-    return made
+    return np.asarray(np.stack([main, main, main * np.float32(0.6) + 40, dark + main / 8, light + main / 8]).T)
 
 
 def _noise(rng: np.random.Generator, side: int, *shape: int) -> FloatArray:

@@ -1,6 +1,6 @@
 """Makes sample data sets: drawn images in the genuine layout of CIFAR-10 or CIFAR-100, as many as wanted.
 
-A seed gives the same files on every machine for a major version of numpy. Images are drawn a hundred at a time, so
+A seed gives the same files on every machine for a major version of numpy. Images are written a thousand at a time, so
 memory does not depend on their number.
 """
 
@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import tarfile
 import tempfile
-from itertools import accumulate
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Iterator
+from itertools import accumulate, islice
+from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 from isal import igzip
 
 from beam_cifar.errors import OutputError, UsageError
-from beam_cifar.formats.cifar import facts as genuine
+from beam_cifar.formats.cifar import facts
 from beam_cifar.pickles.batch import Meta
 from beam_cifar.pickles.write import write_batch, write_meta
 from beam_cifar.samples.drawing import draw_images
@@ -26,7 +27,9 @@ KINDS: Final = ("cifar10", "cifar100")
 _GENUINE_TRAINING: Final = 50_000
 _GENUINE_TEST: Final = 10_000
 # Images drawn at a time: a plane of all of them stays in a core's cache. It is part of what a seed means.
-_CHUNK: Final = 125
+_BLOCK: Final = 125
+# Blocks written at a time: one by one, glibc returns memory to the system after each, which takes as long as drawing.
+_BLOCKS: Final = 8
 _LABELS, _NAMES, _PIXELS = range(3)
 # With the class and `_s_000123.png` names are as long as genuine ones, 24 characters on average.
 _ADJECTIVES: Final = ("", "common_", "small_", "great_")
@@ -67,9 +70,9 @@ def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, 
     _check(out, kind, images, seed, tar)
     if not tar:
         os.makedirs(out, exist_ok=True)
-        return _write_set(out, kind, images, seed)
-    with tempfile.TemporaryDirectory(prefix=".sample-", dir=os.path.dirname(out) or ".") as folder:
-        _pack(out, kind, _write_set(folder, kind, images, seed))
+        return list(_write_set(out, kind, images, seed))
+    with open(out, "xb") as file, tempfile.TemporaryDirectory() as folder:
+        _pack(file, kind, _write_set(folder, kind, images, seed))
     return [out]
 
 
@@ -89,24 +92,26 @@ def _check(out: str, kind: str, images: int, seed: int, tar: bool) -> None:
         raise OutputError(f"{out}: exists already; expected a new name")
 
 
-def _write_set(folder: str, kind: str, images: int, seed: int) -> list[str]:
-    """Writes all files of a set; returns their paths."""
+def _write_set(folder: str, kind: str, images: int, seed: int) -> Iterator[str]:
+    """Writes all files of a set; yields the path of each once it is there."""
     batches = plan_batches(kind, images)
+    for batch in batches:
+        with open(os.path.join(folder, batch.name), "xb") as file:
+            _write_batch(file, batch, kind, seed)
+        yield file.name
     if kind == "cifar10":
         largest = max(batch.rows for batch in batches)
-        name, meta = "batches.meta", Meta(kind, genuine.CIFAR10_NAMES, num_cases_per_batch=largest, num_vis=3072)
+        name, meta = "batches.meta", Meta(kind, facts.CIFAR10_NAMES, num_cases_per_batch=largest, num_vis=3072)
         extra, content = "readme.html", _README
     else:
-        name, meta = "meta", Meta(kind, genuine.CIFAR100_NAMES, tuple(genuine.CIFAR100_SUPERCLASSES))
+        name, meta = "meta", Meta(kind, facts.CIFAR100_NAMES, tuple(facts.CIFAR100_SUPERCLASSES))
         extra, content = "file.txt~", b"stray\n"
-    paths = [os.path.join(folder, each) for each in (*(batch.name for batch in batches), name, extra)]
-    for batch, path in zip(batches, paths, strict=False):
-        _write_batch(path, batch, kind, seed)
-    with open(paths[-2], "xb") as file:
+    with open(os.path.join(folder, name), "xb") as file:
         write_meta(file, meta)
-    with open(paths[-1], "xb") as file:
+    yield file.name
+    with open(os.path.join(folder, extra), "xb") as file:
         file.write(content)
-    return paths
+    yield file.name
 
 
 def plan_batches(kind: str, images: int) -> list[_Batch]:
@@ -122,51 +127,49 @@ def plan_batches(kind: str, images: int) -> list[_Batch]:
         sizes = [training // count + (number < training % count) for number in range(count)]
     names = [f"data_batch_{n + 1}" if is_cifar10 else f"train_{n + 1}" if n else "train" for n in range(len(sizes))]
     labels = [f"training batch {number} of {len(sizes)}" for number in range(1, len(sizes) + 1)]
-    starts = [0, *accumulate(sizes)]
     last = [_Batch("test_batch" if is_cifar10 else "test", "testing batch 1 of 1", training, test)] * (test > 0)
-    return [*map(_Batch, names, labels, starts, sizes), *last]
+    return [*map(_Batch, names, labels, [0, *accumulate(sizes)], sizes), *last]
 
 
-def _write_batch(path: str, batch: _Batch, kind: str, seed: int) -> None:
-    classes = genuine.CIFAR10_NAMES if kind == "cifar10" else genuine.CIFAR100_NAMES
+def _write_batch(file: BinaryIO, batch: _Batch, kind: str, seed: int) -> None:
+    classes = facts.CIFAR10_NAMES if kind == "cifar10" else facts.CIFAR100_NAMES
     # Every class in turn, from where the batch before left off: as balanced as the number of rows allows.
     in_turn = (batch.start + np.arange(batch.rows, dtype=np.int64)) % len(classes)
     labels = _generator(seed, _LABELS, batch.start).permutation(in_turn)
     words = _generator(seed, _NAMES, batch.start).choice(_ADJECTIVES, batch.rows).tolist()
     numbered = enumerate(zip(words, labels.tolist(), strict=True), batch.start)
-    pixels = (
-        draw_images((seed, _PIXELS, batch.start + row), labels[row : row + _CHUNK], kind).reshape(-1).data
-        for row in range(0, batch.rows, _CHUNK)
+    rows = range(0, batch.rows, _BLOCK)
+    blocks = (draw_images((seed, _PIXELS, batch.start + row), labels[row : row + _BLOCK], kind) for row in rows)
+    chunks = iter(lambda: list(islice(blocks, _BLOCKS)), [])
+    write_batch(
+        file,
+        kind=kind,
+        batch_label=batch.batch_label,
+        labels=labels.tolist(),
+        coarse_labels=[facts.CIFAR100_COARSE_OF_FINE[n] for n in labels] if kind == "cifar100" else None,
+        filenames=[f"{word}{classes[label]}_s_{number:06d}.png" for number, (word, label) in numbered],
+        pixels=(np.concatenate(chunk).reshape(-1).data for chunk in chunks),
+        rows=batch.rows,
     )
-    with open(path, "xb") as file:
-        write_batch(
-            file,
-            kind=kind,
-            batch_label=batch.batch_label,
-            labels=labels.tolist(),
-            coarse_labels=[genuine.CIFAR100_COARSE_OF_FINE[n] for n in labels] if kind == "cifar100" else None,
-            filenames=[f"{word}{classes[label]}_s_{number:06d}.png" for number, (word, label) in numbered],
-            pixels=pixels,
-            rows=batch.rows,
-        )
 
 
 def _generator(*key: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(key))
 
 
-def _pack(out: str, kind: str, paths: list[str]) -> None:
-    """Writes a `.tar.gz` of one gzip member, with no names of users and all times 0: its bytes are reproducible."""
-    folder = tarfile.TarInfo(genuine.CIFAR10_DIRECTORY if kind == "cifar10" else genuine.CIFAR100_DIRECTORY)
+def _pack(file: BinaryIO, kind: str, paths: Iterable[str]) -> None:
+    """Moves files into a `.tar.gz` of one gzip member, without users and with all times 0, so that bytes repeat."""
+    folder = tarfile.TarInfo(facts.CIFAR10_DIRECTORY if kind == "cifar10" else facts.CIFAR100_DIRECTORY)
     folder.type, folder.mode = tarfile.DIRTYPE, 0o755
     with (
-        open(out, "xb") as file,
         igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
         archive.addfile(folder)
+        # A tar has the size first, so files go through the disk: one at a time, which needs less of it.
         for path in paths:
             info = tarfile.TarInfo(f"{folder.name}/{os.path.basename(path)}")
             info.size = os.path.getsize(path)
             with open(path, "rb") as member:
                 archive.addfile(info, member)
+            os.remove(path)

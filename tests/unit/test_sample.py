@@ -16,14 +16,14 @@ import pytest
 from PIL import Image
 
 from beam_cifar.errors import OutputError, UsageError
-from beam_cifar.formats.cifar import facts as genuine
+from beam_cifar.formats.cifar import facts
 from beam_cifar.pickles.batch import Meta
 from beam_cifar.pickles.write import write_meta
 from beam_cifar.samples.drawing import draw_images
 from beam_cifar.samples.make import make_sample, plan_batches
 
 # The start of the SHA-256 of 130 drawn images, with numpy 2.
-DRAWN = {"cifar10": "10a98cc8dc7f8edc", "cifar100": "3fc8b06b45810593"}
+DRAWN = {"cifar10": "1920b843cfd578c3", "cifar100": "f4f7b3d6f88a7592"}
 TRAINING = [f"data_batch_{number}" for number in range(1, 6)]
 
 
@@ -57,25 +57,25 @@ def mean_png_size(pixels: np.ndarray) -> float:
 
 
 def test_cifar100_has_20_superclasses_of_5_and_100_names_in_order() -> None:
-    names = [name for names in genuine.CIFAR100_SUPERCLASSES.values() for name in names]
-    assert list(genuine.CIFAR100_SUPERCLASSES) == sorted(genuine.CIFAR100_SUPERCLASSES)
-    assert [len(names) for names in genuine.CIFAR100_SUPERCLASSES.values()] == [5] * 20
+    names = [name for names in facts.CIFAR100_SUPERCLASSES.values() for name in names]
+    assert list(facts.CIFAR100_SUPERCLASSES) == sorted(facts.CIFAR100_SUPERCLASSES)
+    assert [len(names) for names in facts.CIFAR100_SUPERCLASSES.values()] == [5] * 20
     assert len(set(names)) == 100
-    assert list(genuine.CIFAR100_NAMES) == sorted(names)
-    coarse_names = list(genuine.CIFAR100_SUPERCLASSES)
-    for fine, coarse in enumerate(genuine.CIFAR100_COARSE_OF_FINE):
-        assert genuine.CIFAR100_NAMES[fine] in genuine.CIFAR100_SUPERCLASSES[coarse_names[coarse]]
+    assert list(facts.CIFAR100_NAMES) == sorted(names)
+    coarse_names = list(facts.CIFAR100_SUPERCLASSES)
+    for fine, coarse in enumerate(facts.CIFAR100_COARSE_OF_FINE):
+        assert facts.CIFAR100_NAMES[fine] in facts.CIFAR100_SUPERCLASSES[coarse_names[coarse]]
 
 
 def test_the_superclass_of_the_first_classes_is_the_genuine_one() -> None:
     # Fine labels 0 to 9 (apple ... bottle) and their coarse labels, as in the genuine archive.
-    assert genuine.CIFAR100_COARSE_OF_FINE[:10] == (4, 1, 14, 8, 0, 6, 7, 7, 18, 3)
+    assert facts.CIFAR100_COARSE_OF_FINE[:10] == (4, 1, 14, 8, 0, 6, 7, 7, 18, 3)
 
 
 def test_names_have_the_md5_of_the_genuine_meta_files() -> None:
-    meta10 = Meta("cifar10", genuine.CIFAR10_NAMES, num_cases_per_batch=10_000, num_vis=3072)
-    meta100 = Meta("cifar100", genuine.CIFAR100_NAMES, tuple(genuine.CIFAR100_SUPERCLASSES))
-    for meta, expected in ((meta10, genuine.CIFAR10_MD5["batches.meta"]), (meta100, genuine.CIFAR100_MD5["meta"])):
+    meta10 = Meta("cifar10", facts.CIFAR10_NAMES, num_cases_per_batch=10_000, num_vis=3072)
+    meta100 = Meta("cifar100", facts.CIFAR100_NAMES, tuple(facts.CIFAR100_SUPERCLASSES))
+    for meta, expected in ((meta10, facts.CIFAR10_MD5["batches.meta"]), (meta100, facts.CIFAR100_MD5["meta"])):
         file = io.BytesIO()
         write_meta(file, meta)
         assert hashlib.md5(file.getvalue()).hexdigest() == expected
@@ -86,7 +86,7 @@ def test_cifar10_is_laid_out_as_the_genuine_set(tmp_path: Path) -> None:
     assert [Path(path).name for path in paths] == [*TRAINING, "test_batch", "batches.meta", "readme.html"]
     assert sorted(paths) == sorted(str(path) for path in (tmp_path / "set").iterdir())
     meta = unpickled(tmp_path / "set" / "batches.meta")
-    assert meta == {"num_cases_per_batch": 20, "label_names": list(genuine.CIFAR10_NAMES), "num_vis": 3072}
+    assert meta == {"num_cases_per_batch": 20, "label_names": list(facts.CIFAR10_NAMES), "num_vis": 3072}
     found = batches(tmp_path / "set")
     assert [len(batch["labels"]) for batch in found.values()] == [20] * 6
     assert found["data_batch_2"]["batch_label"] == "training batch 2 of 5"
@@ -98,13 +98,13 @@ def test_cifar100_is_laid_out_as_the_genuine_set(tmp_path: Path) -> None:
     paths = make_sample(str(tmp_path), kind="cifar100", images=600)
     assert [Path(path).name for path in paths] == ["train", "test", "meta", "file.txt~"]
     meta = unpickled(tmp_path / "meta")
-    assert meta["fine_label_names"] == list(genuine.CIFAR100_NAMES)
-    assert meta["coarse_label_names"] == list(genuine.CIFAR100_SUPERCLASSES)
+    assert meta["fine_label_names"] == list(facts.CIFAR100_NAMES)
+    assert meta["coarse_label_names"] == list(facts.CIFAR100_SUPERCLASSES)
     train, test = unpickled(tmp_path / "train"), unpickled(tmp_path / "test")
     assert (train["data"].shape, test["data"].shape) == ((500, 3072), (100, 3072))
     assert train["batch_label"] == "training batch 1 of 1"
     for batch in (train, test):
-        assert batch["coarse_labels"] == [genuine.CIFAR100_COARSE_OF_FINE[label] for label in batch["fine_labels"]]
+        assert batch["coarse_labels"] == [facts.CIFAR100_COARSE_OF_FINE[label] for label in batch["fine_labels"]]
         assert np.bincount(batch["fine_labels"]).tolist() == [len(batch["fine_labels"]) // 100] * 100
 
 
