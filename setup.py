@@ -36,6 +36,7 @@ setup(
         "pillow>=12.1.1,<13",
         "pyarrow>=21,<26",
         "rapidgzip>=0.14",
+        "shtab>=1.9.3,<2",
     ],
     extras_require={
         # The versions that are tested are in requirements.txt.

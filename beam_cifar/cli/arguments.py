@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from beam_cifar import __version__
+from beam_cifar.cli.completion import SHELLS, PrintCompletion
 from beam_cifar.formats import FORMATS, readable, writable
 from beam_cifar.options import FILTER_MODES, ON_CLASH, SUBSET_NAMES
 from beam_cifar.steps import STEPS
@@ -76,6 +77,13 @@ def make_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"beam-cifar {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print a completion script for a shell, and stop: {', '.join(SHELLS)}",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
     for add in (
         _add_convert,
