@@ -27,26 +27,28 @@ setup(
     packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
     package_data={"beam_cifar": ["py.typed"]},
     python_requires=">=3.10",
+    # From the oldest versions that are tested (requirements-oldest.txt, `make test-oldest`) to before those after the newest
+    # (requirements.txt). Beam 2.72 is the first that allows pyarrow 21, whose writer cuts pages by content.
     install_requires=[
-        "apache-beam>=2.77,<2.78",
-        "google-crc32c>=1.6",
-        "isal>=1.7",
-        "lxml>=5.2",
-        "numpy>=2.0,<2.5",
+        "apache-beam>=2.72,<2.78",
+        "google-crc32c>=1.5,<2",
+        "isal>=1.6.1,<2",
+        "lxml>=4.9.4,<7",
+        "numpy>=1.26.4,<2.5",
         "pillow>=12.1.1,<13",
         "pyarrow>=21,<26",
-        "rapidgzip>=0.14",
+        "rapidgzip>=0.14.2,<0.17",
         "shtab>=1.9.3,<2",
     ],
     extras_require={
         # The versions that are tested are in requirements.txt.
-        "aws": ["boto3>=1.36"],
+        "aws": ["boto3>=1.36,<2"],
         "gcp": ["google-cloud-storage>=3,<4"],
         # Many libraries, and 0.5 s more at each start: for jobs on Dataflow alone.
         "dataflow": ["apache-beam[gcp]>=2.77,<2.78"],
         # flask and flask-cors: what moto's server needs of moto[server].
         "test": [
-            "boto3>=1.36",
+            "boto3>=1.36,<2",
             "datasets",
             "flask",
             "flask-cors",
