@@ -27,8 +27,8 @@ setup(
     packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
     package_data={"beam_cifar": ["py.typed"]},
     python_requires=">=3.10",
-    # From the oldest versions that are tested (requirements-oldest.txt, `make test-oldest`) to before those after the newest
-    # (requirements.txt). Beam 2.72 is the first that allows pyarrow 21, whose writer cuts pages by content.
+    # Lower bounds are tested by `make test-oldest`, and the versions of requirements.txt by all else; docs/architecture.md
+    # says why none is lower.
     install_requires=[
         "apache-beam>=2.72,<2.78",
         "google-crc32c>=1.5,<2",
