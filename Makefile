@@ -6,7 +6,7 @@ IMAGES ?= 60000
 # One test process per core.
 JOBS ?= auto
 
-.PHONY: demo test test-slow lint peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
+.PHONY: demo test test-slow test-oldest lint peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
   cluster-start cluster-stop test-cluster faults test-faults bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
@@ -40,6 +40,17 @@ lint: $(VENV)/.installed
 # What takes long for its kind: worker processes, object stores, jobs that are killed at every step.
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m 'slow and not stores' -n $(JOBS) --dist worksteal
+
+# The oldest versions that setup.py allows, in an environment of their own.
+.oldest/.installed: setup.py requirements-oldest.txt
+	$(PYTHON) -m venv .oldest
+	.oldest/bin/python -m pip install --quiet --upgrade pip
+	.oldest/bin/python -m pip install --quiet --constraint requirements-oldest.txt \
+	  --config-settings editable_mode=compat --editable '.[test]'
+	touch $@
+
+test-oldest: .oldest/.installed
+	.oldest/bin/python -m pytest -n $(JOBS) --dist worksteal
 
 # Readers of other projects, in an environment of their own.
 .peers/.installed: tests/peers/requirements.txt
@@ -138,4 +149,4 @@ sdist-check: $(VENV)/.installed
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 
 clean:
-	rm -rf $(VENV) .peers .prism .flink .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .oldest .peers .prism .flink .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

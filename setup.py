@@ -30,26 +30,29 @@ setup(
         "beam_cifar.report": ["templates/*"],
     },
     python_requires=">=3.10",
+    # Lower bounds are tested by `make test-oldest`, and the versions of requirements.txt by all else; docs/architecture.md
+    # says why none is lower.
     install_requires=[
-        "apache-beam>=2.77,<2.78",
-        "google-crc32c>=1.6",
-        "isal>=1.7",
-        "jinja2>=3.1",
-        "lxml>=5.2",
+        "apache-beam>=2.72,<2.78",
+        "google-crc32c>=1.5,<2",
+        "isal>=1.6.1,<2",
+        "jinja2>=3.1,<4",
+        "lxml>=4.9.4,<7",
         "numpy>=2.0,<2.5",
         "pillow>=12.1.1,<13",
         "pyarrow>=21,<26",
-        "rapidgzip>=0.14",
+        "rapidgzip>=0.14.2,<0.17",
+        "shtab>=1.9.3,<2",
     ],
     extras_require={
         # The versions that are tested are in requirements.txt.
-        "aws": ["boto3>=1.36"],
+        "aws": ["boto3>=1.36,<2"],
         "gcp": ["google-cloud-storage>=3,<4"],
         # Many libraries, and 0.5 s more at each start: for jobs on Dataflow alone.
         "dataflow": ["apache-beam[gcp]>=2.77,<2.78"],
         # flask and flask-cors: what moto's server needs of moto[server].
         "test": [
-            "boto3>=1.36",
+            "boto3>=1.36,<2",
             "datasets",
             "flask",
             "flask-cors",

@@ -30,6 +30,7 @@ from beam_cifar.cli import (
     transform,
     validate,
 )
+from beam_cifar.cli.completion import SHELLS, PrintCompletion
 from beam_cifar.cli.parser import Parser, parse
 from beam_cifar.cli.terminal import descendants, is_python
 from beam_cifar.errors import BeamCifarError
@@ -89,6 +90,13 @@ def make_parser() -> Parser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"beam-cifar {__version__}")
+    parser.add_argument(
+        "--print-completion",
+        action=PrintCompletion,
+        choices=SHELLS,
+        metavar="SHELL",
+        help=f"print a completion script for a shell, and stop: {', '.join(SHELLS)}",
+    )
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
     for command in COMMANDS:
         command.add(commands)
