@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from image_trees import set_part_bytes
 
 from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline.convert import convert
+from tests.helpers.image_trees import set_part_bytes
 
 
 def dies(options: ConvertOptions, parts: int, part_bytes: int | None = None) -> None:

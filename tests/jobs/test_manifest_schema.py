@@ -18,10 +18,11 @@ from beam_cifar.options import Input
 from beam_cifar.pipeline.examples import WriteExamples
 from beam_cifar.pipeline.runners import make_runner, pipeline_options
 from beam_cifar.steps.registry import make_step
+from tests.helpers import ROOT
 from tests.helpers.image_trees import batch, manifest, quickly, write_cifar, write_tree
 
 SCHEMA: dict[str, Any] = json.loads(files("beam_cifar").joinpath("manifest.schema.json").read_text(encoding="utf-8"))
-PAGE = (Path(__file__).parent.parent / "docs" / "manifest.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "manifest.md").read_text(encoding="utf-8")
 
 
 def check(found: dict[str, Any]) -> dict[str, Any]:
