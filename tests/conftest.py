@@ -9,6 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from unittest import mock
 
+# Its plug-in would import it at the very end, where Python 3.11 fails to compile it after some jobs of Beam
+# ("AST constructor recursion depth mismatch").
+import hypothesis  # noqa: F401
 import pytest
 
 from beam_cifar.jobs import serial
