@@ -30,8 +30,8 @@ setup(
         "beam_cifar.report": ["templates/*"],
     },
     python_requires=">=3.10",
-    # Lower bounds are tested by `make test-oldest`, the versions of requirements.txt by all else; docs/architecture.md says
-    # why none is lower.
+    # Lower bounds are tested by `make test-oldest`, the versions of requirements.txt by all else; docs/architecture.md
+    # says why none is lower.
     install_requires=[
         "apache-beam>=2.72,<2.78",
         "google-crc32c>=1.5,<2",

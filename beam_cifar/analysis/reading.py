@@ -25,7 +25,7 @@ from beam_cifar.options import Input
 from beam_cifar.pipeline.measure import for_each_block, reading_options, shared_folder
 from beam_cifar.pipeline.runners import BeamOptions
 from beam_cifar.planning.cut import reading_tasks, whole_file_tasks
-from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.plan import Origin
 from beam_cifar.planning.summaries import learn_parents, scan, select_files
 from beam_cifar.planning.survey import COUNTS, find_catalog
 

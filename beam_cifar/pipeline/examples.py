@@ -45,8 +45,7 @@ from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.read import ReadBlocks
 from beam_cifar.planning.by_examples import Layout, lay_out, records_of, tie_breaker
 from beam_cifar.planning.cut import reading_tasks
-from beam_cifar.planning.inputs import Origin
-from beam_cifar.planning.plan import Task
+from beam_cifar.planning.plan import Origin, Task
 from beam_cifar.planning.summaries import learn_parents
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.steps.base import PixelStep

@@ -19,11 +19,11 @@ from beam_cifar.data.row_table import View
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import FileSummary, Wanted
 from beam_cifar.options import Input
+from beam_cifar.planning.checks import refuse_bad_rows
 from beam_cifar.planning.chosen_rows import read_rows
-from beam_cifar.planning.inputs import Inputs, Origin
 from beam_cifar.planning.merge import merged, union_tables, with_unique_ids
-from beam_cifar.planning.plan import ChosenCounts
-from beam_cifar.planning.summaries import duplicates, learn_parents, refuse_bad_rows
+from beam_cifar.planning.plan import ChosenCounts, Inputs, Origin
+from beam_cifar.planning.summaries import duplicates, learn_parents
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_bytes
 

@@ -33,7 +33,7 @@ from tests.helpers.image_trees import batch, encoded, picture, quickly, write_ci
 def plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads without a runner where the runner is not the point."""
     if "beam" not in request.fixturenames:
-        monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+        monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
 
 
 def pets(folder: Path, name: str = "train", **changed: Any) -> Path:

@@ -34,7 +34,7 @@ from beam_cifar.pipeline.convert import convert
 from beam_cifar.pipeline.examples import ReadExamples, WriteExamples
 from beam_cifar.pipeline.runners import pipeline_options
 from beam_cifar.planning.cut import reading_tasks
-from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.plan import Origin
 from beam_cifar.planning.summaries import learn_parents
 from beam_cifar.planning.survey import find_catalog, survey
 from beam_cifar.samples.make import make_sample

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("without_runner")
 
 @pytest.fixture(autouse=True)
 def read_without_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+    monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
 
 
 @pytest.fixture(scope="session")

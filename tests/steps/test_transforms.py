@@ -20,7 +20,7 @@ from beam_cifar.errors import InputError, JobError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.filters.xpath import ItemFilter
 from beam_cifar.images.encodings import RAW
-from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.plan import Origin
 from beam_cifar.steps.encode import encode_images
 from beam_cifar.steps.remap import remap_labels
 from beam_cifar.steps.select import select_rows
