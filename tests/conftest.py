@@ -14,8 +14,8 @@ from unittest import mock
 import hypothesis  # noqa: F401
 import pytest
 
+from beam_cifar import make_sample
 from beam_cifar.jobs import serial
-from beam_cifar.samples.make import make_sample
 from tests.helpers import ROOT
 from tests.helpers.commands import Command, Run
 from tests.helpers.suites import SUITES

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_cifar import Example, LabelTable, Stats, stats
 from beam_cifar.analysis.derive import repeats_of
-from beam_cifar.analysis.stats import SizeCount, Stats, stats
+from beam_cifar.analysis.stats import SizeCount
 from beam_cifar.analysis.tally import ROW, decode_tally, tally_of
 from beam_cifar.data import block
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.data.schema import Example, example_schema, table_of
+from beam_cifar.data.schema import example_schema, table_of
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.jobs import serial
 from tests.helpers import ROOT

@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beam_cifar import LabelTable, Validation, stats, validate
 from beam_cifar.analysis.reading import measured
-from beam_cifar.analysis.stats import stats
 from beam_cifar.analysis.tally import Asked
-from beam_cifar.analysis.validate import Finding, Validation, validate, validated
-from beam_cifar.data.labels import LabelTable
+from beam_cifar.analysis.validate import Finding, validated
 from beam_cifar.errors import InputError
 from beam_cifar.jobs import serial
 from beam_cifar.options import Input

@@ -16,9 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
-from beam_cifar.samples.make import make_sample
+from beam_cifar import ConvertOptions, convert, make_sample
 from tests.helpers.image_trees import picture
 from tests.helpers.reading import batch_names, unpickled
 

@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beam_cifar import ConvertOptions, Summary, convert
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
-from beam_cifar.jobs.summary import Summary
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
 from tests.helpers.image_trees import set_part_bytes
 from tests.helpers.reading import batch_names, cifar_rows, parquet_rows, tree, unpickled
 

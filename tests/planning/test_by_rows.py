@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from beam_cifar import ConvertOptions
 from beam_cifar.errors import InputError, JobError, UsageError
 from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.registry import get_source
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.prepare import plan_only
-from beam_cifar.options import ConvertOptions, Input
+from beam_cifar.options import Input
 from beam_cifar.planning.chosen_rows import read_rows
 from beam_cifar.planning.plan import Inputs, Origin
 from beam_cifar.planning.summaries import scan

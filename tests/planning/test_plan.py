@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import ConvertOptions, LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import CHUNK_ROWS, Catalog, FileSummary, SourceFile
 from beam_cifar.formats.registry import get_sink
-from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.by_counts import make_plan
 from beam_cifar.planning.plan import Plan
 from beam_cifar.planning.summaries import select_files
