@@ -126,12 +126,11 @@ def _resized(summary: FileSummary, size: tuple[int, int]) -> FileSummary:
 
 
 def _groups(sources: list[Selected], sink: Sink, options: ConvertOptions, *, unchanged: bool) -> list[_Survivors]:
-    """Numbers the sources and puts those of one output subset together, in order of appearance."""
+    """The sources of each output subset, in order of appearance."""
     sink.subsets.check([source.summary.file.subset for source in sources], options)
     groups: dict[str, list[Selected]] = {}
-    for index, source in enumerate(sources):
-        sources[index] = replace(source, index=index)
-        groups.setdefault(sink.subsets.output(source.summary.file.subset, options), []).append(sources[index])
+    for source in sources:
+        groups.setdefault(sink.subsets.output(source.summary.file.subset, options), []).append(source)
     return [
         _Survivors(
             subset,
@@ -238,14 +237,14 @@ def choose(
         pixels: whether images reach the writer as pixels.
     """
     left = limit
-    for summary in summaries:
+    for index, summary in enumerate(summaries):
         kept = (selection.count(chunk) for chunk in summary.chunks)
         cumulative = (0, *itertools.accumulate(kept)) if summary.chunks else (0, 0)
         if left == 0:
             return
         take = cumulative[-1] if left is None else min(left, cumulative[-1])
         left = None if left is None else left - take
-        yield Selected(0, summary, cumulative, take, summary.pixel_bytes if pixels else summary.image_bytes)
+        yield Selected(index, summary, cumulative, take, summary.pixel_bytes if pixels else summary.image_bytes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,8 +267,8 @@ class _Survivors(Group):
         """The segments that hold the survivors [start, stop), and files without any that follow one of these."""
         first = bisect.bisect_right(self.ends, start) if start else 0
         found = []
-        for source, end in zip(self.members[first:], self.ends[first:], strict=True):
-            begin = end - source.take
+        for at in range(first, len(self.members)):
+            source, begin = self.members[at], self.ends[at] - self.members[at].take
             if begin > stop or (begin == stop and source.take):
                 break
             found.append(source.segment(max(start - begin, 0), min(stop - begin, source.take)))

@@ -157,15 +157,11 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
         merged.setdefault(sink.subsets.output(subset, options.export), []).append(records[subset])
     groups = [_group(subset, np.concatenate(members)) for subset, members in merged.items()]
     made = cut(groups, [], sink, options)
-    ordered = {
-        group.subset: Ordered(
-            group.records["order"].tobytes(),
-            group.records["key"].tobytes(),
-            made.first[group.subset],
-            made.shards[made.first[group.subset]].rows,
-        )
-        for group in groups
-    }
+    ordered = {}
+    for group in groups:
+        first = made.shards[made.first[group.subset]]
+        orders, keys = (group.records[name].tobytes() for name in ("order", "key"))
+        ordered[group.subset] = Ordered(orders, keys, first.index, first.rows)
     return Layout(ordered, made.shards, strict, rows)
 
 

@@ -159,8 +159,14 @@ class _Rows(Group):
         return Facts(
             size=self._size(rows, files) if len(rows) and pictured.all() else None,
             has_images=bool(pictured.any()),
-            file=files[0] if len(files) == 1 else None,
+            file=files[0] if len(files) == 1 and self._is_subset_of(files[0], rows) else None,
         )
+
+    def _is_subset_of(self, file: int, rows: Positions) -> bool:
+        """Whether some rows are all of the subset that a file is of."""
+        subset = self.view.subsets[rows[0]]
+        same = self.view.subset_names[subset] == self.gathering.summaries[file].file.subset
+        return same and bool((self.view.subsets[rows] == subset).all())
 
     def _size(self, rows: Positions, files: Sequence[int]) -> tuple[int, int] | None:
         """(height, width) of the images of some rows, which all have one, where that is one size."""
@@ -178,12 +184,10 @@ class _Rows(Group):
     def is_whole(self, start: int, stop: int) -> bool:
         view, gathering, rows = self.view, self.gathering, self.members[start:stop]
         number = int(view.files[rows[0]])
-        file = gathering.summaries[number].file
         return bool(
             not gathering.changes_pixels
             and not view.new_ids
-            and gathering.origins[file.source].labels == view.table
-            and view.subset(file.subset)[rows].all()
+            and gathering.origins[gathering.summaries[number].file.source].labels == view.table
             and (view.rows[rows] == np.arange(len(rows))).all()
             and (view.labels[rows] == gathering.labels_of(number)).all()
         )

@@ -6,6 +6,7 @@ import bisect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.sink import Sink, series_name
@@ -21,7 +22,8 @@ class Facts:
     Attributes:
         size: (height, width) where every row has an image of that size, else None.
         has_images: whether any row has an image.
-        file: number of the one input file that all of them come from; None where there are several, or none.
+        file: number of the one input file that all of them come from, and whose subset they still are of; None where
+            there is no such file.
     """
 
     size: tuple[int, int] | None
@@ -102,7 +104,7 @@ def cut(
     pieces: list[_Piece] = []
     first: dict[str, int] = {}
     for group in groups:
-        if group.rows or sink.can.keeps_empty_subsets:
+        if group not in left_out:
             first[group.subset] = len(pieces)
             pieces += _pieces(group, len(pieces), total, sink, options, part_bytes or sink.can.part_bytes)
     pieces = _with_batch_labels(pieces, files, sink)
@@ -122,133 +124,108 @@ def long_first(tasks: Iterable[Task]) -> tuple[Task, ...]:
     return tuple(sorted(tasks, key=lambda task: (-task.rows, task.shard, task.part)))
 
 
-@dataclass(frozen=True)
-class _Piece:
-    """A shard in the making: the rows of a group from `start` on.
-
-    Attributes:
-        shard: what is made.
-        group: that it is cut from.
-        start: its first row.
-        number: of the shard among those of the group.
-        count: of these.
-        file: see `Facts`.
-    """
+class _Piece(NamedTuple):
+    """A shard in the making: the rows of a group from `start` on; `place`: subset, number and count in the group."""
 
     shard: Shard
     group: Group
     start: int
-    number: int
-    count: int
     file: int | None
+    place: tuple[str, int, int]
 
 
 def _pieces(
     group: Group, first: int, total_bytes: int, sink: Sink, options: SinkOptions, part_bytes: int | None
 ) -> Iterator[_Piece]:
+    """The shards of a group, without batch labels."""
     step = sink.shard_rows(group.rows, group.bytes, total_bytes, options.export)
     count = max(1, -(-group.rows // step))
     row_bytes = group.bytes // max(1, group.rows)
     for number in range(count):
         start, place = number * step, (group.subset, number, count)
         rows = min(step, group.rows - start)
-        subset = sink.subsets.of_file(*place, options.export)
-        path = sink.shard_path(subset, *place[1:])
-        _check_path(path, group.subset)
-        _check_bytes(path, rows, row_bytes, sink, options)
         facts = group.facts(start, start + rows)
+        subset = sink.subsets.of_file(*place, options.export)
         shard = Shard(
             index=first + number,
             subset=subset,
-            path=path,
+            path=_path(subset, place, rows, row_bytes, sink, options),
             rows=rows,
             part_rows=max(1, part_bytes // max(1, row_bytes)) if part_bytes else rows,
             size=facts.size,
             has_images=facts.has_images,
         )
-        yield _Piece(shard, group, start, number, count, facts.file)
+        yield _Piece(shard, group, start, facts.file, place)
 
 
-def _check_path(path: str, subset: str) -> None:
+def _path(subset: str, place: tuple[str, int, int], rows: int, row_bytes: int, sink: Sink, options: SinkOptions) -> str:
+    """Where a shard goes. Raises `UsageError` where it cannot."""
+    path, limit = sink.shard_path(subset, *place[1:]), sink.can.max_shard_bytes
     if path and ("\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/"))):
-        raise UsageError(f"subset {subset!r} would be written to {path!r}, which is no place in the output; rename it")
-
-
-def _check_bytes(path: str, rows: int, row_bytes: int, sink: Sink, options: SinkOptions) -> None:
-    limit = sink.can.max_shard_bytes
+        raise UsageError(
+            f"subset {place[0]!r} would be written to {path!r}, which is no place in the output; rename it"
+        )
     if limit and options.export.save_images and rows * row_bytes > limit:
         raise UsageError(
             f"{path} would hold {rows * row_bytes} bytes of pixels, and the format allows {limit} a file; "
             f"pass --images-per-batch {limit // row_bytes} or less"
         )
+    return path
 
 
 def _with_batch_labels(pieces: Sequence[_Piece], files: Sequence[FileSummary], sink: Sink) -> list[_Piece]:
-    """What each file calls itself: what the one that it follows does; else by its place.
+    """What each shard calls itself: what the input file does that it follows, or its place in the output subset.
 
-    Of examples that come from anywhere, numbered files, such as `data_batch_1`, count as one series.
+    Where rows come from no files, numbered shards, such as `data_batch_1`, count as one series: so examples that were
+    read from CIFAR, of which nobody says any more what their file was called, get the labels of the genuine set.
     """
     series: dict[str, list[int]] = {}
     for piece in pieces:
         series.setdefault(series_name(piece.shard.subset), []).append(piece.shard.index)
     made = []
     for piece in pieces:
-        name = series_name(piece.shard.subset)
-        place = piece.group.subset, piece.number, piece.count
+        shard, place, name = piece.shard, piece.place, series_name(piece.shard.subset)
         if not files:
-            place = name, bisect.bisect_left(series[name], piece.shard.index), len(series[name])
-        label = _own_label(piece, files) or sink.batch_label(*place)
-        made.append(replace(piece, shard=replace(piece.shard, batch_label=label)))
+            place = name, bisect.bisect_left(series[name], shard.index), len(series[name])
+        own = files[piece.file].batch_label if piece.file is not None and piece.place[2] == 1 else ""
+        label = own or sink.batch_label(*place)
+        made.append(piece._replace(shard=replace(shard, batch_label=label)))
     return made
 
 
-def _own_label(piece: _Piece, files: Sequence[FileSummary]) -> str:
-    """What an input file calls itself, where one file of the output follows it: alone, and under its name."""
-    if piece.count > 1 or piece.file is None or files[piece.file].file.subset != piece.shard.subset:
-        return ""
-    return files[piece.file].batch_label
-
-
 def _tasks(piece: _Piece, files: Sequence[FileSummary], sink: Sink, options: SinkOptions) -> Iterator[Task]:
-    """The tasks of a shard; one that would make an input file again is a copy of it."""
-    shard, start = piece.shard, piece.start
-    whole = Segment(piece.file or 0, 0, shard.rows, 0, shard.rows) if _is_copy(piece, files, sink, options) else None
+    """The tasks of a shard: one for each part, or a copy of the input file that the shard would be, byte for byte."""
+    shard, group, start = piece.shard, piece.group, piece.start
+    file = files[piece.file] if piece.file is not None and shard.parts == 1 else None
+    copied = (
+        file is not None
+        and (file.rows, file.batch_label) == (shard.rows, shard.batch_label)
+        and sink.copies(file, options)
+        and group.is_whole(start, start + shard.rows)
+    )
     for part in range(shard.parts):
         rows = shard.rows_of(part)
-        task = piece.group.filled(Task(shard.index, part, rows), start, start + rows)
-        yield replace(task, segments=(whole,), copy=True) if whole else task
+        task = group.filled(Task(shard.index, part, rows), start, start + rows)
+        yield replace(task, segments=(Segment(piece.file or 0, 0, rows, 0, rows),), copy=True) if copied else task
         start += rows
-
-
-def _is_copy(piece: _Piece, files: Sequence[FileSummary], sink: Sink, options: SinkOptions) -> bool:
-    """Whether the only part of a shard would be an input file, byte for byte."""
-    if piece.shard.parts != 1 or piece.file is None:
-        return False
-    file = files[piece.file]
-    return (
-        file.rows == piece.shard.rows
-        and file.batch_label == piece.shard.batch_label
-        and sink.copies(file, options)
-        and piece.group.is_whole(piece.start, piece.start + piece.shard.rows)
-    )
 
 
 READ_BYTES = 16 << 20
 """Bytes of images that a task reads, where nothing is written."""
 
 
-def reading_tasks(summaries: Sequence[FileSummary]) -> list[Task]:
+def reading_tasks(summaries: Sequence[FileSummary], *, tolerant: bool = False) -> list[Task]:
     """Tasks that read all rows of some files: the shard of each is the number of its file.
+
+    Args:
+        summaries: of the files.
+        tolerant: whether bad rows are no reason to refuse: they travel in `Block.rejected`.
 
     Raises:
         InputError: a bad row.
     """
-    refuse_bad_rows(summaries)
-    return whole_file_tasks(summaries)
-
-
-def whole_file_tasks(summaries: Sequence[FileSummary]) -> list[Task]:
-    """The same, where bad rows are no reason to refuse: they travel in `Block.rejected`."""
+    if not tolerant:
+        refuse_bad_rows(summaries)
     tasks = []
     for index, summary in enumerate(summaries):
         row_bytes = max(1, summary.image_bytes // max(1, summary.rows))

@@ -125,6 +125,22 @@ def test_a_group_that_fits_one_batch_keeps_its_name() -> None:
     assert [shard.path for shard in plan.shards] == ["train", "test"]
 
 
+def test_a_batch_that_follows_one_file_keeps_its_label_and_others_are_called_by_their_place() -> None:
+    files = {"data_batch_3": [0] * 10, "data_batch_4": [0] * 2, "test_batch": [1] * 3}
+    plan = plan_of(files)
+    assert [(s.path, s.batch_label) for s in plan.shards] == [(name, name) for name in files]
+    plan = plan_of(files, subset_names="split")
+    assert [(s.path, s.batch_label) for s in plan.shards] == [
+        ("train", "training batch 1 of 1"),
+        ("test", "test_batch"),
+    ]
+
+
+def test_a_batch_that_lost_all_its_rows_keeps_its_label() -> None:
+    plan = plan_of({"data_batch_3": [0] * 10, "data_batch_4": [1] * 3}, labels=("a",))
+    assert [(s.rows, s.batch_label) for s in plan.shards] == [(10, "data_batch_3"), (0, "data_batch_4")]
+
+
 def test_parquet_shards_are_even_and_follow_raw_size_alone() -> None:
     plan = plan_of({f"data_batch_{i}": [0] * 10_000 for i in range(1, 6)} | {"test_batch": [1] * 10_000}, "parquet")
     assert [(shard.path, shard.rows) for shard in plan.shards] == [
