@@ -58,6 +58,7 @@ setup(
             "flask-cors",
             "google-cloud-storage>=3,<4",
             "hypothesis",
+            "ipython",
             "jsonschema",
             "moto[s3]",
             "pytest",

@@ -32,7 +32,7 @@ def test_every_mark_is_a_suite() -> None:
 
 
 def test_every_suite_has_its_command() -> None:
-    assert set(COMMANDS) == SUITES.keys()
+    assert set(COMMANDS) - {"oldest"} == SUITES.keys()  # that runs the usual tests with other libraries
 
 
 @pytest.mark.parametrize("name", sorted(FOLDERS))
