@@ -27,8 +27,8 @@ setup(
     packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
     package_data={"beam_cifar": ["py.typed"]},
     python_requires=">=3.10",
-    # Lower bounds are tested by `make test-oldest`, and the versions of requirements.txt by all else; docs/architecture.md
-    # says why none is lower.
+    # Lower bounds are tested by `make test-oldest`, and the versions of requirements.txt by all else;
+    # docs/architecture.md says why none is lower.
     install_requires=[
         "apache-beam>=2.72,<2.78",
         "google-crc32c>=1.5,<2",
