@@ -105,12 +105,10 @@ class ReadExamples(beam.PTransform):
         self._tasks = reading_tasks(self._found.summaries)
 
     def display_data(self) -> dict[str, Any]:
-        """Path, format and number of rows."""
         rows = sum(summary.rows for summary in self._found.summaries)
         return {"path": self._found.catalog.path, "format": self._found.catalog.format, "rows": rows}
 
     def expand(self, start: Any) -> beam.PCollection[Example]:
-        """From nothing to examples."""
         files = tuple(summary.file for summary in self._found.summaries)
         selection = Selection(self.labels.names)
         origin = Origin(self._found.catalog.format, self.labels)
@@ -146,11 +144,9 @@ class FilterExamples(beam.PTransform):
         self._selection = Selection(self.labels.names, None, ItemFilter(self.expression, self.mode))
 
     def display_data(self) -> dict[str, str]:
-        """The expression and its mode."""
         return {"filter": self.expression, "filter_mode": self.mode}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
         return examples | _over_blocks(select_rows, selection=self._selection)
 
 
@@ -177,11 +173,9 @@ class RemapLabels(beam.PTransform):
         self.labels = self._map.table
 
     def display_data(self) -> dict[str, str]:
-        """The renamings."""
         return {"renamings": ", ".join(f"{old}:{new}" for old, new in self.renamings.items())}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
         return examples | _over_blocks(remap_labels, targets=self._map.targets)
 
 
@@ -208,11 +202,9 @@ class TransformExamples(beam.PTransform):
         self._step = step
 
     def display_data(self) -> dict[str, str]:
-        """Name and options."""
         return {"transform": self.name, "options": str(self._step.options())}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
         return examples | _over_blocks(self._step.transform, self._step.row_bytes())
 
 
@@ -231,11 +223,9 @@ class ResizeExamples(beam.PTransform):
         check_size(self.size)
 
     def display_data(self) -> dict[str, str]:
-        """The size."""
         return {"size": f"{self.size[0]}x{self.size[1]}"}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
         height, width = self.size
         return examples | TransformExamples("resize", {"height": height, "width": width})
 
@@ -290,11 +280,9 @@ class WriteExamples(beam.PTransform):
         self._encodings = sink.encodings(options)
 
     def display_data(self) -> dict[str, str]:
-        """Format and output."""
         return {"format": self.output_format, "output": self._sink.folder.output}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
-        """From examples to the path of the manifest."""
         with storage.hold(self._sink.folder):
             pass  # refused while a conversion holds the output
         described = examples | "Describe" >> _OnBatches(_describe, tuple[str, bytes], {"encodings": self._encodings})

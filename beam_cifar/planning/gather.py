@@ -98,15 +98,12 @@ class Gathering(StepContext):
         self._first = 0
 
     def notice(self, text: str) -> None:
-        """See `StepContext.notice`."""
         self.notices.append(text)
 
     def add_pixel_step(self, step: PixelStep) -> None:
-        """See `StepContext.add_pixel_step`."""
         self.pixel_steps.append(step)
 
     def read_items(self, path: str, table: LabelTable) -> View:
-        """See `StepContext.read_items`."""
         self._settle()
         view = self._own(Input(path, "items"))
         places = {name: label for label, name in enumerate(table.names)}
@@ -116,7 +113,6 @@ class Gathering(StepContext):
         return view.with_labels([places.get(name, UNLABELLED) for name in view.table.names], table)
 
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
-        """See `StepContext.blocks`; the rows come in the order in which they lie."""
         order = np.lexsort((view.rows, view.files))
         done = 0
         for table in read_rows(
