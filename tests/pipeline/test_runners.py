@@ -138,3 +138,9 @@ def test_no_data_stream_is_flushed_by_a_timer() -> None:
         _ = line | beam.Create([1, 2], reshuffle=False) | beam.Reshuffle() | beam.Map(lambda number: number)
     worker, server = "GrpcClientDataChannel", "_GrpcDataChannel"
     assert limits == {(side, "SizeBasedBufferingClosableOutputStream") for side in (worker, server)}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
+def test_a_test_that_runs_away_fails_before_the_machine_does() -> None:
+    with pytest.raises(MemoryError):
+        bytearray(7 << 30)

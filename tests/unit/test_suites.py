@@ -18,7 +18,7 @@ FOLDERS = {name for name in SUITES if (TESTS / name).is_dir()}
 COMMANDS = dict(
     re.findall(r"^test-(\w+):.*\n(?:\t.*\n)*?.*-m pytest (.*?)(?: -n .*| --durations.*)?$", MAKEFILE, re.MULTILINE)
 )
-OURS = {"parametrize", "usefixtures", "skipif", "skip", "xfail", "filterwarnings"}
+OURS = {"address_space", "parametrize", "usefixtures", "skipif", "skip", "xfail", "filterwarnings"}
 
 
 def marks(name: str) -> set[str]:
