@@ -32,6 +32,7 @@ PROGRAM = """
 import sys
 from unittest import mock
 from beam_cifar import ConvertOptions, convert
+from beam_cifar.jobs import serial
 source, output, target, overwrite, resume = sys.argv[1:]
 limit = 12 if target == "imagenet" else None
 with mock.patch("beam_cifar.pipeline.convert.start", serial.run):

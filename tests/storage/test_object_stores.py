@@ -815,7 +815,7 @@ def test_a_second_job_is_refused_and_told_who_writes(
 @pytest.mark.slow
 def test_a_holder_that_was_killed_here_is_followed_at_once(server: Server, bucket: str) -> None:
     program = (
-        "import sys, os; from beam_cifar import storage, store_options\n"
+        "import sys, os; from beam_cifar import storage; from beam_cifar.pipeline import stores as store_options\n"
         "storage.hold(storage.JobFolder(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
     )
     environment = {**server.programs_environment(), "PYTHONPATH": str(ROOT)}
