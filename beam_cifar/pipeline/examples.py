@@ -84,6 +84,12 @@ class ReadExamples(beam.PTransform):
     Raises:
         InputError: nothing there, not recognised, or damaged.
         UsageError: an unknown format or subset.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import ReadExamples
+    >>> with beam.Pipeline() as pipeline:
+    ...     _ = pipeline | ReadExamples("cifar10") | beam.combiners.Count.Globally() | beam.Map(print)
+    60
     """
 
     path: str
@@ -133,6 +139,14 @@ class FilterExamples(beam.PTransform):
 
     Raises:
         UsageError: an expression that cannot be evaluated, or an unknown mode.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import FilterExamples, ReadExamples
+    >>> read = ReadExamples("cifar10")
+    >>> cats = FilterExamples('/item[annotation/label="cat"]', read.labels)
+    >>> with beam.Pipeline() as pipeline:
+    ...     _ = pipeline | read | cats | beam.Map(lambda example: example.label) | beam.Distinct() | beam.Map(print)
+    3
     """
 
     expression: str
@@ -161,6 +175,10 @@ class RemapLabels(beam.PTransform):
 
     Raises:
         UsageError: an unknown old name, or an empty new one.
+
+    >>> from beam_cifar import ReadExamples, RemapLabels
+    >>> RemapLabels({"cat": "kitten"}, ReadExamples("cifar10").labels).labels.names[3]
+    'kitten'
     """
 
     renamings: Mapping[str, str]
@@ -189,6 +207,13 @@ class TransformExamples(beam.PTransform):
 
     Raises:
         UsageError: an unknown transform or option, or one that looks at more than single images.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import ReadExamples, TransformExamples
+    >>> with beam.Pipeline() as pipeline:
+    ...     gray = pipeline | ReadExamples("cifar10") | TransformExamples("grayscale")
+    ...     _ = gray | beam.Map(lambda example: example.channels) | beam.Distinct() | beam.Map(print)
+    1
     """
 
     name: str
@@ -214,6 +239,13 @@ class ResizeExamples(beam.PTransform):
 
     Attributes:
         size: (height, width), in pixels.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import ReadExamples, ResizeExamples
+    >>> with beam.Pipeline() as pipeline:
+    ...     small = pipeline | ReadExamples("cifar10") | ResizeExamples((8, 8))
+    ...     _ = small | beam.Map(lambda example: len(example.image)) | beam.Distinct() | beam.Map(print)
+    192
     """
 
     size: tuple[int, int]
@@ -256,6 +288,12 @@ class WriteExamples(beam.PTransform):
     Raises:
         UsageError: an unknown format, or options that it cannot follow.
         OutputError: the output exists, or a conversion holds it.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import ReadExamples, WriteExamples
+    >>> read = ReadExamples("cifar10")
+    >>> with beam.Pipeline() as pipeline:
+    ...     _ = pipeline | read | WriteExamples("out", "webdataset", read.labels)
     """
 
     output_dir: str
