@@ -64,7 +64,7 @@ setup(
             "pytest",
             "pytest-xdist",
         ],
-        "lint": ["mypy", "ruff"],
+        "lint": ["mypy", "pyright[nodejs]", "ruff"],
     },
     entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli.main:main"]},
 )

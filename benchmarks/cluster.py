@@ -79,7 +79,7 @@ def parse() -> argparse.Namespace:
 
 def sample(folder: Path, images: int) -> Path:
     path = folder / "sample"
-    command = [sys.executable, "-m", "beam_cifar", "make-sample", path, "--images", str(images)]
+    command = [sys.executable, "-m", "beam_cifar", "make-sample", str(path), "--images", str(images)]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return path
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 
 from measure import Run
 from works import Contender, Work
 
 Measured = Mapping[Contender, list[Run]]
-Results = Mapping[Work, list[Measured]]
+Results = Mapping[Work, Sequence[Measured]]
 
 
 def at_one_size(results: Results, images: int) -> str:

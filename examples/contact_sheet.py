@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from itertools import chain, islice, zip_longest
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
@@ -178,10 +179,11 @@ def show_in_terminal(groups: Groups) -> None:
 def half_blocks(path: Path) -> Iterator[str]:
     """Lines of characters whose upper half has one pixel's colour, and whose lower half the next one's."""
     pixels = fitted(path).resize((TERMINAL_SIDE, TERMINAL_SIDE), Image.Resampling.BOX)
+    colours = np.asarray(pixels)
     for y in range(0, TERMINAL_SIDE, 2):
         cells = []
         for x in range(TERMINAL_SIDE):
-            upper, lower = (";".join(map(str, pixels.getpixel((x, row)))) for row in (y, y + 1))
+            upper, lower = (";".join(map(str, colours[row, x].tolist())) for row in (y, y + 1))
             cells.append(f"\x1b[38;2;{upper}m\x1b[48;2;{lower}m▀")
         yield "".join(cells) + "\x1b[0m"
 

@@ -420,7 +420,7 @@ REFUSED: dict[str, tuple[DatasetItem, str]] = {
         "label 2 is outside the categories, of which there are 2",
     ),
     "label_negative": (DatasetItem(7, annotations=[Label(-1)]), "label -1 is outside"),
-    "label_name": (DatasetItem(7, annotations=["cat"]), r"expected Label\(number\), found 'cat'"),
+    "label_name": (DatasetItem(7, annotations=["cat"]), r"expected Label\(number\), found 'cat'"),  # type: ignore[list-item]
     "label_bool": (DatasetItem(7, annotations=[Label(True)]), r"expected Label\(number\)"),
     "label_alone": (DatasetItem(7, annotations=Label(0)), r"expected a list of labels, found Label\(label=0\)"),
     "missing_file": (DatasetItem(7, image="missing.png"), "missing.png: cannot be read: No such file"),
@@ -454,7 +454,7 @@ def test_an_id_is_there_once_in_a_subset() -> None:
 
 def test_something_else_than_an_item_is_refused() -> None:
     with pytest.raises(UsageError, match="expected a DatasetItem, found dict"):
-        Dataset.from_iterable([{"id": 1}])
+        Dataset.from_iterable([{"id": 1}])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="put: expected a DatasetItem, found str"):
         Dataset.from_iterable([item(1)], ["cat"]).put("1")
 
@@ -580,7 +580,7 @@ def test_items_come_by_subset_in_the_order_given() -> None:
 
 def test_get_finds_an_item_by_id_and_subset() -> None:
     dataset = Dataset.from_iterable([*some(), item(5, 2, "default")], NAMES)
-    assert shown([dataset.get("b", "test")]) == shown([some()[4]])
+    assert shown([dataset.get("b", "test")]) == shown([some()[4]])  # type: ignore[list-item]
     assert dataset.get(5).label == 2
     assert dataset.get("x", "train") is None
     assert dataset.get("b", "nowhere") is None

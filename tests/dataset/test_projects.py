@@ -405,7 +405,7 @@ def test_paths_below_the_project_are_relative(path: str, folder: str, stored: st
 
 
 def content_of(**changes: Any) -> dict[str, Any]:
-    source = {"name": "a", "path": "a", "format": None, "subsets": []}
+    source = {"name": "a", "path": "a", "format": None, "subsets": []}  # type: ignore[var-annotated]
     step = {"name": "random_split", "options": {"seed": 1}}
     content = {"beam_cifar_project": 1, "name": "p", "sources": [source], "transforms": [step], "on_clash": "error"}
     return {**content, **changes}
@@ -485,7 +485,7 @@ ANYTHING = st.recursive(
     lambda inside: st.lists(inside, max_size=3) | st.dictionaries(st.text(), inside, max_size=3),
     max_leaves=6,
 )
-OPTIONS = [(name, option) for name in STEPS for option in step_class(name).__dataclass_fields__]
+OPTIONS = [(name, option) for name in STEPS for option in step_class(name).__dataclass_fields__]  # type: ignore[attr-defined]
 
 
 @settings(deadline=None, max_examples=250)

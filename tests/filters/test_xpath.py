@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lxml import etree
+from lxml import etree  # type: ignore[import-untyped]
 
 from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import UsageError
@@ -53,8 +53,8 @@ def make_rows(count: int, ids: Sequence[str], subsets: Sequence[str], sizes: Seq
     rows = []
     for i in range(count):
         own = ids[i % len(ids)] if i % 3 else f"{ids[i % len(ids)]}_{i:05d}"
-        size, label = sizes[rng.integers(len(sizes))], int(rng.integers(-1, labels))
-        rows.append(Row(own, subsets[rng.integers(len(subsets))], size, None if label < 0 else label))
+        size, label = sizes[rng.integers(len(sizes))], int(rng.integers(-1, labels))  # type: ignore[call-overload]
+        rows.append(Row(own, subsets[rng.integers(len(subsets))], size, None if label < 0 else label))  # type: ignore[call-overload]
     return rows
 
 
@@ -234,7 +234,7 @@ def test_annotations_are_kept_as_by_plain_evaluation(expression: str, mode: str)
 SAFE = ("subset", "image", "annotation", "annotation/label", "image/height", "zzz")
 RISKY_TESTS = ("id", "item", "*", "node()", "text()")
 RISKY_AXES = ("@", "self::", "descendant::", "descendant-or-self::", "parent::", "ancestor::", "ancestor-or-self::")
-RISKY_AXES += ("following::", "following-sibling::", "preceding::", "preceding-sibling::", "/")
+RISKY_AXES += ("following::", "following-sibling::", "preceding::", "preceding-sibling::", "/")  # type: ignore[assignment]
 RISKY_PATHS = (".", "..", "(/)", "/item", "(/item)[1]", "/item | subset", "id(subset)", "/child::item")
 RISKY_VALUES = (
     "string()",
@@ -247,8 +247,8 @@ RISKY_VALUES = (
 RISKS = (None, "steps out", *RISKY_TESTS, *RISKY_AXES, *RISKY_PATHS, *RISKY_VALUES)
 LITERALS = ("'x'", "'dog'", "'xtrain'", '"train"', "'1'", "''", "0", "1", "4", "32", "true()")
 OF_PATHS = ("{p}", "{p} = {l}", "{p} = {p}", "{l} != {p}", "count({p}) > 1", "contains({p}, {l})", "string({p}) = {l}")
-OF_PATHS += ("-({p}) = -1", "string-length({p}) > 4", "name({p}) = 'id'", "normalize-space({p}) = {l}", "not({p})")
-OF_PATHS += ("boolean({p})", "sum({p}) > 1", "{p} + 1 > 1", "1 * {p} < 2", "starts-with({p}, {l})")
+OF_PATHS += ("-({p}) = -1", "string-length({p}) > 4", "name({p}) = 'id'", "normalize-space({p}) = {l}", "not({p})")  # type: ignore[assignment]
+OF_PATHS += ("boolean({p})", "sum({p}) > 1", "{p} + 1 > 1", "1 * {p} < 2", "starts-with({p}, {l})")  # type: ignore[assignment]
 OF_VALUES = ("{v} and {v}", "{v} or {v}", "({v}) = ({v})", "not({v})", "concat({v}, {v}) != {l}", "boolean({v})")
 
 

@@ -351,7 +351,7 @@ def test_a_large_row_group_is_read_in_batches(tmp_path: Path) -> None:
     with ParquetSource().open_rows(catalog.files[0], catalog.labels) as reader:
         before = pa.total_allocated_bytes()
         for at in (0, 100, 2900):
-            assert reader._images([(at, at + 100)]).to_pylist() == images[at : at + 100]
+            assert reader._images([(at, at + 100)]).to_pylist() == images[at : at + 100]  # type: ignore[attr-defined]
             assert pa.total_allocated_bytes() - before < 40 << 20
 
 

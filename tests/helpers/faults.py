@@ -43,7 +43,7 @@ def _convert_until(options: ConvertOptions, parts: int, number: int, part_bytes:
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    write_account = sink.write_account
+    write_account = sink.write_account  # type: ignore[attr-defined]
     left = parts
 
     def counted(info: Any, settings: Any) -> None:
@@ -53,7 +53,7 @@ def _convert_until(options: ConvertOptions, parts: int, number: int, part_bytes:
         if left == 0:
             os.killpg(0, number)
 
-    sink.write_account = counted
+    sink.write_account = counted  # type: ignore[attr-defined]
     if part_bytes:
         set_part_bytes(pytest.MonkeyPatch(), options.output_format, part_bytes)
     convert(options)

@@ -52,7 +52,7 @@ def batch(**changes: Any) -> dict[Any, Any]:
     """The standard dictionary; a change to `...` drops the key."""
     value = {"batch_label": "training batch 1 of 5", "labels": list(LABELS), "data": PIXELS, "filenames": list(NAMES)}
     value |= changes
-    return {key: item for key, item in value.items() if item is not ...}
+    return {key: item for key, item in value.items() if item is not ...}  # type: ignore[comparison-overlap]
 
 
 def objects(rows: list[Any]) -> np.ndarray:
@@ -315,7 +315,7 @@ def without_batch_label() -> Case:
 
 @layout
 def extra_keys() -> Case:
-    shared = [1, 2.5, None, True, "x", b"y", (), [], {}, -1e300, 2**62]
+    shared = [1, 2.5, None, True, "x", b"y", (), [], {}, -1e300, 2**62]  # type: ignore[var-annotated]
     extra = {
         "mean": np.linspace(0, 1, 3072),
         "std": np.float32(3.5),
@@ -449,7 +449,7 @@ class Python2Pickler:
 
     def save_container(self, value: Any) -> None:
         kind = type(value)
-        empty = {list: (b"(l", b"]"), dict: (b"(d", b"}")}[kind][self.protocol > 0]
+        empty = {list: (b"(l", b"]"), dict: (b"(d", b"}")}[kind][self.protocol > 0]  # type: ignore[index]
         self.out.write(empty)
         self.put(value)
         one, many = (b"a", b"e") if kind is list else (b"s", b"u")

@@ -103,7 +103,7 @@ def test_large_images_come_back_from_png_and_as_pillow_reads_them_from_jpeg() ->
     for data in [*files, *(path.read_bytes() for path in photos())]:
         pixels = decode_image(data, "x.jpg")
         np.testing.assert_array_equal(pixels, by_pillow(data))
-        assert probe_image(data, "x.jpg") == ImageHeader("jpeg", *pixels.shape[1:], 3)
+        assert probe_image(data, "x.jpg") == ImageHeader("jpeg", *pixels.shape[1:], 3)  # type: ignore[call-arg]
         np.testing.assert_array_equal(decode_image(bytes(encode_png(pixels[None])[0]), "x.png"), pixels)
 
 

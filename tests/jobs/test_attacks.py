@@ -135,7 +135,7 @@ def test_a_staged_image_that_is_not_as_it_was_written_stops_the_publish(
     def harmed(folder: storage.StagedFolder) -> None:
         commit(folder)
         staged = sorted(Path(folder._folder).rglob("*.png"))[0]
-        {
+        {  # type: ignore[operator]
             "gone": staged.unlink,
             "cut": lambda: staged.write_bytes(staged.read_bytes()[:-1]),
             "more": lambda: staged.with_name("more.png").write_bytes(b"x"),

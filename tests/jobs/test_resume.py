@@ -59,7 +59,7 @@ def small_set(folder: Path, seed: int = 0) -> Path:
 def written(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Shard and part of everything that is written in this process from now on."""
     made = []
-    write_account = sink.write_account
+    write_account = sink.write_account  # type: ignore[attr-defined]
 
     def noting(info: PartInfo, settings: Any) -> None:
         made.append((info.shard, info.part))

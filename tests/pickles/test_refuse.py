@@ -107,7 +107,7 @@ def test_a_changed_byte_reads_or_is_refused(name):
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(SMALL)), st.randoms(use_true_random=False), st.binary(max_size=8))
-def test_spliced_files_read_or_are_refused(name, chance: random.Random, patch):
+def test_spliced_files_read_or_are_refused(name, chance: random.Random, patch):  # type: ignore[no-untyped-def]
     data = SMALL[name]
     other = SMALL[chance.choice(sorted(SMALL))]
     start = chance.randrange(len(data))

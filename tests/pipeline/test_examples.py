@@ -318,7 +318,7 @@ def test_display_data_say_what_a_step_does(cifar10: Path, tmp_path: Path) -> Non
     }  # fmt: skip
     for step, expected in steps.items():
         shown = {item.key: item.value for item in DisplayData.create_from(step).items}
-        assert expected.items() <= shown.items()
+        assert expected.items() <= shown.items()  # type: ignore[attr-defined]
 
 
 def test_counters_have_the_names_of_the_readme_and_the_counts_of_the_manifest(cifar10: Path, tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_rows_that_get_lost_on_the_way_are_noticed(cifar10: Path, tmp_path: Path
     def lose(job: Any, options: Any = None) -> None:
         from beam_cifar.jobs import read_part as source
 
-        read = source.read_chosen
+        read = source.read_chosen  # type: ignore[attr-defined]
         with mock.patch.object(
             source, "read_chosen", lambda *a: ((t.slice(0, max(0, len(t) - 1)), last) for t, last in read(*a))
         ):

@@ -503,7 +503,7 @@ def test_rename_that_finds_nothing_changes_nothing_and_says_so() -> None:
 @pytest.mark.parametrize("start", [1, 0, -5, 10**15])
 def test_reindex_counts_in_the_order_of_the_output(start: int) -> None:
     rows = random_rows(3)
-    numbers = {}
+    numbers = {}  # type: ignore[var-annotated]
     for subset in SUBSETS:
         for row in rows:
             if row.subset == subset:

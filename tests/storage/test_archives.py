@@ -112,9 +112,9 @@ def test_an_archive_is_decompressed_once_for_detection_and_listing(
     from beam_cifar.formats.registry import detect_format, get_source
 
     opened = []
-    real = archives.open_gzip
+    real = archives.open_gzip  # type: ignore[attr-defined]
     for module in (archives, gzip_index):
-        monkeypatch.setattr(module, "open_gzip", lambda *args, **named: (opened.append(named), real(*args, **named))[1])
+        monkeypatch.setattr(module, "open_gzip", lambda *args, **named: (opened.append(named), real(*args, **named))[1])  # type: ignore[func-returns-value]
     assert detect_format(str(cifar10_archive), str(tmp_path)) == "cifar"
     catalog = get_source("cifar").describe(str(cifar10_archive), str(tmp_path))
     # Once to list, once by index to read the meta file.

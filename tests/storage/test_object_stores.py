@@ -244,7 +244,7 @@ def test_readers_of_other_libraries_read_objects(server: Server, bucket: str, tm
         assert pq.ParquetFile(arrow).read_row_group(3) == table.slice(3000, 1000)
     with storage.mapped(storage.whole_file(f"{bucket}/p"), "p") as arrow:
         assert pq.read_table(arrow) == table
-    with io.BufferedReader(storage.open_file(f"{bucket}/z.zip")) as file:  # type: ignore[arg-type]
+    with io.BufferedReader(storage.open_file(f"{bucket}/z.zip")) as file:  # type: ignore[arg-type, type-var]
         assert file.read(10) == server.get(f"{bucket}/z.zip")[:10]
 
 
@@ -494,7 +494,7 @@ def check_equal(server: Server, url: str, local: Path, tmp_path: Path) -> None:
 def test_a_job_in_a_store_writes_what_a_local_one_does(
     target: str, server: Server, bucket: str, small: Path, tmp_path: Path
 ) -> None:
-    options = {"target": target, **FORMATS[target]}
+    options = {"target": target, **FORMATS[target]}  # type: ignore[dict-item]
     plainly(job(small / "set", tmp_path / "right", **options))
     server.upload_tree(small / "set", f"{bucket}/in/set")
     plainly(job(f"{bucket}/in/set", f"{bucket}/out/right", **options))
@@ -529,7 +529,7 @@ def test_what_is_done_to_rows_is_done_in_a_store(
 def test_files_and_objects_can_be_on_either_side(
     target: str, server: Server, bucket: str, small: Path, tmp_path: Path
 ) -> None:
-    options = {"target": target, **FORMATS[target]}
+    options = {"target": target, **FORMATS[target]}  # type: ignore[dict-item]
     plainly(job(small / "set", tmp_path / "right", **options))
     plainly(job(small / "set", f"{bucket}/out/", **options))
     check_equal(server, f"{bucket}/out", tmp_path / "right", tmp_path)
