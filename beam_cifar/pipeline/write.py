@@ -14,6 +14,7 @@ from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.jobs.settings import SinkSettings
 from beam_cifar.jobs.write_part import OpenPart, copy_file, write_account
+from beam_cifar.pipeline import stores  # noqa: F401  (how workers reach object stores)
 from beam_cifar.pipeline.counters import count, count_part
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.planning.plan import Task

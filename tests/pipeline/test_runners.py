@@ -144,3 +144,28 @@ def test_no_data_stream_is_flushed_by_a_timer() -> None:
 def test_a_test_that_runs_away_fails_before_the_machine_does() -> None:
     with pytest.raises(MemoryError):
         bytearray(7 << 30)
+
+
+@pytest.mark.parametrize("step", ["read", "write", "publish", "measure"])
+def test_a_worker_that_loads_one_step_reaches_object_stores_as_the_flags_say(step: str, tmp_path: Path) -> None:
+    """A worker imports what its steps need, and nothing else of a job."""
+    program = f"""
+import warnings
+warnings.simplefilter("ignore")
+import beam_cifar.pipeline.{step}
+from beam_cifar.storage import stores
+assert stores._settings is not stores._library_settings
+"""
+    python("-c", program, folder=tmp_path)
+
+
+def test_the_source_alone_guards_its_blocks(tmp_path: Path) -> None:
+    program = """
+import warnings
+warnings.simplefilter("ignore")
+import beam_cifar.pipeline.read
+from apache_beam import coders
+from beam_cifar.data.block import Block
+assert type(coders.registry.get_coder(Block)).__name__ == "BlockCoder"
+"""
+    python("-c", program, folder=tmp_path)
