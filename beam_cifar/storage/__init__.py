@@ -3,141 +3,67 @@
 Paths are those of the local file system, or of one that all workers share; or URLs of objects, `s3://` and `gs://`.
 """
 
-from beam_cifar.storage.blobs import (
-    Blob,
-    SubFile,
-    each,
-    listed_file,
-    local_copy,
-    mapped,
-    open_arrow,
-    open_blob,
-    read_all_listed,
-    reading,
-    unpack,
-    whole_file,
-)
-from beam_cifar.storage.client import concurrently
-from beam_cifar.storage.files import (
-    COPY_BYTES,
-    Tally,
-    exists,
-    file_digest,
-    file_sizes,
-    folders_in,
-    free_bytes,
-    has_content,
-    has_file,
-    is_file,
-    is_folder,
-    is_occupied,
-    list_folder,
-    list_tree,
-    listing_stamp,
-    make_folder,
-    names_in,
-    open_file,
-    read_whole,
-    remove_file,
-    remove_tree,
-    stamp,
-)
-from beam_cifar.storage.job_folder import JobFolder, check_apart
-from beam_cifar.storage.lock import Holding, hold
-from beam_cifar.storage.paths import SCHEMES, Entry, absolute, contains, is_url, name_of
-from beam_cifar.storage.publishing import (
-    Leftover,
-    begin,
-    begun,
-    begun_jobs,
-    clear_leftovers,
-    is_unfinished,
-    leftovers,
-    promote,
-    publish_tree,
-    recover,
-    restore,
-)
-from beam_cifar.storage.staging import (
-    StagedFile,
-    StagedFiles,
-    StagedFolder,
-    allow_writes,
-    cancel_writes,
-    join_listings,
-    read_listing,
-    stage_link,
-    write_whole,
-    writing,
-)
-from beam_cifar.storage.stores import use_settings
-
-__all__ = [
-    "COPY_BYTES",
-    "SCHEMES",
-    "Blob",
-    "Entry",
-    "Holding",
-    "JobFolder",
-    "Leftover",
-    "StagedFile",
-    "StagedFiles",
-    "StagedFolder",
-    "SubFile",
-    "Tally",
-    "absolute",
-    "allow_writes",
-    "begin",
-    "begun",
-    "begun_jobs",
-    "cancel_writes",
-    "check_apart",
-    "clear_leftovers",
-    "concurrently",
-    "contains",
-    "each",
-    "exists",
-    "file_digest",
-    "file_sizes",
-    "folders_in",
-    "free_bytes",
-    "has_content",
-    "has_file",
-    "hold",
-    "is_file",
-    "is_folder",
-    "is_occupied",
-    "is_unfinished",
-    "is_url",
-    "join_listings",
-    "leftovers",
-    "list_folder",
-    "list_tree",
-    "listed_file",
-    "listing_stamp",
-    "local_copy",
-    "make_folder",
-    "mapped",
-    "name_of",
-    "names_in",
-    "open_arrow",
-    "open_blob",
-    "open_file",
-    "promote",
-    "publish_tree",
-    "read_all_listed",
-    "read_listing",
-    "read_whole",
-    "reading",
-    "recover",
-    "remove_file",
-    "remove_tree",
-    "restore",
-    "stage_link",
-    "stamp",
-    "unpack",
-    "use_settings",
-    "whole_file",
-    "write_whole",
-    "writing",
-]
+from beam_cifar.storage.blobs import Blob as Blob
+from beam_cifar.storage.blobs import SubFile as SubFile
+from beam_cifar.storage.blobs import each as each
+from beam_cifar.storage.blobs import listed_file as listed_file
+from beam_cifar.storage.blobs import mapped as mapped
+from beam_cifar.storage.blobs import open_arrow as open_arrow
+from beam_cifar.storage.blobs import open_blob as open_blob
+from beam_cifar.storage.blobs import read_all_listed as read_all_listed
+from beam_cifar.storage.blobs import reading as reading
+from beam_cifar.storage.blobs import unpack as unpack
+from beam_cifar.storage.blobs import whole_file as whole_file
+from beam_cifar.storage.client import concurrently as concurrently
+from beam_cifar.storage.files import COPY_BYTES as COPY_BYTES
+from beam_cifar.storage.files import Tally as Tally
+from beam_cifar.storage.files import exists as exists
+from beam_cifar.storage.files import file_digest as file_digest
+from beam_cifar.storage.files import file_sizes as file_sizes
+from beam_cifar.storage.files import folders_in as folders_in
+from beam_cifar.storage.files import free_bytes as free_bytes
+from beam_cifar.storage.files import has_content as has_content
+from beam_cifar.storage.files import has_file as has_file
+from beam_cifar.storage.files import is_file as is_file
+from beam_cifar.storage.files import is_folder as is_folder
+from beam_cifar.storage.files import is_occupied as is_occupied
+from beam_cifar.storage.files import list_folder as list_folder
+from beam_cifar.storage.files import list_tree as list_tree
+from beam_cifar.storage.files import listing_stamp as listing_stamp
+from beam_cifar.storage.files import make_folder as make_folder
+from beam_cifar.storage.files import names_in as names_in
+from beam_cifar.storage.files import open_file as open_file
+from beam_cifar.storage.files import read_whole as read_whole
+from beam_cifar.storage.files import remove_tree as remove_tree
+from beam_cifar.storage.files import stamp as stamp
+from beam_cifar.storage.job_folder import JobFolder as JobFolder
+from beam_cifar.storage.job_folder import check_apart as check_apart
+from beam_cifar.storage.lock import Holding as Holding
+from beam_cifar.storage.lock import hold as hold
+from beam_cifar.storage.paths import Entry as Entry
+from beam_cifar.storage.paths import absolute as absolute
+from beam_cifar.storage.paths import contains as contains
+from beam_cifar.storage.paths import is_url as is_url
+from beam_cifar.storage.paths import name_of as name_of
+from beam_cifar.storage.publishing import Leftover as Leftover
+from beam_cifar.storage.publishing import begin as begin
+from beam_cifar.storage.publishing import begun as begun
+from beam_cifar.storage.publishing import begun_jobs as begun_jobs
+from beam_cifar.storage.publishing import clear_leftovers as clear_leftovers
+from beam_cifar.storage.publishing import is_unfinished as is_unfinished
+from beam_cifar.storage.publishing import leftovers as leftovers
+from beam_cifar.storage.publishing import promote as promote
+from beam_cifar.storage.publishing import publish_tree as publish_tree
+from beam_cifar.storage.publishing import recover as recover
+from beam_cifar.storage.publishing import restore as restore
+from beam_cifar.storage.staging import StagedFile as StagedFile
+from beam_cifar.storage.staging import StagedFiles as StagedFiles
+from beam_cifar.storage.staging import StagedFolder as StagedFolder
+from beam_cifar.storage.staging import allow_writes as allow_writes
+from beam_cifar.storage.staging import cancel_writes as cancel_writes
+from beam_cifar.storage.staging import join_listings as join_listings
+from beam_cifar.storage.staging import read_listing as read_listing
+from beam_cifar.storage.staging import stage_link as stage_link
+from beam_cifar.storage.staging import write_whole as write_whole
+from beam_cifar.storage.staging import writing as writing
+from beam_cifar.storage.stores import use_settings as use_settings

@@ -17,7 +17,7 @@ Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredObject:
     """An object.
 
     Attributes:
@@ -40,11 +40,11 @@ class Client(ABC):
     """
 
     @abstractmethod
-    def head(self, bucket: str, key: str) -> Found | None:
+    def head(self, bucket: str, key: str) -> StoredObject | None:
         """Looks at an object."""
 
     @abstractmethod
-    def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
+    def read(self, bucket: str, found: StoredObject, start: int, stop: int) -> bytes:
         """Reads the bytes [start, stop) of an object, in one request.
 
         Args:
@@ -59,11 +59,11 @@ class Client(ABC):
         """
 
     @abstractmethod
-    def fetch(self, bucket: str, key: str) -> tuple[bytes, Found]:
+    def fetch(self, bucket: str, key: str) -> tuple[bytes, StoredObject]:
         """Reads a whole small object, and looks at it. Raises `FileNotFoundError`."""
 
     @abstractmethod
-    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
+    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[StoredObject | str]:
         """Yields the objects below a prefix in the order of their keys; unless deep, folders of them as prefixes."""
 
     @abstractmethod

@@ -15,7 +15,7 @@ from typing import Any
 
 from beam_cifar.errors import OutputError
 from beam_cifar.storage import objects
-from beam_cifar.storage.client import Found
+from beam_cifar.storage.client import StoredObject
 from beam_cifar.storage.files import remove_file
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.paths import is_url
@@ -64,14 +64,14 @@ class _ObjectLock(Holding):
     def __enter__(self) -> Holding:
         with writing(self._path):
             for _ in range(3):
-                if objects.write(self._path, self._content(), only_new=True):
+                if objects.write(self._path, self._content(), replaces=""):
                     break
-                if (there := objects.look(self._path)) is None:
+                if (there := objects.fetch_if_any(self._path)) is None:
                     continue  # let go of in between
                 self._refuse_held(*there)
-                if objects.replace(self._path, self._content(), there[1].tag):
+                if objects.write(self._path, self._content(), replaces=there[1].tag):
                     break
-            there = objects.look(self._path)
+            there = objects.fetch_if_any(self._path)
             if there is None or not self._is_ours(there[0]):
                 raise OutputError(f"{self._folder.output}: another job began to write to it at the same time")
         self._thread.start()
@@ -86,7 +86,7 @@ class _ObjectLock(Holding):
 
     def is_lost(self) -> bool:
         """See `Holding.is_lost`. Raises `OSError`."""
-        there = objects.look(self._path)
+        there = objects.fetch_if_any(self._path)
         return there is None or not self._is_ours(there[0])
 
     def _is_ours(self, content: bytes) -> bool:
@@ -99,12 +99,12 @@ class _ObjectLock(Holding):
     def _renew(self) -> None:
         while not self._stop.wait(RENEWED_EVERY):
             with suppress(OSError):
-                there = objects.look(self._path)
+                there = objects.fetch_if_any(self._path)
                 if there is None or not self._is_ours(there[0]):
                     return  # taken for dead; what belongs to the job was removed, so that it fails
-                objects.replace(self._path, self._content(), there[1].tag)
+                objects.write(self._path, self._content(), replaces=there[1].tag)
 
-    def _refuse_held(self, content: bytes, found: Found) -> None:
+    def _refuse_held(self, content: bytes, found: StoredObject) -> None:
         told = _told(content)
         age = time.time() - _renewed(told, found)
         here = {name: told.get(name) for name in _here()} == _here()
@@ -127,7 +127,7 @@ def _told(content: bytes) -> dict[str, Any]:
     return {}
 
 
-def _renewed(told: Mapping[str, Any], found: Found) -> float:
+def _renewed(told: Mapping[str, Any], found: StoredObject) -> float:
     """When a lock was renewed last: as it says itself, unless that is no time or far ahead; or as the store says."""
     renewed = told.get("renewed")
     if isinstance(renewed, (int, float)) and 0 <= renewed < time.time() + HELD_FOR:

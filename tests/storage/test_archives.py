@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from beam_cifar.errors import InputError
-from beam_cifar.storage import Blob, archives, open_blob, stamp
+from beam_cifar.storage import Blob, archives, gzip_index, open_blob, stamp
 from beam_cifar.storage.archives import list_members
 from beam_cifar.storage.gzip_index import open_indexed
 from tests.helpers.reading import batch_names
@@ -113,7 +113,8 @@ def test_an_archive_is_decompressed_once_for_detection_and_listing(
 
     opened = []
     real = archives.open_gzip
-    monkeypatch.setattr(archives, "open_gzip", lambda *args, **named: (opened.append(named), real(*args, **named))[1])
+    for module in (archives, gzip_index):
+        monkeypatch.setattr(module, "open_gzip", lambda *args, **named: (opened.append(named), real(*args, **named))[1])
     assert detect_format(str(cifar10_archive), str(tmp_path)) == "cifar"
     catalog = get_source("cifar").describe(str(cifar10_archive), str(tmp_path))
     # Once to list, once by index to read the meta file.
