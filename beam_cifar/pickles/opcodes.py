@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import index
 
 MAX_STRING = (1 << 31) - 1  # BINSTRING states its length as a signed int
@@ -94,9 +95,10 @@ class ListBuffer:
         self.added = 0
         self.data = bytearray()
 
-    def add(self, item: bytes) -> None:
-        """Adds one encoded item."""
-        self.data += before_item(self.added, self.count)
-        self.data += item
-        self.data += after_item(self.added, self.count)
-        self.added += 1
+    def extend(self, items: Iterable[bytes]) -> None:
+        """Adds encoded items."""
+        for item in items:
+            self.data += before_item(self.added, self.count)
+            self.data += item
+            self.data += after_item(self.added, self.count)
+            self.added += 1
