@@ -40,11 +40,7 @@ def get(number: int) -> bytes:
 
 
 def string_head(count: int) -> bytes:
-    """Returns what precedes the `count` bytes of a Python 2 str.
-
-    Raises:
-        ValueError: the style cannot hold so many.
-    """
+    """Returns what precedes the `count` bytes of a Python 2 str. Raises `ValueError`: the style cannot hold so many."""
     if count > MAX_STRING:
         raise ValueError(f"{count} bytes in one array; a pickle of Python 2 holds at most {MAX_STRING}")
     return b"U%c" % count if count < 256 else b"T" + count.to_bytes(4, "little")

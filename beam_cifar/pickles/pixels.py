@@ -18,13 +18,7 @@ Sizes = Sequence[Size | None] | None
 
 
 def images_of(columns: Columns, data: Value, sizes: Sizes) -> Images | None:
-    """Returns where the pixels lie, or None if `data` is empty.
-
-    Args:
-        columns: the scanned file.
-        data: the value of the key `data`.
-        sizes: `image_sizes`, if the file has it.
-    """
+    """Returns where the pixels lie, or None if `data` is empty; `sizes` is `image_sizes`, if the file has it."""
     if _length(columns, data) == 0 and not _keeps_shape(data):
         return None
     if sizes is not None and len(sizes) != _length(columns, data):

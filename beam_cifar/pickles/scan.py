@@ -489,11 +489,7 @@ class Scan:
 
 
 def scan_pickle(file: BinaryIO, name: str) -> Scan:
-    """Scans a whole pickle.
-
-    Raises:
-        PickleError: it is no pickle, damaged, or holds more than plain data and numpy arrays.
-    """
+    """Scans a whole pickle; raises `PickleError` if it is damaged, or holds more than plain data and numpy arrays."""
     machine = Scan(file, name)
     machine.run()
     return machine

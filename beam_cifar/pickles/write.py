@@ -309,11 +309,7 @@ class BatchWriter:
         self._sizes.extend(_pair(size) + put(number) for number, size in numbered)
 
     def close(self) -> None:
-        """Writes labels and names.
-
-        Raises:
-            ValueError: not all announced rows came.
-        """
+        """Writes labels and names. Raises `ValueError`: not all announced rows came."""
         if self._added != self._rows:
             raise ValueError(f"{self._added} rows came; {self._rows} were announced")
         self._file.write(b"tb")

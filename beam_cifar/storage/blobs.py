@@ -177,6 +177,7 @@ def unpack(blob: Blob, name: str, path: str) -> Blob:
 
 
 def _refuse_changed(blob: Blob, name: str) -> None:
+    # Looked at before and after: of a file that is replaced while it is read, half would be the old one.
     if stamp(blob.path) != blob.stamp:
         raise _changed(name)
 
@@ -186,11 +187,7 @@ def _changed(name: str) -> InputError:
 
 
 def read_listed(entry: Entry) -> bytes:
-    """The content of a small file that a list of a folder has named.
-
-    Raises:
-        InputError: it is gone, unreadable, or changed since.
-    """
+    """The content of a small file that was listed; raises `InputError` if it is gone, unreadable, or changed since."""
     with reading(entry.path):
         if is_url(entry.path):
             content, found = fetch(entry.path)
@@ -210,24 +207,12 @@ def read_all_listed(entries: Sequence[Entry]) -> list[bytes]:
 
 
 def each(function: Callable[[In], Out], items: Iterable[In], path: str) -> Iterator[Out]:
-    """Yields what a function returns of each item, in order; several calls at a time if they ask an object store.
-
-    Args:
-        function: reads something.
-        items: what it reads of.
-        path: where one of them lies.
-    """
+    """Yields what a function returns of each item, in order; several calls at a time if `path` is that of an object."""
     return concurrently(function, items) if is_url(path) else map(function, items)
 
 
 class SubFile(io.RawIOBase):
-    """A window on a seekable file: the bytes of one archive member.
-
-    Args:
-        file: a seekable binary file.
-        offset: where the window starts.
-        size: how many bytes it shows.
-    """
+    """A window on a seekable file: the `size` bytes from `offset` on, such as those of one archive member."""
 
     def __init__(self, file: Any, offset: int, size: int) -> None:
         super().__init__()

@@ -45,13 +45,7 @@ class Client(ABC):
 
     @abstractmethod
     def read(self, bucket: str, found: StoredObject, start: int, stop: int) -> bytes:
-        """Reads the bytes [start, stop) of an object, in one request.
-
-        Args:
-            bucket: of the object.
-            found: the object.
-            start: first byte, below the object's size.
-            stop: after the last byte.
+        """Reads the bytes [start, stop) of an object, which are at least one, in one request.
 
         Raises:
             ChangedError: it was replaced.
@@ -68,16 +62,9 @@ class Client(ABC):
 
     @abstractmethod
     def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
-        """Writes an object in one request.
+        """Writes an object in one request; returns whether it was written: not if there is something else.
 
-        Args:
-            bucket: of the object.
-            key: of the object.
-            data: the whole of it.
-            replaces: the tag of what it replaces; "" if there must be nothing; None for anything.
-
-        Returns:
-            Whether it was written: not if there is something else.
+        `replaces` is the tag of what it replaces; "" if there must be nothing; None for anything.
         """
 
     @abstractmethod

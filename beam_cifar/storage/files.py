@@ -42,11 +42,7 @@ def is_folder(path: str) -> bool:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading and seeking.
-
-    Raises:
-        OSError: it cannot be.
-    """
+    """Opens a file for reading and seeking. Raises `OSError`."""
     return cast(BinaryIO, objects.ObjectReader(path)) if is_url(path) else open(path, "rb")
 
 
@@ -75,9 +71,7 @@ def names_in(path: str) -> list[str]:
 def list_folder(path: str, accept: Callable[[str], bool] = bool) -> list[Entry]:
     """Lists a folder, in no particular order; hidden names, which editors and systems leave behind, are left out.
 
-    Args:
-        path: of the folder.
-        accept: which names are wanted; others are not looked at.
+    `accept` says which names are wanted, all by default; others are not looked at.
 
     Raises:
         InputError: something that is neither a file nor a folder, or a name that is not Unicode.
@@ -236,11 +230,7 @@ class Tally:
 
 
 def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
-    """Yields path and bytes of every file in a folder and its folders, hidden ones as well.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
+    """Yields path and bytes of every file in a folder and its folders, hidden ones as well. Raises `OSError`."""
     if is_url(folder):
         yield from ((entry.name, entry.size) for entry in objects.tree(folder))
         return

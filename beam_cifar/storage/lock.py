@@ -90,7 +90,7 @@ class _ObjectLock(Holding):
         return there is None or not self._is_ours(there[0])
 
     def _is_ours(self, content: bytes) -> bool:
-        return _told(content).get("token") == self._token
+        return json_object(content).get("token") == self._token
 
     def _content(self) -> bytes:
         process = {"process": os.getpid(), "started": _started(os.getpid())}
@@ -105,7 +105,7 @@ class _ObjectLock(Holding):
                 objects.write(self._path, self._content(), replaces=there[1].tag)
 
     def _refuse_held(self, content: bytes, found: StoredObject) -> None:
-        told = _told(content)
+        told = json_object(content)
         age = time.time() - _renewed(told, found)
         here = {name: told.get(name) for name in _here()} == _here()
         dead = here and _started(told.get("process", 0)) != told.get("started")
@@ -118,8 +118,8 @@ class _ObjectLock(Holding):
         )
 
 
-def _told(content: bytes) -> dict[str, Any]:
-    """What a lock says of its holder; nothing if it is damaged."""
+def json_object(content: bytes) -> dict[str, Any]:
+    """What a small file of a job says, such as a lock of its holder; nothing if it is damaged."""
     with suppress(ValueError, RecursionError):
         told = json.loads(content)
         if isinstance(told, dict):

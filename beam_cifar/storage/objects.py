@@ -40,11 +40,7 @@ def find(url: str) -> Entry | None:
 
 
 def entries(url: str) -> Iterator[Entry]:
-    """Yields what a folder holds.
-
-    Raises:
-        FileNotFoundError: it holds nothing, so there is none.
-    """
+    """Yields what a folder holds. Raises `FileNotFoundError`: it holds nothing, so there is none."""
     store, bucket, _, prefix = _folder(url)
     empty = True
     for found in store.listing(bucket, prefix, deep=False):
