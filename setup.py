@@ -30,15 +30,15 @@ setup(
         "beam_cifar.report": ["templates/*"],
     },
     python_requires=">=3.10",
-    # Lower bounds are tested by `make test-oldest`, the versions of requirements.txt by all else; docs/architecture.md says
-    # why none is lower.
+    # Lower bounds are tested by `make test-oldest`, the versions of requirements.txt by all else; docs/architecture.md
+    # says why none is lower.
     install_requires=[
         "apache-beam>=2.72,<2.78",
         "google-crc32c>=1.5,<2",
         "isal>=1.6.1,<2",
-        "jinja2>=3.1,<4",
+        "jinja2>=3.1.2,<4",
         "lxml>=4.9.4,<7",
-        "numpy>=2.0,<2.5",
+        "numpy>=2.0.2,<2.5",
         "pillow>=12.1.1,<13",
         "pyarrow>=21,<26",
         "rapidgzip>=0.14.2,<0.17",
@@ -58,6 +58,7 @@ setup(
             "flask-cors",
             "google-cloud-storage>=3,<4",
             "hypothesis",
+            "ipython",
             "jsonschema",
             "moto[s3]",
             "pytest",

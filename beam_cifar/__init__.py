@@ -59,9 +59,11 @@ _PUBLIC = {name: module for module, names in _HOMES.items() for name in names.sp
 __all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-def __getattr__(name: str) -> Any:
-    """Imports public names when they are used: the command line must answer before Beam is imported."""
-    if name not in _PUBLIC:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with quiet_imports():
-        return load(f"beam_cifar.{_PUBLIC[name]}:{name}")
+if not TYPE_CHECKING:  # to checkers it would make any name a public one
+
+    def __getattr__(name: str) -> Any:
+        """Imports public names when they are used: the command line must answer before Beam is imported."""
+        if name not in _PUBLIC:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        with quiet_imports():
+            return load(f"beam_cifar.{_PUBLIC[name]}:{name}")

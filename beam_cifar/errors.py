@@ -8,6 +8,13 @@ class BeamCifarError(Exception):
 
     Attributes:
         exit_code: what the command line exits with; see the README's table.
+
+    >>> from beam_cifar import BeamCifarError, stats
+    >>> try:
+    ...     stats("nowhere")
+    ... except BeamCifarError as error:
+    ...     print(error.exit_code)
+    3
     """
 
     exit_code = 1

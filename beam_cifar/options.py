@@ -92,6 +92,10 @@ class ConvertOptions(ExportOptions):
 
     Raises:
         UsageError: a value that cannot be meant.
+
+    >>> from beam_cifar import ConvertOptions, convert
+    >>> convert(ConvertOptions("cifar10", "pets", "imagenet", labels=("cat", "dog"), resize=(64, 64))).written
+    12
     """
 
     input_path: str

@@ -5,8 +5,7 @@ Usage: python examples/custom_dataset.py
 
 import numpy as np
 
-from beam_cifar.dataset.dataset import Dataset
-from beam_cifar.dataset.items import DatasetItem, Label
+from beam_cifar import Dataset, DatasetItem, Label
 
 dataset = Dataset.from_iterable(
     [

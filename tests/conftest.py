@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import subprocess
 import sys
@@ -14,11 +15,38 @@ from unittest import mock
 import hypothesis  # noqa: F401
 import pytest
 
+from beam_cifar import make_sample
 from beam_cifar.jobs import serial
-from beam_cifar.samples.make import make_sample
 from tests.helpers import ROOT
 from tests.helpers.commands import Command, Run
 from tests.helpers.suites import SUITES
+
+# A job gone wrong must fail, and not take the machine with it: a test process was once at 18.8 GB.
+ADDRESS_SPACE = 6  # GB
+# What these start reserves far more than it uses: Chromium terabytes, Java a quarter of the machine's memory at once,
+# TensorFlow and PyTorch some GB each; `large` maps files of several GB and measures memory itself.
+UNLIMITED = ("browser", "cluster", "faults", "large", "peers")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Limits what a test, and each process that it starts, may add to the address space of this process."""
+    if sys.platform != "linux":  # others do not keep to it, or refuse it
+        return
+    soft = most = resource.getrlimit(resource.RLIMIT_AS)[1]
+    if not any(item.get_closest_marker(name) for name in UNLIMITED):
+        marker = item.get_closest_marker("address_space")
+        # Added, because addresses once reserved stay so: rapidgzip keeps 256 MB a thread, Arrow 1 GB, malloc 64 MB a
+        # thread, which came to 8.3 GB in one process that used 300 MB.
+        soft = _address_space() + ((marker.args[0] if marker else ADDRESS_SPACE) << 30)
+    if most != resource.RLIM_INFINITY:
+        soft = min(soft, most)
+    resource.setrlimit(resource.RLIMIT_AS, (soft, most))
+
+
+def _address_space() -> int:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+    return pages * resource.getpagesize()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -28,6 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "address_space(gigabytes): how much a test may add to the address space")
     for name, what in SUITES.items():
         config.addinivalue_line("markers", f"{name}: {what} (make test-{name})")
 

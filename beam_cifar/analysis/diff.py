@@ -127,6 +127,10 @@ class Comparison:
         subsets: as they were compared.
         tables: what differs between the label tables, one line each.
         notices: what differs and does not count, and how subsets were compared.
+
+    >>> from beam_cifar import compare
+    >>> compare("cifar10", "cifar10").equal
+    True
     """
 
     a: str
@@ -167,6 +171,11 @@ def compare(
 
     Raises:
         BeamCifarError: the one line that explains why there is no result.
+
+    >>> from beam_cifar import ConvertOptions, compare, convert
+    >>> _ = convert(ConvertOptions("cifar10", "out", "parquet"))
+    >>> compare("cifar10", "out").equal
+    True
     """
     asked = Asked(ids=True, ids_count=ids)
     first, second = (each if isinstance(each, Input) else Input(os.fspath(each)) for each in (a, b))

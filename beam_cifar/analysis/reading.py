@@ -24,8 +24,8 @@ from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.options import Input
 from beam_cifar.pipeline.measure import for_each_block, reading_options, shared_folder
 from beam_cifar.pipeline.runners import BeamOptions
-from beam_cifar.planning.cut import reading_tasks, whole_file_tasks
-from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.cut import reading_tasks
+from beam_cifar.planning.plan import Origin
 from beam_cifar.planning.summaries import learn_parents, scan, select_files
 from beam_cifar.planning.survey import COUNTS, find_catalog
 
@@ -79,7 +79,7 @@ def measured(
             (Origin(catalog.format, labels),), files, Selection(labels.names), tolerant=asked.tolerant
         )
         settings = TallySettings(source, labels, asked, os.path.join(folder, "tallies"))
-        tasks = whole_file_tasks(summaries) if asked.tolerant else reading_tasks(summaries)
+        tasks = reading_tasks(summaries, tolerant=asked.tolerant)
         storage.make_folder(settings.folder)
         if tasks:
             for_each_block(functools.partial(write_tally, settings=settings), tasks, source, beam_options)

@@ -106,6 +106,10 @@ class Stats:
         notices: things that a user should know.
         channels: "1" (gray) and "3" -> images.
         encodings: "raw", "png", "jpeg" -> images.
+
+    >>> from beam_cifar import stats
+    >>> stats("cifar10").subsets[0].name
+    'data_batch_1'
     """
 
     path: str
@@ -147,6 +151,10 @@ def stats(
 
     Raises:
         BeamCifarError: the one line that explains why there is no result.
+
+    >>> from beam_cifar import stats
+    >>> stats("cifar10").rows
+    60
     """
     given = Input(path, input_format, tuple(subsets))
     with measured(given, Asked(), workers=workers, beam_options=beam_options) as found:

@@ -57,6 +57,10 @@ class Validation:
         title: of the kind of data set.
         rows: that could be read.
         findings: of every check at least one, in the order of the checks.
+
+    >>> from beam_cifar import validate
+    >>> validate("cifar10").is_valid()
+    True
     """
 
     path: str
@@ -91,6 +95,10 @@ def validate(
 
     Raises:
         BeamCifarError: the one line that explains why nothing could be checked.
+
+    >>> from beam_cifar import validate
+    >>> validate("cifar10").count("error")
+    0
     """
     asked = Asked(ids=True, tolerant=True)
     with measured(Input(path, input_format), asked, workers=workers, beam_options=beam_options) as found:

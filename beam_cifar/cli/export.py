@@ -21,6 +21,7 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Writes what a project holds."""
     from beam_cifar.dataset.project import Project, project_file
+    from beam_cifar.planning.from_options import job_of
 
     project = Project.load(arguments.project)
     more = job_options(arguments)
@@ -28,4 +29,4 @@ def run(arguments: argparse.Namespace) -> None:
         more["on_clash"] = arguments.on_clash
     folder = os.path.dirname(project_file(arguments.project))
     output = output_of(arguments, os.path.basename(folder) or project.name)
-    perform(arguments, project.options(output, arguments.output_format, **more))
+    perform(arguments, job_of(project.source(), output, arguments.output_format, **more))

@@ -21,6 +21,10 @@ class LabelTable:
         coarse_names: superclass names; empty where the data set has no superclasses.
         parents: for each class the index of its superclass, or None where it is not known;
             empty where the data set has no superclasses.
+
+    >>> from beam_cifar import LabelTable
+    >>> LabelTable(("cat", "car"), ("animal", "vehicle"), (0, 1)).classes_of("animal")
+    frozenset({0})
     """
 
     names: tuple[str, ...]

@@ -69,6 +69,10 @@ class Example(NamedTuple):
         label: index in the label table; None for unlabelled.
         filename: as found, such as "leptodactylus_s_000004.png".
         order: where it stands in its data set: examples are written in this order, those of one order by id.
+
+    >>> from beam_cifar import Example
+    >>> Example("1", "train", None, "raw", None, None, None, 3, "1.png")._replace(label=4).label
+    4
     """
 
     id: str

@@ -82,6 +82,11 @@ class Dataset:
 
     What changes it (`filter`, `transform`, `select`, `put`, `remove`) is noted, returns the data set itself, and is
     done when items are looked at or exported.
+
+    >>> from beam_cifar import Dataset
+    >>> dogs = Dataset.import_from("cifar10").filter('/item[annotation/label="dog"]')
+    >>> len(dogs), dogs.export("dogs", "imagenet").written
+    (6, 6)
     """
 
     def __init__(self, source: Input, folders: Sequence[_Folder] = ()) -> None:

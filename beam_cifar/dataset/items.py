@@ -31,6 +31,10 @@ class Label:
 
     Attributes:
         label: its index among the classes.
+
+    >>> from beam_cifar import DatasetItem, Label
+    >>> DatasetItem("1", annotations=[Label(7)]).label
+    7
     """
 
     label: int
@@ -44,6 +48,11 @@ class Image:
             for gray; or the bytes of a PNG or JPEG file; or a function that gives either. None reads the file `path`.
         path: name of the file; what has data need not exist.
         size: (height, width) in pixels, if known.
+
+    >>> import numpy as np
+    >>> from beam_cifar import Image
+    >>> Image(np.zeros((32, 48, 3), np.uint8)).size
+    (32, 48)
     """
 
     def __init__(
@@ -98,6 +107,12 @@ class DatasetItem:
         image: pixels, the path of a PNG or JPEG file or its bytes, an `Image`, or None; of an item that a `Dataset`
             gives, an `Image` that is read when it is asked for, or None.
         annotations: its label, or none.
+
+    >>> import numpy as np
+    >>> from beam_cifar import Dataset, DatasetItem, Label
+    >>> item = DatasetItem("night", "train", np.zeros((32, 32, 3), np.uint8), [Label(0)])
+    >>> Dataset.from_iterable([item], ["dark"]).export("dark", "cifar", save_images=True).written
+    1
     """
 
     id: Any

@@ -12,8 +12,7 @@ from beam_cifar import storage
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.registry import readable
-from beam_cifar.options import ON_CLASH, ConvertOptions, Input
-from beam_cifar.planning.from_options import job_of
+from beam_cifar.options import ON_CLASH, Input
 from beam_cifar.steps.base import Step
 from beam_cifar.steps.registry import make_step
 
@@ -110,23 +109,16 @@ class Project:
         }
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
-    def options(self, output_dir: str, output_format: str, **more: Any) -> ConvertOptions:
-        """A conversion of what the project holds.
-
-        Args:
-            output_dir: the directory to make.
-            output_format: name of the format to write.
-            more: any other fields of `ConvertOptions` but those of the input; steps and selections among them come
-                after the project's own steps.
+    def source(self) -> Input:
+        """What the project holds, as one input.
 
         Raises:
-            UsageError: the project has no sources, or a value cannot be meant.
+            UsageError: the project has no sources.
         """
         if not self.sources:
             raise UsageError("no sources; beam-cifar import adds one")
         first, *others = [Input(source.path, source.format, source.subsets) for source in self.sources]
-        source = replace(first, merged=tuple(others), on_clash=self.on_clash, steps=self.steps)
-        return job_of(source, output_dir, output_format, **more)
+        return replace(first, merged=tuple(others), on_clash=self.on_clash, steps=self.steps)
 
 
 def project_file(folder: str) -> str:

@@ -15,8 +15,7 @@ from beam_cifar.formats.contract.types import Catalog, Wanted
 from beam_cifar.formats.registry import get_sink, get_source, readable
 from beam_cifar.jobs.manifest import manifest_files
 from beam_cifar.options import ConvertOptions
-from beam_cifar.planning.inputs import Origin
-from beam_cifar.planning.plan import Plan, Segment
+from beam_cifar.planning.plan import Origin, Plan, Segment
 from beam_cifar.planning.summaries import learn_parents, scan
 
 

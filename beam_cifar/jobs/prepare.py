@@ -22,6 +22,7 @@ from beam_cifar.jobs.manifest import finish_interrupted, is_complete
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.planning.by_counts import make_plan, wanted_of
 from beam_cifar.planning.by_rows import plan_by_rows
+from beam_cifar.planning.chosen_rows import write_chosen
 from beam_cifar.planning.plan import Plan
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.version import __version__
@@ -170,7 +171,7 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
                 raise OutputError(f"{folder.output}: another job has taken it meanwhile; try again when that has ended")
             storage.begin(folder, inputs)
             if plan.chosen is not None:
-                plan.chosen.write(folder.rows, folder.scratch)
+                write_chosen(plan.chosen, folder.rows, folder.scratch)
     give_back()
     plan = replace(plan, chosen=None)
     return replace(job, plan=plan, folder=folder, done=done, resumed=begun is not None)

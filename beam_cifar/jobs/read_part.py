@@ -18,8 +18,7 @@ from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.registry import get_source
 from beam_cifar.images.encodings import are_pixels
 from beam_cifar.planning.chosen_rows import read_chosen
-from beam_cifar.planning.inputs import Inputs, Origin
-from beam_cifar.planning.plan import Plan, Segment, Task
+from beam_cifar.planning.plan import Inputs, Origin, Plan, Segment, Task
 from beam_cifar.steps.base import row_bytes
 
 

@@ -27,6 +27,10 @@ class Summary:
         bytes: of the data files.
         files: number of data files.
         notices: what a user should know.
+
+    >>> from beam_cifar import ConvertOptions, convert
+    >>> convert(ConvertOptions("cifar10", "out", "parquet")).subsets
+    {'train': 50, 'test': 10}
     """
 
     version: str

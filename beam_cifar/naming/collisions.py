@@ -1,12 +1,9 @@
-"""Finds files of one folder that some file systems would not tell apart."""
+"""Which images would get one name: pure, from digests of names."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
+import numpy as np
+import numpy.typing as npt
 
 
 def strict_names(
@@ -27,8 +24,6 @@ def strict_names(
         The digests of such names; and the positions of the first two images of one folder that have the same id as
         well, which nothing can tell apart.
     """
-    import numpy as np
-
     order = np.lexsort((ids, names, folders))
     by_folder, by_name, by_id = folders[order], names[order], ids[order]
     same = (by_folder[1:] == by_folder[:-1]) & (by_name[1:] == by_name[:-1])

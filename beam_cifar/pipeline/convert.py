@@ -46,6 +46,10 @@ class Conversion:
     Attributes:
         job: what is done.
         result: of the pipeline; None where an earlier, interrupted run had finished the job already.
+
+    >>> from beam_cifar import ConvertOptions, run
+    >>> run(ConvertOptions("cifar10", "out", "parquet")).wait().written
+    60
     """
 
     job: Job
@@ -85,6 +89,10 @@ def convert(
 
     Raises:
         BeamCifarError: the one line that explains why nothing was written.
+
+    >>> from beam_cifar import ConvertOptions, convert
+    >>> convert(ConvertOptions("cifar10", "out", "parquet")).written
+    60
     """
     return run(options, beam_options, on_start=on_start).wait()
 
@@ -107,6 +115,11 @@ def run(
 
     Raises:
         BeamCifarError: the one line that explains why nothing was started.
+
+    >>> from beam_cifar import ConvertOptions, run
+    >>> conversion = run(ConvertOptions("cifar10", "out", "parquet"))
+    >>> conversion.wait().written
+    60
     """
     started = time.monotonic()
     beam_options = _parsed(beam_options, options.workers)

@@ -32,7 +32,12 @@ def carried() -> Iterator[None]:
 
 
 def find_error(failure: BaseException) -> BeamCifarError | None:
-    """The known error behind a failure of a pipeline: in the chain of causes, or in its text."""
+    """The known error behind a failure of a pipeline: in the chain of causes, or in its text.
+
+    >>> from beam_cifar import find_error
+    >>> find_error(RuntimeError("something of the runner's own")) is None
+    True
+    """
     seen: set[int] = set()
     link: BaseException | None = failure
     while link is not None and id(link) not in seen:

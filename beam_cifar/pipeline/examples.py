@@ -45,8 +45,7 @@ from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.read import ReadBlocks
 from beam_cifar.planning.by_examples import Layout, lay_out, records_of, tie_breaker
 from beam_cifar.planning.cut import reading_tasks
-from beam_cifar.planning.inputs import Origin
-from beam_cifar.planning.plan import Task
+from beam_cifar.planning.plan import Origin, Task
 from beam_cifar.planning.summaries import learn_parents
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.steps.base import PixelStep
@@ -85,6 +84,12 @@ class ReadExamples(beam.PTransform):
     Raises:
         InputError: nothing there, not recognised, or damaged.
         UsageError: an unknown format or subset.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import ReadExamples
+    >>> with beam.Pipeline() as pipeline:
+    ...     _ = pipeline | ReadExamples("cifar10") | beam.combiners.Count.Globally() | beam.Map(print)
+    60
     """
 
     path: str
@@ -106,12 +111,10 @@ class ReadExamples(beam.PTransform):
         self._tasks = reading_tasks(self._found.summaries)
 
     def display_data(self) -> dict[str, Any]:
-        """Path, format and number of rows."""
         rows = sum(summary.rows for summary in self._found.summaries)
         return {"path": self._found.catalog.path, "format": self._found.catalog.format, "rows": rows}
 
     def expand(self, start: Any) -> beam.PCollection[Example]:
-        """From nothing to examples."""
         files = tuple(summary.file for summary in self._found.summaries)
         selection = Selection(self.labels.names)
         origin = Origin(self._found.catalog.format, self.labels)
@@ -136,6 +139,14 @@ class FilterExamples(beam.PTransform):
 
     Raises:
         UsageError: an expression that cannot be evaluated, or an unknown mode.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import FilterExamples, ReadExamples
+    >>> read = ReadExamples("cifar10")
+    >>> cats = FilterExamples('/item[annotation/label="cat"]', read.labels)
+    >>> with beam.Pipeline() as pipeline:
+    ...     _ = pipeline | read | cats | beam.Map(lambda example: example.label) | beam.Distinct() | beam.Map(print)
+    3
     """
 
     expression: str
@@ -147,11 +158,9 @@ class FilterExamples(beam.PTransform):
         self._selection = Selection(self.labels.names, None, ItemFilter(self.expression, self.mode))
 
     def display_data(self) -> dict[str, str]:
-        """The expression and its mode."""
         return {"filter": self.expression, "filter_mode": self.mode}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
         return examples | _over_blocks(select_rows, selection=self._selection)
 
 
@@ -166,6 +175,10 @@ class RemapLabels(beam.PTransform):
 
     Raises:
         UsageError: an unknown old name, or an empty new one.
+
+    >>> from beam_cifar import ReadExamples, RemapLabels
+    >>> RemapLabels({"cat": "kitten"}, ReadExamples("cifar10").labels).labels.names[3]
+    'kitten'
     """
 
     renamings: Mapping[str, str]
@@ -178,11 +191,9 @@ class RemapLabels(beam.PTransform):
         self.labels = self._map.table
 
     def display_data(self) -> dict[str, str]:
-        """The renamings."""
         return {"renamings": ", ".join(f"{old}:{new}" for old, new in self.renamings.items())}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
         return examples | _over_blocks(remap_labels, targets=self._map.targets)
 
 
@@ -196,6 +207,13 @@ class TransformExamples(beam.PTransform):
 
     Raises:
         UsageError: an unknown transform or option, or one that looks at more than single images.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import ReadExamples, TransformExamples
+    >>> with beam.Pipeline() as pipeline:
+    ...     gray = pipeline | ReadExamples("cifar10") | TransformExamples("grayscale")
+    ...     _ = gray | beam.Map(lambda example: example.channels) | beam.Distinct() | beam.Map(print)
+    1
     """
 
     name: str
@@ -209,11 +227,9 @@ class TransformExamples(beam.PTransform):
         self._step = step
 
     def display_data(self) -> dict[str, str]:
-        """Name and options."""
         return {"transform": self.name, "options": str(self._step.options())}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
         return examples | _over_blocks(self._step.transform, self._step.row_bytes())
 
 
@@ -223,6 +239,13 @@ class ResizeExamples(beam.PTransform):
 
     Attributes:
         size: (height, width), in pixels.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import ReadExamples, ResizeExamples
+    >>> with beam.Pipeline() as pipeline:
+    ...     small = pipeline | ReadExamples("cifar10") | ResizeExamples((8, 8))
+    ...     _ = small | beam.Map(lambda example: len(example.image)) | beam.Distinct() | beam.Map(print)
+    192
     """
 
     size: tuple[int, int]
@@ -232,11 +255,9 @@ class ResizeExamples(beam.PTransform):
         check_size(self.size)
 
     def display_data(self) -> dict[str, str]:
-        """The size."""
         return {"size": f"{self.size[0]}x{self.size[1]}"}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        """From examples to examples."""
         height, width = self.size
         return examples | TransformExamples("resize", {"height": height, "width": width})
 
@@ -267,6 +288,12 @@ class WriteExamples(beam.PTransform):
     Raises:
         UsageError: an unknown format, or options that it cannot follow.
         OutputError: the output exists, or a conversion holds it.
+
+    >>> import apache_beam as beam
+    >>> from beam_cifar import ReadExamples, WriteExamples
+    >>> read = ReadExamples("cifar10")
+    >>> with beam.Pipeline() as pipeline:
+    ...     _ = pipeline | read | WriteExamples("out", "webdataset", read.labels)
     """
 
     output_dir: str
@@ -291,11 +318,9 @@ class WriteExamples(beam.PTransform):
         self._encodings = sink.encodings(options)
 
     def display_data(self) -> dict[str, str]:
-        """Format and output."""
         return {"format": self.output_format, "output": self._sink.folder.output}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
-        """From examples to the path of the manifest."""
         with storage.hold(self._sink.folder):
             pass  # refused while a conversion holds the output
         described = examples | "Describe" >> _OnBatches(_describe, tuple[str, bytes], {"encodings": self._encodings})

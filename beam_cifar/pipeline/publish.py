@@ -25,11 +25,9 @@ class Publish(beam.PTransform):
     settings: Any
 
     def display_data(self) -> dict[str, str]:
-        """The output, where it is known before the start."""
         return {"output": self.settings.sink.folder.output} if isinstance(self.settings, PublishSettings) else {}
 
     def expand(self, parts: beam.PCollection[PartInfo]) -> beam.PCollection[str]:
-        """From accounts of parts to the path of the manifest."""
         # The facts of a large job are large, and carried by each step that is given them.
         sink = self.settings.sink if isinstance(self.settings, PublishSettings) else self.settings
         return (

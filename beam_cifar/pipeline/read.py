@@ -26,12 +26,10 @@ class ReadBlocks(beam.PTransform):
     settings: SourceSettings
 
     def display_data(self) -> dict[str, Any]:
-        """Formats and number of files."""
         formats = dict.fromkeys(origin.format for origin in self.settings.origins)
         return {"format": ", ".join(formats), "files": len(self.settings.files)}
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Block]:
-        """From tasks to blocks."""
         return tasks | beam.ParDo(_ReadTask(self.settings)).with_input_types(Task).with_output_types(Block)
 
 

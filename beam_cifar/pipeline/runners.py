@@ -122,8 +122,8 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
 
     # Every second (1000) Beam flushes the data streams of its server and of workers in threads, while another thread
     # writes into them without a lock: half an element is sent, or what was just written is lost, and a job of 10,000
-    # tasks ends in a MemoryError. 0 is never. Only this constant says so in both directions: the server has no option,
-    # and `FnApiRunner.run_pipeline` replaces the environment that would tell the workers.
+    # tasks ends in a MemoryError. 0 turns that off. Why a constant of Beam's: the server takes no option, and
+    # `FnApiRunner.run_pipeline` replaces the environment that would tell the workers.
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
@@ -151,8 +151,9 @@ def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions
 def _apart_from_notebook() -> Iterator[None]:
     """While a pipeline is built: keeps Beam from numbering its steps by the cells of a notebook.
 
-    Within IPython Beam imports its interactive parts for that, in 2 s, which need pandas and fail with pandas 3. They
-    are replaced for this moment only, so that the user's own pipelines on Beam's interactive runner stay as they are.
+    Within IPython Beam imports its interactive parts for that, which takes a second, needs pandas and fails with
+    pandas 3. No option turns it off. What does it is replaced for this moment only, so that the user's own pipelines on
+    Beam's interactive runner stay as they are.
     """
     with _BUILDING:
         numbered = beam.pipeline.alter_label_if_ipython

@@ -30,12 +30,10 @@ class WriteBlocks(beam.PTransform):
     settings: SinkSettings
 
     def display_data(self) -> dict[str, Any]:
-        """Format, output and number of shards."""
         settings = self.settings
         return {"format": settings.format, "output": settings.folder.output, "shards": len(settings.shards)}
 
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[PartInfo]:
-        """From blocks to accounts of parts."""
         return blocks | beam.ParDo(_WriteParts(self.settings)).with_input_types(Block).with_output_types(PartInfo)
 
 
@@ -52,7 +50,6 @@ class CopyFiles(beam.PTransform):
     sink: SinkSettings
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[PartInfo]:
-        """From tasks to accounts of parts."""
         dofn = _CopyFile(self.source, self.sink)
         return tasks | beam.ParDo(dofn).with_input_types(Task).with_output_types(PartInfo)
 

@@ -1,28 +1,36 @@
-"""The plan of a job that selects by what each row says, from counts per file: pure."""
+"""The plan of a job that decides on each row alone: from counts of rows by label, before any pixel is read."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import bisect
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 
-from beam_cifar.data.labels import UNLABELLED, merged_away, remap_table, split_renamings
+import numpy as np
+import numpy.typing as npt
+
+from beam_cifar.data.labels import UNLABELLED, LabelMap, merged_away, remap_table, split_renamings
 from beam_cifar.errors import InputError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.filters.xpath import ItemFilter
 from beam_cifar.formats.contract.sink import Sink
-from beam_cifar.formats.contract.types import Catalog, FileSummary, SinkOptions, Wanted
+from beam_cifar.formats.contract.types import CHUNK_ROWS, Catalog, FileSummary, RowNames, SinkOptions, Wanted
 from beam_cifar.images.encodings import are_pixels
 from beam_cifar.options import ConvertOptions
-from beam_cifar.planning.checks import check_shards, lossy, refuse_missing_images, refuse_unlabelled
-from beam_cifar.planning.cut import Chosen, Cutter, choose, reading_tasks
-from beam_cifar.planning.inputs import Origin
-from beam_cifar.planning.name_clashes import clashing_names
-from beam_cifar.planning.plan import Plan, Segment, Task
-from beam_cifar.planning.summaries import duplicates, label_counts, learn_parents, refuse_bad_rows, select_files
+from beam_cifar.planning.checks import (
+    Named,
+    lossy,
+    names_that_clash,
+    refuse_bad_rows,
+    refuse_missing_images,
+    refuse_unlabelled,
+)
+from beam_cifar.planning.cut import Facts, Group, cut, long_first
+from beam_cifar.planning.plan import Origin, Plan, Segment, Task
+from beam_cifar.planning.summaries import duplicates, label_counts, learn_parents
 from beam_cifar.steps.base import PixelStep
 from beam_cifar.steps.pixels import Resize
-
-__all__ = ["Plan", "Segment", "Task", "learn_parents", "make_plan", "reading_tasks", "select_files"]
 
 
 def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
@@ -36,9 +44,7 @@ def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
 
 def item_filter(options: ConvertOptions) -> ItemFilter | None:
     """The XPath filter of a job, or None. Raises `UsageError`."""
-    if options.filter is None:
-        return None
-    return ItemFilter(options.filter, options.filter_mode)
+    return None if options.filter is None else ItemFilter(options.filter, options.filter_mode)
 
 
 def make_plan(
@@ -78,27 +84,23 @@ def make_plan(
     sink_options = SinkOptions(
         labels=label_map.table,
         export=sink.export_of(options),
-        strict_names=clashing_names(sources, selection, label_map, sink, options)
+        strict_names=_strict_names(sources, selection, label_map, sink, options)
         if sink.can.many_files
         else frozenset(),
     )
     _refuse_incomplete(sources, selection, sink)
-    cutter = Cutter(sink, sink_options, part_bytes or sink.can.part_bytes, sum(source.bytes for source in sources))
-    for subset, members in _grouped(sources, sink, options):
-        cutter.cut(subset, members)
-    check_shards(cutter.shards, sink, sink_options)
-    tasks = cutter.finished_tasks()
     loses_labels = selection.filter is not None and selection.filter.mode != "items"
     changed = not label_map.is_identity or label_map.table.parents != labels.parents or loses_labels
-    if not changed and options.resize is None:
-        tasks = [replace(task, copy=cutter.is_copy(task, sources)) for task in tasks]
+    groups = _groups(sources, sink, options, unchanged=not changed and options.resize is None)
+    made = cut(groups, [source.summary for source in sources], sink, sink_options, part_bytes)
+    tasks = _counting_all(made.tasks, [group for group in groups if group in made.left_out])
     return Plan(
         files=tuple(source.summary.file for source in sources),
         origins=(Origin(catalog.format, labels),),
         selection=selection,
         label_map=label_map,
-        shards=tuple(cutter.shards),
-        tasks=tuple(sorted(tasks, key=lambda task: (-task.rows, task.shard, task.part))),
+        shards=made.shards,
+        tasks=long_first(tasks),
         sink=sink_options,
         encodings=encodings if sink_options.export.save_images else (),
         pixel_steps=pixel_steps if sink_options.export.save_images else (),
@@ -109,7 +111,7 @@ def make_plan(
             *catalog.notices,
             *duplicates(summaries),
             *merged_away(label_map, labels),
-            *cutter.notices,
+            *made.notices,
             *lossy(encodings),
             *sink.notices(sink_options),
         ),
@@ -123,17 +125,34 @@ def _resized(summary: FileSummary, size: tuple[int, int]) -> FileSummary:
     return replace(summary, size=whole, image_bytes=nbytes, pixel_bytes=nbytes, copyable_as="")
 
 
-def _grouped(sources: list[Chosen], sink: Sink, options: ConvertOptions) -> list[tuple[str, list[Chosen]]]:
-    """Numbers the sources and puts those of one output subset together, in order of appearance."""
+def _groups(sources: list[Selected], sink: Sink, options: ConvertOptions, *, unchanged: bool) -> list[_Survivors]:
+    """The sources of each output subset, in order of appearance."""
     sink.subsets.check([source.summary.file.subset for source in sources], options)
-    groups: dict[str, list[Chosen]] = {}
-    for index, source in enumerate(sources):
-        sources[index] = replace(source, index=index)
-        groups.setdefault(sink.subsets.output(source.summary.file.subset, options), []).append(sources[index])
-    return list(groups.items())
+    groups: dict[str, list[Selected]] = {}
+    for source in sources:
+        groups.setdefault(sink.subsets.output(source.summary.file.subset, options), []).append(source)
+    return [
+        _Survivors(
+            subset,
+            rows=sum(source.take for source in members),
+            bytes=sum(source.bytes for source in members),
+            files=[source.summary for source in sources],
+            members=members,
+            ends=list(itertools.accumulate(source.take for source in members)),
+            unchanged=unchanged,
+        )
+        for subset, members in groups.items()
+    ]
 
 
-def _refuse_incomplete(sources: Sequence[Chosen], selection: Selection, sink: Sink) -> None:
+def _counting_all(tasks: Sequence[Task], left_out: Sequence[_Survivors]) -> list[Task]:
+    """The tasks; files of which nothing is kept go to the last one, so that their rows are counted."""
+    unowned = tuple(segment for group in left_out for segment in group.segments(0, 0))
+    *most, last = tasks
+    return [*most, replace(last, segments=(*last.segments, *unowned), copy=last.copy and not unowned)]
+
+
+def _refuse_incomplete(sources: Sequence[Selected], selection: Selection, sink: Sink) -> None:
     """Refuses rows without image or label where the format takes none; the writer does where only it can tell."""
     selects = selection.labels is not None or selection.filter is not None
     for source in sources:
@@ -162,3 +181,152 @@ def _loses_all_labels(summaries: Sequence[FileSummary], options: ConvertOptions)
         return False
     labelled = any(label != UNLABELLED for summary in summaries for chunk in summary.chunks for label in chunk)
     return labelled and not any(summary.kept_labels for summary in summaries)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """A summary with what the selection leaves of it.
+
+    Attributes:
+        index: its number among the files of the plan.
+        summary: of the file.
+        cumulative: survivors up to each chunk.
+        take: how many of them to take.
+        image_bytes: of all its images, as they reach the writer, about.
+    """
+
+    index: int
+    summary: FileSummary
+    cumulative: tuple[int, ...]
+    take: int
+    image_bytes: int
+
+    @property
+    def survivors(self) -> int:
+        """Rows that the selection leaves."""
+        return self.cumulative[-1]
+
+    @property
+    def bytes(self) -> int:
+        """Of the images taken, about."""
+        return self.image_bytes * self.take // max(1, self.summary.rows)
+
+    def segment(self, begin: int, end: int) -> Segment:
+        """The segment that takes survivors [begin, end); a file without survivors is one segment that takes none."""
+        first = 0 if begin == 0 else self._chunk_of(begin - 1)
+        if begin and self.cumulative[first + 1] == begin:
+            first += 1
+        last = len(self.cumulative) - 2 if end == self.survivors else self._chunk_of(end - 1)
+        start, stop = first * CHUNK_ROWS, min((last + 1) * CHUNK_ROWS, self.summary.rows)
+        return Segment(self.index, start, stop, begin - self.cumulative[first], end - begin)
+
+    def _chunk_of(self, survivor: int) -> int:
+        """The chunk that holds a survivor."""
+        return bisect.bisect_right(self.cumulative, survivor) - 1
+
+
+def choose(
+    summaries: Sequence[FileSummary], selection: Selection, limit: int | None, *, pixels: bool
+) -> Iterator[Selected]:
+    """What a selection, and a limit, leave of each file.
+
+    Args:
+        summaries: of the files, in order.
+        selection: which rows are kept.
+        limit: how many at most, the first ones; None for all.
+        pixels: whether images reach the writer as pixels.
+    """
+    left = limit
+    for index, summary in enumerate(summaries):
+        kept = (selection.count(chunk) for chunk in summary.chunks)
+        cumulative = (0, *itertools.accumulate(kept)) if summary.chunks else (0, 0)
+        if left == 0:
+            return
+        take = cumulative[-1] if left is None else min(left, cumulative[-1])
+        left = None if left is None else left - take
+        yield Selected(index, summary, cumulative, take, summary.pixel_bytes if pixels else summary.image_bytes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Survivors(Group):
+    """What the selection leaves of some files, one after the other.
+
+    Attributes:
+        files: all files of the plan.
+        members: those of the group.
+        ends: rows taken up to the end of each.
+        unchanged: whether rows stay as they are.
+    """
+
+    files: Sequence[FileSummary]
+    members: Sequence[Selected]
+    ends: Sequence[int]
+    unchanged: bool
+
+    def segments(self, start: int, stop: int) -> list[Segment]:
+        """The segments that hold the survivors [start, stop), and files without any that follow one of these."""
+        first = bisect.bisect_right(self.ends, start) if start else 0
+        found = []
+        for at in range(first, len(self.members)):
+            source, begin = self.members[at], self.ends[at] - self.members[at].take
+            if begin > stop or (begin == stop and source.take):
+                break
+            found.append(source.segment(max(start - begin, 0), min(stop - begin, source.take)))
+        return found
+
+    def facts(self, start: int, stop: int) -> Facts:
+        used = [segment.file for segment in self.segments(start, stop) if segment.take or start == stop]
+        sizes = {self.files[file].size for file in used if self.files[file].rows}
+        return Facts(
+            size=sizes.pop() if len(sizes) == 1 else None,
+            has_images=any(self.files[file].images for file in used),
+            file=used[0] if len(used) == 1 else None,
+        )
+
+    def filled(self, task: Task, start: int, stop: int) -> Task:
+        return replace(task, segments=tuple(self.segments(start, stop)))
+
+    def is_whole(self, start: int, stop: int) -> bool:
+        return self.unchanged and len(self.segments(start, stop)) == 1
+
+
+def _strict_names(
+    sources: Sequence[Selected], selection: Selection, label_map: LabelMap, sink: Sink, options: ConvertOptions
+) -> frozenset[int]:
+    """Digests of short names that several images of one folder would get.
+
+    Raises:
+        InputError: a row without image.
+        UsageError: two images of one folder have the same id as well, which nothing can tell apart.
+    """
+    taken = [(source.summary.file, *_names_taken(source, selection)) for source in sources]
+    for file, names, rows in taken:
+        if len(missing := rows[~names.images[rows]]):
+            hint = "--filter '/item[image]'" if selection.filter is None else "the filter with 'and image'"
+            refuse_missing_images(file.shown, len(missing), sink, hint, first=int(names.rows[missing[0]]))
+    targets = np.array([*label_map.targets, UNLABELLED], dtype=np.int64)
+    counts = [len(rows) for _, _, rows in taken]
+    named = Named(
+        subsets=np.repeat(np.arange(len(taken)), counts),
+        labels=np.concatenate([targets[names.kept_labels[rows]] for _, names, rows in taken]),
+        ids=np.concatenate([names.ids[rows] for _, names, rows in taken]),
+        names=np.concatenate([names.names[rows] for _, names, rows in taken]),
+        wholes=np.concatenate([names.wholes[rows] for _, names, rows in taken]),
+    )
+
+    def place(position: int) -> str:
+        number = int(named.subsets[position])
+        file, names, rows = taken[number]
+        return f"{file.shown} row {names.rows[rows[position - sum(counts[:number])]]}"
+
+    return names_that_clash(named, [file.subset for file, _, _ in taken], sink, options, place)
+
+
+def _names_taken(source: Selected, selection: Selection) -> tuple[RowNames, npt.NDArray[np.int64]]:
+    """The names of a file's rows, and positions among these of the rows that are taken."""
+    names = source.summary.row_names
+    if names is None:
+        raise ValueError(f"{source.summary.file.shown}: the scan gave no names")
+    if selection.labels is None:
+        return names, np.arange(source.take)
+    return names, np.flatnonzero(np.isin(names.labels, sorted(selection.labels)))[: source.take]

@@ -7,7 +7,7 @@ examples from anywhere. It cuts the same shards as a job over files that keeps t
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +16,12 @@ import pyarrow.compute
 
 from beam_cifar.data.schema import Example, plain_labels
 from beam_cifar.errors import InputError
-from beam_cifar.formats.contract.sink import Sink, series_name
+from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
 from beam_cifar.images.encodings import RAW, are_pixels
-from beam_cifar.naming.collisions import strict_names
 from beam_cifar.naming.image_files import digests, name_digests, whole_digests
-from beam_cifar.planning.checks import check_shards, one_file, refuse_missing_images, refuse_unlabelled
-from beam_cifar.planning.cut import new_shard
+from beam_cifar.planning.checks import Named, names_that_clash, refuse_missing_images, refuse_unlabelled
+from beam_cifar.planning.cut import Facts, Group, cut
 
 RECORD = np.dtype(
     [
@@ -44,7 +43,7 @@ Records = npt.NDArray[np.void]
 
 
 @dataclass(frozen=True)
-class Group:
+class Ordered:
     """The examples of one output subset, in order.
 
     Attributes:
@@ -78,7 +77,7 @@ class Layout:
         rows: how many examples there are.
     """
 
-    groups: Mapping[str, Group]
+    groups: Mapping[str, Ordered]
     shards: tuple[Shard, ...]
     strict_names: frozenset[int]
     rows: int
@@ -90,7 +89,7 @@ class Layout:
         keys = digests(tie_breaker(example.subset, example.id) for example in examples)
         return [self._place(group, rank) for rank in group.ranks(orders, keys)]
 
-    def _place(self, group: Group, rank: int) -> tuple[int, int]:
+    def _place(self, group: Ordered, rank: int) -> tuple[int, int]:
         number, row = divmod(rank, group.step)
         shard = self.shards[group.first + number]
         return shard.index, row // max(1, shard.part_rows)
@@ -153,69 +152,42 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
         for subset, each in records.items():
             refuse_unlabelled(f"subset {subset!r}", int((each["label"] < 0).sum()), sink)
     strict = _strict_names(records, sink, options.export) if sink.can.many_files else frozenset()
-    total = int(sum(each["bytes"].sum() for each in records.values()))
     merged: dict[str, list[Records]] = {}
     for subset in subsets:
         merged.setdefault(sink.subsets.output(subset, options.export), []).append(records[subset])
-    shards: list[Shard] = []
-    groups = {
-        subset: _cut(subset, np.sort(np.concatenate(members), order=("order", "key")), total, shards, sink, options)
-        for subset, members in merged.items()
-    }
-    check_shards(shards, sink, options)
-    return Layout(groups, _with_batch_labels(shards, sink), strict, rows)
+    groups = [_group(subset, np.concatenate(members)) for subset, members in merged.items()]
+    made = cut(groups, [], sink, options)
+    ordered = {}
+    for group in groups:
+        first = made.shards[made.first[group.subset]]
+        orders, keys = (group.records[name].tobytes() for name in ("order", "key"))
+        ordered[group.subset] = Ordered(orders, keys, first.index, first.rows)
+    return Layout(ordered, made.shards, strict, rows)
 
 
-def _cut(
-    subset: str, records: Records, total_bytes: int, shards: list[Shard], sink: Sink, options: SinkOptions
-) -> Group:
-    """Adds the shards of one output subset."""
+@dataclass(frozen=True, eq=False)
+class _Examples(Group):
+    """The records of an output subset, in order."""
+
+    records: Records
+
+    def facts(self, start: int, stop: int) -> Facts:
+        height, width = (self.records[name][start:stop] for name in ("height", "width"))
+        one_size = (height == height[0]).all() and (width == width[0]).all() and height[0] >= 0
+        return Facts((int(height[0]), int(width[0])) if one_size else None, bool((height >= 0).any()))
+
+
+def _group(subset: str, records: Records) -> _Examples:
+    records = np.sort(records, order=("order", "key"))
     same = (np.diff(records["order"]) == 0) & (records["key"][1:] == records["key"][:-1])
     if same.any():
         order = records["order"][1:][same][0]
         raise InputError(f"two examples of subset {subset!r} have the same id, and the same order {order}")
-    rows, nbytes = len(records), int(records["bytes"].sum())
-    step = sink.shard_rows(rows, nbytes, total_bytes, options.export)
-    count, first = -(-rows // step), len(shards)
-    for number in range(count):
-        members = records[number * step : (number + 1) * step]
-        place = (subset, number, count)
-        shard = new_shard(sink, options.export, sink.can.part_bytes, len(shards), place, len(members), nbytes // rows)
-        shards.append(_with_sizes(shard, members))
-    return Group(records["order"].tobytes(), records["key"].tobytes(), first, step)
-
-
-def _with_sizes(shard: Shard, records: Records) -> Shard:
-    height, width = records["height"], records["width"]
-    one_size = (height == height[0]).all() and (width == width[0]).all() and height[0] >= 0
-    size = (int(height[0]), int(width[0])) if one_size else None
-    return replace(shard, size=size, has_images=bool((height >= 0).any()))
-
-
-def _with_batch_labels(shards: Sequence[Shard], sink: Sink) -> tuple[Shard, ...]:
-    """What each file calls itself: numbered files, such as `data_batch_1`, count as one series."""
-    series: dict[str, list[str]] = {}
-    for shard in shards:
-        series.setdefault(series_name(shard.subset), []).append(shard.subset)
-    return tuple(
-        replace(shard, batch_label=sink.batch_label(name, series[name].index(shard.subset), len(series[name])))
-        for shard in shards
-        for name in [series_name(shard.subset)]
-    )
+    return _Examples(subset, len(records), int(records["bytes"].sum()), records)
 
 
 def _strict_names(records: Mapping[str, Records], sink: Sink, options: ExportOptions) -> frozenset[int]:
-    groups: dict[str, int] = {}
-    folders = []
-    for subset, each in records.items():
-        group = groups.setdefault(sink.subsets.group(sink.subsets.output(subset, options)), len(groups))
-        labels = each["label"].astype(np.int64) + 1 if sink.can.classes_are_folders else np.zeros(len(each), np.int64)
-        folders.append(labels + (group << 32))
-    everything = np.concatenate(list(records.values()))
-    names = everything["whole" if sink.can.ids_are_paths else "name"]
-    strict, twice = strict_names(np.concatenate(folders), names, everything["id"], everything["whole"])
-    if twice:
-        edges = np.cumsum([len(each) for each in records.values()])
-        first, second = (list(records)[int(np.searchsorted(edges, at, "right"))] for at in twice)
-        raise one_file(f"an example of subset {first!r}", f"one of subset {second!r}", sink)
-    return strict
+    subsets, everything = list(records), np.concatenate(list(records.values()))
+    numbers = np.repeat(np.arange(len(subsets)), [len(each) for each in records.values()])
+    named = Named(numbers, *(everything[name] for name in ("label", "id", "name", "whole")))
+    return names_that_clash(named, subsets, sink, options, lambda at: f"an example of subset {subsets[numbers[at]]!r}")

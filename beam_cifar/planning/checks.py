@@ -1,13 +1,19 @@
-"""What a format cannot hold, in one line each: the same words from every plan."""
+"""What cannot be done, in one line each: the same words from every plan."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.sink import Sink
-from beam_cifar.formats.contract.types import Shard, SinkOptions
+from beam_cifar.formats.contract.types import ExportOptions, FileSummary, Shard, SinkOptions
 from beam_cifar.images.encodings import GRAY
+from beam_cifar.naming.collisions import strict_names
 
 
 def refuse_missing_images(
@@ -41,13 +47,64 @@ def refuse_unlabelled(where: str, count: int, sink: Sink) -> None:
         )
 
 
-def one_file(first: str, second: str, sink: Sink) -> UsageError:
-    """Two images would be written to one file, as nothing tells them apart."""
-    where = "all subsets in one folder" if "subsets" in sink.can.losses else "the images of a subset in one folder"
-    return UsageError(
-        f"{first} and {second} would be one file, because their ids are equal and {sink.name} keeps {where}; convert "
-        "one --subset at a time, or number the items by --transform reindex"
-    )
+@dataclass(frozen=True)
+class Named:
+    """Images, and digests of what they may be called.
+
+    Attributes:
+        subsets: int `[N]`, a number for the subset of each.
+        labels: int `[N]`, as they are written, -1 for unlabelled.
+        ids: uint64 `[N]`, of the ids.
+        names: uint64 `[N]`, of the short names, equal for those that some file systems do not tell apart.
+        wholes: uint64 `[N]`, the same of the ids as names.
+    """
+
+    subsets: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
+    ids: npt.NDArray[np.uint64]
+    names: npt.NDArray[np.uint64]
+    wholes: npt.NDArray[np.uint64]
+
+
+def names_that_clash(
+    images: Named, subsets: Sequence[str], sink: Sink, options: ExportOptions, place: Callable[[int], str]
+) -> frozenset[int]:
+    """Digests of short names that several images of one folder of the output would get.
+
+    Args:
+        images: all that are written.
+        subsets: what the numbers of subsets stand for.
+        sink: format to write.
+        options: of the export.
+        place: how messages name the image at a position.
+
+    Raises:
+        UsageError: two images of one folder have the same id as well, which nothing can tell apart.
+    """
+    groups: dict[str, int] = {}
+    found = [groups.setdefault(sink.subsets.group(sink.subsets.output(name, options)), len(groups)) for name in subsets]
+    folders = np.array(found, dtype=np.int64)[images.subsets] << 32
+    if sink.can.classes_are_folders:
+        folders += images.labels.astype(np.int64) + 1
+    names = images.wholes if sink.can.ids_are_paths else images.names
+    strict, twice = strict_names(folders, names, images.ids, images.wholes)
+    if twice:
+        first, second = map(place, twice)
+        where = "all subsets in one folder" if "subsets" in sink.can.losses else "the images of a subset in one folder"
+        raise UsageError(
+            f"{first} and {second} would be one file, because their ids are equal and {sink.name} keeps {where}; "
+            "convert one --subset at a time, or number the items by --transform reindex"
+        )
+    return strict
+
+
+def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
+    """Raises `InputError` for the first row that cannot be kept."""
+    count = sum(summary.bad_count for summary in summaries)
+    if count:
+        first = next(bad for summary in summaries for bad in summary.bad_rows)
+        more = f" (and {count - 1} more bad rows)" if count > 1 else ""
+        raise InputError(f"{first}{more}")
 
 
 def check_shards(shards: Sequence[Shard], sink: Sink, options: SinkOptions) -> None:

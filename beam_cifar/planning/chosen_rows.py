@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -17,27 +15,23 @@ import pyarrow.compute as pc
 
 from beam_cifar import storage
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
-from beam_cifar.data.row_table import View
 from beam_cifar.data.schema import example_schema, with_columns
 from beam_cifar.formats.contract.source import RowReader
 from beam_cifar.formats.registry import get_source
-from beam_cifar.planning.inputs import Inputs
+from beam_cifar.planning.plan import CHOSEN, ChosenRows, Inputs
 from beam_cifar.steps.base import changed
-
-CHOSEN: Final = pa.schema(
-    [
-        pa.field("file", pa.int32(), nullable=False),
-        pa.field("row", pa.int32(), nullable=False),
-        pa.field("subset", pa.string(), nullable=False),
-        pa.field("label", pa.int64()),
-        pa.field("id", pa.string()),
-        pa.field("filename", pa.string()),
-    ]
-)
-"""One row to write: where it lies, and what it becomes. `id` and `filename` are null where they stay as they are."""
 
 MAX_OPEN: Final = 32
 """Input files that a reader keeps open."""
+
+
+def write_chosen(chosen: ChosenRows, path: str, scratch: str) -> None:
+    """Writes chosen rows to a file, a batch for each part; it appears whole."""
+    with storage.StagedFile(path, scratch) as file:
+        with pa.ipc.new_file(pa.PythonFile(file, mode="w"), CHOSEN) as writer:
+            for batch in chosen.batches():
+                writer.write_batch(batch)
+        file.commit()
 
 
 def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Iterator[tuple[pa.Table, bool]]:
@@ -171,51 +165,3 @@ class _OpenFiles:
                 reader = stack.enter_context(get_source(origin.format).open_rows(source, origin.labels))
                 self._readers[file] = reader, stack.pop_all()
         return self._readers[file][0]
-
-
-Positions = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class ChosenRows:
-    """Which rows every part of the output holds, before they are written down for the workers.
-
-    Attributes:
-        view: all of them.
-        parts: positions in the view, int64, of each part.
-    """
-
-    view: View
-    parts: tuple[Positions, ...]
-
-    def digest(self) -> str:
-        """A hex digest of them."""
-        found = hashlib.sha256()
-        for batch in self.batches():
-            found.update(batch.serialize())
-        return found.hexdigest()
-
-    def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yields a batch in the schema `CHOSEN` for each part."""
-        names = pa.array(self.view.subset_names, pa.string())
-        for part in self.parts:
-            view = self.view.take(part)
-            labels = view.labels.astype(np.int64)
-            unchanged = pa.nulls(len(view), pa.string())
-            columns = {
-                "file": pa.array(view.files),
-                "row": pa.array(view.rows),
-                "subset": names.take(pa.array(view.subsets)),
-                "label": pa.array(labels, mask=labels < 0),
-                "id": view.ids if view.new_ids else unchanged,
-                "filename": view.filenames if view.new_ids else unchanged,
-            }
-            yield pa.RecordBatch.from_arrays([columns[name] for name in CHOSEN.names], schema=CHOSEN)
-
-    def write(self, path: str, scratch: str) -> None:
-        """Writes them to a file, which appears whole."""
-        with storage.StagedFile(path, scratch) as file:
-            with pa.ipc.new_file(pa.PythonFile(file, mode="w"), CHOSEN) as writer:
-                for batch in self.batches():
-                    writer.write_batch(batch)
-            file.commit()

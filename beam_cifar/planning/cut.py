@@ -1,244 +1,231 @@
-"""Cuts the rows that a selection leaves into shards, parts and tasks: pure."""
+"""Cuts rows into files of the output, parts of these, and tasks: one rule for every plan."""
 
 from __future__ import annotations
 
 import bisect
-import itertools
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from beam_cifar.errors import UsageError
-from beam_cifar.filters.selection import Selection
-from beam_cifar.formats.contract.sink import Sink
-from beam_cifar.formats.contract.types import CHUNK_ROWS, ExportOptions, FileSummary, Shard, SinkOptions
+from beam_cifar.formats.contract.sink import Sink, series_name
+from beam_cifar.formats.contract.types import CHUNK_ROWS, FileSummary, Shard, SinkOptions
+from beam_cifar.planning.checks import check_shards, refuse_bad_rows
 from beam_cifar.planning.plan import Segment, Task
-from beam_cifar.planning.summaries import refuse_bad_rows
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """A summary with what the selection leaves of it.
+class Facts:
+    """What is known of some rows.
 
     Attributes:
-        index: its number among the files of the plan.
-        summary: of the file.
-        cumulative: survivors up to each chunk.
-        take: how many of them to take.
-        image_bytes: of all its images, as they reach the writer, about.
+        size: (height, width) where every row has an image of that size, else None.
+        has_images: whether any row has an image.
+        file: number of the one input file that all of them come from, and whose subset they still are of; None where
+            there is no such file.
     """
 
-    index: int
-    summary: FileSummary
-    cumulative: tuple[int, ...]
-    take: int
-    image_bytes: int
-
-    @property
-    def survivors(self) -> int:
-        """Rows that the selection leaves."""
-        return self.cumulative[-1]
-
-    @property
-    def bytes(self) -> int:
-        """Of the images taken, about."""
-        return self.image_bytes * self.take // max(1, self.summary.rows)
-
-    def segment(self, begin: int, end: int) -> Segment:
-        """The segment that takes survivors [begin, end); a file without survivors is one segment that takes none."""
-        first = 0 if begin == 0 else self._chunk_of(begin - 1)
-        if begin and self.cumulative[first + 1] == begin:
-            first += 1
-        last = len(self.cumulative) - 2 if end == self.survivors else self._chunk_of(end - 1)
-        start, stop = first * CHUNK_ROWS, min((last + 1) * CHUNK_ROWS, self.summary.rows)
-        return Segment(self.index, start, stop, begin - self.cumulative[first], end - begin)
-
-    def _chunk_of(self, survivor: int) -> int:
-        """The chunk that holds a survivor."""
-        return bisect.bisect_right(self.cumulative, survivor) - 1
+    size: tuple[int, int] | None
+    has_images: bool
+    file: int | None = None
 
 
-def choose(
-    summaries: Sequence[FileSummary], selection: Selection, limit: int | None, *, pixels: bool
-) -> Iterator[Chosen]:
-    """What a selection, and a limit, leave of each file.
+@dataclass(frozen=True, eq=False)
+class Group(ABC):
+    """The rows of one output subset, in order.
 
-    Args:
-        summaries: of the files, in order.
-        selection: which rows are kept.
-        limit: how many at most, the first ones; None for all.
-        pixels: whether images reach the writer as pixels.
+    Attributes:
+        subset: its name.
+        rows: how many.
+        bytes: of their images, as they reach the writer, about.
     """
-    left = limit
-    for summary in summaries:
-        kept = (selection.count(chunk) for chunk in summary.chunks)
-        cumulative = (0, *itertools.accumulate(kept)) if summary.chunks else (0, 0)
-        if left == 0:
-            return
-        take = cumulative[-1] if left is None else min(left, cumulative[-1])
-        left = None if left is None else left - take
-        yield Chosen(0, summary, cumulative, take, summary.pixel_bytes if pixels else summary.image_bytes)
+
+    subset: str
+    rows: int
+    bytes: int
+
+    @abstractmethod
+    def facts(self, start: int, stop: int) -> Facts:
+        """What a file of the rows [start, stop) would hold."""
+
+    def filled(self, task: Task, start: int, stop: int) -> Task:
+        """The task with the places of the rows [start, stop), where there are tasks; asked once for each, in order."""
+        return task
+
+    def is_whole(self, start: int, stop: int) -> bool:
+        """Whether the rows [start, stop), all of one file, are all that it has: unchanged, in order."""
+        return False
 
 
-class Cutter:
-    """Cuts the rows of each output subset into shards, parts and segments."""
+@dataclass(frozen=True)
+class Cut:
+    """What groups were cut into.
 
-    def __init__(self, sink: Sink, sink_options: SinkOptions, part_bytes: int | None, total_bytes: int) -> None:
-        self.shards: list[Shard] = []
-        self.notices: list[str] = []
-        self._tasks: list[Task] = []
-        self._unowned: list[Segment] = []
-        self._sink, self._sink_options, self._options = sink, sink_options, sink_options.export
-        self._part_bytes, self._total_bytes = part_bytes, total_bytes
+    Attributes:
+        shards: files of the output.
+        tasks: one for each part, in order.
+        first: the number of the first shard of each group by its subset.
+        left_out: groups without rows, of which the format makes no file.
+    """
 
-    def cut(self, subset: str, members: list[Chosen]) -> None:
-        """Adds the shards and tasks of one subset."""
-        rows = sum(source.take for source in members)
-        if not rows and not self._sink.can.keeps_empty_subsets:
-            self.notices.append(f"subset {subset!r} has no rows left and is not written")
-            self._unowned += [source.segment(0, 0) for source in members]
-            return
-        image_bytes = sum(source.bytes for source in members)
-        step = self._sink.shard_rows(rows, image_bytes, self._total_bytes, self._options)
-        count = max(1, -(-rows // step))
-        segments = _Handout(members)
-        for number in range(count):
-            wanted = min(step, rows - number * step)
-            self._cut_shard(subset, number, count, wanted, image_bytes // max(1, rows), segments, members)
-        self._unowned += segments.rest()
+    shards: tuple[Shard, ...]
+    tasks: tuple[Task, ...]
+    first: dict[str, int]
+    left_out: tuple[Group, ...]
 
-    def _cut_shard(
-        self,
-        subset: str,
-        number: int,
-        count: int,
-        rows: int,
-        row_bytes: int,
-        segments: _Handout,
-        members: list[Chosen],
-    ) -> None:
-        shard = new_shard(
-            self._sink, self._options, self._part_bytes, len(self.shards), (subset, number, count), rows, row_bytes
-        )
-        taken: list[Segment] = []
-        for part in range(shard.parts):
-            segments_of_part = segments.take(shard.rows_of(part))
-            self._tasks.append(Task(shard.index, part, shard.rows_of(part), tuple(segments_of_part)))
-            taken += segments_of_part
-        used = {segment.file for segment in taken if segment.take or not rows}
-        summaries = [source.summary for source in members if source.index in used]
-        sizes = {summary.size for summary in summaries if summary.rows}
-        self.shards.append(
-            replace(
-                shard,
-                size=sizes.pop() if len(sizes) == 1 else None,
-                has_images=any(summary.images for summary in summaries),
-                batch_label=_own_batch_label(count, summaries) or self._sink.batch_label(subset, number, count),
-            )
-        )
-
-    def finished_tasks(self) -> list[Task]:
-        """All tasks; files of which nothing is kept go to the last one, so that their rows are counted."""
-        if self._unowned:
-            self._tasks[-1] = replace(self._tasks[-1], segments=(*self._tasks[-1].segments, *self._unowned))
-        return self._tasks
-
-    def is_copy(self, task: Task, sources: Sequence[Chosen]) -> bool:
-        """Whether a task takes all rows of one file, and nothing else, into one shard of its own."""
-        if len(task.segments) != 1 or self.shards[task.shard].parts != 1:
-            return False
-        summary = sources[task.segments[0].file].summary
-        return (
-            task.rows == summary.rows
-            and self.shards[task.shard].batch_label == summary.batch_label
-            and self._sink.copies(summary, self._sink_options)
-        )
+    @property
+    def notices(self) -> list[str]:
+        """What a user should know."""
+        return [no_rows_left(group.subset) for group in self.left_out]
 
 
-def _own_batch_label(count: int, sources: Sequence[FileSummary]) -> str:
-    """What a source calls itself, where one file of the output follows one source."""
-    return sources[0].batch_label if count == 1 and len(sources) == 1 else ""
-
-
-def new_shard(
+def cut(
+    groups: Sequence[Group],
+    files: Sequence[FileSummary],
     sink: Sink,
-    options: ExportOptions,
-    part_bytes: int | None,
-    index: int,
-    place: tuple[str, int, int],
-    rows: int,
-    row_bytes: int,
-) -> Shard:
-    """A shard, of whose images nothing is known yet.
+    options: SinkOptions,
+    part_bytes: int | None = None,
+) -> Cut:
+    """Cuts groups into shards, and these into parts, by raw sizes alone: the same rows give the same files.
 
     Args:
+        groups: the rows of each output subset.
+        files: input files, where rows come from some.
         sink: format to write.
-        options: of the export.
-        part_bytes: bytes of images in a part, or None where a shard is one part.
-        index: of the shard.
-        place: its output subset, its number among the shards of that, and their count.
-        rows: that it will hold.
-        row_bytes: of an image, about.
+        options: of the writers.
+        part_bytes: bytes of images in a part, where a shard has several; None for the format's own choice.
 
     Raises:
-        UsageError: the format cannot hold so much in one file.
+        UsageError: a file that the format cannot hold.
     """
-    subset = sink.subsets.of_file(*place, options)
+    left_out = tuple(group for group in groups if not (group.rows or sink.can.keeps_empty_subsets))
+    total = sum(group.bytes for group in groups)
+    pieces: list[_Piece] = []
+    first: dict[str, int] = {}
+    for group in groups:
+        if group not in left_out:
+            first[group.subset] = len(pieces)
+            pieces += _pieces(group, len(pieces), total, sink, options, part_bytes or sink.can.part_bytes)
+    pieces = _with_batch_labels(pieces, files, sink)
+    shards = tuple(piece.shard for piece in pieces)
+    check_shards(shards, sink, options)
+    tasks = [task for piece in pieces for task in _tasks(piece, files, sink, options)]
+    return Cut(shards, tuple(tasks), first, left_out)
+
+
+def no_rows_left(subset: str) -> str:
+    """The notice of a subset that the output does not have."""
+    return f"subset {subset!r} has no rows left and is not written"
+
+
+def long_first(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """The tasks in the order in which they are dealt out: local runners do it by count, and never steal."""
+    return tuple(sorted(tasks, key=lambda task: (-task.rows, task.shard, task.part)))
+
+
+class _Piece(NamedTuple):
+    """A shard in the making: the rows of a group from `start` on; `place`: subset, number and count in the group."""
+
+    shard: Shard
+    group: Group
+    start: int
+    file: int | None
+    place: tuple[str, int, int]
+
+
+def _pieces(
+    group: Group, first: int, total_bytes: int, sink: Sink, options: SinkOptions, part_bytes: int | None
+) -> Iterator[_Piece]:
+    """The shards of a group, without batch labels."""
+    step = sink.shard_rows(group.rows, group.bytes, total_bytes, options.export)
+    count = max(1, -(-group.rows // step))
+    row_bytes = group.bytes // max(1, group.rows)
+    for number in range(count):
+        start, place = number * step, (group.subset, number, count)
+        rows = min(step, group.rows - start)
+        facts = group.facts(start, start + rows)
+        subset = sink.subsets.of_file(*place, options.export)
+        shard = Shard(
+            index=first + number,
+            subset=subset,
+            path=_path(subset, place, rows, row_bytes, sink, options),
+            rows=rows,
+            part_rows=max(1, part_bytes // max(1, row_bytes)) if part_bytes else rows,
+            size=facts.size,
+            has_images=facts.has_images,
+        )
+        yield _Piece(shard, group, start, facts.file, place)
+
+
+def _path(subset: str, place: tuple[str, int, int], rows: int, row_bytes: int, sink: Sink, options: SinkOptions) -> str:
+    """Where a shard goes. Raises `UsageError` where it cannot."""
     path, limit = sink.shard_path(subset, *place[1:]), sink.can.max_shard_bytes
     if path and ("\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/"))):
         raise UsageError(
             f"subset {place[0]!r} would be written to {path!r}, which is no place in the output; rename it"
         )
-    if limit and options.save_images and rows * row_bytes > limit:
+    if limit and options.export.save_images and rows * row_bytes > limit:
         raise UsageError(
             f"{path} would hold {rows * row_bytes} bytes of pixels, and the format allows {limit} a file; "
             f"pass --images-per-batch {limit // row_bytes} or less"
         )
-    part_rows = max(1, part_bytes // max(1, row_bytes)) if part_bytes else rows
-    return Shard(index, subset, path, rows, part_rows, size=None, has_images=False)
+    return path
 
 
-class _Handout:
-    """Hands out the survivors of several sources, in order."""
+def _with_batch_labels(pieces: Sequence[_Piece], files: Sequence[FileSummary], sink: Sink) -> list[_Piece]:
+    """What each shard calls itself: what the input file does that it follows, or its place in the output subset.
 
-    def __init__(self, sources: list[Chosen]) -> None:
-        self._sources = sources
-        self._at = 0
-        self._begin = 0
+    Where rows come from no files, numbered shards, such as `data_batch_1`, count as one series: so examples that were
+    read from CIFAR, of which nobody says any more what their file was called, get the labels of the genuine set.
+    """
+    series: dict[str, list[int]] = {}
+    for piece in pieces:
+        series.setdefault(series_name(piece.shard.subset), []).append(piece.shard.index)
+    made = []
+    for piece in pieces:
+        shard, place, name = piece.shard, piece.place, series_name(piece.shard.subset)
+        if not files:
+            place = name, bisect.bisect_left(series[name], shard.index), len(series[name])
+        own = files[piece.file].batch_label if piece.file is not None and piece.place[2] == 1 else ""
+        label = own or sink.batch_label(*place)
+        made.append(piece._replace(shard=replace(shard, batch_label=label)))
+    return made
 
-    def take(self, rows: int) -> list[Segment]:
-        """The segments that hold the next `rows` survivors, and files without any that lie between."""
-        taken: list[Segment] = []
-        while self._at < len(self._sources) and (rows or not self._sources[self._at].take):
-            source = self._sources[self._at]
-            end = min(source.take, self._begin + rows)
-            taken.append(source.segment(self._begin, end))
-            rows -= end - self._begin
-            self._begin = end
-            if end == source.take:
-                self._at, self._begin = self._at + 1, 0
-        return taken
 
-    def rest(self) -> list[Segment]:
-        """Files without survivors that no `take` reached."""
-        return [source.segment(0, 0) for source in self._sources[self._at :] if not source.take]
+def _tasks(piece: _Piece, files: Sequence[FileSummary], sink: Sink, options: SinkOptions) -> Iterator[Task]:
+    """The tasks of a shard: one for each part, or a copy of the input file that the shard would be, byte for byte."""
+    shard, group, start = piece.shard, piece.group, piece.start
+    file = files[piece.file] if piece.file is not None and shard.parts == 1 else None
+    copied = (
+        file is not None
+        and (file.rows, file.batch_label) == (shard.rows, shard.batch_label)
+        and sink.copies(file, options)
+        and group.is_whole(start, start + shard.rows)
+    )
+    for part in range(shard.parts):
+        rows = shard.rows_of(part)
+        task = group.filled(Task(shard.index, part, rows), start, start + rows)
+        yield replace(task, segments=(Segment(piece.file or 0, 0, rows, 0, rows),), copy=True) if copied else task
+        start += rows
 
 
 READ_BYTES = 16 << 20
 """Bytes of images that a task reads, where nothing is written."""
 
 
-def reading_tasks(summaries: Sequence[FileSummary]) -> list[Task]:
+def reading_tasks(summaries: Sequence[FileSummary], *, tolerant: bool = False) -> list[Task]:
     """Tasks that read all rows of some files: the shard of each is the number of its file.
+
+    Args:
+        summaries: of the files.
+        tolerant: whether bad rows are no reason to refuse: they travel in `Block.rejected`.
 
     Raises:
         InputError: a bad row.
     """
-    refuse_bad_rows(summaries)
-    return whole_file_tasks(summaries)
-
-
-def whole_file_tasks(summaries: Sequence[FileSummary]) -> list[Task]:
-    """The same, where bad rows are no reason to refuse: they travel in `Block.rejected`."""
+    if not tolerant:
+        refuse_bad_rows(summaries)
     tasks = []
     for index, summary in enumerate(summaries):
         row_bytes = max(1, summary.image_bytes // max(1, summary.rows))

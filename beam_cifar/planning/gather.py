@@ -19,11 +19,11 @@ from beam_cifar.data.row_table import View
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import FileSummary, Wanted
 from beam_cifar.options import Input
+from beam_cifar.planning.checks import refuse_bad_rows
 from beam_cifar.planning.chosen_rows import read_rows
-from beam_cifar.planning.inputs import Inputs, Origin
 from beam_cifar.planning.merge import merged, union_tables, with_unique_ids
-from beam_cifar.planning.plan import ChosenCounts
-from beam_cifar.planning.summaries import duplicates, learn_parents, refuse_bad_rows
+from beam_cifar.planning.plan import ChosenCounts, Inputs, Origin
+from beam_cifar.planning.summaries import duplicates, learn_parents
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_bytes
 
@@ -98,15 +98,12 @@ class Gathering(StepContext):
         self._first = 0
 
     def notice(self, text: str) -> None:
-        """See `StepContext.notice`."""
         self.notices.append(text)
 
     def add_pixel_step(self, step: PixelStep) -> None:
-        """See `StepContext.add_pixel_step`."""
         self.pixel_steps.append(step)
 
     def read_items(self, path: str, table: LabelTable) -> View:
-        """See `StepContext.read_items`."""
         self._settle()
         view = self._own(Input(path, "items"))
         places = {name: label for label, name in enumerate(table.names)}
@@ -116,7 +113,6 @@ class Gathering(StepContext):
         return view.with_labels([places.get(name, UNLABELLED) for name in view.table.names], table)
 
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
-        """See `StepContext.blocks`; the rows come in the order in which they lie."""
         order = np.lexsort((view.rows, view.files))
         done = 0
         for table in read_rows(

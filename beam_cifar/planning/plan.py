@@ -1,20 +1,67 @@
-"""The types of a plan: what is read, which tasks there are, which shards they make."""
+"""What a plan is made of: plain types, which every planner makes and every later stage reads."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
 
 from beam_cifar.data.block import Counts
-from beam_cifar.data.labels import LabelMap
+from beam_cifar.data.labels import LabelMap, LabelTable
+from beam_cifar.data.row_table import View
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.types import FileSummary, Shard, SinkOptions, SourceFile
-from beam_cifar.planning.chosen_rows import ChosenRows
-from beam_cifar.planning.inputs import Origin
 from beam_cifar.steps.base import PixelStep
+
+Positions = npt.NDArray[np.int64]
+
+CHOSEN: Final = pa.schema(
+    [
+        pa.field("file", pa.int32(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("label", pa.int64()),
+        pa.field("id", pa.string()),
+        pa.field("filename", pa.string()),
+    ]
+)
+"""One row to write: where it lies, and what it becomes. `id` and `filename` are null where they stay as they are."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A data set that a job reads.
+
+    Attributes:
+        format: its name.
+        labels: its label table.
+        pixel_steps: what is done to its images before they meet those of other data sets.
+    """
+
+    format: str
+    labels: LabelTable
+    pixel_steps: tuple[PixelStep, ...] = ()
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What rows are read from.
+
+    Attributes:
+        files: input files.
+        origins: their formats and label tables.
+        image_bytes: of an image of each file, about.
+    """
+
+    files: tuple[SourceFile, ...]
+    origins: tuple[Origin, ...]
+    image_bytes: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -89,6 +136,43 @@ class ChosenCounts:
     filtered: Counts
     unlabelled: Counts
     written: Counts
+
+
+@dataclass(frozen=True)
+class ChosenRows:
+    """Which rows every part of the output holds, before they are written down for the workers.
+
+    Attributes:
+        view: all of them.
+        parts: positions in the view, int64, of each part.
+    """
+
+    view: View
+    parts: tuple[Positions, ...]
+
+    def digest(self) -> str:
+        """A hex digest of them."""
+        found = hashlib.sha256()
+        for batch in self.batches():
+            found.update(batch.serialize())
+        return found.hexdigest()
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yields a batch in the schema `CHOSEN` for each part."""
+        names = pa.array(self.view.subset_names, pa.string())
+        for part in self.parts:
+            view = self.view.take(part)
+            labels = view.labels.astype(np.int64)
+            unchanged = pa.nulls(len(view), pa.string())
+            columns = {
+                "file": pa.array(view.files),
+                "row": pa.array(view.rows),
+                "subset": names.take(pa.array(view.subsets)),
+                "label": pa.array(labels, mask=labels < 0),
+                "id": view.ids if view.new_ids else unchanged,
+                "filename": view.filenames if view.new_ids else unchanged,
+            }
+            yield pa.RecordBatch.from_arrays([columns[name] for name in CHOSEN.names], schema=CHOSEN)
 
 
 @dataclass(frozen=True)

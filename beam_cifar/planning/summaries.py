@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from beam_cifar.data.labels import UNLABELLED, LabelTable, parent_conflict, unknown_name
 from beam_cifar.data.schema import has_images, plain_labels
-from beam_cifar.errors import InputError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.sink import split_name
 from beam_cifar.formats.contract.source import RowReader, Source
@@ -150,15 +149,6 @@ def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTa
             said.setdefault(label, here)
             parents[label] = coarse
     return replace(table, parents=tuple(parents))
-
-
-def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
-    """Raises `InputError` for the first row that cannot be kept."""
-    count = sum(summary.bad_count for summary in summaries)
-    if count:
-        first = next(bad for summary in summaries for bad in summary.bad_rows)
-        more = f" (and {count - 1} more bad rows)" if count > 1 else ""
-        raise InputError(f"{first}{more}")
 
 
 def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:

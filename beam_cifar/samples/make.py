@@ -66,6 +66,10 @@ def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, 
     Raises:
         UsageError: an unknown kind, no images, or a negative seed.
         OutputError: `out` holds something already.
+
+    >>> from beam_cifar import make_sample
+    >>> len(make_sample("drawn", kind="cifar100", images=200))
+    4
     """
     _check(out, kind, images, seed, tar)
     if not tar:

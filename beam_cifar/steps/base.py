@@ -112,7 +112,6 @@ class PixelStep(Step):
         return frozenset({"size"})
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         made = self.resized(view)
         context.add_pixel_step(self)
         return made

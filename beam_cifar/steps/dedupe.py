@@ -38,14 +38,12 @@ class Dedupe(Step):
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         if self.scope not in SCOPES:
             raise self.refuse(str(unknown_name("scope", self.scope, SCOPES)))
         if self.prefer and self.scope == "subset":
             raise self.refuse("--prefer chooses among subsets, and --scope subset looks at each alone; leave one out")
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         for subset in self.prefer:
             if subset not in view.subset_names:
                 raise unknown_name("subset", subset, view.subset_names)

@@ -32,7 +32,6 @@ class Rename(Step):
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         self._parts()
 
     def needs(self) -> frozenset[str]:
@@ -40,7 +39,6 @@ class Rename(Step):
         return _NAMES
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         search, replacement = self._parts()
         before = _listed(view.ids)
         after = [search.sub(replacement, item_id) for item_id in before]
@@ -76,7 +74,6 @@ class Reindex(Step):
     start: int = option("-s", "--start", default=1, metavar="N", help="the first number")
 
     def check(self) -> None:
-        """See `Step.check`."""
         if abs(self.start) > 1 << 62:
             raise self.refuse(f"--start must be at most {1 << 62}, found {self.start}")
 
@@ -85,7 +82,6 @@ class Reindex(Step):
         return _NAMES
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         numbers = np.empty(len(view), dtype=np.int64)
         numbers[np.argsort(view.subsets, kind="stable")] = np.arange(self.start, self.start + len(view))
         return view.with_ids(pa.array(numbers).cast(pa.string()))
@@ -107,7 +103,6 @@ class IdFromImageName(Step):
         return _NAMES
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         stems = [os.path.splitext(name.rpartition("/")[2])[0] for name in _listed(view.filenames)]
         ids = [stem or item_id for stem, item_id in zip(stems, _listed(view.ids), strict=True)]
         if self.ensure_unique:

@@ -49,7 +49,6 @@ class Filter(Step):
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         object.__setattr__(self, "mode", _OTHER_MODES.get(self.mode, self.mode))
         ItemFilter(self.expression, self.mode)
 
@@ -59,7 +58,6 @@ class Filter(Step):
         return frozenset(column for column, child in (("id", "id"), ("size", "image")) if child in sees)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         chosen = ItemFilter(self.expression, self.mode)
         rows, labels = _decide(chosen, view)
         made = _unlabelled(view, ~labels).take(rows)
@@ -87,7 +85,6 @@ class RemoveItems(Step):
         return frozenset({"id"})
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(~_items(self, view, self.ids))
 
 
@@ -111,7 +108,6 @@ class RemoveAnnotations(Step):
         return frozenset({"id"} if self.ids else ())
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return _unlabelled(view, _items(self, view, self.ids) if self.ids else np.ones(len(view), dtype=np.bool_))
 
 

@@ -34,13 +34,11 @@ class RemapLabels(Step):
     default: str = option("--default", default="keep", choices=("keep", "delete"), help="what becomes of other classes")
 
     def check(self) -> None:
-        """See `Step.check`."""
         if self.default not in ("keep", "delete"):
             raise self.refuse(str(unknown_name("--default", self.default, ("keep", "delete"))))
         refuse_two_targets(self, self.mapping)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         names = view.table.names
         label_map = remap_table(view.table, [renaming for renaming in self.mapping if renaming[1]])
         gone = self._removed(view.table)
@@ -74,7 +72,6 @@ class ProjectLabels(Step):
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         if not self.dst_labels:
             raise self.refuse("--label names no class; give at least one")
         for at, name in enumerate(self.dst_labels):
@@ -84,7 +81,6 @@ class ProjectLabels(Step):
                 raise self.refuse(f"class {name!r} is given twice")
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         table = view.table
         places = {name: place for place, name in enumerate(self.dst_labels)}
         targets = [places.get(name, UNLABELLED) for name in table.names]
@@ -108,7 +104,6 @@ class FineToCoarse(Step):
     name: ClassVar[str] = "fine_to_coarse"
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         table = view.table
         if not table.has_superclasses:
             raise self.refuse("the data set has no superclasses; CIFAR-100 has some")
@@ -127,7 +122,6 @@ class CompactLabels(Step):
     name: ClassVar[str] = "compact_labels"
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         table = view.table
         used = np.unique(view.labels[view.labels != UNLABELLED]).tolist()
         targets = [UNLABELLED] * len(table.names)

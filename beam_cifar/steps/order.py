@@ -37,7 +37,6 @@ class Sort(Step):
     reverse: bool = option("--reverse", default=False, help="the other way round")
 
     def check(self) -> None:
-        """See `Step.check`."""
         if not self.by:
             raise self.refuse("--by names nothing; leave it out to sort by id")
         for key in self.by:
@@ -49,7 +48,6 @@ class Sort(Step):
         return frozenset(self.by) & {"id", "filename", "size"}
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         if "subset" in self.by:
             view = _with_sorted_subsets(view, self.reverse)
         numbers = [key for name in self.by for key in _KEYS[name](view)]
@@ -68,7 +66,6 @@ class Shuffle(Step):
     seed: int = seed_option()
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(permutation(self.seed, self.name, len(view)))
 
 

@@ -23,7 +23,6 @@ class KeepLabels(Step):
     labels: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(np.isin(view.labels, sorted(view.table.select(self.labels))))
 
 
@@ -35,7 +34,6 @@ class First(Step):
     count: int
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(np.arange(min(self.count, len(view))))
 
 
@@ -47,7 +45,6 @@ class Renamings(Step):
     texts: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         found = remap_table(view.table, split_renamings(view.table, self.texts))
         for notice in merged_away(found, view.table):
             context.notice(notice)
@@ -74,7 +71,6 @@ class Select(Step):
         return {}
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(np.asarray(self.decide(view, context), dtype=np.bool_))
 
 
@@ -90,7 +86,6 @@ class Remove(Step):
         return frozenset({"id"})
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         made = view.take(~_found(view, self.ids))
         emptied = {name for _, name in self.ids if not made.subset(name).any()}
         left = [name for name in view.subset_names if name not in emptied]
@@ -118,7 +113,6 @@ class Put(Step):
         return {}
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         new = context.read_items(self.path, view.table)  # labels go by name
         names = pa.array(new.subset_names, pa.string()).take(pa.array(new.subsets)).to_pylist()
         ids = [] if new.ids is None else new.ids.to_pylist()

@@ -29,19 +29,15 @@ class Resize(PixelStep):
     height: int = option("-dh", "--height", parse=int, metavar="PIXELS", help="height that every image gets")
 
     def check(self) -> None:
-        """See `Step.check`."""
         _check_size(self, (self.height, self.width))
 
     def resized(self, view: View) -> View:
-        """See `PixelStep.resized`."""
         return _with_size(view, (self.height, self.width))
 
     def transform(self, block: Block) -> Block:
-        """See `PixelStep.transform`."""
         return resize(block, size=(self.height, self.width))
 
     def row_bytes(self) -> int:
-        """See `PixelStep.row_bytes`."""
         return 3 * self.height * self.width
 
 
@@ -61,7 +57,6 @@ class Crop(PixelStep):
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         _check_size(self, (self.height, self.width))
         for flag, value in (("--left", self.left), ("--top", self.top)):
             if value is not None and value < 0:
@@ -81,7 +76,6 @@ class Crop(PixelStep):
         return _with_size(view, (self.height, self.width))
 
     def transform(self, block: Block) -> Block:
-        """See `PixelStep.transform`."""
         return crop(block, size=(self.height, self.width), left=self.left, top=self.top)
 
     def _too_small(self, view: View, row: int, count: int, least: tuple[int, int]) -> str:
@@ -106,7 +100,6 @@ class Grayscale(PixelStep):
         return frozenset()
 
     def transform(self, block: Block) -> Block:
-        """See `PixelStep.transform`."""
         return grayscale(block)
 
 

@@ -24,12 +24,10 @@ class RandomSampler(Step):
     seed: int = seed_option()
 
     def check(self) -> None:
-        """See `Step.check`."""
         if self.count < 1:
             raise self.refuse(f"--count must be at least 1, found {self.count}")
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         if self.subset is not None and self.subset not in view.subset_names:
             raise unknown_name("subset", self.subset, view.subset_names)
         asked = np.ones(len(view), dtype=np.bool_) if self.subset is None else view.subset(self.subset)
@@ -52,7 +50,6 @@ class LabelRandomSampler(Step):
     seed: int = seed_option()
 
     def check(self) -> None:
-        """See `Step.check`."""
         counts: dict[str, int] = {}
         for name, count in (("", self.count), *self.label_counts):
             what = f"the count of {name!r}" if name else "--count"
@@ -64,7 +61,6 @@ class LabelRandomSampler(Step):
             raise self.refuse("nothing is asked for; give --count N or --label NAME:COUNT")
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         names = view.table.names
         # The last entry is for unlabelled rows.
         most = len(view)

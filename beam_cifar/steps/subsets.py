@@ -42,11 +42,9 @@ class MapSubsets(_Moving):
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         refuse_two_targets(self, self.mapping)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         for source, _ in self.mapping:
             if source not in view.subset_names:
                 raise unknown_name("subset", source, view.subset_names)
@@ -73,11 +71,9 @@ class RandomSplit(_Moving):
     seed: int = seed_option()
 
     def check(self) -> None:
-        """See `Step.check`."""
         check_splits(self, self.splits)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         subsets = np.empty(len(view), dtype=np.int32)
         sizes = split_sizes(len(view), self.splits)
         subsets[permutation(self.seed, self.name, len(view))] = np.repeat(np.arange(len(sizes)), sizes)
@@ -106,14 +102,12 @@ class Split(_Moving):
     task: str = option("-t", "--task", default="classification", help="only classification, one label an image")
 
     def check(self) -> None:
-        """See `Step.check`."""
         if self.task != "classification":
             reason = "images have one label here, and no boxes, masks or identities to split by"
             raise self.refuse(f"--task must be 'classification', found {self.task!r}: {reason}")
         check_splits(self, self.splits)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         _, classes, counts = np.unique(view.labels, return_inverse=True, return_counts=True)
         sizes = class_sizes(counts, self.splits)
         # Class by class, in each at random.

@@ -85,7 +85,6 @@ class _ObjectLock(Holding):
                 remove_file(self._path)
 
     def is_lost(self) -> bool:
-        """See `Holding.is_lost`. Raises `OSError`."""
         there = objects.fetch_if_any(self._path)
         return there is None or not self._is_ours(there[0])
 

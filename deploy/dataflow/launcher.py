@@ -10,11 +10,11 @@ import shlex
 import sys
 from collections.abc import Sequence
 
+from beam_cifar import BeamCifarError
 from beam_cifar.cli.convert import options_of
 from beam_cifar.cli.jobs import beam_options_of
 from beam_cifar.cli.main import make_parser
 from beam_cifar.cli.parser import parse
-from beam_cifar.errors import BeamCifarError
 
 
 def command_line(flags: Sequence[str]) -> list[str]:
@@ -39,7 +39,8 @@ def command_line(flags: Sequence[str]) -> list[str]:
 def main(flags: Sequence[str]) -> int:
     """Hands the job to Dataflow and does not wait for it; only then does the template start it."""
     arguments = parse(make_parser(), command_line(flags))
-    from beam_cifar.pipeline.convert import run, translate
+    from beam_cifar import run
+    from beam_cifar.pipeline.convert import translate
     from beam_cifar.pipeline.runners import is_dry_run
 
     try:

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_cifar import Comparison, LabelTable, compare
 from beam_cifar.analysis import pairing as matching
 from beam_cifar.analysis.derive import Measured
-from beam_cifar.analysis.diff import EVERYTHING, Comparison, compare, compared
+from beam_cifar.analysis.diff import EVERYTHING, compared
 from beam_cifar.analysis.pairing import pair_up
 from beam_cifar.analysis.tally import ROW
-from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog
 from beam_cifar.jobs import serial
@@ -33,7 +33,7 @@ from tests.helpers.image_trees import batch, encoded, picture, quickly, write_ci
 def plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads without a runner where the runner is not the point."""
     if "beam" not in request.fixturenames:
-        monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+        monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
 
 
 def pets(folder: Path, name: str = "train", **changed: Any) -> Path:

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from beam_cifar import Example, LabelTable, Stats, stats
 from beam_cifar.analysis.derive import repeats_of
-from beam_cifar.analysis.stats import SizeCount, Stats, stats
+from beam_cifar.analysis.stats import SizeCount
 from beam_cifar.analysis.tally import ROW, decode_tally, tally_of
 from beam_cifar.data import block
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.data.schema import Example, example_schema, table_of
+from beam_cifar.data.schema import example_schema, table_of
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.jobs import serial
 from tests.helpers import ROOT
@@ -33,7 +33,7 @@ from tests.helpers.reading import unpickled
 def plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads without a runner where the runner is not the point."""
     if "beam" not in request.fixturenames:
-        monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+        monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
 
 
 @pytest.fixture
@@ -208,14 +208,14 @@ def test_blocks_and_workers_make_no_difference(cifar10: Path, monkeypatch: pytes
 @pytest.mark.parametrize("workers", [1, 3])
 def test_beam_gives_the_same(workers: int, cifar100: Path, monkeypatch: pytest.MonkeyPatch, beam: None) -> None:
     found = stats(str(cifar100), workers=workers)
-    monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+    monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
     assert found == stats(str(cifar100))
     assert (found.rows, len(found.labels.coarse_names), len(found.labels.parents)) == (2407, 20, 100)
 
 
 def test_bundles_that_run_twice_count_once(cifar10: Path, monkeypatch: pytest.MonkeyPatch, beam: None) -> None:
     found = stats(str(cifar10), beam_options=["--direct_runner_bundle_repeat=1"])
-    monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+    monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
     assert found == stats(str(cifar10))
 
 

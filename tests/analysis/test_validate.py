@@ -12,11 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beam_cifar import LabelTable, Validation, stats, validate
 from beam_cifar.analysis.reading import measured
-from beam_cifar.analysis.stats import stats
 from beam_cifar.analysis.tally import Asked
-from beam_cifar.analysis.validate import Finding, Validation, validate, validated
-from beam_cifar.data.labels import LabelTable
+from beam_cifar.analysis.validate import Finding, validated
 from beam_cifar.errors import InputError
 from beam_cifar.jobs import serial
 from beam_cifar.options import Input
@@ -29,7 +28,7 @@ from tests.helpers.image_trees import batch, encoded, picture, write_cifar, writ
 def plainly(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reads without a runner where the runner is not the point."""
     if "beam" not in request.fixturenames:
-        monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+        monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
 
 
 def findings(path: Path) -> dict[str, Finding]:
@@ -265,7 +264,7 @@ def test_beam_gives_the_same(tmp_path: Path, run: Run, monkeypatch: pytest.Monke
     path = write_tree(tmp_path / "tree", {**files, "dog/1.png": encoded(picture(1))})
     done = run("validate", path, "--json", "--workers", "2")
     assert (done.returncode, done.stderr.count("\n")) == (5, 1)
-    monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+    monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
     found = validate(str(path))
     told = [
         tuple(each[name] for name in ("check", "severity", "count")) for each in json.loads(done.stdout)["findings"]

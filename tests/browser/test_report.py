@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beam_cifar import make_sample
 from beam_cifar.report.build import report
-from beam_cifar.samples.make import make_sample
 from tests.helpers.browser import Browser, find_browser
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
 

@@ -236,7 +236,7 @@ def test_verbose_shows_the_traceback(run: Run, cifar10: Path) -> None:
     ids=["writing", "starting"],
 )
 def test_an_interrupt_leaves_nothing_behind(mode: str, number: int, moment: str, tmp_path: Path, cifar10: Path) -> None:
-    from beam_cifar.samples.make import make_sample
+    from beam_cifar import make_sample
 
     make_sample(str(tmp_path / "in"), kind="cifar10", images=20_000, seed=0)
     command = [

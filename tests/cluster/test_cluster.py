@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_cifar.samples.make import make_sample
+from beam_cifar import make_sample
 from tests.helpers import ROOT, clusters
 from tests.helpers.clusters import Cluster, wait_for
 from tests.helpers.commands import Run

@@ -22,22 +22,20 @@ from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2
 from apache_beam.runners.portability.fn_api_runner import translations
 
+from beam_cifar import ConvertOptions, ReadExamples, WriteExamples, convert, make_sample
 from beam_cifar.analysis import reading as one_reading
 from beam_cifar.analysis.tally import Asked
 from beam_cifar.errors import UsageError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.jobs.read_part import SourceSettings
-from beam_cifar.options import ConvertOptions, Input
+from beam_cifar.options import Input
 from beam_cifar.pipeline import convert as line
 from beam_cifar.pipeline import measure as measurement
-from beam_cifar.pipeline.convert import convert
-from beam_cifar.pipeline.examples import ReadExamples, WriteExamples
 from beam_cifar.pipeline.runners import pipeline_options
 from beam_cifar.planning.cut import reading_tasks
-from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.plan import Origin
 from beam_cifar.planning.summaries import learn_parents
 from beam_cifar.planning.survey import find_catalog, survey
-from beam_cifar.samples.make import make_sample
 from tests.helpers import ROOT
 
 DEPLOY = ROOT / "deploy" / "dataflow"

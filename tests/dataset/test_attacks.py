@@ -11,13 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_cifar import storage
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.dataset.dataset import Dataset
-from beam_cifar.dataset.items import DatasetItem, Label
+from beam_cifar import ConvertOptions, Dataset, DatasetItem, Label, LabelTable, storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.jobs.prepare import plan_only
-from beam_cifar.options import ConvertOptions
 from beam_cifar.steps.registry import make_step
 from tests.helpers.image_trees import batch, contents, manifest, picture, quickly, write_cifar
 from tests.helpers.reading import tree

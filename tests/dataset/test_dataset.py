@@ -22,16 +22,11 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from beam_cifar import storage
-from beam_cifar.analysis.diff import compare
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.dataset.dataset import Dataset
-from beam_cifar.dataset.items import DatasetItem, Image, Label
-from beam_cifar.errors import BeamCifarError, InputError, JobError, OutputError, UsageError
+from beam_cifar import BeamCifarError, Dataset, DatasetItem, Image, Label, LabelTable, compare, make_sample, storage
+from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.manifest import is_ours
 from beam_cifar.pipeline import convert as pipeline
-from beam_cifar.samples.make import make_sample
 from beam_cifar.steps.own import First
 from tests.helpers import ROOT
 from tests.helpers.image_trees import (

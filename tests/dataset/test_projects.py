@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beam_cifar import BeamCifarError
 from beam_cifar.dataset.project import FILE_NAME, Project, ProjectSource, reference
-from beam_cifar.errors import BeamCifarError, InputError
+from beam_cifar.errors import InputError
 from beam_cifar.jobs import serial
 from beam_cifar.steps.registry import STEPS, make_step, step_class
 from tests.helpers.commands import Command, Run

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar.analysis.diff import compare
-from beam_cifar.dataset.dataset import Dataset
+from beam_cifar import Dataset, compare
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.registry import get_sink, readable, writable
 from beam_cifar.jobs import serial
@@ -22,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("without_runner")
 
 @pytest.fixture(autouse=True)
 def read_without_runner(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("beam_cifar.pipeline.measure.for_each_block", serial.for_each_block)
+    monkeypatch.setattr("beam_cifar.analysis.reading.for_each_block", serial.for_each_block)
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar.dataset.dataset import Dataset
+from beam_cifar import Dataset
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.cifar.facts import CIFAR100_SUPERCLASSES
 from beam_cifar.formats.contract.types import Wanted

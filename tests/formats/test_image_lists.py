@@ -13,10 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_cifar import storage
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import ExportOptions, LabelTable, storage
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
+from beam_cifar.formats.contract.types import Shard, SinkOptions
 from beam_cifar.formats.kit import json_stream
 from beam_cifar.formats.kit.image_lists import found_in, is_inside, list_images, plain_path
 from beam_cifar.formats.kit.json_stream import JsonStream

@@ -19,13 +19,11 @@ import numpy as np
 import pytest
 from PIL.JpegImagePlugin import JpegImageFile
 
-from beam_cifar import storage
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import ConvertOptions, LabelTable, storage
 from beam_cifar.errors import InputError, OutputError, UsageError
 from beam_cifar.formats.imagenet import ImagenetSink
 from beam_cifar.naming.ids import natural_key
 from beam_cifar.naming.image_files import short_name
-from beam_cifar.options import ConvertOptions
 from beam_cifar.steps.registry import make_step
 from tests.helpers.commands import Run
 from tests.helpers.image_trees import (

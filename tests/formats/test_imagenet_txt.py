@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.imagenet_txt import ImagenetTxtSink

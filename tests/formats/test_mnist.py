@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_cifar import storage
-from beam_cifar.dataset.dataset import Dataset
+from beam_cifar import Dataset, storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.registry import detect_format, get_source

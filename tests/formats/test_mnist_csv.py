@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from beam_cifar.dataset.dataset import Dataset
+from beam_cifar import Dataset
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import mnist_csv
 from beam_cifar.formats.contract.types import Wanted

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import ExportOptions, LabelTable
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
+from beam_cifar.formats.contract.types import Shard, SinkOptions
 from beam_cifar.formats.kit import npy
 from beam_cifar.formats.npz.read import NpzSource
 from beam_cifar.formats.npz.write import NpzSink

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.errors import BeamCifarError, InputError
+from beam_cifar import BeamCifarError, LabelTable
+from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import FileSummary, Wanted
 from beam_cifar.formats.parquet.read import ParquetSource
 from beam_cifar.formats.registry import detect_format
@@ -151,7 +151,7 @@ def test_parts_of_a_file_are_read_in_any_order(cifar10: Path, tmp_path: Path) ->
 
 
 def test_shuffled_and_split_rows_hold_the_same_images(cifar10: Path, tmp_path: Path) -> None:
-    from beam_cifar.dataset.dataset import Dataset
+    from beam_cifar import Dataset
 
     quickly(cifar10, tmp_path / "out", "parquet")
     shuffled = Dataset.import_from(tmp_path / "out")

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
+from beam_cifar import ConvertOptions, convert
 from tests.helpers.reading import batch_names, cifar_rows
 
 LOAD = """

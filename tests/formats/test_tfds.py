@@ -20,7 +20,7 @@ from google.protobuf import (  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import tfds
 from beam_cifar.formats.kit.tf_example import framed, serialized_example

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import ExportOptions, LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats import voc
-from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions, Wanted
+from beam_cifar.formats.contract.types import Shard, SinkOptions, Wanted
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.formats.voc import CLASSES, VocSink
 from beam_cifar.planning.summaries import scan

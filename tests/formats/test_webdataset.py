@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar.errors import BeamCifarError, InputError
-from beam_cifar.formats.contract.types import ExportOptions, Wanted
+from beam_cifar import BeamCifarError, ExportOptions
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.formats.webdataset.sink import SHARD_BYTES, WebdatasetSink, key_prefix
 from beam_cifar.formats.webdataset.source import WebdatasetSource

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
+from beam_cifar import ConvertOptions, convert
 from tests.helpers.image_trees import set_part_bytes
 
 
@@ -39,7 +38,7 @@ def _in_process(target: Callable[..., None], *arguments: Any) -> int | None:
 
 
 def _convert_until(options: ConvertOptions, parts: int, number: int, part_bytes: int | None) -> None:
-    from beam_cifar.jobs import write_part as sink
+    from beam_cifar.pipeline import write as sink
 
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)

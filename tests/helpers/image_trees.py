@@ -17,11 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beam_cifar import ConvertOptions, Summary, convert
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.jobs import serial
-from beam_cifar.jobs.summary import Summary
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
 
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 

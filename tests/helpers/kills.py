@@ -14,8 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from beam_cifar import make_sample
 from beam_cifar.jobs.clean import clean
-from beam_cifar.samples.make import make_sample
 from tests.helpers.faults import accounts, job_folder
 from tests.helpers.reading import tree
 

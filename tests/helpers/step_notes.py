@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from beam_cifar import LabelTable
 from beam_cifar.data.block import Block
-from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.row_table import View
 from beam_cifar.steps.base import PixelStep, StepContext
 

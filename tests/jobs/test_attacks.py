@@ -11,21 +11,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_cifar import storage
+from beam_cifar import ConvertOptions, ExportOptions, LabelTable, ReadExamples, convert, storage
 from beam_cifar.data.block import Block
-from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.schema import facts_table, image_array, with_images
 from beam_cifar.errors import InputError, JobError, UsageError
-from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
+from beam_cifar.formats.contract.types import SinkOptions
 from beam_cifar.formats.kit.splits import ROW_GROUP_BYTES
 from beam_cifar.formats.parquet.write import ParquetSink
 from beam_cifar.formats.registry import detect_format
 from beam_cifar.images.encodings import RAW
 from beam_cifar.images.runs import RUN_BYTES, with_pixels
 from beam_cifar.jobs.prepare import prepare
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
-from beam_cifar.pipeline.examples import ReadExamples
+from beam_cifar.pipeline.runners import pipeline_options
 from beam_cifar.steps.resize import resize
 from beam_cifar.storage import archives
 from tests.helpers.image_trees import (
@@ -166,7 +163,7 @@ def test_lists_of_files_lie_outside_the_work_folder_only_when_a_manifest_names_t
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(storage, "publish_tree", looked)
-            start(job, __import__("beam_cifar.pipeline.runners").runner.pipeline_options([], 1)).wait_until_finish()
+            start(job, pipeline_options([], 1)).wait_until_finish()
     assert seen == [[]]
     named = [shard["listing"] for shard in manifest(tmp_path / "out")["shards"]]
     assert sorted(named) == sorted(name for name in os.listdir(folder.path) if name.startswith("files-"))

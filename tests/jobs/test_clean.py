@@ -14,10 +14,9 @@ from typing import Any
 
 import pytest
 
-from beam_cifar import storage
+from beam_cifar import ConvertOptions, storage
 from beam_cifar.errors import OutputError
 from beam_cifar.jobs.clean import clean
-from beam_cifar.options import ConvertOptions
 from tests.helpers.commands import Command
 from tests.helpers.faults import dies, job_folder, snapshot
 from tests.helpers.image_trees import batch, converted, killed, quickly, write_cifar
@@ -211,7 +210,7 @@ def test_a_manifest_that_waits_and_is_damaged_is_a_leftover(small: Path, tmp_pat
 def test_a_running_job_is_left_alone_and_cleaned_up_when_it_was_killed(
     mode: str, tmp_path: Path, command: Command
 ) -> None:
-    from beam_cifar.samples.make import make_sample
+    from beam_cifar import make_sample
 
     make_sample(str(tmp_path / "in"), kind="cifar10", images=20_000, seed=0)
     arguments = ["convert", "-i", "in", "-f", "parquet", "-o", "out", "--direct_num_workers=2"]

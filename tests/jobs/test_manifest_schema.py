@@ -10,12 +10,9 @@ from typing import Any
 import apache_beam as beam
 import pytest
 
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.data.schema import Example
-from beam_cifar.dataset.dataset import Dataset
+from beam_cifar import Dataset, Example, LabelTable, WriteExamples
 from beam_cifar.jobs.manifest import MANIFEST_VERSION
 from beam_cifar.options import Input
-from beam_cifar.pipeline.examples import WriteExamples
 from beam_cifar.pipeline.runners import make_runner, pipeline_options
 from beam_cifar.steps.registry import make_step
 from tests.helpers import ROOT

@@ -11,7 +11,7 @@ from unittest import mock
 
 import pytest
 
-from beam_cifar import storage
+from beam_cifar import ConvertOptions, convert, storage
 from beam_cifar.errors import JobError, OutputError
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.accounts import PartInfo, ShardInfo, reconcile
@@ -21,8 +21,6 @@ from beam_cifar.jobs.prepare import Job, prepare
 from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 from beam_cifar.jobs.write_part import OpenPart
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
 from beam_cifar.steps.encode import encode_images
 from tests.helpers.image_trees import killed, quickly
 from tests.helpers.reading import cifar_rows, tree
@@ -118,7 +116,7 @@ def test_a_job_that_lost_its_output_joins_nothing(target: str, cifar10: Path, tm
         return finish_shard(number, infos, sink)
 
     def start(job: Job, beam_options: object) -> None:
-        with mock.patch("beam_cifar.jobs.finish.finish_shard", lost):
+        with mock.patch("beam_cifar.jobs.serial.finish_shard", lost):
             serial.run(replace(job, folder=replace(job.folder, guarded=True)))
 
     with (

@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from beam_cifar.errors import BeamCifarError, InputError, OutputError
-from beam_cifar.jobs import write_part as sink
+from beam_cifar import BeamCifarError, ConvertOptions, make_sample
+from beam_cifar.errors import InputError, OutputError
 from beam_cifar.jobs.accounts import PartInfo, decode_part
-from beam_cifar.options import ConvertOptions, Input
-from beam_cifar.samples.make import make_sample
+from beam_cifar.options import Input
+from beam_cifar.pipeline import write as sink
 from beam_cifar.steps.registry import make_step
 from tests.helpers.commands import Command
 from tests.helpers.faults import accounts, dies, is_interrupted, job_folder, snapshot

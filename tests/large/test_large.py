@@ -16,9 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
-from beam_cifar.samples.make import make_sample
+from beam_cifar import ConvertOptions, convert, make_sample
 from tests.helpers.image_trees import picture
 from tests.helpers.reading import batch_names, unpickled
 
@@ -37,17 +35,17 @@ sys.exit(process.returncode)
 
 # What Python, Beam and Arrow take before anything is done.
 STARTED = """
-from beam_cifar.start import beam_imports
+from beam_cifar.pipeline.imports import beam_imports
 with beam_imports(verbose=False):
-    import beam_cifar.pipeline
+    import beam_cifar.pipeline.convert
 """
 
 # Resetting the peak first (5 to clear_refs) leaves what is held, so that start-up cannot hide what the scan takes.
 SCANNED = """
 import sys
-from beam_cifar.formats import get_source
-from beam_cifar.formats.base import Wanted
-from beam_cifar.formats.shared.summary import scan
+from beam_cifar.formats.contract.types import Wanted
+from beam_cifar.formats.registry import get_source
+from beam_cifar.planning.summaries import scan
 
 def peak():
     with open("/proc/self/status") as file:

@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar.jobs.summary import Summary
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
+from beam_cifar import ConvertOptions, Summary, convert
 from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 from tests.peers.digest import Row, digest_rows, digest_values

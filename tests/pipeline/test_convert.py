@@ -13,10 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beam_cifar import ConvertOptions, Summary, convert
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
-from beam_cifar.jobs.summary import Summary
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
 from tests.helpers.image_trees import set_part_bytes
 from tests.helpers.reading import batch_names, cifar_rows, parquet_rows, tree, unpickled
 
@@ -388,7 +386,7 @@ def test_an_input_that_changes_after_the_plan_is_refused(cifar10: Path, tmp_path
 def test_a_full_disk_is_refused_before_the_start(
     cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beam_cifar.storage.files.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("beam_cifar.storage.free_bytes", lambda path: 1000)
     with pytest.raises(JobError, match="the disk has 0 KiB free, the output needs about 3,[0-9]+ KiB"):
         converted(cifar10, tmp_path / "out")
     assert not list(tmp_path.iterdir())

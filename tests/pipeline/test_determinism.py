@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beam_cifar.options import ConvertOptions
+from beam_cifar import ConvertOptions, convert
 from beam_cifar.pickles.batch import Meta
 from beam_cifar.pickles.write import write_batch, write_meta
-from beam_cifar.pipeline.convert import convert
 from tests.helpers.reading import tree
 
 ROWS = [1, 17, 999, 1000, 1001, 2500, 3, 0, 640, 1999, 5, 750]

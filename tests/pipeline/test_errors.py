@@ -4,10 +4,10 @@ import inspect
 
 import pytest
 
-from beam_cifar import errors
-from beam_cifar.errors import BeamCifarError, InputError, JobError, PickleError, UsageError
+from beam_cifar import BeamCifarError, errors, find_error
+from beam_cifar.errors import InputError, JobError, PickleError, UsageError
 from beam_cifar.pipeline import errors as carried
-from beam_cifar.pipeline.errors import CarriedError, find_error
+from beam_cifar.pipeline.errors import CarriedError
 
 
 def carried_text(error: BaseException) -> str:

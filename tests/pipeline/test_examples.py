@@ -17,22 +17,24 @@ from apache_beam.metrics import MetricsFilter
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.display import DisplayData
 
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.data.schema import Example
-from beam_cifar.errors import BeamCifarError, InputError, OutputError, UsageError
-from beam_cifar.formats.contract.types import ExportOptions
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert, run
-from beam_cifar.pipeline.counters import NAMES
-from beam_cifar.pipeline.errors import find_error
-from beam_cifar.pipeline.examples import (
+from beam_cifar import (
+    BeamCifarError,
+    ConvertOptions,
+    Example,
+    ExportOptions,
     FilterExamples,
+    LabelTable,
     ReadExamples,
     RemapLabels,
     ResizeExamples,
     TransformExamples,
     WriteExamples,
+    convert,
+    find_error,
+    run,
 )
+from beam_cifar.errors import InputError, OutputError, UsageError
+from beam_cifar.pipeline.counters import NAMES
 from beam_cifar.pipeline.runners import make_runner, pipeline_options
 from beam_cifar.steps.registry import STEPS, make_step
 from tests.helpers import ROOT

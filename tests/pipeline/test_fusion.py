@@ -10,12 +10,12 @@ import apache_beam as beam
 import pytest
 from apache_beam.options.pipeline_options import PipelineOptions
 
+from beam_cifar import ConvertOptions
 from beam_cifar.data.block import Block
 from beam_cifar.errors import JobError
 from beam_cifar.jobs.prepare import Job, prepare
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.jobs.settings import SinkSettings
-from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline.blocks import BlockCoder, MapBlocks
 from beam_cifar.pipeline.convert import start
 from beam_cifar.pipeline.read import ReadBlocks

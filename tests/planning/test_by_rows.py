@@ -12,14 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from beam_cifar import ConvertOptions
 from beam_cifar.errors import InputError, JobError, UsageError
 from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.registry import get_source
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.prepare import plan_only
-from beam_cifar.options import ConvertOptions, Input
+from beam_cifar.options import Input
 from beam_cifar.planning.chosen_rows import read_rows
-from beam_cifar.planning.inputs import Inputs, Origin
+from beam_cifar.planning.plan import Inputs, Origin
 from beam_cifar.planning.summaries import scan
 from beam_cifar.steps.own import First
 from beam_cifar.steps.registry import STEPS, make_step
@@ -84,6 +85,7 @@ SAME: dict[str, tuple[str, dict[str, Any]]] = {
     "as it is": ("cifar", {"save_images": True}),
     "labels only": ("cifar", {}),
     "packed": ("cifar", {"save_images": True, "images_per_batch": 70}),
+    "one batch as its split": ("cifar", {"save_images": True, "subsets": ("data_batch_2",), "subset_names": "split"}),
     "a few classes": ("cifar", {"save_images": True, "labels": ("dog", "ship"), "remaps": ("dog:ship",)}),
     "a filter": ("parquet", {"filter": '/item[annotation/label="dog" or subset="test_batch"]'}),
     "annotations": (
@@ -135,6 +137,18 @@ def test_unchanged_files_are_copied_also_by_rows(cifar10: Path, tmp_path: Path) 
     assert all(task.copy for task in plan.tasks)
     _, plan = plan_only(ConvertOptions(**{**vars(options), "steps": (make_step("shuffle", {}),)}), str(tmp_path))
     assert not any(task.copy for task in plan.tasks)
+
+
+@pytest.mark.parametrize("subset", ["data_batch_2", "test_batch"])
+@pytest.mark.parametrize("target", ["cifar", "cifar_binary"])
+def test_both_plans_copy_the_same_files(subset: str, target: str, cifar10: Path, tmp_path: Path) -> None:
+    quickly(cifar10, tmp_path / "in", target, save_images=True)
+    asked = {"subsets": (subset,), "subset_names": "split", "save_images": True}
+    copied = []
+    for steps in ((), EVERYTHING):
+        options = ConvertOptions(str(tmp_path / "in"), str(tmp_path / "out"), target, steps=steps, **asked)
+        copied.append([task.copy for task in plan_only(options, str(tmp_path))[1].tasks])
+    assert copied == [[True], [True]]
 
 
 def test_an_archive_gives_what_its_directory_gives(cifar10: Path, cifar10_archive: Path, tmp_path: Path) -> None:

@@ -11,14 +11,11 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from beam_cifar.data.labels import LabelTable
-from beam_cifar.dataset.dataset import Dataset
-from beam_cifar.dataset.items import DatasetItem, Label
+from beam_cifar import ConvertOptions, Dataset, DatasetItem, Label, LabelTable, convert
 from beam_cifar.errors import UsageError
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.manifest import is_ours
-from beam_cifar.options import ConvertOptions, Input
-from beam_cifar.pipeline.convert import convert
+from beam_cifar.options import Input
 from tests.helpers.image_trees import batch, contents, images, manifest, picture, write_cifar
 from tests.helpers.reading import batch_names, cifar_rows, parquet_rows, unpickled
 

@@ -6,11 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import ConvertOptions, LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import CHUNK_ROWS, Catalog, FileSummary, SourceFile
 from beam_cifar.formats.registry import get_sink
-from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.by_counts import make_plan
 from beam_cifar.planning.plan import Plan
 from beam_cifar.planning.summaries import select_files
@@ -124,6 +123,22 @@ def test_packed_batches_are_numbered_and_splits_stay_apart() -> None:
 def test_a_group_that_fits_one_batch_keeps_its_name() -> None:
     plan = plan_of({"train": [0] * 10, "test": [1] * 3}, images_per_batch=10)
     assert [shard.path for shard in plan.shards] == ["train", "test"]
+
+
+def test_a_batch_that_follows_one_file_keeps_its_label_and_others_are_called_by_their_place() -> None:
+    files = {"data_batch_3": [0] * 10, "data_batch_4": [0] * 2, "test_batch": [1] * 3}
+    plan = plan_of(files)
+    assert [(s.path, s.batch_label) for s in plan.shards] == [(name, name) for name in files]
+    plan = plan_of(files, subset_names="split")
+    assert [(s.path, s.batch_label) for s in plan.shards] == [
+        ("train", "training batch 1 of 1"),
+        ("test", "test_batch"),
+    ]
+
+
+def test_a_batch_that_lost_all_its_rows_keeps_its_label() -> None:
+    plan = plan_of({"data_batch_3": [0] * 10, "data_batch_4": [1] * 3}, labels=("a",))
+    assert [(s.rows, s.batch_label) for s in plan.shards] == [(10, "data_batch_3"), (0, "data_batch_4")]
 
 
 def test_parquet_shards_are_even_and_follow_raw_size_alone() -> None:

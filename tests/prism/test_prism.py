@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from beam_cifar.samples.make import make_sample
+from beam_cifar import make_sample
 from tests.helpers import clusters
 from tests.helpers.clusters import wait_for
 from tests.helpers.commands import Run

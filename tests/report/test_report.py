@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import beam_cifar.report.build
-from beam_cifar.analysis.stats import DuplicateGroup, SizeCount, Stats, SubsetStats
-from beam_cifar.data.labels import LabelTable
+from beam_cifar import LabelTable, Stats
+from beam_cifar.analysis.stats import DuplicateGroup, SizeCount, SubsetStats
 from beam_cifar.errors import InputError, OutputError
 from beam_cifar.report.build import MAX_PAGE_BYTES, Written, report
 from beam_cifar.report.markup import cut, percent, template_environment, visible

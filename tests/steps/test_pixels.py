@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from beam_cifar import LabelTable
 from beam_cifar.data.block import Block
-from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.row_table import View
 from beam_cifar.data.schema import example_schema, facts_table, image_array, with_images
 from beam_cifar.errors import InputError

@@ -19,8 +19,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from beam_cifar import LabelTable
 from beam_cifar.cli.parser import Parser
-from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.naming.ids import natural_key

@@ -20,7 +20,7 @@ from beam_cifar.errors import InputError, JobError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.filters.xpath import ItemFilter
 from beam_cifar.images.encodings import RAW
-from beam_cifar.planning.inputs import Origin
+from beam_cifar.planning.plan import Origin
 from beam_cifar.steps.encode import encode_images
 from beam_cifar.steps.remap import remap_labels
 from beam_cifar.steps.select import select_rows
@@ -137,12 +137,12 @@ def test_spans_cover_every_row_once_within_the_limits(start: int, rows: int, row
 
 
 def test_a_rejected_row_fails_the_job_in_the_sink(cifar10: Any, tmp_path: Any) -> None:
+    from beam_cifar import ConvertOptions
     from beam_cifar.data.block import BadRow
     from beam_cifar.jobs.prepare import prepare
     from beam_cifar.jobs.read_part import SourceSettings, read_task
     from beam_cifar.jobs.settings import SinkSettings
     from beam_cifar.jobs.write_part import OpenPart
-    from beam_cifar.options import ConvertOptions
 
     with prepare(ConvertOptions(str(cifar10), str(tmp_path / "out"), "cifar")) as job:
         sink = SinkSettings.of(job.plan, "cifar", job.folder)
@@ -161,7 +161,7 @@ def test_a_rejected_row_fails_the_job_in_the_sink(cifar10: Any, tmp_path: Any) -
 def test_rows_that_a_reader_cannot_keep_travel_in_the_block(tmp_path: Any) -> None:
     import pickle
 
-    from beam_cifar.data.labels import LabelTable
+    from beam_cifar import LabelTable
     from beam_cifar.formats.registry import get_source
     from beam_cifar.jobs.read_part import SourceSettings, read_task
     from beam_cifar.planning.plan import Segment, Task

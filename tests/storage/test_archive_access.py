@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 import rapidgzip
 
+from beam_cifar import ConvertOptions, convert, make_sample
 from beam_cifar.jobs.prepare import Job
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
-from beam_cifar.samples.make import make_sample
 from beam_cifar.storage.archives import Member, list_members
 from beam_cifar.storage.gzip_index import open_indexed
 

@@ -207,6 +207,8 @@ def noise(tmp_path: Path) -> tuple[Path, archives.Member, str]:
     return path, members[0], index
 
 
+# Eight readers at once, of three threads each: 24 times the 256 MB that rapidgzip reserves for a thread.
+@pytest.mark.address_space(12)
 def test_many_threads_read_one_archive_and_leave_nothing_open(noise: tuple[Path, archives.Member, str]) -> None:
     blob = blob_of(*noise)
 

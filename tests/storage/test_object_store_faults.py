@@ -11,16 +11,13 @@ from unittest import mock
 
 import pytest
 
-from beam_cifar import storage
+from beam_cifar import ConvertOptions, convert, make_sample, storage
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.clean import clean
 from beam_cifar.jobs.manifest import is_complete
 from beam_cifar.jobs.prepare import Job
-from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline import stores as store_options
-from beam_cifar.pipeline.convert import convert
-from beam_cifar.samples.make import make_sample
 from tests.helpers import ROOT
 from tests.helpers.counting_proxy import CountingProxy, Fault
 from tests.helpers.image_trees import contents
@@ -35,6 +32,7 @@ PROGRAM = """
 import sys
 from unittest import mock
 from beam_cifar import ConvertOptions, convert
+from beam_cifar.jobs import serial
 source, output, target, overwrite, resume = sys.argv[1:]
 limit = 12 if target == "imagenet" else None
 with mock.patch("beam_cifar.pipeline.convert.start", serial.run):

@@ -19,15 +19,12 @@ import pyarrow as pa
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from beam_cifar import storage
+from beam_cifar import ConvertOptions, convert, make_sample, storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.clean import clean
 from beam_cifar.jobs.prepare import Job
-from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline import stores as store_options
-from beam_cifar.pipeline.convert import convert
-from beam_cifar.samples.make import make_sample
 from beam_cifar.storage import client as clients
 from beam_cifar.storage import lock, objects
 from tests.helpers import ROOT
@@ -818,7 +815,7 @@ def test_a_second_job_is_refused_and_told_who_writes(
 @pytest.mark.slow
 def test_a_holder_that_was_killed_here_is_followed_at_once(server: Server, bucket: str) -> None:
     program = (
-        "import sys, os; from beam_cifar import storage, store_options\n"
+        "import sys, os; from beam_cifar import storage; from beam_cifar.pipeline import stores as store_options\n"
         "storage.hold(storage.JobFolder(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
     )
     environment = {**server.programs_environment(), "PYTHONPATH": str(ROOT)}

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_cifar.data.labels import UNLABELLED, LabelMap, LabelTable, remap_table, split_renamings
+from beam_cifar import LabelTable
+from beam_cifar.data.labels import UNLABELLED, LabelMap, remap_table, split_renamings
 from beam_cifar.errors import UsageError
 
 ANIMALS = LabelTable(("cat", "dog", "cow", "pike", "a:b"), ("pets", "farm", "fish"), (0, 0, 1, 2, None))

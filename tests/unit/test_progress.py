@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from beam_cifar import ConvertOptions, convert
 from beam_cifar.cli import terminal as module
 from beam_cifar.cli.terminal import Progress
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
 
 
 class Terminal(io.StringIO):

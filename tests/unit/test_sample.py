@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from beam_cifar import make_sample
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats.cifar import facts
 from beam_cifar.pickles.batch import Meta
 from beam_cifar.pickles.write import write_meta
 from beam_cifar.samples.drawing import draw_images
-from beam_cifar.samples.make import make_sample, plan_batches
+from beam_cifar.samples.make import plan_batches
 
 # The start of the SHA-256 of 130 drawn images, with numpy 2.
 DRAWN = {"cifar10": "1920b843cfd578c3", "cifar100": "f4f7b3d6f88a7592"}

@@ -261,6 +261,11 @@ class ExportOptions:
 
     Raises:
         UsageError: a value that cannot be meant.
+
+    >>> from beam_cifar import ExportOptions
+    >>> ExportOptions(image_ext="png")
+    Traceback (most recent call last):
+    beam_cifar.errors.UsageError: --image-ext must look like .png, found 'png'
     """
 
     save_images: bool = False
