@@ -23,6 +23,9 @@ from beam_cifar.data.labels import UNLABELLED, LabelTable
 COLUMNS = frozenset({"id", "filename", "size"})
 """What a view holds only where it is asked for."""
 
+_NUMBERS = ("files", "rows", "labels", "subsets", "heights", "widths", "images")
+_TEXTS = ("ids", "filenames")
+
 
 @dataclass(frozen=True)
 class View:
@@ -75,14 +78,10 @@ class View:
                 return self
             which = np.flatnonzero(which)
         indices = pa.array(which)
-        changed: dict[str, Any] = {
-            name: getattr(self, name)[which]
-            for name in ("files", "rows", "labels", "subsets", "heights", "widths", "images")
-            if getattr(self, name) is not None
-        }
-        changed |= {
-            name: getattr(self, name).take(indices) for name in ("ids", "filenames") if getattr(self, name) is not None
-        }
+        changed: dict[str, Any] = {name: vars(self)[name] for name in (*_NUMBERS, *_TEXTS)}
+        for name, column in changed.items():
+            if column is not None:
+                changed[name] = column[which] if name in _NUMBERS else column.take(indices)
         return replace(self, **changed)
 
     def with_labels(self, targets: Sequence[int], table: LabelTable) -> View:
@@ -141,26 +140,11 @@ def joined(views: Sequence[View], table: LabelTable) -> View:
         places = np.array([names.index(name) for name in view.subset_names], dtype=np.int32)
         subsets.append(places[view.subsets] if len(places) else view.subsets)
 
-    def numbers(name: str) -> Any:
-        parts = [getattr(view, name) for view in views]
-        return None if any(part is None for part in parts) else np.concatenate(parts)
-
-    def texts(name: str) -> Any:
-        parts = [getattr(view, name) for view in views]
-        return None if any(part is None for part in parts) else pa.concat_arrays(parts)
-
+    columns: dict[str, Any] = {}
+    for name in (*_NUMBERS, *_TEXTS):
+        parts = [vars(view)[name] for view in views]
+        if all(part is not None for part in parts):
+            columns[name] = np.concatenate(parts) if name in _NUMBERS else pa.concat_arrays(parts)
     images = np.concatenate([view.has_image for view in views])
-    return View(
-        files=numbers("files"),
-        rows=numbers("rows"),
-        labels=numbers("labels"),
-        subsets=np.concatenate(subsets),
-        subset_names=names,
-        table=table,
-        ids=texts("ids"),
-        filenames=texts("filenames"),
-        heights=numbers("heights"),
-        widths=numbers("widths"),
-        images=None if images.all() else images,
-        new_ids=any(view.new_ids for view in views),
-    )
+    columns |= {"subsets": np.concatenate(subsets), "images": None if images.all() else images}
+    return View(**columns, subset_names=names, table=table, new_ids=any(view.new_ids for view in views))

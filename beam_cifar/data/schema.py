@@ -229,11 +229,7 @@ def plain_labels(table: pa.Table) -> npt.NDArray[np.int64]:
 
 
 def table_of(examples: Iterable[Example]) -> pa.Table:
-    """The table of some examples, in the schema `ordered_schema`.
-
-    Raises:
-        ValueError: a value of another type.
-    """
+    """The table of some examples, in the schema `ordered_schema`. Raises `ValueError`: a value of another type."""
     import pyarrow as pa
 
     columns = list(zip(*examples, strict=True)) or [()] * len(ordered_schema())

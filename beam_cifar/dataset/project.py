@@ -20,7 +20,7 @@ FILE_NAME = "beam_cifar.json"
 
 VERSION = 1
 
-MAX_BYTES = 16 << 20
+MAX_PROJECT_BYTES = 16 << 20
 """Of a project's file: thousands of data sets and transforms, but nothing that fills the memory."""
 
 
@@ -171,9 +171,9 @@ class _Reader:
         if not os.path.isfile(self._path):
             self._refuse("is not a file")
         with storage.reading(self._path), open(self._path, "rb") as file:
-            data = file.read(MAX_BYTES + 1)
-        if len(data) > MAX_BYTES:
-            self._refuse(f"is larger than {MAX_BYTES >> 20} MiB")
+            data = file.read(MAX_PROJECT_BYTES + 1)
+        if len(data) > MAX_PROJECT_BYTES:
+            self._refuse(f"is larger than {MAX_PROJECT_BYTES >> 20} MiB")
         try:
             return json.loads(
                 data.decode("utf-8", "surrogatepass"), object_pairs_hook=_unique_keys, parse_constant=_no_number

@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, Final
 
 from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.errors import InputError
-from beam_cifar.images.header import JPEG_START, PNG_START, Buffer, ImageHeader, jpeg_segments, probe_image
+from beam_cifar.images.header import (
+    JPEG_EOI,
+    JPEG_SOS,
+    JPEG_START,
+    PNG_START,
+    Buffer,
+    ImageHeader,
+    jpeg_segments,
+    probe_image,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -43,7 +52,6 @@ _INFLATED_BYTES: Final = 1 << 18
 
 # Comments, and application data but APP0 (JFIF) and APP14 (Adobe), which say what the colours are.
 _JPEG_REMARKS: Final = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
-_JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
 # A marker that a segment follows, or EOI; not stuffing, fill, or RSTn, which stand in compressed data.
 _JPEG_MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
@@ -85,10 +93,6 @@ def probe_whole_image(data: bytes, name: str) -> ImageHeader:
 
     It is for files that are passed through: much cheaper than a decoder, and finds what most often happens to files.
 
-    Args:
-        data: the whole file.
-        name: the file, as the user knows it.
-
     Raises:
         InputError: as `probe_image`; or if the file is damaged or cut short.
     """
@@ -102,7 +106,7 @@ def probe_whole_image(data: bytes, name: str) -> ImageHeader:
     for _ in jpeg_segments(file, name):
         pass
     # In compressed data 0xFF is stuffed, so this is the marker; before the frame header it may be a thumbnail's.
-    if data.find(bytes((0xFF, _JPEG_EOI)), file.tell()) < 0:
+    if data.find(bytes((0xFF, JPEG_EOI)), file.tell()) < 0:
         raise InputError(f"{name}: ends at byte {len(data)} before its end marker (EOI); it is cut short")
     return header
 
@@ -189,9 +193,9 @@ def _count_scans(data: bytes) -> int:
     scans = place = 0
     while match := _JPEG_MARKER.search(data, place):
         marker = match[0][1]
-        if marker == _JPEG_EOI:
+        if marker == JPEG_EOI:
             break
-        scans += marker == _JPEG_SOS
+        scans += marker == JPEG_SOS
         place = match.end() + int.from_bytes(data[match.end() : match.end() + 2], "big")
     return scans
 
@@ -223,11 +227,7 @@ def _check_palette(image: Image.Image, name: str) -> None:
 
 
 def _opaque(image: Image.Image, name: str) -> Image.Image:
-    """Returns the image, without its alpha if it has any.
-
-    Raises:
-        InputError: if that would lose transparency.
-    """
+    """Returns the image, without its alpha if it has any. Raises `InputError`: that would lose transparency."""
     if not image.has_transparency_data:
         return image
     whole = image.convert("RGBA")

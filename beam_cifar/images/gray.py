@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from beam_cifar.data.arrays import UInt8Array
+from beam_cifar.data.arrays import UInt8Array, are_images
 
 
 def to_gray(pixels: UInt8Array) -> UInt8Array:
@@ -16,12 +16,9 @@ def to_gray(pixels: UInt8Array) -> UInt8Array:
         pixels: uint8 `[N, 3, H, W]`, planes of red, green and blue; or uint8 `[N, 1, H, W]`, returned as it is.
 
     Returns:
-        uint8 `[N, 1, H, W]`.
-
-    Raises:
-        ValueError: the pixels are not such an array.
+        uint8 `[N, 1, H, W]`; raises `ValueError` for any other array.
     """
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
+    if not are_images(pixels):
         raise ValueError(f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, 3, H, W] or [N, 1, H, W]")
     if pixels.shape[1] == 1:
         return pixels

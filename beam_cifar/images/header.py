@@ -30,7 +30,7 @@ _PNG_GRAY: Final = (0, 4)
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Stuffing, fill, TEM, RSTn, SOI: bytes that start no segment.
 _JPEG_ALONE: Final = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xD9)})
-_JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
+JPEG_EOI, JPEG_SOS = 0xD9, 0xDA
 # Segments, and bytes between them, that are looked at before giving up.
 _JPEG_STEPS: Final = 1 << 16
 
@@ -127,7 +127,7 @@ def jpeg_segments(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         if before != 0xFF or marker in _JPEG_ALONE:
             before = marker
             continue
-        if marker in (_JPEG_SOS, _JPEG_EOI):
+        if marker in (JPEG_SOS, JPEG_EOI):
             break
         length = int.from_bytes(_exactly(file, 2, name), "big")
         yield marker, _exactly(file, max(length - 2, 0), name)

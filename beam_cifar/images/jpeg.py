@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from beam_cifar.data.arrays import Offsets, UInt8Array
+from beam_cifar.data.arrays import Offsets, UInt8Array, narrow, refuse_other_than_images
 from beam_cifar.data.limits import MAX_SIDE
 
 QUALITY: Final = 95
@@ -31,21 +31,13 @@ def encode_jpeg(pixels: UInt8Array, *, quality: int = QUALITY) -> tuple[bytearra
         ValueError: if the pixels are not such an array, a side has more than `MAX_SIDE` pixels, or the quality is not
             from 1 to 100.
     """
-    _check(pixels, quality)
+    if not 1 <= quality <= 100:
+        raise ValueError(f"quality is {quality}; expected 1 to 100")
+    refuse_other_than_images(pixels, "JPEG", MAX_SIDE)
     file = io.BytesIO()
     offsets = np.zeros(len(pixels) + 1, np.int64)
     for number, image in enumerate(pixels, 1):
         picture = Image.fromarray(image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0)))
         picture.save(file, "JPEG", quality=quality, subsampling=0)
         offsets[number] = file.tell()
-    buffer = bytearray(file.getbuffer())
-    return buffer, offsets if offsets[-1] > np.iinfo(np.int32).max else offsets.astype(np.int32)
-
-
-def _check(pixels: UInt8Array, quality: int) -> None:
-    if not 1 <= quality <= 100:
-        raise ValueError(f"quality is {quality}; expected 1 to 100")
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in (1, 3):
-        raise ValueError(f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, C, H, W] with C 1 or 3")
-    if not all(1 <= side <= MAX_SIDE for side in pixels.shape[2:]):
-        raise ValueError(f"images are {pixels.shape[2]} x {pixels.shape[3]}; JPEG has sides from 1 to {MAX_SIDE}")
+    return bytearray(file.getbuffer()), narrow(offsets)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import repeat
 from typing import Final
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from isal import isal_zlib
 
-from beam_cifar.data.arrays import Offsets, UInt8Array
+from beam_cifar.data.arrays import Offsets, UInt8Array, narrow, refuse_other_than_images
 
 # Filtered rows of photographs hold next to no repeats: isal's levels 2 and 3 find nothing more and cost up to 30 %, and
 # zlib does best when it looks for runs only (Z_RLE): smaller files than with its matches, and faster.
@@ -53,27 +53,14 @@ def encode_png(pixels: UInt8Array, *, encoder: str = "isal") -> tuple[bytearray,
     Raises:
         ValueError: if the pixels are not such an array, or the encoder is unknown.
     """
-    _check(pixels, encoder)
-    deflated: list[bytes] = []
-    for slab in _slabs(pixels):
-        deflated += _deflate_slab(slab, encoder)
-    return _framed(deflated, _header(pixels))
-
-
-def _check(pixels: UInt8Array, encoder: str) -> None:
     if encoder not in _COMPRESSORS:
         raise ValueError(f"encoder {encoder!r} is unknown; expected one of {', '.join(_COMPRESSORS)}")
-    if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1] not in _COLOUR_TYPES:
-        raise ValueError(f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, C, H, W] with C 1 or 3")
-    if not all(1 <= side <= _MAX_SIDE for side in pixels.shape[2:]):
-        raise ValueError(f"images are {pixels.shape[2]} x {pixels.shape[3]}; PNG has sides from 1 to {_MAX_SIDE}")
-
-
-def _slabs(pixels: UInt8Array) -> Iterator[UInt8Array]:
-    """Yields the block in runs of images, as many as are filtered at a time; at least one."""
+    refuse_other_than_images(pixels, "PNG", _MAX_SIDE)
     step = max(1, _SLAB_BYTES // (pixels[:1].nbytes or 1))
+    deflated: list[bytes] = []
     for start in range(0, len(pixels), step):
-        yield pixels[start : start + step]
+        deflated += _deflate_slab(pixels[start : start + step], encoder)
+    return _framed(deflated, _header(pixels))
 
 
 def _deflate_slab(pixels: UInt8Array, encoder: str) -> list[bytes]:
@@ -195,7 +182,7 @@ def _framed(deflated: list[bytes], header: bytes) -> tuple[bytearray, Offsets]:
     view = np.frombuffer(buffer, np.uint8)
     _fill(view, offsets[:-1] + len(header), lengths)
     _fill(view, offsets[1:] - len(tail), checks)
-    return buffer, offsets if offsets[-1] > np.iinfo(np.int32).max else offsets.astype(np.int32)
+    return buffer, narrow(offsets)
 
 
 def _fill(view: UInt8Array, places: npt.NDArray[np.int64], values: npt.NDArray[np.integer]) -> None:

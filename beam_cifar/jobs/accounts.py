@@ -151,11 +151,7 @@ def encode_part(info: PartInfo) -> bytes:
 
 
 def decode_part(data: bytes) -> PartInfo:
-    """The account of a part from its JSON.
-
-    Raises:
-        ValueError: it is damaged.
-    """
+    """The account of a part from its JSON. Raises `ValueError`: it is damaged."""
     try:
         told, digest = json.loads(data)
         if hashlib.sha256(told.encode()).hexdigest() != digest:

@@ -55,9 +55,7 @@ def clean(output: str, *, remove: bool = True) -> Cleaned:
         remove: whether to; else it is only found.
 
     Raises:
-        OutputError: a job is writing to it.
-        JobError: something cannot be removed.
-        UsageError: it is no path of an output.
+        BeamCifarError: a job is writing to it, something cannot be removed, or it is no path of an output.
     """
     folder = storage.JobFolder(output_path(output))
     if not (storage.is_url(folder.path) or storage.exists(folder.path)):

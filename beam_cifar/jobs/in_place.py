@@ -11,7 +11,7 @@ from dataclasses import replace
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import OutputError, UsageError
-from beam_cifar.formats.contract.types import Catalog, SourceFile, Wanted
+from beam_cifar.formats.contract.types import Catalog, Wanted
 from beam_cifar.formats.registry import get_sink, get_source, readable
 from beam_cifar.jobs.manifest import manifest_files
 from beam_cifar.options import ConvertOptions
@@ -40,7 +40,9 @@ def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
         return plan
     source = get_source(catalog.format)
     kept = set(options.kept or ())
-    summaries = [scan(source, file, catalog.labels, Wanted()) for file in catalog.files if not _is_folder(file)]
+    summaries = [
+        scan(source, file, catalog.labels, Wanted()) for file in catalog.files if not os.path.isdir(file.blob.path)
+    ]
     labels = learn_parents(catalog, summaries)
     if not _agree(labels, plan.label_map.table):
         return plan
@@ -132,7 +134,3 @@ def _named_by_manifest(output: str) -> Iterator[str]:
     for each in manifest_files(output, manifest):
         if not each.get("foreign"):
             yield os.path.join(output, each["path"])
-
-
-def _is_folder(file: SourceFile) -> bool:
-    return os.path.isdir(file.blob.path)

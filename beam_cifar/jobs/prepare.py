@@ -112,12 +112,9 @@ def rehearsed(options: ConvertOptions) -> Iterator[Job]:
 
 def _located(options: ConvertOptions) -> ConvertOptions:
     """The same with absolute paths."""
-    return replace(
-        options,
-        input_path=_absolute(options.input).path,
-        merged=_absolute(options.input).merged,
-        output_dir=output_path(options.output_dir),
-    )
+    given = _absolute(options.input)
+    output = output_path(options.output_dir)
+    return replace(options, input_path=given.path, merged=given.merged, output_dir=output)
 
 
 def _check_places(folder: storage.JobFolder, options: ConvertOptions) -> None:
@@ -160,7 +157,8 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
         done = _is_same_job(folder.manifest, facts, newest_input) and is_complete(folder)
     inputs = _inputs_digest([found.catalog for found in surveys], folder)
     begun = None if done or not options.resume else _begun_before(folder, inputs)
-    direct = begun.direct if begun else _goes_direct(folder)
+    # Objects go to their places at once, if nothing is replaced: a store has no rename, only copying.
+    direct = begun.direct if begun else storage.is_url(folder.output) and not storage.is_occupied(folder.output)
     folder = replace(folder, direct=direct, guarded=storage.is_url(folder.output))
     if storage.is_occupied(folder.output) and not (options.overwrite or done or folder.direct):
         raise _occupied(folder.output)
@@ -198,11 +196,6 @@ def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str)
     return Job(options, plan, folder, facts), surveys
 
 
-def _goes_direct(folder: storage.JobFolder) -> bool:
-    """Whether files are written to their places at once: where renaming is copying, and nothing is replaced."""
-    return storage.is_url(folder.output) and not storage.is_occupied(folder.output)
-
-
 def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> str:
     """A digest of the versions of all input files, since the plan itself knows no pixels, and of what writes the parts.
 
@@ -216,15 +209,11 @@ def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> st
 
 
 def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder | None:
-    """The interrupted run of the same job, if there was one.
-
-    Raises:
-        OutputError: it was another job.
-    """
+    """The interrupted run of the same job, if there was one. Raises `OutputError`: it was another job."""
     for job in storage.begun_jobs(folder):
         if job.job_id != folder.job_id:
             why = "is another one, with other options or inputs"
-        elif (storage.begun(job) or {}).get("inputs") != inputs:
+        elif storage.begun(job).get("inputs") != inputs:
             why = "read other files: an input was changed or replaced since, or this program or a library"
         else:
             return job

@@ -76,9 +76,7 @@ def _read_chosen(task: Task, settings: SourceSettings) -> Iterator[Block]:
     inputs = Inputs(settings.files, settings.origins, settings.image_bytes)
     rows = read_chosen(settings.chosen, task.chosen or 0, inputs, settings.row_bytes)
     for number, (table, last) in enumerate(rows):
-        yield Block(
-            table=table, shard=task.shard, part=task.part, number=number, last=last, read=row_counts(table), row=0
-        )
+        yield Block(table, task.shard, task.part, number, last, read=row_counts(table))
 
 
 def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 
 from beam_cifar import storage
@@ -54,12 +54,8 @@ def _files(part: PartInfo, sink: SinkSettings) -> Iterator[tuple[str, int, str]]
         return
     yield path, -1, part.sha256
     if not storage.is_url(path):  # objects are there whole once they are listed, and publishing checks their sizes
-        yield from _listed(storage.read_listing(path), os.path.join(sink.folder.tree, shard.path))
-
-
-def _listed(entries: Iterable[dict[str, object]], folder: str) -> Iterator[tuple[str, int, str]]:
-    for entry in entries:
-        yield os.path.join(folder, str(entry["path"])), int(str(entry["bytes"])), str(entry["sha256"])
+        for entry in storage.read_listing(path):
+            yield os.path.join(sink.folder.tree, shard.path, entry["path"]), entry["bytes"], entry["sha256"]
 
 
 def _is_there(path: str, size: int, digest: str) -> bool:

@@ -131,15 +131,11 @@ def clash_key(name: str) -> str:
 
 
 def _escape(name: str, unsafe: re.Pattern[str]) -> str:
-    encoded = unsafe.sub(_escaped, name)
+    encoded = unsafe.sub(lambda match: _percent(match[0]), name)
     # A first character that is escaped already is no device's.
     if _DEVICE.fullmatch(name) and encoded[0] != "%":
         return escape_first(encoded)
     return encoded
-
-
-def _escaped(match: re.Match[str]) -> str:
-    return _percent(match[0])
 
 
 def _percent(text: str) -> str:

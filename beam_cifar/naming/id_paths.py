@@ -23,10 +23,7 @@ _NOT_LISTED: Final = re.compile("^#|[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000
 def encode_path(item_id: str, suffix: str, *, strict: bool = False) -> str:
     """The path of an image, relative, safe on Linux, macOS and Windows, and different for different ids.
 
-    Args:
-        item_id: its id.
-        suffix: such as ".png".
-        strict: as in `encode_name`.
+    `suffix` and `strict` are those of `encode_name`.
     """
     *folders, name = item_id.split("/")
     path = "/".join([*(_folder(folder, strict) for folder in folders), encode_word(name, suffix, strict=strict)])

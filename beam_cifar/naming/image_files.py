@@ -44,8 +44,7 @@ def digests(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
     """The digest of each text: uint64 `[N]`."""
     import numpy as np
 
-    made = (hashlib.blake2b(t.encode("utf-8", "surrogatepass"), digest_size=8).digest() for t in texts)
-    return np.frombuffer(b"".join(made), dtype="<u8").astype(np.uint64)
+    return np.fromiter(map(digest64, texts), dtype=np.uint64)
 
 
 def name_digests(ids: Sequence[str], filenames: Sequence[str]) -> npt.NDArray[np.uint64]:

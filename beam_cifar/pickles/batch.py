@@ -10,7 +10,7 @@ from typing import BinaryIO
 from beam_cifar.pickles.columns import Columns
 from beam_cifar.pickles.pixels import images_of
 from beam_cifar.pickles.rows import Images
-from beam_cifar.pickles.scan import scan
+from beam_cifar.pickles.scan import scan_pickle
 from beam_cifar.pickles.source import read_exact, shorten
 from beam_cifar.pickles.style import is_python2_style
 from beam_cifar.pickles.values import Value
@@ -67,16 +67,13 @@ class Batch:
 
 
 def read_batch(file: BinaryIO, name: str) -> Batch:
-    """Reads a batch file without its pixels.
-
-    Args:
-        file: seekable, binary.
-        name: for messages.
+    """Reads a batch file without its pixels; `name` stands in messages.
 
     Raises:
         PickleError: the file is not a plain CIFAR batch.
     """
-    columns = Columns(scan(file, name))
+    # The scan holds places, not pixels: 20 to 30 ms and 1 MB for a batch of 31 MB.
+    columns = Columns(scan_pickle(file, name))
     fields = columns.fields()
     if not any(key in fields for key in _BATCH_KEYS):
         _refuse_keys(columns, fields, "batch", _META_KEYS, "a meta file")
@@ -108,16 +105,8 @@ def read_batch(file: BinaryIO, name: str) -> Batch:
 
 
 def read_meta(file: BinaryIO, name: str) -> Meta:
-    """Reads a meta file.
-
-    Args:
-        file: seekable, binary.
-        name: for messages.
-
-    Raises:
-        PickleError: the file is not a plain CIFAR meta file.
-    """
-    columns = Columns(scan(file, name))
+    """Reads a meta file; raises `PickleError` for any other."""
+    columns = Columns(scan_pickle(file, name))
     fields = columns.fields()
     keys = [key for key in _META_KEYS if key in fields]
     if not keys:

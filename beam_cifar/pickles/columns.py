@@ -7,11 +7,12 @@ from array import array
 from collections.abc import Sequence
 from typing import BinaryIO, NoReturn
 
+from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import PickleError
 from beam_cifar.pickles.arrays import kind_of
 from beam_cifar.pickles.payload import PayloadReader, decode_uescape
 from beam_cifar.pickles.rows import Size
-from beam_cifar.pickles.scan import Scan, expand_ints
+from beam_cifar.pickles.scan import INT64, Scan, expand_ints
 from beam_cifar.pickles.source import read_exact, shorten
 from beam_cifar.pickles.values import (
     ArrayValue,
@@ -26,9 +27,7 @@ from beam_cifar.pickles.values import (
     Value,
 )
 
-MAX_NAME = 1 << 16
-MAX_PIXELS = 1 << 26
-_INT64 = range(-(1 << 63), 1 << 63)
+MAX_STRING_BYTES = 1 << 16
 _INT_CODES = {("i", 1): "b", ("i", 2): "h", ("i", 4): "i", ("i", 8): "q"}
 
 
@@ -85,8 +84,8 @@ class Columns:
         if type(value) not in (Span, TextSpan, CodedSpan):
             self.refuse(value, f"{what} is a {kind_of(value)}; expected text")
         size = value.size if type(value) is TextSpan else value.length
-        if size > MAX_NAME:
-            self.refuse(value, f"{what} is {size} bytes long; at most {MAX_NAME} expected")
+        if size > MAX_STRING_BYTES:
+            self.refuse(value, f"{what} is {size} bytes long; at most {MAX_STRING_BYTES} expected")
         if type(value) is TextSpan:
             return read_exact(self.file, self.name, value.offset, size)
         return PayloadReader(self.file, self.name, value).read(0, size)
@@ -119,7 +118,7 @@ class Columns:
         if types - {int, type(None)}:
             labels = [self._label(label, key, row) for row, label in enumerate(labels)]
         numbers = [label for label in labels if type(label) is int]
-        if numbers and not (min(numbers) in _INT64 and max(numbers) in _INT64):
+        if numbers and not (min(numbers) in INT64 and max(numbers) in INT64):
             self.refuse(value, f"'{key}' holds an int of more than 8 bytes: {max(numbers, key=abs)}")
         return tuple(labels)
 
@@ -206,8 +205,8 @@ class Columns:
 
     def _text_array(self, value: ArrayValue, key: str) -> list[str]:
         dtype, payload = value.dtype, value.payload
-        if payload is None or dtype.itemsize > MAX_NAME:
-            self.refuse(value, f"'{key}' is {self.describe(value)}; expected names of at most {MAX_NAME} bytes")
+        if payload is None or dtype.itemsize > MAX_STRING_BYTES:
+            self.refuse(value, f"'{key}' is {self.describe(value)}; expected names of at most {MAX_STRING_BYTES} bytes")
         data = PayloadReader(self.file, self.name, payload).read(0, payload.length)
         coding = {"S": "utf-8", "U": "utf-32-be" if dtype.order == ">" else "utf-32-le"}[dtype.kind]
         cells = (data[start : start + dtype.itemsize] for start in range(0, len(data), dtype.itemsize))

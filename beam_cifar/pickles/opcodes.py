@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from operator import index
 
 MAX_STRING = (1 << 31) - 1  # BINSTRING states its length as a signed int
@@ -39,11 +40,7 @@ def get(number: int) -> bytes:
 
 
 def string_head(count: int) -> bytes:
-    """Returns what precedes the `count` bytes of a Python 2 str.
-
-    Raises:
-        ValueError: the style cannot hold so many.
-    """
+    """Returns what precedes the `count` bytes of a Python 2 str. Raises `ValueError`: the style cannot hold so many."""
     if count > MAX_STRING:
         raise ValueError(f"{count} bytes in one array; a pickle of Python 2 holds at most {MAX_STRING}")
     return b"U%c" % count if count < 256 else b"T" + count.to_bytes(4, "little")
@@ -94,9 +91,10 @@ class ListBuffer:
         self.added = 0
         self.data = bytearray()
 
-    def add(self, item: bytes) -> None:
-        """Adds one encoded item."""
-        self.data += before_item(self.added, self.count)
-        self.data += item
-        self.data += after_item(self.added, self.count)
-        self.added += 1
+    def extend(self, items: Iterable[bytes]) -> None:
+        """Adds encoded items."""
+        for item in items:
+            self.data += before_item(self.added, self.count)
+            self.data += item
+            self.data += after_item(self.added, self.count)
+            self.added += 1

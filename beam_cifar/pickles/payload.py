@@ -11,7 +11,8 @@ from beam_cifar.errors import PickleError
 from beam_cifar.pickles.source import read_exact
 from beam_cifar.pickles.values import CodedSpan, Inline, IntPayload, Payload, Span
 
-BLOCK = 1 << 18
+DECODED_BYTES = 1 << 18
+"""Encoded bytes that are decoded at a time: a reader that wants one row of many decodes no more than this."""
 
 
 def _cut_escape(chunk: bytes) -> int:
@@ -62,7 +63,8 @@ DECODERS: dict[str, tuple[Callable[[bytes], int], Callable[[bytes], bytes]]] = {
 """Per coding: where to cut a block, and how to decode a whole one."""
 
 
-def _decode(coding: str, chunk: bytes, name: str, offset: int) -> bytes:
+def decode(coding: str, chunk: bytes, name: str, offset: int) -> bytes:
+    """Decodes a short payload, or a block of a long one."""
     try:
         return DECODERS[coding][1](chunk)
     except UnicodeEncodeError as error:
@@ -71,23 +73,18 @@ def _decode(coding: str, chunk: bytes, name: str, offset: int) -> bytes:
         raise PickleError(name, offset, f"bytes as text cannot be decoded ({coding})") from error
 
 
-def decode_inline(coding: str, chunk: bytes, name: str, offset: int) -> bytes:
-    """Decodes a short payload."""
-    return _decode(coding, chunk, name, offset)
-
-
 def index_coded(file: BinaryIO, name: str, coding: str, offset: int, size: int) -> CodedSpan:
     """Decodes `size` bytes at `offset` once, to learn their decoded length and a starting point per block."""
     starts, offsets = array("q"), array("q")
     position, stop = 0, offset + size
     cut = DECODERS[coding][0]
     while offset < stop:
-        chunk = read_exact(file, name, offset, min(BLOCK, stop - offset))
+        chunk = read_exact(file, name, offset, min(DECODED_BYTES, stop - offset))
         if offset + len(chunk) < stop:
             chunk = chunk[: cut(chunk)]
         starts.append(position)
         offsets.append(offset)
-        position += len(_decode(coding, chunk, name, offset))
+        position += len(decode(coding, chunk, name, offset))
         offset += len(chunk)
     starts.append(position)
     offsets.append(stop)
@@ -124,25 +121,18 @@ class PayloadReader:
 
     def _load(self, payload: CodedSpan | IntPayload, index: int) -> bytes:
         if index != self._index:
-            load = self._load_coded if isinstance(payload, CodedSpan) else self._load_ints
-            block = load(payload, index)  # type: ignore[arg-type]
-            expected = payload.starts[index + 1] - payload.starts[index]
+            offset, expected = payload.offsets[index], payload.starts[index + 1] - payload.starts[index]
+            if isinstance(payload, CodedSpan):
+                chunk = read_exact(self._file, self._name, offset, payload.offsets[index + 1] - offset)
+                block = decode(payload.coding, chunk, self._name, offset)
+            elif offset < 0:
+                block = payload.kept[index]
+            else:
+                block = read_exact(self._file, self._name, offset, 2 * expected)[1::2]
             if len(block) != expected:
-                raise PickleError(self._name, payload.offsets[index], "the file has changed since it was scanned")
+                raise PickleError(self._name, offset, "the file has changed since it was scanned")
             self._index, self._block = index, block
         return self._block
-
-    def _load_coded(self, payload: CodedSpan, index: int) -> bytes:
-        offset = payload.offsets[index]
-        chunk = read_exact(self._file, self._name, offset, payload.offsets[index + 1] - offset)
-        return _decode(payload.coding, chunk, self._name, offset)
-
-    def _load_ints(self, payload: IntPayload, index: int) -> bytes:
-        offset = payload.offsets[index]
-        if offset < 0:
-            return payload.kept[index]
-        count = payload.starts[index + 1] - payload.starts[index]
-        return read_exact(self._file, self._name, offset, 2 * count)[1::2]
 
 
 def spans_of(payload: Payload) -> Iterator[tuple[int, int]]:

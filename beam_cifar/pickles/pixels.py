@@ -6,7 +6,8 @@ from array import array
 from collections.abc import Sequence
 from math import isqrt, prod
 
-from beam_cifar.pickles.columns import MAX_PIXELS, Columns
+from beam_cifar.data.limits import MAX_PIXELS
+from beam_cifar.pickles.columns import Columns
 from beam_cifar.pickles.rows import BlockImages, FortranImages, Images, RowImages, Size
 from beam_cifar.pickles.source import shorten
 from beam_cifar.pickles.values import ArrayValue, IntPayload, IntRun, ListValue, Payload, TupleValue, Value
@@ -17,13 +18,7 @@ Sizes = Sequence[Size | None] | None
 
 
 def images_of(columns: Columns, data: Value, sizes: Sizes) -> Images | None:
-    """Returns where the pixels lie, or None if `data` is empty.
-
-    Args:
-        columns: the scanned file.
-        data: the value of the key `data`.
-        sizes: `image_sizes`, if the file has it.
-    """
+    """Returns where the pixels lie, or None if `data` is empty; `sizes` is `image_sizes`, if the file has it."""
     if _length(columns, data) == 0 and not _keeps_shape(data):
         return None
     if sizes is not None and len(sizes) != _length(columns, data):
@@ -65,12 +60,13 @@ def _block(columns: Columns, data: ArrayValue, sizes: Sizes) -> Images:
         columns.refuse(data, f"'data' has dtype {data.dtype}; expected uint8")
     inner = shape[1:]
     own = _own_size(columns, data, inner)
-    found: Size | list[Size | None] | None = own if sizes is None else _checked_sizes(columns, data, inner, sizes)
+    for row, told in enumerate(sizes or ()):
+        _check_told(columns, data, row, inner, told)
+    found: Size | list[Size | None] | None = own if sizes is None else list(sizes)
     if found is None and shape[0]:
         columns.refuse(data, f"a row of 'data' has {prod(inner)} bytes, which is not 3 x S x S")
-    if data.fortran:
-        return FortranImages(columns.name, shape[0], found, payload, inner)
-    return BlockImages(columns.name, shape[0], found, payload, prod(inner))
+    kind = FortranImages if data.fortran else BlockImages
+    return kind(columns.name, shape[0], found, payload, inner)
 
 
 def _own_size(columns: Columns, data: Value, inner: tuple[int, ...]) -> Size | None:
@@ -86,19 +82,13 @@ def _square(count: int) -> Size | None:
     return (side, side) if side and 3 * side * side == count else None
 
 
-def _checked_sizes(
-    columns: Columns, data: Value, inner: tuple[int, ...], sizes: Sequence[Size | None]
-) -> list[Size | None]:
-    shape = (inner[1], inner[2]) if len(inner) == 3 else None
-    for row, size in enumerate(sizes):
-        if size is None or 3 * size[0] * size[1] != prod(inner) or shape not in (None, size):
-            found = f"{size[0]} x {size[1]}" if size else "None"
-            columns.refuse(data, f"'image_sizes' entry {row} is {found}, but row {row} of 'data' is {_show(inner)}")
-    return list(sizes)
-
-
-def _show(inner: tuple[int, ...]) -> str:
-    return f"{inner[0]} bytes long" if len(inner) == 1 else "3 x {} x {}".format(*inner[1:])
+def _check_told(columns: Columns, value: Value, row: int, inner: tuple[int, ...], told: Size | None) -> None:
+    """Refuses an entry of `image_sizes` that is not the size of its row."""
+    own = inner[1:] if len(inner) == 3 else None
+    if told is None or 3 * told[0] * told[1] != prod(inner) or own not in (None, told):
+        entry = f"{told[0]} x {told[1]}" if told else "None"
+        found = f"{inner[0]} bytes long" if own is None else "3 x {} x {}".format(*own)
+        columns.refuse(value, f"'image_sizes' entry {row} is {entry}, but row {row} of 'data' is {found}")
 
 
 def _int_payload(columns: Columns, data: ArrayValue) -> IntPayload:
@@ -147,17 +137,9 @@ def _row_size(columns: Columns, item: Value, row: int, told: Size | None) -> Siz
     if not plain or not (len(item.shape) == 1 or (len(item.shape) == 3 and item.shape[0] == 3)):
         columns.refuse(item, f"row {row} of 'data' is {columns.describe(item)}; expected uint8 of 3*H*W or 3 x H x W")
     if told is not None:
-        _checked_sizes_of_row(columns, item, row, told)
+        _check_told(columns, item, row, item.shape, told)
         return told
     size = _own_size(columns, item, item.shape)
     if size is None:
         columns.refuse(item, f"row {row} of 'data' has {item.shape[0]} bytes, which is not 3 x S x S")
     return size
-
-
-def _checked_sizes_of_row(columns: Columns, item: ArrayValue, row: int, told: Size) -> None:
-    own = item.shape[1:] if len(item.shape) == 3 else None
-    if 3 * told[0] * told[1] != prod(item.shape) or own not in (None, told):
-        columns.refuse(
-            item, f"'image_sizes' entry {row} is {told[0]} x {told[1]}, but row {row} of 'data' is {_show(item.shape)}"
-        )

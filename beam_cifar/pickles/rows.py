@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Sequence
+from math import prod
 from typing import BinaryIO
 
 from beam_cifar.pickles.payload import PayloadReader, spans_of
@@ -34,13 +35,9 @@ class Images:
         self.size: Size | None = None
         self.present = rows
         if isinstance(sizes, tuple):
-            self._set_uniform(sizes)
+            self.size, self.nbytes = sizes, rows * 3 * sizes[0] * sizes[1]
         else:
             self._set_sizes(sizes or [])
-
-    def _set_uniform(self, size: Size) -> None:
-        self.size = size
-        self.nbytes = self.rows * 3 * size[0] * size[1]
 
     def _set_sizes(self, sizes: list[Size | None]) -> None:
         kinds = set(sizes)
@@ -91,11 +88,8 @@ class Images:
         """Yields (start, stop) of each part of the file that holds pixels, in no order."""
         raise NotImplementedError
 
-    def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
-        raise NotImplementedError
-
     def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
-        return b"".join(self._read(file, start, stop) for start, stop in runs)
+        raise NotImplementedError
 
     def _check(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.rows:
@@ -103,16 +97,15 @@ class Images:
 
 
 class BlockImages(Images):
-    """One array [N, K] in C order: the rows follow each other."""
+    """One array [N, ...] in C order: the rows follow each other; `inner` is the shape behind N: (K,) or (3, H, W)."""
 
-    __slots__ = ("_payload", "_row_bytes")
+    __slots__ = ("_inner", "_payload", "_row_bytes")
 
     def __init__(
-        self, name: str, rows: int, sizes: Size | list[Size | None] | None, payload: Payload, row_bytes: int
+        self, name: str, rows: int, sizes: Size | list[Size | None] | None, payload: Payload, inner: tuple[int, ...]
     ) -> None:
         super().__init__(name, rows, sizes)
-        self._payload = payload
-        self._row_bytes = row_bytes
+        self._payload, self._inner, self._row_bytes = payload, inner, prod(inner)
 
     def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
         # One reader for all: an encoded payload is decoded once, because positions rise.
@@ -120,29 +113,13 @@ class BlockImages(Images):
         return b"".join(reader.read(start * width, stop * width) for start, stop in runs)
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """Yields (start, stop) of each part of the file that holds pixels."""
         return spans_of(self._payload)
 
 
 class FortranImages(BlockImages):
-    """One array [N, ...] in Fortran order: the N first bytes of all rows, then the second ones, and so on.
+    """The same in Fortran order: the N first bytes of all rows, then the second ones, and so on."""
 
-    `inner` is the shape behind N: (K,) or (3, H, W).
-    """
-
-    __slots__ = ("_inner",)
-
-    def __init__(
-        self,
-        name: str,
-        rows: int,
-        sizes: Size | list[Size | None] | None,
-        payload: Payload,
-        inner: tuple[int, ...],
-    ) -> None:
-        row_bytes = inner[0] if len(inner) == 1 else inner[0] * inner[1] * inner[2]
-        super().__init__(name, rows, sizes, payload, row_bytes)
-        self._inner = inner
+    __slots__ = ()
 
     def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
         # Rising positions, so an encoded payload is decoded once per call, block by block.
@@ -177,9 +154,9 @@ class RowImages(Images):
         self._others = {row: p for row, p in enumerate(payloads) if p is not None and not isinstance(p, Span)}
         self._fortran = fortran
 
-    def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
-        sizes = self.sizes(start, stop)
-        return b"".join(self._row(file, start + index, size) for index, size in enumerate(sizes) if size)
+    def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
+        rows = (row for start, stop in runs for row in enumerate(self.sizes(start, stop), start))
+        return b"".join(self._row(file, row, size) for row, size in rows if size)
 
     def _row(self, file: BinaryIO, row: int, size: Size) -> bytes:
         count = 3 * size[0] * size[1]
@@ -199,7 +176,6 @@ class RowImages(Images):
         return bytes(found)
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """Yields (start, stop) of each part of the file that holds pixels."""
         for row, size in enumerate(self.sizes(0, self.rows)):
             if size and self._offsets[row] >= 0:
                 yield self._offsets[row], self._offsets[row] + 3 * size[0] * size[1]

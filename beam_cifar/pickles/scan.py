@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import BinaryIO
 
 from beam_cifar.pickles import arrays
-from beam_cifar.pickles.payload import decode_inline, decode_uescape, index_coded
+from beam_cifar.pickles.payload import decode, decode_uescape, index_coded
 from beam_cifar.pickles.source import PickleFile, read_exact, shorten
 from beam_cifar.pickles.values import (
     NODES_IN_LISTS,
@@ -30,14 +30,16 @@ from beam_cifar.pickles.values import (
     Value,
 )
 
-MAX_DEPTH = 32
+MAX_NESTING = 32
 SHORT = 255  # longer strings stay in the file
 _MAX_RUN = 1 << 11  # picklers close a run after 1,000
 _MIN_RUN = 64
 _SLACK = 1 << 14
 _UINT32 = struct.Struct("<I").unpack_from
-_INT64 = range(-(1 << 63), 1 << 63)
+INT64 = range(-(1 << 63), 1 << 63)
 _SHORT_STRINGS = {0x55: False, 0x43: False, 0x8C: True}  # opcode: is it text
+_LONG_COUNTS = (0x8E, 0x96, 0x8D)
+_TEXTS = (0x58, 0x8D)
 _BINPUT, _LONG_BINPUT, _MEMOIZE = 0x71, 0x72, 0x94
 _FOREIGN = {
     b"\x1f\x8b": "a gzip file",
@@ -55,6 +57,14 @@ _FOREIGN = {
 _CONSTANTS: dict[int, bool | None] = {0x4E: None, 0x88: True, 0x89: False}
 _EMPTY: dict[int, type[Container]] = {0x5D: ListValue, 0x29: TupleValue, 0x7D: DictValue, 0x8F: SetValue}
 _MARKED: dict[int, type[Container]] = {0x6C: ListValue, 0x74: TupleValue, 0x64: DictValue, 0x91: SetValue}
+# What items are added to, and how many; all since the mark if 0.
+_ADDED: dict[int, tuple[type[Container], int]] = {
+    ord("a"): (ListValue, 1),
+    ord("e"): (ListValue, 0),
+    ord("s"): (DictValue, 2),
+    ord("u"): (DictValue, 0),
+    0x90: (SetValue, 0),
+}
 _HANDLERS = {
     0x80: "_op_proto",
     0x95: "_op_frame",
@@ -63,13 +73,8 @@ _HANDLERS = {
     **dict.fromkeys(_EMPTY, "_op_empty"),
     **dict.fromkeys(_MARKED, "_op_marked"),
     **dict.fromkeys((0x85, 0x86, 0x87), "_op_tuple"),
-    ord("a"): "_op_append",
-    ord("e"): "_op_appends",
-    0x90: "_op_additems",
-    ord("s"): "_op_setitem",
-    ord("u"): "_op_setitems",
-    **dict.fromkeys(b"pqr", "_op_put"),
-    _MEMOIZE: "_op_memoize",
+    **dict.fromkeys(_ADDED, "_op_add"),
+    **dict.fromkeys((*b"pqr", _MEMOIZE), "_op_put"),
     **dict.fromkeys(b"ghj", "_op_get"),
     ord("K"): "_op_binint1",
     **dict.fromkeys(b"JM", "_op_binint"),
@@ -77,8 +82,7 @@ _HANDLERS = {
     **dict.fromkeys(b"IL", "_op_decimal"),
     **dict.fromkeys(b"FG", "_op_float"),
     **dict.fromkeys(_SHORT_STRINGS, "_op_short_string"),
-    **dict.fromkeys((0x54, 0x42, 0x8E, 0x96), "_op_string"),
-    **dict.fromkeys((0x58, 0x8D), "_op_text"),
+    **dict.fromkeys((0x54, 0x42, 0x8E, 0x96, *_TEXTS), "_op_string"),
     ord("S"): "_op_string_line",
     ord("V"): "_op_text_line",
     ord("c"): "_op_global",
@@ -121,8 +125,10 @@ class Scan:
 
     def run(self) -> None:
         """Reads the file up to its end."""
+        # Not by `pickletools.genops`: it fails on Python 2's payloads of protocol 0, and reads every argument whole.
         source, seen = self.source, self.seen
         _check_start(source)
+        # A list and no dictionary: it is asked for every opcode, of which a file of protocol 0 has a million.
         handlers: list[Callable[[int], None]] = [self._refuse_opcode] * 256
         for code, method in _HANDLERS.items():
             handlers[code] = getattr(self, method)
@@ -191,20 +197,17 @@ class Scan:
                 container.depth = max(container.depth, item.depth + 1)
                 weight += item.weight
         container.weight += weight
-        if container.depth > MAX_DEPTH:
-            self.source.refuse(f"nested more than {MAX_DEPTH} levels deep")
+        if container.depth > MAX_NESTING:
+            self.source.refuse(f"nested more than {MAX_NESTING} levels deep")
         if container.weight > self._weight_left:
             self.source.refuse(f"refers to its own values so often that it stands for {container.weight} elements")
         container.items.extend(items)
 
-    def _new(self, kind: type[Container]) -> Container:
+    def _push_new(self, kind: type[Container], items: list[Value]) -> None:
         self._containers_left -= 1
         if self._containers_left < 0:
             self.source.refuse("more containers than a CIFAR file of this size can hold")
-        return kind(self.source.at)
-
-    def _push_new(self, kind: type[Container], items: list[Value]) -> None:
-        container = self._new(kind)
+        container = kind(self.source.at)
         if items:
             self._grow(container, items)
         self._stack.append(container)
@@ -212,8 +215,8 @@ class Scan:
     # Containers.
 
     def _op_mark(self, code: int) -> None:
-        if len(self._marks) >= MAX_DEPTH * 2:
-            self.source.refuse(f"more than {MAX_DEPTH * 2} open marks")
+        if len(self._marks) >= MAX_NESTING * 2:
+            self.source.refuse(f"more than {MAX_NESTING * 2} open marks")
         self._marks.append(self._stack)
         self._stack = []
 
@@ -231,26 +234,13 @@ class Scan:
         items = [self._pop() for _ in range(code - 0x84)]
         self._push_new(TupleValue, items[::-1])
 
-    def _op_append(self, code: int) -> None:
-        item = self._pop()
-        self._grow(self._top(ListValue), [item])
-
-    def _op_appends(self, code: int) -> None:
-        items = self._pop_mark()
-        self._grow(self._top(ListValue), items)
-
-    def _op_additems(self, code: int) -> None:
-        items = self._pop_mark()
-        self._grow(self._top(SetValue), items)
-
-    def _op_setitem(self, code: int) -> None:
-        value = self._pop()
-        key = self._pop()
-        self._grow(self._top(DictValue), [key, value])
-
-    def _op_setitems(self, code: int) -> None:
-        items = self._checked_pairs(self._pop_mark())
-        self._grow(self._top(DictValue), items)
+    def _op_add(self, code: int) -> None:
+        """APPEND, APPENDS, SETITEM, SETITEMS, ADDITEMS."""
+        kind, count = _ADDED[code]
+        items = [self._pop() for _ in range(count)][::-1] if count else self._pop_mark()
+        if kind is DictValue:
+            items = self._checked_pairs(items)
+        self._grow(self._top(kind), items)
 
     def _checked_pairs(self, items: list[Value]) -> list[Value]:
         if any(type(item) is IntRun for item in items):
@@ -261,16 +251,14 @@ class Scan:
 
     # The memo.
 
+    def _index(self, code: int) -> int:
+        """The memo entry that a PUT or GET names: in decimals, in one byte, or in four."""
+        if code in b"pg":
+            return self._decimal(self.source.line(32))
+        return self.source.number(1 if code in b"qh" else 4)
+
     def _op_put(self, code: int) -> None:
-        if code == 0x70:
-            self._put(self._decimal(self.source.line(32)))
-        else:
-            self._put(self.source.number(1 if code == _BINPUT else 4))
-
-    def _op_memoize(self, code: int) -> None:
-        self._put(len(self._memo))
-
-    def _put(self, index: int) -> None:
+        index = len(self._memo) if code == _MEMOIZE else self._index(code)
         if not self._stack or type(self._stack[-1]) is IntRun or not 0 <= index < 1 << 32:
             self.source.refuse(f"puts nothing into the memo, or at an impossible index ({index})")
         self._memo[index] = self._stack[-1]
@@ -281,8 +269,7 @@ class Scan:
             self.source.refuse("more memo entries than a CIFAR file of this size can hold")
 
     def _op_get(self, code: int) -> None:
-        source = self.source
-        index = self._decimal(source.line(32)) if code == 0x67 else source.number(1 if code == 0x68 else 4)
+        index = self._index(code)
         if index not in self._memo:
             self.source.refuse(f"fetches memo entry {index}, which was never stored")
         value = self._memo[index]
@@ -338,7 +325,7 @@ class Scan:
         if not re.fullmatch(rb"-?[0-9]{1,20}", line):
             self.source.refuse(f"{shorten(line)} where a decimal number of at most 8 bytes is expected")
         value = int(line)
-        if value not in _INT64:
+        if value not in INT64:
             self.source.refuse(f"the int {value} takes more than 8 bytes")
         return value
 
@@ -401,37 +388,27 @@ class Scan:
         end = pos + 1 + buf[pos] if need else pos + 1
         if end > len(buf):
             source.refuse(f"truncated: a string of {shorten(buf[pos : pos + 1])} bytes, {need} left")
-        value: Value = buf[pos + 1 : end]
-        if text:
-            value = self._utf8(value)
-        else:
-            source.last, source.last_offset = value, source.offset + 1
-        self._stack.append(value)
+        self._push_short(buf[pos + 1 : end], source.offset + 1, text)
         source.pos = end
 
     def _op_string(self, code: int) -> None:
-        """BINSTRING, BINBYTES, BINBYTES8, BYTEARRAY8: long ones are skipped."""
-        source = self.source
-        count = source.number(8 if code in (0x8E, 0x96) else 4)
+        """BINSTRING, BINBYTES, BINBYTES8, BYTEARRAY8, BINUNICODE, BINUNICODE8: long ones are skipped."""
+        source, text = self.source, code in _TEXTS
+        count = source.number(8 if code in _LONG_COUNTS else 4)
         if code == 0x54 and count >= 1 << 31:
             source.refuse("a string of negative length")
         if count > SHORT:
-            self._stack.append(Span(source.offset, count))
+            self._stack.append(TextSpan("utf-8", source.offset, count) if text else Span(source.offset, count))
             source.skip(count)
             return
-        value = source.take(count)
-        source.last, source.last_offset = value, source.offset - count
-        self._stack.append(value)
+        self._push_short(source.take(count), source.offset - count, text)
 
-    def _op_text(self, code: int) -> None:
-        """BINUNICODE, BINUNICODE8: long ones are skipped."""
-        source = self.source
-        count = source.number(8 if code == 0x8D else 4)
-        if count > SHORT:
-            self._stack.append(TextSpan("utf-8", source.offset, count))
-            source.skip(count)
+    def _push_short(self, data: bytes, offset: int, text: bool) -> None:
+        if text:
+            self._stack.append(self._utf8(data))
             return
-        self._stack.append(self._utf8(source.take(count)))
+        self.source.last, self.source.last_offset = data, offset
+        self._stack.append(data)
 
     def _utf8(self, data: bytes) -> str:
         try:
@@ -446,7 +423,7 @@ class Scan:
         if count <= SHORT:
             line = source.line(SHORT)
             self._check_quotes(line[:1], line[1:][-1:])
-            self._stack.append(decode_inline("escape", line[1:-1], source.name, source.at))
+            self._stack.append(decode("escape", line[1:-1], source.name, source.at))
             return
         first = source.take(1)
         source.skip(count - 2)
@@ -496,7 +473,7 @@ class Scan:
     def _op_build(self, code: int) -> None:
         state = self._pop()
         target = self._stack[-1] if self._stack else None
-        arrays.build(self.source, target, state)
+        arrays.set_state(self.source, target, state)
 
     def _op_proto(self, code: int) -> None:
         self.protocol = self.source.number(1)
@@ -511,12 +488,8 @@ class Scan:
             self.source.refuse(f"truncated: a frame of {size} bytes, {self.source.left} left")
 
 
-def scan(file: BinaryIO, name: str) -> Scan:
-    """Scans a whole pickle.
-
-    Raises:
-        PickleError: it is no pickle, damaged, or holds more than plain data and numpy arrays.
-    """
+def scan_pickle(file: BinaryIO, name: str) -> Scan:
+    """Scans a whole pickle; raises `PickleError` if it is damaged, or holds more than plain data and numpy arrays."""
     machine = Scan(file, name)
     machine.run()
     return machine

@@ -19,11 +19,7 @@ def shorten(value: object, limit: int = 80) -> str:
 
 
 def read_exact(file: BinaryIO, name: str, offset: int, count: int) -> bytes:
-    """Returns the `count` bytes at `offset`.
-
-    Raises:
-        PickleError: the file ends earlier.
-    """
+    """Returns the `count` bytes at `offset`. Raises `PickleError`: the file ends earlier."""
     file.seek(offset)
     data = file.read(count)
     while len(data) < count:  # a raw file may answer in parts

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Value = Any
 """None, bool, int, float, bytes (also Python 2's str), str, or one of the classes below."""
 
 
+# Classes of nodes have no `repr`: messages quote values, and that of a tree which refers to itself often is long.
+@dataclass(slots=True, eq=False, repr=False)
 class Node:
     """A value that others may refer to through the memo.
 
@@ -22,23 +24,17 @@ class Node:
             and `weight` stay true.
     """
 
-    __slots__ = ("at", "closed", "depth", "weight")
-
-    def __init__(self, at: int) -> None:
-        self.at = at
-        self.depth = 1
-        self.weight = 1
-        self.closed = False
+    at: int
+    depth: int = field(default=1, init=False)
+    weight: int = field(default=1, init=False)
+    closed: bool = field(default=False, init=False)
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Container(Node):
     """Holds `items`; a run of small ints may stand in it as one `IntRun`."""
 
-    __slots__ = ("items",)
-
-    def __init__(self, at: int) -> None:
-        super().__init__(at)
-        self.items: list[Value] = []
+    items: list[Value] = field(default_factory=list, init=False)
 
 
 class ListValue(Container):
@@ -77,17 +73,15 @@ class IntRun:
     count: int
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class GlobalValue(Node):
     """A name that the file may mention, such as ('numpy', 'dtype'); never imported."""
 
-    __slots__ = ("module", "name")
-
-    def __init__(self, at: int, module: str, name: str) -> None:
-        super().__init__(at)
-        self.module = module
-        self.name = name
+    module: str
+    name: str
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class DtypeValue(Node):
     """The type of an array's elements.
 
@@ -97,13 +91,12 @@ class DtypeValue(Node):
         order: '<', '>', or '' while unknown; '|' where it does not matter.
     """
 
-    __slots__ = ("itemsize", "kind", "order")
+    kind: str
+    itemsize: int
+    order: str = field(init=False)
 
-    def __init__(self, at: int, kind: str, itemsize: int) -> None:
-        super().__init__(at)
-        self.kind = kind
-        self.itemsize = itemsize
-        self.order = "|" if itemsize <= 1 or kind in "SO" else ""
+    def __post_init__(self) -> None:
+        self.order = "|" if self.itemsize <= 1 or self.kind in "SO" else ""
 
     def __str__(self) -> str:
         """Returns numpy's short name."""
@@ -183,20 +176,16 @@ class IntPayload:
 Payload = Inline | Span | CodedSpan | IntPayload
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class ArrayValue(Node):
     """A numpy array: `payload` for plain elements, `items` for objects; `built` once its state is known."""
 
-    __slots__ = ("built", "dtype", "fortran", "frombuffer", "items", "payload", "shape")
-
-    def __init__(self, at: int) -> None:
-        super().__init__(at)
-        self.built = False
-        self.frombuffer = False
-        self.fortran = False
-        self.shape: tuple[int, ...] = ()
-        self.dtype = DtypeValue(at, "u", 1)
-        self.payload: Payload | None = None
-        self.items: list[Value] = []
+    built: bool = field(default=False, init=False)
+    fortran: bool = field(default=False, init=False)
+    shape: tuple[int, ...] = field(default=(), init=False)
+    dtype: DtypeValue = field(default_factory=lambda: DtypeValue(0, "u", 1), init=False)
+    payload: Payload | None = field(default=None, init=False)
+    items: list[Value] = field(default_factory=list, init=False)
 
 
 NODES_IN_LISTS = frozenset({ListValue, TupleValue, SetValue, DictValue, ArrayValue})

@@ -18,14 +18,14 @@ _RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
 _DTYPE_STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK%ctb"
 
 
-class Sink(Protocol):
+class Writer(Protocol):
     """Anything with `write`."""
 
     def write(self, data: Any, /) -> object:
         """Takes the next bytes."""
 
 
-def write_meta(file: Sink, meta: Meta) -> None:
+def write_meta(file: Writer, meta: Meta) -> None:
     """Writes a meta file; for the genuine names its bytes are those of the genuine file."""
     fields: dict[str, int | Sequence[str]] = {}
     if meta.kind == "cifar10":
@@ -41,23 +41,15 @@ def write_meta(file: Sink, meta: Meta) -> None:
     file.write(b"\x80\x02}" + ops.put() + (b"(" if len(fields) > 1 else b""))
     for key, value in fields.items():
         file.write(ops.text(key))
-        file.write(integer(value) if isinstance(value, int) else _names(ops, value))
+        file.write(integer(value) if isinstance(value, int) else _list(ops, map(ops.text, value), len(value)))
     file.write(b"u." if len(fields) > 1 else b"s.")
 
 
-def _names(ops: Opcodes, names: Sequence[str]) -> bytes:
-    head = b"]" + ops.put()
-    items = ListBuffer(len(names))
-    for name in names:
-        items.add(ops.text(name))
-    return head + items.data
-
-
-def _integers(ops: Opcodes, values: Sequence[int | None]) -> bytes:
-    items = ListBuffer(len(values))
-    for value in values:
-        items.add(integer(value))
-    return b"]" + ops.put() + items.data
+def _list(ops: Opcodes, items: Iterable[bytes], count: int) -> bytes:
+    """Returns a list of `count` encoded items, which are drawn after its PUT: their own PUTs follow that."""
+    head, buffer = b"]" + ops.put(), ListBuffer(count)
+    buffer.extend(items)
+    return head + buffer.data
 
 
 def _array_head(ops: Opcodes) -> bytes:
@@ -85,7 +77,7 @@ def _row_bytes(size: Size) -> int:
 
 
 def write_batch(
-    file: Sink,
+    file: Writer,
     *,
     kind: str,
     batch_label: str,
@@ -112,7 +104,7 @@ def write_batch(
     Raises:
         ValueError: the columns disagree, or the payload is too long for the format.
     """
-    columns = _label_columns(kind, labels, coarse_labels)
+    columns = dict(zip(_label_keys(kind), _label_columns(kind, labels, coarse_labels), strict=True))
     for key, column in {**columns, "filenames": filenames}.items():
         if len(column) != rows:
             raise ValueError(f"'{key}' has {len(column)} entries for {rows} rows")
@@ -128,27 +120,33 @@ def write_batch(
             _copy_pixels(file, pixels, rows * _row_bytes(size))
             file.write(b"tb")
         elif key == "filenames":
-            file.write(_names(ops, filenames))
+            file.write(_list(ops, map(ops.text, filenames), rows))
+        elif key == "batch_label":
+            file.write(ops.text(batch_label))
         else:
-            file.write(ops.text(batch_label) if key == "batch_label" else _integers(ops, columns[key]))
+            file.write(_list(ops, map(integer, columns[key]), rows))
     if size != STANDARD and rows:
-        file.write(ops.text("image_sizes") + b"]" + ops.put())
-        file.write(_sizes(rows, ops.memo + 1, [size] * rows).data)
+        file.write(ops.text("image_sizes"))
+        file.write(_list(ops, (_pair(size) + ops.put() for _ in range(rows)), rows))
     file.write(b"u.")
+
+
+def _label_keys(kind: str) -> tuple[str, ...]:
+    if kind not in _LABEL_KEYS:
+        raise ValueError(f"kind {kind!r}; expected one of {sorted(_LABEL_KEYS)}")
+    return _LABEL_KEYS[kind]
 
 
 def _label_columns(
     kind: str, labels: Sequence[int | None], coarse_labels: Sequence[int | None] | None
-) -> dict[str, Sequence[int | None]]:
-    if kind not in _LABEL_KEYS:
-        raise ValueError(f"kind {kind!r}; expected one of {sorted(_LABEL_KEYS)}")
-    if (coarse_labels is not None) != (kind == "cifar100"):
-        raise ValueError("'coarse_labels' belong to cifar100, and only there")
+) -> list[Sequence[int | None]]:
     columns = [labels] if coarse_labels is None else [labels, coarse_labels]
-    return dict(zip(_LABEL_KEYS[kind], columns, strict=True))
+    if len(columns) != len(_LABEL_KEYS[kind]):
+        raise ValueError("'coarse_labels' belong to cifar100, and only there")
+    return columns
 
 
-def _copy_pixels(file: Sink, pixels: Iterable[Pixels], expected: int) -> None:
+def _copy_pixels(file: Writer, pixels: Iterable[Pixels], expected: int) -> None:
     found = 0
     for part in pixels:
         file.write(part)
@@ -157,11 +155,8 @@ def _copy_pixels(file: Sink, pixels: Iterable[Pixels], expected: int) -> None:
         raise ValueError(f"{found} bytes of pixels; expected {expected}")
 
 
-def _sizes(count: int, memo: int, sizes: Iterable[Size]) -> ListBuffer:
-    items = ListBuffer(count)
-    for number, size in enumerate(sizes, memo):
-        items.add(integer(size[0]) + integer(size[1]) + b"\x86" + put(number))
-    return items
+def _pair(size: Size) -> bytes:
+    return integer(size[0]) + integer(size[1]) + b"\x86"
 
 
 class BatchWriter:
@@ -183,11 +178,11 @@ class BatchWriter:
     """
 
     def __init__(
-        self, file: Sink, *, rows: int, kind: str, batch_label: str, size: Size | None = STANDARD, images: bool = True
+        self, file: Writer, *, rows: int, kind: str, batch_label: str, size: Size | None = STANDARD, images: bool = True
     ) -> None:
-        if kind not in _LABEL_KEYS:
-            raise ValueError(f"kind {kind!r}; expected one of {sorted(_LABEL_KEYS)}")
+        keys = _label_keys(kind)
         self._file = file
+        self._kind = kind
         self._rows = rows
         self._added = 0
         self._size = size
@@ -200,7 +195,7 @@ class BatchWriter:
         self._row_memo = ops.memo + 1
         if images and size is None:
             ops.memo += rows
-        self._plan_columns(ops, kind, batch_label)
+        self._plan_columns(ops, keys, batch_label)
 
     def _data_head(self, ops: Opcodes) -> bytes:
         if not self._images:
@@ -218,11 +213,11 @@ class BatchWriter:
         self._dtype_memo = ops.memo
         return head
 
-    def _plan_columns(self, ops: Opcodes, kind: str, batch_label: str) -> None:
+    def _plan_columns(self, ops: Opcodes, keys: Sequence[str], batch_label: str) -> None:
         """Fixes the memo entries of all that follows the pixels, in the order of the file."""
         self._heads: list[bytes] = [ops.text("batch_label") + ops.text(batch_label)]
-        self._labels = [ListBuffer(self._rows) for _ in _LABEL_KEYS[kind]]
-        self._heads += [ops.text(key) + b"]" + ops.put() for key in _LABEL_KEYS[kind]]
+        self._labels = [ListBuffer(self._rows) for _ in keys]
+        self._heads += [ops.text(key) + b"]" + ops.put() for key in keys]
         self._heads.append(ops.text("filenames") + b"]" + ops.put())
         self._names = ListBuffer(self._rows)
         self._name_memo = ops.memo + 1
@@ -251,9 +246,7 @@ class BatchWriter:
         Raises:
             ValueError: the arguments disagree with each other or with what the writer was told.
         """
-        columns = [labels] if coarse_labels is None else [labels, coarse_labels]
-        if len(columns) != len(self._labels):
-            raise ValueError("'coarse_labels' belong to cifar100, and only there")
+        columns = _label_columns(self._kind, labels, coarse_labels)
         count = len(filenames)
         if any(len(column) != count for column in columns):
             raise ValueError(f"{[len(column) for column in columns]} labels for {count} filenames")
@@ -261,10 +254,9 @@ class BatchWriter:
             raise ValueError(f"more than the {self._rows} rows that were announced")
         self._append_pixels(pixels, count, sizes)
         for buffer, column in zip(self._labels, columns, strict=True):
-            for label in column:
-                buffer.add(integer(label))
-        for number, name in enumerate(filenames, self._name_memo + self._added):
-            self._names.add(encoded_text(name) + put(number))
+            buffer.extend(map(integer, column))
+        numbered = enumerate(filenames, self._name_memo + self._added)
+        self._names.extend(encoded_text(name) + put(number) for number, name in numbered)
         self._added += count
 
     def _append_pixels(
@@ -313,15 +305,11 @@ class BatchWriter:
         self._file.write(b"tb")
 
     def _add_sizes(self, sizes: Sequence[Size]) -> None:
-        for number, size in enumerate(sizes, self._size_memo + self._sizes.added):
-            self._sizes.add(integer(size[0]) + integer(size[1]) + b"\x86" + put(number))
+        numbered = enumerate(sizes, self._size_memo + self._sizes.added)
+        self._sizes.extend(_pair(size) + put(number) for number, size in numbered)
 
     def close(self) -> None:
-        """Writes labels and names.
-
-        Raises:
-            ValueError: not all announced rows came.
-        """
+        """Writes labels and names. Raises `ValueError`: not all announced rows came."""
         if self._added != self._rows:
             raise ValueError(f"{self._added} rows came; {self._rows} were announced")
         self._file.write(b"tb")

@@ -7,7 +7,6 @@ from beam_cifar.storage.blobs import Blob as Blob
 from beam_cifar.storage.blobs import SubFile as SubFile
 from beam_cifar.storage.blobs import each as each
 from beam_cifar.storage.blobs import listed_file as listed_file
-from beam_cifar.storage.blobs import local_copy as local_copy
 from beam_cifar.storage.blobs import mapped as mapped
 from beam_cifar.storage.blobs import open_arrow as open_arrow
 from beam_cifar.storage.blobs import open_blob as open_blob
@@ -35,14 +34,12 @@ from beam_cifar.storage.files import make_folder as make_folder
 from beam_cifar.storage.files import names_in as names_in
 from beam_cifar.storage.files import open_file as open_file
 from beam_cifar.storage.files import read_whole as read_whole
-from beam_cifar.storage.files import remove_file as remove_file
 from beam_cifar.storage.files import remove_tree as remove_tree
 from beam_cifar.storage.files import stamp as stamp
 from beam_cifar.storage.job_folder import JobFolder as JobFolder
 from beam_cifar.storage.job_folder import check_apart as check_apart
 from beam_cifar.storage.lock import Holding as Holding
 from beam_cifar.storage.lock import hold as hold
-from beam_cifar.storage.paths import SCHEMES as SCHEMES
 from beam_cifar.storage.paths import Entry as Entry
 from beam_cifar.storage.paths import absolute as absolute
 from beam_cifar.storage.paths import contains as contains

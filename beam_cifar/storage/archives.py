@@ -92,11 +92,7 @@ def _list_members(path: str, stamp: tuple[int, int], index: str) -> tuple[tuple[
 
 
 def gzip_blob(path: str, index_dir: str) -> Blob:
-    """The unpacked bytes of a plain `.gz` file, for seeking; asked again of the same one, it is not read again.
-
-    Args:
-        path: the file.
-        index_dir: where to put its random-access index.
+    """The unpacked bytes of a plain `.gz` file, for seeking; otherwise as `list_members`.
 
     Raises:
         InputError: it is not gzip, damaged, cut short, or a decompression bomb.

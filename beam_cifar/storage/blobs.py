@@ -40,6 +40,11 @@ class Blob:
     stamp: tuple[int, int]
     index: str = ""
 
+    @property
+    def is_part(self) -> bool:
+        """Whether it is a window of a plain file."""
+        return self.offset > 0 or self.size != self.stamp[0]
+
 
 def whole_file(path: str) -> Blob:
     """The blob of a plain file. Raises `OSError`."""
@@ -79,10 +84,7 @@ def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
                 yield stream
         else:
             with open(blob.path, "rb") as file:
-                if blob.offset or blob.size != blob.stamp[0]:
-                    yield io.BufferedReader(SubFile(file, blob.offset, blob.size))
-                else:
-                    yield file
+                yield io.BufferedReader(SubFile(file, blob.offset, blob.size)) if blob.is_part else file
         _refuse_changed(blob, name)
 
 
@@ -95,7 +97,7 @@ def _object(blob: Blob, name: str) -> Iterator[BinaryIO]:
             if blob.index:
                 with _unpacking(blob, stream) as unpacked:
                     yield unpacked
-            elif blob.offset or blob.size != blob.stamp[0]:
+            elif blob.is_part:
                 # Unbuffered: the reader of objects has a buffer of its own.
                 yield cast(BinaryIO, io.BufferedReader(SubFile(stream, blob.offset, blob.size), 1))
             else:
@@ -175,6 +177,7 @@ def unpack(blob: Blob, name: str, path: str) -> Blob:
 
 
 def _refuse_changed(blob: Blob, name: str) -> None:
+    # Looked at before and after: of a file that is replaced while it is read, half would be the old one.
     if stamp(blob.path) != blob.stamp:
         raise _changed(name)
 
@@ -184,11 +187,7 @@ def _changed(name: str) -> InputError:
 
 
 def read_listed(entry: Entry) -> bytes:
-    """The content of a small file that a list of a folder has named.
-
-    Raises:
-        InputError: it is gone, unreadable, or changed since.
-    """
+    """The content of a small file that was listed; raises `InputError` if it is gone, unreadable, or changed since."""
     with reading(entry.path):
         if is_url(entry.path):
             content, found = fetch(entry.path)
@@ -208,49 +207,32 @@ def read_all_listed(entries: Sequence[Entry]) -> list[bytes]:
 
 
 def each(function: Callable[[In], Out], items: Iterable[In], path: str) -> Iterator[Out]:
-    """Yields what a function returns of each item, in order; several calls at a time if they ask an object store.
-
-    Args:
-        function: reads something.
-        items: what it reads of.
-        path: where one of them lies.
-    """
+    """Yields what a function returns of each item, in order; several calls at a time if `path` is that of an object."""
     return concurrently(function, items) if is_url(path) else map(function, items)
 
 
 class SubFile(io.RawIOBase):
-    """A window on a seekable file: the bytes of one archive member.
-
-    Args:
-        file: a seekable binary file.
-        offset: where the window starts.
-        size: how many bytes it shows.
-    """
+    """A window on a seekable file: the `size` bytes from `offset` on, such as those of one archive member."""
 
     def __init__(self, file: Any, offset: int, size: int) -> None:
         super().__init__()
         self._file, self._offset, self._size, self._position = file, offset, size, 0
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Moves within the window."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def tell(self) -> int:
-        """The position within the window."""
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        """Reads up to the end of the window."""
         view = memoryview(buffer).cast("B")
         wanted = max(0, min(len(view), self._size - self._position))
         self._file.seek(self._offset + self._position)

@@ -17,7 +17,7 @@ Out = TypeVar("Out")
 
 
 @dataclass(frozen=True)
-class Found:
+class StoredObject:
     """An object.
 
     Attributes:
@@ -40,18 +40,12 @@ class Client(ABC):
     """
 
     @abstractmethod
-    def head(self, bucket: str, key: str) -> Found | None:
+    def head(self, bucket: str, key: str) -> StoredObject | None:
         """Looks at an object."""
 
     @abstractmethod
-    def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
-        """Reads the bytes [start, stop) of an object, in one request.
-
-        Args:
-            bucket: of the object.
-            found: the object.
-            start: first byte, below the object's size.
-            stop: after the last byte.
+    def read(self, bucket: str, found: StoredObject, start: int, stop: int) -> bytes:
+        """Reads the bytes [start, stop) of an object, which are at least one, in one request.
 
         Raises:
             ChangedError: it was replaced.
@@ -59,25 +53,18 @@ class Client(ABC):
         """
 
     @abstractmethod
-    def fetch(self, bucket: str, key: str) -> tuple[bytes, Found]:
+    def fetch(self, bucket: str, key: str) -> tuple[bytes, StoredObject]:
         """Reads a whole small object, and looks at it. Raises `FileNotFoundError`."""
 
     @abstractmethod
-    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
+    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[StoredObject | str]:
         """Yields the objects below a prefix in the order of their keys; unless deep, folders of them as prefixes."""
 
     @abstractmethod
     def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
-        """Writes an object in one request.
+        """Writes an object in one request; returns whether it was written: not if there is something else.
 
-        Args:
-            bucket: of the object.
-            key: of the object.
-            data: the whole of it.
-            replaces: the tag of what it replaces; "" if there must be nothing; None for anything.
-
-        Returns:
-            Whether it was written: not if there is something else.
+        `replaces` is the tag of what it replaces; "" if there must be nothing; None for anything.
         """
 
     @abstractmethod

@@ -27,25 +27,22 @@ def exists(path: str) -> bool:
 
 def is_file(path: str) -> bool:
     """Whether a path is a file."""
-    return _is(path, folder=False) if is_url(path) else os.path.isfile(path)
+    if not is_url(path):
+        return os.path.isfile(path)
+    found = objects.find(path)
+    return found is not None and not found.is_folder
 
 
 def is_folder(path: str) -> bool:
     """Whether a path is a folder; in an object store, whether objects are below it."""
-    return _is(path, folder=True) if is_url(path) else os.path.isdir(path)
-
-
-def _is(url: str, *, folder: bool) -> bool:
-    found = objects.find(url)
-    return found is not None and found.is_folder is folder
+    if not is_url(path):
+        return os.path.isdir(path)
+    found = objects.find(path)
+    return found is not None and found.is_folder
 
 
 def open_file(path: str) -> BinaryIO:
-    """Opens a file for reading and seeking.
-
-    Raises:
-        OSError: it cannot be.
-    """
+    """Opens a file for reading and seeking. Raises `OSError`."""
     return cast(BinaryIO, objects.ObjectReader(path)) if is_url(path) else open(path, "rb")
 
 
@@ -71,33 +68,34 @@ def names_in(path: str) -> list[str]:
         return []
 
 
-def _any_name(_: str) -> bool:
-    return True
-
-
-def list_folder(path: str, accept: Callable[[str], bool] = _any_name) -> list[Entry]:
+def list_folder(path: str, accept: Callable[[str], bool] = bool) -> list[Entry]:
     """Lists a folder, in no particular order; hidden names, which editors and systems leave behind, are left out.
 
-    Args:
-        path: of the folder.
-        accept: which names are wanted; others are not looked at.
+    `accept` says which names are wanted, all by default; others are not looked at.
 
     Raises:
         InputError: something that is neither a file nor a folder, or a name that is not Unicode.
         OSError: the folder cannot be read.
     """
-    if is_url(path):
-        return [entry for entry in objects.entries(path) if not entry.name.startswith(".") and accept(entry.name)]
-    with os.scandir(path) as entries:
-        return [_entry(e) for e in entries if not e.name.startswith(".") and accept(e.name)]
+    return [_entry(found) for found in _visible(path) if accept(found.name)]
 
 
 def folders_in(path: str) -> list[str]:
     """The paths of the visible folders in a folder, whatever else lies there. Raises `OSError`."""
+    return [found.path for found in _visible(path) if _is_folder(found)]
+
+
+def _visible(path: str) -> Iterator[Entry | os.DirEntry[str]]:
+    """Yields what a folder holds, but for hidden names; of a file system not looked at yet, which would cost a call."""
     if is_url(path):
-        return [entry.path for entry in objects.entries(path) if entry.is_folder and not entry.name.startswith(".")]
+        yield from (entry for entry in objects.entries(path) if not entry.name.startswith("."))
+        return
     with os.scandir(path) as entries:
-        return [entry.path for entry in entries if entry.is_dir() and not entry.name.startswith(".")]
+        yield from (entry for entry in entries if not entry.name.startswith("."))
+
+
+def _is_folder(found: Entry | os.DirEntry[str]) -> bool:
+    return found.is_folder if isinstance(found, Entry) else found.is_dir()
 
 
 def list_tree(path: str) -> Iterator[Entry]:
@@ -108,7 +106,7 @@ def list_tree(path: str) -> Iterator[Entry]:
         OSError: a folder cannot be read.
     """
     if is_url(path):
-        yield from (entry for entry in objects.tree(path) if not _is_hidden(entry.name))
+        yield from (entry for entry in objects.tree(path) if "/." not in f"/{entry.name}")
         return
     met: set[tuple[int, int]] = set()
     waiting = [("", path)]
@@ -118,30 +116,21 @@ def list_tree(path: str) -> Iterator[Entry]:
         if (status.st_dev, status.st_ino) in met:
             raise InputError(f"{folder}: a link leads to a folder that is there already; remove the link")
         met.add((status.st_dev, status.st_ino))
-        with os.scandir(folder) as entries:
-            for found in entries:
-                if found.name.startswith("."):
-                    continue
-                entry = _entry(found)
-                if entry.is_folder:
-                    waiting.append((f"{prefix}{entry.name}/", entry.path))
-                else:
-                    yield replace(entry, name=prefix + entry.name) if prefix else entry
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or "/." in name
+        for entry in map(_entry, _visible(folder)):
+            if entry.is_folder:
+                waiting.append((f"{prefix}{entry.name}/", entry.path))
+            else:
+                yield replace(entry, name=prefix + entry.name) if prefix else entry
 
 
 def has_file(path: str, accept: Callable[[str], bool]) -> bool:
     """Whether a folder holds a visible file with such a name; it is read no further than needed."""
-    if is_url(path):
-        return any(accept(e.name) and not e.name.startswith(".") and not e.is_folder for e in objects.entries(path))
-    with os.scandir(path) as entries:
-        return any(accept(e.name) and not e.name.startswith(".") and not e.is_dir() for e in entries)
+    return any(accept(found.name) and not _is_folder(found) for found in _visible(path))
 
 
-def _entry(found: os.DirEntry[str]) -> Entry:
+def _entry(found: Entry | os.DirEntry[str]) -> Entry:
+    if isinstance(found, Entry):
+        return found
     if not is_unicode(found.name):
         raise InputError(f"{found.path}: has a name that is not valid Unicode; rename it")
     if found.is_dir():
@@ -241,11 +230,7 @@ class Tally:
 
 
 def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
-    """Yields path and bytes of every file in a folder and its folders, hidden ones as well.
-
-    Raises:
-        OSError: the folder cannot be read.
-    """
+    """Yields path and bytes of every file in a folder and its folders, hidden ones as well. Raises `OSError`."""
     if is_url(folder):
         yield from ((entry.name, entry.size) for entry in objects.tree(folder))
         return

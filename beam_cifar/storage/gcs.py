@@ -15,10 +15,11 @@ from google.cloud.storage.exceptions import DataCorruption
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests.adapters import HTTPAdapter
 
-from beam_cifar.storage.client import CONNECTIONS, ChangedError, Client, Found, concurrently
+from beam_cifar.storage.client import CONNECTIONS, ChangedError, Client, StoredObject, concurrently
 
-RETRY = DEFAULT_RETRY.with_timeout(60)
-TIMEOUT = (5, 60)  # seconds to connect, and between bytes
+# Of every call: seconds to connect, and between bytes; and all of them are tried again, also those that the library
+# does not repeat by itself because they are not idempotent. Here they are: an object is always written whole.
+CALL: dict[str, Any] = {"timeout": (5, 60), "retry": DEFAULT_RETRY.with_timeout(60)}
 
 
 class Gcs(Client):
@@ -35,40 +36,33 @@ class Gcs(Client):
         for scheme in ("http://", "https://"):
             self._client._http.mount(scheme, adapter)  # the library's own pool of ten is too small for our threads
 
-    def head(self, bucket: str, key: str) -> Found | None:
+    def head(self, bucket: str, key: str) -> StoredObject | None:
         with _known(bucket, key):
-            blob = self._client.bucket(bucket).get_blob(key, timeout=TIMEOUT, retry=RETRY)
+            blob = self._client.bucket(bucket).get_blob(key, **CALL)
         return None if blob is None else _found(blob)
 
-    def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
+    def read(self, bucket: str, found: StoredObject, start: int, stop: int) -> bytes:
         blob = self._client.bucket(bucket).blob(found.key, generation=int(found.tag))
         try:
             with _known(bucket, found.key):
-                data: bytes = blob.download_as_bytes(
-                    start=start,
-                    end=stop - 1,
-                    if_generation_match=int(found.tag),
-                    timeout=TIMEOUT,
-                    retry=RETRY,
-                    checksum=None,  # there is none of a part
-                )
+                # No checksum: the store has none of a part.
+                asked = {"start": start, "end": stop - 1, "if_generation_match": int(found.tag), "checksum": None}
+                data: bytes = blob.download_as_bytes(**asked, **CALL)
         except FileNotFoundError as error:
             if self.head(bucket, found.key) is None:
                 raise
             raise ChangedError(116, "the object changed", error.filename) from error
         return data
 
-    def fetch(self, bucket: str, key: str) -> tuple[bytes, Found]:
+    def fetch(self, bucket: str, key: str) -> tuple[bytes, StoredObject]:
         found = self.head(bucket, key)
         if found is None:
             raise FileNotFoundError(2, "no such object", f"gs://{bucket}/{key}")
         return self.read(bucket, found, 0, found.size) if found.size else b"", found
 
-    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
+    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[StoredObject | str]:
         fields = "items(name,size,generation,updated),prefixes,nextPageToken"
-        found = self._client.list_blobs(
-            bucket, prefix=prefix, delimiter=None if deep else "/", fields=fields, timeout=TIMEOUT, retry=RETRY
-        )
+        found = self._client.list_blobs(bucket, prefix=prefix, delimiter=None if deep else "/", fields=fields, **CALL)
         try:
             with _known(bucket, prefix):
                 for page in found.pages:
@@ -79,16 +73,12 @@ class Gcs(Client):
             raise OSError(5, f"there is no bucket {bucket!r}", error.filename) from error
 
     def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
-        condition = None if replaces is None else int(replaces or 0)
+        condition = None if replaces is None else int(replaces or 0)  # generation 0: there must be no such object
+        kind = "application/octet-stream"
         try:
             with _known(bucket, key):
                 self._client.bucket(bucket).blob(key).upload_from_string(
-                    data,
-                    content_type="application/octet-stream",
-                    if_generation_match=condition,
-                    timeout=TIMEOUT,
-                    retry=RETRY,
-                    checksum="crc32c",
+                    data, content_type=kind, if_generation_match=condition, checksum="crc32c", **CALL
                 )
         except ChangedError:
             return False
@@ -96,16 +86,14 @@ class Gcs(Client):
 
     def upload(self, bucket: str, key: str, file: BinaryIO, size: int) -> None:
         with _known(bucket, key):
-            self._client.bucket(bucket).blob(key).upload_from_file(
-                file, size=size, timeout=TIMEOUT, retry=RETRY, checksum="crc32c"
-            )
+            self._client.bucket(bucket).blob(key).upload_from_file(file, size=size, checksum="crc32c", **CALL)
 
     def copy(self, bucket: str, key: str, target: str) -> None:
         with _known(bucket, key):
             place = self._client.bucket(bucket)
             token, source = None, place.blob(key)
             while True:
-                token, _, _ = place.blob(target).rewrite(source, token=token, timeout=TIMEOUT, retry=RETRY)
+                token, _, _ = place.blob(target).rewrite(source, token=token, **CALL)
                 if token is None:
                     return
 
@@ -115,11 +103,11 @@ class Gcs(Client):
 
     def _delete(self, bucket: str, key: str) -> None:
         with suppress(FileNotFoundError), _known(bucket, key):
-            self._client.bucket(bucket).blob(key).delete(timeout=TIMEOUT, retry=RETRY)
+            self._client.bucket(bucket).blob(key).delete(**CALL)
 
 
-def _found(blob: storage.Blob) -> Found:
-    return Found(blob.name, int(blob.size), str(blob.generation), int(blob.updated.timestamp()))
+def _found(blob: storage.Blob) -> StoredObject:
+    return StoredObject(blob.name, int(blob.size), str(blob.generation), int(blob.updated.timestamp()))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 
 from beam_cifar.errors import OutputError
 from beam_cifar.storage import objects
-from beam_cifar.storage.client import Found
+from beam_cifar.storage.client import StoredObject
 from beam_cifar.storage.files import remove_file
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.paths import is_url
@@ -64,14 +64,14 @@ class _ObjectLock(Holding):
     def __enter__(self) -> Holding:
         with writing(self._path):
             for _ in range(3):
-                if objects.write(self._path, self._content(), only_new=True):
+                if objects.write(self._path, self._content(), replaces=""):
                     break
-                if (there := objects.look(self._path)) is None:
+                if (there := objects.fetch_if_any(self._path)) is None:
                     continue  # let go of in between
                 self._refuse_held(*there)
-                if objects.replace(self._path, self._content(), there[1].tag):
+                if objects.write(self._path, self._content(), replaces=there[1].tag):
                     break
-            there = objects.look(self._path)
+            there = objects.fetch_if_any(self._path)
             if there is None or not self._is_ours(there[0]):
                 raise OutputError(f"{self._folder.output}: another job began to write to it at the same time")
         self._thread.start()
@@ -85,11 +85,11 @@ class _ObjectLock(Holding):
                 remove_file(self._path)
 
     def is_lost(self) -> bool:
-        there = objects.look(self._path)
+        there = objects.fetch_if_any(self._path)
         return there is None or not self._is_ours(there[0])
 
     def _is_ours(self, content: bytes) -> bool:
-        return _told(content).get("token") == self._token
+        return json_object(content).get("token") == self._token
 
     def _content(self) -> bytes:
         process = {"process": os.getpid(), "started": _started(os.getpid())}
@@ -98,13 +98,13 @@ class _ObjectLock(Holding):
     def _renew(self) -> None:
         while not self._stop.wait(RENEWED_EVERY):
             with suppress(OSError):
-                there = objects.look(self._path)
+                there = objects.fetch_if_any(self._path)
                 if there is None or not self._is_ours(there[0]):
                     return  # taken for dead; what belongs to the job was removed, so that it fails
-                objects.replace(self._path, self._content(), there[1].tag)
+                objects.write(self._path, self._content(), replaces=there[1].tag)
 
-    def _refuse_held(self, content: bytes, found: Found) -> None:
-        told = _told(content)
+    def _refuse_held(self, content: bytes, found: StoredObject) -> None:
+        told = json_object(content)
         age = time.time() - _renewed(told, found)
         here = {name: told.get(name) for name in _here()} == _here()
         dead = here and _started(told.get("process", 0)) != told.get("started")
@@ -117,8 +117,8 @@ class _ObjectLock(Holding):
         )
 
 
-def _told(content: bytes) -> dict[str, Any]:
-    """What a lock says of its holder; nothing if it is damaged."""
+def json_object(content: bytes) -> dict[str, Any]:
+    """What a small file of a job says, such as a lock of its holder; nothing if it is damaged."""
     with suppress(ValueError, RecursionError):
         told = json.loads(content)
         if isinstance(told, dict):
@@ -126,7 +126,7 @@ def _told(content: bytes) -> dict[str, Any]:
     return {}
 
 
-def _renewed(told: Mapping[str, Any], found: Found) -> float:
+def _renewed(told: Mapping[str, Any], found: StoredObject) -> float:
     """When a lock was renewed last: as it says itself, unless that is no time or far ahead; or as the store says."""
     renewed = told.get("renewed")
     if isinstance(renewed, (int, float)) and 0 <= renewed < time.time() + HELD_FOR:

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
-from beam_cifar.storage.client import ChangedError, Client, Found, concurrently, in_chunks
+from beam_cifar.storage.client import ChangedError, Client, StoredObject, concurrently, in_chunks
 from beam_cifar.storage.paths import Entry, split_url
 from beam_cifar.storage.stores import client
 
@@ -21,26 +21,27 @@ def _place(url: str) -> tuple[Client, str, str]:
     return client(scheme), bucket, key
 
 
+def _folder(url: str) -> tuple[Client, str, str, str]:
+    """As `_place`, with the prefix of what lies below: of a whole bucket there is none."""
+    store, bucket, key = _place(url)
+    return store, bucket, key, f"{key}/" if key else ""
+
+
 def find(url: str) -> Entry | None:
     """The object of a URL, or the folder that it is of objects; None if it is neither."""
-    store, bucket, key = _place(url)
+    store, bucket, key, prefix = _folder(url)
     found = store.head(bucket, key) if key else None
     if found is not None:
         return _entry(url, url.rpartition("/")[2], found)
     # This also tells a bucket that is not there from an object that is not.
-    for _ in store.listing(bucket, f"{key}/" if key else "", deep=False):
+    for _ in store.listing(bucket, prefix, deep=False):
         return Entry(url.rpartition("/")[2], url, True)
     return None
 
 
 def entries(url: str) -> Iterator[Entry]:
-    """Yields what a folder holds.
-
-    Raises:
-        FileNotFoundError: it holds nothing, so there is none.
-    """
-    store, bucket, key = _place(url)
-    prefix = f"{key}/" if key else ""
+    """Yields what a folder holds. Raises `FileNotFoundError`: it holds nothing, so there is none."""
+    store, bucket, _, prefix = _folder(url)
     empty = True
     for found in store.listing(bucket, prefix, deep=False):
         empty = False
@@ -56,15 +57,14 @@ def entries(url: str) -> Iterator[Entry]:
 
 def tree(url: str) -> Iterator[Entry]:
     """Yields the files of a folder and of all folders in it, in the order of their names; these are relative."""
-    store, bucket, key = _place(url)
-    prefix = f"{key}/" if key else ""
+    store, bucket, _, prefix = _folder(url)
     for found in store.listing(bucket, prefix, deep=True):
-        if isinstance(found, Found) and not found.key.endswith("/"):
+        if isinstance(found, StoredObject) and not found.key.endswith("/"):
             name = found.key[len(prefix) :]
             yield _entry(f"{url}/{name}", name, found)
 
 
-def _entry(url: str, name: str, found: Found) -> Entry:
+def _entry(url: str, name: str, found: StoredObject) -> Entry:
     # Lists tell milliseconds, answers to requests only seconds; the version tells more than either.
     version = int.from_bytes(hashlib.sha256(found.tag.encode()).digest()[:4], "little") % 10**9
     return Entry(name, url, False, found.size, found.modified * 10**9 + version)
@@ -97,15 +97,12 @@ class ObjectReader(io.BufferedIOBase):
         self._least = self._ahead = window
 
     def readable(self) -> bool:
-        """Always."""
         return True
 
     def seekable(self) -> bool:
-        """Always."""
         return True
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        """Moves; nothing is read."""
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.size}[whence]
         if base + offset < 0:
             raise OSError(22, "negative position")
@@ -113,11 +110,9 @@ class ObjectReader(io.BufferedIOBase):
         return self._position
 
     def tell(self) -> int:
-        """The position."""
         return self._position
 
     def read(self, size: int | None = -1) -> bytes:
-        """Reads some bytes, or all up to the end."""
         left = max(0, self._found.size - self._position)
         size = left if size is None or size < 0 else min(size, left)
         have = self._buffered()[:size]
@@ -142,7 +137,6 @@ class ObjectReader(io.BufferedIOBase):
         return self.read(min(size, buffered) if buffered and size >= 0 else buffered or (size if size >= 0 else 8192))
 
     def readinto(self, buffer: Any) -> int:
-        """Reads into a buffer."""
         view = memoryview(buffer).cast("B")
         data = self.read(len(view))
         view[: len(data)] = data
@@ -159,22 +153,13 @@ class ObjectReader(io.BufferedIOBase):
         return data
 
 
-def write(url: str, data: Any, *, only_new: bool = False) -> bool:
-    """Writes a small object; returns whether it did, which `only_new` allows only where there is none."""
-    return _put(url, bytes(data), "" if only_new else None)
-
-
-def replace(url: str, data: bytes, tag: str) -> bool:
-    """Writes a small object over the one with this tag; returns whether it did."""
-    return _put(url, data, tag)
-
-
-def _put(url: str, data: bytes, replaces: str | None) -> bool:
+def write(url: str, data: Any, *, replaces: str | None = None) -> bool:
+    """Writes a small object; returns whether it did. `replaces` is that of `Client.put`."""
     store, bucket, key = _place(url)
-    if store.put(bucket, key, data, replaces=replaces):
+    if store.put(bucket, key, bytes(data), replaces=replaces):
         return True
     # The answer to a request that did it may have been lost: tried again, it finds its own work.
-    there = look(url)
+    there = fetch_if_any(url)
     return there is not None and there[0] == data
 
 
@@ -185,7 +170,7 @@ def fetch(url: str) -> tuple[bytes, Entry]:
     return data, _entry(url, url.rpartition("/")[2], found)
 
 
-def look(url: str) -> tuple[bytes, Found] | None:
+def fetch_if_any(url: str) -> tuple[bytes, StoredObject] | None:
     """A small object and its version; None if there is none."""
     store, bucket, key = _place(url)
     try:

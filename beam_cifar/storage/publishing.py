@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from beam_cifar.errors import JobError, OutputError
@@ -24,7 +24,7 @@ from beam_cifar.storage.files import (
     remove_tree,
 )
 from beam_cifar.storage.job_folder import JobFolder
-from beam_cifar.storage.lock import hold
+from beam_cifar.storage.lock import hold, json_object
 from beam_cifar.storage.paths import is_url
 from beam_cifar.storage.staging import refuse_cancelled, refuse_lost, write_whole
 
@@ -32,9 +32,7 @@ from beam_cifar.storage.staging import refuse_cancelled, refuse_lost, write_whol
 def begin(folder: JobFolder, inputs: str) -> None:
     """Writes down that a job begins: from now on what it writes can be told from what others wrote.
 
-    Args:
-        folder: of the job.
-        inputs: a digest of the input files, as they are now.
+    `inputs` is a digest of the input files, as they are now.
     """
     if folder.direct:
         objects.remove([folder.manifest])  # of an output that somebody has removed: it must not vouch for this one
@@ -42,21 +40,18 @@ def begin(folder: JobFolder, inputs: str) -> None:
     write_whole(folder.begun, json.dumps(begun).encode(), folder.scratch)
 
 
-def begun(folder: JobFolder) -> dict[str, Any] | None:
-    """What a job wrote when it began; None if it did not, or was cleaned up."""
-    with suppress(OSError, ValueError):
-        told = json.loads(read_whole(folder.begun))
-        if isinstance(told, dict):
-            return told
-    return None
+def begun(folder: JobFolder) -> dict[str, Any]:
+    """What a job wrote when it began; nothing if it did not, or was cleaned up."""
+    with suppress(OSError):
+        return json_object(read_whole(folder.begun))
+    return {}
 
 
 def begun_jobs(folder: JobFolder) -> list[JobFolder]:
     """The jobs that began in a job folder, and neither ended nor were cleaned up."""
     ids = (name.removeprefix("work-") for name in names_in(folder.path) if name.startswith("work-"))
     jobs = [JobFolder(folder.output, job_id) for job_id in ids if not job_id.endswith(".removed")]
-    told = [(job, begun(job)) for job in jobs]
-    return [JobFolder(job.output, job.job_id, bool(facts.get("direct"))) for job, facts in told if facts]
+    return [replace(job, direct=bool(facts.get("direct"))) for job in jobs if (facts := begun(job))]
 
 
 def is_unfinished(folder: JobFolder) -> bool:
@@ -193,16 +188,12 @@ class Leftover:
     upload: str = ""
 
     def remove(self) -> None:
-        """Removes it, best effort.
-
-        Raises:
-            OSError: objects in the place of an output are refused to be removed; what tells whose they are must stay.
-        """
+        """Removes it, best effort; raises `OSError` only for objects in the place of an output."""
         if self.upload:
             with suppress(OSError):
                 objects.abort(self.path, self.upload)
         elif is_folder(self.path) and not os.path.islink(self.path):
-            if is_url(self.path):
+            if is_url(self.path):  # an error here keeps what tells whose they are, which goes after them
                 objects.remove(entry.path for entry in objects.tree(self.path))
             else:
                 remove_tree(self.path)
@@ -211,12 +202,7 @@ class Leftover:
 
 
 def clear_leftovers(folder: JobFolder, keep: str = "") -> None:
-    """Removes what this job, or killed ones before it, staged; keeps what an unfinished publish needs.
-
-    Args:
-        folder: of the job.
-        keep: id of a job of which finished parts are kept.
-    """
+    """Removes what this job, or killed ones before it, staged; see `leftovers` for what is kept."""
     restore(folder)
     for leftover in leftovers(folder, keep):
         leftover.remove()

@@ -12,7 +12,7 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 
-from beam_cifar.storage.client import CONNECTIONS, ChangedError, Client, Found
+from beam_cifar.storage.client import CONNECTIONS, ChangedError, Client, StoredObject
 
 # One request up to the threshold; in parts above it. The library enlarges parts where there would be too many.
 TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 << 20, max_concurrency=3)
@@ -38,7 +38,7 @@ class S3(Client):
     def __init__(self, settings: Mapping[str, Any]) -> None:
         self._client = boto3.session.Session().client("s3", config=CONFIG, **settings)
 
-    def head(self, bucket: str, key: str) -> Found | None:
+    def head(self, bucket: str, key: str) -> StoredObject | None:
         try:
             with _known(bucket, key):
                 answer = self._client.head_object(Bucket=bucket, Key=key)
@@ -46,10 +46,10 @@ class S3(Client):
             return None
         return _found(key, answer, answer["ContentLength"])
 
-    def read(self, bucket: str, found: Found, start: int, stop: int) -> bytes:
+    def read(self, bucket: str, found: StoredObject, start: int, stop: int) -> bytes:
         return self._get(bucket, found.key, Range=f"bytes={start}-{stop - 1}", IfMatch=found.tag)[0]
 
-    def fetch(self, bucket: str, key: str) -> tuple[bytes, Found]:
+    def fetch(self, bucket: str, key: str) -> tuple[bytes, StoredObject]:
         data, answer = self._get(bucket, key)
         return data, _found(key, answer, len(data))
 
@@ -65,7 +65,7 @@ class S3(Client):
                     time.sleep(1 / (1 + left))
         raise RuntimeError("unreachable")
 
-    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[Found | str]:
+    def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[StoredObject | str]:
         pages = self._client.get_paginator("list_objects_v2").paginate(
             Bucket=bucket, Prefix=prefix, **({} if deep else {"Delimiter": "/"})
         )
@@ -114,8 +114,8 @@ class S3(Client):
             self._client.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload)
 
 
-def _found(key: str, answer: Any, size: int) -> Found:
-    return Found(key, size, answer["ETag"], int(answer["LastModified"].timestamp()))
+def _found(key: str, answer: Any, size: int) -> StoredObject:
+    return StoredObject(key, size, answer["ETag"], int(answer["LastModified"].timestamp()))
 
 
 @contextmanager

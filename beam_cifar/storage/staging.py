@@ -90,7 +90,6 @@ class StagedFile(io.RawIOBase):
         self.bytes_written = 0
 
     def writable(self) -> bool:
-        """Always."""
         return True
 
     def write(self, data: Any) -> int:
@@ -106,7 +105,6 @@ class StagedFile(io.RawIOBase):
         return done
 
     def tell(self) -> int:
-        """The position, which is always the end."""
         return self.bytes_written
 
     @property

@@ -15,19 +15,14 @@ CLIENTS = {"s3": "beam_cifar.storage.s3:S3", "gs": "beam_cifar.storage.gcs:Gcs"}
 """What serves each URL scheme; its library is an extra, and takes long to import."""
 
 
-def _library_settings(_: str) -> Mapping[str, Any]:
-    """What a store's library finds by itself: environment, files in the home directory, the machine's role."""
-    return {}
-
-
-_settings: Callable[[str], Mapping[str, Any]] = _library_settings
+# Nothing by default: a store's library finds its settings in the environment, the home directory, the machine's role.
+_settings: Callable[[str], Mapping[str, Any]] = lambda _: {}  # noqa: E731
 
 
 def use_settings(settings: Callable[[str], Mapping[str, Any]]) -> None:
-    """Says how stores are reached from now on.
+    """Says how stores are reached from now on: from a URL scheme to arguments of its library's client.
 
-    Args:
-        settings: from a URL scheme to arguments of the client of its library; asked when a store is first used.
+    They are asked for when a store is first used.
     """
     global _settings
     _settings = settings
@@ -36,11 +31,7 @@ def use_settings(settings: Callable[[str], Mapping[str, Any]]) -> None:
 
 @functools.cache
 def client(scheme: str) -> Client:
-    """The client of a URL scheme, one for each process.
-
-    Raises:
-        UsageError: its library is not installed.
-    """
+    """The client of a URL scheme, one for each process. Raises `UsageError`: its library is not installed."""
     try:
         made: Client = load(CLIENTS[scheme])(_settings(scheme))
         return made

@@ -13,7 +13,7 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
 
 BLOCK: Final = 512
-MAX_HEADER: Final = 1 << 20
+MAX_EXTENSION: Final = 1 << 20
 MAX_PADDING: Final = 16 << 20
 MAX_NAME_BYTES: Final = 4096
 
@@ -132,8 +132,8 @@ def _own_name(block: bytes) -> bytes:
 
 
 def _extension(stream: BinaryIO, at: int, length: int, size: int) -> bytes:
-    if length > min(MAX_HEADER, size - at):
-        raise DamagedTarError(f"byte {at}: a header of {length} bytes; {MAX_HEADER} at most are expected")
+    if length > min(MAX_EXTENSION, size - at):
+        raise DamagedTarError(f"byte {at}: a header of {length} bytes; {MAX_EXTENSION} at most are expected")
     stream.seek(at)
     return stream.read(length)
 

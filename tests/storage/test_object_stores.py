@@ -322,26 +322,26 @@ def test_a_file_that_a_list_named_is_compared_with_it(server: Server, bucket: st
 
 def test_a_write_may_ask_what_is_there(server: Server, bucket: str) -> None:
     url = f"{bucket}/dir/k"
-    assert not objects.replace(url, b"0", "1234" if server.scheme == "gs" else '"0"')
-    assert objects.write(url, b"1", only_new=True)
-    assert not objects.write(url, b"2", only_new=True)
-    first = objects.look(url)
+    assert not objects.write(url, b"0", replaces="1234" if server.scheme == "gs" else '"0"')
+    assert objects.write(url, b"1", replaces="")
+    assert not objects.write(url, b"2", replaces="")
+    first = objects.fetch_if_any(url)
     assert first is not None
     assert first[0] == b"1"
-    assert objects.replace(url, b"3", first[1].tag)
-    assert not objects.replace(url, b"4", first[1].tag)
+    assert objects.write(url, b"3", replaces=first[1].tag)
+    assert not objects.write(url, b"4", replaces=first[1].tag)
     # An answer may be lost: what did it is not refused when it is asked again.
-    assert objects.write(url, b"3", only_new=True)
+    assert objects.write(url, b"3", replaces="")
     assert server.get(url) == b"3"
     objects.remove([url])
-    assert objects.look(url) is None
+    assert objects.fetch_if_any(url) is None
 
 
 @pytest.mark.parametrize("server", EXACT, indirect=True)
 def test_of_many_that_write_at_once_one_wins(server: Server, bucket: str) -> None:
     for attempt in range(5):
         url = f"{bucket}/{attempt}"
-        won = list(storage.concurrently(lambda n: objects.write(url, b"%d" % n, only_new=True), range(8)))  # noqa: B023
+        won = list(storage.concurrently(lambda n: objects.write(url, b"%d" % n, replaces=""), range(8)))  # noqa: B023
         assert won.count(True) == 1
         assert server.get(url) == b"%d" % won.index(True)
 
