@@ -8,9 +8,10 @@ from typing import Any
 
 import apache_beam as beam
 
+import beam_cifar.pipeline.blocks  # noqa: F401  (its coder guards blocks)
+import beam_cifar.pipeline.stores  # noqa: F401  (how workers reach object stores)
 from beam_cifar.data.block import Block
 from beam_cifar.jobs.read_part import SourceSettings, read_task
-from beam_cifar.pipeline import blocks, stores  # noqa: F401  (a coder that guards blocks; how workers reach stores)
 from beam_cifar.pipeline.counters import count
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.planning.plan import Task
