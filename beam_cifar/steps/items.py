@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -34,10 +34,8 @@ _COMPARED: Final = 100_000
 
 
 @dataclass(frozen=True)
-class Filter(Step):
+class Filter(Step, name="filter"):
     """Keeps the items, or the labels, that an XPath expression selects."""
-
-    name: ClassVar[str] = "filter"
 
     expression: str = option("-e", "--filter", metavar="XPATH", help='XPath 1.0, such as /item[annotation/label="cat"]')
     mode: str = option(
@@ -49,7 +47,6 @@ class Filter(Step):
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         object.__setattr__(self, "mode", _OTHER_MODES.get(self.mode, self.mode))
         ItemFilter(self.expression, self.mode)
 
@@ -59,7 +56,6 @@ class Filter(Step):
         return frozenset(column for column, child in (("id", "id"), ("size", "image")) if child in sees)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         chosen = ItemFilter(self.expression, self.mode)
         rows, labels = _decide(chosen, view)
         made = _unlabelled(view, ~labels).take(rows)
@@ -73,29 +69,20 @@ class Filter(Step):
 
 
 @dataclass(frozen=True)
-class RemoveItems(Step):
+class RemoveItems(Step, name="remove_items", columns=("id",)):
     """Removes items by their ids."""
-
-    name: ClassVar[str] = "remove_items"
 
     ids: tuple[tuple[str, str], ...] = option(
         "--id", many=True, parse=pair, metavar="ID:SUBSET", help="item to remove, by id and subset"
     )
 
-    def needs(self) -> frozenset[str]:
-        """Ids."""
-        return frozenset({"id"})
-
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(~_items(self, view, self.ids))
 
 
 @dataclass(frozen=True)
-class RemoveAnnotations(Step):
+class RemoveAnnotations(Step, name="remove_annotations"):
     """Takes the labels of some items away, or of all if none is named; the items stay."""
-
-    name: ClassVar[str] = "remove_annotations"
 
     ids: tuple[tuple[str, str], ...] = option(
         "--id",
@@ -111,7 +98,6 @@ class RemoveAnnotations(Step):
         return frozenset({"id"} if self.ids else ())
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return _unlabelled(view, _items(self, view, self.ids) if self.ids else np.ones(len(view), dtype=np.bool_))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -15,13 +14,11 @@ from beam_cifar.steps.subsets import refuse_two_targets
 
 
 @dataclass(frozen=True)
-class RemapLabels(Step):
+class RemapClasses(Step, name="remap_labels"):
     """Renames, merges or removes classes; the ids of classes stay.
 
     A superclass may be named as well: it is renamed itself, or all its classes are removed.
     """
-
-    name: ClassVar[str] = "remap_labels"
 
     mapping: tuple[tuple[str, str], ...] = option(
         "-l",
@@ -34,13 +31,11 @@ class RemapLabels(Step):
     default: str = option("--default", default="keep", choices=("keep", "delete"), help="what becomes of other classes")
 
     def check(self) -> None:
-        """See `Step.check`."""
         if self.default not in ("keep", "delete"):
             raise self.refuse(str(unknown_name("--default", self.default, ("keep", "delete"))))
         refuse_two_targets(self, self.mapping)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         names = view.table.names
         label_map = remap_table(view.table, [renaming for renaming in self.mapping if renaming[1]])
         gone = self._removed(view.table)
@@ -64,17 +59,14 @@ class RemapLabels(Step):
 
 
 @dataclass(frozen=True)
-class ProjectLabels(Step):
+class ProjectLabels(Step, name="project_labels"):
     """Makes a list of names the classes, in that order; items of other classes become unlabelled."""
-
-    name: ClassVar[str] = "project_labels"
 
     dst_labels: tuple[str, ...] = option(
         "-l", "--label", many=True, metavar="NAME", help="name of a class, new or not, in the order wanted"
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         if not self.dst_labels:
             raise self.refuse("--label names no class; give at least one")
         for at, name in enumerate(self.dst_labels):
@@ -84,7 +76,6 @@ class ProjectLabels(Step):
                 raise self.refuse(f"class {name!r} is given twice")
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         table = view.table
         places = {name: place for place, name in enumerate(self.dst_labels)}
         targets = [places.get(name, UNLABELLED) for name in table.names]
@@ -102,13 +93,10 @@ class ProjectLabels(Step):
 
 
 @dataclass(frozen=True)
-class FineToCoarse(Step):
+class FineToCoarse(Step, name="fine_to_coarse"):
     """Makes the superclass of every item its class."""
 
-    name: ClassVar[str] = "fine_to_coarse"
-
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         table = view.table
         if not table.has_superclasses:
             raise self.refuse("the data set has no superclasses; CIFAR-100 has some")
@@ -121,13 +109,10 @@ class FineToCoarse(Step):
 
 
 @dataclass(frozen=True)
-class CompactLabels(Step):
+class CompactLabels(Step, name="compact_labels"):
     """Drops classes and superclasses that no item has, and numbers the others anew, in their order."""
 
-    name: ClassVar[str] = "compact_labels"
-
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         table = view.table
         used = np.unique(view.labels[view.labels != UNLABELLED]).tolist()
         targets = [UNLABELLED] * len(table.names)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,8 @@ _LAST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
-class Sort(Step):
+class Sort(Step, name="sort"):
     """Puts items in order; those that are alike keep theirs, and those without label or image come last."""
-
-    name: ClassVar[str] = "sort"
 
     by: tuple[str, ...] = option(
         "--by",
@@ -37,7 +35,6 @@ class Sort(Step):
     reverse: bool = option("--reverse", default=False, help="the other way round")
 
     def check(self) -> None:
-        """See `Step.check`."""
         if not self.by:
             raise self.refuse("--by names nothing; leave it out to sort by id")
         for key in self.by:
@@ -49,7 +46,6 @@ class Sort(Step):
         return frozenset(self.by) & {"id", "filename", "size"}
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         if "subset" in self.by:
             view = _with_sorted_subsets(view, self.reverse)
         numbers = [key for name in self.by for key in _KEYS[name](view)]
@@ -60,15 +56,12 @@ class Sort(Step):
 
 
 @dataclass(frozen=True)
-class Shuffle(Step):
+class Shuffle(Step, name="shuffle"):
     """Puts all items in a random order; the subsets keep theirs."""
-
-    name: ClassVar[str] = "shuffle"
 
     seed: int = seed_option()
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(permutation(self.seed, self.name, len(view)))
 
 

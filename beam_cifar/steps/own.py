@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,38 +16,32 @@ from beam_cifar.steps.base import Step, StepContext
 
 
 @dataclass(frozen=True)
-class KeepLabels(Step):
+class KeepLabels(Step, name="label"):
     """Keeps the items of some classes or superclasses: `--label`."""
 
-    name: ClassVar[str] = "label"
     labels: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(np.isin(view.labels, sorted(view.table.select(self.labels))))
 
 
 @dataclass(frozen=True)
-class First(Step):
+class First(Step, name="limit"):
     """Keeps the first items: `--limit`."""
 
-    name: ClassVar[str] = "limit"
     count: int
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(np.arange(min(self.count, len(view))))
 
 
 @dataclass(frozen=True)
-class Renamings(Step):
+class Renamings(Step, name="remap"):
     """Renames classes by texts `OLD:NEW`, in which names may hold colons: `--remap`."""
 
-    name: ClassVar[str] = "remap"
     texts: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         found = remap_table(view.table, split_renamings(view.table, self.texts))
         for notice in merged_away(found, view.table):
             context.notice(notice)
@@ -55,42 +49,30 @@ class Renamings(Step):
 
 
 @dataclass(frozen=True)
-class Select(Step):
+class Select(Step, name="select", columns=("id", "filename")):
     """Keeps the items that a Python function accepts.
 
     Attributes:
         decide: from a view to bool `[N]`, given the context.
     """
 
-    name: ClassVar[str] = "select"
     decide: Callable[[View, StepContext], Any]
-
-    def needs(self) -> frozenset[str]:
-        """What items show."""
-        return frozenset({"id", "filename"})
 
     def options(self) -> dict[str, Any]:
         """Nothing: a function cannot be written down, and the rows that it chose are."""
         return {}
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         return view.take(np.asarray(self.decide(view, context), dtype=np.bool_))
 
 
 @dataclass(frozen=True)
-class Remove(Step):
+class Remove(Step, name="remove", columns=("id",)):
     """Removes single items, and subsets that become empty so."""
 
-    name: ClassVar[str] = "remove"
     ids: tuple[tuple[str, str], ...] = field(metadata={"many": True})
 
-    def needs(self) -> frozenset[str]:
-        """Ids."""
-        return frozenset({"id"})
-
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         made = view.take(~_found(view, self.ids))
         emptied = {name for _, name in self.ids if not made.subset(name).any()}
         left = [name for name in view.subset_names if name not in emptied]
@@ -99,26 +81,20 @@ class Remove(Step):
 
 
 @dataclass(frozen=True)
-class Put(Step):
+class Put(Step, name="put", columns=("id", "filename")):
     """Adds items, which replace those of the same id and subset.
 
     Attributes:
         path: of the items, in the format "items", with labels of the table that is there by then.
     """
 
-    name: ClassVar[str] = "put"
     path: str
-
-    def needs(self) -> frozenset[str]:
-        """Ids."""
-        return frozenset({"id", "filename"})
 
     def options(self) -> dict[str, Any]:
         """Nothing: the items are an input of their own."""
         return {}
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         new = context.read_items(self.path, view.table)  # labels go by name
         names = pa.array(new.subset_names, pa.string()).take(pa.array(new.subsets)).to_pylist()
         ids = [] if new.ids is None else new.ids.to_pylist()

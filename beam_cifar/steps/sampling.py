@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -14,22 +13,18 @@ from beam_cifar.steps.chance import keys, permutation, seed_option
 
 
 @dataclass(frozen=True)
-class RandomSampler(Step):
+class RandomSampler(Step, name="random_sampler"):
     """Keeps at most a number of items, each as likely as any other; the order stays."""
-
-    name: ClassVar[str] = "random_sampler"
 
     count: int = option("-k", "--count", parse=int, metavar="N", help="how many items stay at most")
     subset: str | None = option("-s", "--subset", default=None, metavar="NAME", help="the only subset that changes")
     seed: int = seed_option()
 
     def check(self) -> None:
-        """See `Step.check`."""
         if self.count < 1:
             raise self.refuse(f"--count must be at least 1, found {self.count}")
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         if self.subset is not None and self.subset not in view.subset_names:
             raise unknown_name("subset", self.subset, view.subset_names)
         asked = np.ones(len(view), dtype=np.bool_) if self.subset is None else view.subset(self.subset)
@@ -40,10 +35,8 @@ class RandomSampler(Step):
 
 
 @dataclass(frozen=True)
-class LabelRandomSampler(Step):
+class LabelRandomSampler(Step, name="label_random_sampler"):
     """Keeps at most a number of items of every class in every subset; unlabelled items go, the order stays."""
-
-    name: ClassVar[str] = "label_random_sampler"
 
     count: int = option("-k", "--count", default=0, metavar="N", help="how many of every class stay; 0 if left out")
     label_counts: tuple[tuple[str, int], ...] = option(
@@ -52,7 +45,6 @@ class LabelRandomSampler(Step):
     seed: int = seed_option()
 
     def check(self) -> None:
-        """See `Step.check`."""
         counts: dict[str, int] = {}
         for name, count in (("", self.count), *self.label_counts):
             what = f"the count of {name!r}" if name else "--count"
@@ -64,7 +56,6 @@ class LabelRandomSampler(Step):
             raise self.refuse("nothing is asked for; give --count N or --label NAME:COUNT")
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         names = view.table.names
         # The last entry is for unlabelled rows.
         most = len(view)

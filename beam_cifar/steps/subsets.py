@@ -21,32 +21,24 @@ _ROUNDING = 1e-9
 """What a product of a share and a count may lack of a whole number."""
 
 
-class _Moving(Step):
+class _Moving(Step, columns=("id", "filename")):
     """A step by which items of several subsets may come to one, where their ids must differ."""
 
     moves_ids: ClassVar[bool] = True
 
-    def needs(self) -> frozenset[str]:
-        """Ids, to tell those that repeat."""
-        return frozenset({"id", "filename"})
-
 
 @dataclass(frozen=True)
-class MapSubsets(_Moving):
+class MapSubsets(_Moving, name="map_subsets"):
     """Renames subsets, all at once; those that get one name become one."""
-
-    name: ClassVar[str] = "map_subsets"
 
     mapping: tuple[tuple[str, str], ...] = option(
         "-s", "--subset", many=True, parse=pair, metavar="SRC:DST", help="new name of a subset; 'default' if left empty"
     )
 
     def check(self) -> None:
-        """See `Step.check`."""
         refuse_two_targets(self, self.mapping)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         for source, _ in self.mapping:
             if source not in view.subset_names:
                 raise unknown_name("subset", source, view.subset_names)
@@ -56,10 +48,8 @@ class MapSubsets(_Moving):
 
 
 @dataclass(frozen=True)
-class RandomSplit(_Moving):
+class RandomSplit(_Moving, name="random_split"):
     """Splits all items into subsets at random, whatever their subset was; the order stays."""
-
-    name: ClassVar[str] = "random_split"
 
     splits: tuple[tuple[str, float], ...] = option(
         "-s",
@@ -73,11 +63,9 @@ class RandomSplit(_Moving):
     seed: int = seed_option()
 
     def check(self) -> None:
-        """See `Step.check`."""
         check_splits(self, self.splits)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         subsets = np.empty(len(view), dtype=np.int32)
         sizes = split_sizes(len(view), self.splits)
         subsets[permutation(self.seed, self.name, len(view))] = np.repeat(np.arange(len(sizes)), sizes)
@@ -85,13 +73,11 @@ class RandomSplit(_Moving):
 
 
 @dataclass(frozen=True)
-class Split(_Moving):
+class Split(_Moving, name="split"):
     """Splits all items into subsets at random, every class in the same shares; the order stays.
 
     No class and no subset is further than one item from its share. Unlabelled items are split like a class.
     """
-
-    name: ClassVar[str] = "split"
 
     splits: tuple[tuple[str, float], ...] = option(
         "-s",
@@ -106,14 +92,12 @@ class Split(_Moving):
     task: str = option("-t", "--task", default="classification", help="only classification, one label an image")
 
     def check(self) -> None:
-        """See `Step.check`."""
         if self.task != "classification":
             reason = "images have one label here, and no boxes, masks or identities to split by"
             raise self.refuse(f"--task must be 'classification', found {self.task!r}: {reason}")
         check_splits(self, self.splits)
 
     def apply(self, view: View, context: StepContext) -> View:
-        """See `Step.apply`."""
         _, classes, counts = np.unique(view.labels, return_inverse=True, return_counts=True)
         sizes = class_sizes(counts, self.splits)
         # Class by class, in each at random.

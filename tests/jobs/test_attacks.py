@@ -26,7 +26,7 @@ from beam_cifar.jobs.prepare import prepare
 from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline.convert import convert
 from beam_cifar.pipeline.examples import ReadExamples
-from beam_cifar.steps.resize import resize
+from beam_cifar.steps.pixels import resize
 from beam_cifar.storage import archives
 from tests.helpers.image_trees import (
     batch,
