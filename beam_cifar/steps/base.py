@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -50,14 +50,24 @@ class Step(ABC):
     """
 
     name: ClassVar[str]
-    """What users call it."""
+    """What users call it; as `columns`, given in the line of the class."""
+    columns: ClassVar[frozenset[str]] = frozenset()
+    """What `needs` returns, where that does not depend on options."""
     moves_ids: ClassVar[bool] = False
     """Whether items of one subset may come to have the same id: those that do get others right after it."""
+
+    def __init_subclass__(cls, *, name: str | None = None, columns: Iterable[str] | None = None) -> None:
+        super().__init_subclass__()
+        if name is not None:
+            cls.name = name
+        if columns is not None:
+            cls.columns = frozenset(columns)
 
     def __post_init__(self) -> None:
         for each in fields(self):  # type: ignore[arg-type]
             if each.metadata.get("many"):
                 try:
+                    # The way around a frozen dataclass; what Python gave as a list is hashable from here on.
                     object.__setattr__(self, each.name, plain_tuple(getattr(self, each.name)))
                 except UsageError as error:
                     raise self.refuse(f"{each.name}: {error}") from error
@@ -68,7 +78,8 @@ class Step(ABC):
         """Refuses values of another type than an option has: as a bool, "no" would count as yes."""
         for each in fields(self):  # type: ignore[arg-type]
             value = getattr(self, each.name)
-            if not _FITS.get(str(each.type), _anything)(value):
+            fits = _FITS.get(str(each.type))
+            if fits and not fits(value):
                 raise self.refuse(f"option {each.name!r} is {value!r}; expected {each.type}")
             if not is_unicode(_text(value)):
                 raise self.refuse(f"option {each.name!r} is {value!r}, which is not valid Unicode")
@@ -78,7 +89,7 @@ class Step(ABC):
 
     def needs(self) -> frozenset[str]:
         """Columns of a view that the step looks at or changes: some of `beam_cifar.data.row_table.COLUMNS`."""
-        return frozenset()
+        return self.columns
 
     @abstractmethod
     def apply(self, view: View, context: StepContext) -> View:
@@ -104,12 +115,8 @@ class Step(ABC):
 
 
 @dataclass(frozen=True)
-class PixelStep(Step):
+class PixelStep(Step, columns=("size",)):
     """A step that changes every image; the plan learns only what becomes of their sizes."""
-
-    def needs(self) -> frozenset[str]:
-        """Sizes."""
-        return frozenset({"size"})
 
     def apply(self, view: View, context: StepContext) -> View:
         made = self.resized(view)
@@ -202,11 +209,8 @@ def plain_tuple(value: Any) -> tuple[Any, ...]:
     return tuple(tuple(item) if isinstance(item, (list, tuple)) else item for item in items)
 
 
-def _anything(value: Any) -> bool:
-    return True
-
-
 def _is(*kinds: type) -> Callable[[Any], bool]:
+    # A bool is an int to `isinstance`, but True is not a number that anybody means.
     return lambda value: isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_cifar.data.arrays import BoolArray, UInt64Array
+from beam_cifar.data.arrays import BoolArray, Int64Array, UInt64Array
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.row_table import View
 from beam_cifar.data.schema import has_images
@@ -17,16 +17,12 @@ from beam_cifar.images.digests import pixel_digests
 from beam_cifar.images.runs import map_runs, pixels_of
 from beam_cifar.steps.base import Step, StepContext, option
 
-Positions = npt.NDArray[np.intp]
-
 SCOPES = ("dataset", "subset")
 
 
 @dataclass(frozen=True)
-class Dedupe(Step):
+class Dedupe(Step, name="dedupe"):
     """Keeps one of the items whose images have the same size and pixels, the first in order; labels do not matter."""
-
-    name: ClassVar[str] = "dedupe"
 
     scope: str = option("--scope", default="dataset", choices=SCOPES, help="where duplicates are looked for")
     prefer: tuple[str, ...] = option(
@@ -57,7 +53,7 @@ class Dedupe(Step):
         )
         return view.take(~removed)
 
-    def _staying(self, view: View, halves: UInt64Array, pictured: BoolArray) -> Positions:
+    def _staying(self, view: View, halves: UInt64Array, pictured: BoolArray) -> Int64Array:
         """For each row the position of the one that stays for it, which may be itself: int64 `[N]`."""
         rows = np.flatnonzero(pictured)
         subsets = view.subsets[rows]
@@ -101,7 +97,6 @@ def image_digests(table: pa.Table) -> UInt64Array:
     Raises:
         InputError: an image is damaged.
     """
-    # Here, because the package of transforms loads Beam.
     digests = map_runs(table, lambda run: pa.table({"digest": pixel_digests(pixels_of(run))}))
     both = np.frombuffer(b"".join(digests.column("digest").to_pylist()), dtype="<u8").astype(np.uint64)
     halves: UInt64Array = both.reshape(-1, 2).T

@@ -18,10 +18,9 @@ _NAMES: Final = frozenset({"id", "filename"})
 
 
 @dataclass(frozen=True)
-class Rename(Step):
+class Rename(Step, name="rename", columns=_NAMES):
     """Replaces what a regular expression finds in ids."""
 
-    name: ClassVar[str] = "rename"
     moves_ids: ClassVar[bool] = True
 
     regex: str = option(
@@ -33,10 +32,6 @@ class Rename(Step):
 
     def check(self) -> None:
         self._parts()
-
-    def needs(self) -> frozenset[str]:
-        """Ids and file names."""
-        return _NAMES
 
     def apply(self, view: View, context: StepContext) -> View:
         search, replacement = self._parts()
@@ -66,20 +61,14 @@ class Rename(Step):
 
 
 @dataclass(frozen=True)
-class Reindex(Step):
+class Reindex(Step, name="reindex", columns=_NAMES):
     """Makes numbers the ids, over all subsets in the order in which items are written."""
-
-    name: ClassVar[str] = "reindex"
 
     start: int = option("-s", "--start", default=1, metavar="N", help="the first number")
 
     def check(self) -> None:
         if abs(self.start) > 1 << 62:
             raise self.refuse(f"--start must be at most {1 << 62}, found {self.start}")
-
-    def needs(self) -> frozenset[str]:
-        """Ids and file names."""
-        return _NAMES
 
     def apply(self, view: View, context: StepContext) -> View:
         numbers = np.empty(len(view), dtype=np.int64)
@@ -88,19 +77,14 @@ class Reindex(Step):
 
 
 @dataclass(frozen=True)
-class IdFromImageName(Step):
+class IdFromImageName(Step, name="id_from_image_name", columns=_NAMES):
     """Makes the name of the image's file the id, without folder and extension; an item without a name keeps its id."""
 
-    name: ClassVar[str] = "id_from_image_name"
     moves_ids: ClassVar[bool] = True
 
     ensure_unique: bool = option(
         "-u", "--ensure_unique", default=False, help="give ids that a subset has already a suffix: _2, _3, ..."
     )
-
-    def needs(self) -> frozenset[str]:
-        """Ids and file names."""
-        return _NAMES
 
     def apply(self, view: View, context: StepContext) -> View:
         stems = [os.path.splitext(name.rpartition("/")[2])[0] for name in _listed(view.filenames)]

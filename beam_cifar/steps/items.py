@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
 import numpy as np
 import pyarrow as pa
@@ -34,10 +34,8 @@ _COMPARED: Final = 100_000
 
 
 @dataclass(frozen=True)
-class Filter(Step):
+class Filter(Step, name="filter"):
     """Keeps the items, or the labels, that an XPath expression selects."""
-
-    name: ClassVar[str] = "filter"
 
     expression: str = option("-e", "--filter", metavar="XPATH", help='XPath 1.0, such as /item[annotation/label="cat"]')
     mode: str = option(
@@ -71,28 +69,20 @@ class Filter(Step):
 
 
 @dataclass(frozen=True)
-class RemoveItems(Step):
+class RemoveItems(Step, name="remove_items", columns=("id",)):
     """Removes items by their ids."""
-
-    name: ClassVar[str] = "remove_items"
 
     ids: tuple[tuple[str, str], ...] = option(
         "--id", many=True, parse=pair, metavar="ID:SUBSET", help="item to remove, by id and subset"
     )
-
-    def needs(self) -> frozenset[str]:
-        """Ids."""
-        return frozenset({"id"})
 
     def apply(self, view: View, context: StepContext) -> View:
         return view.take(~_items(self, view, self.ids))
 
 
 @dataclass(frozen=True)
-class RemoveAnnotations(Step):
+class RemoveAnnotations(Step, name="remove_annotations"):
     """Takes the labels of some items away, or of all if none is named; the items stay."""
-
-    name: ClassVar[str] = "remove_annotations"
 
     ids: tuple[tuple[str, str], ...] = option(
         "--id",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -15,13 +14,11 @@ from beam_cifar.steps.subsets import refuse_two_targets
 
 
 @dataclass(frozen=True)
-class RemapLabels(Step):
+class RemapClasses(Step, name="remap_labels"):
     """Renames, merges or removes classes; the ids of classes stay.
 
     A superclass may be named as well: it is renamed itself, or all its classes are removed.
     """
-
-    name: ClassVar[str] = "remap_labels"
 
     mapping: tuple[tuple[str, str], ...] = option(
         "-l",
@@ -62,10 +59,8 @@ class RemapLabels(Step):
 
 
 @dataclass(frozen=True)
-class ProjectLabels(Step):
+class ProjectLabels(Step, name="project_labels"):
     """Makes a list of names the classes, in that order; items of other classes become unlabelled."""
-
-    name: ClassVar[str] = "project_labels"
 
     dst_labels: tuple[str, ...] = option(
         "-l", "--label", many=True, metavar="NAME", help="name of a class, new or not, in the order wanted"
@@ -98,10 +93,8 @@ class ProjectLabels(Step):
 
 
 @dataclass(frozen=True)
-class FineToCoarse(Step):
+class FineToCoarse(Step, name="fine_to_coarse"):
     """Makes the superclass of every item its class."""
-
-    name: ClassVar[str] = "fine_to_coarse"
 
     def apply(self, view: View, context: StepContext) -> View:
         table = view.table
@@ -116,10 +109,8 @@ class FineToCoarse(Step):
 
 
 @dataclass(frozen=True)
-class CompactLabels(Step):
+class CompactLabels(Step, name="compact_labels"):
     """Drops classes and superclasses that no item has, and numbers the others anew, in their order."""
-
-    name: ClassVar[str] = "compact_labels"
 
     def apply(self, view: View, context: StepContext) -> View:
         table = view.table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,10 +22,8 @@ _LAST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
-class Sort(Step):
+class Sort(Step, name="sort"):
     """Puts items in order; those that are alike keep theirs, and those without label or image come last."""
-
-    name: ClassVar[str] = "sort"
 
     by: tuple[str, ...] = option(
         "--by",
@@ -58,10 +56,8 @@ class Sort(Step):
 
 
 @dataclass(frozen=True)
-class Shuffle(Step):
+class Shuffle(Step, name="shuffle"):
     """Puts all items in a random order; the subsets keep theirs."""
-
-    name: ClassVar[str] = "shuffle"
 
     seed: int = seed_option()
 

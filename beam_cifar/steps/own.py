@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,10 +16,9 @@ from beam_cifar.steps.base import Step, StepContext
 
 
 @dataclass(frozen=True)
-class KeepLabels(Step):
+class KeepLabels(Step, name="label"):
     """Keeps the items of some classes or superclasses: `--label`."""
 
-    name: ClassVar[str] = "label"
     labels: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
@@ -27,10 +26,9 @@ class KeepLabels(Step):
 
 
 @dataclass(frozen=True)
-class First(Step):
+class First(Step, name="limit"):
     """Keeps the first items: `--limit`."""
 
-    name: ClassVar[str] = "limit"
     count: int
 
     def apply(self, view: View, context: StepContext) -> View:
@@ -38,10 +36,9 @@ class First(Step):
 
 
 @dataclass(frozen=True)
-class Renamings(Step):
+class Renamings(Step, name="remap"):
     """Renames classes by texts `OLD:NEW`, in which names may hold colons: `--remap`."""
 
-    name: ClassVar[str] = "remap"
     texts: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
@@ -52,19 +49,14 @@ class Renamings(Step):
 
 
 @dataclass(frozen=True)
-class Select(Step):
+class Select(Step, name="select", columns=("id", "filename")):
     """Keeps the items that a Python function accepts.
 
     Attributes:
         decide: from a view to bool `[N]`, given the context.
     """
 
-    name: ClassVar[str] = "select"
     decide: Callable[[View, StepContext], Any]
-
-    def needs(self) -> frozenset[str]:
-        """What items show."""
-        return frozenset({"id", "filename"})
 
     def options(self) -> dict[str, Any]:
         """Nothing: a function cannot be written down, and the rows that it chose are."""
@@ -75,15 +67,10 @@ class Select(Step):
 
 
 @dataclass(frozen=True)
-class Remove(Step):
+class Remove(Step, name="remove", columns=("id",)):
     """Removes single items, and subsets that become empty so."""
 
-    name: ClassVar[str] = "remove"
     ids: tuple[tuple[str, str], ...] = field(metadata={"many": True})
-
-    def needs(self) -> frozenset[str]:
-        """Ids."""
-        return frozenset({"id"})
 
     def apply(self, view: View, context: StepContext) -> View:
         made = view.take(~_found(view, self.ids))
@@ -94,19 +81,14 @@ class Remove(Step):
 
 
 @dataclass(frozen=True)
-class Put(Step):
+class Put(Step, name="put", columns=("id", "filename")):
     """Adds items, which replace those of the same id and subset.
 
     Attributes:
         path: of the items, in the format "items", with labels of the table that is there by then.
     """
 
-    name: ClassVar[str] = "put"
     path: str
-
-    def needs(self) -> frozenset[str]:
-        """Ids."""
-        return frozenset({"id", "filename"})
 
     def options(self) -> dict[str, Any]:
         """Nothing: the items are an input of their own."""

@@ -1,29 +1,25 @@
-"""Steps that change images: the plan learns only their sizes."""
+"""Steps that change images, each with the function on blocks that carries it out; the plan learns only their sizes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
+import pyarrow as pa
 
 from beam_cifar.data.block import Block
 from beam_cifar.data.limits import check_size
 from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError, UsageError
+from beam_cifar.images.gray import to_gray
+from beam_cifar.images.resize import resize_images
+from beam_cifar.images.runs import map_runs, pixels_of, with_pixels
 from beam_cifar.steps.base import PixelStep, Step, option
-from beam_cifar.steps.crop import crop
-from beam_cifar.steps.grayscale import grayscale
-from beam_cifar.steps.resize import resize
-
-# Block functions are imported where they are used: their package loads Beam.
 
 
 @dataclass(frozen=True)
-class Resize(PixelStep):
+class Resize(PixelStep, name="resize"):
     """Gives every image one size, by Pillow's bicubic filter."""
-
-    name: ClassVar[str] = "resize"
 
     width: int = option("-dw", "--width", parse=int, metavar="PIXELS", help="width that every image gets")
     height: int = option("-dh", "--height", parse=int, metavar="PIXELS", help="height that every image gets")
@@ -42,10 +38,8 @@ class Resize(PixelStep):
 
 
 @dataclass(frozen=True)
-class Crop(PixelStep):
+class Crop(PixelStep, name="crop"):
     """Cuts one rectangle out of every image; its middle, unless told otherwise."""
-
-    name: ClassVar[str] = "crop"
 
     width: int = option("-dw", "--width", parse=int, metavar="PIXELS", help="width of the rectangle")
     height: int = option("-dh", "--height", parse=int, metavar="PIXELS", help="height of the rectangle")
@@ -90,14 +84,8 @@ class Crop(PixelStep):
 
 
 @dataclass(frozen=True)
-class Grayscale(PixelStep):
+class Grayscale(PixelStep, name="grayscale", columns=()):
     """Makes every image gray, one channel, by the luma of ITU-R BT.601."""
-
-    name: ClassVar[str] = "grayscale"
-
-    def needs(self) -> frozenset[str]:
-        """Nothing: sizes stay."""
-        return frozenset()
 
     def transform(self, block: Block) -> Block:
         return grayscale(block)
@@ -115,3 +103,60 @@ def _with_size(view: View, size: tuple[int, int]) -> View:
     pictured = np.asarray(view.heights) >= 0
     heights, widths = (np.where(pictured, np.int32(side), np.int32(-1)) for side in size)
     return replace(view, heights=heights, widths=widths)
+
+
+def resize(block: Block, *, size: tuple[int, int]) -> Block:
+    """Gives every image of a block the size (height, width), as pixels; one that has it already stays untouched."""
+    return replace(block, table=map_runs(block.table, lambda run: _resized(run, size), 3 * size[0] * size[1]))
+
+
+def _resized(run: pa.Table, size: tuple[int, int]) -> pa.Table:
+    if (run.column("height")[0].as_py(), run.column("width")[0].as_py()) == size:
+        return run
+    return with_pixels(run, resize_images(pixels_of(run), size))
+
+
+def crop(block: Block, *, size: tuple[int, int], left: int | None = None, top: int | None = None) -> Block:
+    """Cuts a rectangle out of every image of a block, as pixels; one that has its size already stays untouched.
+
+    Args:
+        block: its rows without image stay as they are.
+        size: (height, width) of the rectangle.
+        left: columns left of it; None centres it, an odd one goes to the right.
+        top: rows above it; None centres it, an odd one goes below.
+
+    Raises:
+        InputError: the rectangle does not fit into an image, or an image is damaged.
+    """
+    return replace(block, table=map_runs(block.table, lambda run: _cropped(run, size, left, top)))
+
+
+def _cropped(run: pa.Table, size: tuple[int, int], left: int | None, top: int | None) -> pa.Table:
+    height, width = (run.column(name)[0].as_py() for name in ("height", "width"))
+    first_row = (height - size[0]) // 2 if top is None else top
+    first_column = (width - size[1]) // 2 if left is None else left
+    rows, columns = slice(first_row, first_row + size[0]), slice(first_column, first_column + size[1])
+    if min(first_row, first_column) < 0 or rows.stop > height or columns.stop > width:
+        subset, item_id = (run.column(name)[0].as_py() for name in ("subset", "id"))
+        raise InputError(
+            f"{subset}: image {item_id!r} is {height} x {width} pixels; expected at least height and width of "
+            f"{size[0] + (top or 0)} x {size[1] + (left or 0)} to crop; resize before, or filter such images out"
+        )
+    if (height, width) == size:
+        return run
+    return with_pixels(run, pixels_of(run)[:, :, rows, columns])
+
+
+def grayscale(block: Block) -> Block:
+    """Makes every image of a block gray, as pixels of one channel; one that is gray already stays untouched.
+
+    Raises:
+        InputError: an image is damaged.
+    """
+    return replace(block, table=map_runs(block.table, _gray))
+
+
+def _gray(run: pa.Table) -> pa.Table:
+    if run.column("channels")[0].as_py() == 1:
+        return run
+    return with_pixels(run, to_gray(pixels_of(run)))

@@ -16,7 +16,7 @@ from beam_cifar.steps.base import Step
 
 
 @dataclass(frozen=True)
-class Entry:
+class StepEntry:
     """A step as lists and help texts show it; its module is imported when it is used.
 
     Attributes:
@@ -28,30 +28,30 @@ class Entry:
     target: str
 
 
-STEPS: dict[str, Entry] = {
-    "filter": Entry("keep items for which an XPath expression holds", "items:Filter"),
-    "remove_items": Entry("remove items by id and subset", "items:RemoveItems"),
-    "remove_annotations": Entry("take the labels of some or all items away", "items:RemoveAnnotations"),
-    "dedupe": Entry("keep one of the items whose images have the same pixels", "dedupe:Dedupe"),
-    "sort": Entry("put items in order", "order:Sort"),
-    "shuffle": Entry("put items in a random order", "order:Shuffle"),
-    "rename": Entry("change ids by a regular expression", "ids:Rename"),
-    "reindex": Entry("number items", "ids:Reindex"),
-    "id_from_image_name": Entry("make the image's file name the id", "ids:IdFromImageName"),
-    "map_subsets": Entry("rename or merge subsets", "subsets:MapSubsets"),
-    "random_split": Entry("split items into subsets at random", "subsets:RandomSplit"),
-    "split": Entry("split items into subsets, every class in the same shares", "subsets:Split"),
-    "random_sampler": Entry("keep a number of items, chosen at random", "sampling:RandomSampler"),
-    "label_random_sampler": Entry(
+STEPS: dict[str, StepEntry] = {
+    "filter": StepEntry("keep items for which an XPath expression holds", "items:Filter"),
+    "remove_items": StepEntry("remove items by id and subset", "items:RemoveItems"),
+    "remove_annotations": StepEntry("take the labels of some or all items away", "items:RemoveAnnotations"),
+    "dedupe": StepEntry("keep one of the items whose images have the same pixels", "dedupe:Dedupe"),
+    "sort": StepEntry("put items in order", "order:Sort"),
+    "shuffle": StepEntry("put items in a random order", "order:Shuffle"),
+    "rename": StepEntry("change ids by a regular expression", "ids:Rename"),
+    "reindex": StepEntry("number items", "ids:Reindex"),
+    "id_from_image_name": StepEntry("make the image's file name the id", "ids:IdFromImageName"),
+    "map_subsets": StepEntry("rename or merge subsets", "subsets:MapSubsets"),
+    "random_split": StepEntry("split items into subsets at random", "subsets:RandomSplit"),
+    "split": StepEntry("split items into subsets, every class in the same shares", "subsets:Split"),
+    "random_sampler": StepEntry("keep a number of items, chosen at random", "sampling:RandomSampler"),
+    "label_random_sampler": StepEntry(
         "keep a number of items of every class, chosen at random", "sampling:LabelRandomSampler"
     ),
-    "remap_labels": Entry("rename, merge or remove classes", "labels:RemapLabels"),
-    "project_labels": Entry("choose classes and their order", "labels:ProjectLabels"),
-    "fine_to_coarse": Entry("make superclasses the classes", "labels:FineToCoarse"),
-    "compact_labels": Entry("drop classes without items, and number the others anew", "labels:CompactLabels"),
-    "resize": Entry("give every image one size", "pixels:Resize"),
-    "crop": Entry("cut a rectangle out of every image", "pixels:Crop"),
-    "grayscale": Entry("make every image gray", "pixels:Grayscale"),
+    "remap_labels": StepEntry("rename, merge or remove classes", "labels:RemapClasses"),
+    "project_labels": StepEntry("choose classes and their order", "labels:ProjectLabels"),
+    "fine_to_coarse": StepEntry("make superclasses the classes", "labels:FineToCoarse"),
+    "compact_labels": StepEntry("drop classes without items, and number the others anew", "labels:CompactLabels"),
+    "resize": StepEntry("give every image one size", "pixels:Resize"),
+    "crop": StepEntry("cut a rectangle out of every image", "pixels:Crop"),
+    "grayscale": StepEntry("make every image gray", "pixels:Grayscale"),
 }
 
 
@@ -119,7 +119,7 @@ def add_options(parser: Any, kind: type[Step]) -> None:
         parser.add_argument(*about["flags"], **settings)
 
 
-def markdown() -> str:
+def steps_markdown() -> str:
     """The table of all steps and their options, as the README has it."""
     lines = ["| transform | what it does | options |", "| --- | --- | --- |"]
     for name, entry in STEPS.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -14,10 +13,8 @@ from beam_cifar.steps.chance import keys, permutation, seed_option
 
 
 @dataclass(frozen=True)
-class RandomSampler(Step):
+class RandomSampler(Step, name="random_sampler"):
     """Keeps at most a number of items, each as likely as any other; the order stays."""
-
-    name: ClassVar[str] = "random_sampler"
 
     count: int = option("-k", "--count", parse=int, metavar="N", help="how many items stay at most")
     subset: str | None = option("-s", "--subset", default=None, metavar="NAME", help="the only subset that changes")
@@ -38,10 +35,8 @@ class RandomSampler(Step):
 
 
 @dataclass(frozen=True)
-class LabelRandomSampler(Step):
+class LabelRandomSampler(Step, name="label_random_sampler"):
     """Keeps at most a number of items of every class in every subset; unlabelled items go, the order stays."""
-
-    name: ClassVar[str] = "label_random_sampler"
 
     count: int = option("-k", "--count", default=0, metavar="N", help="how many of every class stay; 0 if left out")
     label_counts: tuple[tuple[str, int], ...] = option(

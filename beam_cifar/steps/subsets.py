@@ -21,21 +21,15 @@ _ROUNDING = 1e-9
 """What a product of a share and a count may lack of a whole number."""
 
 
-class _Moving(Step):
+class _Moving(Step, columns=("id", "filename")):
     """A step by which items of several subsets may come to one, where their ids must differ."""
 
     moves_ids: ClassVar[bool] = True
 
-    def needs(self) -> frozenset[str]:
-        """Ids, to tell those that repeat."""
-        return frozenset({"id", "filename"})
-
 
 @dataclass(frozen=True)
-class MapSubsets(_Moving):
+class MapSubsets(_Moving, name="map_subsets"):
     """Renames subsets, all at once; those that get one name become one."""
-
-    name: ClassVar[str] = "map_subsets"
 
     mapping: tuple[tuple[str, str], ...] = option(
         "-s", "--subset", many=True, parse=pair, metavar="SRC:DST", help="new name of a subset; 'default' if left empty"
@@ -54,10 +48,8 @@ class MapSubsets(_Moving):
 
 
 @dataclass(frozen=True)
-class RandomSplit(_Moving):
+class RandomSplit(_Moving, name="random_split"):
     """Splits all items into subsets at random, whatever their subset was; the order stays."""
-
-    name: ClassVar[str] = "random_split"
 
     splits: tuple[tuple[str, float], ...] = option(
         "-s",
@@ -81,13 +73,11 @@ class RandomSplit(_Moving):
 
 
 @dataclass(frozen=True)
-class Split(_Moving):
+class Split(_Moving, name="split"):
     """Splits all items into subsets at random, every class in the same shares; the order stays.
 
     No class and no subset is further than one item from its share. Unlabelled items are split like a class.
     """
-
-    name: ClassVar[str] = "split"
 
     splits: tuple[tuple[str, float], ...] = option(
         "-s",

@@ -22,7 +22,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.images.encodings import RAW
 from beam_cifar.images.gray import to_gray
 from beam_cifar.images.resize import resize_images
-from beam_cifar.steps.crop import crop
+from beam_cifar.steps.pixels import crop
 from beam_cifar.steps.registry import make_step
 from tests.helpers.step_notes import Notes
 

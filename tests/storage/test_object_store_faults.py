@@ -77,8 +77,7 @@ def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     if "google.cloud" in sys.modules or os.environ.get("STORAGE_EMULATOR_HOST"):
         from beam_cifar.storage import gcs
 
-        monkeypatch.setattr(gcs, "RETRY", gcs.RETRY.with_timeout(2))
-        monkeypatch.setattr(gcs, "TIMEOUT", (2, 1))
+        monkeypatch.setattr(gcs, "CALL", {"timeout": (2, 1), "retry": gcs.CALL["retry"].with_timeout(2)})
 
 
 @pytest.fixture(scope="module")
