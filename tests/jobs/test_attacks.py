@@ -22,9 +22,6 @@ from beam_cifar.formats.registry import detect_format
 from beam_cifar.images.encodings import RAW
 from beam_cifar.images.runs import RUN_BYTES, with_pixels
 from beam_cifar.jobs.prepare import prepare
-from beam_cifar.options import ConvertOptions
-from beam_cifar.pipeline.convert import convert
-from beam_cifar.pipeline.examples import ReadExamples
 from beam_cifar.pipeline.runners import pipeline_options
 from beam_cifar.steps.pixels import resize
 from beam_cifar.storage import archives
