@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -215,21 +214,3 @@ def channel_counts(rows: Rows) -> dict[str, int]:
     """Images of each number of channels that there is."""
     found, counts = np.unique(rows["channels"][rows["channels"] > 0], return_counts=True)
     return {str(channels): n for channels, n in zip(found.tolist(), counts.tolist(), strict=True)}
-
-
-def moments(histogram: npt.NDArray[np.int64]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, from exact sums; both empty without pixels.
-
-    Args:
-        histogram: int64 `[3, 256]`.
-    """
-    means, deviations = [], []
-    for counts in histogram.tolist():
-        n = sum(counts)
-        if not n:
-            return (), ()
-        total = sum(value * count for value, count in enumerate(counts))
-        squares = sum(value * value * count for value, count in enumerate(counts))
-        means.append(total / n)
-        deviations.append(math.sqrt(n * squares - total * total) / n)
-    return tuple(means), tuple(deviations)

@@ -22,7 +22,7 @@ from beam_cifar.formats.contract.types import Catalog, FileSummary
 from beam_cifar.formats.registry import get_source
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.options import Input
-from beam_cifar.pipeline.measure import for_each_block, reading_options, shared_folder
+from beam_cifar.pipeline.each_block import for_each_block, reading_options, shared_folder
 from beam_cifar.pipeline.runners import BeamOptions
 from beam_cifar.planning.cut import reading_tasks
 from beam_cifar.planning.plan import Origin

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from beam_cifar.analysis import derive as measures
+from beam_cifar.analysis import derive
 from beam_cifar.analysis.derive import Measured, Repeats, size_counts
 from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import Asked, Rows
@@ -163,10 +164,10 @@ def stats(
 
 def stats_of(found: Measured) -> Stats:
     """The same of a data set that was read."""
-    repeats, names = measures.repeats_of(found.rows), found.subset_names
+    repeats, names = derive.repeats_of(found.rows), found.subset_names
     subsets = found.subsets
     shared = repeats.shared(subsets, len(names)).tolist()
-    mean, std = measures.moments(found.histograms.sum(axis=0))
+    mean, std = moments(found.histograms.sum(axis=0))
     return Stats(
         path=found.catalog.path,
         format=found.catalog.format,
@@ -192,18 +193,18 @@ def stats_of(found: Measured) -> Stats:
         duplicate_groups=len(repeats),
         conflicting=len(repeats.conflicting(found.rows["label"])),
         notices=(*found.catalog.notices, *duplicates(found.summaries)),
-        channels=measures.channel_counts(found.rows),
-        encodings=measures.encoding_counts(found.rows),
+        channels=derive.channel_counts(found.rows),
+        encodings=derive.encoding_counts(found.rows),
     )
 
 
 def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> SubsetStats:
     names = found.labels.names
-    *counts, unlabelled = measures.label_counts(rows["label"], len(names))
+    *counts, unlabelled = derive.label_counts(rows["label"], len(names))
     labels: dict[str, int] = {}
     for name, count in zip(names, counts, strict=True):
         labels[name] = labels.get(name, 0) + count
-    mean, std = measures.moments(found.histograms[number])
+    mean, std = moments(found.histograms[number])
     return SubsetStats(
         name=found.subset_names[number],
         rows=len(rows),
@@ -215,8 +216,8 @@ def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> 
         std=std,
         duplicates=duplicates,
         digest=f"{found.totals[number]:032x}",
-        channels=measures.channel_counts(rows),
-        encodings=measures.encoding_counts(rows),
+        channels=derive.channel_counts(rows),
+        encodings=derive.encoding_counts(rows),
     )
 
 
@@ -233,3 +234,21 @@ def _groups(found: Measured, repeats: Repeats, subsets: Int64Array) -> tuple[Dup
         DuplicateGroup(tuple((names[subsets[at]], next(ids), found.class_name(at)) for at in group), len(whole))
         for group, whole in zip(listed, members, strict=True)
     )
+
+
+def moments(histogram: Int64Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each channel, from exact sums; both empty without pixels.
+
+    Args:
+        histogram: int64 `[3, 256]`.
+    """
+    means, deviations = [], []
+    for counts in histogram.tolist():
+        n = sum(counts)
+        if not n:
+            return (), ()
+        total = sum(value * count for value, count in enumerate(counts))
+        squares = sum(value * value * count for value, count in enumerate(counts))
+        means.append(total / n)
+        deviations.append(math.sqrt(n * squares - total * total) / n)
+    return tuple(means), tuple(deviations)

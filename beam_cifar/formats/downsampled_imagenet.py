@@ -36,7 +36,7 @@ from beam_cifar.formats.kit.npy import (
 from beam_cifar.formats.kit.records import FileRecords, ReadPixels, RecordSource, checked_labels
 from beam_cifar.formats.kit.roots import archive_files, folder_files
 from beam_cifar.naming.ids import natural_key
-from beam_cifar.pickles.batch import read_batch
+from beam_cifar.pickles.recognise import read_batch
 from beam_cifar.pickles.rows import Images
 from beam_cifar.storage import archives
 

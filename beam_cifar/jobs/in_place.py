@@ -15,7 +15,8 @@ from beam_cifar.formats.contract.types import Catalog, Wanted
 from beam_cifar.formats.registry import get_sink, get_source, readable
 from beam_cifar.jobs.manifest import manifest_files
 from beam_cifar.options import ConvertOptions
-from beam_cifar.planning.plan import Origin, Plan, Segment
+from beam_cifar.planning.copies import as_copy
+from beam_cifar.planning.plan import Origin, Plan
 from beam_cifar.planning.summaries import learn_parents, scan
 
 
@@ -54,8 +55,7 @@ def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
         if summary is not None and summary.rows == task.rows and not summary.bad_count:
             # The file of a subset may have another name, which reads as a subset of that name.
             files.append(replace(summary.file, source=len(plan.origins), subset=shard.subset))
-            segment = Segment(len(files) - 1, 0, task.rows, 0, task.rows)
-            task = replace(task, segments=(segment,), copy=True)
+            task = as_copy(task, len(files) - 1)
         tasks.append(task)
     origins = (*plan.origins, Origin(catalog.format, labels))
     return replace(plan, files=tuple(files), origins=origins, tasks=tuple(tasks))

@@ -1,4 +1,4 @@
-"""Everything about a job that happens before and after the pipeline: inputs, plan, checks, folders."""
+"""Prepares a job: inputs, plan, checks, folders; and cleans up when it is left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Runs a whole job in this process, one task after the other, without a runner: the same files, byte for byte."""
+"""Runs a whole job in this process, one task after the other, without a runner: the same files, byte for byte.
+
+The quick executor of the tests, and the proof that Beam is one way of running a job among others.
+"""
 
 from __future__ import annotations
 

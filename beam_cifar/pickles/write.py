@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
-from beam_cifar.pickles.batch import Meta
-from beam_cifar.pickles.opcodes import ListBuffer, Opcodes, after_item, before_item, get, integer, put, string_head
-from beam_cifar.pickles.opcodes import text as encoded_text
+from beam_cifar.pickles.emit import ListBuffer, Opcodes, after_item, before_item, get, integer, put, string_head
+from beam_cifar.pickles.emit import text as encoded_text
+from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.rows import Size
 
 Pixels = bytes | bytearray | memoryview

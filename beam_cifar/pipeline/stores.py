@@ -21,7 +21,7 @@ def use_options(options: PipelineOptions | None = None) -> None:
 
     def settings(scheme: str) -> Mapping[str, Any]:
         found = options or FileSystems._pipeline_options
-        return {} if found is None else {"s3": _of_s3, "gs": _of_gcs}[scheme](found)
+        return {} if found is None else SETTINGS[scheme](found)
 
     storage.use_settings(settings)
 
@@ -52,5 +52,8 @@ def _of_gcs(options: PipelineOptions) -> Mapping[str, Any]:
     found = get_service_credentials(options)
     return {"credentials": found.get_google_auth_credentials(), "project": given.project}
 
+
+SETTINGS = {"s3": _of_s3, "gs": _of_gcs}
+"""What the flags of each store of `beam_cifar.storage.stores.CLIENTS` mean to its library."""
 
 use_options()

@@ -12,6 +12,7 @@ from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.sink import Sink, series_name
 from beam_cifar.formats.contract.types import CHUNK_ROWS, FileSummary, Shard, SinkOptions
 from beam_cifar.planning.checks import check_shards, refuse_bad_rows
+from beam_cifar.planning.copies import as_copy, is_copy
 from beam_cifar.planning.plan import Segment, Task
 
 
@@ -196,17 +197,12 @@ def _with_batch_labels(pieces: Sequence[_Piece], files: Sequence[FileSummary], s
 def _tasks(piece: _Piece, files: Sequence[FileSummary], sink: Sink, options: SinkOptions) -> Iterator[Task]:
     """The tasks of a shard: one for each part, or a copy of the input file that the shard would be, byte for byte."""
     shard, group, start = piece.shard, piece.group, piece.start
-    file = files[piece.file] if piece.file is not None and shard.parts == 1 else None
-    copied = (
-        file is not None
-        and (file.rows, file.batch_label) == (shard.rows, shard.batch_label)
-        and sink.copies(file, options)
-        and group.is_whole(start, start + shard.rows)
-    )
+    file = None if piece.file is None else files[piece.file]
+    copied = is_copy(shard, file, sink, options, lambda: group.is_whole(start, start + shard.rows))
     for part in range(shard.parts):
         rows = shard.rows_of(part)
         task = group.filled(Task(shard.index, part, rows), start, start + rows)
-        yield replace(task, segments=(Segment(piece.file or 0, 0, rows, 0, rows),), copy=True) if copied else task
+        yield as_copy(task, piece.file or 0) if copied else task
         start += rows
 
 

@@ -18,7 +18,7 @@ from isal import igzip
 
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats.cifar import facts
-from beam_cifar.pickles.batch import Meta
+from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.write import write_batch, write_meta
 from beam_cifar.samples.drawing import draw_images
 

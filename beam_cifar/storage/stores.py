@@ -12,7 +12,10 @@ from beam_cifar.storage.client import Client
 from beam_cifar.storage.paths import SCHEMES
 
 CLIENTS = {"s3": "beam_cifar.storage.s3:S3", "gs": "beam_cifar.storage.gcs:Gcs"}
-"""What serves each URL scheme; its library is an extra, and takes long to import."""
+"""What serves each URL scheme of `SCHEMES`; its library is an extra, and takes long to import.
+
+The flags of a store are read in `beam_cifar.pipeline.stores`.
+"""
 
 
 # Nothing by default: a store's library finds its settings in the environment, the home directory, the machine's role.

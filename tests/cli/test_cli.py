@@ -196,7 +196,7 @@ def test_info_counts_without_reading_pixels(run: Run, cifar10: Path, cifar100: P
 
 def test_info_recognises_a_genuine_file_by_its_checksum(run: Run, cifar10: Path, tmp_path: Path) -> None:
     meta = {"num_cases_per_batch": 10000, "label_names": unpickled(cifar10 / "batches.meta")["label_names"]}
-    from beam_cifar.pickles.batch import Meta
+    from beam_cifar.pickles.recognise import Meta
     from beam_cifar.pickles.write import write_meta
 
     folder = tmp_path / "set"

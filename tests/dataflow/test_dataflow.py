@@ -30,7 +30,7 @@ from beam_cifar.filters.selection import Selection
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.options import Input
 from beam_cifar.pipeline import convert as line
-from beam_cifar.pipeline import measure as measurement
+from beam_cifar.pipeline import each_block as measurement
 from beam_cifar.pipeline.runners import pipeline_options
 from beam_cifar.planning.cut import reading_tasks
 from beam_cifar.planning.plan import Origin

@@ -16,7 +16,7 @@ import pytest
 
 import beam_cifar.pickles
 from beam_cifar.errors import PickleError
-from beam_cifar.pickles.batch import Meta, read_batch, read_meta
+from beam_cifar.pickles.recognise import Meta, read_batch, read_meta
 from tests.helpers import pickle_corpus as corpus
 
 VARIANTS = [(layout, writer) for layout in corpus.LAYOUTS for writer in corpus.WRITERS]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_cifar.errors import PickleError
-from beam_cifar.pickles.batch import read_batch, read_meta
+from beam_cifar.pickles.recognise import read_batch, read_meta
 from tests.helpers import pickle_corpus as corpus
 
 

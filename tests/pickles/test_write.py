@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from beam_cifar.formats.cifar.facts import CIFAR10_NAMES, CIFAR100_NAMES, CIFAR100_SUPERCLASSES
-from beam_cifar.pickles.batch import Meta, read_batch, read_meta
+from beam_cifar.pickles.recognise import Meta, read_batch, read_meta
 from beam_cifar.pickles.write import BatchWriter, write_batch, write_meta
 
 TEXT = {"latin1": str, "bytes": bytes}  # as for the genuine files, ASCII cannot hold pixels

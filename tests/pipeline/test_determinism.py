@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from beam_cifar import ConvertOptions, convert
-from beam_cifar.pickles.batch import Meta
+from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.write import write_batch, write_meta
 from tests.helpers.reading import tree
 

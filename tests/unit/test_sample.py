@@ -18,7 +18,7 @@ from PIL import Image
 from beam_cifar import make_sample
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats.cifar import facts
-from beam_cifar.pickles.batch import Meta
+from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.write import write_meta
 from beam_cifar.samples.drawing import draw_images
 from beam_cifar.samples.make import plan_batches

@@ -23,7 +23,7 @@ from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile
 from beam_cifar.formats.kit.roots import find_root, has_root
 from beam_cifar.formats.kit.rows import ColumnRows, even_sizes, parents_of, picked, raw_images
 from beam_cifar.naming.ids import natural_key, unique_ids
-from beam_cifar.pickles.batch import Batch, read_batch, read_meta
+from beam_cifar.pickles.recognise import Batch, read_batch, read_meta
 
 if TYPE_CHECKING:
     import numpy as np

@@ -17,7 +17,7 @@ from beam_cifar.formats.contract.sink import Capabilities, FileSink, PartWriter,
 from beam_cifar.formats.contract.types import CHUNK_ROWS, FileSummary, Shard, ShardResult, SinkOptions, SourceFile
 from beam_cifar.images.encodings import RAW
 from beam_cifar.naming.components import clash_key, encode_name, escape_first
-from beam_cifar.pickles.batch import Meta
+from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.write import BatchWriter, write_meta
 
 if TYPE_CHECKING:

@@ -191,7 +191,7 @@ class SubsetNaming:
 class Sink(ABC):
     """Writes a format; one file, or package, beside this and one line in `FORMATS`.
 
-    A new format derives from `FileSink`, or from `formats.shared.folders.TreeSink` where every image is a file. It says
+    A new format derives from `FileSink`, or from `formats.kit.folders.TreeSink` where every image is a file. It says
     what it can hold and how subsets are called, and has a `PartWriter`; `finish` adds what completes the data set.
     """
 
