@@ -43,19 +43,19 @@ def run(arguments: argparse.Namespace) -> None:
     a, b = input_of(arguments.a), input_of(arguments.b)
     with quiet_workers(verbose=arguments.verbose):
         found = compare(a, b, ids=arguments.ids, whole=arguments.whole, beam_options=options)
-    print(json.dumps(facts(found), ensure_ascii=False) if arguments.json else "\n".join(shown(found)))
+    print(json.dumps(_facts(found), ensure_ascii=False) if arguments.json else "\n".join(_shown(found)))
     if not found.equal:
-        raise DifferencesError(f"{found.a} and {found.b} differ: {summary(found)}")
+        raise DifferencesError(f"{found.a} and {found.b} differ: {_summary(found)}")
 
 
-def facts(found: Comparison) -> dict[str, Any]:
+def _facts(found: Comparison) -> dict[str, Any]:
     """All of it, for JSON."""
     made = {"equal": found.equal, **asdict(found)}
     made["subsets"] = [{"equal": subset.equal, **asdict(subset)} for subset in found.subsets]
     return made
 
 
-def summary(found: Comparison) -> str:
+def _summary(found: Comparison) -> str:
     """What differs, in numbers."""
     told = []
     kinds = {"only_a": "only in A", "only_b": "only in B", **{name: f"with {what}" for name, what in CHANGES.items()}}
@@ -67,7 +67,7 @@ def summary(found: Comparison) -> str:
     return ", ".join(told)
 
 
-def shown(found: Comparison) -> Iterator[str]:
+def _shown(found: Comparison) -> Iterator[str]:
     """The result for people."""
     yield f"A {found.a}"
     yield f"B {found.b}"
@@ -77,7 +77,7 @@ def shown(found: Comparison) -> Iterator[str]:
     if found.tables:
         yield "label tables differ"
         yield from (f"  {line}" for line in found.tables)
-    yield "equal" if found.equal else f"different: {summary(found)}"
+    yield "equal" if found.equal else f"different: {_summary(found)}"
 
 
 def _shown_subset(subset: SubsetComparison) -> Iterator[str]:
