@@ -78,7 +78,7 @@ class Measured:
 
     def class_counts(self) -> list[tuple[str, int]]:
         """Each class with its rows, in the order of the table."""
-        return list(zip(self.labels.names, label_counts(self.rows["label"], len(self.labels.names)), strict=False))
+        return list(zip(self.labels.names, rows_by_label(self.rows["label"], len(self.labels.names)), strict=False))
 
     def class_name(self, at: int) -> str | None:
         """The name of a row's class, by its position; None without label."""
@@ -190,7 +190,7 @@ def repeats_of(rows: Rows) -> Repeats:
     return Repeats(positions[by], np.concatenate([[0], np.cumsum(counts)]))
 
 
-def label_counts(labels: npt.NDArray[Any], classes: int) -> list[int]:
+def rows_by_label(labels: npt.NDArray[Any], classes: int) -> list[int]:
     """Rows of each class, and at the end those without label."""
     counted = np.bincount(labels.astype(np.int64) + 1, minlength=classes + 1).tolist()
     return [*counted[1:], counted[0]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from beam_cifar.analysis.derive import Measured
 from beam_cifar.analysis.pairing import Keys, match
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-LISTED = 10
+T = TypeVar("T")
+
+MAX_LISTED = 10
 """Rows of each kind of difference that are listed."""
 EVERYTHING = "(all)"
 """The name of the one subset that all rows are compared as."""
@@ -60,29 +62,16 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Rows:
-    """Rows that only one side has.
+class Listed(Generic[T]):
+    """Rows that only one side has (`Row`), or that both have and that differ in one way (`Change`).
 
     Attributes:
         count: how many.
-        first: the first `LISTED` of them.
+        first: the first `MAX_LISTED` of them.
     """
 
     count: int = 0
-    first: tuple[Row, ...] = ()
-
-
-@dataclass(frozen=True)
-class Changes:
-    """Rows that both sides have, and that differ in one way.
-
-    Attributes:
-        count: how many.
-        first: the first `LISTED` of them.
-    """
-
-    count: int = 0
-    first: tuple[Change, ...] = ()
+    first: tuple[T, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,12 +93,12 @@ class SubsetComparison:
     name: str
     rows: tuple[int, int]
     digests: tuple[str, str]
-    only_a: Rows = Rows()
-    only_b: Rows = Rows()
-    labels: Changes = Changes()
-    pixels: Changes = Changes()
-    sizes: Changes = Changes()
-    ids: Changes = Changes()
+    only_a: Listed[Row] = Listed()
+    only_b: Listed[Row] = Listed()
+    labels: Listed[Change] = Listed()
+    pixels: Listed[Change] = Listed()
+    sizes: Listed[Change] = Listed()
+    ids: Listed[Change] = Listed()
 
     @property
     def equal(self) -> bool:
@@ -319,19 +308,19 @@ def _with_differences(made: SubsetComparison, a: _Side, b: _Side, *, ids: bool) 
         labels=_changes(a, b, paired[:, differing("class")], "class"),
         pixels=_changes(a, b, paired[:, differing("image") & ~sizes], "image"),
         sizes=_changes(a, b, paired[:, sizes], "size"),
-        ids=_changes(a, b, paired[:, differing("id")], "id") if ids else Changes(),
+        ids=_changes(a, b, paired[:, differing("id")], "id") if ids else Listed(),
     )
 
 
-def _rows(side: _Side, which: Int64Array) -> Rows:
-    return Rows(len(which), tuple(side.rows(which[:LISTED])))
+def _rows(side: _Side, which: Int64Array) -> Listed[Row]:
+    return Listed(len(which), tuple(side.rows(which[:MAX_LISTED])))
 
 
-def _changes(a: _Side, b: _Side, pairs: Int64Array, what: str) -> Changes:
+def _changes(a: _Side, b: _Side, pairs: Int64Array, what: str) -> Listed[Change]:
     """The changes of some pairs, int64 `[2, M]`."""
-    first, second = pairs[:, :LISTED]
+    first, second = pairs[:, :MAX_LISTED]
     (rows, before), (others, after) = a.with_words(first, what), b.with_words(second, what)
-    return Changes(pairs.shape[1], tuple(map(Change, rows, others, before, after)))
+    return Listed(pairs.shape[1], tuple(map(Change, rows, others, before, after)))
 
 
 def _table_differences(a: Measured, b: Measured) -> tuple[list[str], list[str]]:

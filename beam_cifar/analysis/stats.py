@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from beam_cifar.analysis import derive
-from beam_cifar.analysis.derive import Measured, Repeats, size_counts
+from beam_cifar.analysis.derive import (
+    Measured,
+    Repeats,
+    channel_counts,
+    encoding_counts,
+    repeats_of,
+    rows_by_label,
+    size_counts,
+)
 from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import Asked, Rows
 from beam_cifar.data.arrays import Int64Array
@@ -37,37 +45,46 @@ class SizeCount:
     rows: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Counts:
+    """What is counted of a data set, and of each of its subsets.
+
+    Attributes:
+        rows: how many.
+        images: rows that have an image.
+        unlabelled: rows without label.
+        sizes: of the images, by height and width, rising.
+        mean: of R, G and B over all pixels, 0..255; empty without images.
+        std: the standard deviation of the same.
+        channels: channels as found, "1" (gray) and "3" -> images.
+        encodings: "raw", "png", "jpeg" -> images.
+    """
+
+    rows: int
+    images: int
+    unlabelled: int
+    sizes: tuple[SizeCount, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    channels: Mapping[str, int] = field(default_factory=dict)
+    encodings: Mapping[str, int] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
-class SubsetStats:
+class SubsetStats(Counts):
     """One subset.
 
     Attributes:
         name: of it.
-        rows: how many.
-        images: rows that have an image.
-        unlabelled: rows without label.
         labels: class name -> rows, in the order of the label table, zeros included.
-        sizes: of the images, by height and width, rising.
-        mean: of R, G and B over all pixels, 0..255; empty without images.
-        std: the standard deviation of the same.
         duplicates: rows whose image an earlier row of the subset has.
         digest: of its items in any order, hex; equal for equal data in any format. See `beam_cifar.analysis.diff`.
-        channels: channels as found (1 is gray) -> images.
-        encodings: "raw", "png", "jpeg" -> images.
     """
 
     name: str
-    rows: int
-    images: int
-    unlabelled: int
     labels: Mapping[str, int]
-    sizes: tuple[SizeCount, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     duplicates: int
     digest: str
-    channels: Mapping[str, int] = field(default_factory=dict)
-    encodings: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -84,7 +101,7 @@ class DuplicateGroup:
 
 
 @dataclass(frozen=True)
-class Stats:
+class Stats(Counts):
     """A data set.
 
     Attributes:
@@ -92,21 +109,13 @@ class Stats:
         format: name of its format.
         title: of the kind of data set, such as "CIFAR-100".
         labels: classes and superclasses.
-        rows: how many.
-        images: rows that have an image.
-        unlabelled: rows without label.
         subsets: in the order of their files.
-        sizes: of all images, by height and width, rising.
-        mean: of R, G and B over all pixels, 0..255; empty without images.
-        std: the standard deviation of the same.
         across: for each pair of different subsets, the rows of the second whose image the first has too;
             pairs that share none are left out where there are more than `MANY_SUBSETS` subsets.
         groups: the first `GROUPS` groups of rows with the same image, wherever they are.
         duplicate_groups: how many groups there are.
         conflicting: groups with different labels.
         notices: things that a user should know.
-        channels: "1" (gray) and "3" -> images.
-        encodings: "raw", "png", "jpeg" -> images.
 
     >>> from beam_cifar import stats
     >>> stats("cifar10").subsets[0].name
@@ -117,20 +126,12 @@ class Stats:
     format: str
     title: str
     labels: LabelTable
-    rows: int
-    images: int
-    unlabelled: int
     subsets: tuple[SubsetStats, ...]
-    sizes: tuple[SizeCount, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     across: Mapping[tuple[str, str], int]
     groups: tuple[DuplicateGroup, ...]
     duplicate_groups: int
     conflicting: int
     notices: tuple[str, ...]
-    channels: Mapping[str, int] = field(default_factory=dict)
-    encodings: Mapping[str, int] = field(default_factory=dict)
 
 
 def stats(
@@ -164,25 +165,19 @@ def stats(
 
 def stats_of(found: Measured) -> Stats:
     """The same of a data set that was read."""
-    repeats, names = derive.repeats_of(found.rows), found.subset_names
+    repeats, names, catalog = repeats_of(found.rows), found.subset_names, found.catalog
     subsets = found.subsets
     shared = repeats.shared(subsets, len(names)).tolist()
-    mean, std = moments(found.histograms.sum(axis=0))
     return Stats(
-        path=found.catalog.path,
-        format=found.catalog.format,
-        title=found.catalog.title,
+        **_counts(found.rows, found.histograms.sum(axis=0)),
+        path=catalog.path,
+        format=catalog.format,
+        title=catalog.title,
         labels=found.labels,
-        rows=len(found.rows),
-        images=int(found.pictured.sum()),
-        unlabelled=int((found.rows["label"] < 0).sum()),
         subsets=tuple(
             _subset_stats(found, number, found.rows[subsets == number], shared[number][number])
             for number in range(len(names))
         ),
-        sizes=_sizes(found.rows),
-        mean=mean,
-        std=std,
         across={
             (first, second): shared[i][j]
             for i, first in enumerate(names)
@@ -192,37 +187,38 @@ def stats_of(found: Measured) -> Stats:
         groups=_groups(found, repeats, subsets),
         duplicate_groups=len(repeats),
         conflicting=len(repeats.conflicting(found.rows["label"])),
-        notices=(*found.catalog.notices, *duplicates(found.summaries)),
-        channels=derive.channel_counts(found.rows),
-        encodings=derive.encoding_counts(found.rows),
+        notices=(*catalog.notices, *duplicates(found.summaries)),
     )
 
 
 def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> SubsetStats:
     names = found.labels.names
-    *counts, unlabelled = derive.label_counts(rows["label"], len(names))
-    labels: dict[str, int] = {}
-    for name, count in zip(names, counts, strict=True):
-        labels[name] = labels.get(name, 0) + count
-    mean, std = moments(found.histograms[number])
+    labels = dict.fromkeys(names, 0)
+    # Names of a table may repeat, and the last count is of the unlabelled.
+    for name, count in zip(names, rows_by_label(rows["label"], len(names)), strict=False):
+        labels[name] += count
     return SubsetStats(
+        **_counts(rows, found.histograms[number]),
         name=found.subset_names[number],
-        rows=len(rows),
-        images=int((rows["channels"] > 0).sum()),
-        unlabelled=unlabelled,
         labels=labels,
-        sizes=_sizes(rows),
-        mean=mean,
-        std=std,
         duplicates=duplicates,
         digest=f"{found.totals[number]:032x}",
-        channels=derive.channel_counts(rows),
-        encodings=derive.encoding_counts(rows),
     )
 
 
-def _sizes(rows: Rows) -> tuple[SizeCount, ...]:
-    return tuple(SizeCount(*each) for each in size_counts(rows))
+def _counts(rows: Rows, histogram: Int64Array) -> dict[str, Any]:
+    """The fields of `Counts`."""
+    mean, std = moments(histogram)
+    return {
+        "rows": len(rows),
+        "images": int((rows["channels"] > 0).sum()),
+        "unlabelled": int((rows["label"] < 0).sum()),
+        "sizes": tuple(SizeCount(*each) for each in size_counts(rows)),
+        "mean": mean,
+        "std": std,
+        "channels": channel_counts(rows),
+        "encodings": encoding_counts(rows),
+    }
 
 
 def _groups(found: Measured, repeats: Repeats, subsets: Int64Array) -> tuple[DuplicateGroup, ...]:

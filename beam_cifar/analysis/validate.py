@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 Severity = Literal["ok", "info", "warning", "error"]
 
-LISTED = 10
+MAX_EXAMPLES = 10
 """Examples that a finding names."""
 UNBALANCED = 10
 """How many times as many rows the largest class may have as the smallest before it is worth a warning."""
@@ -131,27 +131,20 @@ def _table(found: Measured) -> Iterator[Finding]:
     for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
         wrong += [f"{what} {name!r} is there {n} times" for name, n in Counter(names).items() if n > 1]
         wrong += [f"{what} {number} has no name" for number, name in enumerate(names) if not name.strip()]
-    if wrong:
-        yield _finding("table", "warning", len(wrong), "names of the label table repeat, or are empty", wrong)
-    else:
-        yield _ok("table", f"the names of {len(labels.names)} classes differ")
+    fine = f"the names of {len(labels.names)} classes differ"
+    yield _found("table", "warning", len(wrong), "names of the label table repeat, or are empty", fine, wrong)
 
 
 def _files(found: Measured) -> Iterator[Finding]:
-    if found.broken:
-        text = f"{counted(len(found.broken), 'file')} cannot be read at all"
-        yield _finding("files", "error", len(found.broken), text, found.broken)
-    else:
-        yield _ok("files", f"{counted(len(found.summaries), 'file')} can be read")
+    text = f"{counted(len(found.broken), 'file')} cannot be read at all"
+    fine = f"{counted(len(found.summaries), 'file')} can be read"
+    yield _found("files", "error", len(found.broken), text, fine, found.broken)
 
 
 def _rows(found: Measured) -> Iterator[Finding]:
-    count = found.rejected_count
-    if count:
-        text = f"{counted(count, 'row')} cannot be read: wrong labels or damaged images"
-        yield _finding("rows", "error", count, text, map(str, found.rejected))
-    else:
-        yield _ok("rows", f"{counted(len(found.rows), 'row')} can be read, with all their images")
+    text = f"{counted(found.rejected_count, 'row')} cannot be read: wrong labels or damaged images"
+    fine = f"{counted(len(found.rows), 'row')} can be read, with all their images"
+    yield _found("rows", "error", found.rejected_count, text, fine, map(str, found.rejected))
 
 
 def _superclasses(found: Measured) -> Iterator[Finding]:
@@ -175,20 +168,20 @@ def _superclasses(found: Measured) -> Iterator[Finding]:
     used = [label for label, (_, count) in enumerate(found.class_counts()) if count]
     orphans = [f"class {table.names[label]!r}" for label in used if label not in said]
     if several:
-        yield _finding("superclasses", "error", len(several), "classes have several superclasses", several)
-    if orphans:
-        yield _finding("superclasses", "warning", len(orphans), "classes with rows have no superclass", orphans)
-    if not several and not orphans:
-        yield _ok("superclasses", f"{counted(len(used), 'class', 'classes')} with rows have one superclass each")
+        yield _found("superclasses", "error", len(several), "classes have several superclasses", "", several)
+    if orphans or not several:
+        fine = f"{counted(len(used), 'class', 'classes')} with rows have one superclass each"
+        text = "classes with rows have no superclass"
+        yield _found("superclasses", "warning", len(orphans), text, fine, orphans)
 
 
 def _sizes(found: Measured) -> Iterator[Finding]:
     sizes = sorted(size_counts(found.rows), key=lambda each: -each[2])
-    if len(sizes) > 1:
+    if sizes:
         listed = [f"{height} x {width}: {counted(n, 'image')}" for height, width, n in sizes]
-        yield _finding("sizes", "info", len(sizes), f"images have {len(sizes)} different sizes", listed)
-    elif sizes:
-        yield _ok("sizes", f"all images are {sizes[0][0]} x {sizes[0][1]}")
+        several = len(sizes) if len(sizes) > 1 else 0
+        fine = f"all images are {sizes[0][0]} x {sizes[0][1]}"
+        yield _found("sizes", "info", several, f"images have {len(sizes)} different sizes", fine, listed)
 
 
 def _missing(found: Measured) -> Iterator[Finding]:
@@ -197,10 +190,8 @@ def _missing(found: Measured) -> Iterator[Finding]:
         ("labels", "without label", found.rows["label"] < 0),
     ):
         count = int(lacking.sum())
-        if count:
-            yield _finding(check, "warning", count, f"{counted(count, 'row')} {text}", _named_rows(found, lacking))
-        else:
-            yield _ok(check, f"no row {text}")
+        listed = _named_rows(found, lacking)
+        yield _found(check, "warning", count, f"{counted(count, 'row')} {text}", f"no row {text}", listed)
 
 
 def _ids(found: Measured) -> Iterator[Finding]:
@@ -214,12 +205,9 @@ def _ids(found: Measured) -> Iterator[Finding]:
     again[order[1:][same]] = True
     changed = [(summary.file.shown, summary.duplicates) for summary in found.summaries if summary.duplicates]
     count = int(again.sum()) + sum(n for _, n in changed)
-    if count:
-        examples = [f"{shown}: {counted(n, 'row')} with the name of an earlier one" for shown, n in changed]
-        yield _finding("ids", "warning", count, f"{counted(count, 'row')} repeat the id of another row of their subset",
-                       [*examples, *_named_rows(found, again)])  # fmt: skip
-    else:
-        yield _ok("ids", "no id repeats in its subset")
+    listed = [f"{shown}: {counted(n, 'row')} with the name of an earlier one" for shown, n in changed]
+    text = f"{counted(count, 'row')} repeat the id of another row of their subset"
+    yield _found("ids", "warning", count, text, "no id repeats in its subset", [*listed, *_named_rows(found, again)])
 
 
 def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
@@ -227,24 +215,27 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     names, subsets = found.subset_names, found.subsets
     shared = repeats.shared(subsets, len(names))
     within = int(shared.trace())
-    if within:
-        listed = (
-            f"{name}: {counted(n, 'row')}" for name, n in zip(names, shared.diagonal().tolist(), strict=True) if n
-        )
-        text = f"{counted(within, 'row')} have the image of an earlier row of their subset"
-        yield _finding(
-            "duplicates", "warning", within, text, listed, _same_images(found, repeats, repeats.within(subsets))
-        )
-    else:
-        yield _ok("duplicates", "no image repeats in its subset")
+    repeating = zip(names, shared.diagonal().tolist(), strict=True)
+    yield _found(
+        "duplicates",
+        "warning",
+        within,
+        f"{counted(within, 'row')} have the image of an earlier row of their subset",
+        "no image repeats in its subset",
+        (f"{name}: {counted(n, 'row')}" for name, n in repeating if n),
+        _same_images(found, repeats, repeats.within(subsets)),
+    )
     leaks = repeats.leaking(subsets)
-    if len(leaks):
-        pairs = ((i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if shared[i, j])
-        listed = (f"{names[j]}: {counted(int(shared[i, j]), 'row')} with an image of {names[i]}" for i, j in pairs)
-        text = f"{counted(len(leaks), 'image')} are in several subsets"
-        yield _finding("leaks", "warning", len(leaks), text, listed, _same_images(found, repeats, leaks))
-    else:
-        yield _ok("leaks", "no image is in several subsets")
+    pairs = ((i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if shared[i, j])
+    yield _found(
+        "leaks",
+        "warning",
+        len(leaks),
+        f"{counted(len(leaks), 'image')} are in several subsets",
+        "no image is in several subsets",
+        (f"{names[j]}: {counted(int(shared[i, j]), 'row')} with an image of {names[i]}" for i, j in pairs),
+        _same_images(found, repeats, leaks),
+    )
 
 
 def _same_images(found: Measured, repeats: Repeats, groups: Int64Array) -> Iterator[str]:
@@ -252,46 +243,39 @@ def _same_images(found: Measured, repeats: Repeats, groups: Int64Array) -> Itera
 
 
 def _same_image(found: Measured, group: Sequence[int]) -> str:
-    rows = zip(_shown(found, group[:LISTED]), map(found.class_name, group), strict=False)
-    more = f" and {len(group) - LISTED} more" if len(group) > LISTED else ""
+    rows = zip(_shown(found, group[:MAX_EXAMPLES]), map(found.class_name, group), strict=False)
+    more = f" and {len(group) - MAX_EXAMPLES} more" if len(group) > MAX_EXAMPLES else ""
     return ", ".join(f"{row} ({'no label' if name is None else name})" for row, name in rows) + more
 
 
 def _conflicts(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     groups = repeats.conflicting(found.rows["label"])
-    if len(groups):
-        examples = _same_images(found, repeats, groups)
-        yield _finding("conflicts", "error", len(groups), f"{counted(len(groups), 'image')} have different labels",
-                       examples)  # fmt: skip
-    else:
-        yield _ok("conflicts", "no image has different labels")
+    text = f"{counted(len(groups), 'image')} have different labels"
+    listed = _same_images(found, repeats, groups)
+    yield _found("conflicts", "error", len(groups), text, "no image has different labels", listed)
 
 
 def _balance(found: Measured) -> Iterator[Finding]:
     counts = found.class_counts()
     empty = [name for name, count in counts if not count]
     used = sorted(((count, name) for name, count in counts if count), key=lambda each: each[0])
-    if empty:
+    if counts:
         text = f"{counted(len(empty), 'class', 'classes')} without rows"
-        yield _finding("classes", "warning", len(empty), text, empty)
-    elif counts:
-        yield _ok("classes", f"{counted(len(counts), 'class', 'classes')} have rows")
-    if not used:
-        return
-    (least, rare), (most, common) = used[0], used[-1]
-    text = f"the largest class ({common}) has {most / least:.3g} times the rows of the smallest ({rare})"
-    if most == least:
-        yield _ok("balance", f"all classes with rows have {counted(most, 'row')}")
-    elif most < UNBALANCED * least:
-        yield _finding("balance", "info", len(used), text)
-    else:
-        yield _finding("balance", "warning", len(used), text, (f"{name}: {counted(n, 'row')}" for n, name in used))
+        fine = f"{counted(len(counts), 'class', 'classes')} have rows"
+        yield _found("classes", "warning", len(empty), text, fine, empty)
+    if used:
+        (least, rare), (most, common) = used[0], used[-1]
+        uneven = most >= UNBALANCED * least
+        text = f"the largest class ({common}) has {most / least:.3g} times the rows of the smallest ({rare})"
+        fine = f"all classes with rows have {counted(most, 'row')}"
+        listed = (f"{name}: {counted(n, 'row')}" for n, name in used if uneven)
+        yield _found("balance", "warning" if uneven else "info", len(used) * (most > least), text, fine, listed)
 
 
 def _named_rows(found: Measured, which: npt.NDArray[np.bool_]) -> list[str]:
     import numpy as np
 
-    return _shown(found, np.flatnonzero(which)[:LISTED].tolist())
+    return _shown(found, np.flatnonzero(which)[:MAX_EXAMPLES].tolist())
 
 
 def _shown(found: Measured, positions: Sequence[int]) -> list[str]:
@@ -304,11 +288,10 @@ def _shown(found: Measured, positions: Sequence[int]) -> list[str]:
     ]
 
 
-def _finding(check: str, severity: Severity, count: int, text: str, *examples: Iterable[str]) -> Finding:
-    """A finding with the first examples of each kind."""
-    first = (example for kind in examples for example in islice(kind, LISTED))
+def _found(check: str, severity: Severity, count: int, text: str, fine: str, *examples: Iterable[str]) -> Finding:
+    """What a check found, with the first examples of each kind; `fine` stands for the text where that is nothing."""
+    if not count:
+        return Finding(check, "ok", 0, fine)
+    # Lazily: to name a row, its file is opened again.
+    first = (example for kind in examples for example in islice(kind, MAX_EXAMPLES))
     return Finding(check, severity, count, text, tuple(first))
-
-
-def _ok(check: str, text: str) -> Finding:
-    return Finding(check, "ok", 0, text)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from beam_cifar.cli.jobs import beam_options_of, input_of
 from beam_cifar.cli.parser import add_command, add_reading
@@ -16,7 +16,9 @@ from beam_cifar.errors import DifferencesError
 from beam_cifar.pipeline.imports import quiet_workers
 
 if TYPE_CHECKING:
-    from beam_cifar.analysis.diff import Change, Changes, Comparison, Row, Rows, SubsetComparison
+    from beam_cifar.analysis.diff import Change, Comparison, Listed, Row, SubsetComparison
+
+T = TypeVar("T")
 
 CHANGES = {"labels": "another label", "pixels": "other pixels", "sizes": "another size", "ids": "another id"}
 """Kinds of changes, and what they are called."""
@@ -41,33 +43,31 @@ def run(arguments: argparse.Namespace) -> None:
     a, b = input_of(arguments.a), input_of(arguments.b)
     with quiet_workers(verbose=arguments.verbose):
         found = compare(a, b, ids=arguments.ids, whole=arguments.whole, beam_options=options)
-    print(json.dumps(facts(found), ensure_ascii=False) if arguments.json else "\n".join(shown(found)))
+    print(json.dumps(_facts(found), ensure_ascii=False) if arguments.json else "\n".join(_shown(found)))
     if not found.equal:
-        raise DifferencesError(f"{found.a} and {found.b} differ: {summary(found)}")
+        raise DifferencesError(f"{found.a} and {found.b} differ: {_summary(found)}")
 
 
-def facts(found: Comparison) -> dict[str, Any]:
+def _facts(found: Comparison) -> dict[str, Any]:
     """All of it, for JSON."""
     made = {"equal": found.equal, **asdict(found)}
     made["subsets"] = [{"equal": subset.equal, **asdict(subset)} for subset in found.subsets]
     return made
 
 
-def summary(found: Comparison) -> str:
+def _summary(found: Comparison) -> str:
     """What differs, in numbers."""
     told = []
-    for name, what in (("only_a", "only in A"), ("only_b", "only in B")):
+    kinds = {"only_a": "only in A", "only_b": "only in B", **{name: f"with {what}" for name, what in CHANGES.items()}}
+    for name, what in kinds.items():
         if count := sum(getattr(subset, name).count for subset in found.subsets):
             told.append(f"{counted(count, 'row')} {what}")
-    for name, what in CHANGES.items():
-        if count := sum(getattr(subset, name).count for subset in found.subsets):
-            told.append(f"{counted(count, 'row')} with {what}")
     if found.tables:
         told.append(f"{counted(len(found.tables), 'difference')} of the label tables")
     return ", ".join(told)
 
 
-def shown(found: Comparison) -> Iterator[str]:
+def _shown(found: Comparison) -> Iterator[str]:
     """The result for people."""
     yield f"A {found.a}"
     yield f"B {found.b}"
@@ -77,7 +77,7 @@ def shown(found: Comparison) -> Iterator[str]:
     if found.tables:
         yield "label tables differ"
         yield from (f"  {line}" for line in found.tables)
-    yield "equal" if found.equal else f"different: {summary(found)}"
+    yield "equal" if found.equal else f"different: {_summary(found)}"
 
 
 def _shown_subset(subset: SubsetComparison) -> Iterator[str]:
@@ -86,38 +86,28 @@ def _shown_subset(subset: SubsetComparison) -> Iterator[str]:
         return
     yield f"{plain(subset.name)}: differs, {counted(subset.rows[0], 'row')} in A, {subset.rows[1]:,} in B"
     for which, rows in (("A", subset.only_a), ("B", subset.only_b)):
-        yield from _shown_rows(which, rows)
+        yield from _listed(f"only in {which}", rows, _row_line)
     for name, what in CHANGES.items():
-        yield from _shown_changes(what, getattr(subset, name))
+        yield from _listed(f"with {what}", getattr(subset, name), _change_line)
 
 
-def _shown_rows(which: str, rows: Rows) -> Iterator[str]:
-    if rows.count:
-        yield f"  {counted(rows.count, 'row')} only in {which}"
-        for row in rows.first:
-            label = "no label" if row.label is None else plain(row.label)
-            yield f"    {_row(row)} ({label})"
-        yield from _more(rows)
+def _listed(what: str, listed: Listed[T], line: Callable[[T], str]) -> Iterator[str]:
+    if listed.count:
+        yield f"  {counted(listed.count, 'row')} {what}"
+        yield from (f"    {line(each)}" for each in listed.first)
+        if listed.count > len(listed.first):
+            yield f"    and {listed.count - len(listed.first):,} more"
 
 
-def _shown_changes(what: str, changes: Changes) -> Iterator[str]:
-    if changes.count:
-        yield f"  {counted(changes.count, 'row')} with {what}"
-        for change in changes.first:
-            yield f"    {_both(change)}: {plain(change.before)} -> {plain(change.after)}"
-        yield from _more(changes)
+def _row_line(row: Row) -> str:
+    return f"{_name(row)} ({'no label' if row.label is None else plain(row.label)})"
 
 
-def _more(listed: Rows | Changes) -> Iterator[str]:
-    if listed.count > len(listed.first):
-        yield f"    and {listed.count - len(listed.first):,} more"
+def _change_line(change: Change) -> str:
+    """A row, also as B calls it where that is another name; and what differs."""
+    a, b = _name(change.a), _name(change.b)
+    return f"{a if a == b else f'{a} / {b}'}: {plain(change.before)} -> {plain(change.after)}"
 
 
-def _row(row: Row) -> str:
+def _name(row: Row) -> str:
     return f"{plain(row.subset)}: {plain(row.id)}"
-
-
-def _both(change: Change) -> str:
-    """A row; as B calls it as well, where that is another name."""
-    a, b = _row(change.a), _row(change.b)
-    return a if a == b else f"{a} / {b}"

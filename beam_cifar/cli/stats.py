@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.jobs import beam_options_of
 from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
-from beam_cifar.cli.terminal import aligned, plain, share
+from beam_cifar.cli.terminal import aligned, percentage, plain
 from beam_cifar.data.text import counted
 from beam_cifar.pipeline.imports import quiet_workers
 
 if TYPE_CHECKING:
-    from beam_cifar.analysis.stats import SizeCount, Stats, SubsetStats
+    from beam_cifar.analysis.stats import Counts, SizeCount, Stats
 
+ROW_NAMES = ("subset", "id", "class")
 SHOWN_SIZES = 10
 SHOWN_CLASSES = 100
 SHOWN_SUBSETS = 8
@@ -38,40 +39,27 @@ def run(arguments: argparse.Namespace) -> None:
 
     with quiet_workers(verbose=arguments.verbose):
         found = stats(arguments.path, arguments.input_format, tuple(arguments.subset), beam_options=options)
-    print(json.dumps(facts(found), ensure_ascii=False) if arguments.json else "\n".join(shown(found)))
+    print(json.dumps(_facts(found), ensure_ascii=False) if arguments.json else "\n".join(_shown(found)))
 
 
-def facts(found: Stats) -> dict[str, Any]:
+def _facts(found: Stats) -> dict[str, Any]:
     """All of it, for JSON."""
     table = found.labels
     parents = table.parents or (None,) * len(table.names)
     totals = _class_totals(found)
     return {
-        "path": found.path,
-        "format": found.format,
-        "title": found.title,
-        "rows": found.rows,
-        "images": found.images,
-        "unlabelled": found.unlabelled,
+        **_named(found, "path format title rows images unlabelled"),
         "classes": [
-            {
-                "name": name,
-                "superclass": None if parent is None else table.coarse_names[parent],
-                "rows": totals.get(name, 0),
-            }
+            {"name": name, "superclass": None if parent is None else table.coarse_names[parent], "rows": totals[name]}
             for name, parent in zip(table.names, parents, strict=True)
         ],
         **_image_facts(found),
         "subsets": [
             {
-                "name": subset.name,
-                "rows": subset.rows,
-                "images": subset.images,
-                "unlabelled": subset.unlabelled,
+                **_named(subset, "name rows images unlabelled"),
                 "classes": dict(subset.labels),
                 **_image_facts(subset),
-                "duplicates": subset.duplicates,
-                "digest": subset.digest,
+                **_named(subset, "duplicates digest"),
             }
             for subset in found.subsets
         ],
@@ -83,7 +71,7 @@ def facts(found: Stats) -> dict[str, Any]:
         "groups": [
             {
                 "count": group.count,
-                "rows": [{"subset": subset, "id": item_id, "class": name} for subset, item_id, name in group.rows],
+                "rows": [dict(zip(("subset", "id", "class"), row, strict=True)) for row in group.rows],
             }
             for group in found.groups
         ],
@@ -91,19 +79,20 @@ def facts(found: Stats) -> dict[str, Any]:
     }
 
 
-def _image_facts(found: Stats | SubsetStats) -> dict[str, Any]:
+def _named(found: Counts, names: str) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in names.split()}
+
+
+def _image_facts(found: Counts) -> dict[str, Any]:
     return {
         "sizes": [{"height": size.height, "width": size.width, "images": size.rows} for size in found.sizes],
-        "channels": dict(found.channels),
-        "encodings": dict(found.encodings),
-        "mean": list(found.mean),
-        "std": list(found.std),
+        **_named(found, "channels encodings mean std"),
         "mean_unit": [value / 255 for value in found.mean],
         "std_unit": [value / 255 for value in found.std],
     }
 
 
-def shown(found: Stats) -> Iterator[str]:
+def _shown(found: Stats) -> Iterator[str]:
     """The result for people."""
     yield f"{found.title} ({found.format}) at {found.path}"
     yield f"{counted(found.rows, 'row')}, {found.images:,} with images, {found.unlabelled:,} without label"
@@ -119,7 +108,7 @@ def _shown_subsets(found: Stats) -> Iterator[str]:
     lines = [["subset", "rows", "share", "images", "no label", "repeated", "digest"]]
     for subset in found.subsets:
         numbers = [f"{n:,}" for n in (subset.images, subset.unlabelled, subset.duplicates)]
-        of_all = share(subset.rows, found.rows)
+        of_all = percentage(subset.rows, found.rows)
         lines.append([plain(subset.name), f"{subset.rows:,}", of_all, *numbers, subset.digest])
     yield from aligned(lines)
 
@@ -131,7 +120,7 @@ def _shown_classes(found: Stats) -> Iterator[str]:
     lines = [["class", "rows", "share", *(plain(subset.name) for subset in subsets)]]
     for name in list(totals)[:SHOWN_CLASSES]:
         per_subset = (f"{subset.labels[name]:,}" for subset in subsets)
-        lines.append([plain(name), f"{totals[name]:,}", share(totals[name], found.rows), *per_subset])
+        lines.append([plain(name), f"{totals[name]:,}", percentage(totals[name], found.rows), *per_subset])
     yield from aligned(lines)
     if len(totals) > SHOWN_CLASSES:
         yield f"  and {len(totals) - SHOWN_CLASSES:,} more classes; --json has them all"

@@ -85,7 +85,7 @@ def plain(name: str) -> str:
     return name if name.isprintable() else repr(name)[1:-1]
 
 
-def share(part: int, whole: int) -> str:
+def percentage(part: int, whole: int) -> str:
     """A part in percent; nothing where there is no whole."""
     return f"{100 * part / whole:.1f} %" if whole else ""
 

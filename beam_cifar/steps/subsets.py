@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,11 @@ Splits = Sequence[tuple[str, float]]
 
 _ROUNDING = 1e-9
 """What a product of a share and a count may lack of a whole number."""
+
+
+def _splits_option(*default: tuple[str, float]) -> Any:
+    about = "name and share of a subset; all shares are 1 together"
+    return option("-s", "--subset", many=True, default=default, parse=share, metavar="NAME:SHARE", help=about)
 
 
 class _Moving(Step, columns=("id", "filename")):
@@ -51,15 +56,7 @@ class MapSubsets(_Moving, name="map_subsets"):
 class RandomSplit(_Moving, name="random_split"):
     """Splits all items into subsets at random, whatever their subset was; the order stays."""
 
-    splits: tuple[tuple[str, float], ...] = option(
-        "-s",
-        "--subset",
-        many=True,
-        default=(("train", 0.67), ("test", 0.33)),
-        parse=share,
-        metavar="NAME:SHARE",
-        help="name and share of a subset; all shares are 1 together",
-    )
+    splits: tuple[tuple[str, float], ...] = _splits_option(("train", 0.67), ("test", 0.33))
     seed: int = seed_option()
 
     def check(self) -> None:
@@ -79,15 +76,7 @@ class Split(_Moving, name="split"):
     No class and no subset is further than one item from its share. Unlabelled items are split like a class.
     """
 
-    splits: tuple[tuple[str, float], ...] = option(
-        "-s",
-        "--subset",
-        many=True,
-        default=(("train", 0.5), ("val", 0.2), ("test", 0.3)),
-        parse=share,
-        metavar="NAME:SHARE",
-        help="name and share of a subset; all shares are 1 together",
-    )
+    splits: tuple[tuple[str, float], ...] = _splits_option(("train", 0.5), ("val", 0.2), ("test", 0.3))
     seed: int = seed_option()
     task: str = option("-t", "--task", default="classification", help="only classification, one label an image")
 
@@ -168,5 +157,6 @@ def class_sizes(counts: Int64Array, splits: Splits) -> Int64Array:
 def _ends(splits: Splits) -> npt.NDArray[np.float64]:
     """The share of each split and those before it, float64 `[S]`; the last one is 1."""
     ends = np.cumsum([part for _, part in splits])
+    # A sum of floats such as 0.1 ten times is a little less than 1, and would lose the last row.
     ends[-1:] = 1
     return ends

@@ -80,7 +80,7 @@ def subset_of(name: str, counts: dict[str, int], unlabelled: int = 0, **more: An
     rows = sum(counts.values()) + unlabelled
     known: dict[str, Any] = {"images": rows, "sizes": (SizeCount(32, 32, rows),), "mean": (1.0, 2.0, 3.0)}
     known |= {"std": (4.0, 5.0, 6.0), "duplicates": 0, "digest": "0123456789abcdef" * 2}
-    return SubsetStats(name, rows, unlabelled=unlabelled, labels=counts, **known | more)
+    return SubsetStats(name=name, rows=rows, unlabelled=unlabelled, labels=counts, **known | more)
 
 
 def stats_of(*subsets: SubsetStats, labels: LabelTable | None = None, **more: Any) -> Stats:
@@ -96,7 +96,8 @@ def stats_of(*subsets: SubsetStats, labels: LabelTable | None = None, **more: An
     known |= {"channels": {"3": images}, "encodings": {"raw": images}}
     unlabelled = sum(subset.unlabelled for subset in subsets)
     table = labels or LabelTable(names)
-    return Stats("/data/set", "cifar", "CIFAR-10", table, rows, images, unlabelled, subsets, **known | more)
+    known |= {"rows": rows, "images": images, "unlabelled": unlabelled, "labels": table, "subsets": subsets}
+    return Stats(path="/data/set", format="cifar", title="CIFAR-10", **known | more)
 
 
 def drawn(found: Stats, **more: Any) -> Parsed:
