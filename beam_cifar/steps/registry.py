@@ -16,7 +16,7 @@ from beam_cifar.steps.base import Step
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownStep:
     """A step as lists and help texts show it; its module is imported when it is used.
 
     Attributes:
@@ -28,30 +28,30 @@ class Entry:
     target: str
 
 
-STEPS: dict[str, Entry] = {
-    "filter": Entry("keep items for which an XPath expression holds", "items:Filter"),
-    "remove_items": Entry("remove items by id and subset", "items:RemoveItems"),
-    "remove_annotations": Entry("take the labels of some or all items away", "items:RemoveAnnotations"),
-    "dedupe": Entry("keep one of the items whose images have the same pixels", "dedupe:Dedupe"),
-    "sort": Entry("put items in order", "order:Sort"),
-    "shuffle": Entry("put items in a random order", "order:Shuffle"),
-    "rename": Entry("change ids by a regular expression", "ids:Rename"),
-    "reindex": Entry("number items", "ids:Reindex"),
-    "id_from_image_name": Entry("make the image's file name the id", "ids:IdFromImageName"),
-    "map_subsets": Entry("rename or merge subsets", "subsets:MapSubsets"),
-    "random_split": Entry("split items into subsets at random", "subsets:RandomSplit"),
-    "split": Entry("split items into subsets, every class in the same shares", "subsets:Split"),
-    "random_sampler": Entry("keep a number of items, chosen at random", "sampling:RandomSampler"),
-    "label_random_sampler": Entry(
+STEPS: dict[str, KnownStep] = {
+    "filter": KnownStep("keep items for which an XPath expression holds", "items:Filter"),
+    "remove_items": KnownStep("remove items by id and subset", "items:RemoveItems"),
+    "remove_annotations": KnownStep("take the labels of some or all items away", "items:RemoveAnnotations"),
+    "dedupe": KnownStep("keep one of the items whose images have the same pixels", "dedupe:Dedupe"),
+    "sort": KnownStep("put items in order", "order:Sort"),
+    "shuffle": KnownStep("put items in a random order", "order:Shuffle"),
+    "rename": KnownStep("change ids by a regular expression", "ids:Rename"),
+    "reindex": KnownStep("number items", "ids:Reindex"),
+    "id_from_image_name": KnownStep("make the image's file name the id", "ids:IdFromImageName"),
+    "map_subsets": KnownStep("rename or merge subsets", "subsets:MapSubsets"),
+    "random_split": KnownStep("split items into subsets at random", "subsets:RandomSplit"),
+    "split": KnownStep("split items into subsets, every class in the same shares", "subsets:Split"),
+    "random_sampler": KnownStep("keep a number of items, chosen at random", "sampling:RandomSampler"),
+    "label_random_sampler": KnownStep(
         "keep a number of items of every class, chosen at random", "sampling:LabelRandomSampler"
     ),
-    "remap_labels": Entry("rename, merge or remove classes", "labels:RemapLabels"),
-    "project_labels": Entry("choose classes and their order", "labels:ProjectLabels"),
-    "fine_to_coarse": Entry("make superclasses the classes", "labels:FineToCoarse"),
-    "compact_labels": Entry("drop classes without items, and number the others anew", "labels:CompactLabels"),
-    "resize": Entry("give every image one size", "pixels:Resize"),
-    "crop": Entry("cut a rectangle out of every image", "pixels:Crop"),
-    "grayscale": Entry("make every image gray", "pixels:Grayscale"),
+    "remap_labels": KnownStep("rename, merge or remove classes", "labels:RemapLabels"),
+    "project_labels": KnownStep("choose classes and their order", "labels:ProjectLabels"),
+    "fine_to_coarse": KnownStep("make superclasses the classes", "labels:FineToCoarse"),
+    "compact_labels": KnownStep("drop classes without items, and number the others anew", "labels:CompactLabels"),
+    "resize": KnownStep("give every image one size", "pixels:Resize"),
+    "crop": KnownStep("cut a rectangle out of every image", "pixels:Crop"),
+    "grayscale": KnownStep("make every image gray", "pixels:Grayscale"),
 }
 
 
