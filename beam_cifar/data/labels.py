@@ -45,11 +45,7 @@ class LabelTable:
         return None if label == UNLABELLED else self.names[label]
 
     def classes_of(self, name: str) -> frozenset[int]:
-        """The ids that a class or superclass name stands for.
-
-        Raises:
-            UsageError: no class and no superclass has that name.
-        """
+        """The ids that a class or superclass name stands for; raises `UsageError` for an unknown one."""
         found = {i for i, known in enumerate(self.names) if known == name}
         if name in self.coarse_names:
             coarse = self.coarse_names.index(name)
@@ -185,11 +181,7 @@ def merged_away(label_map: LabelMap, table: LabelTable) -> Iterator[str]:
 
 
 def split_renamings(table: LabelTable, texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Splits texts `OLD:NEW`; see `remap_table`.
-
-    Raises:
-        UsageError: a text without a colon, or with an unknown OLD.
-    """
+    """Splits texts `OLD:NEW`; see `remap_table`. Raises `UsageError` for one without a colon or a known OLD."""
     return [_split_renaming(text, table) for text in texts]
 
 

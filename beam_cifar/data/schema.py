@@ -88,12 +88,7 @@ class Example(NamedTuple):
 
 
 def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np.int32]) -> pa.Array:
-    """A `binary` array over one buffer, without copying it.
-
-    Args:
-        buffer: the values, one after the other.
-        offsets: int32 `[N + 1]`, where each value starts, and the end of the last.
-    """
+    """A `binary` array over one buffer of values, without copying it; offsets are int32 `[N + 1]`."""
     import pyarrow as pa
 
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(buffer)])
@@ -109,7 +104,7 @@ def image_array(
 
     sizes = lengths if isinstance(lengths, np.ndarray) else np.array([n or 0 for n in lengths], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    if offsets[-1] > np.iinfo(np.int32).max:
+    if offsets[-1] > np.iinfo(np.int32).max:  # `large_binary` would hold them, and be another type in every file
         raise ValueError(f"{offsets[-1]} bytes of images in one block")
     values = binary_array(buffer, offsets.astype(np.int32))
     if sizes.all():
@@ -167,13 +162,7 @@ def _texts(values: Sequence[str] | pa.Array) -> pa.Array:
 
 
 def with_images(facts: pa.Table, images: pa.Array, encodings: str | Sequence[str]) -> pa.Table:
-    """Adds images to what is known of N examples.
-
-    Args:
-        facts: in the schema `facts_schema`.
-        images: `binary` array `[N]`.
-        encodings: of all images, or of each.
-    """
+    """Adds images, a `binary` array, and the encoding of all or of each to a table in the schema `facts_schema`."""
     import pyarrow as pa
 
     if isinstance(encodings, str):

@@ -35,9 +35,6 @@ if TYPE_CHECKING:
 
 # NumPy and Pillow are imported when an image is decoded: commands that look at labels only answer in half the time.
 
-__all__ = ["MAX_SCANS", "ImageHeader", "decode_image", "probe_image", "probe_whole_image"]
-
-
 # A progressive file in use has about ten scans; each costs a pass over the whole image, and takes only a few bytes.
 MAX_SCANS: Final = 100
 
@@ -178,6 +175,7 @@ def _bare_jpeg(data: memoryview, name: str) -> bytes:
     file = io.BytesIO(data)
     file.seek(len(JPEG_START))
     kept = [JPEG_START]
+    # EXIF goes before Pillow sees it, so orientation cannot turn the image: the pixels are those stored.
     for marker, body in jpeg_segments(file, name):
         if marker not in _JPEG_REMARKS:
             kept.append(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body)

@@ -36,10 +36,7 @@ def pixel_runs(
 ) -> Iterator[tuple[Sequence[int], UInt8Array]]:
     """The images of a table as pixels, alike neighbours together: (their positions, uint8 `[N, C, H, W]`).
 
-    Args:
-        table: of examples.
-        names: their ids.
-        damaged: takes the position of an image that cannot be decoded, and why.
+    `names` are their ids; `damaged` takes the position of an image that cannot be decoded, and why.
     """
     for run in alike_runs(table):
         part = table.slice(run.start, len(run))

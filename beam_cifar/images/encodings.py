@@ -28,11 +28,7 @@ def are_pixels(encodings: Sequence[str]) -> bool:
 
 
 def file_encodings(image_ext: str | None) -> tuple[str, ...]:
-    """The encodings that an extension allows, the preferred one first; all for None.
-
-    Raises:
-        UsageError: an extension of another kind of file.
-    """
+    """The encodings that an extension allows, the preferred one first; all for None. Raises `UsageError`."""
     if image_ext is None:
         return tuple(EXTENSIONS)
     for encoding, extensions in EXTENSIONS.items():

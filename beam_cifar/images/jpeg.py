@@ -11,6 +11,7 @@ from PIL import Image
 from beam_cifar.data.arrays import Offsets, UInt8Array, narrow, refuse_other_than_images
 from beam_cifar.data.limits import MAX_SIDE
 
+# Pillow and Datumaro write 75 by default, which loses what small images have little of.
 QUALITY: Final = 95
 
 
@@ -24,8 +25,7 @@ def encode_jpeg(pixels: UInt8Array, *, quality: int = QUALITY) -> tuple[bytearra
         quality: 1 to 100, as the IJG library counts; 95 keeps differences invisible.
 
     Returns:
-        All files one after another, and int32 [N + 1], where each of them starts and the last ends (int64 if they take
-        2 GiB or more): the value buffers of an Arrow binary column.
+        All files one after another, and their offsets, as `encode_png`.
 
     Raises:
         ValueError: if the pixels are not such an array, a side has more than `MAX_SIDE` pixels, or the quality is not

@@ -72,6 +72,7 @@ def _deflate_slab(pixels: UInt8Array, encoder: str) -> list[bytes]:
 
 def _isal_streams(rows: UInt8Array) -> list[bytes]:
     """Returns a zlib stream for each row of uint8 [N, bytes]; `map` keeps the time with the GIL held short."""
+    # Files of 3 KB are deflated too fast for threads: two are 1.2 to 1.5 times as fast as one, two processes 1.9 times.
     return list(map(isal_zlib.compress, rows, repeat(_ISAL_LEVEL)))
 
 

@@ -21,9 +21,7 @@ RUN_BYTES = 16 << 20
 def alike_runs(table: pa.Table, row_bytes: int = 0) -> Iterator[range]:
     """Yields the positions of alike neighbours, no more together than `RUN_BYTES` of pixels.
 
-    Args:
-        table: of examples.
-        row_bytes: bytes of pixels that are made of each image, if they are more than there are.
+    `row_bytes` is what will be made of each image, where that is more than there is.
     """
     height, width, channels = (table.column(name).fill_null(0).to_numpy() for name in ("height", "width", "channels"))
     codes = table.column("encoding").combine_chunks().dictionary_encode().indices.to_numpy()
@@ -41,13 +39,7 @@ def raw_pixels(run: pa.Table) -> npt.NDArray[np.uint8]:
 
 
 def map_runs(table: pa.Table, function: Callable[[pa.Table], pa.Table], row_bytes: int = 0) -> pa.Table:
-    """Applies a function to runs of rows whose images are alike: in encoding, size and channels, or in having none.
-
-    Args:
-        table: of examples.
-        function: from rows to as many rows.
-        row_bytes: bytes of pixels that it makes of each image, if they are more than there are.
-    """
+    """Applies a function, from rows to as many rows, to the runs of `alike_runs`; rows without image stay."""
     runs = (table.slice(run.start, len(run)) for run in alike_runs(table, row_bytes))
     pieces = [function(run) if run.column("height")[0].is_valid else run for run in runs]
     return pa.concat_tables(pieces) if pieces else table

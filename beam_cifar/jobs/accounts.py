@@ -39,14 +39,12 @@ class ShardInfo:
 
 
 def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str, Counts]:
-    """Checks that every row read was written, filtered or rejected, by subset and label.
+    """Checks that every row read was written, filtered or rejected, by subset and label; else raises `JobError`.
 
     Returns:
         The counts of all rows, by the names in `COUNTED`.
-
-    Raises:
-        JobError: it was not.
     """
+    # Of the parts and not from Beam's metrics: those count a bundle that is run twice, twice.
     counted = {name: add_counts(getattr(part, name) for part in parts) for name in COUNTED}
     if settings.counts is None:
         _check_balance(counted, settings)
@@ -146,6 +144,7 @@ COUNTED = ("read", "written", "filtered", "unlabelled", "rejected")
 def encode_part(info: PartInfo) -> bytes:
     """An account as JSON, with a digest of it; see `decode_part`."""
     counts = {name: [[*key, n] for key, n in sorted(getattr(info, name).items())] for name in COUNTED}
+    # With a digest: after power failure a file may be there with its size, and zeros in it.
     facts = json.dumps({**asdict(info), **counts})
     return json.dumps([facts, hashlib.sha256(facts.encode()).hexdigest()]).encode()
 

@@ -34,11 +34,7 @@ def publish_settings(job: Job, sink: SinkSettings) -> PublishSettings:
 
 
 def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings) -> ShardInfo:
-    """Takes one attempt of each part, checks the files, and joins them where there are several.
-
-    Raises:
-        JobError: a part is missing, or two attempts of one differ.
-    """
+    """Takes one attempt of each part, checks the files, and joins them where there are several. Raises `JobError`."""
     shard, sink = settings.shards[number], get_sink(settings.format)
     parts = tuple(one_each(infos, shard.parts, lambda info: info.part, shard.path))
     if not isinstance(sink, FileSink):
@@ -46,6 +42,7 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     if settings.is_whole(shard):
         return ShardInfo(number, 1, parts[0].bytes, parts[0].sha256, parts)
     paths = [settings.part_path(shard, info.part) for info in parts]
+    # Before anything is joined: a refusal in this step costs as many runs of it as the runner tries again.
     for path, info in zip(paths, parts, strict=True):
         _check_size(path, info.bytes)
     give_back()  # what the parts took
@@ -99,7 +96,7 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     foreign = _foreign(settings, {*files, *(path for info in shards for path, _, _ in info.beside)})
     manifest = manifest_bytes(shards, counts, files, foreign, results, settings)
     _refuse_taken_names(foreign, sink.folder)
-    expected = storage.Tally.of(_data_files(shards, sink))
+    expected = storage.FileSet.of(_data_files(shards, sink))
     kept = {*files, *(entry["path"] for entry in foreign)}
     if _holds(sink.folder.tree, expected, kept):
         for path, content in files.items():
@@ -116,7 +113,10 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
             overwrite=settings.overwrite,
             listings=[info.listing for info in shards if info.listing],
         )
-    elif not (_is_published(sink.folder, manifest, expected, kept) or finish_interrupted(sink.folder, manifest)):
+    elif not (  # done by an earlier call, or nearly
+        (storage.has_content(sink.folder.manifest, manifest) and _holds(sink.folder.output, expected, kept))
+        or finish_interrupted(sink.folder, manifest)
+    ):
         written = sum(info.files for info in shards)
         raise JobError(f"{sink.folder.tree}: not all of the {written} staged files are there; run the job again")
     storage.remove_tree(sink.folder.work)
@@ -152,21 +152,16 @@ def _data_files(shards: Sequence[ShardInfo], sink: SinkSettings) -> Iterator[tup
             yield os.path.join(path, entry["path"]), entry["bytes"]
 
 
-def _holds(tree: str, expected: storage.Tally, others: Set[str]) -> bool:
+def _holds(tree: str, expected: storage.FileSet, others: Set[str]) -> bool:
     """Whether a tree holds these data files and no other ones; `others` may be there or not.
 
     One file that was written over another is one too few.
     """
     try:
-        found = storage.Tally.of((path, size) for path, size in storage.file_sizes(tree) if path not in others)
+        found = storage.FileSet.of((path, size) for path, size in storage.file_sizes(tree) if path not in others)
     except FileNotFoundError:
         return False
     return found == expected
-
-
-def _is_published(folder: storage.JobFolder, manifest: bytes, expected: storage.Tally, others: Set[str]) -> bool:
-    """Whether an earlier call did it all."""
-    return storage.has_content(folder.manifest, manifest) and _holds(folder.output, expected, others)
 
 
 def _check_size(path: str, expected: int) -> None:

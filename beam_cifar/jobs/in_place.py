@@ -23,9 +23,7 @@ from beam_cifar.planning.summaries import learn_parents, scan
 def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
     """The plan with the subsets that stay as they are as copies of the output's own files.
 
-    Args:
-        plan: of a job that replaces its own input.
-        options: of the job; `kept` names the subsets.
+    The job replaces its own input; `options.kept` names the subsets.
 
     Raises:
         UsageError: the output says something that saving would lose.

@@ -47,18 +47,14 @@ def is_complete(folder: storage.JobFolder) -> bool:
     """Whether an output holds the files of its manifest, by size, and no others."""
     try:
         listed = manifest_files(folder.output, json.loads(storage.read_whole(folder.manifest)))
-        expected = storage.Tally.of((file["path"], file["bytes"]) for file in listed)
-        return storage.Tally.of(storage.file_sizes(folder.output)) == expected
+        expected = storage.FileSet.of((file["path"], file["bytes"]) for file in listed)
+        return storage.FileSet.of(storage.file_sizes(folder.output)) == expected
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields path, bytes and sha256 of every file that a manifest names, itself or by a list beside it.
-
-    Raises:
-        OSError: a list cannot be read.
-    """
+    """Yields path, bytes and sha256 of every file that a manifest names, itself or by a list. Raises `OSError`."""
     yield from manifest["files"]
     for shard in manifest["shards"]:
         if "listing" not in shard:

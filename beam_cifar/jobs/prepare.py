@@ -152,7 +152,10 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
     job, surveys = _planned(options, folder, folder.index)
     plan, folder, facts = job.plan, job.folder, job.facts
     newest_input = max(summary.file.newest for found in surveys for summary in found.summaries)
-    done = _finish_interrupted(folder, facts, newest_input)
+    # Facts do not cover pixels, so times are compared as well: an input that was changed since is converted anew.
+    done = _is_same_job(folder.pending_manifest, facts, newest_input) and finish_interrupted(
+        folder, storage.read_whole(folder.pending_manifest)
+    )
     if options.resume and not done:
         done = _is_same_job(folder.manifest, facts, newest_input) and is_complete(folder)
     inputs = _inputs_digest([found.catalog for found in surveys], folder)
@@ -221,16 +224,6 @@ def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder |
     return None
 
 
-def _finish_interrupted(folder: storage.JobFolder, facts: dict[str, Any], newest_input: int) -> bool:
-    """Completes the same job's publish if it was killed after the output was in place.
-
-    The facts do not cover pixels: an input that was changed since (its mtime, in ns, tells) is converted anew.
-    """
-    if not _is_same_job(folder.pending_manifest, facts, newest_input):
-        return False
-    return finish_interrupted(folder, storage.read_whole(folder.pending_manifest))
-
-
 def _is_same_job(manifest: str, facts: dict[str, Any], newest_input: int) -> bool:
     """Whether a manifest is there, of a job with the same facts, and no older than the input."""
     try:
@@ -270,6 +263,7 @@ def _occupied(output: str) -> OutputError:
 
 def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOptions) -> None:
     needed = get_sink(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
+    # Looked at before the start: Beam would try a task again and again on a full disk.
     free = storage.free_bytes(folder.path) + _staged_bytes(folder)
     if needed > free:
         raise JobError(
@@ -295,12 +289,8 @@ def _remove_empty(folders: list[str]) -> None:
 def _missing_parents(path: str) -> list[str]:
     """Folders above the output that do not exist yet, innermost first: a failed job removes them again."""
     missing: list[str] = []
-    if storage.is_url(path):
-        return missing
-    parent = os.path.dirname(path)
-    while not storage.exists(parent):
-        missing.append(parent)
-        parent = os.path.dirname(parent)
+    while not storage.is_url(path) and not storage.exists(path := os.path.dirname(path)):
+        missing.append(path)
     return missing
 
 

@@ -107,6 +107,7 @@ def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:
 
 def _sound_rows(rows: RowReader, start: int, stop: int, file: SourceFile, bad: dict[int, BadRow]) -> pa.Table:
     """The rows [start, stop) that can be read; the others are added to `bad`, found by halving."""
+    # Rejected here: an error that leaves a generator, caught by Beam, takes the good rows of the range with it.
     try:
         return rows.table(start, stop)
     except InputError as error:

@@ -22,11 +22,7 @@ from beam_cifar.steps.select import select_rows
 
 
 def run(job: Job, beam_options: object = None) -> None:
-    """Runs a prepared job, and publishes it.
-
-    Args:
-        job: as `beam_cifar.jobs.prepare.prepare` gives it.
-        beam_options: not looked at; in its place so that this can stand for a pipeline.
+    """Runs a prepared job, and publishes it; `beam_options` are ignored, so that this can stand for a pipeline.
 
     Raises:
         BeamCifarError: a damaged input, or an output that cannot be written.
@@ -44,7 +40,7 @@ def run(job: Job, beam_options: object = None) -> None:
 def _converted(task: Task, plan: Plan, source: SourceSettings, sink: SinkSettings) -> PartInfo:
     part = OpenPart(sink, sink.shards[task.shard], task.part)
     try:
-        made = [part.append(transformed(block, plan)) for block in read_task(task, source)]
+        made = [part.append(transformed_block(block, plan)) for block in read_task(task, source)]
     except BaseException:
         part.abandon()
         raise
@@ -54,7 +50,7 @@ def _converted(task: Task, plan: Plan, source: SourceSettings, sink: SinkSetting
     return info
 
 
-def transformed(block: Block, plan: Plan) -> Block:
+def transformed_block(block: Block, plan: Plan) -> Block:
     """A block after all that a plan does to it, in order: select, rename, change pixels, encode."""
     block = remap_labels(select_rows(block, selection=plan.selection), targets=plan.label_map.targets)
     block = changed(block, plan.pixel_steps)

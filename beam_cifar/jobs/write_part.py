@@ -20,13 +20,7 @@ from beam_cifar.planning.summaries import scan
 
 
 class OpenPart:
-    """A part that is being written.
-
-    Args:
-        settings: of the sink.
-        shard: that the part belongs to.
-        part: its number.
-    """
+    """A part of a shard, by its number, that is being written."""
 
     def __init__(self, settings: SinkSettings, shard: Shard, part: int) -> None:
         self._shard, self._part = shard, part
@@ -47,6 +41,7 @@ class OpenPart:
             InputError: a row that cannot be kept.
             JobError: a block out of order, or another number of rows than planned.
         """
+        # Fused stages kept the order on every runner that was tried, but no part of Beam's model promises it.
         if block.coordinates != (self._shard.index, self._part, self._next):
             raise JobError(
                 f"blocks came out of order: expected {(self._shard.index, self._part, self._next)} as (shard, part, "
@@ -114,13 +109,6 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
     if os.path.dirname(path) == sink.folder.output and not os.path.islink(path):  # saved in place
         size, digest = storage.stage_link(path, final, sink.folder.scratch)
         return PartInfo(task.shard, task.part, 1, size, digest, read=counts, written=written)
-    with (
-        storage.open_blob(file.blob, file.shown) as blob,
-        sink.folder.stage(final) as staged,
-    ):
-        while chunk_bytes := blob.read(storage.COPY_BYTES):
-            staged.write(chunk_bytes)
-        if staged.bytes_written != file.blob.size:
-            raise InputError(f"{file.shown}: ended at byte {staged.bytes_written} of {file.blob.size}")
-        staged.commit()
+    with sink.folder.stage(final) as staged:
+        storage.copy_blob(file.blob, file.shown, staged)
     return PartInfo(task.shard, task.part, 1, staged.bytes_written, staged.sha256, read=counts, written=written)

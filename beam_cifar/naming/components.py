@@ -103,10 +103,7 @@ def distinct_components(
 ) -> tuple[str, ...]:
     """One component for each name, in the strict form where two names might meet on a file system.
 
-    Args:
-        names: all different.
-        encode: `encode_name`, or what takes the same arguments.
-        taken: keys of clashes that the names must not meet either.
+    Names are all different; `taken` has keys of clashes that they must not meet either.
     """
     keys = list(map(clash_key, names))
     repeated = {key for key, count in Counter(keys).items() if count > 1} | taken

@@ -37,6 +37,7 @@ def short_name(item_id: str, filename: str) -> str:
 
 def digest64(text: str) -> int:
     """Eight bytes of BLAKE2b, the same on every machine."""
+    # Not `hash`, which differs from process to process; and no names, of which a plan would hold millions.
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
@@ -66,12 +67,8 @@ def file_names(
 ) -> list[str]:
     """The name of each file: the short one, or the strict form of the whole id where several would get that.
 
-    Args:
-        names: `[N]`, short names.
-        ids: `[N]`.
-        suffixes: `[N]`, such as ".png".
-        strict: digests of short names that several ids would get.
-        encode: `encode_name`, or what takes the same arguments.
+    Short names, ids and suffixes are `[N]`; `strict` has the digests of short names that several ids would get, and
+    `encode` is `encode_name`, or what takes the same arguments.
     """
     return [
         encode(item_id, suffix, strict=True) if strict and digest64(clash_key(name)) in strict else encode(name, suffix)

@@ -252,18 +252,13 @@ def _scalar_value(source: PickleFile, dtype: DtypeValue, data: bytes) -> Value:
     if dtype.kind == "S":
         return data.rstrip(b"\0")
     if dtype.kind == "U":
-        return decode_utf32(data, big, source)
+        try:
+            return data.decode("utf-32-be" if big else "utf-32-le").rstrip("\0")
+        except UnicodeDecodeError:
+            source.refuse("an element of a text array is not Unicode")
     if dtype.kind == "f" and dtype.itemsize in (2, 4, 8):
         return struct.unpack((">" if big else "<") + {2: "e", 4: "f", 8: "d"}[dtype.itemsize], data)[0]
     return math.nan  # complex and long double: only a skipped key can hold them
-
-
-def decode_utf32(data: bytes, big: bool, source: PickleFile) -> str:
-    """Decodes an element of a numpy text array."""
-    try:
-        return data.decode("utf-32-be" if big else "utf-32-le").rstrip("\0")
-    except UnicodeDecodeError:
-        source.refuse("an element of a text array is not Unicode")
 
 
 # Names alone make nothing safe: of real ones, three crafted states crash numpy 2.4.6. So arguments are matched as well.

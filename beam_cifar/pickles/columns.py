@@ -153,10 +153,6 @@ class Columns:
                 return tuple(joined.decode("ascii").split("\0"))
         return tuple(self.text(item, f"'{key}' entry {row}") for row, item in enumerate(items))
 
-    def optional_text(self, value: Value, key: str) -> str | None:
-        """Returns text or None."""
-        return None if value is None else self.text(value, f"'{key}'")
-
     def optional_int(self, value: Value, key: str) -> int | None:
         """Returns an int or None."""
         if value is not None and type(value) is not int:

@@ -91,13 +91,14 @@ def read_batch(file: BinaryIO, name: str) -> Batch:
         columns.refuse(fields["image_sizes"], f"'image_sizes' has {len(sizes)} entries for {rows} rows")
     if images is not None and images.rows != rows:
         images = None  # an empty array beside rows: labels only
+    label = fields.get("batch_label")
     return Batch(
         rows=rows,
         kind=None if labels is None else "cifar100" if label_key == "fine_labels" else "cifar10",
         labels=(None,) * rows if labels is None else labels,
         coarse_labels=coarse,
         filenames=filenames,
-        batch_label=columns.optional_text(fields.get("batch_label"), "batch_label"),
+        batch_label=None if label is None else columns.text(label, "'batch_label'"),
         images=images,
         python2_style=is_python2_style(columns.scan, fields),
         structure_sha256=_digest_around(file, name, columns.scan.source.size, images.spans() if images else ()),

@@ -43,15 +43,10 @@ class PickleFile:
     __slots__ = ("_base", "_window", "_work_left", "at", "buf", "file", "last", "last_offset", "name", "pos", "size")
 
     def __init__(self, file: BinaryIO, name: str) -> None:
-        self.file = file
-        self.name = name
+        self.file, self.name = file, name
         self.size = file.seek(0, 2)
-        self.buf = b""
-        self.pos = 0
-        self.at = 0
-        self.last = b""
-        self.last_offset = 0
-        self._base = 0
+        self.buf = self.last = b""
+        self.pos = self.at = self.last_offset = self._base = 0
         self._work_left = 2 * self.size + (1 << 16)
         self._window = _FIRST_WINDOW
 
@@ -78,10 +73,13 @@ class PickleFile:
         if self._work_left < 0:
             self.refuse("refers to the same values so often that reading them takes more work than the file is long")
 
-    def fill(self, need: int) -> None:
-        """Makes at least `need` bytes available in `buf` after `pos`."""
+    def _check_left(self, need: int) -> None:
         if need > self.left:
             self.refuse(f"truncated: the opcode needs {need} bytes, {self.left} left")
+
+    def fill(self, need: int) -> None:
+        """Makes at least `need` bytes available in `buf` after `pos`."""
+        self._check_left(need)
         rest = self.buf[self.pos :]
         self._base = self.offset
         start = self._base + len(rest)
@@ -92,13 +90,10 @@ class PickleFile:
 
     def take(self, count: int) -> bytes:
         """Returns the next `count` bytes, of which there are few."""
-        end = self.pos + count
-        if end > len(self.buf):
+        if self.pos + count > len(self.buf):
             self.fill(count)
-            end = self.pos + count
-        data = self.buf[self.pos : end]
-        self.pos = end
-        return data
+        self.pos += count
+        return self.buf[self.pos - count : self.pos]
 
     def number(self, count: int) -> int:
         """Returns the next `count` bytes as an unsigned little-endian number."""
@@ -106,8 +101,7 @@ class PickleFile:
 
     def skip(self, count: int) -> None:
         """Moves over `count` bytes without reading those that are not in memory."""
-        if count > self.left:
-            self.refuse(f"truncated: the opcode needs {count} bytes, {self.left} left")
+        self._check_left(count)
         if self.pos + count <= len(self.buf):
             self.pos += count
             return

@@ -15,6 +15,8 @@ Pixels = bytes | bytearray | memoryview
 STANDARD: Size = (32, 32)
 _LABEL_KEYS = {"cifar10": ("labels",), "cifar100": ("fine_labels", "coarse_labels")}
 _RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
+# Arrays of uint8 where all rows are alike: arrays of objects, which Datumaro writes, take twice the size, and neither
+# torchvision nor Keras reads them.
 _DTYPE_STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK%ctb"
 
 
@@ -181,12 +183,8 @@ class BatchWriter:
         self, file: Writer, *, rows: int, kind: str, batch_label: str, size: Size | None = STANDARD, images: bool = True
     ) -> None:
         keys = _label_keys(kind)
-        self._file = file
-        self._kind = kind
-        self._rows = rows
+        self._file, self._kind, self._rows, self._size, self._images = file, kind, rows, size, images
         self._added = 0
-        self._size = size
-        self._images = images
         self._odd_size = images and size is not None and size != STANDARD
         self._reuse = b""
         ops = Opcodes()
@@ -238,9 +236,9 @@ class BatchWriter:
 
         Args:
             pixels: uint8 [3, H, W] of the rows, one after the other or one each; None for a row without image.
-            labels: one per row.
-            coarse_labels: one per row for 'cifar100', else None.
-            filenames: one per row.
+            labels: one per row, as in `write_batch`.
+            coarse_labels: the same.
+            filenames: the same.
             sizes: (H, W) per row, where the writer was given no size; None for a row without image.
 
         Raises:

@@ -5,6 +5,7 @@ Paths are those of the local file system, or of one that all workers share; or U
 
 from beam_cifar.storage.blobs import Blob as Blob
 from beam_cifar.storage.blobs import SubFile as SubFile
+from beam_cifar.storage.blobs import copy_blob as copy_blob
 from beam_cifar.storage.blobs import each as each
 from beam_cifar.storage.blobs import listed_file as listed_file
 from beam_cifar.storage.blobs import mapped as mapped
@@ -16,7 +17,7 @@ from beam_cifar.storage.blobs import unpack as unpack
 from beam_cifar.storage.blobs import whole_file as whole_file
 from beam_cifar.storage.client import concurrently as concurrently
 from beam_cifar.storage.files import COPY_BYTES as COPY_BYTES
-from beam_cifar.storage.files import Tally as Tally
+from beam_cifar.storage.files import FileSet as FileSet
 from beam_cifar.storage.files import exists as exists
 from beam_cifar.storage.files import file_digest as file_digest
 from beam_cifar.storage.files import file_sizes as file_sizes

@@ -48,12 +48,9 @@ def is_archive(path: str) -> bool:
 def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
     """Lists the regular files of an archive; asked again of the same one, it does not read it again.
 
-    Args:
-        path: the archive.
-        index_dir: where to put the random-access index, should the archive be compressed.
-
     Returns:
-        The members in archive order, and the path of the index, "" for an uncompressed archive.
+        The members in archive order, and the path of the random-access index in `index_dir`, "" for an uncompressed
+        archive.
 
     Raises:
         InputError: the archive is damaged, or holds links, devices, too many members, or a bomb.

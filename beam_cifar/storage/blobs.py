@@ -68,11 +68,7 @@ def reading(name: str) -> Iterator[None]:
 
 @contextmanager
 def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
-    """Opens an input file for reading and seeking.
-
-    Raises:
-        InputError: it is gone, unreadable, or changed since it was planned.
-    """
+    """Opens an input file for reading and seeking; raises `InputError` if it is gone, or changed since the plan."""
     if is_url(blob.path):
         with _object(blob, name) as stream:
             yield stream
@@ -139,12 +135,7 @@ def open_arrow(path: str) -> Any:
 
 @contextmanager
 def local_copy(path: str) -> Iterator[str]:
-    """The path of a file that can be opened by its name: its own, or, of an object, that of a copy for the time being.
-
-    Raises:
-        JobError: the copy cannot be written.
-        OSError: the object cannot be read.
-    """
+    """The path of a file that can be opened by its name: its own, or, of an object, that of a copy for a while."""
     if not is_url(path):
         yield path
         return
@@ -158,22 +149,23 @@ def local_copy(path: str) -> Iterator[str]:
 
 
 def unpack(blob: Blob, name: str, path: str) -> Blob:
-    """Copies an input file out of its archive, with the archive's time.
-
-    Raises:
-        InputError: the archive is gone, damaged or changed.
-        JobError: the copy cannot be written.
-    """
+    """Copies an input file out of its archive, with the archive's time. Raises `InputError` or `JobError`."""
     make_folder(os.path.dirname(path))
-    with open_blob(blob, name) as stream, StagedFile(path, os.path.dirname(path)) as file:
-        while chunk := stream.read(COPY_BYTES):
-            file.write(chunk)
-        if file.bytes_written != blob.size:
-            raise InputError(f"{name}: ended at byte {file.bytes_written} of {blob.size}")
-        file.commit()
+    with StagedFile(path, os.path.dirname(path)) as file:
+        copy_blob(blob, name, file)
     if not is_url(path):
         os.utime(path, ns=(blob.stamp[1], blob.stamp[1]))
     return whole_file(path)
+
+
+def copy_blob(blob: Blob, name: str, file: StagedFile) -> None:
+    """Copies an input file to a new one, and commits that. Raises as `unpack`."""
+    with open_blob(blob, name) as stream:
+        while chunk := stream.read(COPY_BYTES):
+            file.write(chunk)
+    if file.bytes_written != blob.size:
+        raise InputError(f"{name}: ended at byte {file.bytes_written} of {blob.size}")
+    file.commit()
 
 
 def _refuse_changed(blob: Blob, name: str) -> None:

@@ -96,6 +96,7 @@ def concurrently(function: Callable[[In], Out], items: Iterable[In]) -> Iterator
     """Yields what a function returns of each item, in order, some calls at a time; calls may do the same in turn."""
     from concurrent.futures import ThreadPoolExecutor
 
+    # In chunks: a pool's `map` draws all items before it yields the first result.
     for chunk in in_chunks(items, 64 * THREADS):
         with ThreadPoolExecutor(min(THREADS, len(chunk)), thread_name_prefix="beam_cifar-storage") as pool:
             yield from pool.map(function, chunk)

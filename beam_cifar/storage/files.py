@@ -212,18 +212,19 @@ def has_content(path: str, content: bytes) -> bool:
 
 
 @dataclass(frozen=True)
-class Tally:
+class FileSet:
     """What a set of files is, in no order: how many, and a digest of their paths and sizes."""
 
     files: int
     digest: int
 
     @classmethod
-    def of(cls, files: Iterable[tuple[str, int]]) -> Tally:
+    def of(cls, files: Iterable[tuple[str, int]]) -> FileSet:
         """The tally of some files, each (path, bytes)."""
         count = total = 0
         for path, size in files:
             text = f"{size} {path}".encode("utf-8", "surrogatepass")
+            # A sum and not a hash of all: it takes files in any order, and holds none of a million names.
             total += int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
             count += 1
         return cls(count, total % 2**128)

@@ -49,6 +49,7 @@ class Gcs(Client):
                 asked = {"start": start, "end": stop - 1, "if_generation_match": int(found.tag), "checksum": None}
                 data: bytes = blob.download_as_bytes(**asked, **CALL)
         except FileNotFoundError as error:
+            # An object that was replaced answers as one that is gone: asked for is one generation of it.
             if self.head(bucket, found.key) is None:
                 raise
             raise ChangedError(116, "the object changed", error.filename) from error

@@ -35,10 +35,7 @@ class Holding(AbstractContextManager["Holding"]):
 
 
 def hold(folder: JobFolder) -> Holding:
-    """Holds a job folder for one job, until it is left.
-
-    Args:
-        folder: of the job; made if missing, and removed with the lock if nothing is left in it.
+    """Holds a job folder for one job, until it is left; made if missing, and removed if nothing is left in it.
 
     Raises:
         OutputError: on entering, if another job holds it.
@@ -177,6 +174,7 @@ class _FileLock(Holding):
         os.makedirs(self._folder.path, exist_ok=True)
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
+            # No `lockf`: the process loses that as soon as it closes any other handle of the file.
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self._handle, 64, 0).decode("ascii", "replace").strip()

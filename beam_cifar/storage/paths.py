@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beam_cifar.errors import UsageError
@@ -47,11 +46,7 @@ def split_url(url: str) -> tuple[str, str, str]:
 
 
 def absolute(path: str, what: str) -> str:
-    """The absolute form of a user's path, or the plain form of a URL.
-
-    Args:
-        path: as given.
-        what: it is, for the error.
+    """The absolute form of a user's path, or the plain form of a URL; `what` it is stands in the error.
 
     Raises:
         UsageError: it cannot be a path, or it is a URL that is not read.
@@ -71,6 +66,7 @@ def _plain_url(url: str, scheme: str, rest: str, what: str) -> str:
     parts = key.rstrip("/").split("/") if key.rstrip("/") else []
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,221}", bucket):
         raise UsageError(f"{what} {url!r}: expected {scheme}://BUCKET/FOLDER, and {bucket!r} is no name of a bucket")
+    # Stores take ".." for a name like any other, and tools for the folder above.
     if any(part in ("", ".", "..") for part in parts) or "\0" in key:
         raise UsageError(f"{what} {url!r}: a part of the path is empty, '.' or '..'; write it without")
     return "/".join((f"{scheme}://{bucket}", *parts))
@@ -85,9 +81,3 @@ def contains(folder: str, path: str) -> bool:
     """Whether a path lies below a folder; both as `absolute` makes them."""
     separator = "/" if is_url(folder) else os.sep
     return path.startswith(folder.rstrip(separator) + separator)
-
-
-def shown(paths: Sequence[str], most: int = 3) -> str:
-    """The first of some paths, for a message."""
-    more = f" and {len(paths) - most} more" if len(paths) > most else ""
-    return ", ".join(paths[:most]) + more

@@ -78,7 +78,7 @@ def publish_tree(
         manifest: its content.
         is_ours: whether an output is the one of a manifest, left by an earlier call.
         overwrite: whether any other output may be replaced.
-        listings: names of the lists of files that the manifest names.
+        listings: what lists of files the manifest names.
 
     Raises:
         OutputError: the output exists and must not be replaced.
@@ -111,6 +111,7 @@ def publish_tree(
         if os.path.isdir(folder.output):
             os.rmdir(folder.output)
     os.makedirs(os.path.dirname(folder.output), exist_ok=True)
+    # One rename of the folder, not one of each file: killed half way, those would leave half a data set.
     os.rename(folder.tree, folder.output)
     promote(folder)
 
@@ -211,10 +212,7 @@ def clear_leftovers(folder: JobFolder, keep: str = "") -> None:
 def leftovers(folder: JobFolder, keep: str = "", *, pending: bool = True) -> list[Leftover]:
     """What jobs that did not end have left; not what an unfinished publish needs, nor the parts of the job `keep`.
 
-    Args:
-        folder: of the job.
-        keep: id of a job of which finished parts are kept.
-        pending: whether a manifest that waits may be that of the output, so that it is kept.
+    A pending manifest is kept if `pending`: it may be that of the output.
     """
     needed = _needed(folder, pending=pending)
     kept = {"lock", f"work-{keep}"} | {os.path.basename(path) for path in needed}

@@ -81,7 +81,7 @@ class S3(Client):
         try:
             with _known(bucket, key):
                 self._client.put_object(Bucket=bucket, Key=key, Body=data, **condition)
-        except (ChangedError, FileNotFoundError):
+        except (ChangedError, FileNotFoundError):  # what was to be replaced is gone: 404, not 412
             if replaces is None:
                 raise
             return False
@@ -99,6 +99,7 @@ class S3(Client):
         with _known(bucket, keys[0]):
             wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
             answer = self._client.delete_objects(Bucket=bucket, Delete=wanted)
+        # The answer is a success even if every key was refused.
         for refused in answer.get("Errors", ()):
             raise PermissionError(1, refused["Message"], f"s3://{bucket}/{refused['Key']}")
 

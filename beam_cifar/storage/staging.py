@@ -80,6 +80,7 @@ class StagedFile(io.RawIOBase):
         super().__init__()
         refuse_cancelled()
         self._final, self._only_while = final, only_while
+        # A name that no other attempt has: a runner may try a part again while the first attempt still writes.
         self._attempt = "" if is_url(final) else os.path.join(scratch, uuid.uuid4().hex)
         if self._attempt:
             os.makedirs(scratch, exist_ok=True)
@@ -121,7 +122,7 @@ class StagedFile(io.RawIOBase):
                 objects.upload(self._final, self._file, self.bytes_written)
             self._file.close()
             return
-        self._file.close()
+        self._file.close()  # without `sync`: what power failure loses, a resumed job misses by its digest
         os.makedirs(os.path.dirname(self._final), exist_ok=True)
         os.replace(self._attempt, self._final)
 
@@ -146,12 +147,7 @@ def refuse_lost(path: str) -> None:
 
 
 class StagedFiles:
-    """Files of a tree that are written one after the other, each whole or not at all.
-
-    Args:
-        tree: the folder that their paths are relative to.
-        scratch: a folder on the same file system to write them in.
-        only_while: as of `StagedFile`.
+    """Files of a tree that are written one after the other, each whole or not at all; arguments as of `StagedFile`.
 
     Attributes:
         made: path, bytes and hex sha256 of each so far.
@@ -198,9 +194,7 @@ class StagedFolder:
 
     Args:
         folder: where the files go.
-        listing: the path that the list gets, one JSON object a line.
-        scratch: a folder on the same file system to write the list in.
-        only_while: as of `StagedFile`.
+        listing: the path that the list gets, one JSON object a line; it is a `StagedFile`, with what else that takes.
 
     Attributes:
         files: written so far.
@@ -221,12 +215,7 @@ class StagedFolder:
         self._listing.close()
 
     def add(self, files: Iterable[_File]) -> None:
-        """Writes some files.
-
-        Args:
-            files: of each the folder, relative to this one, with "/"; its name; its content; and what the list says of
-                it besides path, bytes and sha256.
-        """
+        """Writes files: of each its folder in this one, name, content, and what else the list says of it."""
         listed = []
         for folder, name, data, facts in self._written(files):
             digest = hashlib.sha256(data).hexdigest()
@@ -279,6 +268,8 @@ class StagedFolder:
 
 def _write_in_place(path: str, data: Any) -> None:
     refuse_cancelled()
+    # No other name first, and no rename: one call less for each of a million images, and every attempt writes the same.
+    # A link is not followed: it would lead out of the tree.
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:

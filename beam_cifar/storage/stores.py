@@ -32,6 +32,7 @@ def use_settings(settings: Callable[[str], Mapping[str, Any]]) -> None:
     client.cache_clear()
 
 
+# Made once: boto3 takes up to half a second for each client, in which it reads its models of services.
 @functools.cache
 def client(scheme: str) -> Client:
     """The client of a URL scheme, one for each process. Raises `UsageError`: its library is not installed."""

@@ -28,14 +28,7 @@ class DamagedTarError(ValueError):
 
 
 def tar_members(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, int, int]]:
-    """Yields name, offset and size of the plain files of an archive, in order.
-
-    The caller may move the stream in between.
-
-    Args:
-        stream: the archive, seekable.
-        size: of it.
-        shown: display name used in messages.
+    """Yields name, offset and size of the plain files of an archive, in order; the stream may be moved in between.
 
     Raises:
         InputError: a damaged header, a missing end, a link, a device or a sparse file, or a name that is not UTF-8.

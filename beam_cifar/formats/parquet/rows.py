@@ -27,9 +27,8 @@ from beam_cifar.formats.kit.rows import parents_of
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
 from beam_cifar.formats.parquet.schema import columns_in, damaged, open_parquet
 from beam_cifar.images.header import ImageHeader, probe_image
+from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
 
-MAX_RATIO = 100
-RATIO_FREE_BYTES = 1 << 30
 """What unpacks to more than this much at more than that ratio is a bomb; images hardly shrink any more."""
 
 # Bytes that may come in one batch beyond the images that are expected, if one image is repeated by a dictionary.
