@@ -83,10 +83,8 @@ class MapBlocks(beam.PTransform):
     shown: Mapping[str, Any] = field(default_factory=dict)
 
     def display_data(self) -> dict[str, Any]:
-        """What is shown of the settings, where there is anything."""
         return {name: value for name, value in self.shown.items() if value not in (None, "")}
 
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:
-        """From blocks to blocks."""
         dofn = BlockDoFn(functools.partial(self.function, **self.settings))
         return blocks | beam.ParDo(dofn).with_input_types(Block).with_output_types(Block)
