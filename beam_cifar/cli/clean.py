@@ -3,49 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.parser import add_command
+from beam_cifar.cli.parser import add_command, add_json
+from beam_cifar.cli.terminal import print_result
 
 if TYPE_CHECKING:
     from beam_cifar.jobs.clean import Cleaned, Found
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    text = "Remove what killed jobs left of an output. Stop first what may still run on a cluster."
-    command = add_command(commands, "clean", run, text)
+    command = add_command(commands, "clean", run)
     command.add_argument("output_dir", metavar="OUT", help="the output, whether it is there or not")
     command.add_argument("--list", action="store_true", help="only list what would be removed")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Removes what killed jobs left, or lists it."""
+    """Remove what killed jobs left of an output. Stop first what may still run on a cluster."""
     from beam_cifar.jobs.clean import clean
 
     cleaned = clean(arguments.output_dir, remove=not arguments.list)
-    if arguments.json:
-        print(json.dumps(asdict(cleaned), ensure_ascii=False))
-    else:
-        print(_shown(cleaned, removed=not arguments.list))
+    print_result(arguments, asdict(cleaned), _shown(cleaned, removed=not arguments.list))
     if cleaned.incomplete and cleaned.found:
         hint = "it may be incomplete; convert again with --overwrite"
         print(f"beam-cifar: note: {cleaned.output} has no manifest: {hint}", file=sys.stderr)
 
 
-def _shown(cleaned: Cleaned, *, removed: bool) -> str:
+def _shown(cleaned: Cleaned, *, removed: bool) -> list[str]:
     done = "completed" if removed else "would complete"
     lines = [f"{done} the output {cleaned.output}: only its manifest was missing"] if cleaned.completed else []
     if not cleaned.found:
-        return "\n".join([*lines, f"nothing is left over at {cleaned.output}"])
+        return [*lines, f"nothing is left over at {cleaned.output}"]
     files, size = sum(found.files for found in cleaned.found), sum(found.bytes for found in cleaned.found)
     verb = "removed" if removed else "would remove"
     lines.append(f"{verb} {files:,} files, {size / 1e6:,.1f} MB, that interrupted jobs left at {cleaned.output}")
-    return "\n".join([*lines, *(f"  {_line(found)}" for found in cleaned.found)])
+    return [*lines, *(f"  {_line(found)}" for found in cleaned.found)]
 
 
 def _line(found: Found) -> str:

@@ -7,18 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from beam_cifar.cli.jobs import input_of, job_options, output_of, perform, stem_of
-from beam_cifar.cli.parser import add_command, add_job
-from beam_cifar.formats.registry import readable
+from beam_cifar.cli.parser import add_command, add_input_format, add_job
 from beam_cifar.options import ON_CLASH, ConvertOptions
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    text = "Convert a data set into another format. Options that are not listed are handed to Beam."
-    command = add_command(commands, "convert", run, text)
+    command = add_command(commands, "convert", run)
     add = command.add_argument
     add("-i", "--input-path", required=True, metavar="PATH", help="directory, archive or file to read")
-    add("-if", "--input-format", choices=readable(), metavar="FORMAT", help="its format; detected if left out")
+    add_input_format(command)
     add("--merge", action="append", default=[], metavar="PATH[:FORMAT]",
         help="a further data set, merged with the first before anything else is done (repeatable)")  # fmt: skip
     add("--subset", action="append", default=[], metavar="NAME",
@@ -27,7 +24,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Converts a data set."""
+    """Convert a data set into another format. Options that are not listed are handed to Beam."""
     perform(arguments, options_of(arguments))
 
 

@@ -12,15 +12,14 @@ from beam_cifar.errors import OutputError
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    command = add_command(commands, "create", run, "Make an empty project.")
+    command = add_command(commands, "create", run)
     command.add_argument("-o", "--output-dir", default=".", metavar="DIR", help="its folder; here if left out")
     command.add_argument("--name", metavar="NAME", help="its name; that of the folder if left out")
     command.add_argument("--overwrite", action="store_true", help="replace an existing project")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Makes an empty project."""
+    """Make an empty project."""
     from beam_cifar.dataset.project import Project, project_file
 
     path = project_file(arguments.output_dir)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from beam_cifar.cli.jobs import beam_options_of, input_of
+from beam_cifar.cli.jobs import input_of, reading
 from beam_cifar.cli.parser import add_command, add_reading
-from beam_cifar.cli.terminal import plain
+from beam_cifar.cli.terminal import plain, print_result
 from beam_cifar.data.text import counted
 from beam_cifar.errors import DifferencesError
-from beam_cifar.pipeline.imports import quiet_workers
 
 if TYPE_CHECKING:
     from beam_cifar.analysis.diff import Change, Comparison, Listed, Row, SubsetComparison
@@ -25,9 +23,7 @@ CHANGES = {"labels": "another label", "pixels": "other pixels", "sizes": "anothe
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    text = "Compare two data sets, whatever their formats. Options that are not listed are handed to Beam."
-    command = add_command(commands, "diff", run, text)
+    command = add_command(commands, "diff", run)
     for name in ("a", "b"):
         command.add_argument(name, metavar=f"{name.upper()}[:FORMAT]", help="directory, archive or file")
     command.add_argument("--ids", action="store_true", help="items must have the same ids as well")
@@ -36,14 +32,13 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints what differs. Raises `DifferencesError` if anything does."""
-    options = beam_options_of(arguments)
-    from beam_cifar.analysis.diff import compare
+    """Compare two data sets, whatever their formats. Options that are not listed are handed to Beam."""
+    with reading(arguments) as options:
+        from beam_cifar.analysis.diff import compare
 
-    a, b = input_of(arguments.a), input_of(arguments.b)
-    with quiet_workers(verbose=arguments.verbose):
+        a, b = input_of(arguments.a), input_of(arguments.b)
         found = compare(a, b, ids=arguments.ids, whole=arguments.whole, beam_options=options)
-    print(json.dumps(_facts(found), ensure_ascii=False) if arguments.json else "\n".join(_shown(found)))
+    print_result(arguments, _facts(found), _shown(found))
     if not found.equal:
         raise DifferencesError(f"{found.a} and {found.b} differ: {_summary(found)}")
 

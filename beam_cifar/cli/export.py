@@ -11,15 +11,13 @@ from beam_cifar.cli.parser import add_command, add_job, add_project
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    text = "Write what a project holds. Options that are not listed are handed to Beam."
-    command = add_command(commands, "export", run, text)
+    command = add_command(commands, "export", run)
     add_project(command)
     add_job(command, output="<project>-<format> here if left out")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes what a project holds."""
+    """Write what a project holds. Options that are not listed are handed to Beam."""
     from beam_cifar.dataset.project import Project, project_file
     from beam_cifar.planning.from_options import job_of
 

@@ -11,8 +11,7 @@ from beam_cifar.steps.registry import make_step
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    command = add_command(commands, "filter", run, "Add a filter to what a project does.")
+    command = add_command(commands, "filter", run)
     add_project(command)
     command.add_argument("-e", "--filter", required=True, metavar="XPATH", help="as for convert")
     command.add_argument("-m", "--mode", default="items", metavar="MODE",
@@ -20,5 +19,5 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Adds a filter to a project."""
+    """Add a filter to what a project does."""
     append_step(arguments, make_step("filter", {"expression": arguments.filter, "mode": arguments.mode}))

@@ -10,12 +10,11 @@ from beam_cifar.formats.registry import FORMATS
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    add_command(commands, "formats", run, "List the formats that can be read and written.")
+    add_command(commands, "formats", run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints the registry."""
+    """List the formats that can be read and written."""
     width = max(map(len, FORMATS))
     for name, entry in FORMATS.items():
         how = " ".join(word for word, can in (("read", entry.source), ("write", entry.sink)) if can)

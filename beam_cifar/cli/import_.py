@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.jobs import stem_of
 from beam_cifar.cli.parser import add_command, add_project, add_subset
+from beam_cifar.cli.terminal import scratch_folder
 from beam_cifar.data.text import counted
 from beam_cifar.formats.registry import readable
-from beam_cifar.pipeline.imports import quiet_workers
 from beam_cifar.planning.summaries import select_files
 from beam_cifar.planning.survey import find_catalog
 
@@ -21,8 +20,7 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    command = add_command(commands, "import", run, "Add a data set to a project, by reference.")
+    command = add_command(commands, "import", run)
     command.add_argument("path", metavar="PATH", help="directory, archive or file")
     command.add_argument("-f", "--format", choices=readable(), metavar="FORMAT", help="detected if left out")
     add_project(command)
@@ -31,12 +29,12 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Adds a data set to a project."""
+    """Add a data set to a project, by reference."""
     from beam_cifar.dataset.project import Project, ProjectSource
 
     project = Project.load(arguments.project)
     subsets = tuple(arguments.subset)
-    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+    with scratch_folder(arguments) as folder:
         found = find_catalog(arguments.path, arguments.format, folder)
     select_files(found, subsets)  # refuses an unknown one
     name = _unused(project, stem_of(found.path)) if arguments.name is None else arguments.name

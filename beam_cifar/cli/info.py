@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_cifar import storage
-from beam_cifar.cli.parser import add_command, add_source
+from beam_cifar.cli.parser import add_command, add_json, add_source
+from beam_cifar.cli.terminal import print_result, scratch_folder
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.cifar.facts import CIFAR10_MD5, CIFAR100_MD5
 from beam_cifar.formats.contract.types import FileSummary, Wanted
-from beam_cifar.pipeline.imports import quiet_workers
 from beam_cifar.planning.summaries import label_counts, learn_parents
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.storage import archives
@@ -25,21 +23,20 @@ GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    command = add_command(commands, "info", run, "Show what a data set holds, without reading pixels.")
+    command = add_command(commands, "info", run)
     add_source(command)
     command.add_argument("--checksums", action="store_true", help="md5 of every file, compared with the genuine ones")
-    command.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints what a data set holds."""
-    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+    """Show what a data set holds, without reading pixels."""
+    with scratch_folder(arguments) as folder:
         found = survey(arguments.path, arguments.input_format, (), folder, Wanted(sizes=True))
         facts = _facts(found)
         if arguments.checksums:
             facts["checksums"] = _checksums(found)
-    print(json.dumps(facts, ensure_ascii=False) if arguments.json else _shown(facts))
+    print_result(arguments, facts, _shown(facts))
 
 
 def _facts(found: Survey) -> dict[str, Any]:
@@ -126,7 +123,7 @@ def _md5(stream: Any) -> str:
     return digest.hexdigest()
 
 
-def _shown(facts: dict[str, Any]) -> str:
+def _shown(facts: dict[str, Any]) -> list[str]:
     lines = [f"{facts['title']} ({facts['format']}) at {facts['path']}", f"{facts['rows']:,} rows"]
     lines += [f"note: {notice}" for notice in facts["notices"]]
     for subset in facts["subsets"]:
@@ -154,4 +151,4 @@ def _shown(facts: dict[str, Any]) -> str:
     for name, found in facts.get("checksums", {}).items():
         verdict = f"genuine {found['genuine']}" if found["genuine"] else "not a genuine file"
         lines.append(f"  {found['md5']}  {name}  ({verdict})")
-    return "\n".join(lines)
+    return lines

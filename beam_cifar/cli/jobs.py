@@ -9,12 +9,13 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from beam_cifar.cli.parser import Parser, list_flags
-from beam_cifar.cli.terminal import Progress
+from beam_cifar.cli.terminal import Progress, print_result
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.registry import readable
@@ -59,12 +60,9 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
 
         summary = convert(options, beam_options, on_start=started)
     summary = replace(summary, seconds=round(time.monotonic() - started_at, 3))
-    if arguments.json:
-        fields = asdict(summary)
-        names = "version format output read written filtered quarantined subsets labels seconds"
-        print(json.dumps({name: fields[name] for name in names.split()}, ensure_ascii=False))
-    else:
-        print(describe(summary))
+    fields = asdict(summary)
+    names = "version format output read written filtered quarantined subsets labels seconds"
+    print_result(arguments, {name: fields[name] for name in names.split()}, _described(summary))
     _print_notices(notice for notice in summary.notices if notice not in said)
 
 
@@ -77,8 +75,17 @@ def beam_options_of(arguments: argparse.Namespace) -> ParsedOptions:
     return runner.pipeline_options(arguments.beam_options, arguments.workers, list_flags(arguments.parser))
 
 
+@contextmanager
+def reading(arguments: argparse.Namespace) -> Iterator[ParsedOptions]:
+    """While a data set is read and none is written: yields Beam's options. Raises `UsageError`."""
+    options = beam_options_of(arguments)
+    with quiet_workers(verbose=arguments.verbose):
+        yield options
+
+
 def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, beam_options: ParsedOptions) -> None:
-    from beam_cifar.pipeline.convert import obstacles, translate
+    from beam_cifar.pipeline.convert import translate
+    from beam_cifar.pipeline.runners import obstacles
 
     with quiet_workers(verbose=arguments.verbose):
         job, result = translate(options, beam_options)
@@ -87,10 +94,9 @@ def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, b
     _print_notices(obstacles(options, beam_options))
     if size > MAX_GRAPH:
         _print_notices([f"the job has {size / 1e6:.1f} MB; Dataflow takes {MAX_GRAPH >> 20} MB: convert it in pieces"])
-    if arguments.json:
-        print(json.dumps({"translated": True, "tasks": len(job.plan.tasks), "bytes": size}))
-    else:
-        print(f"translated the job for Dataflow: {len(job.plan.tasks):,} tasks, {size:,} bytes; nothing was run")
+    facts = {"translated": True, "tasks": len(job.plan.tasks), "bytes": size}
+    text = f"translated the job for Dataflow: {len(job.plan.tasks):,} tasks, {size:,} bytes; nothing was run"
+    print_result(arguments, facts, [text])
 
 
 def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:
@@ -136,8 +142,7 @@ def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, o
     }
 
 
-def describe(summary: Summary) -> str:
-    """The result for people."""
+def _described(summary: Summary) -> list[str]:
     rate = summary.written / max(summary.seconds, 1e-9)
     subsets = ", ".join(f"{name} {rows:,}" for name, rows in summary.subsets.items())
     lines = [
@@ -147,7 +152,7 @@ def describe(summary: Summary) -> str:
     ]
     if summary.filtered or summary.quarantined:
         lines.append(f"  read {summary.read:,}, filtered {summary.filtered:,}, quarantined {summary.quarantined:,}")
-    return "\n".join(lines)
+    return lines
 
 
 def input_of(text: str) -> Input:

@@ -10,8 +10,7 @@ from beam_cifar.cli.parser import add_command
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    command = add_command(commands, "make-sample", run, "Draw a realistic data set in the genuine byte layout.")
+    command = add_command(commands, "make-sample", run)
     command.add_argument("output", metavar="OUT", help="directory to make, or archive with --tar")
     command.add_argument("--kind", choices=["cifar10", "cifar100"], default="cifar10", help="default: cifar10")
     command.add_argument("--images", type=int, default=60_000, metavar="N", help="default: 60000")
@@ -20,7 +19,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draws the set and prints what was written."""
+    """Draw a realistic data set in the genuine byte layout."""
     from beam_cifar.samples.make import make_sample
 
     made = make_sample(

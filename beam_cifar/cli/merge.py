@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from typing import Any
 
 from beam_cifar.cli.jobs import input_of, job_options, perform
 from beam_cifar.cli.parser import add_command, add_job
+from beam_cifar.cli.terminal import scratch_folder
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.registry import writable
 from beam_cifar.options import ON_CLASH, ConvertOptions
-from beam_cifar.pipeline.imports import quiet_workers
 from beam_cifar.planning.survey import find_catalog
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    text = "Merge data sets into one. Options that are not listed are handed to Beam."
-    command = add_command(commands, "merge", run, text)
+    command = add_command(commands, "merge", run)
     command.add_argument("paths", nargs="+", metavar="PATH[:FORMAT]", help="directories or archives, two or more")
     add_job(command, output=None)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Merges data sets."""
+    """Merge data sets into one. Options that are not listed are handed to Beam."""
     perform(arguments, merge_options(arguments))
 
 
@@ -40,7 +37,7 @@ def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
         raise UsageError(f"merge takes two data sets or more, in a row; found only {first.path!r}")
     output_format: str | None = arguments.output_format
     if output_format is None:
-        with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        with scratch_folder(arguments) as folder:
             output_format = find_catalog(first.path, first.format, folder).format
         if output_format not in writable():
             raise UsageError(f"-f is needed: {output_format} can be read, but not written")

@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
     """Parses a command line; unknown options before "--" belong to Beam, those after it to the exporter or the step."""
+    # By hand: argparse itself drops "--", and gives what follows to positional arguments.
     head, rest = (argv, []) if "--" not in argv else (argv[: argv.index("--")], argv[argv.index("--") + 1 :])
     arguments, unknown = parser.parse_known_args(head)
     if not hasattr(arguments, "command"):
@@ -56,8 +57,10 @@ def parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
     return arguments
 
 
-def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str) -> Parser:
-    """Adds a command that `run` carries out; the arguments name it, and its parser."""
+def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None]) -> Parser:
+    """Adds a command that `run` carries out; its docstring is the help text."""
+    text = run.__doc__
+    # Without `allow_abbrev=False` a flag of Beam's that starts like one of ours would be taken for ours, silently.
     made: Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
     made.set_defaults(command=run, program=made.prog, parser=made)
     made.add_argument("-v", "--verbose", action="store_true", help="show tracebacks and Beam's log")
@@ -124,7 +127,7 @@ def _add_changes(command: Parser) -> None:
 
 def _add_running(command: Parser) -> None:
     add = command.add_argument
-    add("--workers", type=int, metavar="N", help="local workers; one per core, four at most, if left out")
+    _add_workers(command)
     add("--plan", action="store_true", help="print what would be done, and stop")
     add("--overwrite", action="store_true", help="replace an existing output")
     add(
@@ -137,6 +140,7 @@ def _add_running(command: Parser) -> None:
 
 def add_export_options(parser: Any) -> None:
     """Adds the options of the exporter; where one is given, it counts, before and after "--"."""
+    # After "--" the namespace is filled already: a default would overwrite what was given before.
     suppress = argparse.SUPPRESS if isinstance(parser, Parser) else False
     parser.add_argument("--save-images", "--save-media", action="store_true", default=suppress, dest="save_images",
                         help="write pixels in cifar, which can do without; all other formats have them")  # fmt: skip
@@ -161,6 +165,11 @@ def add_project(command: Parser) -> None:
 def add_source(command: Parser) -> None:
     """Adds the one data set that a command reads."""
     command.add_argument("path", metavar="PATH", help="directory, archive or file")
+    add_input_format(command)
+
+
+def add_input_format(command: Parser) -> None:
+    """Adds the format of the data set that a command reads."""
     command.add_argument(
         "-if", "--input-format", choices=readable(), metavar="FORMAT", help="its format; detected if left out"
     )
@@ -175,9 +184,18 @@ def add_subset(command: Parser) -> None:
 def add_reading(command: Parser) -> None:
     """Adds what commands share that read a data set and write none."""
     command.set_defaults(takes_beam_options=True)
+    _add_workers(command)
+    add_json(command)
+
+
+def _add_workers(command: Parser) -> None:
     command.add_argument(
         "--workers", type=int, metavar="N", help="local workers; one per core, four at most, if left out"
     )
+
+
+def add_json(command: Parser) -> None:
+    """Adds the choice of a result for programs."""
     command.add_argument("--json", action="store_true", help="print one JSON object")
 
 

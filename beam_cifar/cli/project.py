@@ -15,14 +15,13 @@ if TYPE_CHECKING:
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    command = add_command(commands, "project", run, "Show what a project holds.")
+    command = add_command(commands, "project", run)
     add_project(command)
     command.add_argument("--json", action="store_true", help="print the project's file")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints what a project holds."""
+    """Show what a project holds."""
     from beam_cifar.dataset.project import Project, project_file
 
     project = Project.load(arguments.project)

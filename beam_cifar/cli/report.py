@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
-from beam_cifar.cli.jobs import beam_options_of
+from beam_cifar.cli.jobs import reading
 from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
+from beam_cifar.cli.terminal import print_result
 from beam_cifar.data.text import counted
-from beam_cifar.pipeline.imports import quiet_workers
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    text = "Write one HTML page about a data set, with pictures. Options that are not listed are handed to Beam."
-    command = add_command(commands, "report", run, text)
+    command = add_command(commands, "report", run)
     add_source(command)
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="HTML file to make")
     add_subset(command)
@@ -25,11 +22,10 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Writes the page, and prints where it is and what it is about."""
-    options = beam_options_of(arguments)
-    from beam_cifar.report.build import report
+    """Write one HTML page about a data set, with pictures. Options that are not listed are handed to Beam."""
+    with reading(arguments) as options:
+        from beam_cifar.report.build import report
 
-    with quiet_workers(verbose=arguments.verbose):
         made = report(
             arguments.path,
             arguments.output,
@@ -47,10 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
         "classes": len(made.stats.labels.names),
         "pictures": made.pictures,
     }
-    if arguments.json:
-        print(json.dumps(facts, ensure_ascii=False))
-        return
-    print(f"wrote {made.path}: {made.bytes / 1e6:,.1f} MB")
     images, pictures = counted(made.stats.images, "image"), counted(made.pictures, "picture")
     classes = counted(len(made.stats.labels.names), "class", "classes")
-    print(f"  {made.stats.title}, {images}, {classes}, {pictures}")
+    about = f"  {made.stats.title}, {images}, {classes}, {pictures}"
+    print_result(arguments, facts, [f"wrote {made.path}: {made.bytes / 1e6:,.1f} MB", about])

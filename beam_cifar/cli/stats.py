@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.jobs import beam_options_of
+from beam_cifar.cli.jobs import reading
 from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
-from beam_cifar.cli.terminal import aligned, percentage, plain
+from beam_cifar.cli.terminal import aligned, percentage, plain, print_result
 from beam_cifar.data.text import counted
-from beam_cifar.pipeline.imports import quiet_workers
 
 if TYPE_CHECKING:
     from beam_cifar.analysis.stats import Counts, SizeCount, Stats
@@ -24,22 +22,19 @@ SHOWN_SUBSETS = 8
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    text = "Read every image, and show what a data set is made of. Options that are not listed are handed to Beam."
-    command = add_command(commands, "stats", run, text)
+    command = add_command(commands, "stats", run)
     add_source(command)
     add_subset(command)
     add_reading(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Prints what a data set is made of."""
-    options = beam_options_of(arguments)
-    from beam_cifar.analysis.stats import stats
+    """Read every image, and show what a data set is made of. Options that are not listed are handed to Beam."""
+    with reading(arguments) as options:
+        from beam_cifar.analysis.stats import stats
 
-    with quiet_workers(verbose=arguments.verbose):
         found = stats(arguments.path, arguments.input_format, tuple(arguments.subset), beam_options=options)
-    print(json.dumps(_facts(found), ensure_ascii=False) if arguments.json else "\n".join(_shown(found)))
+    print_result(arguments, _facts(found), _shown(found))
 
 
 def _facts(found: Stats) -> dict[str, Any]:

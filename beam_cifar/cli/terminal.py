@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import os
+import tempfile
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
-from typing import TYPE_CHECKING, TextIO
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, TextIO
 
 from beam_cifar import storage
+from beam_cifar.pipeline.imports import quiet_workers
 
 if TYPE_CHECKING:
     from beam_cifar.jobs.prepare import Job
@@ -68,6 +72,18 @@ class Progress:
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
         self._stream.write(f"\r\x1b[K{done:,} of {total:,} images, {rate:,.0f} a second{left}")
         self._stream.flush()
+
+
+def print_result(arguments: argparse.Namespace, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
+    """Prints what a command found: all of it as JSON where that was asked for, else lines for people."""
+    print(json.dumps(facts, ensure_ascii=False) if arguments.json else "\n".join(lines))
+
+
+@contextmanager
+def scratch_folder(arguments: argparse.Namespace) -> Iterator[str]:
+    """A temporary folder, for the indexes of archives; what libraries write to the terminal is kept off it."""
+    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+        yield folder
 
 
 def aligned(lines: Sequence[Sequence[str]], indent: int = 2) -> list[str]:

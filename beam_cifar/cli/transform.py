@@ -11,9 +11,7 @@ from beam_cifar.steps.registry import STEPS, parse_step
 
 
 def add(commands: Any) -> None:
-    """Adds the command and its arguments."""
-    text = "Add a transform to what a project does. Its options stand at the end, after --; -- --help explains them."
-    command = add_command(commands, "transform", run, text)
+    command = add_command(commands, "transform", run)
     command.set_defaults(step_arguments=[])
     add_project(command)
     what = command.add_mutually_exclusive_group(required=True)
@@ -22,7 +20,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Adds a transform to a project, or lists all."""
+    """Add a transform to what a project does. Its options stand at the end, after --; -- --help explains them."""
     if arguments.list:
         width = max(map(len, STEPS))
         for name, entry in STEPS.items():

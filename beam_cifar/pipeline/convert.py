@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, SetupOptions, WorkerOptions
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.runner import PipelineResult
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block
-from beam_cifar.errors import BeamCifarError, JobError, UsageError
+from beam_cifar.errors import UsageError
 from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.finish import publish_settings
 from beam_cifar.jobs.prepare import Job, prepare, rehearsed
@@ -26,17 +24,64 @@ from beam_cifar.jobs.settings import SinkSettings
 from beam_cifar.jobs.summary import Summary, summary_of
 from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline.blocks import MapBlocks
-from beam_cifar.pipeline.errors import find_error
+from beam_cifar.pipeline.errors import explained
 from beam_cifar.pipeline.flink import cancelled_with_us
 from beam_cifar.pipeline.publish import Publish
-from beam_cifar.pipeline.read import ReadBlocks
-from beam_cifar.pipeline.runners import BeamOptions, is_dataflow, is_dry_run, pipeline_options, run_pipeline
-from beam_cifar.pipeline.stores import use_options
+from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
+from beam_cifar.pipeline.runners import BeamOptions, is_dry_run, obstacles, parsed_options, run_pipeline
 from beam_cifar.pipeline.write import CopyFiles, WriteBlocks
-from beam_cifar.planning.plan import Plan, Task
+from beam_cifar.planning.plan import Plan
 from beam_cifar.steps.encode import encode_images
 from beam_cifar.steps.remap import remap_labels
 from beam_cifar.steps.select import select_rows
+
+
+def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
+    """Adds the steps of a job to a pipeline."""
+    plan = job.plan
+    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
+    sink = SinkSettings.of(plan, job.options.output_format, job.folder)
+    tasks = left_to_do(job)
+    parts = []
+    # Only branches that have elements: an empty `Create` would still be a stage of its own.
+    if job.finished:
+        parts.append(pipeline | "Finished" >> beam.Create(job.finished, reshuffle=False).with_output_types(PartInfo))
+    if written := [task for task in tasks if not task.copy]:
+        blocks = deal_tasks(pipeline, "Parts", written, "SpreadParts") | "ReadBlocks" >> ReadBlocks(source)
+        parts.append(_transformed(blocks, plan) | "WriteBlocks" >> WriteBlocks(sink))
+    if copied := [task for task in tasks if task.copy]:
+        parts.append(deal_tasks(pipeline, "Copies", copied, "SpreadCopies") | "CopyFiles" >> CopyFiles(source, sink))
+    _ = (
+        parts
+        | "AllParts" >> beam.Flatten().with_output_types(PartInfo)
+        | "Publish" >> Publish(publish_settings(job, sink))
+    )
+
+
+def _transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection[Block]:
+    """The transforms that a job asks for, in order: select, rename, change pixels, encode."""
+    if not plan.selection.keeps_all:
+        selection = {"selection": plan.selection}
+        blocks = blocks | "SelectRows" >> MapBlocks(select_rows, selection, plan.selection.shown())
+    if not plan.label_map.is_identity:
+        targets = plan.label_map.targets
+        changed = sum(target != label for label, target in enumerate(targets))
+        blocks = blocks | "RemapLabels" >> MapBlocks(remap_labels, {"targets": targets}, {"changed": changed})
+    for number, step in enumerate(plan.pixel_steps, 1):
+        shown = {"step": step.name, "options": str(step.options())}
+        blocks = blocks | f"Pixels{number}-{step.name}" >> MapBlocks(step.transform, shown=shown)
+    if plan.encodings:
+        encodings = {"encodings": plan.encodings}
+        shown = {"encodings": ", ".join(plan.encodings)}
+        blocks = blocks | "EncodeImages" >> MapBlocks(encode_images, encodings, shown)
+    return blocks
+
+
+def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
+    """Hands the pipeline of a job to its runner; a known error comes out as itself."""
+    storage.allow_writes()
+    with explained():
+        return run_pipeline(lambda pipeline: build_pipeline(pipeline, job), beam_options)
 
 
 @dataclass(frozen=True)
@@ -122,11 +167,12 @@ def run(
     60
     """
     started = time.monotonic()
-    beam_options = _parsed(beam_options, options.workers)
+    beam_options = parsed_options(beam_options, options.workers)
     if is_dry_run(beam_options):
         raise UsageError("--dry_run: nothing is run, so there is no output to return; use translate()")
     for obstacle in obstacles(options, beam_options):
         raise UsageError(obstacle)
+    # By hand and not by `with`: the lock of the output is held until `Conversion.wait`, which may come much later.
     prepared = prepare(options)
     job = prepared.__enter__()
     try:
@@ -154,113 +200,8 @@ def translate(options: ConvertOptions, beam_options: BeamOptions = ()) -> tuple[
     Raises:
         BeamCifarError: the one line that explains why the job could not be started.
     """
-    beam_options = _parsed(beam_options, options.workers)
+    beam_options = parsed_options(beam_options, options.workers)
     if not is_dry_run(beam_options):
         raise UsageError("translate() needs --dry_run: without it the pipeline would be run")
     with rehearsed(options) as job:
         return job, start(job, beam_options)
-
-
-def _parsed(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
-    if not isinstance(beam_options, PipelineOptions):
-        return pipeline_options(beam_options, workers)
-    use_options(beam_options)
-    return beam_options
-
-
-def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[str]:
-    """What workers of Dataflow would stumble over, after minutes of starting: paths and code of this machine only."""
-    if not is_dataflow(beam_options):
-        return []
-    paths = [*(each.path for each in options.input.leaves), options.output_dir]
-    found = [
-        f"{path}: workers of DataflowRunner cannot see a local path; use gs://"
-        for path in paths
-        if not storage.is_url(path)
-    ]
-    setup = beam_options.view_as(SetupOptions)
-    if not (beam_options.view_as(WorkerOptions).sdk_container_image or setup.setup_file or setup.extra_packages):
-        found.append("workers of DataflowRunner lack beam_cifar; name an image that has it: --sdk_container_image")
-    return found
-
-
-def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
-    """Hands the pipeline of a job to its runner; a known error comes out as itself."""
-    storage.allow_writes()
-    with explained():
-        return run_pipeline(lambda pipeline: build(pipeline, job), beam_options)
-
-
-@contextmanager
-def explained() -> Iterator[None]:
-    """Turns a failure of a pipeline into the known error behind it."""
-    try:
-        yield
-    except BeamCifarError:
-        raise
-    except KeyboardInterrupt:
-        storage.cancel_writes()
-        raise
-    except Exception as error:
-        known = find_error(error)
-        if known is None:
-            known = JobError(f"the pipeline failed: {_gist(error)}; -v shows the traceback")
-        raise known from error
-
-
-def _gist(error: Exception) -> str:
-    """The line of an error that says most: runners wrap the one of the worker in pages of traceback."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    told = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
-    # What ends in a colon is a heading.
-    return (told[-1] if told else " ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:300]
-
-
-def build(pipeline: beam.Pipeline, job: Job) -> None:
-    """Adds the steps of a job to a pipeline."""
-    plan = job.plan
-    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
-    sink = SinkSettings.of(plan, job.options.output_format, job.folder)
-    tasks = left_to_do(job)
-    parts = []
-    if job.finished:
-        parts.append(pipeline | "Finished" >> beam.Create(job.finished, reshuffle=False).with_output_types(PartInfo))
-    if written := [task for task in tasks if not task.copy]:
-        blocks = _tasks(pipeline, "Parts", written) | "ReadBlocks" >> ReadBlocks(source)
-        parts.append(transformed(blocks, plan) | "WriteBlocks" >> WriteBlocks(sink))
-    if copied := [task for task in tasks if task.copy]:
-        parts.append(_tasks(pipeline, "Copies", copied) | "CopyFiles" >> CopyFiles(source, sink))
-    _ = (
-        parts
-        | "AllParts" >> beam.Flatten().with_output_types(PartInfo)
-        | "Publish" >> Publish(publish_settings(job, sink))
-    )
-
-
-def transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection[Block]:
-    """The transforms that a job asks for, in order: select, rename, change pixels, encode."""
-    if not plan.selection.keeps_all:
-        selection = {"selection": plan.selection}
-        blocks = blocks | "SelectRows" >> MapBlocks(select_rows, selection, plan.selection.shown())
-    if not plan.label_map.is_identity:
-        targets = plan.label_map.targets
-        changed = sum(target != label for label, target in enumerate(targets))
-        blocks = blocks | "RemapLabels" >> MapBlocks(remap_labels, {"targets": targets}, {"changed": changed})
-    for number, step in enumerate(plan.pixel_steps, 1):
-        shown = {"step": step.name, "options": str(step.options())}
-        blocks = blocks | f"Pixels{number}-{step.name}" >> MapBlocks(step.transform, shown=shown)
-    if plan.encodings:
-        encodings = {"encodings": plan.encodings}
-        blocks = blocks | "EncodeImages" >> MapBlocks(
-            encode_images, encodings, {"encodings": ", ".join(plan.encodings)}
-        )
-    return blocks
-
-
-def _tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task]) -> beam.PCollection[Task]:
-    """Deals tasks out to workers."""
-    return (
-        pipeline
-        | name >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
-        | f"Spread{name}" >> beam.Reshuffle().with_output_types(Task)
-    )

@@ -15,10 +15,9 @@ from beam_cifar import storage
 from beam_cifar.data.block import Block
 from beam_cifar.errors import UsageError
 from beam_cifar.jobs.read_part import SourceSettings
-from beam_cifar.pipeline.convert import explained
-from beam_cifar.pipeline.errors import carried
-from beam_cifar.pipeline.read import ReadBlocks
-from beam_cifar.pipeline.runners import BeamOptions, is_dataflow, is_local, pipeline_options, run_pipeline
+from beam_cifar.pipeline.errors import carried, explained
+from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
+from beam_cifar.pipeline.runners import BeamOptions, is_dataflow, is_local, parsed_options, run_pipeline
 from beam_cifar.planning.plan import Task
 
 
@@ -32,11 +31,10 @@ def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineO
     Raises:
         UsageError: a runner whose workers cannot leave files where the launcher finds them.
     """
-    if not isinstance(beam_options, PipelineOptions):
-        beam_options = pipeline_options(beam_options, workers)
-    if is_dataflow(beam_options):
+    options = parsed_options(beam_options, workers)
+    if is_dataflow(options):
         raise UsageError("DataflowRunner: this command does not run there; use a local runner, which reads gs://")
-    return beam_options
+    return options
 
 
 @contextmanager
@@ -75,20 +73,14 @@ def _build(
     pipeline: beam.Pipeline, function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings
 ) -> None:
     _ = (
-        pipeline
-        | "Parts" >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
-        | "Spread" >> beam.Reshuffle().with_output_types(Task)
+        deal_tasks(pipeline, "Parts", tasks, "Spread")
         | "ReadBlocks" >> ReadBlocks(source)
-        | "TallyBlocks" >> beam.ParDo(_OnBlock(function)).with_input_types(Block).with_output_types(int)
+        | "TallyBlocks" >> beam.Map(_on_block, function).with_output_types(int)
     )
 
 
-class _OnBlock(beam.DoFn):
-    def __init__(self, function: Callable[[Block], None]) -> None:
-        self._function = function
-
-    def process(self, block: Block) -> Iterator[int]:
-        """Yields how many rows the block has."""
-        with carried():
-            self._function(block)
-        yield len(block.table)
+@carried()
+def _on_block(block: Block, function: Callable[[Block], None]) -> int:
+    """Returns how many rows the block has."""
+    function(block)
+    return len(block.table)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from beam_cifar import errors
+from beam_cifar import errors, storage
 from beam_cifar.errors import BeamCifarError, JobError
 
 # Put together at run time: a traceback shows source lines, and these must not look like an error.
@@ -69,3 +69,28 @@ def _decode(text: str) -> BeamCifarError | None:
     made.args = (message,)
     made.exit_code = exit_code
     return made
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turns a failure of a pipeline into the known error behind it."""
+    try:
+        yield
+    except BeamCifarError:
+        raise
+    except KeyboardInterrupt:
+        storage.cancel_writes()
+        raise
+    except Exception as error:
+        known = find_error(error)
+        if known is None:
+            known = JobError(f"the pipeline failed: {_gist(error)}; -v shows the traceback")
+        raise known from error
+
+
+def _gist(error: Exception) -> str:
+    """The line of an error that says most: runners wrap the one of the worker in pages of traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    told = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
+    # What ends in a colon is a heading.
+    return (told[-1] if told else " ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:300]

@@ -32,7 +32,7 @@ from beam_cifar.filters.xpath import ItemFilter
 from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.images.decode import probe_whole_image
-from beam_cifar.images.encodings import RAW
+from beam_cifar.images.encodings import EXTENSIONS, RAW
 from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.prepare import libraries, output_path
 from beam_cifar.jobs.read_part import SourceSettings
@@ -42,10 +42,10 @@ from beam_cifar.naming.image_files import digest64
 from beam_cifar.pipeline.counters import count_part
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.publish import Publish
-from beam_cifar.pipeline.read import ReadBlocks
+from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.planning.by_examples import Layout, lay_out, records_of, tie_breaker
 from beam_cifar.planning.cut import reading_tasks
-from beam_cifar.planning.plan import Origin, Task
+from beam_cifar.planning.plan import Origin
 from beam_cifar.planning.summaries import learn_parents
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.steps.base import PixelStep
@@ -64,7 +64,7 @@ BATCH = 256
 """Examples that a transform works on together."""
 BATCH_BYTES = 16 << 20
 
-ENCODINGS = (RAW, "png", "jpeg")
+_ENCODINGS = (RAW, *EXTENSIONS)
 
 
 @dataclass(eq=False)
@@ -99,7 +99,6 @@ class ReadExamples(beam.PTransform):
     labels: LabelTable = field(init=False)
 
     def __post_init__(self) -> None:
-        super().__init__()
         index_dir = self.index_dir
         if index_dir:
             storage.make_folder(index_dir)
@@ -120,9 +119,7 @@ class ReadExamples(beam.PTransform):
         origin = Origin(self._found.catalog.format, self.labels)
         settings = SourceSettings((origin,), files, selection)
         return (
-            start.pipeline
-            | "Parts" >> beam.Create(self._tasks, reshuffle=False).with_output_types(Task)
-            | "Spread" >> beam.Reshuffle().with_output_types(Task)
+            deal_tasks(start.pipeline, "Parts", self._tasks, "Spread")
             | "ReadBlocks" >> ReadBlocks(settings)
             | "Explode" >> beam.ParDo(_Explode()).with_input_types(Block).with_output_types(Example)
         )
@@ -154,7 +151,6 @@ class FilterExamples(beam.PTransform):
     mode: str = "items"
 
     def __post_init__(self) -> None:
-        super().__init__()
         self._selection = Selection(self.labels.names, None, ItemFilter(self.expression, self.mode))
 
     def display_data(self) -> dict[str, str]:
@@ -186,7 +182,6 @@ class RemapLabels(beam.PTransform):
     labels: LabelTable = field(init=False)
 
     def __post_init__(self) -> None:
-        super().__init__()
         self._map: LabelMap = remap_table(self.table, list(self.renamings.items()))
         self.labels = self._map.table
 
@@ -220,7 +215,6 @@ class TransformExamples(beam.PTransform):
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        super().__init__()
         step = make_step(self.name, self.options)
         if not isinstance(step, PixelStep):
             raise UsageError(f"{self.name} looks at more than single images; use it with `convert`, or in a `Dataset`")
@@ -251,7 +245,6 @@ class ResizeExamples(beam.PTransform):
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        super().__init__()
         check_size(self.size)
 
     def display_data(self) -> dict[str, str]:
@@ -303,7 +296,6 @@ class WriteExamples(beam.PTransform):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        super().__init__()
         sink = get_sink(self.output_format)
         sink.check(self.options)
         sink.check_labels(self.labels)
@@ -324,7 +316,7 @@ class WriteExamples(beam.PTransform):
         with storage.hold(self._sink.folder):
             pass  # refused while a conversion holds the output
         described = examples | "Describe" >> _OnBatches(_describe, tuple[str, bytes], {"encodings": self._encodings})
-        lay_out_all = beam.ParDo(_LayOut(self._sink, self.overwrite), beam.pvalue.AsIter(described))
+        lay_out_all = beam.Map(_plan, beam.pvalue.AsIter(described), self._sink, self.overwrite)
         once = examples.pipeline | "Once" >> beam.Create([0], reshuffle=False)
         planned = once | "LayOut" >> lay_out_all.with_output_types(_Planned)
         side = beam.pvalue.AsSingleton(planned)
@@ -334,9 +326,9 @@ class WriteExamples(beam.PTransform):
             examples
             | "Encode" >> _OnBatches(_prepare, Example, {"encodings": kept, "classes": len(self.labels.names)})
             | "Batch" >> _batches()
-            | "Place" >> beam.ParDo(_Place(self._sink), side).with_output_types(tuple[int, Example])
+            | "Place" >> beam.FlatMap(_place, side, self._sink).with_output_types(tuple[int, Example])
             | "GroupByPart" >> beam.GroupByKey()
-            | "WriteParts" >> beam.ParDo(_WritePart(), side).with_output_types(PartInfo)
+            | "WriteParts" >> beam.Map(_write_keyed, side).with_output_types(PartInfo)
             | "Publish" >> Publish(beam.pvalue.AsSingleton(settings))
         )
 
@@ -372,18 +364,13 @@ class _OnBatches(beam.PTransform):
         return (
             examples
             | _batches(self.row_bytes)
-            | beam.ParDo(_OnBatch(self.function, self.settings)).with_output_types(self.made)
+            | beam.FlatMap(_on_batch, self.function, self.settings).with_output_types(self.made)
         )
 
 
-class _OnBatch(beam.DoFn):
-    def __init__(self, function: Callable[..., Iterable[Any]], settings: Mapping[str, Any]) -> None:
-        self._function, self._settings = function, settings
-
-    def process(self, batch: list[Example]) -> Iterator[Any]:
-        with carried():
-            made = list(self._function(checked_table(batch), **self._settings))
-        yield from made
+@carried()
+def _on_batch(batch: list[Example], function: Callable[..., Iterable[Any]], settings: Mapping[str, Any]) -> list[Any]:
+    return list(function(checked_table(batch), **settings))
 
 
 def _batches(row_bytes: int = 0) -> beam.PTransform:
@@ -434,8 +421,8 @@ def _wrong(example: Example) -> str:
     if example.image is None:
         return "" if size == (None, None, None) else f"has no image, but a size: {size}"
     channels, height, width = (side or 0 for side in size)
-    if example.encoding not in ENCODINGS:
-        return f"encoding {example.encoding!r} is none of {', '.join(ENCODINGS)}"
+    if example.encoding not in _ENCODINGS:
+        return f"encoding {example.encoding!r} is none of {', '.join(_ENCODINGS)}"
     if channels not in (1, 3) or height < 1 or width < 1:
         return f"channels, height and width are {size}; expected 1 or 3 channels, and both sides at least 1"
     if example.encoding == RAW:
@@ -471,62 +458,44 @@ class _Planned:
     publish: PublishSettings
 
 
-class _LayOut(beam.DoFn):
-    def __init__(self, sink: SinkSettings, overwrite: bool) -> None:
-        self._sink, self._overwrite = sink, overwrite
-
-    def process(self, _: int, described: Iterable[tuple[str, bytes]]) -> Iterator[_Planned]:
-        with carried():
-            planned = self._planned(described)
-        yield planned
-
-    def _planned(self, described: Iterable[tuple[str, bytes]]) -> _Planned:
-        options = self._sink.options
-        layout = lay_out(described, get_sink(self._sink.format), options)
-        sink = replace(self._sink, shards=layout.shards, options=replace(options, strict_names=layout.strict_names))
-        facts = {
-            "beam_cifar": __version__,
-            "source": "examples",
-            "options": {"output_format": sink.format, **options.export.export_options()},
-            "libraries": libraries(),
-        }
-        identity = remap_table(options.labels, [])
-        return _Planned(layout, PublishSettings(sink, identity, layout.rows, facts, self._overwrite))
+@carried()
+def _plan(_: int, described: Iterable[tuple[str, bytes]], sink: SinkSettings, overwrite: bool) -> _Planned:
+    options = sink.options
+    layout = lay_out(described, get_sink(sink.format), options)
+    sink = replace(sink, shards=layout.shards, options=replace(options, strict_names=layout.strict_names))
+    facts = {
+        "beam_cifar": __version__,
+        "source": "examples",
+        "options": {"output_format": sink.format, **options.export.export_options()},
+        "libraries": libraries(),
+    }
+    identity = remap_table(options.labels, [])
+    return _Planned(layout, PublishSettings(sink, identity, layout.rows, facts, overwrite))
 
 
 def _publish_settings(planned: _Planned) -> PublishSettings:
     return planned.publish
 
 
-class _Place(beam.DoFn):
+@carried()
+def _place(batch: list[Example], planned: _Planned, settings: SinkSettings) -> list[tuple[int, Example]]:
     """Says for each example which part it belongs to."""
-
-    def __init__(self, sink: SinkSettings) -> None:
-        self._sink = sink
-
-    def process(self, batch: list[Example], planned: _Planned) -> Iterator[tuple[int, Example]]:
-        with carried():
-            placed = self._placed(batch, planned.layout)
-        yield from placed
-
-    def _placed(self, batch: Sequence[Example], layout: Layout) -> list[tuple[int, Example]]:
-        sink, export = get_sink(self._sink.format), self._sink.options.export
-        groups: dict[str, list[Example]] = {}
-        for example in batch:
-            groups.setdefault(sink.subsets.output(example.subset, export), []).append(example)
-        placed = []
-        for subset, members in groups.items():
-            places = layout.places(subset, members)
-            placed += [(shard << 24 | part, each) for (shard, part), each in zip(places, members, strict=True)]
-        return placed
+    sink, export = get_sink(settings.format), settings.options.export
+    groups: dict[str, list[Example]] = {}
+    for example in batch:
+        groups.setdefault(sink.subsets.output(example.subset, export), []).append(example)
+    placed = []
+    for subset, members in groups.items():
+        places = planned.layout.places(subset, members)
+        placed += [(shard << 24 | part, each) for (shard, part), each in zip(places, members, strict=True)]
+    return placed
 
 
-class _WritePart(beam.DoFn):
-    def process(self, keyed: tuple[int, Iterable[Example]], planned: _Planned) -> Iterator[PartInfo]:
-        with carried():
-            info = write_part(keyed[0] >> 24, keyed[0] & 0xFFFFFF, keyed[1], planned.publish.sink)
-        count_part(info)
-        yield info
+@carried()
+def _write_keyed(keyed: tuple[int, Iterable[Example]], planned: _Planned) -> PartInfo:
+    info = write_part(keyed[0] >> 24, keyed[0] & 0xFFFFFF, keyed[1], planned.publish.sink)
+    count_part(info)
+    return info
 
 
 def write_part(shard: int, part: int, examples: Iterable[Example], sink: SinkSettings) -> PartInfo:

@@ -1,4 +1,4 @@
-"""Ends a job on a cluster together with the process that waits for it."""
+"""What a job on a cluster needs beside Beam: the flags that its job server knows, and an end together with us."""
 
 from __future__ import annotations
 
@@ -12,10 +12,41 @@ from typing import Any
 from apache_beam.options.pipeline_options import FlinkRunnerOptions, PipelineOptions, PortableOptions
 from apache_beam.runners.runner import PipelineResult, PipelineState
 
-SECONDS = 60.0
+from beam_cifar.errors import JobError
+
+CANCEL_SECONDS = 60.0
 """How long an interrupted job may take to end on its cluster."""
 
+ANSWER_SECONDS = 10.0
+"""How long a job server may take to answer; Beam itself waits five minutes for one that is not there."""
+
 ENDED = ("FINISHED", "CANCELED", "FAILED")
+
+
+def server_flags(options: PipelineOptions) -> list[str] | None:
+    """The flags that the job server of `--job_endpoint` knows; None where there is none to ask.
+
+    Raises:
+        JobError: it does not answer.
+    """
+    endpoint = options.view_as(PortableOptions).job_endpoint
+    if not endpoint or endpoint == "embed":
+        return None
+    import grpc  # type: ignore[import-untyped]
+    from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc
+
+    try:
+        with grpc.insecure_channel(endpoint) as channel:
+            service = beam_job_api_pb2_grpc.JobServiceStub(channel)
+            request = beam_job_api_pb2.DescribePipelineOptionsRequest()
+            told = service.DescribePipelineOptions(request, timeout=ANSWER_SECONDS)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+            return None
+        raise JobError(
+            f"--job_endpoint {endpoint}: no Beam job server answers there; start it, or correct it"
+        ) from error
+    return [f"--{option.name}" for option in told.options]
 
 
 @contextmanager
@@ -61,6 +92,6 @@ def _ask(url: str, method: str = "GET") -> Any:
 
 
 def _wait(condition: Any) -> None:
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + CANCEL_SECONDS
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,25 +35,18 @@ class Publish(beam.PTransform):
             parts
             | "KeyByShard" >> beam.Map(lambda part: (part.shard, part)).with_output_types(tuple[int, PartInfo])
             | "GroupParts" >> beam.GroupByKey()
-            | "FinishShards" >> beam.ParDo(_FinishShard(), sink).with_output_types(ShardInfo)
+            | "FinishShards" >> beam.Map(_finish_shard, sink).with_output_types(ShardInfo)
             | "KeyByJob" >> beam.Map(lambda shard: (0, shard)).with_output_types(tuple[int, ShardInfo])
             | "GroupShards" >> beam.GroupByKey()
-            | "FinishJob" >> beam.ParDo(_FinishJob(), self.settings).with_output_types(str)
+            | "FinishJob" >> beam.Map(_finish_job, self.settings).with_output_types(str)
         )
 
 
-class _FinishShard(beam.DoFn):
-    def process(
-        self, keyed: tuple[int, Iterable[PartInfo]], settings: PublishSettings | SinkSettings
-    ) -> Iterator[ShardInfo]:
-        with carried():
-            sink = settings.sink if isinstance(settings, PublishSettings) else settings
-            info = finish_shard(keyed[0], keyed[1], sink)
-        yield info
+@carried()
+def _finish_shard(keyed: tuple[int, Iterable[PartInfo]], settings: PublishSettings | SinkSettings) -> ShardInfo:
+    return finish_shard(*keyed, settings.sink if isinstance(settings, PublishSettings) else settings)
 
 
-class _FinishJob(beam.DoFn):
-    def process(self, keyed: tuple[int, Iterable[ShardInfo]], settings: PublishSettings) -> Iterator[str]:
-        with carried():
-            path = finish_job(keyed[1], settings)
-        yield path
+@carried()
+def _finish_job(keyed: tuple[int, Iterable[ShardInfo]], settings: PublishSettings) -> str:
+    return finish_job(keyed[1], settings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,16 @@ class ReadBlocks(beam.PTransform):
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Block]:
         return tasks | beam.ParDo(_ReadTask(self.settings)).with_input_types(Task).with_output_types(Block)
+
+
+def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread: str) -> beam.PCollection[Task]:
+    """Deals tasks out to workers, in steps of these two names."""
+    # Without the reshuffle a runner fuses `Create` with what follows, and one worker does everything.
+    return (
+        pipeline
+        | name >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
+        | spread >> beam.Reshuffle().with_output_types(Task)
+    )
 
 
 class _ReadTask(beam.DoFn):

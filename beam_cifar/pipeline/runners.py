@@ -20,12 +20,14 @@ from apache_beam.options.pipeline_options import (
     SetupOptions,
     StandardOptions,
     TestOptions,
+    WorkerOptions,
 )
 from apache_beam.runners.runner import PipelineResult, PipelineRunner, create_runner
 
+from beam_cifar import storage
 from beam_cifar.errors import UsageError
-from beam_cifar.options import check_workers
-from beam_cifar.pipeline.job_server import server_flags
+from beam_cifar.options import ConvertOptions, check_workers
+from beam_cifar.pipeline.flink import server_flags
 from beam_cifar.pipeline.stores import use_options
 
 ParsedOptions: TypeAlias = PipelineOptions
@@ -88,6 +90,14 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
         # Threads: encoders release the interpreter lock, and processes cost seconds to start.
         direct.direct_running_mode = "in_memory" if direct.direct_num_workers == 1 else "multi_threading"
     return options
+
+
+def parsed_options(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
+    """Beam's options, as flags or parsed, in the latter form; object stores are reached as they say."""
+    if not isinstance(beam_options, PipelineOptions):
+        return pipeline_options(beam_options, workers)
+    use_options(beam_options)
+    return beam_options
 
 
 def is_local(options: PipelineOptions) -> bool:
@@ -180,6 +190,22 @@ def _check_dataflow(options: PipelineOptions) -> None:
             place or name == "temp_location"
         ):
             raise UsageError(f"DataflowRunner needs --{name}=gs://BUCKET/FOLDER, found {place!r}")
+
+
+def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[str]:
+    """What workers of Dataflow would stumble over, after minutes of starting: paths and code of this machine only."""
+    if not is_dataflow(beam_options):
+        return []
+    paths = [*(each.path for each in options.input.leaves), options.output_dir]
+    found = [
+        f"{path}: workers of DataflowRunner cannot see a local path; use gs://"
+        for path in paths
+        if not storage.is_url(path)
+    ]
+    setup = beam_options.view_as(SetupOptions)
+    if not (beam_options.view_as(WorkerOptions).sdk_container_image or setup.setup_file or setup.extra_packages):
+        found.append("workers of DataflowRunner lack beam_cifar; name an image that has it: --sdk_container_image")
+    return found
 
 
 def _cores() -> int:

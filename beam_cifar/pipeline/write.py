@@ -51,8 +51,7 @@ class CopyFiles(beam.PTransform):
     sink: SinkSettings
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[PartInfo]:
-        dofn = _CopyFile(self.source, self.sink)
-        return tasks | beam.ParDo(dofn).with_input_types(Task).with_output_types(PartInfo)
+        return tasks | beam.Map(_copy_file, self.source, self.sink).with_output_types(PartInfo)
 
 
 class _WriteParts(beam.DoFn):
@@ -97,14 +96,10 @@ class _WriteParts(beam.DoFn):
             self._open = None
 
 
-class _CopyFile(beam.DoFn):
-    def __init__(self, source: SourceSettings, sink: SinkSettings) -> None:
-        self._source, self._sink = source, sink
-
-    def process(self, task: Task) -> Iterator[PartInfo]:
-        with carried():
-            info = copy_file(task, self._source, self._sink)
-            write_account(info, self._sink)
-        count_part(info)
-        count(rows_read=info.read.total(), files_copied=1)
-        yield info
+@carried()
+def _copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInfo:
+    info = copy_file(task, source, sink)
+    write_account(info, sink)
+    count_part(info)
+    count(rows_read=info.read.total(), files_copied=1)
+    return info

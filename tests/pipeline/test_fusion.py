@@ -72,7 +72,7 @@ def run_with(
         blocks = middle(tasks | ReadBlocks(SourceSettings.of(job.plan)), tasks)
         _ = blocks | WriteBlocks(SinkSettings.of(job.plan, "parquet", job.folder))
 
-    monkeypatch.setattr("beam_cifar.pipeline.convert.build", build)
+    monkeypatch.setattr("beam_cifar.pipeline.convert.build_pipeline", build)
     with prepare(ConvertOptions(str(source), str(output), "parquet")) as job:
         start(job, options)
 
