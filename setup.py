@@ -25,10 +25,7 @@ setup(
         "Topic :: Scientific/Engineering :: Image Processing",
     ],
     packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
-    package_data={
-        "beam_cifar": ["py.typed", "manifest.schema.json"],
-        "beam_cifar.report": ["templates/*"],
-    },
+    package_data={"beam_cifar": ["py.typed", "manifest.schema.json"], "beam_cifar.report": ["templates/*"]},
     python_requires=">=3.10",
     # Lower bounds are tested by `make test-oldest`, the versions of requirements.txt by all else; docs/architecture.md
     # says why none is lower.

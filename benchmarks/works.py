@@ -84,10 +84,7 @@ WORKS = {
         ),
     ),
     "imagenet": Work(
-        "CIFAR-10 to ImageNet (PNG)",
-        "cifar10",
-        "png",
-        (ours("beam-cifar", "-f", "imagenet"), datumaro("imagenet")),
+        "CIFAR-10 to ImageNet (PNG)", "cifar10", "png", (ours("beam-cifar", "-f", "imagenet"), datumaro("imagenet"))
     ),
     "webdataset": Work(
         "CIFAR-10 to WebDataset (PNG)",

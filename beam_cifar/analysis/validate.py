@@ -79,11 +79,7 @@ class Validation:
 
 
 def validate(
-    path: str,
-    input_format: str | None = None,
-    *,
-    workers: int | None = None,
-    beam_options: BeamOptions = (),
+    path: str, input_format: str | None = None, *, workers: int | None = None, beam_options: BeamOptions = ()
 ) -> Validation:
     """Reads and decodes every image of a data set, and checks what there is.
 

@@ -44,17 +44,7 @@ DETECT_BYTES: Final = 8 << 20
 MAX_LABEL: Final = 1 << 31
 
 KINDS: Final = frozenset(
-    {
-        "bbox",
-        "caption",
-        "cuboid_2d",
-        "cuboid_3d",
-        "ellipse",
-        "mask",
-        "points",
-        "polygon",
-        "polyline",
-    }
+    {"bbox", "caption", "cuboid_2d", "cuboid_3d", "ellipse", "mask", "points", "polygon", "polyline"}
 )
 """Datumaro's annotations that are no labels of whole images."""
 

@@ -76,9 +76,7 @@ FORMATS: dict[str, Format] = {
         "cifar_binary:CifarBinarySink",
     ),
     "datumaro": Format(
-        "Datumaro's own: items of each subset as JSON, and images",
-        "datumaro:DatumaroSource",
-        "datumaro:DatumaroSink",
+        "Datumaro's own: items of each subset as JSON, and images", "datumaro:DatumaroSource", "datumaro:DatumaroSink"
     ),
     "imagenet": Format(
         "a folder of PNG or JPEG files for each class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"

@@ -29,12 +29,7 @@ from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_byt
 
 
 def look(
-    given: Input,
-    steps: Sequence[Step],
-    index_dir: str,
-    columns: frozenset[str] = frozenset(),
-    *,
-    sizes: bool = False,
+    given: Input, steps: Sequence[Step], index_dir: str, columns: frozenset[str] = frozenset(), *, sizes: bool = False
 ) -> tuple[Gathering, View]:
     """The rows that data sets have after some steps, with unique ids.
 

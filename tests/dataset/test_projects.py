@@ -24,16 +24,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.jobs import serial
 from beam_cifar.steps.registry import STEPS, make_step, step_class
 from tests.helpers.commands import Command, Run
-from tests.helpers.image_trees import (
-    batch,
-    contents,
-    encoded,
-    manifest,
-    picture,
-    quickly,
-    write_cifar,
-    write_tree,
-)
+from tests.helpers.image_trees import batch, contents, encoded, manifest, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import cifar_rows, unpickled
 
 CLASSES = ["cat", "dog", "ship"]

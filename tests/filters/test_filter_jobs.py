@@ -72,10 +72,7 @@ EXPRESSIONS: dict[str, tuple[str, Keep]] = {
     "a class": ('/item[annotation/label="dog"]', lambda row: row.label == "dog"),
     "another class": ('/item[annotation/label!="dog"]', lambda row: row.label is not None and row.label != "dog"),
     "not a class": ('/item[not(annotation/label="dog")]', lambda row: row.label != "dog"),
-    "two classes": (
-        '/item[annotation/label="dog" or annotation/label="cat"]',
-        lambda row: row.label in ("dog", "cat"),
-    ),
+    "two classes": ('/item[annotation/label="dog" or annotation/label="cat"]', lambda row: row.label in ("dog", "cat")),
     "label ids": ("/item[annotation/label_id>6]", lambda row: row.label in ("horse", "ship", "truck")),
     "a subset": ('/item[subset="data_batch_2"]', lambda row: row.subset == "data_batch_2"),
     "subsets": ('/item[starts-with(subset, "data_")]', lambda row: row.subset.startswith("data_")),

@@ -32,10 +32,7 @@ def read(folder: Path, output: Path, **options: Any) -> list[tuple[Any, ...]]:
 
 
 def test_the_files_are_those_of_the_layout(tmp_path: Path) -> None:
-    batches = {
-        "train": batch(["a.png", "b c.png", "d/e f.png"], [2, 0, None]),
-        "test": batch(["z.png"], [1], 4),
-    }
+    batches = {"train": batch(["a.png", "b c.png", "d/e f.png"], [2, 0, None]), "test": batch(["z.png"], [1], 4)}
     quickly(write_cifar(tmp_path / "in", batches, ["cat", "sea lion", "猫"]), tmp_path / "out", "imagenet_txt")
     found = {path.name: path.read_text("utf-8") for path in (tmp_path / "out").glob("*") if path.is_file()}
     assert found == {

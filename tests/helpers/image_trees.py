@@ -92,10 +92,7 @@ def folders(folder: Path) -> set[str]:
 
 
 def write_cifar(
-    folder: Path,
-    batches: dict[str, dict[str, Any]],
-    classes: Sequence[str] = ("cat", "dog", "ship"),
-    protocol: int = 4,
+    folder: Path, batches: dict[str, dict[str, Any]], classes: Sequence[str] = ("cat", "dog", "ship"), protocol: int = 4
 ) -> Path:
     """A CIFAR-10 directory as somebody's Python 3 script would write it."""
     folder.mkdir(parents=True)

@@ -170,11 +170,7 @@ def test_without_resume_a_killed_job_starts_anew(small: Path, tmp_path: Path, wr
     assert not list(job_folder(tmp_path / "out").glob("work-*"))
 
 
-MORE: dict[str, dict[str, Any]] = {
-    "parquet": {"images_per_batch": 10},
-    "imagenet": {},
-    "mnist": {"resize": (28, 28)},
-}
+MORE: dict[str, dict[str, Any]] = {"parquet": {"images_per_batch": 10}, "imagenet": {}, "mnist": {"resize": (28, 28)}}
 
 
 @pytest.fixture(scope="module")

@@ -114,12 +114,7 @@ def test_memory_does_not_depend_on_the_number_of_images(
     assert max(peaks.values()) <= 1.1 * min(peaks.values()), peaks
 
 
-PLANS = {
-    "random_split -s train:.8 -s test:.2": 160,
-    "dedupe": 170,
-    "shuffle": 90,
-    "sort": 190,
-}
+PLANS = {"random_split -s train:.8 -s test:.2": 160, "dedupe": 170, "shuffle": 90, "sort": 190}
 """Megabytes that a plan may take for a million rows, at its peak; the README states them."""
 
 

@@ -236,12 +236,7 @@ def test_images_of_mixed_sizes_and_rows_without_image(tmp_path: Path, read: Read
     sizes = {"a.png": (32, 32), "b.png": (5, 9), "none.png": (32, 32), "c.png": (40, 1)}
     data = np.empty(4, dtype=object)
     data[:] = [None if "none" in name else noise(1, *size)[0] for name, size in sizes.items()]
-    mixed = {
-        "data": data,
-        "labels": [0, None, 1, 1],
-        "filenames": list(sizes),
-        "image_sizes": list(sizes.values()),
-    }
+    mixed = {"data": data, "labels": [0, None, 1, 1], "filenames": list(sizes), "image_sizes": list(sizes.values())}
     equal = {"data": noise(2, 8, 6), "labels": [1, 0], "filenames": ["d.png", "e.png"], "image_sizes": [(8, 6)] * 2}
     source = write_set(tmp_path / "in", {"label_names": ["x", "y"]}, {"mixed": mixed, "equal": equal})
     converted(source, tmp_path / "out")
@@ -258,9 +253,7 @@ def test_labels_without_images(source: Path, tmp_path: Path, read: Read) -> None
 
 
 def test_datumaro_refuses_a_cifar100_class_that_a_subset_lacks_and_a_notice_says_so(
-    cifar100: Path,
-    tmp_path: Path,
-    attempt: Callable[[str, Path], subprocess.CompletedProcess[str]],
+    cifar100: Path, tmp_path: Path, attempt: Callable[[str, Path], subprocess.CompletedProcess[str]]
 ) -> None:
     train = unpickled(cifar100 / "train")
     present = train["fine_labels"][0]

@@ -42,11 +42,7 @@ def expected(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
     pixels = [np.frombuffer(row[3], np.uint8).reshape(3, 32, 32).transpose(1, 2, 0) for row in rows]
     labels = [row[1] for row in rows]
     names = [row[0].removesuffix(".png") for row in rows]
-    return {
-        **digest_rows(zip(labels, pixels, strict=True)),
-        "names": digest_values(names),
-        "keys": len(rows),
-    }
+    return {**digest_rows(zip(labels, pixels, strict=True)), "names": digest_values(names), "keys": len(rows)}
 
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])

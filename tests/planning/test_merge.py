@@ -59,13 +59,7 @@ def written(folder: Path) -> list[tuple[str, str, str | None, str | None, bytes 
     names = meta["fine_label_names" if fine else "label_names"]
     coarse = meta.get("coarse_label_names", [])
     return [
-        (
-            subset,
-            name,
-            None if label is None else names[label],
-            None if parent is None else coarse[parent],
-            image,
-        )
+        (subset, name, None if label is None else names[label], None if parent is None else coarse[parent], image)
         for subset in batch_names(folder)
         for name, label, parent, image in cifar_rows(folder, [subset])
     ]
@@ -349,12 +343,7 @@ def test_datasets_merge_as_the_command_line_does(tmp_path: Path) -> None:
     merged.export(tmp_path / "api", "cifar", save_images=True)
     convert(
         ConvertOptions(
-            str(one),
-            str(tmp_path / "command"),
-            "cifar",
-            merged=(Input(str(two)),),
-            on_clash="suffix",
-            save_images=True,
+            str(one), str(tmp_path / "command"), "cifar", merged=(Input(str(two)),), on_clash="suffix", save_images=True
         )
     )
     assert contents(tmp_path / "api") == contents(tmp_path / "command")

@@ -444,10 +444,7 @@ def test_shuffle_keeps_every_row_and_follows_from_the_seed(rows_seed: int, seed:
     assert made != changed("shuffle", rows, seed=seed + 1)
 
 
-KEYS = [
-    [17418245340152557878, 12862579148021963004, 13175136154925037209],
-    [9432563887682543323, 10533482386995159232],
-]
+KEYS = [[17418245340152557878, 12862579148021963004, 13175136154925037209], [9432563887682543323, 10533482386995159232]]
 
 
 def test_random_keys_are_the_same_for_ever() -> None:

@@ -369,9 +369,7 @@ def test_an_upload_in_parts_that_was_killed_is_given_up(
     bucket = s3.make_bucket()
     method = "PUT" if "partNumber" in place else "POST"
     assert killed(
-        s3,
-        lambda kill: Fault("drop", method, path=place, call=kill),
-        *(large, f"{bucket}/out", "npz", False, False),
+        s3, lambda kill: Fault("drop", method, path=place, call=kill), *(large, f"{bucket}/out", "npz", False, False)
     )
     assert s3.pending_uploads(bucket) != []
     assert not [name for name in s3.listing(bucket) if name.startswith("out/")]

@@ -4,15 +4,7 @@
 from __future__ import annotations
 
 import beam_cifar
-from beam_cifar import (
-    ConvertOptions,
-    Dataset,
-    DatasetItem,
-    LabelTable,
-    Summary,
-    convert,
-    stats,
-)
+from beam_cifar import ConvertOptions, Dataset, DatasetItem, LabelTable, Summary, convert, stats
 
 convert("cifar-10-python.tar.gz")  # wrong
 ConvertOptions("cifar-10-python.tar.gz", "out")  # wrong

@@ -12,14 +12,7 @@ import pyarrow.types as types
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
-from beam_cifar.formats.parquet.schema import (
-    MAX_TEXT_BYTES,
-    READ_ROWS,
-    ColumnRoles,
-    columns_in,
-    damaged,
-    open_parquet,
-)
+from beam_cifar.formats.parquet.schema import MAX_TEXT_BYTES, READ_ROWS, ColumnRoles, columns_in, damaged, open_parquet
 
 # At most so many times its size does a page grow that is unpacked; the rest can do any.
 _CODEC_RATIOS = {"UNCOMPRESSED": 1, "SNAPPY": 22, "LZ4": 255, "GZIP": 1032, "ZSTD": 1 << 15}
