@@ -49,11 +49,7 @@ class TallySettings:
 
 @contextmanager
 def measured(
-    given: Input,
-    asked: Asked,
-    *,
-    workers: int | None = None,
-    beam_options: BeamOptions = (),
+    given: Input, asked: Asked, *, workers: int | None = None, beam_options: BeamOptions = ()
 ) -> Iterator[Measured]:
     """Reads every image of a data set once.
 

@@ -116,10 +116,7 @@ class Conversion:
 
 
 def convert(
-    options: ConvertOptions,
-    beam_options: BeamOptions = (),
-    *,
-    on_start: Callable[[Job], Any] = lambda job: None,
+    options: ConvertOptions, beam_options: BeamOptions = (), *, on_start: Callable[[Job], Any] = lambda job: None
 ) -> Summary:
     """Converts a data set, and returns when the output is complete.
 
@@ -135,10 +132,7 @@ def convert(
 
 
 def run(
-    options: ConvertOptions,
-    beam_options: BeamOptions = (),
-    *,
-    on_start: Callable[[Job], Any] = lambda job: None,
+    options: ConvertOptions, beam_options: BeamOptions = (), *, on_start: Callable[[Job], Any] = lambda job: None
 ) -> Conversion:
     """Starts a conversion, and returns without waiting where the runner allows it: a job on a cluster goes on alone.
 

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.formats.cifar.facts import CIFAR100_COARSE_OF_FINE
 
 FloatArray = npt.NDArray[np.float32]
-UInt8Array = npt.NDArray[np.uint8]
 
 SIDE: Final = 32
 

@@ -388,7 +388,7 @@ def test_an_input_that_changes_after_the_plan_is_refused(cifar10: Path, tmp_path
 def test_a_full_disk_is_refused_before_the_start(
     cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("beam_cifar.storage.files.free_bytes", lambda path: 1000)
+    monkeypatch.setattr("beam_cifar.storage.free_bytes", lambda path: 1000)
     with pytest.raises(JobError, match="the disk has 0 KiB free, the output needs about 3,[0-9]+ KiB"):
         converted(cifar10, tmp_path / "out")
     assert not list(tmp_path.iterdir())
