@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_cifar.analysis.tally import ENCODINGS, Rows
-from beam_cifar.data.arrays import Int64Array
+from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.formats.contract.types import Catalog, FileSummary
@@ -40,7 +40,7 @@ class Measured:
     labels: LabelTable
     summaries: tuple[FileSummary, ...]
     rows: Rows
-    histograms: npt.NDArray[np.int64]
+    histograms: Int64Array
     totals: tuple[int, ...]
     rejected: tuple[BadRow, ...] = ()
     rejected_count: int = 0
@@ -58,7 +58,7 @@ class Measured:
         return subsets
 
     @property
-    def pictured(self) -> npt.NDArray[np.bool_]:
+    def pictured(self) -> BoolArray:
         """Which rows have an image: bool `[N]`."""
         return np.asarray(self.rows["channels"] > 0)
 
@@ -96,6 +96,8 @@ def numbered_subsets(summaries: Sequence[FileSummary]) -> tuple[tuple[str, ...],
 class Repeats:
     """Rows whose image another row has, group by group, in the order of the groups' first rows.
 
+    What methods take is of all rows of the data set: `labels` `[N]` and `subsets`, int64 `[N]`.
+
     Attributes:
         positions: int64 `[M]`, of the rows, rising within a group.
         starts: int64 `[G + 1]`, where each group starts in `positions`, and M.
@@ -118,52 +120,37 @@ class Repeats:
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def conflicting(self, labels: npt.NDArray[Any]) -> Int64Array:
-        """Groups with different labels, rows without label left out: int64, rising.
-
-        Args:
-            labels: `[N]`, of all rows of the data set.
-        """
+        """Groups with different labels, rows without label left out: int64, rising."""
         found = labels[self.positions]
         return self._with_different(found, found != UNLABELLED)
 
     def leaking(self, subsets: Int64Array) -> Int64Array:
-        """Groups with rows of different subsets: int64, rising.
-
-        Args:
-            subsets: int64 `[N]`, of all rows of the data set.
-        """
+        """Groups with rows of different subsets: int64, rising."""
         found = subsets[self.positions]
         return self._with_different(found, np.ones(len(found), dtype=np.bool_))
 
     def within(self, subsets: Int64Array) -> Int64Array:
-        """Groups with several rows of one subset: int64, rising.
-
-        Args:
-            subsets: int64 `[N]`, of all rows of the data set.
-        """
+        """Groups with several rows of one subset: int64, rising."""
         pairs = np.stack([self.groups, subsets[self.positions]])
         found, counts = np.unique(pairs, axis=1, return_counts=True)
         return np.unique(found[0][counts > 1])
 
-    def _with_different(self, values: npt.NDArray[Any], which: npt.NDArray[np.bool_]) -> Int64Array:
+    def _with_different(self, values: npt.NDArray[Any], which: BoolArray) -> Int64Array:
         """Groups with different values among some of their rows; bool `[M]` says which."""
         found, groups = values[which], self.groups[which]
         differs = (groups[1:] == groups[:-1]) & (found[1:] != found[:-1])
         return np.unique(groups[1:][differs])
 
     def shared(self, subsets: Int64Array, count: int) -> Int64Array:
-        """Rows of subset j whose image subset i has as well: int64 `[S, S]`; on the diagonal those that repeat there.
-
-        Args:
-            subsets: int64 `[N]`, of all rows of the data set.
-            count: of subsets.
-        """
+        """Rows of subset j whose image subset i has as well, of `count`: int64 `[S, S]`; on the diagonal repeats."""
         made = np.zeros((count, count), dtype=np.int64)
         members = subsets[self.positions]
+        # Some groups at a time: the table of all has groups x subsets cells, millions times hundreds.
         step = max(1, _CELLS // max(1, count))
         for start in range(0, len(self), step):
             first, last = self.starts[start], self.starts[min(start + step, len(self))]
             met = np.zeros((min(step, len(self) - start), count), dtype=np.int64)
+            # Not `met[...] += 1`, which counts a place once however often it is named.
             np.add.at(met, (self.groups[first:last] - start, members[first:last]), 1)
             made += (met > 0).astype(np.int64).T @ met
             made[np.diag_indices(count)] -= (met > 0).sum(axis=0)
@@ -199,6 +186,7 @@ def rows_by_label(labels: npt.NDArray[Any], classes: int) -> list[int]:
 def size_counts(rows: Rows) -> list[tuple[int, int, int]]:
     """(height, width, images) of each size that there is, rising."""
     pictured = rows[rows["channels"] > 0]
+    # Both sides in one number: `np.unique` is slow on rows of two columns.
     sizes = pictured["height"].astype(np.int64) << 32 | pictured["width"]
     found, counts = np.unique(sizes, return_counts=True)
     return [(size >> 32, size & 0xFFFFFFFF, n) for size, n in zip(found.tolist(), counts.tolist(), strict=True)]

@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, TypeVar
+
+import numpy as np
 
 from beam_cifar.analysis.derive import Measured
 from beam_cifar.analysis.pairing import Keys, match
 from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import MODULUS, Asked
-from beam_cifar.data.arrays import Int64Array
+from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import split_name
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 T = TypeVar("T")
 
@@ -190,8 +188,6 @@ def compared(a: Measured, b: Measured, *, ids: bool = False, whole: bool = False
 
 def _subset_pairs(a: Measured, b: Measured, *, whole: bool) -> tuple[list[tuple[str, set[int], set[int]]], list[str]]:
     """Which subsets are compared with which: (name, indices of A's, indices of B's); and what to say of it."""
-    import numpy as np
-
     sides = [{m.subset_names[subset]: {subset} for subset in np.unique(m.subsets).tolist()} for m in (a, b)]
     if whole:
         everything = [set().union(*side.values()) for side in sides]
@@ -225,8 +221,6 @@ class _Side:
     """
 
     def __init__(self, measured: Measured, subsets: set[int]) -> None:
-        import numpy as np
-
         self._measured = measured
         self._positions = np.flatnonzero(np.isin(measured.subsets, sorted(subsets)))
         self.digest = sum(measured.totals[subset] for subset in subsets) % MODULUS
@@ -240,8 +234,6 @@ class _Side:
         Args:
             numbers: of class names, the same for both sides; new ones are added.
         """
-        import numpy as np
-
         everything = self._measured.rows
         rows = everything if len(self) == len(everything) else everything[self._positions]
         # The last one is found by -1.
@@ -281,8 +273,6 @@ def _compared(name: str, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
 
 def _with_differences(made: SubsetComparison, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
     """Sets aside rows that are the same, pairs those that resemble each other, and says how these differ."""
-    import numpy as np
-
     numbers: dict[str | None, int] = {}
     keys = a.keys(numbers), b.keys(numbers)
     left = np.arange(len(a)), np.arange(len(b))
@@ -296,7 +286,7 @@ def _with_differences(made: SubsetComparison, a: _Side, b: _Side, *, ids: bool) 
     paired = np.concatenate(pairs, axis=1)
     paired = paired[:, np.argsort(paired[0], kind="stable")]
 
-    def differing(what: str) -> npt.NDArray[np.bool_]:
+    def differing(what: str) -> BoolArray:
         columns = zip(keys[0][what], keys[1][what], strict=True)
         return np.asarray(np.any([mine[paired[0]] != theirs[paired[1]] for mine, theirs in columns], axis=0))
 

@@ -239,6 +239,7 @@ def moments(histogram: Int64Array) -> tuple[tuple[float, ...], tuple[float, ...]
         histogram: int64 `[3, 256]`.
     """
     means, deviations = [], []
+    # In Python's integers: `n * squares` leaves 64 bits at 12 million white pixels.
     for counts in histogram.tolist():
         n = sum(counts)
         if not n:

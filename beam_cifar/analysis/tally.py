@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_cifar.data.arrays import UInt8Array
+from beam_cifar.data.arrays import Int64Array, UInt8Array
 from beam_cifar.data.block import BadRow, Block
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.schema import has_images, plain_labels
@@ -83,7 +83,7 @@ class Tally:
     """
 
     rows: Rows
-    histogram: npt.NDArray[np.int64]
+    histogram: Int64Array
     total: int
     rejected: tuple[BadRow, ...]
     rejected_count: int
@@ -172,7 +172,7 @@ def item_total(
     return total % MODULUS
 
 
-def _count_values(pixels: UInt8Array, histogram: npt.NDArray[np.int64]) -> None:
+def _count_values(pixels: UInt8Array, histogram: Int64Array) -> None:
     """Adds how often each channel has each value; gray counts as three equal channels."""
     for channel in range(pixels.shape[1]):
         plane = pixels[:, channel].reshape(-1)
@@ -181,13 +181,13 @@ def _count_values(pixels: UInt8Array, histogram: npt.NDArray[np.int64]) -> None:
             histogram[slice(None) if pixels.shape[1] == 1 else channel] += found
 
 
-def _row_numbers(block: Block) -> npt.NDArray[np.int64]:
+def _row_numbers(block: Block) -> Int64Array:
     """The number of each row of a block in its file."""
     numbers = np.arange(block.row, block.row + len(block.table) + len(block.rejected))
     return numbers[~np.isin(numbers, [bad.row for bad in block.rejected])] if block.rejected else numbers
 
 
-def _plain_columns(table: pa.Table, file: int, numbers: npt.NDArray[np.int64]) -> Any:
+def _plain_columns(table: pa.Table, file: int, numbers: Int64Array) -> Any:
     rows = np.zeros(len(table), dtype=ROW)
     rows["file"], rows["row"] = file, numbers
     rows["label"] = plain_labels(table)

@@ -6,19 +6,17 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
+
+import numpy as np
 
 from beam_cifar.analysis.derive import Measured, Repeats, repeats_of, size_counts
 from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import Asked
-from beam_cifar.data.arrays import Int64Array
+from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.text import counted
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
-
-if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
 
 Severity = Literal["ok", "info", "warning", "error"]
 
@@ -192,8 +190,6 @@ def _missing(found: Measured) -> Iterator[Finding]:
 
 def _ids(found: Measured) -> Iterator[Finding]:
     """Ids that repeat in a subset: those that the reader had to change, and those that it did not."""
-    import numpy as np
-
     subsets, ids = found.subsets, found.rows["id"]
     order = np.lexsort((ids, subsets))
     same = (ids[order][1:] == ids[order][:-1]) & (subsets[order][1:] == subsets[order][:-1])
@@ -268,9 +264,7 @@ def _balance(found: Measured) -> Iterator[Finding]:
         yield _found("balance", "warning" if uneven else "info", len(used) * (most > least), text, fine, listed)
 
 
-def _named_rows(found: Measured, which: npt.NDArray[np.bool_]) -> list[str]:
-    import numpy as np
-
+def _named_rows(found: Measured, which: BoolArray) -> list[str]:
     return _shown(found, np.flatnonzero(which)[:MAX_EXAMPLES].tolist())
 
 

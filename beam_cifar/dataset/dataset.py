@@ -342,15 +342,14 @@ class Dataset:
             raise UsageError("save: the data set was neither imported from a directory nor exported; export it first")
         if storage.is_url(place.path):
             raise UsageError(f"save: {place.path} lies in an object store, and is not changed in place; export it anew")
-        asked = save_images if save_images is not None else save_media
-        if asked is None:
-            asked = place.options.save_images or self._reads(place.path)
-        same = asked == self._was_with_images(place)
+        with_images = place.options.save_images or self._reads(place.path)
+        asked = next((each for each in (save_images, save_media) if each is not None), with_images)
+        same = asked == with_images
         if self._changed is not None and not self._changed and same:
             return None
-        place = replace(place, options=replace(place.options, save_images=asked))
-        if place.options.image_ext is None:
-            place = replace(place, options=replace(place.options, image_ext=lossless_ext(place.path, place.format)))
+        # As JPEG, the usual choice of some formats, images would lose a little with every save.
+        image_ext = place.options.image_ext or lossless_ext(place.path, place.format)
+        place = replace(place, options=replace(place.options, save_images=asked, image_ext=image_ext))
         view = self._look()[1]
         changed = set(view.subset_names) if self._changed is None or not same else self._changed
         kept = tuple(name for name in view.subset_names if name not in changed)
@@ -379,9 +378,6 @@ class Dataset:
         for notice in made.notices:
             logger.warning("%s", notice)
         return made
-
-    def _was_with_images(self, place: _Place) -> bool:
-        return place.options.save_images or self._reads(place.path)
 
     def _reads(self, path: str) -> bool:
         return any(leaf.path == path for leaf in self._source.leaves)

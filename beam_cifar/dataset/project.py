@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NoReturn
 
 from beam_cifar import storage
@@ -17,10 +17,8 @@ from beam_cifar.steps.base import Step
 from beam_cifar.steps.registry import make_step
 
 FILE_NAME = "beam_cifar.json"
-
-VERSION = 1
-
-MAX_PROJECT_BYTES = 16 << 20
+_VERSION = 1
+_MAX_BYTES = 16 << 20
 """Of a project's file: thousands of data sets and transforms, but nothing that fills the memory."""
 
 
@@ -93,16 +91,10 @@ class Project:
     def text(self, folder: str) -> str:
         """What the file of the project holds in a folder: paths of data that lie below it are relative to it."""
         content = {
-            "beam_cifar_project": VERSION,
+            "beam_cifar_project": _VERSION,
             "name": self.name,
             "sources": [
-                {
-                    "name": source.name,
-                    "path": reference(source.path, os.path.abspath(folder)),
-                    "format": source.format,
-                    "subsets": list(source.subsets),
-                }
-                for source in self.sources
+                {**asdict(source), "path": reference(source.path, os.path.abspath(folder))} for source in self.sources
             ],
             "transforms": [{"name": step.name, "options": step.options()} for step in self.steps],
             "on_clash": self.on_clash,
@@ -153,8 +145,9 @@ class _Reader:
         if not isinstance(content, dict) or "beam_cifar_project" not in content:
             self._refuse("is no project: expected an object with 'beam_cifar_project'")
         version = content["beam_cifar_project"]
-        if type(version) is not int or version != VERSION:
-            self._refuse(f"beam_cifar_project: expected {VERSION}, found {_shown(version)}; another version wrote it")
+        # By type, because True == 1, and 1.0 as well.
+        if type(version) is not int or version != _VERSION:
+            self._refuse(f"beam_cifar_project: expected {_VERSION}, found {_shown(version)}; another version wrote it")
         keys = ("beam_cifar_project", "name", "sources", "transforms", "on_clash")
         _, name, sources, transforms, on_clash = self._object(content, "", keys)
         try:
@@ -171,9 +164,9 @@ class _Reader:
         if not os.path.isfile(self._path):
             self._refuse("is not a file")
         with storage.reading(self._path), open(self._path, "rb") as file:
-            data = file.read(MAX_PROJECT_BYTES + 1)
-        if len(data) > MAX_PROJECT_BYTES:
-            self._refuse(f"is larger than {MAX_PROJECT_BYTES >> 20} MiB")
+            data = file.read(_MAX_BYTES + 1)
+        if len(data) > _MAX_BYTES:
+            self._refuse(f"is larger than {_MAX_BYTES >> 20} MiB")
         try:
             return json.loads(
                 data.decode("utf-8", "surrogatepass"), object_pairs_hook=_unique_keys, parse_constant=_no_number

@@ -22,13 +22,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.labels import UNLABELLED, unknown_name
 from beam_cifar.data.schema import plain_labels
 from beam_cifar.filters.xpath_static import NODE_SETS, read_syntax, refusal
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
     import pyarrow as pa
 
 FILTER_MODES = ("items", "annotations", "items+annotations")
@@ -47,8 +46,8 @@ class Decision:
         labels: bool `[N]`, False where the row loses its label; True where there was none.
     """
 
-    rows: npt.NDArray[np.bool_]
-    labels: npt.NDArray[np.bool_]
+    rows: BoolArray
+    labels: BoolArray
 
 
 @dataclass(frozen=True)
@@ -195,12 +194,13 @@ class _Evaluator:
         self.syntax = read_syntax(expression)
         self._of_annotations = of_annotations and self.syntax.kind in NODE_SETS
         self._answers: dict[_Facts, bool] = {}
+        # Errors that depend on types show only when it runs: every shape of item is tried before any row is.
         trees = _Trees()
         for size in (None, (32, 32)):
             for label in (None, ("", 0)):
                 self._matches(trees.tree(_Facts(size=size, label=label)))
 
-    def select(self, table: pa.Table, names: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def select(self, table: pa.Table, names: Sequence[str]) -> BoolArray:
         """Bool `[N]`: whether the item, or its annotation, is selected."""
         import numpy as np
 
@@ -219,9 +219,7 @@ class _Evaluator:
             answers.append(answer)
         return np.array(answers, dtype=np.bool_)[group]
 
-    def _groups(
-        self, table: pa.Table, labels: npt.NDArray[np.int64]
-    ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    def _groups(self, table: pa.Table, labels: Int64Array) -> tuple[Int64Array, Int64Array]:
         """Groups rows that look alike: one row of each group, and the group `[N]` of each row."""
         import numpy as np
 
@@ -265,7 +263,7 @@ class _Evaluator:
         self._answers[facts] = answer
 
 
-def _plain(column: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
+def _plain(column: pa.Array | pa.ChunkedArray) -> Int64Array:
     """An integer column as int64 `[N]`, -1 for null."""
     import numpy as np
 

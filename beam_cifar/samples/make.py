@@ -22,7 +22,7 @@ from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.write import write_batch, write_meta
 from beam_cifar.samples.drawing import draw_images
 
-KINDS: Final = ("cifar10", "cifar100")
+_KINDS: Final = ("cifar10", "cifar100")
 
 _GENUINE_TRAINING: Final = 50_000
 _GENUINE_TEST: Final = 10_000
@@ -81,8 +81,8 @@ def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, 
 
 
 def _check(out: str, kind: str, images: int, seed: int, tar: bool) -> None:
-    if kind not in KINDS:
-        raise UsageError(f"unknown kind {kind!r}; expected one of {', '.join(KINDS)}")
+    if kind not in _KINDS:
+        raise UsageError(f"unknown kind {kind!r}; expected one of {', '.join(_KINDS)}")
     if images < 1:
         raise UsageError(f"cannot make {images} images; expected at least 1")
     if seed < 0:
