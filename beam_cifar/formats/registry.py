@@ -122,17 +122,6 @@ def get_sink(name: str) -> Sink:
     return made
 
 
-def markdown() -> str:
-    """The table of all formats, as the README has it."""
-    lines = ["| format | reads | writes | what it is | what is lost in writing |", "| --- | --- | --- | --- | --- |"]
-    for name, entry in FORMATS.items():
-        lost = ", ".join(sorted(get_sink(name).can.losses)) if entry.sink else ""
-        can = ("yes" if entry.source else "", "yes" if entry.sink else "")
-        cells = (f"[`{name}`](docs/formats/{name}.md)", *can, entry.title, lost)
-        lines.append("| " + " | ".join(cells).replace("|  |", "| |").replace("|  |", "| |").rstrip() + " |")
-    return "\n".join(lines) + "\n"
-
-
 def detect_format(path: str, index_dir: str) -> str | None:
     """The name of the format that a directory or archive is in, or None; archive indexes go to `index_dir`."""
     return next((name for name in readable() if get_source(name).detect(path, index_dir)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import apache_beam as beam
 from apache_beam import coders
@@ -14,9 +14,6 @@ from beam_cifar.data.block import Block
 from beam_cifar.errors import JobError
 from beam_cifar.pipeline.counters import count
 from beam_cifar.pipeline.errors import carried
-
-A = TypeVar("A")
-B = TypeVar("B")
 
 
 class BlockCoder(coders.Coder):

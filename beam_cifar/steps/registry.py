@@ -104,7 +104,7 @@ def add_options(parser: Any, kind: type[Step]) -> None:
     """Adds the flags of a step to a parser; one that is not given is None there."""
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         about = field.metadata
-        settings: dict[str, Any] = {"dest": field.name, "default": None, "help": _help(field)}
+        settings: dict[str, Any] = {"dest": field.name, "default": None, "help": help_text(field)}
         if about.get("switch"):
             parser.add_argument(*about["flags"], action="store_true", **settings)
             continue
@@ -119,27 +119,8 @@ def add_options(parser: Any, kind: type[Step]) -> None:
         parser.add_argument(*about["flags"], **settings)
 
 
-def steps_markdown() -> str:
-    """The table of all steps and their options, as the README has it."""
-    lines = ["| transform | what it does | options |", "| --- | --- | --- |"]
-    for name, entry in STEPS.items():
-        options = []
-        for field in dataclasses.fields(step_class(name)):  # type: ignore[arg-type]
-            metavar = (field.metadata["metavar"] or "").replace("|", "\\|")
-            value = "" if field.metadata.get("switch") else f" {metavar or _value_of(field)}"
-            flags = list(field.metadata["flags"])
-            shown = ", ".join(f"`{flag}`" for flag in flags[:-1]) + ", " * (len(flags) > 1)
-            text = _help(field).replace("|", "\\|")
-            options.append(f"{shown}`{flags[-1]}{value}` (`{field.name}`): {text}")
-        lines.append(f"| `{name}` | {entry.title} | {'<br>'.join(options)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _value_of(field: dataclasses.Field[Any]) -> str:
-    return "\\|".join(field.metadata["choices"]) or field.name.upper()
-
-
-def _help(field: dataclasses.Field[Any]) -> str:
+def help_text(field: dataclasses.Field[Any]) -> str:
+    """What help texts say of an option of a step."""
     repeat = " (repeatable)" if field.metadata["many"] else ""
     shown = field.default not in (dataclasses.MISSING, None, "", (), False)
     return f"{field.metadata['help']}{repeat}" + (f"; {_shown(field.default)} if left out" if shown else "")

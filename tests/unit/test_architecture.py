@@ -16,7 +16,7 @@ from beam_cifar.cli.main import make_parser
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.registry import FORMATS, INTERNAL, get_sink, get_source, readable, writable
-from beam_cifar.steps.registry import steps_markdown
+from tests.helpers.tables import table_of_steps
 
 PACKAGE = Path(beam_cifar.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
@@ -151,8 +151,8 @@ def test_every_format_is_in_the_registry() -> None:
 
 
 def test_the_page_of_transforms_has_all_of_them() -> None:
-    """To mend it: python -c 'import beam_cifar.steps.registry as s; print(s.steps_markdown())'."""
-    assert steps_markdown() in (PACKAGE.parent / "docs" / "transforms.md").read_text(encoding="utf-8")
+    """To mend it: python -c 'from tests.helpers.tables import *; print(table_of_steps())'."""
+    assert table_of_steps() in (PACKAGE.parent / "docs" / "transforms.md").read_text(encoding="utf-8")
 
 
 def below(kind: type) -> set[type]:

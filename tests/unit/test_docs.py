@@ -10,8 +10,9 @@ import pytest
 from beam_cifar.cli.main import make_parser
 from beam_cifar.cli.parser import parse
 from beam_cifar.formats.contract.sink import LOSSES
-from beam_cifar.formats.registry import FORMATS, get_sink, markdown
+from beam_cifar.formats.registry import FORMATS, get_sink
 from tests.helpers import ROOT
+from tests.helpers.tables import table_of_formats
 
 PAGES = ROOT / "docs" / "formats"
 HEADINGS = ["Layout", "Read", "Write", "Example", "What is lost"]
@@ -26,8 +27,8 @@ def test_every_format_has_a_page_and_every_page_a_format() -> None:
 
 
 def test_the_readme_has_the_table_of_formats() -> None:
-    """To mend it: python -c 'import beam_cifar.formats.registry as f; print(f.markdown())'."""
-    assert markdown() in (ROOT / "README.md").read_text(encoding="utf-8")
+    """To mend it: python -c 'from tests.helpers.tables import *; print(table_of_formats())'."""
+    assert table_of_formats() in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", FORMATS)
