@@ -14,7 +14,6 @@ from beam_cifar.data.text import counted
 if TYPE_CHECKING:
     from beam_cifar.analysis.stats import Counts, SizeCount, Stats
 
-ROW_NAMES = ("subset", "id", "class")
 SHOWN_SIZES = 10
 SHOWN_CLASSES = 100
 SHOWN_SUBSETS = 8

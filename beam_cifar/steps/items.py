@@ -51,7 +51,6 @@ class Filter(Step, name="filter"):
         ItemFilter(self.expression, self.mode)
 
     def needs(self) -> frozenset[str]:
-        """What the expression can see."""
         sees = ItemFilter(self.expression, self.mode).sees
         return frozenset(column for column, child in (("id", "id"), ("size", "image")) if child in sees)
 
@@ -94,7 +93,6 @@ class RemoveAnnotations(Step, name="remove_annotations"):
     )
 
     def needs(self) -> frozenset[str]:
-        """Ids, where some are named."""
         return frozenset({"id"} if self.ids else ())
 
     def apply(self, view: View, context: StepContext) -> View:

@@ -42,7 +42,6 @@ class Sort(Step, name="sort"):
                 raise self.refuse(str(unknown_name("--by", key, list(_KEYS))))
 
     def needs(self) -> frozenset[str]:
-        """The columns to sort by."""
         return frozenset(self.by) & {"id", "filename", "size"}
 
     def apply(self, view: View, context: StepContext) -> View:

@@ -20,19 +20,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-LOSSES = {
-    "colour": "colour: coloured images become gray (luma, ITU-R BT.601)",
-    "jpeg": "exact pixels: they become JPEG, unless `--image-ext .png` is given; JPEG files pass through",
-    "ids": "ids: items are numbered",
-    "labels": "labels",
-    "order": "the order of classes",
-    "unused": "classes without images",
-    "subsets": "subsets",
-    "superclasses": "superclasses",
-}
-"""What a format may lose, as its page says it."""
-
-
 @dataclass(eq=False)
 class PartWriter(ABC):
     """Writes one part from tables of examples.
@@ -73,7 +60,7 @@ class Capabilities:
     """What a format can hold, and in what form it takes it.
 
     Attributes:
-        losses: what it cannot say, of `LOSSES`.
+        losses: what it cannot say, of colour, jpeg, ids, labels, order, unused, subsets, superclasses.
         pixels: `RAW` or `GRAY` where images are stored as pixels; empty where they are PNG or JPEG files.
         image_ext: the extension of image files where none is asked for; None for that of each one's encoding.
         needs_images: whether images are always written; else only on request.
