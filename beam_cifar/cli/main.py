@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import _thread
 import argparse
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -115,10 +117,20 @@ class _Interrupts:
         self.seen = True
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleaning up short
-        # The local runner waits for its worker processes, which have no reason to end. A job server is needed yet, to
-        # cancel its job.
-        _kill(process for process in descendants(os.getpid()) if is_python(process))
+        # Not by `threading`: the main thread may be stopped within one of its locks.
+        _thread.start_new_thread(_end_workers, ())
         raise KeyboardInterrupt
+
+
+def _end_workers() -> NoReturn:
+    """Kills worker processes, which have no reason to end, while the local runner waits for them.
+
+    For as long as this process lives, since a worker may be starting: one that connects after the runner closed its
+    connections would be waited for without end. A job server is needed yet, to cancel its job.
+    """
+    while True:
+        _kill(process for process in descendants(os.getpid()) if is_python(process))
+        time.sleep(0.1)
 
 
 def _kill(processes: Iterable[int]) -> None:

@@ -266,6 +266,46 @@ def test_an_interrupt_leaves_nothing_behind(mode: str, number: int, moment: str,
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+SLOW_START = """
+import os, subprocess, time
+
+start = subprocess.Popen.__init__
+
+def late(self, *args, shell=False, **more):
+    if shell and "sdk_worker_main" in str(args):
+        open(os.environ["STARTING"], "w").close()
+        time.sleep(1)
+    start(self, *args, shell=shell, **more)
+
+subprocess.Popen.__init__ = late
+"""
+
+
+def test_an_interrupt_ends_workers_that_start_after_it(tmp_path: Path, cifar10: Path) -> None:
+    (tmp_path / "late").mkdir()
+    (tmp_path / "made").mkdir()
+    (tmp_path / "late" / "sitecustomize.py").write_text(SLOW_START)
+    starting, output = tmp_path / "starting", tmp_path / "made" / "out"
+    command = [sys.executable, "-m", "beam_cifar", "convert", "-i", cifar10, "-f", "parquet", "-o", output]
+    process = subprocess.Popen(
+        [*map(str, command), "--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(tmp_path / "late"), "STARTING": str(starting)},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not starting.exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert starting.exists()
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert (process.returncode, errors) == (130, "beam-cifar: error: interrupted\n")
+    assert list((tmp_path / "made").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "mode", ["in_memory", "multi_threading", pytest.param("multi_processing", marks=pytest.mark.slow)]
 )
