@@ -16,6 +16,7 @@ from beam_cifar.formats.cifar.facts import CIFAR100_SUPERCLASSES
 from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.planning.summaries import scan
+from tests.helpers.gray import CLASSES
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -30,7 +31,6 @@ from tests.helpers.reading import batch_names, cifar_rows, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
 
-CLASSES = ("cat", "морской кот, серый", " spaced ", "unused")
 NAMES = "".join(f"{name}\n" for name in CLASSES).encode()
 HUNDRED = {"fine_label_names.txt": b"a\nb\nc\n", "coarse_label_names.txt": b"x\ny\n"}
 

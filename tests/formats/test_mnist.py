@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from beam_cifar import Dataset, storage
 from beam_cifar.errors import InputError, UsageError
@@ -19,6 +18,7 @@ from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.planning.summaries import scan
 from beam_cifar.storage import archives
+from tests.helpers.gray import CLASSES, gray, read_back
 from tests.helpers.image_trees import (
     Pixels,
     batch,
@@ -34,14 +34,6 @@ from tests.helpers.image_trees import (
 from tests.helpers.reading import cifar_rows, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
-
-CLASSES = ("cat", "морской кот, серый", " spaced ", "unused")
-
-
-def gray(pixels: Any) -> Pixels:
-    """What Pillow's luma makes of an image, uint8 [H, W]."""
-    planes = np.frombuffer(pixels, np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
-    return np.asarray(Image.fromarray(np.ascontiguousarray(planes)).convert("L"))
 
 
 def idx_images(images: Pixels, count: int | None = None) -> bytes:
@@ -61,14 +53,6 @@ def write_mnist(folder: Path, images: Pixels, labels: list[int], subset: str = "
     """A subset as torchvision leaves it, not packed."""
     files = {f"{subset}-images-idx3-ubyte": idx_images(images), f"{subset}-labels-idx1-ubyte": idx_labels(labels)}
     return write_tree(folder, files)
-
-
-def read_back(source: Path, tmp_path: Path, **options: Any) -> list[tuple[Any, ...]]:
-    """The rows of a data set by way of CIFAR pickles: (file name, label, pixels of the first channel)."""
-    converted(source, tmp_path / "back", "cifar", save_images=True, overwrite=True, **options)
-    rows = cifar_rows(tmp_path / "back")
-    assert all(row[3][: len(row[3]) // 3] * 3 == row[3] for row in rows)
-    return [(name, label, pixels[: len(pixels) // 3]) for name, label, _, pixels in rows]
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from beam_cifar import Dataset
 from beam_cifar.errors import InputError, UsageError
@@ -16,6 +15,7 @@ from beam_cifar.formats import mnist_csv
 from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.planning.summaries import scan
+from tests.helpers.gray import CLASSES, gray, read_back
 from tests.helpers.image_trees import (
     Pixels,
     batch,
@@ -29,14 +29,6 @@ from tests.helpers.image_trees import (
 from tests.helpers.reading import cifar_rows, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
-
-CLASSES = ("cat", "морской кот, серый", " spaced ", "unused")
-
-
-def gray(pixels: Any) -> Pixels:
-    """What Pillow's luma makes of an image, uint8 [H, W]."""
-    planes = np.frombuffer(pixels, np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
-    return np.asarray(Image.fromarray(np.ascontiguousarray(planes)).convert("L"))
 
 
 def noise(rows: int, height: int = 28, width: int = 28) -> Pixels:
@@ -56,14 +48,6 @@ def header(height: int = 28, width: int = 28) -> bytes:
     """The first line of the well-known download."""
     names = [f"{row}x{column}" for row in range(1, height + 1) for column in range(1, width + 1)]
     return ",".join(["label", *names]).encode() + b"\n"
-
-
-def read_back(source: Path, tmp_path: Path) -> list[tuple[Any, ...]]:
-    """The rows of a data set by way of CIFAR pickles: (file name, label, pixels of the first channel)."""
-    converted(source, tmp_path / "back", "cifar", save_images=True, overwrite=True)
-    rows = cifar_rows(tmp_path / "back")
-    assert all(row[3][: len(row[3]) // 3] * 3 == row[3] for row in rows)
-    return [(name, label, pixels[: len(pixels) // 3]) for name, label, _, pixels in rows]
 
 
 @pytest.fixture

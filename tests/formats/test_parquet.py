@@ -19,7 +19,7 @@ from beam_cifar.formats.parquet.read import ParquetSource
 from beam_cifar.formats.registry import detect_format
 from beam_cifar.planning.summaries import scan
 from tests.helpers.image_trees import batch, contents, decoded, encoded, picture, quickly, write_cifar, write_tree
-from tests.helpers.reading import batch_names, cifar_rows, unpickled
+from tests.helpers.reading import batch_names, cifar_rows, ids, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
 
@@ -359,12 +359,7 @@ def test_ids_differ_also_where_our_own_files_repeat_names(tmp_path: Path) -> Non
     """Batches that become one split may have the same names, and be in several files."""
     batches = {f"data_batch_{n}": batch(["a.png", "b.png"], [0, 1], seed=n) for n in (1, 2)}
     quickly(write_cifar(tmp_path / "in", batches), tmp_path / "out", "parquet", images_per_batch=2)
-    catalog = ParquetSource().describe(str(tmp_path / "out"), "")
-    ids = []
-    for file in catalog.files:
-        with ParquetSource().open_rows(file, catalog.labels) as rows:
-            ids += rows.facts(0, rows.rows).column("id").to_pylist()
-    assert ids == [f"train-0000{n}-of-00002/{name}" for n in (0, 1) for name in "ab"]
+    assert ids(ParquetSource(), tmp_path / "out") == [f"train-0000{n}-of-00002/{name}" for n in (0, 1) for name in "ab"]
 
 
 def test_texts_that_unpack_from_next_to_nothing_are_refused(tmp_path: Path) -> None:

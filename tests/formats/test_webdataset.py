@@ -21,7 +21,7 @@ from beam_cifar.formats.webdataset.sink import SHARD_BYTES, WebdatasetSink, key_
 from beam_cifar.formats.webdataset.source import WebdatasetSource
 from beam_cifar.planning.summaries import scan
 from tests.helpers.image_trees import batch, contents, decoded, encoded, picture, quickly, write_cifar, write_tree
-from tests.helpers.reading import batch_names, cifar_rows, tree, unpickled
+from tests.helpers.reading import batch_names, cifar_rows, ids, tree, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
 
@@ -477,12 +477,7 @@ def test_ids_differ_also_where_our_own_shards_repeat_names(tmp_path: Path) -> No
     """Batches that become one split may have the same names, and be in several shards."""
     batches = {f"data_batch_{n}": batch(["a.png", "b.png"], [0, 1], seed=n) for n in (1, 2)}
     quickly(write_cifar(tmp_path / "in", batches), tmp_path / "out", "webdataset", images_per_batch=2)
-    catalog = WebdatasetSource().describe(str(tmp_path / "out"), "")
-    ids = []
-    for file in catalog.files:
-        with WebdatasetSource().open_rows(file, catalog.labels) as rows:
-            ids += rows.facts(0, rows.rows).column("id").to_pylist()
-    assert ids == [f"train-00000{n}/{name}" for n in (0, 1) for name in "ab"]
+    assert ids(WebdatasetSource(), tmp_path / "out") == [f"train-00000{n}/{name}" for n in (0, 1) for name in "ab"]
 
 
 def test_labels_are_found_in_any_case_and_as_whole_floats(tmp_path: Path) -> None:

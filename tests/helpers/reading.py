@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from beam_cifar.formats.contract.source import Source
+
 
 def unpickled(path: Path) -> dict[str, Any]:
     """A batch or meta file as Python's own unpickler sees it."""
@@ -57,3 +59,12 @@ def tree(folder: Path) -> dict[str, str]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
+
+
+def ids(source: Source, folder: Path) -> list[str]:
+    """The ids of all images of a data set, as its format gives them."""
+    catalog, found = source.describe(str(folder), ""), list[str]()
+    for file in catalog.files:
+        with source.open_rows(file, catalog.labels) as rows:
+            found += rows.facts(0, rows.rows).column("id").to_pylist()
+    return found

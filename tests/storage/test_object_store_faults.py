@@ -21,9 +21,7 @@ from beam_cifar.pipeline import stores as store_options
 from tests.helpers import ROOT
 from tests.helpers.counting_proxy import CountingProxy, Fault
 from tests.helpers.image_trees import contents
-from tests.helpers.object_stores import ALL, S3, S3Server, Server, fake_gcs_server, minio_server, moto_server
-
-__all__ = ["fake_gcs_server", "minio_server", "moto_server"]
+from tests.helpers.object_stores import S3Server, Server
 
 pytestmark = pytest.mark.slow
 
@@ -38,18 +36,6 @@ limit = 12 if target == "imagenet" else None
 with mock.patch("beam_cifar.pipeline.convert.start", serial.run):
     convert(ConvertOptions(source, output, target, workers=1, limit=limit, overwrite=overwrite == "True", resume=resume == "True"))
 """
-
-
-@pytest.fixture(params=ALL)
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture(params=S3)
-def s3(request: pytest.FixtureRequest) -> S3Server:
-    found: S3Server = request.getfixturevalue(request.param)
-    return found
 
 
 @pytest.fixture

@@ -15,37 +15,12 @@ import pytest
 
 from tests.helpers import ROOT
 from tests.helpers.counting_proxy import CountingProxy, Fault, Total
-from tests.helpers.object_stores import (
-    ALL,
-    S3,
-    GcsServer,
-    S3Server,
-    Server,
-    fake_gcs_server,
-    minio,
-    minio_server,
-    moto,
-    moto_server,
-)
-
-__all__ = ["fake_gcs_server", "minio_server", "moto_server"]
+from tests.helpers.object_stores import GcsServer, S3Server, Server, minio, moto
 
 pytestmark = pytest.mark.slow
 
 # Larger than what a socket, the proxy and the clients hold back together.
 LARGE = os.urandom(12 << 20)
-
-
-@pytest.fixture(params=ALL)
-def server(request: pytest.FixtureRequest) -> Server:
-    found: Server = request.getfixturevalue(request.param)
-    return found
-
-
-@pytest.fixture(params=S3)
-def s3(request: pytest.FixtureRequest) -> S3Server:
-    found: S3Server = request.getfixturevalue(request.param)
-    return found
 
 
 @pytest.fixture
