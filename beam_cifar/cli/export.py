@@ -21,9 +21,6 @@ def run(arguments: argparse.Namespace) -> None:
     from beam_cifar.dataset.project import Project, project_file
 
     project = Project.load(arguments.project)
-    more = job_options(arguments)
-    if arguments.on_clash is not None:
-        more["on_clash"] = arguments.on_clash
     folder = os.path.dirname(project_file(arguments.project))
     output = output_of(arguments, os.path.basename(folder) or project.name)
-    perform(arguments, project.options(output, arguments.output_format, **more))
+    perform(arguments, project.options(output, arguments.output_format, **job_options(arguments)))

@@ -76,7 +76,7 @@ def beam_options_of(arguments: argparse.Namespace) -> ParsedOptions:
 
 
 @contextmanager
-def reading(arguments: argparse.Namespace) -> Iterator[ParsedOptions]:
+def reading_job(arguments: argparse.Namespace) -> Iterator[ParsedOptions]:
     """While a data set is read and none is written: yields Beam's options. Raises `UsageError`."""
     options = beam_options_of(arguments)
     with quiet_workers(verbose=arguments.verbose):
@@ -176,6 +176,7 @@ def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "overwrite": arguments.overwrite,
         "resume": arguments.resume,
         "workers": arguments.workers,
+        **({} if arguments.on_clash is None else {"on_clash": arguments.on_clash}),
         **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
     }
 

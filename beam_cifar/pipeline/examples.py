@@ -282,7 +282,7 @@ class WriteExamples(beam.PTransform):
         once = examples.pipeline | "Once" >> beam.Create([0], reshuffle=False)
         planned = once | "LayOut" >> lay_out_all.with_output_types(_Planned)
         side = beam.pvalue.AsSingleton(planned)
-        settings = planned | "Settings" >> beam.Map(_publish_settings).with_output_types(PublishSettings)
+        settings = planned | "Settings" >> beam.Map(lambda each: each.publish).with_output_types(PublishSettings)
         kept = self._encodings if self._sink.options.export.save_images else ()
         return (
             examples
@@ -308,13 +308,11 @@ class _Explode(beam.DoFn):
 
 @dataclass(eq=False)
 class _OnBatches(beam.PTransform):
-    """Applies a function to the tables of batches of examples.
+    """Applies a function, given settings, to tables of batches of examples in the schema `ordered_schema`.
 
     Attributes:
-        function: from a table in the schema `ordered_schema`, and the settings, to what it makes of it.
-        made: the type of that.
-        settings: for the function.
-        row_bytes: of what the function makes of an example, if that may be more than it gets.
+        made: the type of what it returns.
+        row_bytes: of what it makes of an example, if that may be more than it gets.
     """
 
     function: Callable[..., Iterable[Any]]
@@ -433,10 +431,6 @@ def _plan(_: int, described: Iterable[tuple[str, bytes]], sink: SinkSettings, ov
     }
     identity = remap_table(options.labels, [])
     return _Planned(layout, PublishSettings(sink, identity, layout.rows, facts, overwrite))
-
-
-def _publish_settings(planned: _Planned) -> PublishSettings:
-    return planned.publish
 
 
 @carried()

@@ -118,7 +118,7 @@ def test_a_job_that_lost_its_output_joins_nothing(target: str, cifar10: Path, tm
         return finish_shard(number, infos, sink)
 
     def start(job: Job, beam_options: object) -> None:
-        with mock.patch("beam_cifar.jobs.finish.finish_shard", lost):
+        with mock.patch("beam_cifar.jobs.serial.finish_shard", lost):
             serial.run(replace(job, folder=replace(job.folder, guarded=True)))
 
     with (
