@@ -32,7 +32,7 @@ from beam_cifar.jobs import serial
 from beam_cifar.jobs.manifest import is_ours
 from beam_cifar.pipeline import convert as pipeline
 from beam_cifar.samples.make import make_sample
-from beam_cifar.steps.own import First
+from beam_cifar.steps.flags import First
 from tests.helpers import ROOT
 from tests.helpers.image_trees import (
     batch,
