@@ -157,6 +157,7 @@ def _described(summary: Summary) -> list[str]:
 
 def input_of(text: str) -> Input:
     """A data set as "PATH" or "PATH:FORMAT"; what exists as it is typed is a path."""
+    # From the right, and only before a known format: paths and URLs hold colons themselves.
     path, colon, name = text.rpartition(":")
     if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
         return Input(path, name)

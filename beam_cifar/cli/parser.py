@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Names the nearest choices for a misspelt one."""
         if action.choices is not None and value not in action.choices:
+            # argparse would list every choice, of which there may be dozens.
             near = difflib.get_close_matches(str(value), [str(c) for c in action.choices], n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(map(str, action.choices))}"
             what = "/".join(action.option_strings) or action.metavar or action.dest

@@ -203,6 +203,7 @@ class Dataset:
         """
         if not isinstance(item, DatasetItem):
             raise UsageError(f"put: expected a DatasetItem, found {type(item).__name__}")
+        # An item that was removed and is put again must come back: what is removed comes first.
         key = item_key(item)
         if self._removing:
             self._flush()

@@ -335,6 +335,7 @@ def _on_batch(batch: list[Example], function: Callable[..., Iterable[Any]], sett
 
 def _batches(row_bytes: int = 0) -> beam.PTransform:
     size = functools.partial(_size_in_batch, least=max(row_bytes, BATCH_BYTES // BATCH))
+    # With two different limits Beam would try sizes and time them: no two runs would have the same batches.
     batches = beam.BatchElements(min_batch_size=BATCH_BYTES, max_batch_size=BATCH_BYTES, element_size_fn=size)
     return batches.with_output_types(list[Example])
 

@@ -72,7 +72,9 @@ def cancel_on_flink(result: PipelineResult, options: PipelineOptions) -> None:
     Beam's job server calls a batch job cancelled at once, and leaves it running on Flink.
     """
     master = options.view_as(FlinkRunnerOptions).flink_master
+    # The job server appends an id to the name under which Flink lists the job.
     name = str(getattr(result, "_job_id", "")).rpartition("_")[0]
+    # "[auto]" and "[local]" name no cluster that could be asked.
     if not name or master.startswith("["):
         return
     base = master if "://" in master else f"http://{master}"
