@@ -66,6 +66,7 @@ class Measured:
         """The ids of some rows, by their positions."""
         found: dict[int, str] = {}
         source = get_source(self.catalog.format)
+        # By file, because opening one may mean to unpack it.
         by_file: dict[int, list[int]] = {}
         for at in dict.fromkeys(positions):
             by_file.setdefault(int(self.rows["file"][at]), []).append(at)

@@ -19,7 +19,7 @@ from beam_cifar.formats.contract.sink import split_name
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 MAX_LISTED = 10
 """Rows of each kind of difference that are listed."""
@@ -60,7 +60,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Listed(Generic[T]):
+class Listed(Generic[_T]):
     """Rows that only one side has (`Row`), or that both have and that differ in one way (`Change`).
 
     Attributes:
@@ -69,7 +69,7 @@ class Listed(Generic[T]):
     """
 
     count: int = 0
-    first: tuple[T, ...] = ()
+    first: tuple[_T, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,12 +213,7 @@ def _folded(side: dict[str, set[int]]) -> dict[str, set[int]]:
 
 
 class _Side:
-    """One subset of one side, or several as one.
-
-    Args:
-        measured: the data set.
-        subsets: indices of its subsets.
-    """
+    """One subset of one side, or several as one, by their indices."""
 
     def __init__(self, measured: Measured, subsets: set[int]) -> None:
         self._measured = measured
@@ -267,12 +262,10 @@ class _Side:
 
 
 def _compared(name: str, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
-    made = SubsetComparison(name, (len(a), len(b)), (f"{a.digest:032x}", f"{b.digest:032x}"))
-    return made if made.equal else _with_differences(made, a, b, ids=ids)
-
-
-def _with_differences(made: SubsetComparison, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
     """Sets aside rows that are the same, pairs those that resemble each other, and says how these differ."""
+    made = SubsetComparison(name, (len(a), len(b)), (f"{a.digest:032x}", f"{b.digest:032x}"))
+    if made.equal:
+        return made
     numbers: dict[str | None, int] = {}
     keys = a.keys(numbers), b.keys(numbers)
     left = np.arange(len(a)), np.arange(len(b))

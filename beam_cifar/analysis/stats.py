@@ -32,13 +32,7 @@ MANY_SUBSETS = 100
 
 @dataclass(frozen=True)
 class SizeCount:
-    """How many images have a size.
-
-    Attributes:
-        height: in pixels.
-        width: in pixels.
-        rows: that have an image of this size.
-    """
+    """How many rows have an image of a height and width, in pixels."""
 
     height: int
     width: int
@@ -46,7 +40,7 @@ class SizeCount:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Counts:
+class CommonStats:
     """What is counted of a data set, and of each of its subsets.
 
     Attributes:
@@ -71,7 +65,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class SubsetStats(Counts):
+class SubsetStats(CommonStats):
     """One subset.
 
     Attributes:
@@ -101,7 +95,7 @@ class DuplicateGroup:
 
 
 @dataclass(frozen=True)
-class Stats(Counts):
+class Stats(CommonStats):
     """A data set.
 
     Attributes:
@@ -169,7 +163,7 @@ def stats_of(found: Measured) -> Stats:
     subsets = found.subsets
     shared = repeats.shared(subsets, len(names)).tolist()
     return Stats(
-        **_counts(found.rows, found.histograms.sum(axis=0)),
+        **_common(found.rows, found.histograms.sum(axis=0)),
         path=catalog.path,
         format=catalog.format,
         title=catalog.title,
@@ -198,7 +192,7 @@ def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> 
     for name, count in zip(names, rows_by_label(rows["label"], len(names)), strict=False):
         labels[name] += count
     return SubsetStats(
-        **_counts(rows, found.histograms[number]),
+        **_common(rows, found.histograms[number]),
         name=found.subset_names[number],
         labels=labels,
         duplicates=duplicates,
@@ -206,8 +200,8 @@ def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> 
     )
 
 
-def _counts(rows: Rows, histogram: Int64Array) -> dict[str, Any]:
-    """The fields of `Counts`."""
+def _common(rows: Rows, histogram: Int64Array) -> dict[str, Any]:
+    """The fields of `CommonStats`."""
     mean, std = moments(histogram)
     return {
         "rows": len(rows),

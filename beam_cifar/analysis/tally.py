@@ -71,7 +71,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Tally:
+class BlockTally:
     """What is kept of a block.
 
     Attributes:
@@ -97,15 +97,15 @@ class Tally:
         return file.getvalue()
 
 
-def decode_tally(content: bytes) -> Tally:
+def decode_tally(content: bytes) -> BlockTally:
     """The tally that was encoded."""
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         facts = json.loads(found["facts"].tobytes())
         rejected = tuple(BadRow(**bad) for bad in facts["rejected"])
-        return Tally(found["rows"], found["histogram"], int(facts["total"]), rejected, facts["count"])
+        return BlockTally(found["rows"], found["histogram"], int(facts["total"]), rejected, facts["count"])
 
 
-def tally_of(block: Block, shown: str, labels: LabelTable, asked: Asked = Asked()) -> Tally:
+def tally_of(block: Block, shown: str, labels: LabelTable, asked: Asked = Asked()) -> BlockTally:
     """Looks at every image of a block.
 
     Args:
@@ -148,7 +148,7 @@ def tally_of(block: Block, shown: str, labels: LabelTable, asked: Asked = Asked(
         [names[at] for at in chosen] if asked.ids_count else None,
     )
     bad.sort(key=lambda each: each.row)
-    return Tally(rows[kept], histogram, total, tuple(bad[:MAX_NAMED]), len(bad))
+    return BlockTally(rows[kept], histogram, total, tuple(bad[:MAX_NAMED]), len(bad))
 
 
 def item_total(

@@ -8,7 +8,7 @@ from typing import Any
 
 from beam_cifar.cli.jobs import input_of, job_options, output_of, perform, stem_of
 from beam_cifar.cli.parser import add_command, add_input_format, add_job
-from beam_cifar.options import ON_CLASH, ConvertOptions
+from beam_cifar.options import ConvertOptions
 
 
 def add(commands: Any) -> None:
@@ -38,6 +38,5 @@ def options_of(arguments: argparse.Namespace) -> ConvertOptions:
         input_format=arguments.input_format,
         subsets=subsets,
         merged=tuple(replace(input_of(text), subsets=subsets) for text in arguments.merge),
-        on_clash=arguments.on_clash or ON_CLASH[0],
         **job_options(arguments),
     )

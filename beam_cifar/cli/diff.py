@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from beam_cifar.cli.jobs import input_of, reading
+from beam_cifar.cli.jobs import input_of, reading_job
 from beam_cifar.cli.parser import add_command, add_reading
 from beam_cifar.cli.terminal import plain, print_result
 from beam_cifar.data.text import counted
@@ -16,7 +16,7 @@ from beam_cifar.errors import DifferencesError
 if TYPE_CHECKING:
     from beam_cifar.analysis.diff import Change, Comparison, Listed, Row, SubsetComparison
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 CHANGES = {"labels": "another label", "pixels": "other pixels", "sizes": "another size", "ids": "another id"}
 """Kinds of changes, and what they are called."""
@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compare two data sets, whatever their formats. Options that are not listed are handed to Beam."""
-    with reading(arguments) as options:
+    with reading_job(arguments) as options:
         from beam_cifar.analysis.diff import compare
 
         a, b = input_of(arguments.a), input_of(arguments.b)
@@ -86,7 +86,7 @@ def _shown_subset(subset: SubsetComparison) -> Iterator[str]:
         yield from _listed(f"with {what}", getattr(subset, name), _change_line)
 
 
-def _listed(what: str, listed: Listed[T], line: Callable[[T], str]) -> Iterator[str]:
+def _listed(what: str, listed: Listed[_T], line: Callable[[_T], str]) -> Iterator[str]:
     if listed.count:
         yield f"  {counted(listed.count, 'row')} {what}"
         yield from (f"    {line(each)}" for each in listed.first)

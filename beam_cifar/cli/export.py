@@ -22,9 +22,6 @@ def run(arguments: argparse.Namespace) -> None:
     from beam_cifar.planning.from_options import job_of
 
     project = Project.load(arguments.project)
-    more = job_options(arguments)
-    if arguments.on_clash is not None:
-        more["on_clash"] = arguments.on_clash
     folder = os.path.dirname(project_file(arguments.project))
     output = output_of(arguments, os.path.basename(folder) or project.name)
-    perform(arguments, job_of(project.source(), output, arguments.output_format, **more))
+    perform(arguments, job_of(project.source(), output, arguments.output_format, **job_options(arguments)))

@@ -76,7 +76,7 @@ def beam_options_of(arguments: argparse.Namespace) -> ParsedOptions:
 
 
 @contextmanager
-def reading(arguments: argparse.Namespace) -> Iterator[ParsedOptions]:
+def reading_job(arguments: argparse.Namespace) -> Iterator[ParsedOptions]:
     """While a data set is read and none is written: yields Beam's options. Raises `UsageError`."""
     options = beam_options_of(arguments)
     with quiet_workers(verbose=arguments.verbose):
@@ -157,6 +157,7 @@ def _described(summary: Summary) -> list[str]:
 
 def input_of(text: str) -> Input:
     """A data set as "PATH" or "PATH:FORMAT"; what exists as it is typed is a path."""
+    # From the right, and only before a known format: paths and URLs hold colons themselves.
     path, colon, name = text.rpartition(":")
     if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
         return Input(path, name)
@@ -176,6 +177,7 @@ def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "overwrite": arguments.overwrite,
         "resume": arguments.resume,
         "workers": arguments.workers,
+        **({} if arguments.on_clash is None else {"on_clash": arguments.on_clash}),
         **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
     }
 

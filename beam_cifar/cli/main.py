@@ -142,6 +142,7 @@ def _kill(processes: Iterable[int]) -> None:
 def _explained(failure: BaseException, verbose: bool) -> int:
     """Says in one line why a command failed, and returns its exit code; what nobody foresaw is raised again."""
     try:
+        # Raised once more, so that `except` sorts it, and `print_exc` finds its traceback.
         raise failure
     except BeamCifarError as error:
         return _fail(str(error), error.exit_code, verbose)

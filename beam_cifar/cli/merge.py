@@ -10,7 +10,7 @@ from beam_cifar.cli.parser import add_command, add_job
 from beam_cifar.cli.terminal import scratch_folder
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.registry import writable
-from beam_cifar.options import ON_CLASH, ConvertOptions
+from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.survey import find_catalog
 
 
@@ -47,6 +47,5 @@ def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
         output_format=output_format,
         input_format=first.format,
         merged=tuple(others),
-        on_clash=arguments.on_clash or ON_CLASH[0],
         **job_options(arguments),
     )

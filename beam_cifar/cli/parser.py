@@ -25,6 +25,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Names the nearest choices for a misspelt one."""
         if action.choices is not None and value not in action.choices:
+            # argparse would list every choice, of which there may be dozens.
             near = difflib.get_close_matches(str(value), [str(c) for c in action.choices], n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(map(str, action.choices))}"
             what = "/".join(action.option_strings) or action.metavar or action.dest
@@ -84,21 +85,10 @@ def add_job(command: Parser, *, output: str | None) -> None:
 
 def _add_output(command: Parser, output: str | None) -> None:
     names = ", ".join(writable())
-    command.add_argument(
-        "-f",
-        "--output-format",
-        required=output is not None,
-        choices=writable(),
-        metavar="FORMAT",
-        help=f"one of: {names}" + ("" if output else "; that of the first data set if left out"),
-    )
-    command.add_argument(
-        "-o",
-        "--output-dir",
-        required=output is None,
-        metavar="OUT",
-        help="directory to make" + (f"; {output}" if output else ""),
-    )
+    command.add_argument("-f", "--output-format", required=output is not None, choices=writable(), metavar="FORMAT",
+        help=f"one of: {names}" + ("" if output else "; that of the first data set if left out"))  # fmt: skip
+    command.add_argument("-o", "--output-dir", required=output is None, metavar="OUT",
+        help="directory to make" + (f"; {output}" if output else ""))  # fmt: skip
 
 
 def _add_changes(command: Parser) -> None:
@@ -130,11 +120,8 @@ def _add_running(command: Parser) -> None:
     _add_workers(command)
     add("--plan", action="store_true", help="print what would be done, and stop")
     add("--overwrite", action="store_true", help="replace an existing output")
-    add(
-        "--resume",
-        action="store_true",
-        help="go on where the same job was interrupted; if this one fails, keep its parts",
-    )
+    add("--resume", action="store_true",
+        help="go on where the same job was interrupted; if this one fails, keep its parts")  # fmt: skip
     add("--json", action="store_true", help="print the result as one JSON object")
 
 

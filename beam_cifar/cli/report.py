@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from beam_cifar.cli.jobs import reading
+from beam_cifar.cli.jobs import reading_job
 from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
 from beam_cifar.cli.terminal import print_result
 from beam_cifar.data.text import counted
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Write one HTML page about a data set, with pictures. Options that are not listed are handed to Beam."""
-    with reading(arguments) as options:
+    with reading_job(arguments) as options:
         from beam_cifar.report.build import report
 
         made = report(

@@ -6,13 +6,13 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.jobs import reading
+from beam_cifar.cli.jobs import reading_job
 from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
 from beam_cifar.cli.terminal import aligned, percentage, plain, print_result
 from beam_cifar.data.text import counted
 
 if TYPE_CHECKING:
-    from beam_cifar.analysis.stats import Counts, SizeCount, Stats
+    from beam_cifar.analysis.stats import CommonStats, SizeCount, Stats
 
 SHOWN_SIZES = 10
 SHOWN_CLASSES = 100
@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read every image, and show what a data set is made of. Options that are not listed are handed to Beam."""
-    with reading(arguments) as options:
+    with reading_job(arguments) as options:
         from beam_cifar.analysis.stats import stats
 
         found = stats(arguments.path, arguments.input_format, tuple(arguments.subset), beam_options=options)
@@ -73,11 +73,11 @@ def _facts(found: Stats) -> dict[str, Any]:
     }
 
 
-def _named(found: Counts, names: str) -> dict[str, Any]:
+def _named(found: CommonStats, names: str) -> dict[str, Any]:
     return {name: getattr(found, name) for name in names.split()}
 
 
-def _image_facts(found: Counts) -> dict[str, Any]:
+def _image_facts(found: CommonStats) -> dict[str, Any]:
     return {
         "sizes": [{"height": size.height, "width": size.width, "images": size.rows} for size in found.sizes],
         **_named(found, "channels encodings mean std"),

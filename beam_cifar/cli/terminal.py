@@ -41,6 +41,7 @@ class Progress:
     def start(self, job: Job) -> None:
         """Starts watching."""
         if self._stream.isatty() and not job.done:
+            # A daemon, because a look at an object store may hang, and must not keep the process alive.
             self._thread = threading.Thread(target=self._watch, args=(job,), daemon=True)
             self._thread.start()
 

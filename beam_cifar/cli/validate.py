@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.jobs import reading
+from beam_cifar.cli.jobs import reading_job
 from beam_cifar.cli.parser import add_command, add_reading, add_source
 from beam_cifar.cli.terminal import plain, print_result
 from beam_cifar.data.text import counted
@@ -26,7 +26,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read every image, and check a data set. Options that are not listed are handed to Beam."""
-    with reading(arguments) as options:
+    with reading_job(arguments) as options:
         from beam_cifar.analysis.validate import validate
 
         found = validate(arguments.path, arguments.input_format, beam_options=options)

@@ -64,13 +64,7 @@ ITEM_COLUMNS = frozenset({"id", "filename"})
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a data set lies that `save` can write back to.
-
-    Attributes:
-        path: absolute.
-        format: of it.
-        options: how it was written, or would be.
-    """
+    """Where a data set lies that `save` can write back to, and how it was written, or would be."""
 
     path: str
     format: str
@@ -214,6 +208,7 @@ class Dataset:
         """
         if not isinstance(item, DatasetItem):
             raise UsageError(f"put: expected a DatasetItem, found {type(item).__name__}")
+        # An item that was removed and is put again must come back: what is removed comes first.
         key = item_key(item)
         if self._removing:
             self._flush()
@@ -259,11 +254,8 @@ class Dataset:
         """The subsets that have items, by name, in order."""
         gathering, view = self._look()
         seen = gathering.snapshot()
-        return {
-            name: Subset(name, view.take(view.subset(name)), seen)
-            for name in view.subset_names
-            if view.subset(name).any()
-        }
+        members = {name: view.subset(name) for name in view.subset_names}
+        return {name: Subset(name, view.take(which), seen) for name, which in members.items() if which.any()}
 
     def export(
         self,
@@ -416,7 +408,8 @@ class Dataset:
         steps = self._source.steps
         needed = ITEM_COLUMNS.union(*(step.needs() for step in steps))
         if self._looked is None or not needed <= self._looked.gathering.columns:
-            self._looked = self._first_look(needed)
+            index = _Folder(None)
+            self._looked = _Looked(*look(replace(self._source, steps=()), (), index.name, needed), index)
         looked = self._looked
         for number in range(looked.steps, len(steps)):
             try:
@@ -429,22 +422,10 @@ class Dataset:
         looked.gathering.held = [*self._folders, looked.index]
         return looked.gathering, looked.view
 
-    def _first_look(self, columns: frozenset[str]) -> _Looked:
-        index = _Folder(None)
-        gathering, view = look(replace(self._source, steps=()), (), index.name, columns)
-        return _Looked(gathering, view, index)
-
 
 @dataclass
 class _Looked:
-    """What was seen of a data set.
-
-    Attributes:
-        gathering: of its files.
-        view: of its rows.
-        index: where its archives are unpacked.
-        steps: how many of its steps the view is after.
-    """
+    """What was seen of a data set: files, and rows after so many steps; `index` has its unpacked archives."""
 
     gathering: Gathering
     view: View
@@ -453,11 +434,7 @@ class _Looked:
 
 
 class Subset:
-    """The items of one subset.
-
-    Attributes:
-        name: of it.
-    """
+    """The items of one subset."""
 
     def __init__(self, name: str, view: View, gathering: Gathering) -> None:
         self.name = name
@@ -474,14 +451,11 @@ class Subset:
 
 
 class _Folder:
-    """A folder for items, which goes when nothing uses it any more.
-
-    Args:
-        parent: where to make it; None for a temporary one.
-    """
+    """A folder for items in another one, or a temporary one, which goes when nothing uses it any more."""
 
     def __init__(self, parent: str | os.PathLike[str] | None) -> None:
         self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
+        # `__del__` would come too late, or never, at the end of the interpreter.
         weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 
 
@@ -521,6 +495,7 @@ class _Images:
 
     def get(self, row: int) -> UInt8Array | bytes:
         """Pixels, uint8 `[H, W, C]`, or an encoded image as it is."""
+        # All at once: a file of a thousand images is not opened a thousand times.
         if self._table is None:
             self._table = self._read()
         image = self._table.column("image")[row]

@@ -80,7 +80,7 @@ class Project:
         path = project_file(folder)
         if not os.path.lexists(path):
             raise UsageError(f"no project in {folder} ({FILE_NAME} is missing); beam-cifar create makes one")
-        return _Reader(path, os.path.dirname(path)).read()
+        return _Reader(path).read()
 
     def save(self, folder: str) -> None:
         """Writes the file of the project, whole or not at all; the folder must be there. Raises `JobError`."""
@@ -128,16 +128,10 @@ def reference(path: str, folder: str) -> str:
 
 
 class _Reader:
-    """Reads the file of a project strictly: what it does not know, it refuses.
+    """Reads the file of a project strictly: what it does not know, it refuses. Relative paths start from its folder."""
 
-    Args:
-        path: of the file.
-        folder: that relative paths start from.
-    """
-
-    def __init__(self, path: str, folder: str) -> None:
+    def __init__(self, path: str) -> None:
         self._path = path
-        self._folder = folder
 
     def read(self) -> Project:
         """The project. Raises `InputError`."""
@@ -186,7 +180,7 @@ class _Reader:
         names = self._numbered(subsets, f"{where}.subsets")
         return ProjectSource(
             name=self._text(name, f"{where}.name"),
-            path=os.path.normpath(os.path.join(self._folder, path)),
+            path=os.path.normpath(os.path.join(os.path.dirname(self._path), path)),
             format=format_name,
             subsets=tuple(self._text(each, here) for here, each in names),
         )

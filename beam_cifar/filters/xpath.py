@@ -278,6 +278,7 @@ def _compile(expression: str) -> Any:
     if bad := _NOT_XML.search(expression):
         raise refusal(expression, bad.start() + 1, f"character U+{ord(bad[0]):04X} cannot stand in XML")
     try:
+        # EXSLT is not XPath 1.0; and smart strings would keep their tree, which changes with the next row.
         return etree.XPath(expression, regexp=False, smart_strings=False)
     except etree.XPathError as error:
         offset = max((entry.column for entry in error.error_log), default=0)

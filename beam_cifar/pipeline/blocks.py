@@ -79,6 +79,7 @@ class MapBlocks(beam.PTransform):
     shown: Mapping[str, Any] = field(default_factory=dict)
 
     def display_data(self) -> dict[str, Any]:
+        # Beam raises for a value that is None.
         return {name: value for name, value in self.shown.items() if value not in (None, "")}
 
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:

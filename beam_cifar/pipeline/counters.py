@@ -7,7 +7,7 @@ from apache_beam.metrics import Metrics
 from beam_cifar.jobs.accounts import PartInfo
 
 NAMESPACE = "beam_cifar"
-NAMES = (
+COUNTERS = (
     "rows_read",
     "rows_filtered",
     "labels_removed",
@@ -24,7 +24,7 @@ NAMES = (
 def count(**amounts: int) -> None:
     """Adds to counters; to be called from a DoFn."""
     for name, amount in amounts.items():
-        if name not in NAMES:
+        if name not in COUNTERS:
             raise ValueError(f"no counter is called {name!r}")
         if amount:
             Metrics.counter(NAMESPACE, name).inc(amount)

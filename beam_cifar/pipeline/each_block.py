@@ -24,10 +24,6 @@ from beam_cifar.planning.plan import Task
 def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
     """Beam's options of a job that reads a data set and writes none.
 
-    Args:
-        beam_options: as flags or parsed.
-        workers: local workers; None chooses.
-
     Raises:
         UsageError: a runner whose workers cannot leave files where the launcher finds them.
     """
@@ -58,11 +54,7 @@ def for_each_block(
 ) -> None:
     """Calls a function with every block of some tasks, on the workers; a known error comes out as itself.
 
-    Args:
-        function: that workers can import; what it leaves behind must be the same when a bundle is run again.
-        tasks: what is read.
-        source: settings of the source.
-        beam_options: of the job.
+    Workers must be able to import it, and what it leaves behind must be the same when a bundle is run again.
     """
     storage.allow_writes()
     with explained():

@@ -65,6 +65,7 @@ def _decode(text: str) -> BeamCifarError | None:
     except ValueError:
         return None
     kind = getattr(errors, name, JobError)
+    # Not by calling the class: the parameters of errors differ, and the message is complete.
     made: BeamCifarError = kind.__new__(kind)
     made.args = (message,)
     made.exit_code = exit_code

@@ -320,7 +320,7 @@ class WriteExamples(beam.PTransform):
         once = examples.pipeline | "Once" >> beam.Create([0], reshuffle=False)
         planned = once | "LayOut" >> lay_out_all.with_output_types(_Planned)
         side = beam.pvalue.AsSingleton(planned)
-        settings = planned | "Settings" >> beam.Map(_publish_settings).with_output_types(PublishSettings)
+        settings = planned | "Settings" >> beam.Map(lambda each: each.publish).with_output_types(PublishSettings)
         kept = self._encodings if self._sink.options.export.save_images else ()
         return (
             examples
@@ -346,13 +346,11 @@ class _Explode(beam.DoFn):
 
 @dataclass(eq=False)
 class _OnBatches(beam.PTransform):
-    """Applies a function to the tables of batches of examples.
+    """Applies a function, given settings, to tables of batches of examples in the schema `ordered_schema`.
 
     Attributes:
-        function: from a table in the schema `ordered_schema`, and the settings, to what it makes of it.
-        made: the type of that.
-        settings: for the function.
-        row_bytes: of what the function makes of an example, if that may be more than it gets.
+        made: the type of what it returns.
+        row_bytes: of what it makes of an example, if that may be more than it gets.
     """
 
     function: Callable[..., Iterable[Any]]
@@ -375,6 +373,7 @@ def _on_batch(batch: list[Example], function: Callable[..., Iterable[Any]], sett
 
 def _batches(row_bytes: int = 0) -> beam.PTransform:
     size = functools.partial(_size_in_batch, least=max(row_bytes, BATCH_BYTES // BATCH))
+    # With two different limits Beam would try sizes and time them: no two runs would have the same batches.
     batches = beam.BatchElements(min_batch_size=BATCH_BYTES, max_batch_size=BATCH_BYTES, element_size_fn=size)
     return batches.with_output_types(list[Example])
 
@@ -471,10 +470,6 @@ def _plan(_: int, described: Iterable[tuple[str, bytes]], sink: SinkSettings, ov
     }
     identity = remap_table(options.labels, [])
     return _Planned(layout, PublishSettings(sink, identity, layout.rows, facts, overwrite))
-
-
-def _publish_settings(planned: _Planned) -> PublishSettings:
-    return planned.publish
 
 
 @carried()

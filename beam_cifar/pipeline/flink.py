@@ -72,16 +72,17 @@ def cancel_on_flink(result: PipelineResult, options: PipelineOptions) -> None:
     Beam's job server calls a batch job cancelled at once, and leaves it running on Flink.
     """
     master = options.view_as(FlinkRunnerOptions).flink_master
+    # The job server appends an id to the name under which Flink lists the job.
     name = str(getattr(result, "_job_id", "")).rpartition("_")[0]
+    # "[auto]" and "[local]" name no cluster that could be asked.
     if not name or master.startswith("["):
         return
     base = master if "://" in master else f"http://{master}"
-    jobs = [
-        job["jid"] for job in _ask(f"{base}/jobs/overview")["jobs"] if job["name"] == name and job["state"] not in ENDED
-    ]
-    for job in jobs:
-        _ask(f"{base}/jobs/{job}?mode=cancel", "PATCH")
-        _wait(lambda job=job: _ask(f"{base}/jobs/{job}")["state"] in ENDED)
+    for job in _ask(f"{base}/jobs/overview")["jobs"]:
+        if job["name"] == name and job["state"] not in ENDED:
+            url = f"{base}/jobs/{job['jid']}"
+            _ask(f"{url}?mode=cancel", "PATCH")
+            _wait(lambda url=url: _ask(url)["state"] in ENDED)
     # Workers outlive the job for as long as they are kept for the next one, and finish what they are at.
     time.sleep(options.view_as(PortableOptions).environment_cache_millis / 1000 + 1)
 

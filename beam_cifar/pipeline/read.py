@@ -19,11 +19,7 @@ from beam_cifar.planning.plan import Task
 
 @dataclass
 class ReadBlocks(beam.PTransform):
-    """Reads the rows of each task as blocks of about a thousand examples.
-
-    Attributes:
-        settings: shared by all tasks.
-    """
+    """Reads the rows of each task as blocks of about a thousand examples."""
 
     settings: SourceSettings
 
@@ -51,6 +47,7 @@ class _ReadTask(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[Block]:
         """Yields block after block; only one is held at a time."""
+        # Each `next` is guarded, and the `yield` is not: an error of a later step is not one of reading.
         blocks = read_task(task, self._settings)
         while True:
             with carried():

@@ -22,11 +22,7 @@ from beam_cifar.planning.plan import Task
 
 @dataclass
 class WriteBlocks(beam.PTransform):
-    """Writes the blocks of each part to one file.
-
-    Attributes:
-        settings: shared by all parts.
-    """
+    """Writes the blocks of each part to one file."""
 
     settings: SinkSettings
 
@@ -40,12 +36,7 @@ class WriteBlocks(beam.PTransform):
 
 @dataclass
 class CopyFiles(beam.PTransform):
-    """Copies whole source files that the output format would write byte for byte the same.
-
-    Attributes:
-        source: settings of the source.
-        sink: settings of the sink.
-    """
+    """Copies whole source files that the output format would write byte for byte the same."""
 
     source: SourceSettings
     sink: SinkSettings
@@ -80,6 +71,7 @@ class _WriteParts(beam.DoFn):
                 raise JobError("a bundle ended before the last block of its part; blocks left their fused stage")
 
     def teardown(self) -> None:
+        # A worker that is told to stop in the middle of a bundle never comes to `finish_bundle`.
         self._abandon()
 
     def _append(self, block: Block) -> PartInfo | None:

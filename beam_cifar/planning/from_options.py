@@ -8,7 +8,7 @@ from typing import Any
 
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.steps.base import Step
-from beam_cifar.steps.own import First, KeepLabels, Renamings
+from beam_cifar.steps.flags import First, KeepLabels, Renamings
 from beam_cifar.steps.registry import make_step
 
 SELECTION: dict[str, Any] = {

@@ -26,14 +26,7 @@ MAX_PAGE_BYTES: Final = 4_900_000
 
 @dataclass(frozen=True)
 class Written:
-    """A page that was written.
-
-    Attributes:
-        path: absolute.
-        bytes: of it.
-        pictures: on it.
-        stats: of the data set.
-    """
+    """A page that was written, with its absolute path, its size, and how many pictures it has."""
 
     path: str
     bytes: int
@@ -76,7 +69,7 @@ def report(
     found = stats(path, input_format, subsets, workers=workers, beam_options=beam_options)
     made, pictures = _with_pictures(_text_of(found, path, title, partial=bool(subsets)), subsets)
     data = page(made).encode()
-    _check_output(path, output, overwrite=overwrite)
+    _check_output(path, output, overwrite=overwrite)  # again: reading took a while
     _write(output, data)
     return Written(output, len(data), pictures, found)
 

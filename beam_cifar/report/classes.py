@@ -11,7 +11,7 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import series_name
 from beam_cifar.report.markup import NAME_BYTES, cut
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 MAX_SERIES: Final = 4
 """Pieces of a bar; `report.css` has as many colours."""
@@ -26,12 +26,7 @@ EXTREMES: Final = 10
 
 @dataclass(frozen=True)
 class Series:
-    """Subsets that are one piece of each bar: numbered ones together, and the smallest where there are many.
-
-    Attributes:
-        name: as shown.
-        subsets: in it.
-    """
+    """Subsets that are one piece of each bar: numbered ones together, and the smallest where there are many."""
 
     name: str
     subsets: tuple[SubsetStats, ...]
@@ -147,7 +142,7 @@ def _extremes(rows: list[ClassRow]) -> ClassTables:
     return [(f"The {EXTREMES} largest", ordered[:EXTREMES]), (f"The {EXTREMES} smallest", ordered[-EXTREMES:])]
 
 
-def grouped(labels: LabelTable, members: Mapping[int, T], most: int) -> list[tuple[str, list[T]]]:
+def grouped(labels: LabelTable, members: Mapping[int, _T], most: int) -> list[tuple[str, list[_T]]]:
     """What belongs to classes, under the names of their superclasses, or else under ranges of labels.
 
     Args:
@@ -161,7 +156,7 @@ def grouped(labels: LabelTable, members: Mapping[int, T], most: int) -> list[tup
     if not labels.has_superclasses:
         parts = [list(members.items())[start : start + most] for start in range(0, len(members), most)]
         return [(f"Classes {part[0][0]:,} to {part[-1][0]:,}", [member for _, member in part]) for part in parts]
-    found: dict[int, list[T]] = {}
+    found: dict[int, list[_T]] = {}
     last = len(labels.coarse_names)
     for label, member in members.items():
         parent = labels.parents[label]

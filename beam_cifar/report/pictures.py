@@ -84,6 +84,7 @@ def pick(view: View, groups: Sequence[DuplicateGroup]) -> Picks:
 
 def _spread(rows: Int64Array, count: int) -> Int64Array:
     count = min(count, len(rows))
+    # The middle of each of `count` equal stretches.
     return rows[(2 * np.arange(count) + 1) * len(rows) // (2 * count)]
 
 

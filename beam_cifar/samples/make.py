@@ -75,6 +75,7 @@ def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, 
     if not tar:
         os.makedirs(out, exist_ok=True)
         return list(_write_set(out, kind, images, seed))
+    # With "x", so that a file that appeared since the check is not overwritten.
     with open(out, "xb") as file, tempfile.TemporaryDirectory() as folder:
         _pack(file, kind, _write_set(folder, kind, images, seed))
     return [out]

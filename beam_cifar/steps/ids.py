@@ -67,6 +67,7 @@ class Reindex(Step, name="reindex", columns=_NAMES):
     start: int = option("-s", "--start", default=1, metavar="N", help="the first number")
 
     def check(self) -> None:
+        # So far from the limits of 64 bits that no number of rows reaches them.
         if abs(self.start) > 1 << 62:
             raise self.refuse(f"--start must be at most {1 << 62}, found {self.start}")
 

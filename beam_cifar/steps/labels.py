@@ -142,15 +142,14 @@ def _table(names: Sequence[str], coarse_names: Sequence[str], parents: Sequence[
 
 def _note_changes(step: Step, before: LabelTable, after: LabelTable, context: StepContext) -> None:
     """Says which classes and superclasses are gone, and whether the others have other ids."""
-    dropped = []
+    dropped, moved = [], False
     for names, left, one, many in (
         (before.names, after.names, "class", "classes"),
         (before.coarse_names, after.coarse_names, "superclass", "superclasses"),
     ):
         if gone := [at for at, name in enumerate(names) if name not in left]:
             dropped.append(_some(names, gone, one, many))
-    kept = [(before.names, after.names), (before.coarse_names, after.coarse_names)]
-    moved = any(name in left and left.index(name) != at for names, left in kept for at, name in enumerate(names))
+        moved |= any(name in left and left.index(name) != at for at, name in enumerate(names))
     said = [f"drops {' and '.join(dropped)}"] if dropped else []
     if before.has_superclasses and not after.has_superclasses:
         said.append("no superclasses are left")

@@ -1,4 +1,4 @@
-"""Steps that other options stand for, or Python's own calls; they have no name on the command line."""
+"""Steps that calls of a `Dataset` in Python stand for; they have no name on the command line."""
 
 from __future__ import annotations
 
@@ -10,42 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from beam_cifar.data.labels import merged_away, remap_table, split_renamings
 from beam_cifar.data.row_table import View, joined
 from beam_cifar.steps.base import Step, StepContext
-
-
-@dataclass(frozen=True)
-class KeepLabels(Step, name="label"):
-    """Keeps the items of some classes or superclasses: `--label`."""
-
-    labels: tuple[str, ...] = field(metadata={"many": True})
-
-    def apply(self, view: View, context: StepContext) -> View:
-        return view.take(np.isin(view.labels, sorted(view.table.select(self.labels))))
-
-
-@dataclass(frozen=True)
-class First(Step, name="limit"):
-    """Keeps the first items: `--limit`."""
-
-    count: int
-
-    def apply(self, view: View, context: StepContext) -> View:
-        return view.take(np.arange(min(self.count, len(view))))
-
-
-@dataclass(frozen=True)
-class Renamings(Step, name="remap"):
-    """Renames classes by texts `OLD:NEW`, in which names may hold colons: `--remap`."""
-
-    texts: tuple[str, ...] = field(metadata={"many": True})
-
-    def apply(self, view: View, context: StepContext) -> View:
-        found = remap_table(view.table, split_renamings(view.table, self.texts))
-        for notice in merged_away(found, view.table):
-            context.notice(notice)
-        return view.with_labels(found.targets, found.table)
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,7 @@ def add_options(parser: Any, kind: type[Step]) -> None:
     """Adds the flags of a step to a parser; one that is not given is None there."""
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         about = field.metadata
+        # None and not the default of the step: only what was given is noted in projects and manifests.
         settings: dict[str, Any] = {"dest": field.name, "default": None, "help": help_text(field)}
         if about.get("switch"):
             parser.add_argument(*about["flags"], action="store_true", **settings)
@@ -140,6 +141,7 @@ def _parser_of(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
     if isinstance(parse, type):
         return parse
 
+    # argparse shows the text of its own error, and hides that of a ValueError.
     def parsed(text: str) -> Any:
         try:
             return parse(text)

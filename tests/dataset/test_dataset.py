@@ -27,7 +27,7 @@ from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.manifest import is_ours
 from beam_cifar.pipeline import convert as pipeline
-from beam_cifar.steps.own import First
+from beam_cifar.steps.flags import First
 from tests.helpers import ROOT
 from tests.helpers.image_trees import (
     batch,

@@ -34,7 +34,6 @@ from beam_cifar import (
     run,
 )
 from beam_cifar.errors import InputError, OutputError, UsageError
-from beam_cifar.pipeline.counters import NAMES
 from beam_cifar.pipeline.runners import make_runner, pipeline_options
 from beam_cifar.steps.registry import STEPS, make_step
 from tests.helpers import ROOT
@@ -331,8 +330,8 @@ def test_counters_have_the_names_of_the_readme_and_the_counts_of_the_manifest(ci
         "rows_read": 1203, "rows_filtered": summary.filtered, "rows_written": summary.written,
         "parts_written": 6, "files_written": summary.written, "bytes_written": summary.bytes,
     }  # fmt: skip
-    assert set(counted) <= set(NAMES)
-    assert all(f"`{name}`" in README for name in NAMES)
+    assert set(counted) <= set(COUNTERS)
+    assert all(f"`{name}`" in README for name in COUNTERS)
 
 
 def test_an_output_belongs_to_a_conversion_until_it_has_been_waited_for(cifar10: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from beam_cifar.options import Input
 from beam_cifar.planning.chosen_rows import read_rows
 from beam_cifar.planning.plan import Inputs, Origin
 from beam_cifar.planning.summaries import scan
-from beam_cifar.steps.own import First
+from beam_cifar.steps.flags import First
 from beam_cifar.steps.registry import STEPS, make_step
 from tests.helpers.image_trees import (
     batch,
