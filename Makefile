@@ -40,6 +40,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python tests/typing/api.py
 
 # What takes long for its kind: worker processes, object stores, jobs that are killed at every step.
 test-slow: $(VENV)/.installed

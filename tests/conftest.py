@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 # Its plug-in would import it at the very end, where Python 3.11 fails to compile it after some jobs of Beam
@@ -108,7 +109,7 @@ def cifar10_archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(tmp_path: Path) -> Run:
     """Runs the command line in a process of its own, in `tmp_path`."""
 
-    def command(*arguments: object, **options: object) -> subprocess.CompletedProcess[str]:
+    def command(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "beam_cifar", *map(str, arguments)],
             cwd=tmp_path,
@@ -116,7 +117,7 @@ def run(tmp_path: Path) -> Run:
             text=True,
             timeout=120,
             check=False,
-            **options,  # type: ignore[call-overload]
+            **options,
         )
 
     return command

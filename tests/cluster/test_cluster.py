@@ -297,7 +297,7 @@ def copied_project(folder: Path) -> Path:
 
 
 def build_wheel(project: Path, folder: Path) -> Path:
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", folder, project]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(folder), str(project)]
     subprocess.run(command, check=True, capture_output=True)
     return next(folder.glob("beam_cifar-*.whl"))
 

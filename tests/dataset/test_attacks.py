@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -87,6 +88,7 @@ def test_the_label_of_an_item_that_was_put_goes_by_name(tmp_path: Path) -> None:
     found = Dataset.import_from(tmp_path / "in")
     new = found.get("new", "one")
     assert new is not None
+    assert new.label is not None
     assert found.categories.name(new.label) == "y"
     third = Dataset.import_from(tmp_path / "in").put(item("more", "one", 1, label=1))
     assert len(third) == 4
@@ -232,7 +234,7 @@ def test_a_batch_that_a_filter_keeps_whole_is_still_copied(tmp_path: Path) -> No
     Dataset.from_iterable(items, ["x"]).export(tmp_path / "in", "cifar", save_images=True)
     for mode, copied in (("items", True), ("annotations", False)):
         expression = '/item[subset="one"]/annotation' if mode == "annotations" else '/item[subset="one"]'
-        asked = {"filter": expression, "filter_mode": mode, "save_images": True}
+        asked: dict[str, Any] = {"filter": expression, "filter_mode": mode, "save_images": True}
         options = ConvertOptions(str(tmp_path / "in"), str(tmp_path / mode), "cifar", **asked)
         assert [task.copy for task in plan_only(options, str(tmp_path))[1].tasks] == [copied]
         quickly(tmp_path / "in", tmp_path / mode, "cifar", **asked)

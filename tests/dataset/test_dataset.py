@@ -393,7 +393,9 @@ def test_items_of_one_data_set_go_into_another_as_they_are(tmp_path: Path) -> No
     files = {"cat/1.jpg": encoded(picture(1), "JPEG"), "dog/2.PNG": encoded(picture(2), optimize=True)}
     source = Dataset.import_from(write_tree(tmp_path / "in", files))
     copied = Dataset.from_iterable(iter(source), source.categories)
-    copied.put(DatasetItem("3", "default", source.get(1).image, [Label(1)]))
+    first = source.get(1)
+    assert first is not None
+    copied.put(DatasetItem("3", "default", first.image, [Label(1)]))
     assert [each.image.data.shape for each in copied] == [(32, 32, 3)] * 3
     copied.export(tmp_path / "out", "imagenet")
     assert contents(tmp_path / "out") == files | {"dog/3.jpg": files["cat/1.jpg"]}
@@ -422,7 +424,7 @@ REFUSED: dict[str, tuple[DatasetItem, str]] = {
     "label_negative": (DatasetItem(7, annotations=[Label(-1)]), "label -1 is outside"),
     "label_name": (DatasetItem(7, annotations=["cat"]), r"expected Label\(number\), found 'cat'"),  # type: ignore[list-item]
     "label_bool": (DatasetItem(7, annotations=[Label(True)]), r"expected Label\(number\)"),
-    "label_alone": (DatasetItem(7, annotations=Label(0)), r"expected a list of labels, found Label\(label=0\)"),
+    "label_alone": (DatasetItem(7, annotations=Label(0)), r"expected a list of labels, found Label\(label=0\)"),  # type: ignore[arg-type]
     "missing_file": (DatasetItem(7, image="missing.png"), "missing.png: cannot be read: No such file"),
     "damaged_png": (DatasetItem(7, image=encoded(picture(1))[:-20]), "item '7'"),
     "no_image": (DatasetItem(7, image=b"BM not an image that is read"), "item '7'"),
@@ -456,7 +458,7 @@ def test_something_else_than_an_item_is_refused() -> None:
     with pytest.raises(UsageError, match="expected a DatasetItem, found dict"):
         Dataset.from_iterable([{"id": 1}])  # type: ignore[list-item]
     with pytest.raises(UsageError, match="put: expected a DatasetItem, found str"):
-        Dataset.from_iterable([item(1)], ["cat"]).put("1")
+        Dataset.from_iterable([item(1)], ["cat"]).put("1")  # type: ignore[arg-type]
 
 
 def test_a_generator_is_read_once_and_not_kept_in_memory() -> None:
@@ -484,7 +486,9 @@ def test_a_generator_is_read_once_and_not_kept_in_memory() -> None:
     assert made == 5_000 == len(dataset)
     assert most <= 1_001
     assert peak < 40e6  # of 61 MB of pixels, as they come and as they are kept
-    assert dataset.get(4_999).image.data.max() == 4_999 % 256
+    last = dataset.get(4_999)
+    assert last is not None
+    assert last.image.data.max() == 4_999 % 256
 
 
 def test_temporary_folders_go_with_the_data_set(temporary: Path, cifar10_archive: Path) -> None:
@@ -581,13 +585,15 @@ def test_items_come_by_subset_in_the_order_given() -> None:
 def test_get_finds_an_item_by_id_and_subset() -> None:
     dataset = Dataset.from_iterable([*some(), item(5, 2, "default")], NAMES)
     assert shown([dataset.get("b", "test")]) == shown([some()[4]])  # type: ignore[list-item]
-    assert dataset.get(5).label == 2
+    found = dataset.get(5)
+    assert found is not None
+    assert found.label == 2
     assert dataset.get("x", "train") is None
     assert dataset.get("b", "nowhere") is None
 
 
 def test_an_archive_that_nobody_holds_can_be_iterated(cifar10_archive: Path, cifar10: Path) -> None:
-    pictures: list[tuple[str, int, bytes]] = []
+    pictures: list[tuple[str, int | None, bytes]] = []
     for each in Dataset.import_from(cifar10_archive):
         if len(pictures) == 5:
             break
@@ -630,7 +636,9 @@ def test_remove_takes_a_subset_with_its_last_item() -> None:
 def test_an_item_that_is_removed_can_be_put_again_and_again() -> None:
     dataset = Dataset.from_iterable(some(), NAMES)
     dataset.put(item("n")).remove("n", "train").put(item("n", 1)).put(item("n", 2))
-    assert dataset.get("n", "train").label == 2
+    found = dataset.get("n", "train")
+    assert found is not None
+    assert found.label == 2
     assert len(dataset) == 6
 
 
@@ -653,7 +661,7 @@ def test_thousands_of_items_can_be_put() -> None:
 def test_the_subset_of_a_put_item_may_be_left_out(tmp_path: Path) -> None:
     dataset = Dataset.from_iterable([item(1, 0, "default"), item(2)], ["cat"])
     dataset.export(tmp_path / "out", "cifar", save_images=True)
-    new = DatasetItem(1, None, pixels(5), [])
+    new = DatasetItem(1, None, pixels(5), [])  # type: ignore[arg-type]
     dataset.put(new).save()
     assert reread(tmp_path / "out") == shown([item(2)]) | {("default", "1"): (None, ((32, 32, 3), pixels(5).tobytes()))}
 

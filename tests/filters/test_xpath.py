@@ -276,7 +276,7 @@ def values(draw: st.DrawFn, depth: int, risk: str | None, inside: bool = False) 
     if risk in RISKY_VALUES and draw(st.booleans()):
         return risk
     positions = ("position() = {l}", "last() > 1", "{l}") if inside else ()
-    shape = draw(st.sampled_from((*OF_PATHS, *(OF_VALUES if depth > 0 else ()), *positions)))
+    shape: str = draw(st.sampled_from((*OF_PATHS, *(OF_VALUES if depth > 0 else ()), *positions)))
     for hole, filler in (
         ("{p}", paths(depth, risk)),
         ("{l}", st.sampled_from(LITERALS)),

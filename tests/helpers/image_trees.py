@@ -35,7 +35,8 @@ def picture(seed: int, height: int = 32, width: int = 32, channels: int = 3) -> 
     y, x = np.mgrid[0:height, 0:width] / 32
     phases = rng.uniform(0, 6, channels)
     waves = np.stack([np.sin(3 * y + 2 * x + phase) for phase in phases])
-    return (np.array([190, 110, 45][:channels])[:, None, None] + 40 * waves).astype(np.uint8)
+    image: Pixels = (np.array([190, 110, 45][:channels])[:, None, None] + 40 * waves).astype(np.uint8)
+    return image
 
 
 def encoded(pixels: Pixels, kind: str = "PNG", **options: Any) -> bytes:

@@ -10,7 +10,7 @@ import importlib.util
 import io
 import pickle
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,7 +33,7 @@ class Case:
     labels: tuple[Any, ...] = LABELS
     coarse: tuple[Any, ...] | None = None
     names: tuple[str, ...] | None = NAMES
-    images: list[bytes | None] | None = field(default_factory=lambda: [row.tobytes() for row in PIXELS])
+    images: Sequence[bytes | None] | None = field(default_factory=lambda: [row.tobytes() for row in PIXELS])
     kind: str | None = "cifar10"
     label: str | None = "training batch 1 of 5"
     styled: bool = False  # when Python 2's protocol 2 writes it

@@ -17,7 +17,8 @@ from beam_cifar.formats.contract.source import Source
 
 def unpickled(path: Path) -> dict[str, Any]:
     """A batch or meta file as Python's own unpickler sees it."""
-    return pickle.loads(path.read_bytes(), encoding="latin1")
+    loaded: dict[str, Any] = pickle.loads(path.read_bytes(), encoding="latin1")
+    return loaded
 
 
 def batch_names(folder: Path) -> list[str]:
@@ -31,7 +32,7 @@ def cifar_rows(folder: Path, names: list[str] | None = None) -> list[tuple[Any, 
     rows: list[tuple[Any, ...]] = []
     for name in names or batch_names(folder):
         batch = unpickled(folder / name)
-        labels = batch.get("labels", batch.get("fine_labels"))
+        labels = batch["labels"] if "labels" in batch else batch["fine_labels"]
         coarse = batch.get("coarse_labels", [None] * len(labels))
         data = batch["data"] if len(batch["data"]) else [None] * len(labels)
         pixels = [None if row is None else np.asarray(row, np.uint8).tobytes() for row in data]

@@ -8,6 +8,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -306,7 +307,8 @@ def test_an_image_at_the_cap_is_taken() -> None:
 
 
 def test_the_header_of_an_open_file_is_read_no_further_than_needed(tmp_path: Path) -> None:
-    data = {"png": saved(DRAWN[0], "PNG"), "jpeg": saved(DRAWN[0], "JPEG", icc_profile=bytes(100_000))}
+    jpeg = saved(DRAWN[0], "JPEG", icc_profile=bytes(100_000))
+    data: dict[Literal["png", "jpeg"], bytes] = {"png": saved(DRAWN[0], "PNG"), "jpeg": jpeg}
     for encoding, content in data.items():
         (tmp_path / encoding).write_bytes(content)
         with (tmp_path / encoding).open("rb") as file:

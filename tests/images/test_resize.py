@@ -18,7 +18,7 @@ def by_pillow(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Returns uint8 [N, 3, h, w], each image resized as RGB."""
     images = [Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0))) for image in pixels]
     resized = [np.array(image.resize(size[::-1], Image.Resampling.BICUBIC)) for image in images]
-    return np.stack(resized).transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(np.stack(resized).transpose(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("size", [(1, 1), (8, 8), (16, 48), (31, 33), (32, 64), (64, 32), (100, 7), (224, 224)])

@@ -233,4 +233,4 @@ def test_parquet_row_groups_are_cut_at_rows_wherever_blocks_end(tmp_path: Path) 
 def test_more_pixels_than_can_be_read_back_and_more_workers_than_make_sense_are_refused() -> None:
     for options in ({"resize": (12_000, 12_000)}, {"resize": (0, 5)}, {"workers": 100_000}):
         with pytest.raises(UsageError):
-            ConvertOptions("in", "out", "imagenet", **options)  # type: ignore[arg-type]
+            ConvertOptions("in", "out", "imagenet", **options)

@@ -204,7 +204,7 @@ def a_file_of_the_first_part(target: str, work: Path) -> Path:
     part = decode_part(first_account(target, work).read_bytes())
     if target == "imagenet":
         listing = work / "parts" / f"{part.shard:06d}-{part.part:06d}"
-        return work / "tree" / json.loads(listing.read_text().splitlines()[0])["path"]
+        return work / "tree" / str(json.loads(listing.read_text().splitlines()[0])["path"])
     files = [path for path in work.rglob("*") if path.is_file() and path.parent.name != "accounts"]
     [found] = [path for path in files if hashlib.sha256(path.read_bytes()).hexdigest() == part.sha256]
     return found
@@ -424,9 +424,9 @@ def test_a_job_that_fails_without_resume_leaves_nothing(with_a_bad_image: Path, 
 def test_a_job_that_is_refused_before_it_begins_leaves_nothing(
     small: Path, cifar10_archive: Path, tmp_path: Path
 ) -> None:
-    for source, more in ((small, {"labels": ("dgo",)}), (cifar10_archive, {"labels": ("dgo",)}), (tmp_path, {})):
+    for source, labels in ((small, ("dgo",)), (cifar10_archive, ("dgo",)), (tmp_path, ())):
         with pytest.raises(BeamCifarError):
-            converted(source, tmp_path / "a" / "out", resume=True, **more)
+            converted(source, tmp_path / "a" / "out", resume=True, labels=labels)
         assert not list(tmp_path.iterdir())
 
 

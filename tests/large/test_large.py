@@ -195,15 +195,15 @@ def test_a_filter_that_keeps_a_tenth_is_packed_exactly_in_constant_memory(
     record_property("peak", peak)
     print(f"peak in bytes: {peak}")
     assert peak <= 300e6
-    expected = {"train": [], "test": []}  # type: ignore[var-annotated]
+    expected: dict[str, list[tuple[str, int]]] = {"train": [], "test": []}
     for path in (tenfold / name for name in batch_names(tenfold)):
         batch = unpickled(path)
         rows = np.flatnonzero(np.array(batch["labels"]) == 5)
         split = expected["test" if path.name.startswith("test") else "train"]
         split += [(batch["filenames"][row], zlib.crc32(batch["data"][row])) for row in rows]
-    for split, rows in expected.items():  # type: ignore[assignment]
-        batches = [unpickled(path) for path in of_split(folder / "dogs", split)]
-        full, rest = divmod(len(rows), 10_000)
+    for name, images in expected.items():
+        batches = [unpickled(path) for path in of_split(folder / "dogs", name)]
+        full, rest = divmod(len(images), 10_000)
         assert [len(batch["labels"]) for batch in batches] == [10_000] * full + [rest] * (rest > 0)
         assert [set(batch["labels"]) for batch in batches] == [{5}] * len(batches)
         found = [

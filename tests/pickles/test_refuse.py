@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import random
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_cifar.errors import PickleError
-from beam_cifar.pickles.recognise import read_batch, read_meta
+from beam_cifar.pickles.recognise import Batch, read_batch, read_meta
 from tests.helpers import pickle_corpus as corpus
 
 
-def small_files():
+def small_files() -> dict[str, bytes]:
     value = corpus.batch(
         data=np.arange(24, dtype=np.uint8).reshape(2, 12), labels=[1, 2], filenames=["a", "ж"], mean=np.array([0.5])
     )
@@ -28,7 +29,7 @@ def small_files():
 SMALL = small_files()
 
 
-def read_all(data):
+def read_all(data: bytes) -> Batch:
     """Reads everything there is to read."""
     file = io.BytesIO(data)
     batch = read_batch(file, "bad")
@@ -38,7 +39,7 @@ def read_all(data):
 
 
 @pytest.mark.parametrize("name", corpus.BAD)
-def test_refuses(name, tmp_path):
+def test_refuses(name: str, tmp_path: Path) -> None:
     marker = tmp_path / "marker"
     data = corpus.BAD[name](str(marker))
     tracemalloc.start()
@@ -78,7 +79,7 @@ def test_refuses(name, tmp_path):
         ("key_twice", "'labels' comes twice"),
     ],
 )
-def test_the_reason_says_what_was_found(name, words):
+def test_the_reason_says_what_was_found(name: str, words: str) -> None:
     with pytest.raises(PickleError) as caught:
         read_batch(io.BytesIO(corpus.BAD[name]("/nonexistent")), "some/file")
     assert words in caught.value.reason
@@ -86,7 +87,7 @@ def test_the_reason_says_what_was_found(name, words):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_truncation_at_any_byte_is_refused(name):
+def test_truncation_at_any_byte_is_refused(name: str) -> None:
     data = SMALL[name]
     assert read_all(data).rows == 2
     for length in range(len(data)):
@@ -95,7 +96,7 @@ def test_truncation_at_any_byte_is_refused(name):
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_a_changed_byte_reads_or_is_refused(name):
+def test_a_changed_byte_reads_or_is_refused(name: str) -> None:
     data = SMALL[name]
     for position in range(len(data)):
         for new in (0x28 if position % 2 else 0x68, data[position] ^ 1):
@@ -107,7 +108,7 @@ def test_a_changed_byte_reads_or_is_refused(name):
 
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(sorted(SMALL)), st.randoms(use_true_random=False), st.binary(max_size=8))
-def test_spliced_files_read_or_are_refused(name, chance: random.Random, patch):  # type: ignore[no-untyped-def]
+def test_spliced_files_read_or_are_refused(name: str, chance: random.Random, patch: bytes) -> None:
     data = SMALL[name]
     other = SMALL[chance.choice(sorted(SMALL))]
     start = chance.randrange(len(data))
@@ -121,7 +122,7 @@ def test_spliced_files_read_or_are_refused(name, chance: random.Random, patch): 
 
 
 @given(st.binary(max_size=60), st.sampled_from([b"", b"\x80\x02", b"\x80\x02}(", b"\x80\x04}("]))
-def test_noise_is_refused(noise, start):
+def test_noise_is_refused(noise: bytes, start: bytes) -> None:
     with pytest.raises(PickleError):
         read_batch(io.BytesIO(start + noise), "noise")
 
@@ -142,6 +143,6 @@ BAD_META = {
 
 
 @pytest.mark.parametrize("name", BAD_META)
-def test_a_bad_meta_file_is_refused(name):
+def test_a_bad_meta_file_is_refused(name: str) -> None:
     with pytest.raises(PickleError):
         read_meta(io.BytesIO(corpus.python2(2)(BAD_META[name])), "meta")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import pickle
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,20 +18,31 @@ from beam_cifar.pickles.write import BatchWriter, write_batch, write_meta
 TEXT = {"latin1": str, "bytes": bytes}  # as for the genuine files, ASCII cannot hold pixels
 
 
+Size = tuple[int, int]
+
+
 class OnlyWrite:
     """A sink that can do nothing else."""
 
-    def __init__(self):
-        self.parts = []
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
 
-    def write(self, data):
+    def write(self, data: bytes) -> None:
         self.parts.append(bytes(data))
 
-    def getvalue(self):
+    def getvalue(self) -> bytes:
         return b"".join(self.parts)
 
 
-def make(rows, *, size=(32, 32), kind="cifar10", images=True, sizes=None, step=700):
+def make(
+    rows: int,
+    *,
+    size: Size | None = (32, 32),
+    kind: str = "cifar10",
+    images: bool = True,
+    sizes: Sequence[Size | None] | None = None,
+    step: int = 700,
+) -> tuple[bytes, list[bytes | None]]:
     """Returns a file by `BatchWriter`, and the images in it."""
     sink = OnlyWrite()
     writer = BatchWriter(sink, rows=rows, kind=kind, batch_label="training batch 1 of 5", size=size, images=images)
@@ -76,7 +89,7 @@ STANDARD_OR_NONE = [(32, 32), None, (32, 32), None, None, (32, 32)]
     ],
     ids=str,
 )
-def test_written_batches_read_back(kind, arguments):
+def test_written_batches_read_back(kind: str, arguments: dict[str, Any]) -> None:
     data, pixels = make(kind=kind, **arguments)
     rows = arguments["rows"]
     batch = read_batch(io.BytesIO(data), "x")
@@ -86,6 +99,7 @@ def test_written_batches_read_back(kind, arguments):
     assert batch.filenames == tuple(f"имя{row}" if row % 5 == 0 else f"name{row}" for row in range(rows))
     assert batch.batch_label == "training batch 1 of 5"
     if arguments.get("images", True) and rows:
+        assert batch.images is not None
         assert batch.images.read(io.BytesIO(data), 0, rows)[0] == b"".join(item for item in pixels if item)
         assert batch.images.missing == pixels.count(None)
     elif rows:
@@ -94,7 +108,7 @@ def test_written_batches_read_back(kind, arguments):
 
 @pytest.mark.parametrize("encoding", TEXT)
 @pytest.mark.parametrize("size", [(32, 32), (2, 2), None])
-def test_pickle_loads_what_is_written(size, encoding):
+def test_pickle_loads_what_is_written(size: Size | None, encoding: str) -> None:
     sizes = MIXED if size is None else None
     data, pixels = make(7, size=size, sizes=sizes)
     text = TEXT[encoding]
@@ -109,19 +123,19 @@ def test_pickle_loads_what_is_written(size, encoding):
         assert row is None or (row.dtype == np.uint8 and row.tobytes() == expected)
 
 
-def test_image_sizes_are_left_out_when_every_image_is_standard():
+def test_image_sizes_are_left_out_when_every_image_is_standard() -> None:
     data, _ = make(6, size=None, sizes=STANDARD_OR_NONE)
     assert "image_sizes" not in pickle.loads(data, encoding="latin1")
 
 
-def test_a_row_without_image_gets_the_standard_size():
+def test_a_row_without_image_gets_the_standard_size() -> None:
     data, _ = make(7, size=None, sizes=MIXED)
     assert pickle.loads(data, encoding="latin1")["image_sizes"] == [size or (32, 32) for size in MIXED]
 
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 @pytest.mark.parametrize("size", [(32, 32), (3, 5)])
-def test_write_batch_keeps_the_order_of_the_genuine_keys(kind, size):
+def test_write_batch_keeps_the_order_of_the_genuine_keys(kind: str, size: Size) -> None:
     sink = OnlyWrite()
     pixels = bytes(range(45)) * 2 if size == (3, 5) else bytes(range(256)) * 24
     coarse = [4, 5] if kind == "cifar100" else None
@@ -144,11 +158,12 @@ def test_write_batch_keeps_the_order_of_the_genuine_keys(kind, size):
     batch = read_batch(io.BytesIO(sink.getvalue()), "x")
     assert (batch.labels, batch.coarse_labels) == ((1, 99999), coarse and tuple(coarse))
     assert batch.python2_style
+    assert batch.images is not None
     assert batch.images.size == size
     assert batch.images.read(io.BytesIO(sink.getvalue()), 0, 2)[0] == pixels
 
 
-def test_a_batch_of_ten_thousand_is_as_long_as_the_genuine_ones():
+def test_a_batch_of_ten_thousand_is_as_long_as_the_genuine_ones() -> None:
     sink = OnlyWrite()
     names = [f"automobile_s_{row:06}.png" for row in range(10_000)]
     write_batch(
@@ -165,7 +180,7 @@ def test_a_batch_of_ten_thousand_is_as_long_as_the_genuine_ones():
     assert abs(length / 31_035_704 - 1) < 0.001  # data_batch_1
 
 
-def test_meta_files_are_the_genuine_bytes():
+def test_meta_files_are_the_genuine_bytes() -> None:
     cases = {
         "5ff9c542aee3614f3951f8cda6e48888": Meta("cifar10", tuple(CIFAR10_NAMES), (), 10000, 3072),
         "7973b15100ade9c7d40fb424638fde48": Meta(
@@ -181,7 +196,7 @@ def test_meta_files_are_the_genuine_bytes():
 
 @pytest.mark.parametrize("count", [0, 1, 2, 999, 1000, 1001, 2500])
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
-def test_meta_files_of_any_length_read_back(kind, count):
+def test_meta_files_of_any_length_read_back(kind: str, count: int) -> None:
     names = tuple(f"класс {number}" if number % 2 else f"class {number}" for number in range(count))
     coarse = ("animals",) if kind == "cifar100" else ()
     meta = Meta(kind, names, coarse, None, None)
@@ -191,11 +206,11 @@ def test_meta_files_of_any_length_read_back(kind, count):
     assert next(iter(pickle.loads(file.getvalue()).values())) == list(names)
 
 
-def writer(**changes):
-    return BatchWriter(OnlyWrite(), **({"rows": 2, "kind": "cifar10", "batch_label": "x", "size": (1, 1)} | changes))
+def writer(**changes: Any) -> BatchWriter:
+    return BatchWriter(OnlyWrite(), **{"rows": 2, "kind": "cifar10", "batch_label": "x", "size": (1, 1), **changes})
 
 
-BAD_CALLS = {
+BAD_CALLS: dict[str, Callable[[], object]] = {
     "unknown_kind": lambda: writer(kind="mnist"),
     "payload_over_2_gib": lambda: writer(rows=700_000, size=(32, 32)),
     "no_pixels_in_size": lambda: writer(size=(0, 5)),
@@ -216,15 +231,16 @@ BAD_CALLS = {
 
 
 @pytest.mark.parametrize("name", BAD_CALLS)
-def test_wrong_calls_are_a_value_error(name):
+def test_wrong_calls_are_a_value_error(name: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         BAD_CALLS[name]()
 
 
-def test_pixels_may_come_as_one_block_for_rows_of_several_sizes():
+def test_pixels_may_come_as_one_block_for_rows_of_several_sizes() -> None:
     sink = OnlyWrite()
     made = BatchWriter(sink, rows=3, kind="cifar10", batch_label="x", size=None)
     made.append(bytes(range(9)), [1, 2, 3], None, ["a", "b", "c"], [(1, 1), None, (2, 1)])
     made.close()
     batch = read_batch(io.BytesIO(sink.getvalue()), "x")
+    assert batch.images is not None
     assert batch.images.read(io.BytesIO(sink.getvalue()), 0, 3) == (bytes(range(9)), [3, None, 6])

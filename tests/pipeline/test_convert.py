@@ -260,7 +260,7 @@ def test_unlabelled_cifar10_under_the_keys_of_cifar100_is_understood(tmp_path: P
 def test_a_shard_is_joined_from_parts_and_equals_the_one_written_at_once(
     cifar100: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = {"remaps": ("girl:tiger",), "save_dataset_meta": True, "workers": 2}
+    asked: dict[str, Any] = {"remaps": ("girl:tiger",), "save_dataset_meta": True, "workers": 2}
     converted(cifar100, tmp_path / "once", **asked)
     set_part_bytes(monkeypatch, "cifar", 150 * 3072)
     converted(cifar100, tmp_path / "joined", **asked)
@@ -396,7 +396,7 @@ def test_options_are_checked_before_any_input_is_read() -> None:
     base = ConvertOptions("in", "out", "cifar")
     for wrong in ({"images_per_batch": 0}, {"limit": -1}, {"workers": 0}, {"image_ext": "png"}):
         with pytest.raises(UsageError, match="must"):
-            dataclasses.replace(base, **wrong)  # type: ignore[arg-type]
+            dataclasses.replace(base, **wrong)
 
 
 def test_a_class_missing_from_one_file_of_cifar100_is_noticed_for_datumaros_sake(

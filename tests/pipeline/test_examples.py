@@ -323,6 +323,7 @@ def test_display_data_say_what_a_step_does(cifar10: Path, tmp_path: Path) -> Non
 def test_counters_have_the_names_of_the_readme_and_the_counts_of_the_manifest(cifar10: Path, tmp_path: Path) -> None:
     options = ConvertOptions(str(cifar10), str(tmp_path / "out"), "imagenet", filter='/item[annotation/label="dog"]')
     conversion = run(options)
+    assert conversion.result is not None
     found = conversion.result.metrics().query(MetricsFilter().with_namespace("beam_cifar"))["counters"]
     summary = conversion.wait()
     counted = {counter.key.metric.name: counter.committed for counter in found}

@@ -110,7 +110,17 @@ def test_jobs_run_in_a_notebook(before: str, cifar10: Path, tmp_path: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("pandas", ["pandas<3", "pandas>=3"])
 def test_jobs_run_in_ipython_with_any_pandas(pandas: str, cifar10: Path, tmp_path: Path) -> None:
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", tmp_path / "other", pandas]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--target",
+        str(tmp_path / "other"),
+        pandas,
+    ]
     if (installed := subprocess.run(install, capture_output=True, text=True, check=False)).returncode:
         pytest.skip(f"{pandas} cannot be installed here: {installed.stderr[-300:]}")
     first = "import sys\nsys.path.insert(0, 'other')\nimport pandas\nassert pandas.__file__.split('/')[-3] == 'other'\n"

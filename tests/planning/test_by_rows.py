@@ -143,7 +143,7 @@ def test_unchanged_files_are_copied_also_by_rows(cifar10: Path, tmp_path: Path) 
 @pytest.mark.parametrize("target", ["cifar", "cifar_binary"])
 def test_both_plans_copy_the_same_files(subset: str, target: str, cifar10: Path, tmp_path: Path) -> None:
     quickly(cifar10, tmp_path / "in", target, save_images=True)
-    asked = {"subsets": (subset,), "subset_names": "split", "save_images": True}
+    asked: dict[str, Any] = {"subsets": (subset,), "subset_names": "split", "save_images": True}
     copied = []
     for steps in ((), EVERYTHING):
         options = ConvertOptions(str(tmp_path / "in"), str(tmp_path / "out"), target, steps=steps, **asked)

@@ -224,7 +224,9 @@ def test_later_items_get_a_suffix(tmp_path: Path) -> None:
         ("test", "c"): "x",
         ("test", "b"): "y",
     }
-    assert (merged.get("b_2", "train").image.data == pixels("b", "train")).all()
+    renamed = merged.get("b_2", "train")
+    assert renamed is not None
+    assert (renamed.image.data == pixels("b", "train")).all()
     summary = merged.export(tmp_path / "out", "cifar", save_images=True)
     assert [row[1] for row in written(tmp_path / "out")] == [
         "c.png",

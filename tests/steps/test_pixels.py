@@ -65,10 +65,10 @@ def block_of(pictures: Sequence[Picture | None]) -> Block:
     facts = facts_table(
         ids=[f"i{n}" for n in range(len(pictures))],
         subset="train",
-        sizes=[None if picture is None else picture[0].shape[1:] for picture in pictures],  # type: ignore[misc]
+        sizes=[None if picture is None else picture[0].shape[1:] for picture in pictures],
         labels=np.zeros(len(pictures), dtype=np.int64),
         filenames=[f"i{n}.png" for n in range(len(pictures))],
-        channels=[None if picture is None else len(picture[0]) for picture in pictures],  # type: ignore[misc]
+        channels=[None if picture is None else len(picture[0]) for picture in pictures],
     )
     images = [None if picture is None else stored(*picture) for picture in pictures]
     column = image_array(b"".join(i or b"" for i in images), [None if i is None else len(i) for i in images])
@@ -154,7 +154,7 @@ def test_gray_arrays_stay_and_other_arrays_are_refused() -> None:
     assert to_gray(np.zeros((0, 3, 3, 4), dtype=np.uint8)).shape == (0, 1, 3, 4)
     for wrong in (np.zeros((2, 4, 3, 3), np.uint8), np.zeros((3, 3, 3), np.uint8), np.zeros((1, 3, 2, 2), np.float32)):
         with pytest.raises(ValueError, match="expected uint8"):
-            to_gray(wrong)
+            to_gray(wrong)  # type: ignore[arg-type]
 
 
 @randomly

@@ -170,7 +170,11 @@ def test_a_filter_sees_the_size_before(mixed: Path, tmp_path: Path) -> None:
 def test_resizing_with_all_else(uniform: Path, tmp_path: Path) -> None:
     converted(
         *(uniform, tmp_path / "out", "cifar"),
-        **{"resize": (5, 7), "labels": ("dog", "ship"), "remaps": ("dog:wolf",), "images_per_batch": 4, "limit": 9},
+        resize=(5, 7),
+        labels=("dog", "ship"),
+        remaps=("dog:wolf",),
+        images_per_batch=4,
+        limit=9,
         save_images=True,
     )
     found = [(name, len(unpickled(tmp_path / "out" / name)["filenames"])) for name in batch_names(tmp_path / "out")]

@@ -52,7 +52,10 @@ class Row(NamedTuple):
 
 def view_of(rows: Sequence[Row], table: LabelTable = PLAIN, subsets: Sequence[str] = SUBSETS) -> View:
     """A view of plain rows; ids, file names and sizes are left out where the first row has none of them."""
-    texts = lambda values: None if None in values else pa.array(values, pa.string())  # noqa: E731
+
+    def texts(values: Sequence[str | None]) -> pa.Array | None:
+        return None if None in values else pa.array(values, pa.string())
+
     numbers = partial(np.array, dtype=np.int32)
     return View(
         files=numbers([row.file for row in rows]),
@@ -289,7 +292,8 @@ def stripped(view: View, needs: frozenset[str]) -> View:
     """The view without the columns that nobody asked for."""
     unasked: dict[str, Any] = {"id": ["ids"], "filename": ["filenames"], "size": ["heights", "widths"]}
     gone = [name for column, names in unasked.items() if column not in needs for name in names]
-    return dataclasses.replace(view, **dict.fromkeys(gone))
+    nothing: dict[str, Any] = dict.fromkeys(gone)
+    return dataclasses.replace(view, **nothing)
 
 
 NEEDED: dict[str, list[tuple[dict[str, Any], set[str]]]] = {
@@ -637,8 +641,8 @@ def test_random_sampler_keeps_a_number_in_order(seed: int, count: int, subset: s
 
 def test_another_seed_samples_others() -> None:
     rows = random_rows(8)
-    for name, options in (("random_sampler", {"count": 500}), ("label_random_sampler", {"count": 50})):
-        first, second = ({row.row for row in changed(name, rows, seed=seed, **options)} for seed in (0, 1))
+    for name, count in (("random_sampler", 500), ("label_random_sampler", 50)):
+        first, second = ({row.row for row in changed(name, rows, seed=seed, count=count)} for seed in (0, 1))
         assert len(first) == len(second)
         assert len(first & second) < len(first) / 2
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 from unittest import mock
 
 import pytest
@@ -161,7 +162,13 @@ def test_a_fault_that_passes_does_no_harm(
 )
 @pytest.mark.slow
 def test_a_fault_that_stays_is_one_line_and_the_old_output_stays(
-    method: str, place: str, kind: str, server: Server, small: Path, hasty: None, monkeypatch: pytest.MonkeyPatch
+    method: str,
+    place: str,
+    kind: Literal["answer", "drop"],
+    server: Server,
+    small: Path,
+    hasty: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     bucket = server.make_bucket()
     server.upload_tree(small, f"{bucket}/set")
@@ -173,7 +180,7 @@ def test_a_fault_that_stays_is_one_line_and_the_old_output_stays(
         for output, overwrite in (("out", False), ("old", True)):
             fault = Fault(
                 kind, writes(server) if method == "write" else method, path=place.replace("out.", f"{output}."), times=0
-            )  # type: ignore[arg-type]
+            )
             proxy.inject(fault)
             with pytest.raises((JobError, InputError)) as caught:
                 plainly(f"{bucket}/set", f"{bucket}/{output}", overwrite=overwrite)

@@ -13,6 +13,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pyarrow as pa
@@ -235,7 +236,7 @@ def test_readers_of_other_libraries_read_objects(server: Server, bucket: str, tm
         assert pq.ParquetFile(arrow).read_row_group(3) == table.slice(3000, 1000)
     with storage.mapped(storage.whole_file(f"{bucket}/p"), "p") as arrow:
         assert pq.read_table(arrow) == table
-    with io.BufferedReader(storage.open_file(f"{bucket}/z.zip")) as file:  # type: ignore[arg-type, type-var]
+    with io.BufferedReader(storage.open_file(f"{bucket}/z.zip")) as file:  # type: ignore[type-var]
         assert file.read(10) == server.get(f"{bucket}/z.zip")[:10]
 
 
@@ -447,20 +448,20 @@ FORMATS = {
     "webdataset": {"subsets": ("test_batch",)},
     "tfds_parquet": {},
 }
-JOBS = {
+JOBS: dict[str, dict[str, Any]] = {
     "filter": {"filter": '/item[annotation/label="dog" or image/width>40]'},
     "remap": {"remaps": ("cat:dog",), "labels": ("cat", "dog")},
     "split": {"steps": "random_split -s train:.8 -s test:.2 --seed 3"},
 }
 
 
-def job(source: object, output: object, **options: object) -> ConvertOptions:
+def job(source: object, output: object, **options: Any) -> ConvertOptions:
     from beam_cifar.cli.parser import Parser
     from beam_cifar.steps.registry import parse_call
 
     steps = (parse_call(options.pop("steps"), Parser),) if "steps" in options else ()
     target = options.pop("target", "parquet")
-    return ConvertOptions(str(source), str(output), target, workers=1, steps=steps, **options)  # type: ignore[arg-type]
+    return ConvertOptions(str(source), str(output), target, workers=1, steps=steps, **options)
 
 
 def plainly(options: ConvertOptions, on_start: Callable[[Job], object] = lambda job: None) -> None:

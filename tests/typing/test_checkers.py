@@ -16,14 +16,14 @@ Lines = set[int]
 
 
 def mypy(path: Path) -> Lines:
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file=", path]  # as a user's
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--config-file=", str(path)]  # as a user's
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     return {int(line) for line in re.findall(rf"{path.name}:(\d+): error", done.stdout)}
 
 
 def pyright(path: Path) -> Lines:
-    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, path]
+    command = [sys.executable, "-m", "pyright", "--outputjson", "--pythonpath", sys.executable, str(path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found = json.loads(done.stdout)["generalDiagnostics"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
-import pickle
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,18 +22,14 @@ from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.write import write_meta
 from beam_cifar.samples.drawing import draw_images
 from beam_cifar.samples.make import plan_batches
+from tests.helpers.reading import unpickled
 
 # The start of the SHA-256 of 130 drawn images, with numpy 2.
 DRAWN = {"cifar10": "1920b843cfd578c3", "cifar100": "f4f7b3d6f88a7592"}
 TRAINING = [f"data_batch_{number}" for number in range(1, 6)]
 
 
-def unpickled(path: Path) -> dict:
-    # The test's own files, read the way torchvision reads them.
-    return pickle.loads(path.read_bytes(), encoding="latin1")
-
-
-def batches(directory: Path) -> dict[str, dict]:
+def batches(directory: Path) -> dict[str, dict[str, Any]]:
     names = [path.name for path in directory.iterdir() if not path.suffix and "meta" not in path.name]
     return {name: unpickled(directory / name) for name in sorted(names)}
 
@@ -195,7 +191,7 @@ def test_an_archive_holds_the_same_files_in_the_genuine_directory(tmp_path: Path
     assert make_sample(str(archive), kind=kind, images=24, tar=True) == [str(archive)]
     directory = {"cifar10": "cifar-10-batches-py", "cifar100": "cifar-100-python"}[kind]
     with tarfile.open(archive) as members:
-        files = {info.name: members.extractfile(info).read() for info in members if info.isfile()}
+        files = {info.name: file.read() for info in members if (file := members.extractfile(info))}
         assert all(info.mtime == 0 for info in members.getmembers())
     assert {name: hashlib.sha256(data).hexdigest() for name, data in files.items()} == {
         f"{directory}/{name}": digest for name, digest in expected.items()
@@ -221,7 +217,7 @@ def test_an_archive_is_one_gzip_member_with_reproducible_bytes(tmp_path: Path) -
         ({"images": 6, "seed": -1}, "seed is -1"),
     ],
 )
-def test_impossible_requests_are_refused(tmp_path: Path, arguments: dict, message: str) -> None:
+def test_impossible_requests_are_refused(tmp_path: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make_sample(str(tmp_path / "set"), **arguments)
     assert not (tmp_path / "set").exists()
