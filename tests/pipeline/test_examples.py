@@ -34,6 +34,7 @@ from beam_cifar import (
     run,
 )
 from beam_cifar.errors import InputError, OutputError, UsageError
+from beam_cifar.pipeline.counters import COUNTERS
 from beam_cifar.pipeline.runners import make_runner, pipeline_options
 from beam_cifar.steps.registry import STEPS, make_step
 from tests.helpers import ROOT
