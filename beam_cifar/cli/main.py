@@ -11,7 +11,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from beam_cifar.cli import (
     clean,
@@ -78,8 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         # Runners turn an interrupt in a worker into an error of their own.
         if interrupts.seen:
-            _interrupted(verbose)
+            _interrupted(verbose, interrupts.terminal)
         return _explained(error, verbose)
+    finally:
+        if interrupts.terminal is not None:
+            os.close(interrupts.terminal)
 
 
 def make_parser() -> Parser:
@@ -110,6 +113,7 @@ class _Interrupts:
 
     def __init__(self) -> None:
         self.seen = False
+        self.terminal = None if sys.stderr is None else os.dup(2)  # a command that is interrupted leaves 2 silent
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
 
@@ -156,9 +160,10 @@ def _explained(failure: BaseException, verbose: bool) -> int:
         return _fail("out of memory", 1, verbose)
 
 
-def _interrupted(verbose: bool) -> NoReturn:
+def _interrupted(verbose: bool, terminal: int | None) -> NoReturn:
     _kill(descendants(os.getpid()))
-    _fail("interrupted", INTERRUPTED, verbose)
+    stream = sys.stderr if terminal is None else open(terminal, "w")  # noqa: SIM115 (the process ends here)
+    _fail("interrupted", INTERRUPTED, verbose, stream)
     _flush()
     # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
     os._exit(INTERRUPTED)
@@ -169,9 +174,9 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _fail(message: str, code: int, verbose: bool) -> int:
+def _fail(message: str, code: int, verbose: bool, stream: TextIO | None = None) -> int:
     if verbose:
         traceback.print_exc()
     line = " ".join(message.split("\n"))
-    print(f"beam-cifar: error: {line}", file=sys.stderr, flush=True)
+    print(f"beam-cifar: error: {line}", file=stream or sys.stderr, flush=True)
     return code

@@ -266,6 +266,29 @@ def test_an_interrupt_leaves_nothing_behind(mode: str, number: int, moment: str,
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
+LAST_WORDS = """
+import os, signal, sys
+from beam_cifar.cli import convert, main
+from beam_cifar.pipeline.imports import quiet_workers
+
+def run(arguments):
+    try:
+        with quiet_workers(verbose=False):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+    finally:
+        print("last words of a thread", file=sys.stderr, flush=True)
+
+convert.run = run
+sys.exit(main.main(["convert", "-i", "in", "-f", "parquet", "-o", "out"]))
+"""
+
+
+def test_after_an_interrupt_nobody_else_writes_to_the_terminal(tmp_path: Path) -> None:
+    done = subprocess.run([sys.executable, "-c", LAST_WORDS], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "beam-cifar: error: interrupted\n")
+
+
 SLOW_START = """
 import os, subprocess, time
 
