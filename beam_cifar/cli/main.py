@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
     arguments = parse(make_parser(), list(sys.argv[1:] if argv is None else argv))
     verbose = bool(getattr(arguments, "verbose", False))
-    interrupts = _Interrupts()
+    interrupts = _Interrupts(verbose)
     try:
         arguments.command(arguments)
         _flush()
@@ -78,11 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         # Runners turn an interrupt in a worker into an error of their own.
         if interrupts.seen:
-            _interrupted(verbose, interrupts.terminal)
+            _interrupted(verbose)
         return _explained(error, verbose)
-    finally:
-        if interrupts.terminal is not None:
-            os.close(interrupts.terminal)
 
 
 def make_parser() -> Parser:
@@ -111,14 +108,15 @@ def make_parser() -> Parser:
 class _Interrupts:
     """Turns Ctrl-C and a request to end into KeyboardInterrupt, and remembers that there was one."""
 
-    def __init__(self) -> None:
-        self.seen = False
-        self.terminal = None if sys.stderr is None else os.dup(2)  # a command that is interrupted leaves 2 silent
+    def __init__(self, verbose: bool) -> None:
+        self.seen, self._verbose = False, verbose
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._interrupt)
 
     def _interrupt(self, *_: Any) -> NoReturn:
         self.seen = True
+        if not self._verbose:
+            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (threads of the runner print errors until the end)
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleaning up short
         # Not by `threading`: the main thread may be stopped within one of its locks.
@@ -160,10 +158,9 @@ def _explained(failure: BaseException, verbose: bool) -> int:
         return _fail("out of memory", 1, verbose)
 
 
-def _interrupted(verbose: bool, terminal: int | None) -> NoReturn:
+def _interrupted(verbose: bool) -> NoReturn:
     _kill(descendants(os.getpid()))
-    stream = sys.stderr if terminal is None else open(terminal, "w")  # noqa: SIM115 (the process ends here)
-    _fail("interrupted", INTERRUPTED, verbose, stream)
+    _fail("interrupted", INTERRUPTED, verbose, sys.__stderr__)
     _flush()
     # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
     os._exit(INTERRUPTED)

@@ -65,8 +65,7 @@ def quiet_imports(*, verbose: bool = False) -> Iterator[None]:
 def quiet_workers(*, verbose: bool) -> Iterator[TextIO]:
     """Keeps Beam's log, and what worker processes and libraries write to standard error, off the terminal.
 
-    What matters of it reaches us as an exception. After an interrupt it stays off: threads of the runner go on until
-    the process ends, and print the errors that they meet.
+    What matters of it reaches us as an exception.
 
     Yields:
         The terminal (or whatever standard error is), for our own messages.
@@ -82,16 +81,12 @@ def quiet_workers(*, verbose: bool) -> Iterator[TextIO]:
     terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     logging.disable(logging.CRITICAL)
     os.dup2(nowhere, 2)
-    after = terminal
     try:
         with open(terminal, "w", buffering=1, errors="backslashreplace", closefd=False) as stream:
             yield stream
-    except KeyboardInterrupt:
-        after = nowhere
-        raise
     finally:
         sys.stderr.flush()
-        os.dup2(after, 2)
+        os.dup2(terminal, 2)
         os.close(nowhere)
         os.close(terminal)
         # The log stays off: some runners have last words when the interpreter ends.

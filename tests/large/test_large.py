@@ -209,7 +209,7 @@ def test_a_filter_that_keeps_a_tenth_is_packed_exactly_in_constant_memory(
         found = [
             (n, zlib.crc32(p)) for batch in batches for n, p in zip(batch["filenames"], batch["data"], strict=True)
         ]
-        assert found == rows
+        assert found == images
 
 
 def test_a_scan_holds_little_beside_the_labels_and_names(

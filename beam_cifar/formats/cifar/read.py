@@ -92,7 +92,7 @@ class CifarRows(ColumnRows):
         _refuse_no_unicode(batch.filenames or (), file.shown)
         self._texts = _Texts(file.name, self.rows, batch.filenames)
         self.repeated = self._texts.repeated
-        self._batch = replace(batch, filenames=None)
+        self._batch = replace(batch, filenames=None, labels=(), coarse_labels=None)
 
     def summary(self, *, sizes: bool) -> FileSummary:
         batch, images = self._batch, self._batch.images

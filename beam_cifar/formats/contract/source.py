@@ -129,7 +129,7 @@ class Source(ABC):
             yield rows
 
 
-@kept()
+@kept(4)
 def _kept_rows(kind: type[Source], file: SourceFile, labels: LabelTable) -> RowReader:
     return kind().read_rows(file, labels)
 
