@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import _thread
 import argparse
 import os
-import signal
 import sys
-import time
 import traceback
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from typing import Any, NoReturn, TextIO
+from collections.abc import Sequence
+from typing import TextIO
 
 from beam_cifar.cli import (
     clean,
@@ -33,8 +29,8 @@ from beam_cifar.cli import (
     validate,
 )
 from beam_cifar.cli.completion import SHELLS, PrintCompletion
+from beam_cifar.cli.interrupts import Interrupts, end_workers
 from beam_cifar.cli.parser import Parser, parse
-from beam_cifar.cli.terminal import descendants, is_python
 from beam_cifar.errors import BeamCifarError
 from beam_cifar.version import __version__
 
@@ -70,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
     arguments = parse(make_parser(), list(sys.argv[1:] if argv is None else argv))
     verbose = bool(getattr(arguments, "verbose", False))
-    interrupts = _Interrupts(verbose)
+    interrupts = Interrupts(quiet=not verbose)
     try:
         arguments.command(arguments)
         _flush()
@@ -78,7 +74,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BaseException as error:
         # Runners turn an interrupt in a worker into an error of their own.
         if interrupts.seen:
-            _interrupted(verbose)
+            end_workers()
+            _fail("interrupted", INTERRUPTED, verbose, sys.__stderr__)
+            _flush()
+            # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
+            os._exit(INTERRUPTED)
         return _explained(error, verbose)
 
 
@@ -105,42 +105,6 @@ def make_parser() -> Parser:
     return parser
 
 
-class _Interrupts:
-    """Turns Ctrl-C and a request to end into KeyboardInterrupt, and remembers that there was one."""
-
-    def __init__(self, verbose: bool) -> None:
-        self.seen, self._verbose = False, verbose
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._interrupt)
-
-    def _interrupt(self, *_: Any) -> NoReturn:
-        self.seen = True
-        if not self._verbose:
-            sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (threads of the runner print errors until the end)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleaning up short
-        # Not by `threading`: the main thread may be stopped within one of its locks.
-        _thread.start_new_thread(_end_workers, ())
-        raise KeyboardInterrupt
-
-
-def _end_workers() -> NoReturn:
-    """Kills worker processes, which have no reason to end, while the local runner waits for them.
-
-    For as long as this process lives, since a worker may be starting: one that connects after the runner closed its
-    connections would be waited for without end. A job server is needed yet, to cancel its job.
-    """
-    while True:
-        _kill(process for process in descendants(os.getpid()) if is_python(process))
-        time.sleep(0.1)
-
-
-def _kill(processes: Iterable[int]) -> None:
-    for process in processes:
-        with suppress(OSError):
-            os.kill(process, signal.SIGKILL)
-
-
 def _explained(failure: BaseException, verbose: bool) -> int:
     """Says in one line why a command failed, and returns its exit code; what nobody foresaw is raised again."""
     try:
@@ -156,14 +120,6 @@ def _explained(failure: BaseException, verbose: bool) -> int:
         return _fail(f"{error.filename or 'storage'}: {error.strerror or error}", 1, verbose)
     except MemoryError:
         return _fail("out of memory", 1, verbose)
-
-
-def _interrupted(verbose: bool) -> NoReturn:
-    _kill(descendants(os.getpid()))
-    _fail("interrupted", INTERRUPTED, verbose, sys.__stderr__)
-    _flush()
-    # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
-    os._exit(INTERRUPTED)
 
 
 def _flush() -> None:

@@ -105,28 +105,3 @@ def plain(name: str) -> str:
 def percentage(part: int, whole: int) -> str:
     """A part in percent; nothing where there is no whole."""
     return f"{100 * part / whole:.1f} %" if whole else ""
-
-
-def descendants(ancestor: int) -> list[int]:
-    """The ids of all processes below one; none where the system has no `/proc`."""
-    children: dict[int, list[int]] = {}
-    with suppress(OSError):
-        for name in filter(str.isdecimal, os.listdir("/proc")):
-            with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                # pid (name) state ppid ...; the name may hold anything.
-                parent = int(file.read().rpartition(b")")[2].split()[1])
-                children.setdefault(parent, []).append(int(name))
-    found, waiting = [], [ancestor]
-    while waiting:
-        below = children.get(waiting.pop(), [])
-        found += below
-        waiting += below
-    return found
-
-
-def is_python(process: int) -> bool:
-    """Whether a process runs the program that runs us."""
-    try:
-        return os.path.samefile(f"/proc/{process}/exe", "/proc/self/exe")
-    except OSError:
-        return False

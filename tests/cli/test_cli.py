@@ -289,7 +289,8 @@ def test_after_an_interrupt_nobody_else_writes_to_the_terminal(tmp_path: Path) -
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "beam-cifar: error: interrupted\n")
 
 
-SLOW_START = """
+SLOW_STARTS = {
+    "multi_processing": """
 import os, subprocess, time
 
 start = subprocess.Popen.__init__
@@ -301,17 +302,33 @@ def late(self, *args, shell=False, **more):
     start(self, *args, shell=shell, **more)
 
 subprocess.Popen.__init__ = late
-"""
+""",
+    "multi_threading": """
+import os, threading, time
+
+run = threading.Thread.run
+
+def late(self):
+    if self.name == "run_worker":
+        open(os.environ["STARTING"], "w").close()
+        time.sleep(1)
+    run(self)
+
+threading.Thread.run = late
+""",
+}
+"""Modes of the local runner, and what makes their workers start slowly, and say that they do."""
 
 
-def test_an_interrupt_ends_workers_that_start_after_it(tmp_path: Path, cifar10: Path) -> None:
+@pytest.mark.parametrize("mode", SLOW_STARTS)
+def test_an_interrupt_ends_workers_that_start_after_it(mode: str, tmp_path: Path, cifar10: Path) -> None:
     (tmp_path / "late").mkdir()
     (tmp_path / "made").mkdir()
-    (tmp_path / "late" / "sitecustomize.py").write_text(SLOW_START)
+    (tmp_path / "late" / "sitecustomize.py").write_text(SLOW_STARTS[mode])
     starting, output = tmp_path / "starting", tmp_path / "made" / "out"
     command = [sys.executable, "-m", "beam_cifar", "convert", "-i", cifar10, "-f", "parquet", "-o", output]
     process = subprocess.Popen(
-        [*map(str, command), "--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+        [*map(str, command), f"--direct_running_mode={mode}", "--direct_num_workers=2"],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "late"), "STARTING": str(starting)},
