@@ -13,6 +13,7 @@ import numpy.typing as npt
 from beam_cifar.analysis.tally import ENCODINGS, Rows
 from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.block import BadRow
+from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.formats.contract.types import Catalog, FileSummary
 from beam_cifar.formats.registry import get_source
@@ -67,10 +68,7 @@ class Measured:
         found: dict[int, str] = {}
         source = get_source(self.catalog.format)
         # By file, because opening one may mean to unpack it.
-        by_file: dict[int, list[int]] = {}
-        for at in dict.fromkeys(positions):
-            by_file.setdefault(int(self.rows["file"][at]), []).append(at)
-        for file, members in by_file.items():
+        for file, members in by_key((int(self.rows["file"][at]), at) for at in dict.fromkeys(positions)).items():
             with source.open_rows(self.summaries[file].file, self.labels) as rows:
                 for at in members:
                     row = int(self.rows["row"][at])

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_cifar import storage
 from beam_cifar.cli.parser import add_command, add_json, add_source
 from beam_cifar.cli.terminal import print_result, scratch_folder
+from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.cifar.facts import CIFAR10_MD5, CIFAR100_MD5
@@ -41,10 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _facts(found: Survey) -> dict[str, Any]:
     labels = learn_parents(found.catalog, found.summaries)
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     for summary in found.summaries:
-        for label, n in label_counts(summary).items():
-            counts[label] = counts.get(label, 0) + n
+        counts.update(label_counts(summary))
     return {
         "path": found.catalog.path,
         "format": found.catalog.format,
@@ -52,7 +52,7 @@ def _facts(found: Survey) -> dict[str, Any]:
         "rows": sum(s.rows for s in found.summaries),
         "bad_rows": sum(s.bad_count for s in found.summaries),
         "unlabelled": counts.pop(UNLABELLED, 0),
-        "subsets": [_subset(name, members) for name, members in _by_subset(found.summaries).items()],
+        "subsets": [_subset(*each) for each in by_key((s.file.subset, s) for s in found.summaries).items()],
         "classes": _by_class(labels.names, counts),
         "superclasses": {
             name: [labels.names[i] for i, parent in enumerate(labels.parents) if parent == coarse]
@@ -70,15 +70,8 @@ def _by_class(names: Sequence[str], counts: Mapping[int, int]) -> dict[str, int]
     return found
 
 
-def _by_subset(summaries: Sequence[FileSummary]) -> dict[str, list[FileSummary]]:
-    """The files of each subset: one of CIFAR, a folder for each class of ImageNet."""
-    members: dict[str, list[FileSummary]] = {}
-    for summary in summaries:
-        members.setdefault(summary.file.subset, []).append(summary)
-    return members
-
-
 def _subset(name: str, members: Sequence[FileSummary]) -> dict[str, Any]:
+    """The facts of a subset by its files: one of CIFAR, a folder for each class of ImageNet."""
     sizes = {summary.size for summary in members if summary.images}
     size = sizes.pop() if len(sizes) == 1 else None
     bad_rows = [bad for summary in members for bad in summary.bad_rows]
@@ -104,23 +97,16 @@ def _checksums(found: Survey) -> dict[str, dict[str, str | None]]:
     sums: dict[str, dict[str, str | None]] = {}
     if archives.is_archive(found.catalog.path):
         with storage.open_file(found.catalog.path) as archive:
-            sums[os.path.basename(found.catalog.path)] = _named(_md5(archive))
+            sums[os.path.basename(found.catalog.path)] = _named(storage.digest_of(archive, "md5"))
     for file in (*found.catalog.meta_files, *found.catalog.files):
         with storage.open_blob(file.blob, file.shown) as stream:
-            sums[file.name] = _named(_md5(stream))
+            sums[file.name] = _named(storage.digest_of(stream, "md5"))
     return sums
 
 
 def _named(md5: str) -> dict[str, str | None]:
     genuine = {known: f"{title} {name}" for title, sums in GENUINE.items() for name, known in sums.items()}
     return {"md5": md5, "genuine": genuine.get(md5)}
-
-
-def _md5(stream: Any) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
-    while chunk := stream.read(storage.COPY_BYTES):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _shown(facts: dict[str, Any]) -> list[str]:

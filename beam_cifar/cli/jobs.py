@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +13,7 @@ from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from beam_cifar.cli.parser import Parser, list_flags
-from beam_cifar.cli.terminal import Progress, print_result
+from beam_cifar.cli.terminal import Progress, print_result, scratch_folder
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.registry import readable
@@ -41,15 +39,13 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
     if arguments.plan:
         if arguments.beam_options:
             beam_options_of(arguments)  # refuses unknown flags
-        _print_plan(options, as_json=arguments.json)
-        return
+        return _print_plan(arguments, options)
     beam_options = beam_options_of(arguments)
     from beam_cifar.pipeline.convert import convert
     from beam_cifar.pipeline.runners import is_dry_run
 
     if is_dry_run(beam_options):
-        _print_translation(arguments, options, beam_options)
-        return
+        return _print_translation(arguments, options, beam_options)
     said: list[str] = []
     with quiet_workers(verbose=arguments.verbose) as terminal, Progress(terminal) as progress:
 
@@ -104,22 +100,24 @@ def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None
         print(f"beam-cifar: note: {notice}", file=stream or sys.stderr, flush=True)
 
 
-def _print_plan(options: ConvertOptions, *, as_json: bool) -> None:
+def _print_plan(arguments: argparse.Namespace, options: ConvertOptions) -> None:
     from beam_cifar.jobs.prepare import plan_only
 
-    with quiet_workers(verbose=False), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+    with scratch_folder(arguments) as folder:
         surveys, plan = plan_only(options, folder)
     title = " + ".join(found.catalog.title for found in surveys)
-    if as_json:
-        print(json.dumps(_plan_facts(options, plan, title), ensure_ascii=False))
-        return
-    _print_notices(plan.notices)
-    print(f"{title}: {plan.declared:,} rows in {len(plan.files)} files, {plan.rows:,} of them to write")
+    if not arguments.json:
+        _print_notices(plan.notices)
+    print_result(arguments, _plan_facts(options, plan, title), _plan_lines(plan, title))
+
+
+def _plan_lines(plan: Plan, title: str) -> Iterator[str]:
+    yield f"{title}: {plan.declared:,} rows in {len(plan.files)} files, {plan.rows:,} of them to write"
     for shard in plan.shards:
         tasks = [task for task in plan.tasks if task.shard == shard.index]
         sources = dict.fromkeys(plan.files[number].name for task in tasks for number in _files_of(task, plan))
         how = "copied from" if tasks[0].copy else "from"
-        print(f"  {shard.path or shard.subset}: {shard.rows:,} rows {how} {', '.join(sources)}")
+        yield f"  {shard.path or shard.subset}: {shard.rows:,} rows {how} {', '.join(sources)}"
 
 
 def _files_of(task: Task, plan: Plan) -> list[int]:
@@ -209,7 +207,4 @@ def output_of(arguments: argparse.Namespace, stem: str) -> str:
 def stem_of(path: str) -> str:
     """The name of a directory, or of an archive without its extension."""
     name = os.path.basename(os.path.abspath(path))
-    for suffix in SUFFIXES:
-        if name.lower().endswith(suffix):
-            return name[: -len(suffix)]
-    return name
+    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from beam_cifar.data.grouping import by_key
 from beam_cifar.errors import InputError, UsageError
 
 UNLABELLED = -1
@@ -200,9 +201,7 @@ def _split_renaming(renaming: str, table: LabelTable) -> tuple[str, str]:
 def _move_names(names: tuple[str, ...], moves: dict[int, str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Renames entries in place and merges those whose new name is taken: (new names, target of each entry)."""
     slots = list(names)
-    groups: dict[str, list[int]] = {}
-    for position in sorted(moves):
-        groups.setdefault(moves[position], []).append(position)
+    groups = by_key((moves[position], position) for position in sorted(moves))
     targets = list(range(len(names)))
     # A name that is free now, or becomes free because its owner is renamed away, is taken in place.
     while free := [new for new in groups if new not in slots]:

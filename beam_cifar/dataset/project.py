@@ -102,11 +102,7 @@ class Project:
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
     def source(self) -> Input:
-        """What the project holds, as one input.
-
-        Raises:
-            UsageError: the project has no sources.
-        """
+        """What the project holds, as one input. Raises `UsageError` if it has no sources."""
         if not self.sources:
             raise UsageError("no sources; beam-cifar import adds one")
         first, *others = [Input(source.path, source.format, source.subsets) for source in self.sources]

@@ -105,11 +105,7 @@ class ItemRows(RowReader):
 
 
 def write_items(examples: Iterable[Example], labels: LabelTable, folder: str) -> None:
-    """Writes items to a folder, a thousand at a time; `folder` must be empty.
-
-    Raises:
-        InputError: two items of one subset have the same id.
-    """
+    """Writes items to an empty folder, a thousand at a time. Raises `InputError` if two of a subset have one id."""
     writers: dict[str, Any] = {}
     waiting: dict[str, list[Example]] = {}
     held = rows = 0

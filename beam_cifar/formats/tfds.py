@@ -10,12 +10,14 @@ from __future__ import annotations
 import json
 import re
 from abc import abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
 
+from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.sink import PartWriter
@@ -142,9 +144,7 @@ class TfdsSink(SplitSink):
 
     def _info(self, shards: Sequence[ShardResult]) -> dict[str, Any]:
         """The fields of the message `DatasetInfo`, as JSON has them: numbers of 64 bits are text."""
-        splits: dict[str, list[ShardResult]] = {}
-        for result in shards:
-            splits.setdefault(result.shard.subset, []).append(result)
+        splits = by_key((result.shard.subset, result) for result in shards)
         return {
             "name": NAME,
             "version": VERSION,
@@ -207,10 +207,9 @@ def _features(labels: LabelTable, shards: Sequence[ShardResult]) -> dict[str, An
 
 def _image_feature(shards: Sequence[ShardResult]) -> dict[str, Any]:
     """The message `ImageFeature`; sizes that differ are -1, and gray images among coloured ones are read as these."""
-    totals: dict[str, int] = {}
+    totals: Counter[str] = Counter()
     for result in shards:
-        for name, value in result.statistics.items():
-            totals[name] = totals.get(name, 0) + value
+        totals.update(result.statistics)
     rows = totals["rows"]
     sides = [_common(rows, totals[side], totals[f"{side}_squared"]) for side in ("height", "width")]
     shape = [*sides, 1 if totals["gray"] == rows else 3]

@@ -69,7 +69,10 @@ def clean(output: str, *, remove: bool = True) -> Cleaned:
         if remove:
             _remove(leftovers, folder, pending=completed)
         goes = any(leftover.path == folder.output for leftover in leftovers)
-        incomplete = storage.is_occupied(folder.output) and not (goes or completed or _has_manifest(folder))
+        put_back = storage.exists(folder.replaced_manifest) and not storage.exists(folder.replaced)
+        incomplete = storage.is_occupied(folder.output) and not (
+            goes or completed or put_back or storage.exists(folder.manifest)
+        )
         return Cleaned(folder.output, found, completed, incomplete)
 
 
@@ -87,13 +90,6 @@ def _complete(folder: storage.JobFolder, *, remove: bool) -> bool:
         return False
     manifest = storage.read_whole(folder.pending_manifest)
     return finish_interrupted(folder, manifest) if remove else is_ours(folder.output, manifest)
-
-
-def _has_manifest(folder: storage.JobFolder) -> bool:
-    """Whether an output has its manifest, be it one that was moved aside and is put back."""
-    if storage.exists(folder.manifest):
-        return True
-    return storage.exists(folder.replaced_manifest) and not storage.exists(folder.replaced)
 
 
 def _sized(leftover: storage.Leftover) -> Found:

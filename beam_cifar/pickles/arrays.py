@@ -193,18 +193,14 @@ def payload_of(source: PickleFile, value: Value) -> Payload:
 def _encode(source: PickleFile, args: list[Value]) -> Value:
     # Only Latin-1, which Python 3 writes for bytes: 'hex', nested, takes 1.2 GB.
     match args:
-        case [str() | TextSpan() as text, b"latin1" | "latin1" | b"latin-1" | "latin-1"]:
-            return _latin1(source, text)
+        case [str() as text, b"latin1" | "latin1" | b"latin-1" | "latin-1"]:
+            return decode("utf-8", text.encode("utf-8"), source.name, source.at)
+        case [TextSpan() as span, b"latin1" | "latin1" | b"latin-1" | "latin-1"]:
+            # Looked through once: bytes of 0x80 and above take two as text, so no offset of a row can be computed.
+            source.charge(span.size)
+            return index_coded(source.file, source.name, span.coding, span.offset, span.size)
     found = [shorten(arg) for arg in args[1:] if type(arg) in (bytes, str)]
     source.refuse(f"_codecs.encode with {', '.join(found) or 'other arguments'}; expected (text, 'latin1')")
-
-
-def _latin1(source: PickleFile, text: str | TextSpan) -> Value:
-    if isinstance(text, TextSpan):
-        # Looked through once: bytes of 0x80 and above take two as text, so no offset of a row can be computed.
-        source.charge(text.size)
-        return index_coded(source.file, source.name, text.coding, text.offset, text.size)
-    return decode("utf-8", text.encode("utf-8"), source.name, source.at)
 
 
 def _bytes(source: PickleFile, args: list[Value]) -> Value:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from array import array
 from collections.abc import Sequence
-from typing import BinaryIO, NoReturn
+from typing import NoReturn
 
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import PickleError
@@ -35,9 +35,7 @@ class Columns:
     """Reads the values of one scanned file, with messages that name the key."""
 
     def __init__(self, scan: Scan) -> None:
-        self.scan = scan
-        self.name = scan.source.name
-        self.file: BinaryIO = scan.source.file
+        self.scan, self.name, self.file = scan, scan.source.name, scan.source.file
         # The memo can repeat a value at two bytes each; it is decoded once.
         self._texts: dict[int, str] = {}
         self._sizes: dict[Size, Size] = {}

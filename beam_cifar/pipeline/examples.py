@@ -23,6 +23,7 @@ from apache_beam.coders import RowCoder, registry
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block, row_counts, spans
+from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import LabelMap, LabelTable, remap_table
 from beam_cifar.data.limits import check_size
 from beam_cifar.data.schema import Example, example_schema, examples_of, ordered_schema, table_of
@@ -476,11 +477,8 @@ def _plan(_: int, described: Iterable[tuple[str, bytes]], sink: SinkSettings, ov
 def _place(batch: list[Example], planned: _Planned, settings: SinkSettings) -> list[tuple[int, Example]]:
     """Says for each example which part it belongs to."""
     sink, export = get_sink(settings.format), settings.options.export
-    groups: dict[str, list[Example]] = {}
-    for example in batch:
-        groups.setdefault(sink.subsets.output(example.subset, export), []).append(example)
     placed = []
-    for subset, members in groups.items():
+    for subset, members in by_key((sink.subsets.output(each.subset, export), each) for each in batch).items():
         places = planned.layout.places(subset, members)
         placed += [(shard << 24 | part, each) for (shard, part), each in zip(places, members, strict=True)]
     return placed

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED, LabelMap, merged_away, remap_table, split_renamings
 from beam_cifar.errors import InputError
 from beam_cifar.filters.selection import Selection
@@ -128,9 +129,7 @@ def _resized(summary: FileSummary, size: tuple[int, int]) -> FileSummary:
 def _groups(sources: list[Selected], sink: Sink, options: ConvertOptions, *, unchanged: bool) -> list[_Survivors]:
     """The sources of each output subset, in order of appearance."""
     sink.subsets.check([source.summary.file.subset for source in sources], options)
-    groups: dict[str, list[Selected]] = {}
-    for source in sources:
-        groups.setdefault(sink.subsets.output(source.summary.file.subset, options), []).append(source)
+    groups = by_key((sink.subsets.output(source.summary.file.subset, options), source) for source in sources)
     return [
         _Survivors(
             subset,

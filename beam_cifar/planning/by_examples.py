@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute
 
+from beam_cifar.data.grouping import by_key
 from beam_cifar.data.schema import Example, plain_labels
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import Sink
@@ -136,10 +137,7 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
         InputError: no examples, two that nothing can tell apart, or one without the image that the format needs.
         UsageError: subsets or sizes that the format cannot hold.
     """
-    by_subset: dict[str, list[bytes]] = {}
-    for subset, data in found:
-        by_subset.setdefault(subset, []).append(data)
-    records = {subset: np.frombuffer(b"".join(data), RECORD) for subset, data in sorted(by_subset.items())}
+    records = {subset: np.frombuffer(b"".join(data), RECORD) for subset, data in sorted(by_key(found).items())}
     rows = sum(map(len, records.values()))
     if not rows:
         raise InputError("no example reached WriteExamples: nothing is written")
@@ -152,9 +150,7 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
         for subset, each in records.items():
             refuse_unlabelled(f"subset {subset!r}", int((each["label"] < 0).sum()), sink)
     strict = _strict_names(records, sink, options.export) if sink.can.many_files else frozenset()
-    merged: dict[str, list[Records]] = {}
-    for subset in subsets:
-        merged.setdefault(sink.subsets.output(subset, options.export), []).append(records[subset])
+    merged = by_key((sink.subsets.output(subset, options.export), records[subset]) for subset in subsets)
     groups = [_group(subset, np.concatenate(members)) for subset, members in merged.items()]
     made = cut(groups, [], sink, options)
     ordered = {}

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from beam_cifar.data.grouping import by_key
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.sink import Sink, series_name
 from beam_cifar.formats.contract.types import CHUNK_ROWS, FileSummary, Shard, SinkOptions
@@ -180,9 +181,7 @@ def _with_batch_labels(pieces: Sequence[_Piece], files: Sequence[FileSummary], s
     Where rows come from no files, numbered shards, such as `data_batch_1`, count as one series: so examples that were
     read from CIFAR, of which nobody says any more what their file was called, get the labels of the genuine set.
     """
-    series: dict[str, list[int]] = {}
-    for piece in pieces:
-        series.setdefault(series_name(piece.shard.subset), []).append(piece.shard.index)
+    series = by_key((series_name(piece.shard.subset), piece.shard.index) for piece in pieces)
     made = []
     for piece in pieces:
         shard, place, name = piece.shard, piece.place, series_name(piece.shard.subset)

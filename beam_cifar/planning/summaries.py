@@ -163,8 +163,7 @@ def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
 
 def label_counts(summary: FileSummary) -> dict[int, int]:
     """Rows of a file by label, -1 for unlabelled, ordered by label."""
-    counts: dict[int, int] = {}
+    counts: Counter[int] = Counter()
     for chunk in summary.chunks:
-        for label, n in chunk.items():
-            counts[label] = counts.get(label, 0) + n
+        counts.update(chunk)
     return {label: counts[label] for label in sorted(counts, key=lambda label: (label == UNLABELLED, label))}

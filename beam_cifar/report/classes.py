@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias, TypeVar
 
 from beam_cifar.analysis.stats import Stats, SubsetStats
+from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import series_name
 from beam_cifar.report.markup import NAME_BYTES, cut
@@ -104,9 +105,7 @@ def class_counts(stats: Stats) -> ClassCounts:
 
 
 def _series(subsets: Sequence[SubsetStats]) -> tuple[Series, ...]:
-    found: dict[str, list[SubsetStats]] = {}
-    for subset in subsets:
-        found.setdefault(series_name(subset.name), []).append(subset)
+    found = by_key((series_name(subset.name), subset) for subset in subsets)
     made = [Series(_shown(key, members), tuple(members)) for key, members in found.items()]
     largest = sorted(made, key=lambda one: -one.rows)
     if len(made) <= MAX_SERIES:
@@ -156,10 +155,7 @@ def grouped(labels: LabelTable, members: Mapping[int, _T], most: int) -> list[tu
     if not labels.has_superclasses:
         parts = [list(members.items())[start : start + most] for start in range(0, len(members), most)]
         return [(f"Classes {part[0][0]:,} to {part[-1][0]:,}", [member for _, member in part]) for part in parts]
-    found: dict[int, list[_T]] = {}
-    last = len(labels.coarse_names)
-    for label, member in members.items():
-        parent = labels.parents[label]
-        found.setdefault(last if parent is None else parent, []).append(member)
     names = [cut(name, NAME_BYTES) or "(empty)" for name in labels.coarse_names] + ["without superclass"]
+    parents = [len(names) - 1 if parent is None else parent for parent in labels.parents]
+    found = by_key((parents[label], member) for label, member in members.items())
     return [(names[coarse], found[coarse]) for coarse in sorted(found)]

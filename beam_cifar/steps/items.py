@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_cifar.data.arrays import BoolArray
+from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED, unknown_name
 from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError
@@ -117,10 +118,7 @@ def _items(step: Step, view: View, ids: Iterable[tuple[str, str]]) -> BoolArray:
     """Bool `[N]`: the rows with one of the ids; raises `UsageError` for an id that none has."""
     every: Any = view.ids
     found = np.zeros(len(view), dtype=np.bool_)
-    by_subset: dict[str, list[str]] = {}
-    for item_id, subset in ids:
-        by_subset.setdefault(subset, []).append(item_id)
-    for subset, asked in by_subset.items():
+    for subset, asked in by_key((subset, item_id) for item_id, subset in ids).items():
         if subset not in view.subset_names:
             raise unknown_name("subset", subset, view.subset_names)
         rows = np.flatnonzero(view.subset(subset))

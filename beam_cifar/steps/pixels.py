@@ -57,11 +57,7 @@ class Crop(PixelStep, name="crop"):
                 raise self.refuse(f"{flag} must be 0 or more, found {value}")
 
     def resized(self, view: View) -> View:
-        """See `PixelStep.resized`.
-
-        Raises:
-            InputError: an image is too small.
-        """
+        """See `PixelStep.resized`. Raises `InputError` for an image that is too small."""
         heights, widths = np.asarray(view.heights), np.asarray(view.widths)
         least = (self.height + (self.top or 0), self.width + (self.left or 0))
         small = np.flatnonzero((heights >= 0) & ((heights < least[0]) | (widths < least[1])))

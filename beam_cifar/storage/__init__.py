@@ -18,6 +18,7 @@ from beam_cifar.storage.blobs import whole_file as whole_file
 from beam_cifar.storage.client import concurrently as concurrently
 from beam_cifar.storage.files import COPY_BYTES as COPY_BYTES
 from beam_cifar.storage.files import FileSet as FileSet
+from beam_cifar.storage.files import digest_of as digest_of
 from beam_cifar.storage.files import exists as exists
 from beam_cifar.storage.files import file_digest as file_digest
 from beam_cifar.storage.files import file_sizes as file_sizes

@@ -183,11 +183,7 @@ def numbered_names(largest: int) -> tuple[str, ...]:
 
 
 def read_names(file: SourceFile) -> tuple[str, ...]:
-    """Reads names, one a line; empty lines may follow the last.
-
-    Raises:
-        InputError: not such a file.
-    """
+    """Reads names, one a line; empty lines may follow the last. Raises `InputError`."""
     if file.blob.size > MAX_NAMES_BYTES:
         raise InputError(f"{file.shown}: {file.blob.size} bytes is too large for a list of names")
     with storage.open_blob(file.blob, file.shown) as stream:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from beam_cifar import storage
@@ -113,11 +114,8 @@ def _subset(parts: Sequence[str]) -> str:
 
 def _missing_shards(files: Sequence[SourceFile]) -> Iterator[str]:
     """A line for each series of shards that says how many it has, and has fewer."""
-    found: dict[tuple[str, int], int] = {}
-    for file in files:
-        if shard := _SHARD.fullmatch(_stem(file.name)):
-            series = shard[1], int(shard[3])
-            found[series] = found.get(series, 0) + 1
+    shards = filter(None, (_SHARD.fullmatch(_stem(file.name)) for file in files))
+    found = Counter((shard[1], int(shard[3])) for shard in shards)
     for (name, count), there in found.items():
         if there < count:
             yield f"{name!r} has {there} of its {count} shards; the rows of the others are left out"
