@@ -1,4 +1,4 @@
-"""Converts image-classification data sets, first of all CIFAR-10 and CIFAR-100, with Apache Beam."""
+"""Converts image-classification datasets, first of all CIFAR-10 and CIFAR-100, with Apache Beam."""
 
 from __future__ import annotations
 

@@ -15,18 +15,18 @@ from beam_cifar.steps.base import Step
 MAX_WORKERS = 256
 
 ON_CLASH = ("error", "suffix", "first")
-"""What becomes of items of several data sets that have the same id and subset; see `beam_cifar.planning.merge`."""
+"""What becomes of items of several datasets that have the same id and subset; see `beam_cifar.planning.merge`."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A data set that is read.
+    """A dataset that is read.
 
     Attributes:
         path: its directory or archive; empty for nothing but the merged ones.
         format: name of its format; detected if None.
         subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
-        merged: further data sets, which are merged with it.
+        merged: further datasets, which are merged with it.
         on_clash: what becomes of items that have the same id and subset in several of them; see `ON_CLASH`.
         steps: what is done to it then, in order; see `beam_cifar.steps.registry`.
     """
@@ -50,7 +50,7 @@ class Input:
 
     @property
     def leaves(self) -> tuple[Input, ...]:
-        """All data sets that are read."""
+        """All datasets that are read."""
         own = (self,) if self.path else ()
         return (*own, *(leaf for each in self.merged for leaf in each.leaves))
 
@@ -70,7 +70,7 @@ class ConvertOptions(ExportOptions):
     """One conversion; see `ExportOptions` for how it is written.
 
     Attributes:
-        input_path: a data set's directory or archive; empty where there are only merged ones.
+        input_path: a dataset's directory or archive; empty where there are only merged ones.
         output_dir: the directory to make.
         output_format: name of the format to write.
         input_format: name of the format to read; detected if None.
@@ -82,8 +82,8 @@ class ConvertOptions(ExportOptions):
         resize: (height, width) that every image gets, in pixels.
         limit: keep at most so many images, the first ones.
         steps: transforms that follow, in order; see `beam_cifar.steps.registry`.
-        merged: further data sets, which are merged with the first before anything else is done.
-        on_clash: what becomes of items of several data sets that have the same id and subset: "error", "suffix" (the
+        merged: further datasets, which are merged with the first before anything else is done.
+        on_clash: what becomes of items of several datasets that have the same id and subset: "error", "suffix" (the
             later ones get other ids) or "first" (the later ones are dropped).
         kept: for an output that is saved in place, the subsets of it that stay as they are; None for any other job.
         overwrite: replace an existing output.

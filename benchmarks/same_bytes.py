@@ -400,7 +400,7 @@ def dataset_in_place(inputs: Path) -> None:
 
 
 def show(dataset: Any) -> None:
-    """Prints a data set as its reader sees it."""
+    """Prints a dataset as its reader sees it."""
     print(len(dataset), dataset.categories.names, {name: len(subset) for name, subset in dataset.subsets.items()})
     for item in dataset:
         pixels = "" if item.image is None else hashlib.sha256(item.image.data.tobytes()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Makes a data set of CIFAR's kind from arrays, in ./dataset of the current directory.
+"""Makes a dataset of CIFAR's kind from arrays, in ./dataset of the current directory.
 
 Usage: python examples/custom_dataset.py
 """

@@ -1,4 +1,4 @@
-"""Shows what a Parquet data set made by beam-cifar holds, as any reader of Parquet sees it.
+"""Shows what a Parquet dataset made by beam-cifar holds, as any reader of Parquet sees it.
 
 Usage: python examples/show_parquet.py DIRECTORY
 """

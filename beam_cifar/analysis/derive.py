@@ -1,4 +1,4 @@
-"""What follows from the tallies of a data set: pure, on columns of numbers."""
+"""What follows from the tallies of a dataset: pure, on columns of numbers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CELLS = 1 << 20
 
 @dataclass(frozen=True)
 class Measured:
-    """A data set as one reading of it leaves it. What asks for ids must come while its archives' index is there.
+    """A dataset as one reading of it leaves it. What asks for ids must come while its archives' index is there.
 
     Attributes:
         catalog: files and label table, as found.
@@ -95,7 +95,7 @@ def numbered_subsets(summaries: Sequence[FileSummary]) -> tuple[tuple[str, ...],
 class Repeats:
     """Rows whose image another row has, group by group, in the order of the groups' first rows.
 
-    What methods take is of all rows of the data set: `labels` `[N]` and `subsets`, int64 `[N]`.
+    What methods take is of all rows of the dataset: `labels` `[N]` and `subsets`, int64 `[N]`.
 
     Attributes:
         positions: int64 `[M]`, of the rows, rising within a group.

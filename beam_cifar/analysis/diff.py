@@ -1,4 +1,4 @@
-"""Whether two data sets are the same, whatever their formats, and what differs if they are not."""
+"""Whether two datasets are the same, whatever their formats, and what differs if they are not."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class SubsetComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two data sets.
+    """Two datasets.
 
     Attributes:
         a: absolute path of the first.
@@ -146,7 +146,7 @@ def compare(
     workers: int | None = None,
     beam_options: BeamOptions = (),
 ) -> Comparison:
-    """Compares two data sets by pixels, sizes and class names; the order of rows does not matter, nor the format.
+    """Compares two datasets by pixels, sizes and class names; the order of rows does not matter, nor the format.
 
     Args:
         a: path of a directory or archive; or an `Input`, which also has a format and subsets.
@@ -174,7 +174,7 @@ def compare(
 
 
 def compared(a: Measured, b: Measured, *, ids: bool = False, whole: bool = False) -> Comparison:
-    """The same of data sets that were read, with digests of ids, and of items with ids if these count."""
+    """The same of datasets that were read, with digests of ids, and of items with ids if these count."""
     pairs, notices = _subset_pairs(a, b, whole=whole)
     tables, unused = _table_differences(a, b)
     return Comparison(

@@ -1,4 +1,4 @@
-"""One reading of a data set: every block leaves a tally, and the tallies are put together."""
+"""One reading of a dataset: every block leaves a tally, and the tallies are put together."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TallySettings:
 
     Attributes:
         source: how blocks are read.
-        labels: label table of the data set.
+        labels: label table of the dataset.
         asked: what is wanted of them.
         folder: where tallies go, one file for each block; all workers must see it.
     """
@@ -51,7 +51,7 @@ class TallySettings:
 def measured(
     given: Input, asked: Asked, *, workers: int | None = None, beam_options: BeamOptions = ()
 ) -> Iterator[Measured]:
-    """Reads every image of a data set once.
+    """Reads every image of a dataset once.
 
     Args:
         given: path, format and subsets.

@@ -1,4 +1,4 @@
-"""What a data set is made of: counts, sizes, mean and deviation of pixels, duplicates."""
+"""What a dataset is made of: counts, sizes, mean and deviation of pixels, duplicates."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class SizeCount:
 
 @dataclass(frozen=True, kw_only=True)
 class CommonStats:
-    """What is counted of a data set, and of each of its subsets.
+    """What is counted of a dataset, and of each of its subsets.
 
     Attributes:
         rows: how many.
@@ -96,12 +96,12 @@ class DuplicateGroup:
 
 @dataclass(frozen=True)
 class Stats(CommonStats):
-    """A data set.
+    """A dataset.
 
     Attributes:
         path: absolute, of the directory or archive.
         format: name of its format.
-        title: of the kind of data set, such as "CIFAR-100".
+        title: of the kind of dataset, such as "CIFAR-100".
         labels: classes and superclasses.
         subsets: in the order of their files.
         across: for each pair of different subsets, the rows of the second whose image the first has too;
@@ -136,7 +136,7 @@ def stats(
     workers: int | None = None,
     beam_options: BeamOptions = (),
 ) -> Stats:
-    """Reads every image of a data set once, and says what it is made of.
+    """Reads every image of a dataset once, and says what it is made of.
 
     Args:
         path: of a directory or archive.
@@ -158,7 +158,7 @@ def stats(
 
 
 def stats_of(found: Measured) -> Stats:
-    """The same of a data set that was read."""
+    """The same of a dataset that was read."""
     repeats, names, catalog = repeats_of(found.rows), found.subset_names, found.catalog
     subsets = found.subsets
     shared = repeats.shared(subsets, len(names)).tolist()

@@ -111,7 +111,7 @@ def tally_of(block: Block, shown: str, labels: LabelTable, asked: Asked = Asked(
     Args:
         block: its shard is the number of its file.
         shown: how messages name the file.
-        labels: label table of the data set.
+        labels: label table of the dataset.
         asked: what is wanted.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Checks a data set, as far as it can be checked without knowing what it is for."""
+"""Checks a dataset, as far as it can be checked without knowing what it is for."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Finding:
 
     Attributes:
         check: name of the check.
-        severity: "error" makes a data set invalid, "warning" does where that is asked for.
+        severity: "error" makes a dataset invalid, "warning" does where that is asked for.
         count: how many rows, images, classes or files it is about; 0 for "ok".
         text: one line.
         examples: the first ones, one line each.
@@ -50,9 +50,9 @@ class Validation:
     """What all checks found.
 
     Attributes:
-        path: absolute, of the data set.
+        path: absolute, of the dataset.
         format: name of its format.
-        title: of the kind of data set.
+        title: of the kind of dataset.
         rows: that could be read.
         findings: of every check at least one, in the order of the checks.
 
@@ -79,7 +79,7 @@ class Validation:
 def validate(
     path: str, input_format: str | None = None, *, workers: int | None = None, beam_options: BeamOptions = ()
 ) -> Validation:
-    """Reads and decodes every image of a data set, and checks what there is.
+    """Reads and decodes every image of a dataset, and checks what there is.
 
     Args:
         path: of a directory or archive.
@@ -100,7 +100,7 @@ def validate(
 
 
 def validated(found: Measured) -> Validation:
-    """The same of a data set that was read tolerantly, with digests of ids."""
+    """The same of a dataset that was read tolerantly, with digests of ids."""
     repeats = repeats_of(found.rows)
     findings = (
         *_table(found),

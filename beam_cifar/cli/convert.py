@@ -17,14 +17,14 @@ def add(commands: Any) -> None:
     add("-i", "--input-path", required=True, metavar="PATH", help="directory, archive or file to read")
     add_input_format(command)
     add("--merge", action="append", default=[], metavar="PATH[:FORMAT]",
-        help="a further data set, merged with the first before anything else is done (repeatable)")  # fmt: skip
+        help="a further dataset, merged with the first before anything else is done (repeatable)")  # fmt: skip
     add("--subset", action="append", default=[], metavar="NAME",
         help="keep a subset (repeatable); train and test stand for all their batches")  # fmt: skip
     add_job(command, output="<source>-<format> here if left out")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert a data set into another format. Options that are not listed are handed to Beam."""
+    """Convert a dataset into another format. Options that are not listed are handed to Beam."""
     perform(arguments, options_of(arguments))
 
 

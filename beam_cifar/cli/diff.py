@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compare two data sets, whatever their formats. Options that are not listed are handed to Beam."""
+    """Compare two datasets, whatever their formats. Options that are not listed are handed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.analysis.diff import compare
 

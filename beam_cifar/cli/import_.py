@@ -29,7 +29,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Add a data set to a project, by reference."""
+    """Add a dataset to a project, by reference."""
     from beam_cifar.dataset.project import Project, ProjectSource
 
     project = Project.load(arguments.project)
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> None:
     replace(project, sources=(*project.sources, source)).save(arguments.project)
     files, classes = counted(len(found.files), "file"), counted(len(found.labels.names), "class", "classes")
     if twice := [known.name for known in project.sources if (known.path, known.subsets) == (found.path, subsets)]:
-        print(f"beam-cifar: note: the same data set is {twice[0]!r}; their items will clash", file=sys.stderr)
+        print(f"beam-cifar: note: the same dataset is {twice[0]!r}; their items will clash", file=sys.stderr)
     print(f"imported {name!r}: {found.title} ({found.format}), {files}, {classes}")
 
 

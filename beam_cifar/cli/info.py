@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Show what a data set holds, without reading pixels."""
+    """Show what a dataset holds, without reading pixels."""
     with scratch_folder(arguments) as folder:
         found = survey(arguments.path, arguments.input_format, (), folder, Wanted(sizes=True))
         facts = _facts(found)

@@ -73,7 +73,7 @@ def beam_options_of(arguments: argparse.Namespace) -> ParsedOptions:
 
 @contextmanager
 def reading_job(arguments: argparse.Namespace) -> Iterator[ParsedOptions]:
-    """While a data set is read and none is written: yields Beam's options. Raises `UsageError`."""
+    """While a dataset is read and none is written: yields Beam's options. Raises `UsageError`."""
     options = beam_options_of(arguments)
     with quiet_workers(verbose=arguments.verbose):
         yield options
@@ -154,7 +154,7 @@ def _described(summary: Summary) -> list[str]:
 
 
 def input_of(text: str) -> Input:
-    """A data set as "PATH" or "PATH:FORMAT"; what exists as it is typed is a path."""
+    """A dataset as "PATH" or "PATH:FORMAT"; what exists as it is typed is a path."""
     # From the right, and only before a known format: paths and URLs hold colons themselves.
     path, colon, name = text.rpartition(":")
     if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):

@@ -86,7 +86,7 @@ def make_parser() -> Parser:
     """The parser of all commands."""
     parser = Parser(
         prog="beam-cifar",
-        description="Convert image-classification data sets, first of all CIFAR-10 and CIFAR-100, with Apache Beam.",
+        description="Convert image-classification datasets, first of all CIFAR-10 and CIFAR-100, with Apache Beam.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -19,7 +19,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draw a realistic data set in the genuine byte layout."""
+    """Draw a realistic dataset in the genuine byte layout."""
     from beam_cifar.samples.make import make_sample
 
     made = make_sample(

@@ -21,7 +21,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Merge data sets into one. Options that are not listed are handed to Beam."""
+    """Merge datasets into one. Options that are not listed are handed to Beam."""
     perform(arguments, merge_options(arguments))
 
 
@@ -29,12 +29,12 @@ def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
     """The options that a command line of `merge` stands for.
 
     Raises:
-        InputError: the first data set, whose format is wanted, is not there or not recognised.
+        InputError: the first dataset, whose format is wanted, is not there or not recognised.
         UsageError: options that cannot be meant.
     """
     first, *others = [input_of(text) for text in arguments.paths]
     if not others:
-        raise UsageError(f"merge takes two data sets or more, in a row; found only {first.path!r}")
+        raise UsageError(f"merge takes two datasets or more, in a row; found only {first.path!r}")
     output_format: str | None = arguments.output_format
     if output_format is None:
         with scratch_folder(arguments) as folder:

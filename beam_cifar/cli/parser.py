@@ -86,7 +86,7 @@ def add_job(command: Parser, *, output: str | None) -> None:
 def _add_output(command: Parser, output: str | None) -> None:
     names = ", ".join(writable())
     command.add_argument("-f", "--output-format", required=output is not None, choices=writable(), metavar="FORMAT",
-        help=f"one of: {names}" + ("" if output else "; that of the first data set if left out"))  # fmt: skip
+        help=f"one of: {names}" + ("" if output else "; that of the first dataset if left out"))  # fmt: skip
     command.add_argument("-o", "--output-dir", required=output is None, metavar="OUT",
         help="directory to make" + (f"; {output}" if output else ""))  # fmt: skip
 
@@ -95,7 +95,7 @@ def _add_changes(command: Parser) -> None:
     """Adds what is done to the rows."""
     add = command.add_argument
     add("--on-clash", choices=ON_CLASH, metavar="RULE",
-        help="what becomes of items that have the same id and subset in several data sets: error (default), "
+        help="what becomes of items that have the same id and subset in several datasets: error (default), "
         "suffix (the later ones get other ids), first (the later ones are dropped)")  # fmt: skip
     add("--label", action="append", default=[], metavar="NAME",
         help="keep a class, or all classes of a superclass (repeatable)")  # fmt: skip
@@ -150,13 +150,13 @@ def add_project(command: Parser) -> None:
 
 
 def add_source(command: Parser) -> None:
-    """Adds the one data set that a command reads."""
+    """Adds the one dataset that a command reads."""
     command.add_argument("path", metavar="PATH", help="directory, archive or file")
     add_input_format(command)
 
 
 def add_input_format(command: Parser) -> None:
-    """Adds the format of the data set that a command reads."""
+    """Adds the format of the dataset that a command reads."""
     command.add_argument(
         "-if", "--input-format", choices=readable(), metavar="FORMAT", help="its format; detected if left out"
     )
@@ -169,7 +169,7 @@ def add_subset(command: Parser) -> None:
 
 
 def add_reading(command: Parser) -> None:
-    """Adds what commands share that read a data set and write none."""
+    """Adds what commands share that read a dataset and write none."""
     command.set_defaults(takes_beam_options=True)
     _add_workers(command)
     add_json(command)

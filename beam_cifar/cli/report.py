@@ -16,13 +16,13 @@ def add(commands: Any) -> None:
     add_source(command)
     command.add_argument("-o", "--output", required=True, metavar="FILE", help="HTML file to make")
     add_subset(command)
-    command.add_argument("--title", metavar="TEXT", help="of the page; the data set's name if left out")
+    command.add_argument("--title", metavar="TEXT", help="of the page; the dataset's name if left out")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_reading(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write one HTML page about a data set, with pictures. Options that are not listed are handed to Beam."""
+    """Write one HTML page about a dataset, with pictures. Options that are not listed are handed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.report.build import report
 

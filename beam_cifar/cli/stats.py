@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read every image, and show what a data set is made of. Options that are not listed are handed to Beam."""
+    """Read every image, and show what a dataset is made of. Options that are not listed are handed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.analysis.stats import stats
 

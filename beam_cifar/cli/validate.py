@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read every image, and check a data set. Options that are not listed are handed to Beam."""
+    """Read every image, and check a dataset. Options that are not listed are handed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.analysis.validate import validate
 

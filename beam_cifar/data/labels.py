@@ -15,13 +15,13 @@ UNLABELLED = -1
 
 @dataclass(frozen=True)
 class LabelTable:
-    """The classes of a data set, in the order of their ids.
+    """The classes of a dataset, in the order of their ids.
 
     Attributes:
         names: class names; a label is an index in this tuple (the fine label of CIFAR-100).
-        coarse_names: superclass names; empty where the data set has no superclasses.
+        coarse_names: superclass names; empty where the dataset has no superclasses.
         parents: for each class the index of its superclass, or None where it is not known;
-            empty where the data set has no superclasses.
+            empty where the dataset has no superclasses.
 
     >>> from beam_cifar import LabelTable
     >>> LabelTable(("cat", "car"), ("animal", "vehicle"), (0, 1)).classes_of("animal")

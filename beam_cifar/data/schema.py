@@ -68,7 +68,7 @@ class Example(NamedTuple):
         channels: 3, or 1 for gray; None without image.
         label: index in the label table; None for unlabelled.
         filename: as found, such as "leptodactylus_s_000004.png".
-        order: where it stands in its data set: examples are written in this order, those of one order by id.
+        order: where it stands in its dataset: examples are written in this order, those of one order by id.
 
     >>> from beam_cifar import Example
     >>> Example("1", "train", None, "raw", None, None, None, 3, "1.png")._replace(label=4).label

@@ -1,4 +1,4 @@
-"""A data set in Python: where it comes from, what is done to it, where it goes. Nothing is read before it must be.
+"""A dataset in Python: where it comes from, what is done to it, where it goes. Nothing is read before it must be.
 
 `export` runs the same job as the command line. Looking at items (`len`, iteration, `categories`, `subsets`) reads
 labels and names only; pixels are read when an item's image is asked for.
@@ -64,7 +64,7 @@ ITEM_COLUMNS = frozenset({"id", "filename"})
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a data set lies that `save` can write back to, and how it was written, or would be."""
+    """Where a dataset lies that `save` can write back to, and how it was written, or would be."""
 
     path: str
     format: str
@@ -74,7 +74,7 @@ class _Place:
 class Dataset:
     """Images with labels, in subsets. Made by `import_from`, `from_iterable` or `merge`.
 
-    What changes it (`filter`, `transform`, `select`, `put`, `remove`) is noted, returns the data set itself, and is
+    What changes it (`filter`, `transform`, `select`, `put`, `remove`) is noted, returns the dataset itself, and is
     done when items are looked at or exported.
 
     >>> from beam_cifar import Dataset
@@ -96,7 +96,7 @@ class Dataset:
     def import_from(
         cls, path: str | os.PathLike[str], format: str | None = None, *, subsets: Sequence[str] = ()
     ) -> Dataset:
-        """A data set on disk.
+        """A dataset on disk.
 
         Args:
             path: its directory or archive.
@@ -126,7 +126,7 @@ class Dataset:
         *,
         folder: str | os.PathLike[str] | None = None,
     ) -> Dataset:
-        """A data set of items, which are read once, and kept on disk until the data set goes.
+        """A dataset of items, which are read once, and kept on disk until the dataset goes.
 
         Args:
             items: any number of them; no more than a thousand are held.
@@ -144,7 +144,7 @@ class Dataset:
 
     @classmethod
     def merge(cls, *datasets: Dataset, on_clash: str = "error") -> Dataset:
-        """One data set of several: classes by name, items by id and subset.
+        """One dataset of several: classes by name, items by id and subset.
 
         Args:
             datasets: two or more; each with what is done to it.
@@ -272,7 +272,7 @@ class Dataset:
         workers: int | None = None,
         beam_options: BeamOptions = (),
     ) -> Summary:
-        """Writes the data set, all or nothing; the job is that of the command line.
+        """Writes the dataset, all or nothing; the job is that of the command line.
 
         Args:
             save_dir: the directory to make.
@@ -311,7 +311,7 @@ class Dataset:
         workers: int | None = None,
         beam_options: BeamOptions = (),
     ) -> Summary | None:
-        """Writes the data set back to where it was imported from, or exported to last, all or nothing.
+        """Writes the dataset back to where it was imported from, or exported to last, all or nothing.
 
         Files of subsets that did not change stay the same files, where a format has one for each subset (`cifar`);
         those of subsets without items go. What else lies in the directory stays.
@@ -331,7 +331,7 @@ class Dataset:
         self._flush()
         place = self._place
         if place is None:
-            raise UsageError("save: the data set was neither imported from a directory nor exported; export it first")
+            raise UsageError("save: the dataset was neither imported from a directory nor exported; export it first")
         if storage.is_url(place.path):
             raise UsageError(f"save: {place.path} lies in an object store, and is not changed in place; export it anew")
         with_images = place.options.save_images or self._reads(place.path)
@@ -418,14 +418,14 @@ class Dataset:
                 self._source = replace(self._source, steps=steps[:number])
                 raise
             looked.steps = number + 1
-        # What is read must stay, also without the data set; what is unpacked of archives, until the next first look.
+        # What is read must stay, also without the dataset; what is unpacked of archives, until the next first look.
         looked.gathering.held = [*self._folders, looked.index]
         return looked.gathering, looked.view
 
 
 @dataclass
 class _Looked:
-    """What was seen of a data set: files, and rows after so many steps; `index` has its unpacked archives."""
+    """What was seen of a dataset: files, and rows after so many steps; `index` has its unpacked archives."""
 
     gathering: Gathering
     view: View

@@ -99,7 +99,7 @@ class Image:
 
 @dataclass(frozen=True)
 class DatasetItem:
-    """One image of a data set, with its label.
+    """One image of a dataset, with its label.
 
     Attributes:
         id: unique in its subset; anything, its text counts.

@@ -1,4 +1,4 @@
-"""A project: data sets by reference, and what is done to them, in one file that people can read."""
+"""A project: datasets by reference, and what is done to them, in one file that people can read."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from beam_cifar.steps.registry import make_step
 FILE_NAME = "beam_cifar.json"
 _VERSION = 1
 _MAX_BYTES = 16 << 20
-"""Of a project's file: thousands of data sets and transforms, but nothing that fills the memory."""
+"""Of a project's file: thousands of datasets and transforms, but nothing that fills the memory."""
 
 
 @dataclass(frozen=True)
 class ProjectSource:
-    """A data set of a project.
+    """A dataset of a project.
 
     Attributes:
         name: what the project calls it.
@@ -41,13 +41,13 @@ class ProjectSource:
 
 @dataclass(frozen=True)
 class Project:
-    """Data sets that are merged, and steps that follow.
+    """Datasets that are merged, and steps that follow.
 
     Attributes:
         name: for people.
-        sources: the data sets, in order.
+        sources: the datasets, in order.
         steps: what is done to their items, in order.
-        on_clash: what becomes of items that have the same id and subset in several data sets; see `ON_CLASH`.
+        on_clash: what becomes of items that have the same id and subset in several datasets; see `ON_CLASH`.
 
     Raises:
         UsageError: names that are empty or repeat, or an unknown rule for clashes.

@@ -67,7 +67,7 @@ class CifarBinarySource(RecordSource):
         if NAMES in files and (FINE_NAMES in files or COARSE_NAMES in files):
             raise InputError(
                 f"{path}: has both {NAMES!r} (CIFAR-10) and {FINE_NAMES!r} or {COARSE_NAMES!r} (CIFAR-100); keep the "
-                "two data sets apart"
+                "two datasets apart"
             )
         expected = (NAMES,) if NAMES in files else (FINE_NAMES, COARSE_NAMES)
         for name in expected:
@@ -208,7 +208,7 @@ def _is_batch(name: str) -> bool:
 
 
 def _files(path: str, index_dir: str) -> tuple[str, dict[str, SourceFile]]:
-    """The folder of the data set, and names and batches by file name."""
+    """The folder of the dataset, and names and batches by file name."""
     root, found = find_root(path, index_dir, METAS, lambda name: _is_batch(name) or name in METAS)
     return root, {name: replace(file, subset=decode_name(name.removesuffix(SUFFIX))) for name, file in found.items()}
 

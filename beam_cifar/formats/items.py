@@ -1,4 +1,4 @@
-"""Items that were made in Python, on disk: the project's own form of a data set, for the time of a job.
+"""Items that were made in Python, on disk: the project's own form of a dataset, for the time of a job.
 
 A directory with `items.json` (labels, and the subsets in order) and one Arrow file for each subset, in the schema of
 `beam_cifar.data.schema`.

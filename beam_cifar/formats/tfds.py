@@ -1,4 +1,4 @@
-"""TensorFlow Datasets: a prepared data set, which `tfds.builder_from_directory` opens without any code.
+"""TensorFlow Datasets: a prepared dataset, which `tfds.builder_from_directory` opens without any code.
 
 The output is what TFDS calls a version directory. Facts: `naming.py`, `dataset_info.py`, `features/` and
 `file_adapters.py` of https://github.com/tensorflow/datasets, 4.9.10. It reads Parquet without TensorFlow, by
@@ -27,7 +27,7 @@ from beam_cifar.formats.kit.splits import SPLITS, RowGroups, SplitSink, split_na
 from beam_cifar.formats.kit.tf_example import framed, serialized_example
 
 NAME = "dataset"
-"""What the data set calls itself; a sink does not know a better name."""
+"""What the dataset calls itself; a sink does not know a better name."""
 
 VERSION = "1.0.0"
 # Serialized at a time.
@@ -148,7 +148,7 @@ class TfdsSink(SplitSink):
         return {
             "name": NAME,
             "version": VERSION,
-            "description": "An image classification data set.",
+            "description": "An image classification dataset.",
             "fileFormat": self.file_format,
             # Examples are read in the order in which they were written.
             "disableShuffling": True,

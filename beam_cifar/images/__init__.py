@@ -1,4 +1,4 @@
 """Images: headers, decoding, encoding, resizing, digests, and runs of alike images in a block.
 
-Pure functions on bytes and arrays; no file and no data set is known here. Formats, steps and reports import from here.
+Pure functions on bytes and arrays; no file and no dataset is known here. Formats, steps and reports import from here.
 """

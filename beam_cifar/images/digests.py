@@ -60,5 +60,5 @@ def _decoded(content: memoryview, name: str, shape: tuple[int, ...]) -> UInt8Arr
     pixels = decode_image(content, f"image {name!r}")
     if pixels.shape != shape:
         found, expected = (" x ".join(map(str, sides)) for sides in (pixels.shape, shape))
-        raise InputError(f"image {name!r}: is {found} (channels, height, width), not {expected} as the data set says")
+        raise InputError(f"image {name!r}: is {found} (channels, height, width), not {expected} as the dataset says")
     return pixels

@@ -1,6 +1,6 @@
 """The headers of PNG and JPEG files: sizes and channels without a decoder.
 
-It is code of the project's own: opening by Pillow also reads text, profiles and EXIF, and a data set may have millions
+It is code of the project's own: opening by Pillow also reads text, profiles and EXIF, and a dataset may have millions
 of files. Format facts are from the PNG specification (W3C, third edition), section 11, and ITU-T T.81 (JPEG), annex B.
 """
 

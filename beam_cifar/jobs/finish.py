@@ -124,7 +124,7 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
 
 
 def _foreign(settings: PublishSettings, written: Set[str]) -> list[dict[str, Any]]:
-    """What the manifest says of files that stay, and are no part of the data set: none that is written anew."""
+    """What the manifest says of files that stay, and are no part of the dataset: none that is written anew."""
     found = []
     for path in sorted(set(settings.foreign) - written):
         size, digest = storage.file_digest(os.path.join(settings.sink.folder.output, path))
@@ -137,7 +137,7 @@ def _refuse_taken_names(foreign: Sequence[dict[str, Any]], folder: storage.JobFo
         staged = os.path.join(folder.tree, entry["path"])
         if storage.exists(staged) and storage.file_digest(staged) != (entry["bytes"], entry["sha256"]):
             there = os.path.join(folder.output, entry["path"])
-            raise OutputError(f"{there}: is no file of the data set, and one of it has its name now; move it")
+            raise OutputError(f"{there}: is no file of the dataset, and one of it has its name now; move it")
 
 
 def _data_files(shards: Sequence[ShardInfo], sink: SinkSettings) -> Iterator[tuple[str, int]]:

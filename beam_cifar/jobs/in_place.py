@@ -1,4 +1,4 @@
-"""Saving a data set in its own place: what did not change stays the same file."""
+"""Saving a dataset in its own place: what did not change stays the same file."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
 
 
 def lossless_ext(path: str, format_name: str) -> str | None:
-    """The extension that images of a data set must get to stay what they are where its format would make all JPEG."""
+    """The extension that images of a dataset must get to stay what they are where its format would make all JPEG."""
     if "jpeg" not in get_sink(format_name).can.losses:
         return None
     catalog = catalog_of(ConvertOptions(path, path, format_name))
@@ -84,10 +84,10 @@ def lossless_ext(path: str, format_name: str) -> str | None:
 
 
 def foreign_files(options: ConvertOptions) -> Iterator[str]:
-    """Paths of files that lie in the output and are no part of its data set, such as a `readme.html`: they stay.
+    """Paths of files that lie in the output and are no part of its dataset, such as a `readme.html`: they stay.
 
     Raises:
-        OutputError: it cannot be told what is part of the data set, or something could not stay.
+        OutputError: it cannot be told what is part of the dataset, or something could not stay.
     """
     own = _own_paths(options)
     for folder, folders, names in sorted(os.walk(options.output_dir)):
@@ -96,12 +96,12 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
             if path in own:
                 continue
             if os.path.islink(path) or not os.path.isfile(path):
-                raise OutputError(f"{path}: is no file of the data set, and would be lost; move it, then save again")
+                raise OutputError(f"{path}: is no file of the dataset, and would be lost; move it, then save again")
             yield os.path.relpath(path, options.output_dir)
 
 
 def _own_paths(options: ConvertOptions) -> set[str]:
-    """Files and folders in the output that are its data set: what its reader finds, and what its manifest names."""
+    """Files and folders in the output that are its dataset: what its reader finds, and what its manifest names."""
     catalog = catalog_of(options)
     files = (*catalog.files, *catalog.meta_files) if catalog else ()
     own = {blob.path for file in files for blob in (file.blob, *file.beside)}
@@ -111,14 +111,14 @@ def _own_paths(options: ConvertOptions) -> set[str]:
     except OSError:
         if catalog is None and storage.is_occupied(options.output_dir):
             raise OutputError(
-                f"{options.output_dir}: nothing tells which files are the data set, now that its manifest is gone; "
+                f"{options.output_dir}: nothing tells which files are the dataset, now that its manifest is gone; "
                 "export it anew, with overwrite=True"
             ) from None
         return own
 
 
 def _image_paths(catalog: Catalog) -> Iterator[str]:
-    """Paths of the images of a data set, where each is a file."""
+    """Paths of the images of a dataset, where each is a file."""
     if get_sink(catalog.format).can.many_files:
         for file in catalog.files:
             with get_source(catalog.format).open_rows(file, catalog.labels) as rows:

@@ -27,7 +27,7 @@ class SourceSettings:
     """What every task needs besides itself.
 
     Attributes:
-        origins: formats and label tables of the data sets; files name theirs by index.
+        origins: formats and label tables of the datasets; files name theirs by index.
         files: input files; segments name them by index.
         selection: which rows the plan counted as surviving.
         decoded: whether images will be decoded, which may make them much larger.
@@ -55,7 +55,7 @@ class SourceSettings:
         )
 
     def origin(self, file: SourceFile) -> Origin:
-        """The data set of a file."""
+        """The dataset of a file."""
         return self.origins[file.source]
 
 

@@ -24,7 +24,7 @@ class PublishSettings:
         facts: the part of the manifest that is known before the start.
         overwrite: whether an existing output may be replaced.
         counts: what the plan says of the rows, where it chose them one by one.
-        foreign: paths of files in the output that are no part of the data set, and stay where it is saved in place.
+        foreign: paths of files in the output that are no part of the dataset, and stay where it is saved in place.
     """
 
     sink: SinkSettings

@@ -122,7 +122,7 @@ class Conversion:
 def convert(
     options: ConvertOptions, beam_options: BeamOptions = (), *, on_start: Callable[[Job], Any] = lambda job: None
 ) -> Summary:
-    """Converts a data set, and returns when the output is complete.
+    """Converts a dataset, and returns when the output is complete.
 
     Args:
         options: what to convert, and how.

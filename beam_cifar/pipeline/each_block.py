@@ -1,4 +1,4 @@
-"""Runs a function on every block of a data set: a pipeline in which nothing else moves."""
+"""Runs a function on every block of a dataset: a pipeline in which nothing else moves."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from beam_cifar.planning.plan import Task
 
 
 def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
-    """Beam's options of a job that reads a data set and writes none.
+    """Beam's options of a job that reads a dataset and writes none.
 
     Raises:
         UsageError: a runner whose workers cannot leave files where the launcher finds them.

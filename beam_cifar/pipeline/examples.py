@@ -70,7 +70,7 @@ _ENCODINGS = (RAW, *EXTENSIONS)
 
 @dataclass(eq=False)
 class ReadExamples(beam.PTransform):
-    """Reads a data set: gives one `Example` for every image, those of one file in order.
+    """Reads a dataset: gives one `Example` for every image, those of one file in order.
 
     Files are found and looked at when the transform is made, so that `labels` is known before the pipeline runs.
 
@@ -258,7 +258,7 @@ class ResizeExamples(beam.PTransform):
 
 @dataclass(eq=False)
 class WriteExamples(beam.PTransform):
-    """Writes examples as a data set, all or nothing, with a manifest beside it; gives the path of the manifest.
+    """Writes examples as a dataset, all or nothing, with a manifest beside it; gives the path of the manifest.
 
     Examples are written in the order of `Example.order`, those of one order in an arbitrary order that is always the
     same, and cut into shards by the rules of `convert`: of the same images, in one size, it makes the same files.
@@ -339,7 +339,7 @@ class _Explode(beam.DoFn):
         if block.rejected:
             with carried():
                 raise InputError(str(block.rejected[0]))
-        # File and row: the order grows with the position in the data set.
+        # File and row: the order grows with the position in the dataset.
         first = block.shard << 40 | block.row
         orders = pa.array(range(first, first + len(block.table)), pa.int64())
         yield from examples_of(block.table.append_column(ordered_schema().field("order"), orders))

@@ -66,7 +66,7 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
         raise UsageError(f"--dry_run: {runner or 'the local runner'} would run the job; --plan prints what it would do")
     if not local:
         try:
-            # Beam itself would try only when the pipeline is run, after the data set has been looked at.
+            # Beam itself would try only when the pipeline is run, after the dataset has been looked at.
             create_runner(str(runner))
         except (ValueError, ImportError, AttributeError) as error:
             raise UsageError(f"--runner {runner}: {str(error).splitlines()[0]}") from error

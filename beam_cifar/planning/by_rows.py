@@ -1,4 +1,4 @@
-"""The plan of a job that looks at the whole set, row by row: splits, samples, orders, several data sets.
+"""The plan of a job that looks at the whole set, row by row: splits, samples, orders, several datasets.
 
 Like `beam_cifar.planning.by_counts` it reads no pixels, unless a step asks for digests of them. It holds 24 bytes a
 row, and the ids and file names where something needs them; `beam_cifar.data.row_table` has the columns.

@@ -1,4 +1,4 @@
-"""From a data set with steps to the job that writes it."""
+"""From a dataset with steps to the job that writes it."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SELECTION: dict[str, Any] = {
 
 
 def job_of(source: Input, output_dir: str, output_format: str, **more: Any) -> ConvertOptions:
-    """The job that writes a data set: the quick one, planned on counts alone, where that does the same.
+    """The job that writes a dataset: the quick one, planned on counts alone, where that does the same.
 
     Args:
         source: where it comes from, with its steps.
         output_dir: the directory to make.
         output_format: name of the format to write.
-        more: any other fields of `ConvertOptions`; what they do to items comes after the steps of the data set.
+        more: any other fields of `ConvertOptions`; what they do to items comes after the steps of the dataset.
     """
     options = ConvertOptions(
         input_path=source.path,

@@ -1,4 +1,4 @@
-"""All rows of the data sets of a job, in one view: scanned, merged, and after the steps that were asked for."""
+"""All rows of the datasets of a job, in one view: scanned, merged, and after the steps that were asked for."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_byt
 def look(
     given: Input, steps: Sequence[Step], index_dir: str, columns: frozenset[str] = frozenset(), *, sizes: bool = False
 ) -> tuple[Gathering, View]:
-    """The rows that data sets have after some steps, with unique ids.
+    """The rows that datasets have after some steps, with unique ids.
 
     Args:
-        given: the data set.
+        given: the dataset.
         steps: that follow its own.
         index_dir: where unpacked archives may be put.
         columns: that are needed whatever the steps need.
         sizes: whether image sizes are needed where they take a look into every image.
 
     Raises:
-        InputError: a data set is missing or damaged.
+        InputError: a dataset is missing or damaged.
         UsageError: a step cannot be done.
     """
     needed = columns.union(*(step.needs() for step in (*_all_steps(given), *steps)))
@@ -61,7 +61,7 @@ def _all_steps(given: Input) -> Iterator[Step]:
 
 
 class Gathering(StepContext):
-    """Everything that is known of the data sets of a job, and what steps leave.
+    """Everything that is known of the datasets of a job, and what steps leave.
 
     Args:
         index_dir: where unpacked archives may be put.
@@ -70,7 +70,7 @@ class Gathering(StepContext):
 
     Attributes:
         columns: what is known of every row.
-        surveys: of the data sets.
+        surveys: of the datasets.
         origins: their formats and label tables.
         summaries: of all input files.
         pixel_steps: what is done to images, so far.
@@ -144,11 +144,11 @@ class Gathering(StepContext):
         return bool(self.pixel_steps) or any(origin.pixel_steps for origin in self.origins)
 
     def gather(self, given: Input) -> View:
-        """The rows of a data set, merged with others, and after its steps.
+        """The rows of a dataset, merged with others, and after its steps.
 
         Raises:
-            InputError: a data set is missing, damaged, or has bad rows.
-            UsageError: data sets contradict each other, or a step cannot be done.
+            InputError: a dataset is missing, damaged, or has bad rows.
+            UsageError: datasets contradict each other, or a step cannot be done.
         """
         outer = self._first, self.pixel_steps
         self._first, self.pixel_steps = len(self.origins), []
@@ -178,7 +178,7 @@ class Gathering(StepContext):
         return made
 
     def _settle(self) -> None:
-        """Leaves what was done to images so far to the data sets that they are of: others are going to join them."""
+        """Leaves what was done to images so far to the datasets that they are of: others are going to join them."""
         for number in range(self._first, len(self.origins)):
             origin = self.origins[number]
             self.origins[number] = replace(origin, pixel_steps=(*origin.pixel_steps, *self.pixel_steps))
@@ -201,7 +201,7 @@ class Gathering(StepContext):
         lone = [name for name, parent in zip(table.names, table.parents, strict=False) if parent is None]
         if without := [name for name in lone if name in plain]:
             classes = f"{len(without)} classes have" if len(without) > 1 else "one class has"
-            self.notice(f"{classes} no superclass, such as {without[0]!r}: their data set has none")
+            self.notice(f"{classes} no superclass, such as {without[0]!r}: their dataset has none")
 
     def _own(self, given: Input) -> View:
         number = self._look_at(given)
@@ -232,7 +232,7 @@ class Gathering(StepContext):
         return ChosenCounts(names, read, read - kept, unlabelled, written)
 
     def _look_at(self, asked: Input) -> int:
-        """Surveys a data set; its number."""
+        """Surveys a dataset; its number."""
         number = len(self.origins)
         wanted = self._wanted
         found = survey(asked.path, asked.format, asked.subsets, self._index_dir, wanted, number)
@@ -248,7 +248,7 @@ class Gathering(StepContext):
         return number
 
     def _view(self, number: int) -> View:
-        """The rows of a data set."""
+        """The rows of a dataset."""
         found, table, first = self.surveys[number], self.origins[number].labels, len(self.summaries)
         columns = [_columns_of(summary) for summary in found.summaries]
         self.summaries += [replace(summary, columns=None) for summary in found.summaries]
@@ -303,7 +303,7 @@ def _joined(columns: Sequence[Any]) -> Any:
 
 
 def _no_rows(table: LabelTable, columns: frozenset[str]) -> View:
-    """What a data set without files shows: one that was made of no items."""
+    """What a dataset without files shows: one that was made of no items."""
     none = np.empty(0, dtype=np.int32)
     texts, sizes = pa.array([], pa.string()), none if "size" in columns else None
     return View(

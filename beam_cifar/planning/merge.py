@@ -1,4 +1,4 @@
-"""Several data sets become one: label tables by name, items by id and subset."""
+"""Several datasets become one: label tables by name, items by id and subset."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def union_tables(tables: Sequence[LabelTable], shown: Sequence[str] = ()) -> lis
     A class keeps the superclass that any of the tables gives it; tables without superclasses say nothing.
 
     Args:
-        tables: of the data sets.
+        tables: of the datasets.
         shown: how messages name these.
 
     Returns:
-        For each data set where its labels go, all with the same table.
+        For each dataset where its labels go, all with the same table.
 
     Raises:
         UsageError: two tables give one class two superclasses.
@@ -95,12 +95,12 @@ def merged(views: Sequence[View], table: LabelTable, on_clash: str, notice: Call
     items = f"{count} items" if count > 1 else "an item"
     if on_clash == "error":
         raise UsageError(
-            f"{items} clash: id {item_id!r} is in subset {subset!r} of more than one data set; choose what becomes of "
+            f"{items} clash: id {item_id!r} is in subset {subset!r} of more than one dataset; choose what becomes of "
             f"them by --on-clash ({', '.join(ON_CLASH[1:])}), or give their subsets other names"
         )
     if on_clash == "suffix":
         return with_unique_ids(view, notice)
-    notice(f"{items} of a later data set with the id of an earlier one, such as {item_id!r} of {subset!r}: dropped")
+    notice(f"{items} of a later dataset with the id of an earlier one, such as {item_id!r} of {subset!r}: dropped")
     return view.take(~later)
 
 

@@ -36,12 +36,12 @@ CHOSEN: Final = pa.schema(
 
 @dataclass(frozen=True)
 class Origin:
-    """A data set that a job reads.
+    """A dataset that a job reads.
 
     Attributes:
         format: its name.
         labels: its label table.
-        pixel_steps: what is done to its images before they meet those of other data sets.
+        pixel_steps: what is done to its images before they meet those of other datasets.
     """
 
     format: str
@@ -124,7 +124,7 @@ class ChosenCounts:
     """Rows of a plan that chose row by row, by subset and label; -1 is unlabelled.
 
     Attributes:
-        names: the classes that rows were of, in all data sets; label ids of `read`, `filtered` and `unlabelled`.
+        names: the classes that rows were of, in all datasets; label ids of `read`, `filtered` and `unlabelled`.
         read: all rows of the input, by what they were.
         filtered: those that are not written, by what they were.
         unlabelled: those whose label was taken away, by what they were.
@@ -181,7 +181,7 @@ class Plan:
 
     Attributes:
         files: input files that are read.
-        origins: the data sets that they belong to, with superclasses filled in.
+        origins: the datasets that they belong to, with superclasses filled in.
         selection: which rows are kept.
         label_map: where labels go.
         shards: files of the output.

@@ -33,7 +33,7 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
     Args:
         source: reads it.
         file: which one.
-        labels: label table of the data set.
+        labels: label table of the dataset.
         wanted: what is asked for.
 
     Raises:

@@ -40,13 +40,13 @@ def survey(
     """Finds the input files and summarises those of the selected subsets.
 
     Args:
-        path: of the data set.
+        path: of the dataset.
         format_name: of its format; detected if None.
         subsets: to select; all if empty.
         index_dir: where indexes of archives, and what is unpacked of them, may be put.
         wanted: what summaries tell beside counts. Where it is something of every row, archives are unpacked: rows in
             any order cannot be read from within.
-        number: of the data set among those of the job.
+        number: of the dataset among those of the job.
 
     Raises:
         InputError: nothing there, not recognised, or damaged.
@@ -63,10 +63,10 @@ def survey(
 
 
 def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
-    """What a data set holds, without a look at its rows.
+    """What a dataset holds, without a look at its rows.
 
     Args:
-        path: of the data set.
+        path: of the dataset.
         format_name: of its format; detected if None.
         index_dir: where indexes of archives may be put.
 

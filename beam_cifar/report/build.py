@@ -1,4 +1,4 @@
-"""One HTML page about a data set: counts, classes, pictures, sizes, duplicates, and how it was made."""
+"""One HTML page about a dataset: counts, classes, pictures, sizes, duplicates, and how it was made."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def report(
     workers: int | None = None,
     beam_options: BeamOptions = (),
 ) -> Written:
-    """Writes one HTML page about a data set; it holds its pictures and needs nothing else, no network and no script.
+    """Writes one HTML page about a dataset; it holds its pictures and needs nothing else, no network and no script.
 
     Args:
         path: of a directory or archive.
         output: the file to make.
-        input_format: of the data set; detected if None.
+        input_format: of the dataset; detected if None.
         subsets: to look at; all if empty.
         title: of the page; the last component of `path` if None.
         overwrite: whether an existing file may be replaced.
@@ -58,7 +58,7 @@ def report(
         beam_options: Beam's own options, as flags or parsed; a local runner without any.
 
     Raises:
-        InputError: the data set is missing or damaged.
+        InputError: the dataset is missing or damaged.
         OutputError: the file exists already.
         BeamCifarError: anything else that explains why there is no page.
     """
@@ -81,13 +81,13 @@ def _check_output(path: str, output: str, *, overwrite: bool) -> None:
         raise OutputError(f"{output}: exists; pass --overwrite to replace it, or choose another output")
     inside = path if storage.is_url(path) else os.path.realpath(path)
     if os.path.realpath(output) == inside or storage.contains(inside, os.path.realpath(output)):
-        raise OutputError(f"{output}: would be part of the data set {path}; choose another output")
+        raise OutputError(f"{output}: would be part of the dataset {path}; choose another output")
 
 
 def _text_of(found: Stats, path: str, title: str | None, *, partial: bool) -> Report:
     """All of the page but its pictures."""
     name = os.path.basename(path) or path
-    # Where the data set lies is nobody's business but its user's.
+    # Where the dataset lies is nobody's business but its user's.
     told = tuple(notice.replace(os.path.dirname(path).rstrip(os.sep) + os.sep, "") for notice in found.notices)
     made = Report(replace(found, notices=told), name, title or name, partial=partial)
     try:

@@ -20,7 +20,7 @@ class Tile:
     Attributes:
         id: of its item.
         subset: of its item.
-        height: in pixels, of the image in the data set.
+        height: in pixels, of the image in the dataset.
         width: the same.
         source: a data URI; empty where the image did not fit on the page.
     """
@@ -104,7 +104,7 @@ class Report:
     """Everything on the page.
 
     Attributes:
-        stats: of the data set.
+        stats: of the dataset.
         name: the last component of its path.
         title: of the page.
         sheets: in the order of the label table, the unlabelled last.

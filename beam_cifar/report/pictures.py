@@ -65,7 +65,7 @@ def pick(view: View, groups: Sequence[DuplicateGroup]) -> Picks:
     """Chooses the same number of rows of every class, spread evenly, and a row of each group of duplicates.
 
     Args:
-        view: of the data set, with ids.
+        view: of the dataset, with ids.
         groups: of duplicates.
     """
     found = np.flatnonzero(view.has_image)
@@ -110,7 +110,7 @@ def draw_tiles(tiles: dict[int, Tile], view: View, gathering: Gathering, most: i
 
     Args:
         tiles: by position in the view.
-        view: of the data set.
+        view: of the dataset.
         gathering: what it is read from.
         most: bytes of each data URI.
 

@@ -24,7 +24,7 @@ _COUNTS: Final = ("read", "written", "filtered", "rejected")
 
 
 def read_provenance(path: str) -> Provenance | None:
-    """How an output was made, or None for a data set that is no output of this program.
+    """How an output was made, or None for a dataset that is no output of this program.
 
     Args:
         path: absolute, of the output.

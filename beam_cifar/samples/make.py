@@ -1,4 +1,4 @@
-"""Makes sample data sets: drawn images in the genuine layout of CIFAR-10 or CIFAR-100, as many as wanted.
+"""Makes sample datasets: drawn images in the genuine layout of CIFAR-10 or CIFAR-100, as many as wanted.
 
 A seed gives the same files on every machine for a major version of numpy. Images are written a thousand at a time, so
 memory does not depend on their number.
@@ -46,7 +46,7 @@ class _Batch(NamedTuple):
 
 
 def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, tar: bool = False) -> list[str]:
-    """Makes a data set of drawn images, as its genuine counterpart is laid out.
+    """Makes a dataset of drawn images, as its genuine counterpart is laid out.
 
     A sixth of the images, at most 10,000, are the test batch, the others training batches: five for CIFAR-10 and one
     for CIFAR-100 up to 60,000 images; beyond, batches of the genuine size (10,000 or 50,000 rows) as many as it takes,
@@ -61,7 +61,7 @@ def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, 
         tar: whether to write an archive; its bytes are reproducible, too.
 
     Returns:
-        The paths written: the data set's files, or the archive.
+        The paths written: the dataset's files, or the archive.
 
     Raises:
         UsageError: an unknown kind, no images, or a negative seed.

@@ -1,4 +1,4 @@
-"""What a step is: a named change of a data set, with options that the command line and Python share."""
+"""What a step is: a named change of a dataset, with options that the command line and Python share."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class StepContext(ABC):
 
     @abstractmethod
     def read_items(self, path: str, table: LabelTable) -> View:
-        """The rows of a data set in the format "items", with labels of a table."""
+        """The rows of a dataset in the format "items", with labels of a table."""
 
     @abstractmethod
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
@@ -44,7 +44,7 @@ class StepContext(ABC):
 
 
 class Step(ABC):
-    """A change of a data set, decided in the plan.
+    """A change of a dataset, decided in the plan.
 
     A step is a frozen dataclass, one field for each option, made by `option`. Values are checked when it is made.
     """

@@ -23,7 +23,7 @@ class _Place:
 
 @dataclass(frozen=True)
 class JobFolder:
-    """`OUT.beam_cifar/`, beside the output: everything of a job that is not the data set.
+    """`OUT.beam_cifar/`, beside the output: everything of a job that is not the dataset.
 
     Attributes:
         output: absolute path of the output directory, or its URL.
@@ -72,7 +72,7 @@ class JobFolder:
 
     @property
     def tree(self) -> str:
-        """The staged data set, which becomes the output by one rename; the output itself if it is written directly."""
+        """The staged dataset, which becomes the output by one rename; the output itself if it is written directly."""
         return self.output if self.direct else os.path.join(self.work, "tree")
 
     @property

@@ -111,7 +111,7 @@ def publish_tree(
         if os.path.isdir(folder.output):
             os.rmdir(folder.output)
     os.makedirs(os.path.dirname(folder.output), exist_ok=True)
-    # One rename of the folder, not one of each file: killed half way, those would leave half a data set.
+    # One rename of the folder, not one of each file: killed half way, those would leave half a dataset.
     os.rename(folder.tree, folder.output)
     promote(folder)
 
@@ -159,7 +159,7 @@ def _remove_old_listings(folder: JobFolder) -> None:
 
 
 def recover(path: str) -> None:
-    """Puts back a data set that a killed job had moved aside from its place, unless another job is at it."""
+    """Puts back a dataset that a killed job had moved aside from its place, unless another job is at it."""
     folder = JobFolder(path)
     if not is_url(path) and not os.path.lexists(path) and os.path.isdir(folder.replaced):
         with suppress(OutputError, JobError), hold(folder):

@@ -1,4 +1,4 @@
-"""What attacks on data sets in Python, and on jobs that look at the whole set, have found."""
+"""What attacks on datasets in Python, and on jobs that look at the whole set, have found."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def test_pixel_steps_meet_the_same_items_however_often_one_looks() -> None:
 
 
 def test_items_that_were_taken_out_stay_as_they_were() -> None:
-    """Whatever is done to the data set before their image is asked for."""
+    """Whatever is done to the dataset before their image is asked for."""
     dataset = Dataset.from_iterable([item(str(i), "q", i) for i in range(3)], ["x"])
     before, waiting, subset = list(dataset), iter(dataset), dataset.subsets["q"]
     first = next(waiting)
@@ -221,7 +221,7 @@ def test_a_set_without_superclasses_is_named_when_it_is_merged(tmp_path: Path) -
     plain = Dataset.from_iterable([item("2", "q", 2)], ["c"])
     summary = Dataset.merge(with_parents, plain).export(tmp_path / "out", "parquet")
     assert [n for n in summary.notices if "superclass" in n] == [
-        "one class has no superclass, such as 'c': their data set has none"
+        "one class has no superclass, such as 'c': their dataset has none"
     ]
     summary = Dataset.merge(with_parents, Dataset.from_iterable([item("2", "q", 2)], grouped)).export(
         tmp_path / "same", "parquet"

@@ -256,7 +256,7 @@ def test_transforms_are_listed_and_explained(done: Done, here: Path) -> None:
         assert f"beam-cifar transform -t {name} --" in done(f"transform -t {name} -- --help")
 
 
-# Several data sets.
+# Several datasets.
 
 
 def test_merged_sets_share_classes_by_name(done: Done, here: Path, pets: Path, more: Path) -> None:
@@ -530,7 +530,7 @@ REFUSED: dict[str, tuple[int, str, str]] = {
     "wrong shares": (2, "transform -p P -t random_split -- -s a:.5 -s b:.6", "the shares must be 1 together"),
     "a missing option": (2, "transform -p P -t map_subsets", "-s/--subset"),
     "options before the dashes": (2, "transform -p P -t random_split -s a:1", "options of the transform stand after --"),
-    "one set to merge": (2, "merge PETS -o out", "merge takes two data sets or more"),
+    "one set to merge": (2, "merge PETS -o out", "merge takes two datasets or more"),
     "no output to merge into": (2, "merge PETS MORE", "-o/--output-dir"),
     "sets that clash": (2, "merge PETS MORE -o out", "choose what becomes of them by --on-clash"),
     "a set to merge that is not there": (3, "merge PETS nowhere -o out", "nowhere: no such file or directory"),

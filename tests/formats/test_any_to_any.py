@@ -53,7 +53,7 @@ def write_downsampled(folder: Path) -> Path:
 
 
 def expected(source: Path, target: str, folder: Path) -> Dataset:
-    """What a format is to say of a data set: all of it but what it cannot."""
+    """What a format is to say of a dataset: all of it but what it cannot."""
     losses = get_sink(target).can.losses
     found = Dataset.import_from(str(source))
     if "colour" in losses:

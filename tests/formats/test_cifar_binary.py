@@ -231,9 +231,9 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "a blank name": (TEN | {"batches.meta.txt": b"a\n\nb\n"}, r"batches.meta.txt: line 2 is ''"),
     "names that are no text": (TEN | {"batches.meta.txt": b"\xff"}, r"batches.meta.txt: is not UTF-8"),
     "names without end": (TEN | {"batches.meta.txt": bytes((16 << 20) + 1)}, r"batches.meta.txt: 16777217 bytes is too large"),
-    "two data sets": (
+    "two datasets": (
         {f"{folder}/{name}": data for folder in "ab" for name, data in TEN.items()},
-        r"holds several data sets",
+        r"holds several datasets",
     ),
 }  # fmt: skip
 

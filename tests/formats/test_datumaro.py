@@ -34,7 +34,7 @@ def item(item_id: str, label: int | None = None, path: str | None = None, **more
 
 
 def written(folder: Path, subsets: dict[str, Any]) -> Path:
-    """A data set with two images in each subset, as Datumaro or somebody's script would write it."""
+    """A dataset with two images in each subset, as Datumaro or somebody's script would write it."""
     texts = {
         f"annotations/{name}.json": found if isinstance(found, bytes) else json.dumps(found).encode()
         for name, found in subsets.items()

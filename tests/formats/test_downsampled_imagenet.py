@@ -33,7 +33,7 @@ def rows(count: int, seed: int = 0, side: int = 16, **more: Any) -> dict[str, An
 
 
 def write_set(folder: Path, files: dict[str, dict[str, Any]], names: str = "", protocol: int = 2) -> Path:
-    """A data set as the scripts write it, with Python 3's pickler."""
+    """A dataset as the scripts write it, with Python 3's pickler."""
     folder.mkdir(parents=True)
     for name, content in files.items():
         (folder / name).write_bytes(pickle.dumps(content, protocol=protocol))

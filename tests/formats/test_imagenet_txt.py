@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("without_runner")
 
 
 def written(folder: Path, lists: dict[str, str | bytes], names: str = "cat\ndog\n", **more: bytes) -> Path:
-    """A data set with two images, as somebody's script would write it."""
+    """A dataset with two images, as somebody's script would write it."""
     files = {"images/a.png": encoded(picture(1)), "images/b c.png": encoded(picture(2)), **more}
     texts = {name: text.encode() if isinstance(text, str) else text for name, text in lists.items()}
     return write_tree(folder, {"synsets.txt": names.encode(), **texts, **files})

@@ -63,7 +63,7 @@ def write_npz(path: Path, packed: bool = False, **arrays: Any) -> Path:
 
 
 def rows_of(path: Path, folder: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows of a data set by subset, as CIFAR batches hold them."""
+    """All rows of a dataset by subset, as CIFAR batches hold them."""
     quickly(path, folder, "cifar", save_images=True)
     return {name: cifar_rows(folder, [name]) for name in manifest(folder)["subsets"]}
 

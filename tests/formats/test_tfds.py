@@ -1,4 +1,4 @@
-"""Data sets for TensorFlow Datasets, read by protobuf, pyarrow and Beam; by TFDS itself in tests/peers."""
+"""Datasets for TensorFlow Datasets, read by protobuf, pyarrow and Beam; by TFDS itself in tests/peers."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_records_have_masked_checksums_of_length_and_data() -> None:
     assert framed([b"123456789", b"123456789"]) == expected * 2
 
 
-# --- the data set ---------------------------------------------------------------------------------------------------
+# --- the dataset ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("target", TARGETS)

@@ -23,7 +23,7 @@ MAIN = "ImageSets/Main"
 
 
 def written(folder: Path, lists: Mapping[str, str | bytes], label_map: str | None = "cat:::\ndog:::\n") -> Path:
-    """A data set with three images, as somebody's script would write it."""
+    """A dataset with three images, as somebody's script would write it."""
     files = {f"JPEGImages/{name}.png": encoded(picture(at)) for at, name in enumerate("abc")}
     texts = {f"{MAIN}/{name}.txt": text.encode() if isinstance(text, str) else text for name, text in lists.items()}
     named = {} if label_map is None else {"labelmap.txt": label_map.encode()}

@@ -1,4 +1,4 @@
-"""Classes with awkward names, and images of one channel: what a data set of gray pixels must keep."""
+"""Classes with awkward names, and images of one channel: what a dataset of gray pixels must keep."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def gray(pixels: Any) -> Pixels:
 
 
 def read_back(source: Path, tmp_path: Path, **options: Any) -> list[tuple[Any, ...]]:
-    """The rows of a data set by way of CIFAR pickles: (file name, label, pixels of the first channel)."""
+    """The rows of a dataset by way of CIFAR pickles: (file name, label, pixels of the first channel)."""
     converted(source, tmp_path / "back", "cifar", save_images=True, overwrite=True, **options)
     rows = cifar_rows(tmp_path / "back")
     assert all(row[3][: len(row[3]) // 3] * 3 == row[3] for row in rows)

@@ -1,4 +1,4 @@
-"""Reads data sets in ways that share no code with the package: these tests make the files that they unpickle."""
+"""Reads datasets in ways that share no code with the package: these tests make the files that they unpickle."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def tree(folder: Path) -> dict[str, str]:
 
 
 def ids(source: Source, folder: Path) -> list[str]:
-    """The ids of all images of a data set, as its format gives them."""
+    """The ids of all images of a dataset, as its format gives them."""
     catalog, found = source.describe(str(folder), ""), list[str]()
     for file in catalog.files:
         with source.open_rows(file, catalog.labels) as rows:

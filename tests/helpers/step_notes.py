@@ -1,4 +1,4 @@
-"""What steps are given in tests that read no data set."""
+"""What steps are given in tests that read no dataset."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Notes(StepContext):
         self.pixel_steps.append(step)
 
     def read_items(self, path: str, table: LabelTable) -> View:
-        raise AssertionError("no other data set is read")
+        raise AssertionError("no other dataset is read")
 
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
         raise AssertionError("no image is looked at")

@@ -271,7 +271,7 @@ def converted(source: Path, output: Path, **options: Any) -> None:
 
 
 def python3_set(source: Path, folder: Path) -> Path:
-    """The same data set as a Python 3 script would save it: no file can be copied."""
+    """The same dataset as a Python 3 script would save it: no file can be copied."""
     folder.mkdir()
     for name in [*batch_names(source), META["cifar100" if (source / "meta").exists() else "cifar10"]]:
         (folder / name).write_bytes(pickle.dumps(unpickled(source / name), protocol=4))

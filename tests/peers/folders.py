@@ -25,7 +25,7 @@ ITEMS: dict[str, dict[str, int | None]] = {
 
 
 def written(format_name: str, folder: str) -> datumaro.Dataset:
-    """Writes a small data set."""
+    """Writes a small dataset."""
     items = [
         datumaro.DatasetItem(
             id=item_id,

@@ -16,7 +16,7 @@ from digest import digest_rows, digest_values
 
 
 def main(folder: str) -> dict[str, Any]:
-    """Opens a data set without its code."""
+    """Opens a dataset without its code."""
     builder = tfds.builder_from_directory(folder)
     features = builder.info.features
     labels = {name: feature.names for name, feature in features.items() if hasattr(feature, "names")}

@@ -1,4 +1,4 @@
-"""What torchvision, Keras and Datumaro find in the data sets written: run in their own environment (`make test-peers`)."""
+"""What torchvision, Keras and Datumaro find in the datasets written: run in their own environment (`make test-peers`)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Read = Callable[[str, Path], Digests]
 
 @dataclass
 class Expected:
-    """A data set as it must look: rows as `cifar_rows` gives them, by subset, in order.
+    """A dataset as it must look: rows as `cifar_rows` gives them, by subset, in order.
 
     Attributes:
         subsets: (file name, label, coarse label, pixels planar or None) of every row.
@@ -133,7 +133,7 @@ def converted(source: Path, output: Path, **options: Any) -> Summary:
 
 
 def write_set(folder: Path, meta: dict[str, Any], batches: dict[str, dict[str, Any]], protocol: int = 4) -> Path:
-    """A data set as somebody's Python 3 script would write it."""
+    """A dataset as somebody's Python 3 script would write it."""
     folder.mkdir()
     meta_name = "meta" if "fine_label_names" in meta else "batches.meta"
     for name, content in {meta_name: meta, **batches}.items():
@@ -142,7 +142,7 @@ def write_set(folder: Path, meta: dict[str, Any], batches: dict[str, dict[str, A
 
 
 def python3_set(source: Path, folder: Path) -> Path:
-    """The same data set in a style that only torchvision and Datumaro read."""
+    """The same dataset in a style that only torchvision and Datumaro read."""
     meta_name = "meta" if (source / "meta").exists() else "batches.meta"
     batches = {name: unpickled(source / name) for name in batch_names(source)}
     return write_set(folder, unpickled(source / meta_name), batches)

@@ -1,4 +1,4 @@
-"""What TensorFlow Datasets finds in the data sets written: run in its own environment, without TensorFlow (`make test-peers`)."""
+"""What TensorFlow Datasets finds in the datasets written: run in its own environment, without TensorFlow (`make test-peers`)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loads modules of torchvision's data sets and of Keras without what they need for other things.
+"""Loads modules of torchvision's datasets and of Keras without what they need for other things.
 
 torchvision's `datasets/cifar.py` and `datasets/folder.py` need torch for names in annotations alone, but the packages above it load compiled
 operators; Keras loads a back end before any of its modules. So the packages become bare modules that know where their
@@ -26,7 +26,7 @@ class Tensor:
 
 
 def _never(*arguments: object, **options: object) -> None:
-    raise NotImplementedError("reading a data set must not need this part of torch")
+    raise NotImplementedError("reading a dataset must not need this part of torch")
 
 
 def _define(name: str, **content: Any) -> None:

@@ -25,7 +25,7 @@ def converted(source: Path, output: Path, target: str = "cifar", *beam: str, **o
 
 
 def write_set(folder: Path, batches: dict[str, dict[str, Any]], meta: dict[str, Any] | None = None) -> Path:
-    """A data set as somebody's Python 3 script would write it."""
+    """A dataset as somebody's Python 3 script would write it."""
     folder.mkdir()
     meta = meta or {"label_names": ["a", "b", "c"]}
     (folder / ("meta" if "fine_label_names" in meta else "batches.meta")).write_bytes(pickle.dumps(meta))

@@ -1,4 +1,4 @@
-"""Several data sets become one: classes by name, superclasses that agree, items by id and subset."""
+"""Several datasets become one: classes by name, superclasses that agree, items by id and subset."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def pixels(item_id: Any, subset: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
 
 
 def made(categories: Any, *items: tuple[Any, int | None] | tuple[Any, int | None, str]) -> Dataset:
-    """A data set of (id, label) or (id, label, subset)."""
+    """A dataset of (id, label) or (id, label, subset)."""
     full = [(*each, "train")[:3] for each in items]
     return Dataset.from_iterable(
         [
@@ -206,7 +206,7 @@ def clashing() -> list[Dataset]:
 def test_clashing_ids_are_refused_with_id_and_subset(tmp_path: Path) -> None:
     merged = Dataset.merge(*clashing())
     for use in (len, lambda dataset: dataset.export(tmp_path / "out", "imagenet")):
-        with pytest.raises(UsageError, match="id 'b' is in subset 'train' of more than one data set") as caught:
+        with pytest.raises(UsageError, match="id 'b' is in subset 'train' of more than one dataset") as caught:
             use(merged)
         assert "suffix" in str(caught.value)
         assert "first" in str(caught.value)

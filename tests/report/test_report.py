@@ -536,7 +536,7 @@ def test_a_failed_report_leaves_the_old_page_and_nothing_else(command: Command, 
 
 
 def test_a_page_is_never_put_into_the_data_set(hostile: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="would be part of the data set"):
+    with pytest.raises(OutputError, match="would be part of the dataset"):
         report(str(hostile), str(hostile / "report.html"))
     with pytest.raises(OutputError, match="is a directory; name a file"):
         report(str(hostile), str(tmp_path))

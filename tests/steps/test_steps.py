@@ -274,7 +274,7 @@ REFUSED_BY_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("label_random_sampler", {"label_counts": {"cta": 1}}, "unknown label 'cta'; did you mean 'cat'"),
     ("remap_labels", {"mapping": {"cta": "x"}}, "unknown label 'cta'; did you mean 'cat'"),
     ("remap_labels", {"mapping": {"cta": ""}}, "unknown label 'cta'; did you mean 'cat'"),
-    ("fine_to_coarse", {}, "fine_to_coarse: the data set has no superclasses"),
+    ("fine_to_coarse", {}, "fine_to_coarse: the dataset has no superclasses"),
 ]
 
 

@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100, python version, with Datumaro's extensions (https://www.cs.toronto.edu/~kriz/cifar.html).
 
-A data set is a directory, or a folder in an archive, with a meta file and one pickle per subset beside it.
+A dataset is a directory, or a folder in an archive, with a meta file and one pickle per subset beside it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class CifarSource(Source):
         metas = [name for name in META_FILES if name in files]
         if len(metas) > 1:
             raise InputError(
-                f"{path}: has both 'batches.meta' (CIFAR-10) and 'meta' (CIFAR-100); keep the two data sets apart"
+                f"{path}: has both 'batches.meta' (CIFAR-10) and 'meta' (CIFAR-100); keep the two datasets apart"
             )
         with storage.open_blob(files[metas[0]].blob, files[metas[0]].shown) as file:
             meta = read_meta(file, files[metas[0]].shown)
@@ -142,7 +142,7 @@ class CifarRows(ColumnRows):
             other, expected = (TITLES[kind] for kind in (found, cifar_kind(self._table)))
             raise InputError(
                 f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
-                "keep the two data sets apart"
+                "keep the two datasets apart"
             )
 
     def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:

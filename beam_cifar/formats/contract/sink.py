@@ -75,7 +75,7 @@ class Capabilities:
         listed: for `many_files`, columns that the list of files has as well: of "label", "height", "width".
         part_bytes: bytes of images in a part, where a shard is made of several; None where a shard is one part.
         always_joined: whether a shard is made by `FileSink.join` also where it has only one part.
-        keeps_files: whether a file may stay as it is where a data set is saved in place. It may not where
+        keeps_files: whether a file may stay as it is where a dataset is saved in place. It may not where
             `Sink.finish` has to know of it, nor where it is not what a part is.
         max_shard_bytes: the largest payload that one file can hold.
         row_bytes: what a row takes besides its image, at least.
@@ -179,7 +179,7 @@ class Sink(ABC):
     """Writes a format; one file, or package, beside this and one line in `FORMATS`.
 
     A new format derives from `FileSink`, or from `formats.kit.folders.TreeSink` where every image is a file. It says
-    what it can hold and how subsets are called, and has a `PartWriter`; `finish` adds what completes the data set.
+    what it can hold and how subsets are called, and has a `PartWriter`; `finish` adds what completes the dataset.
     """
 
     name: ClassVar[str]
@@ -265,11 +265,11 @@ class Sink(ABC):
         return
 
     def folders(self, options: SinkOptions, shards: Sequence[ShardResult]) -> list[str]:
-        """Folders that the data set has even if nothing is in them."""
+        """Folders that the dataset has even if nothing is in them."""
         return []
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The files that complete the data set, by path."""
+        """The files that complete the dataset, by path."""
         return {}
 
     def class_words(self, labels: LabelTable) -> Sequence[str]:

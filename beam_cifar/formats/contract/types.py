@@ -35,13 +35,13 @@ class SourceFile:
     """One input file, or one folder of images.
 
     Attributes:
-        name: its name in the data set, such as "data_batch_1".
+        name: its name in the dataset, such as "data_batch_1".
         subset: the subset that its rows belong to.
         shown: how messages name it.
         blob: where its bytes are.
         label: of all its rows, where the place says it; `UNLABELLED` also where the rows do.
         id_prefix: what the ids of its rows start with, where file names alone would not be unique.
-        source: index of the data set that it belongs to, where a job has several.
+        source: index of the dataset that it belongs to, where a job has several.
         beside: further files, or folders, that its rows are read from, such as one of labels.
     """
 
@@ -66,18 +66,18 @@ class SourceFile:
 
 @dataclass(frozen=True)
 class Catalog:
-    """What a data set says of itself before any row is looked at.
+    """What a dataset says of itself before any row is looked at.
 
     Attributes:
         format: name of the format.
-        title: of the kind of data set, such as "CIFAR-100".
+        title: of the kind of dataset, such as "CIFAR-100".
         path: absolute path of the directory or archive.
         labels: classes and superclasses; which class has which superclass may be known only from the rows.
         files: input files, in order.
         meta_files: files that say what the rows mean.
         notices: things that a user should know.
         unread: what its files say that is not read, and would be lost if they were written anew; empty for nothing.
-        root: the folder that the data set lies in, where that is one in `path`.
+        root: the folder that the dataset lies in, where that is one in `path`.
     """
 
     format: str
@@ -247,7 +247,7 @@ SUBSET_NAMES = ("source", "split")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
-    """How a data set is written.
+    """How a dataset is written.
 
     Attributes:
         save_images: write pixels also where the format can do without them.

@@ -284,7 +284,7 @@ def _too_long(number: int, shown: str) -> InputError:
 
 
 def subset_files(entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...]) -> tuple[SourceFile, ...]:
-    """The lists of a data set, each of the subset that its name says.
+    """The lists of a dataset, each of the subset that its name says.
 
     Args:
         entries: of the lists.

@@ -1,4 +1,4 @@
-"""Where the files of a data set lie: in a directory or one folder deeper, or in a folder of an archive."""
+"""Where the files of a dataset lie: in a directory or one folder deeper, or in a folder of an archive."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def has_root(path: str, index_dir: str, metas: Collection[str]) -> bool:
 
 
 def find_root(path: str, index_dir: str, metas: Collection[str], is_wanted: Callable[[str], bool]) -> tuple[str, Files]:
-    """The folder of a data set, "" in an archive, and its files.
+    """The folder of a dataset, "" in an archive, and its files.
 
     Args:
         path: a directory: the folder itself, or the one that holds it; or an archive, which may hold it anywhere.
@@ -98,4 +98,4 @@ def _directory_root(path: str, metas: Collection[str]) -> str:
 
 def _refuse_several(path: str, roots: Sequence[str], advice: str) -> None:
     if len(roots) > 1:
-        raise InputError(f"{path}: holds several data sets ({', '.join(sorted(roots))}); {advice}")
+        raise InputError(f"{path}: holds several datasets ({', '.join(sorted(roots))}); {advice}")

@@ -1,4 +1,4 @@
-"""The classes of a data set in Parquet files: as schemas say them, or the data set card, or the labels themselves."""
+"""The classes of a dataset in Parquet files: as schemas say them, or the dataset card, or the labels themselves."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, ColumnRo
 
 
 def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
-    """The classes of a data set: as schemas say them, or its card, or the labels themselves.
+    """The classes of a dataset: as schemas say them, or its card, or the labels themselves.
 
     Raises:
         InputError: files that contradict each other.
@@ -43,7 +43,7 @@ def _agreed(said: Iterable[tuple[SourceFile, tuple[str, ...] | None]], what: str
         if names is None:
             continue
         if first is not None and names != first[1]:
-            raise InputError(f"{file.shown}: has other {what} than {first[0].name}; these are different data sets")
+            raise InputError(f"{file.shown}: has other {what} than {first[0].name}; these are different datasets")
         first = first or (file, names)
     return first[1] if first else None
 

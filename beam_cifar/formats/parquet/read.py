@@ -28,7 +28,7 @@ SUFFIX = ".parquet"
 CARD = "README.md"
 SUBSET = "default"
 MAX_DEPTH = 2
-"""Folders below the data set's in which files may lie, as in `<configuration>/<split>/0000.parquet`."""
+"""Folders below the dataset's in which files may lie, as in `<configuration>/<split>/0000.parquet`."""
 MAX_FOLDERS = 64
 """Folders that detection looks into: more of them are classes."""
 MAX_CARD_BYTES = 16 << 20
@@ -122,7 +122,7 @@ def _missing_shards(files: Sequence[SourceFile]) -> Iterator[str]:
 
 
 def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
-    """Folders with a file of the same subset each are data sets of their own, such as configurations on the Hub."""
+    """Folders with a file of the same subset each are datasets of their own, such as configurations on the Hub."""
     places: dict[str, str] = {}
     for file in files:
         folder = file.name.rpartition("/")[0]
@@ -130,12 +130,12 @@ def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
         if other != folder:
             shown = " and ".join(repr(name or ".") for name in (other, folder))
             raise InputError(
-                f"{path}: subset {file.subset!r} is in {shown}: these are several data sets; name the folder of one"
+                f"{path}: subset {file.subset!r} is in {shown}: these are several datasets; name the folder of one"
             )
 
 
 def _card(path: str) -> str:
-    """The data set card, or ""."""
+    """The dataset card, or ""."""
     card = os.path.join(path, CARD)
     if not storage.is_file(card):
         return ""

@@ -63,7 +63,7 @@ class ParquetRows(EncodedRows):
 
     Args:
         file: that holds them.
-        table: label table of the data set.
+        table: label table of the dataset.
     """
 
     _groups: _Groups

@@ -1,4 +1,4 @@
-"""Parquet in the layout of Hugging Face datasets: `data/<split>-00000-of-00001.parquet` and a data set card.
+"""Parquet in the layout of Hugging Face datasets: `data/<split>-00000-of-00001.parquet` and a dataset card.
 
 Facts: https://huggingface.co/docs/hub/datasets-image and .../datasets-manual-configuration; the settings were
 measured for random access and size (a row group of 1,000 images reads in under a millisecond).
@@ -118,7 +118,7 @@ class ParquetSink(SplitSink):
         return f"data/{subset}-{number:05d}-of-{count:05d}.parquet"
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The data set card."""
+        """The dataset card."""
         return {"README.md": _card(options.labels, shards).encode()}
 
 
@@ -145,7 +145,7 @@ def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
     ]
     for name in splits:
         lines += [f"  - split: {_quoted(name)}", f"    path: {_quoted(f'data/{name}-*')}"]
-    lines += ["task_categories:", "- image-classification", "---", "", "# Image classification data set", ""]
+    lines += ["task_categories:", "- image-classification", "---", "", "# Image classification dataset", ""]
     lines += ["| split | images |", "| --- | --- |"]
     lines += [f"| {name} | {split['num_examples']} |" for name, split in splits.items()]
     return "\n".join(lines) + "\n"

@@ -74,7 +74,7 @@ class WebdatasetRows(EncodedRows):
 
     Args:
         file: that holds them.
-        labels: label table of the data set.
+        labels: label table of the dataset.
     """
 
     def __init__(self, file: SourceFile, labels: LabelTable) -> None:
