@@ -9,19 +9,19 @@ from beam_cifar.formats.registry import FORMATS, get_sink
 from beam_cifar.steps.registry import STEPS, help_text, step_class
 
 
-def table_of_formats() -> str:
-    """The table of all formats, as the README has it."""
+def table_of_formats(folder: str = "docs/formats/") -> str:
+    """The table of all formats, with links to their pages in a folder."""
     lines = ["| format | reads | writes | what it is | what is lost in writing |", "| --- | --- | --- | --- | --- |"]
     for name, entry in FORMATS.items():
         lost = ", ".join(sorted(get_sink(name).can.losses)) if entry.sink else ""
         can = ("yes" if entry.source else "", "yes" if entry.sink else "")
-        cells = (f"[`{name}`](docs/formats/{name}.md)", *can, entry.title, lost)
+        cells = (f"[`{name}`]({folder}{name}.md)", *can, entry.title, lost)
         lines.append("| " + " | ".join(cells).replace("|  |", "| |").replace("|  |", "| |").rstrip() + " |")
     return "\n".join(lines) + "\n"
 
 
 def table_of_steps() -> str:
-    """The table of all steps and their options, as the README has it."""
+    """The table of all steps and their options."""
     lines = ["| transform | what it does | options |", "| --- | --- | --- |"]
     for name, entry in STEPS.items():
         options = []

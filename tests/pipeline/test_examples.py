@@ -321,7 +321,7 @@ def test_display_data_say_what_a_step_does(cifar10: Path, tmp_path: Path) -> Non
         assert expected.items() <= shown.items()  # type: ignore[attr-defined]
 
 
-def test_counters_have_the_names_of_the_readme_and_the_counts_of_the_manifest(cifar10: Path, tmp_path: Path) -> None:
+def test_counters_have_documented_names_and_the_counts_of_the_manifest(cifar10: Path, tmp_path: Path) -> None:
     options = ConvertOptions(str(cifar10), str(tmp_path / "out"), "imagenet", filter='/item[annotation/label="dog"]')
     conversion = run(options)
     assert conversion.result is not None
@@ -333,7 +333,8 @@ def test_counters_have_the_names_of_the_readme_and_the_counts_of_the_manifest(ci
         "parts_written": 6, "files_written": summary.written, "bytes_written": summary.bytes,
     }  # fmt: skip
     assert set(counted) <= set(COUNTERS)
-    assert all(f"`{name}`" in README for name in COUNTERS)
+    page = (ROOT / "docs" / "scaling-out.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in COUNTERS)
 
 
 def test_an_output_belongs_to_a_conversion_until_it_has_been_waited_for(cifar10: Path, tmp_path: Path) -> None:

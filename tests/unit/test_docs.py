@@ -34,12 +34,13 @@ def page(name: str) -> str:
 
 
 def test_every_format_has_a_page_and_every_page_a_format() -> None:
-    assert {path.stem for path in PAGES.glob("*.md")} == set(FORMATS)
+    assert {path.stem for path in PAGES.glob("*.md")} == {*FORMATS, "index"}
 
 
-def test_the_readme_has_the_table_of_formats() -> None:
-    """To mend it: python -c 'from tests.helpers.tables import *; print(table_of_formats())'."""
-    assert table_of_formats() in (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize(("file", "folder"), [("README.md", "docs/formats/"), ("docs/formats/index.md", "")])
+def test_readme_and_docs_have_the_table_of_formats(file: str, folder: str) -> None:
+    """To update it: python -c 'from tests.helpers.tables import *; print(table_of_formats())'."""
+    assert table_of_formats(folder) in (ROOT / file).read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", FORMATS)
