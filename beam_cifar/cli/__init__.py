@@ -1,6 +1,6 @@
 """The command line.
 
-One module for each command, with `add(commands)` for its arguments and `run(arguments)` for its work, whose docstring
-is the help text; `main` composes them. Only a command's own work imports Beam, Arrow or numpy, so that `--help` is
-quick. Nobody else imports this.
+One module per command: `add(commands)` declares its arguments and `run(arguments)` does the work; the docstring of
+`run` is the help text. `main` puts them together. Beam, Arrow and numpy are imported only inside `run`, to keep
+`--help` fast. No other package imports this one.
 """

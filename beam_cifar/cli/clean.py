@@ -16,34 +16,34 @@ if TYPE_CHECKING:
 
 def add(commands: Any) -> None:
     command = add_command(commands, "clean", run)
-    command.add_argument("output_dir", metavar="OUT", help="the output, whether it is there or not")
-    command.add_argument("--list", action="store_true", help="only list what would be removed")
+    command.add_argument("output_dir", metavar="OUT", help="output path, whether or not it exists")
+    command.add_argument("--list", action="store_true", help="list what would be removed, and change nothing")
     add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Remove what killed jobs left of an output. Stop first what may still run on a cluster."""
+    """Remove what interrupted jobs left behind at an output. First stop any that still run on a cluster."""
     from beam_cifar.jobs.clean import clean
 
     cleaned = clean(arguments.output_dir, remove=not arguments.list)
     print_result(arguments, asdict(cleaned), _shown(cleaned, removed=not arguments.list))
     if cleaned.incomplete and cleaned.found:
         hint = "it may be incomplete; convert again with --overwrite"
-        print(f"beam-cifar: note: {cleaned.output} has no manifest: {hint}", file=sys.stderr)
+        print(f"beam-cifar: note: {cleaned.output} has no manifest and {hint}", file=sys.stderr)
 
 
 def _shown(cleaned: Cleaned, *, removed: bool) -> list[str]:
     done = "completed" if removed else "would complete"
     lines = [f"{done} the output {cleaned.output}: only its manifest was missing"] if cleaned.completed else []
     if not cleaned.found:
-        return [*lines, f"nothing is left over at {cleaned.output}"]
+        return [*lines, f"nothing to clean at {cleaned.output}"]
     files, size = sum(found.files for found in cleaned.found), sum(found.bytes for found in cleaned.found)
     verb = "removed" if removed else "would remove"
-    lines.append(f"{verb} {files:,} files, {size / 1e6:,.1f} MB, that interrupted jobs left at {cleaned.output}")
+    lines.append(f"{verb} {files:,} files, {size / 1e6:,.1f} MB, left by interrupted jobs at {cleaned.output}")
     return [*lines, *(f"  {_line(found)}" for found in cleaned.found)]
 
 
 def _line(found: Found) -> str:
     if found.is_upload:
-        return f"{found.path}: an upload that was not completed"
+        return f"{found.path}: an incomplete upload"
     return f"{found.path}: {found.files:,} files, {found.bytes / 1e6:,.1f} MB"

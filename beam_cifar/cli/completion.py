@@ -1,4 +1,4 @@
-"""`--print-completion`: scripts that complete commands, options, their values and file names in a shell."""
+"""`--print-completion`: shell scripts that complete commands, options, option values and file names."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _PATHS = ("PATH", "PATH[:FORMAT]", "A[:FORMAT]", "B[:FORMAT]", "OUT", "DIR", "FI
 
 
 class PrintCompletion(argparse.Action):
-    """Prints the script of a shell and exits; the stand-in for `shtab.add_argument_to`, which imports shtab always."""
+    """Prints the script for a shell and exits; unlike `shtab.add_argument_to`, imports shtab only when used."""
 
     def __call__(
         self,
@@ -21,8 +21,8 @@ class PrintCompletion(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        """Prints and exits."""
-        import shtab  # would add 40 ms to each start
+        """Prints the script and exits."""
+        import shtab  # would add 40 ms to every start
 
         for action in _actions(parser):
             if action.metavar in _PATHS:
@@ -32,7 +32,7 @@ class PrintCompletion(argparse.Action):
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """The arguments of a parser and of its commands."""
+    """Yields the arguments of a parser and of its commands."""
     for action in parser._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):

@@ -17,19 +17,19 @@ def add(commands: Any) -> None:
     add("-i", "--input-path", required=True, metavar="PATH", help="directory, archive or file to read")
     add_input_format(command)
     add("--merge", action="append", default=[], metavar="PATH[:FORMAT]",
-        help="a further dataset, merged with the first before anything else is done (repeatable)")  # fmt: skip
+        help="another dataset to merge with the first, before any selection (repeatable)")  # fmt: skip
     add("--subset", action="append", default=[], metavar="NAME",
-        help="keep a subset (repeatable); train and test stand for all their batches")  # fmt: skip
-    add_job(command, output="<source>-<format> here if left out")
+        help="keep only this subset (repeatable); train and test select all their batches")  # fmt: skip
+    add_job(command, output="<source>-<format> in the current directory")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert a dataset into another format. Options that are not listed are handed to Beam."""
+    """Convert a dataset to another format. Options not listed here are passed to Beam."""
     perform(arguments, options_of(arguments))
 
 
 def options_of(arguments: argparse.Namespace) -> ConvertOptions:
-    """The options that a command line of `convert` stands for. Raises `UsageError`."""
+    """The options given on a `convert` command line. Raises `UsageError`."""
     subsets = tuple(arguments.subset)
     return ConvertOptions(
         input_path=arguments.input_path,

@@ -13,13 +13,14 @@ from beam_cifar.errors import OutputError
 
 def add(commands: Any) -> None:
     command = add_command(commands, "create", run)
-    command.add_argument("-o", "--output-dir", default=".", metavar="DIR", help="its folder; here if left out")
-    command.add_argument("--name", metavar="NAME", help="its name; that of the folder if left out")
-    command.add_argument("--overwrite", action="store_true", help="replace an existing project")
+    add = command.add_argument
+    add("-o", "--output-dir", default=".", metavar="DIR", help="project folder; default: current directory")
+    add("--name", metavar="NAME", help="project name; default: name of the folder")
+    add("--overwrite", action="store_true", help="replace an existing project")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Make an empty project."""
+    """Create an empty project."""
     from beam_cifar.dataset.project import Project, project_file
 
     path = project_file(arguments.output_dir)
@@ -27,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise OutputError(f"{folder}: exists and is not a directory; choose another folder")
     if os.path.lexists(path) and not arguments.overwrite:
-        raise OutputError(f"{path}: exists; pass --overwrite to replace it, or choose another folder with -o")
+        raise OutputError(f"{path}: already exists; replace it with --overwrite, or choose another folder with -o")
     name = os.path.basename(folder) or "project" if arguments.name is None else arguments.name
     project = Project(name)
     with storage.writing(folder):

@@ -18,12 +18,12 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Name the format of a directory, archive or file."""
+    """Print the format of a directory, archive or file."""
     path = storage.absolute(arguments.path, "input")
     if not (storage.is_folder(path) or storage.is_file(path)):
         raise InputError(f"{path}: no such file or directory")
     with scratch_folder(arguments) as folder:
         name = detect_format(path, folder)
     if name is None:
-        raise InputError(f"{path}: no known format; beam-cifar formats lists those that can be read")
+        raise InputError(f"{path}: unknown format; list the readable ones with beam-cifar formats")
     print(name)

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-CHANGES = {"labels": "another label", "pixels": "other pixels", "sizes": "another size", "ids": "another id"}
-"""Kinds of changes, and what they are called."""
+CHANGES = {kind: f"different {kind}" for kind in ("labels", "pixels", "sizes", "ids")}
+"""Display names of the kinds of change."""
 
 
 def add(commands: Any) -> None:
     command = add_command(commands, "diff", run)
     for name in ("a", "b"):
         command.add_argument(name, metavar=f"{name.upper()}[:FORMAT]", help="directory, archive or file")
-    command.add_argument("--ids", action="store_true", help="items must have the same ids as well")
-    command.add_argument("--whole", action="store_true", help="compare all rows as one set, whatever their subsets")
+    command.add_argument("--ids", action="store_true", help="also compare ids")
+    command.add_argument("--whole", action="store_true", help="compare all rows together, ignoring subsets")
     add_reading(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compare two datasets, whatever their formats. Options that are not listed are handed to Beam."""
+    """Compare two datasets in any formats. Options not listed here are passed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.analysis.diff import compare
 
@@ -44,26 +44,26 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _facts(found: Comparison) -> dict[str, Any]:
-    """All of it, for JSON."""
+    """The whole comparison, for JSON."""
     made = {"equal": found.equal, **asdict(found)}
     made["subsets"] = [{"equal": subset.equal, **asdict(subset)} for subset in found.subsets]
     return made
 
 
 def _summary(found: Comparison) -> str:
-    """What differs, in numbers."""
-    told = []
+    """Counts of each kind of difference."""
+    found_kinds = []
     kinds = {"only_a": "only in A", "only_b": "only in B", **{name: f"with {what}" for name, what in CHANGES.items()}}
     for name, what in kinds.items():
         if count := sum(getattr(subset, name).count for subset in found.subsets):
-            told.append(f"{counted(count, 'row')} {what}")
+            found_kinds.append(f"{counted(count, 'row')} {what}")
     if found.tables:
-        told.append(f"{counted(len(found.tables), 'difference')} of the label tables")
-    return ", ".join(told)
+        found_kinds.append(f"{counted(len(found.tables), 'difference')} in the label tables")
+    return ", ".join(found_kinds)
 
 
 def _shown(found: Comparison) -> Iterator[str]:
-    """The result for people."""
+    """The lines of the text output."""
     yield f"A {found.a}"
     yield f"B {found.b}"
     yield from (f"note: {notice}" for notice in found.notices)
@@ -99,7 +99,7 @@ def _row_line(row: Row) -> str:
 
 
 def _change_line(change: Change) -> str:
-    """A row, also as B calls it where that is another name; and what differs."""
+    """The row, also under its name in B if that differs, and what changed."""
     a, b = _name(change.a), _name(change.b)
     return f"{a if a == b else f'{a} / {b}'}: {plain(change.before)} -> {plain(change.after)}"
 

@@ -13,11 +13,11 @@ from beam_cifar.cli.parser import add_command, add_job, add_project
 def add(commands: Any) -> None:
     command = add_command(commands, "export", run)
     add_project(command)
-    add_job(command, output="<project>-<format> here if left out")
+    add_job(command, output="<project>-<format> in the current directory")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write what a project holds. Options that are not listed are handed to Beam."""
+    """Write a project's dataset in some format. Options not listed here are passed to Beam."""
     from beam_cifar.dataset.project import Project, project_file
     from beam_cifar.planning.from_options import job_of
 

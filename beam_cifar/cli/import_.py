@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     command = add_command(commands, "import", run)
     command.add_argument("path", metavar="PATH", help="directory, archive or file")
-    command.add_argument("-f", "--format", choices=readable(), metavar="FORMAT", help="detected if left out")
+    command.add_argument("-f", "--format", choices=readable(), metavar="FORMAT", help="input format; default: detected")
     add_project(command)
-    command.add_argument("-n", "--name", metavar="NAME", help="what to call it; made from the path if left out")
+    command.add_argument("-n", "--name", metavar="NAME", help="name of the source; default: derived from the path")
     add_subset(command)
 
 
@@ -36,18 +36,18 @@ def run(arguments: argparse.Namespace) -> None:
     subsets = tuple(arguments.subset)
     with scratch_folder(arguments) as folder:
         found = find_catalog(arguments.path, arguments.format, folder)
-    select_files(found, subsets)  # refuses an unknown one
+    select_files(found, subsets)  # refuses unknown subsets
     name = _unused(project, stem_of(found.path)) if arguments.name is None else arguments.name
     source = ProjectSource(name, found.path, found.format, subsets)
     replace(project, sources=(*project.sources, source)).save(arguments.project)
     files, classes = counted(len(found.files), "file"), counted(len(found.labels.names), "class", "classes")
     if twice := [known.name for known in project.sources if (known.path, known.subsets) == (found.path, subsets)]:
-        print(f"beam-cifar: note: the same dataset is {twice[0]!r}; their items will clash", file=sys.stderr)
+        print(f"beam-cifar: note: already imported as {twice[0]!r}; their items will clash", file=sys.stderr)
     print(f"imported {name!r}: {found.title} ({found.format}), {files}, {classes}")
 
 
 def _unused(project: Project, stem: str) -> str:
-    """A name that no source of a project has: the stem, or the stem with a number."""
+    """A source name not yet used in the project: the stem, or the stem with a number."""
     taken = {source.name for source in project.sources}
     stem = stem or "source"
     candidates = (stem, *(f"{stem}-{number}" for number in range(2, len(taken) + 3)))

@@ -26,12 +26,12 @@ GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
 def add(commands: Any) -> None:
     command = add_command(commands, "info", run)
     add_source(command)
-    command.add_argument("--checksums", action="store_true", help="md5 of every file, compared with the genuine ones")
+    command.add_argument("--checksums", action="store_true", help="show MD5 checksums, and which files are genuine")
     add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Show what a dataset holds, without reading pixels."""
+    """Show what a dataset contains, without reading pixels."""
     with scratch_folder(arguments) as folder:
         found = survey(arguments.path, arguments.input_format, (), folder, Wanted(sizes=True))
         facts = _facts(found)
@@ -63,7 +63,7 @@ def _facts(found: Survey) -> dict[str, Any]:
 
 
 def _by_class(names: Sequence[str], counts: Mapping[int, int]) -> dict[str, int]:
-    """Rows of each class; those of classes of one name are counted together."""
+    """Rows of each class; classes with the same name are counted together."""
     found = dict.fromkeys(names, 0)
     for label, name in enumerate(names):
         found[name] += counts.get(label, 0)
@@ -71,7 +71,7 @@ def _by_class(names: Sequence[str], counts: Mapping[int, int]) -> dict[str, int]
 
 
 def _subset(name: str, members: Sequence[FileSummary]) -> dict[str, Any]:
-    """The facts of a subset by its files: one of CIFAR, a folder for each class of ImageNet."""
+    """The facts of a subset, from its files: a single file in CIFAR, one folder per class in ImageNet."""
     sizes = {summary.size for summary in members if summary.images}
     size = sizes.pop() if len(sizes) == 1 else None
     bad_rows = [bad for summary in members for bad in summary.bad_rows]
@@ -87,13 +87,13 @@ def _subset(name: str, members: Sequence[FileSummary]) -> dict[str, Any]:
 
 
 def _checksums(found: Survey) -> dict[str, dict[str, str | None]]:
-    """md5 of every file, and which genuine file that is.
+    """The MD5 of every file, and the genuine file that it matches.
 
     Raises:
-        UsageError: a set of folders, in which every image is a file.
+        UsageError: a format with one file per image.
     """
     if storage.is_folder(found.catalog.files[0].blob.path):
-        raise UsageError(f"--checksums: {found.catalog.format} has a file for every image, and none of them is known")
+        raise UsageError(f"--checksums: {found.catalog.format} has one file per image, without known checksums")
     sums: dict[str, dict[str, str | None]] = {}
     if archives.is_archive(found.catalog.path):
         with storage.open_file(found.catalog.path) as archive:

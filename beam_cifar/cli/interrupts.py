@@ -1,4 +1,4 @@
-"""Ends a command that is interrupted, with its workers, whatever the local runner waits for."""
+"""Ends an interrupted command and its workers, even while the local runner is waiting."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from types import FrameType
 from typing import Any, NoReturn
 
 PATIENCE = 5.0
-"""Seconds that the local runner has to end its workers."""
+"""Seconds that the local runner gets to stop its workers."""
 
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner"
 
 
 class Interrupts:
-    """Turns Ctrl-C and a request to end into KeyboardInterrupt, and remembers that there was one.
+    """Turns SIGINT and SIGTERM into KeyboardInterrupt, and records that one arrived.
 
     Args:
-        quiet: standard error is silent from then on: threads of the runner go on for a while, and print errors.
+        quiet: silence standard error from then on, because runner threads keep going for a while and print errors.
     """
 
     def __init__(self, *, quiet: bool) -> None:
@@ -34,8 +34,8 @@ class Interrupts:
         if self._quiet:
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleaning up short
-        # Not by `threading`: the main thread may be stopped within one of its locks.
+            signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleanup short
+        # Not with `threading`: the main thread may have been stopped while holding one of its locks.
         _thread.start_new_thread(_end_workers_that_start, ())
         signal.signal(signal.SIGALRM, _leave_runner)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
@@ -43,7 +43,7 @@ class Interrupts:
 
 
 def _leave_runner(_: int, frame: FrameType | None) -> None:
-    """Takes the main thread out of the local runner, which waits for a worker that started too late without end."""
+    """Takes the main thread out of the local runner, which would wait forever for a worker that started too late."""
     while frame:
         module = frame.f_globals.get("__name__", "")
         if module.startswith(LOCAL_RUNNER):
@@ -54,10 +54,10 @@ def _leave_runner(_: int, frame: FrameType | None) -> None:
 
 
 def end_workers(*, servers: bool = True) -> None:
-    """Kills worker processes, which have no reason to end.
+    """Kills worker processes, which do not exit by themselves.
 
     Args:
-        servers: also what is not Python: a job server.
+        servers: also kill processes other than Python, such as a job server.
     """
     for process in _descendants(os.getpid()):
         if servers or _is_python(process):
@@ -66,10 +66,10 @@ def end_workers(*, servers: bool = True) -> None:
 
 
 def _end_workers_that_start() -> NoReturn:
-    """Kills workers while the local runner waits for them; a job server is needed yet, to cancel its job.
+    """Kills workers while the local runner waits for them, but no job server, which still has to cancel its job.
 
-    For as long as this process lives, since a worker may be starting: one that connects after the runner closed its
-    connections would be waited for without end.
+    Runs until this process exits, because a worker may still be starting: the runner would wait forever for one that
+    connects after it closed its connections.
     """
     while True:
         end_workers(servers=False)
@@ -77,12 +77,12 @@ def _end_workers_that_start() -> NoReturn:
 
 
 def _descendants(ancestor: int) -> list[int]:
-    """The ids of all processes below one; none where the system has no `/proc`."""
+    """The ids of all descendants of a process; empty on systems without `/proc`."""
     children: dict[int, list[int]] = {}
     with suppress(OSError):
         for name in filter(str.isdecimal, os.listdir("/proc")):
             with suppress(OSError), open(f"/proc/{name}/stat", "rb") as file:
-                # pid (name) state ppid ...; the name may hold anything.
+                # pid (name) state ppid ...; the name may contain any character, ")" and spaces too.
                 parent = int(file.read().rpartition(b")")[2].split()[1])
                 children.setdefault(parent, []).append(int(name))
     found, waiting = [], [ancestor]
@@ -94,7 +94,7 @@ def _descendants(ancestor: int) -> list[int]:
 
 
 def _is_python(process: int) -> bool:
-    """Whether a process runs the program that runs us."""
+    """Whether a process runs the same executable as this one."""
     try:
         return os.path.samefile(f"/proc/{process}/exe", "/proc/self/exe")
     except OSError:

@@ -1,4 +1,4 @@
-"""How a command runs a job: its options, Beam's options, the job itself, and what is printed of it."""
+"""How a command runs a job: its options, Beam's options, the job itself, and the printed result."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from beam_cifar.steps.base import Step
 
 MAX_GRAPH = 10 << 20
-"""Bytes of a job that Dataflow takes."""
+"""Bytes; the largest job graph that Dataflow accepts."""
 
 
 def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
-    """Runs a job, and prints what it did; or prints the plan."""
+    """Runs a job and prints its summary; with `--plan`, prints the plan instead."""
     started_at = time.monotonic()
     if arguments.plan:
         if arguments.beam_options:
@@ -63,8 +63,8 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
 
 
 def beam_options_of(arguments: argparse.Namespace) -> ParsedOptions:
-    """The workers and flags that are Beam's, of a command that runs a pipeline. Raises `UsageError`."""
-    # All of the pipeline is imported here: what follows finds it loaded, without what Beam imports in vain.
+    """Beam's options for a command that runs a pipeline: its flags and the number of workers. Raises `UsageError`."""
+    # The whole pipeline is imported here, while `beam_imports` keeps Beam from importing modules that we do not need.
     with beam_imports(arguments.beam_options, verbose=arguments.verbose):
         from beam_cifar.pipeline import convert as pipeline  # noqa: F401
         from beam_cifar.pipeline import runners as runner
@@ -73,7 +73,7 @@ def beam_options_of(arguments: argparse.Namespace) -> ParsedOptions:
 
 @contextmanager
 def reading_job(arguments: argparse.Namespace) -> Iterator[ParsedOptions]:
-    """While a dataset is read and none is written: yields Beam's options. Raises `UsageError`."""
+    """Yields Beam's options for a command that only reads, with worker output silenced. Raises `UsageError`."""
     options = beam_options_of(arguments)
     with quiet_workers(verbose=arguments.verbose):
         yield options
@@ -89,9 +89,10 @@ def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, b
     _print_notices(job.plan.notices)
     _print_notices(obstacles(options, beam_options))
     if size > MAX_GRAPH:
-        _print_notices([f"the job has {size / 1e6:.1f} MB; Dataflow takes {MAX_GRAPH >> 20} MB: convert it in pieces"])
+        limit = f"Dataflow accepts at most {MAX_GRAPH >> 20} MB; split it into several conversions"
+        _print_notices([f"the job graph has {size / 1e6:.1f} MB; {limit}"])
     facts = {"translated": True, "tasks": len(job.plan.tasks), "bytes": size}
-    text = f"translated the job for Dataflow: {len(job.plan.tasks):,} tasks, {size:,} bytes; nothing was run"
+    text = f"translated the job for Dataflow, without running it: {len(job.plan.tasks):,} tasks, {size:,} bytes"
     print_result(arguments, facts, [text])
 
 
@@ -112,7 +113,7 @@ def _print_plan(arguments: argparse.Namespace, options: ConvertOptions) -> None:
 
 
 def _plan_lines(plan: Plan, title: str) -> Iterator[str]:
-    yield f"{title}: {plan.declared:,} rows in {len(plan.files)} files, {plan.rows:,} of them to write"
+    yield f"{title}: {plan.declared:,} rows in {len(plan.files)} files, of which {plan.rows:,} will be written"
     for shard in plan.shards:
         tasks = [task for task in plan.tasks if task.shard == shard.index]
         sources = dict.fromkeys(plan.files[number].name for task in tasks for number in _files_of(task, plan))
@@ -154,8 +155,8 @@ def _described(summary: Summary) -> list[str]:
 
 
 def input_of(text: str) -> Input:
-    """A dataset as "PATH" or "PATH:FORMAT"; what exists as it is typed is a path."""
-    # From the right, and only before a known format: paths and URLs hold colons themselves.
+    """The dataset given as "PATH" or "PATH:FORMAT"; text that names an existing file is a path."""
+    # Split from the right, and only before a known format: paths and URLs may contain colons.
     path, colon, name = text.rpartition(":")
     if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
         return Input(path, name)
@@ -163,7 +164,7 @@ def input_of(text: str) -> Input:
 
 
 def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """What is done to the rows of an input, and how the output is written, as options by name. Raises `UsageError`."""
+    """Keyword arguments of `ConvertOptions` that `convert`, `export` and `merge` share. Raises `UsageError`."""
     return {
         "labels": tuple(arguments.label),
         "remaps": tuple(arguments.remap),
@@ -181,7 +182,7 @@ def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _steps_of(arguments: argparse.Namespace) -> tuple[Step, ...]:
-    """The transforms of a command line, in order. Raises `UsageError`."""
+    """The transforms given on a command line, in order. Raises `UsageError`."""
     steps = [parse_call(text, Parser) for text in arguments.transform]
     if arguments.compact_labels:
         steps.append(make_step("compact_labels", {}))
@@ -194,17 +195,17 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"([0-9]{1,6})[xX]([0-9]{1,6})", text)
     if match is None:
-        raise UsageError(f"--resize takes HEIGHTxWIDTH, such as 32x32, found {text!r}")
+        raise UsageError(f"--resize must be HEIGHTxWIDTH, such as 32x32, found {text!r}")
     return int(match[1]), int(match[2])
 
 
 def output_of(arguments: argparse.Namespace, stem: str) -> str:
-    """The output, `<stem>-<format>` in the current directory if left out."""
+    """The output directory; default: `<stem>-<format>` in the current directory."""
     given: str | None = arguments.output_dir
     return f"{stem}-{arguments.output_format}" if given is None else given
 
 
 def stem_of(path: str) -> str:
-    """The name of a directory, or of an archive without its extension."""
+    """The name of a directory, or the name of an archive without its extension."""
     name = os.path.basename(os.path.abspath(path))
     return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)

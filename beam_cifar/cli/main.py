@@ -1,4 +1,4 @@
-"""Runs one command: composes the parser of all commands, and turns errors and interrupts into lines and exit codes."""
+"""The entry point: builds the parser, runs one command, and turns errors into one line and an exit code."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ examples:
 
 INTERRUPTED = 130
 
-# Arrow's own allocators keep what they were given; the system's returns it, at the same speed.
+# Arrow's own allocators hold on to freed memory; the system's returns it, at the same speed.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
 
@@ -60,10 +60,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        The exit code; the README has the table.
+        The exit code; see docs/guarantees.md.
     """
     if sys.stdout is not None and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")  # names may hold what a terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # names may contain what the terminal cannot encode
     arguments = parse(make_parser(), list(sys.argv[1:] if argv is None else argv))
     verbose = bool(getattr(arguments, "verbose", False))
     interrupts = Interrupts(quiet=not verbose)
@@ -72,21 +72,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         _flush()
         return 0
     except BaseException as error:
-        # Runners turn an interrupt in a worker into an error of their own.
+        # Any exception: runners turn an interrupt in a worker into an error of their own.
         if interrupts.seen:
             end_workers()
             _fail("interrupted", INTERRUPTED, verbose, sys.__stderr__)
             _flush()
-            # Worker threads of the runner would hold up an ordinary exit until their bundle ends.
+            # An ordinary exit would wait for the runner's worker threads to finish their bundles.
             os._exit(INTERRUPTED)
         return _explained(error, verbose)
 
 
 def make_parser() -> Parser:
-    """The parser of all commands."""
+    """Returns the parser for all commands."""
     parser = Parser(
         prog="beam-cifar",
-        description="Convert image-classification datasets, first of all CIFAR-10 and CIFAR-100, with Apache Beam.",
+        description="Convert image-classification datasets, such as CIFAR-10 and CIFAR-100, with Apache Beam.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -97,7 +97,7 @@ def make_parser() -> Parser:
         action=PrintCompletion,
         choices=SHELLS,
         metavar="SHELL",
-        help=f"print a completion script for a shell, and stop: {', '.join(SHELLS)}",
+        help=f"print a shell completion script and exit: {', '.join(SHELLS)}",
     )
     commands = parser.add_subparsers(metavar="COMMAND", title="commands", parser_class=Parser)
     for command in COMMANDS:
@@ -106,14 +106,14 @@ def make_parser() -> Parser:
 
 
 def _explained(failure: BaseException, verbose: bool) -> int:
-    """Says in one line why a command failed, and returns its exit code; what nobody foresaw is raised again."""
+    """Prints why a command failed, in one line, and returns its exit code; raises unexpected errors again."""
     try:
-        # Raised once more, so that `except` sorts it, and `print_exc` finds its traceback.
+        # Raised again so that `except` can tell the types apart and `print_exc` finds the traceback.
         raise failure
     except BeamCifarError as error:
         return _fail(str(error), error.exit_code, verbose)
     except BrokenPipeError:
-        # The reader of our output has gone: nothing more to say, also not at the interpreter's end.
+        # The reader of our output has gone; without this, the interpreter would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

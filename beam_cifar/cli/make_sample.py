@@ -11,19 +11,20 @@ from beam_cifar.cli.parser import add_command
 
 def add(commands: Any) -> None:
     command = add_command(commands, "make-sample", run)
-    command.add_argument("output", metavar="OUT", help="directory to make, or archive with --tar")
-    command.add_argument("--kind", choices=["cifar10", "cifar100"], default="cifar10", help="default: cifar10")
-    command.add_argument("--images", type=int, default=60_000, metavar="N", help="default: 60000")
-    command.add_argument("--seed", type=int, default=0, metavar="S", help="default: 0")
-    command.add_argument("--tar", action="store_true", help="make a .tar.gz, as the genuine ones are")
+    add = command.add_argument
+    add("output", metavar="OUT", help="directory to create, or archive with --tar")
+    add("--kind", choices=["cifar10", "cifar100"], default="cifar10", help="dataset to imitate; default: cifar10")
+    add("--images", type=int, default=60_000, metavar="N", help="number of images; default: 60000")
+    add("--seed", type=int, default=0, metavar="S", help="random seed; default: 0")
+    add("--tar", action="store_true", help="write a .tar.gz archive, like the genuine ones")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draw a realistic dataset in the genuine byte layout."""
+    """Generate a realistic dataset in the byte layout of the genuine one."""
     from beam_cifar.samples.make import make_sample
 
     made = make_sample(
         arguments.output, kind=arguments.kind, images=arguments.images, seed=arguments.seed, tar=arguments.tar
     )
     size = sum(os.path.getsize(path) for path in made)
-    print(f"drew {arguments.images:,} images to {arguments.output} ({len(made)} files, {size / 1e6:,.1f} MB)")
+    print(f"wrote {arguments.images:,} images to {arguments.output} ({len(made)} files, {size / 1e6:,.1f} MB)")

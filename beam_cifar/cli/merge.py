@@ -16,31 +16,31 @@ from beam_cifar.planning.survey import find_catalog
 
 def add(commands: Any) -> None:
     command = add_command(commands, "merge", run)
-    command.add_argument("paths", nargs="+", metavar="PATH[:FORMAT]", help="directories or archives, two or more")
+    command.add_argument("paths", nargs="+", metavar="PATH[:FORMAT]", help="two or more directories, archives or files")
     add_job(command, output=None)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Merge datasets into one. Options that are not listed are handed to Beam."""
+    """Merge datasets into one. Options not listed here are passed to Beam."""
     perform(arguments, merge_options(arguments))
 
 
 def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
-    """The options that a command line of `merge` stands for.
+    """The options given on a `merge` command line.
 
     Raises:
-        InputError: the first dataset, whose format is wanted, is not there or not recognised.
-        UsageError: options that cannot be meant.
+        InputError: without `-f`, the first dataset is missing or its format is not recognised.
+        UsageError: invalid options.
     """
     first, *others = [input_of(text) for text in arguments.paths]
     if not others:
-        raise UsageError(f"merge takes two datasets or more, in a row; found only {first.path!r}")
+        raise UsageError(f"merge needs at least two datasets, found only {first.path!r}")
     output_format: str | None = arguments.output_format
     if output_format is None:
         with scratch_folder(arguments) as folder:
             output_format = find_catalog(first.path, first.format, folder).format
         if output_format not in writable():
-            raise UsageError(f"-f is needed: {output_format} can be read, but not written")
+            raise UsageError(f"-f is required, because {output_format} can be read but not written")
     return ConvertOptions(
         input_path=first.path,
         output_dir=arguments.output_dir,

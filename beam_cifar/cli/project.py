@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     command = add_command(commands, "project", run)
     add_project(command)
-    command.add_argument("--json", action="store_true", help="print the project's file")
+    command.add_argument("--json", action="store_true", help="print the project file")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Show what a project holds."""
+    """Show the sources and transforms of a project."""
     from beam_cifar.dataset.project import Project, project_file
 
     project = Project.load(arguments.project)
@@ -30,7 +30,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def append_step(arguments: argparse.Namespace, step: Step) -> None:
-    """Adds a step to a project, and prints it."""
+    """Adds a step to a project and prints it."""
     from beam_cifar.dataset.project import Project
 
     project = Project.load(arguments.project)
@@ -47,19 +47,19 @@ def _shown(project: Project, folder: str) -> str:
         line = f"  {number}. {_plain(source.name)}: {source.format or 'format detected'}, {place}"
         lines.append(line + (f", subsets {', '.join(map(_plain, source.subsets))}" if source.subsets else ""))
     if len(project.sources) > 1:
-        lines.append(f"items that clash: {project.on_clash}")
+        lines.append(f"on clash: {project.on_clash}")
     lines.append("transforms:" if project.steps else "no transforms")
     lines += [f"  {number}. {_called(step)}" for number, step in enumerate(project.steps, 1)]
-    lines.append(f"to change this, edit {FILE_NAME} there")
+    lines.append(f"to change it, edit {FILE_NAME} in that folder")
     return "\n".join(lines)
 
 
 def _called(step: Step) -> str:
-    """A step with its options, for people."""
+    """A step with its options, as the text output shows it."""
     options = ", ".join(f"{name}={value!r}" for name, value in step.options().items())
     return f"{step.name} {options}".rstrip()
 
 
 def _plain(text: str) -> str:
-    """A text in one line: quoted where a terminal could not show it as it is."""
+    """The text on one line, quoted if it has characters that a terminal cannot show."""
     return text if text.isprintable() else repr(text)

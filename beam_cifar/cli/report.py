@@ -14,15 +14,15 @@ from beam_cifar.data.text import counted
 def add(commands: Any) -> None:
     command = add_command(commands, "report", run)
     add_source(command)
-    command.add_argument("-o", "--output", required=True, metavar="FILE", help="HTML file to make")
+    command.add_argument("-o", "--output", required=True, metavar="FILE", help="HTML file to create")
     add_subset(command)
-    command.add_argument("--title", metavar="TEXT", help="of the page; the dataset's name if left out")
+    command.add_argument("--title", metavar="TEXT", help="page title; default: name of the dataset")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_reading(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write one HTML page about a dataset, with pictures. Options that are not listed are handed to Beam."""
+    """Write an illustrated one-page HTML report on a dataset. Options not listed here are passed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.report.build import report
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 SHOWN_SIZES = 10
 SHOWN_CLASSES = 100
 SHOWN_SUBSETS = 8
-"""Sizes, classes and subsets that are shown; JSON has them all."""
+"""How many sizes, classes and subsets the text output shows; JSON has them all."""
 
 
 def add(commands: Any) -> None:
@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read every image, and show what a dataset is made of. Options that are not listed are handed to Beam."""
+    """Read every image and show statistics of a dataset. Options not listed here are passed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.analysis.stats import stats
 
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _facts(found: Stats) -> dict[str, Any]:
-    """All of it, for JSON."""
+    """All statistics, for JSON."""
     table = found.labels
     parents = table.parents or (None,) * len(table.names)
     totals = _class_totals(found)
@@ -87,7 +87,7 @@ def _image_facts(found: CommonStats) -> dict[str, Any]:
 
 
 def _shown(found: Stats) -> Iterator[str]:
-    """The result for people."""
+    """The lines of the text output."""
     yield f"{found.title} ({found.format}) at {found.path}"
     yield f"{counted(found.rows, 'row')}, {found.images:,} with images, {found.unlabelled:,} without label"
     yield from (f"note: {notice}" for notice in found.notices)
@@ -108,7 +108,7 @@ def _shown_subsets(found: Stats) -> Iterator[str]:
 
 
 def _shown_classes(found: Stats) -> Iterator[str]:
-    """A column for each subset, unless they are too many."""
+    """Rows of each class, with a column per subset unless there are too many."""
     subsets = found.subsets if 1 < len(found.subsets) <= SHOWN_SUBSETS else ()
     totals = _class_totals(found)
     lines = [["class", "rows", "share", *(plain(subset.name) for subset in subsets)]]
@@ -117,11 +117,11 @@ def _shown_classes(found: Stats) -> Iterator[str]:
         lines.append([plain(name), f"{totals[name]:,}", percentage(totals[name], found.rows), *per_subset])
     yield from aligned(lines)
     if len(totals) > SHOWN_CLASSES:
-        yield f"  and {len(totals) - SHOWN_CLASSES:,} more classes; --json has them all"
+        yield f"  and {len(totals) - SHOWN_CLASSES:,} more classes; list all with --json"
 
 
 def _class_totals(found: Stats) -> dict[str, int]:
-    """Rows of each class in all subsets, in the order of the table."""
+    """Rows of each class over all subsets, in the order of the label table."""
     return {name: sum(subset.labels[name] for subset in found.subsets) for name in dict.fromkeys(found.labels.names)}
 
 
@@ -160,7 +160,7 @@ def _shown_duplicates(found: Stats) -> Iterator[str]:
     yield f"duplicates {repeated} in several rows, {found.conflicting:,} with different labels"
     for (first, second), count in found.across.items():
         if count:
-            yield f"  {plain(second)}: {counted(count, 'row')} with an image of {plain(first)}"
+            yield f"  {plain(second)}: {counted(count, 'row')} with an image that is also in {plain(first)}"
     for group in found.groups:
         rows = ", ".join(
             f"{plain(subset)}: {plain(item_id)} ({'no label' if name is None else plain(name)})"

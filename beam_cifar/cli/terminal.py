@@ -1,4 +1,4 @@
-"""What commands share that touch the terminal: tables, progress, and the processes that a job has started."""
+"""Terminal output shared by commands: tables, progress, and keeping workers quiet."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 INTERVAL = 0.5
 REMOTE_INTERVAL = 3.0
-"""Seconds between looks at a job that is staged in an object store, where each look is a request."""
+"""Seconds between progress checks of a job staged in an object store, where every check is a request."""
 
 
 class Progress:
-    """A line with the images done, their rate, and the time left.
+    """A progress line: images done, rate, and time left.
 
-    It watches the accounts of finished parts appear in the job folder: the same on every runner, for threads, processes
-    and clusters, on a shared disk and in an object store.
+    Counts the accounts of finished parts in the job folder, which works on every runner: for threads, processes and
+    clusters, on a shared disk and in an object store.
 
     Args:
         stream: where to write; nothing is written unless it is a terminal.
@@ -39,9 +39,9 @@ class Progress:
         self._thread: threading.Thread | None = None
 
     def start(self, job: Job) -> None:
-        """Starts watching."""
+        """Starts watching a job."""
         if self._stream.isatty() and not job.done:
-            # A daemon, because a look at an object store may hang, and must not keep the process alive.
+            # A daemon thread: a request to an object store may hang, and must not keep the process alive.
             self._thread = threading.Thread(target=self._watch, args=(job,), daemon=True)
             self._thread.start()
 
@@ -65,30 +65,30 @@ class Progress:
         interval = REMOTE_INTERVAL if storage.is_url(job.folder.path) else INTERVAL
         while not self._stop.wait(interval):
             with suppress(OSError):
-                # In the end the accounts are removed.
+                # The accounts are removed at the end of the job.
                 done = max(done, sum(rows.get(name, 0) for name in storage.names_in(job.folder.accounts)))
                 self._show(done, total, (done - before) / (time.monotonic() - started))
 
     def _show(self, done: int, total: int, rate: float) -> None:
         left = f", {(total - done) / rate:.0f} s left" if rate > 0 else ""
-        self._stream.write(f"\r\x1b[K{done:,} of {total:,} images, {rate:,.0f} a second{left}")
+        self._stream.write(f"\r\x1b[K{done:,} of {total:,} images, {rate:,.0f} images/s{left}")
         self._stream.flush()
 
 
 def print_result(arguments: argparse.Namespace, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
-    """Prints what a command found: all of it as JSON where that was asked for, else lines for people."""
+    """Prints the result of a command: all facts as JSON with `--json`, the text lines otherwise."""
     print(json.dumps(facts, ensure_ascii=False) if arguments.json else "\n".join(lines))
 
 
 @contextmanager
 def scratch_folder(arguments: argparse.Namespace) -> Iterator[str]:
-    """A temporary folder, for the indexes of archives; what libraries write to the terminal is kept off it."""
+    """A temporary folder for the indexes of archives; meanwhile, libraries cannot write to the terminal."""
     with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
         yield folder
 
 
 def aligned(lines: Sequence[Sequence[str]], indent: int = 2) -> list[str]:
-    """Lines of cells in columns: the first to the left, the others to the right."""
+    """Lines with cells aligned in columns: the first to the left, the others to the right."""
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     made = []
     for first, *others in lines:
@@ -98,10 +98,10 @@ def aligned(lines: Sequence[Sequence[str]], indent: int = 2) -> list[str]:
 
 
 def plain(name: str) -> str:
-    """A name on one line, whatever is in it."""
+    """The name on one line, with unprintable characters escaped."""
     return name if name.isprintable() else repr(name)[1:-1]
 
 
 def percentage(part: int, whole: int) -> str:
-    """A part in percent; nothing where there is no whole."""
+    """A ratio in percent; empty if the whole is 0."""
     return f"{100 * part / whole:.1f} %" if whole else ""

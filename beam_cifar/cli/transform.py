@@ -15,12 +15,12 @@ def add(commands: Any) -> None:
     command.set_defaults(step_arguments=[])
     add_project(command)
     what = command.add_mutually_exclusive_group(required=True)
-    what.add_argument("-t", "--transform", choices=list(STEPS), metavar="NAME", help="which one")
+    what.add_argument("-t", "--transform", choices=list(STEPS), metavar="NAME", help="transform to add")
     what.add_argument("--list", action="store_true", help="list all transforms")
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Add a transform to what a project does. Its options stand at the end, after --; -- --help explains them."""
+    """Add a transform to a project. Put its options at the end, after --; list them with -- --help."""
     if arguments.list:
         width = max(map(len, STEPS))
         for name, entry in STEPS.items():

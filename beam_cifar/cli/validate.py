@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     command = add_command(commands, "validate", run)
     add_source(command)
-    command.add_argument("--strict", action="store_true", help="warnings count as errors")
+    command.add_argument("--strict", action="store_true", help="treat warnings as errors")
     add_reading(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read every image, and check a dataset. Options that are not listed are handed to Beam."""
+    """Read every image and check a dataset for problems. Options not listed here are passed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.analysis.validate import validate
 
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
     counts = {"errors": found.count("error"), "warnings": found.count("warning")}
     print_result(arguments, {"valid": valid, **counts, **asdict(found)}, _shown(found, valid))
     if not valid:
-        raise DifferencesError(f"{found.path}: is not valid: {_counts(found)}")
+        raise DifferencesError(f"{found.path}: not valid: {_counts(found)}")
 
 
 def _shown(found: Validation, valid: bool) -> Iterator[str]:
