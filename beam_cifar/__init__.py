@@ -1,4 +1,4 @@
-"""Converts image-classification datasets, first of all CIFAR-10 and CIFAR-100, with Apache Beam."""
+"""Converts image-classification datasets, such as CIFAR-10 and CIFAR-100, with Apache Beam."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from beam_cifar.data.loading import load
 from beam_cifar.pipeline.imports import quiet_imports
 from beam_cifar.version import __version__ as __version__
 
-if TYPE_CHECKING:  # what checkers see; a test holds it against `_HOMES`
+if TYPE_CHECKING:  # for type checkers; a test compares it with `_HOMES`
     from beam_cifar.analysis.diff import Comparison as Comparison
     from beam_cifar.analysis.diff import compare as compare
     from beam_cifar.analysis.stats import Stats as Stats
@@ -59,10 +59,10 @@ _PUBLIC = {name: module for module, names in _HOMES.items() for name in names.sp
 __all__ = ["__version__", *sorted(_PUBLIC)]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
-if not TYPE_CHECKING:  # to checkers it would make any name a public one
+if not TYPE_CHECKING:  # type checkers would accept any name because of it
 
     def __getattr__(name: str) -> Any:
-        """Imports public names when they are used: the command line must answer before Beam is imported."""
+        """Imports a public name on first use: importing Beam up front would slow down every command."""
         if name not in _PUBLIC:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         with quiet_imports():

@@ -1,13 +1,13 @@
-"""The errors that a user can meet: each is one line and carries its exit code."""
+"""The errors shown to users: each has a one-line message and an exit code."""
 
 from __future__ import annotations
 
 
 class BeamCifarError(Exception):
-    """Any failure that has an explanation; `str(error)` is the one line to print.
+    """Base class of all expected failures; `str(error)` is a one-line explanation.
 
     Attributes:
-        exit_code: what the command line exits with; see the README's table.
+        exit_code: exit code of the command line; see docs/guarantees.md.
 
     >>> from beam_cifar import BeamCifarError, stats
     >>> try:
@@ -27,22 +27,22 @@ class JobError(BeamCifarError):
 
 
 class UsageError(BeamCifarError):
-    """An unknown flag, format, label or subset, or options that cannot go together."""
+    """An unknown flag, format, label or subset, or options that contradict each other."""
 
     exit_code = 2
 
 
 class InputError(BeamCifarError):
-    """The input is missing, empty, not recognised, damaged or hostile, or nothing of it is selected."""
+    """The input is missing, empty, not recognised, damaged or hostile, or the selection leaves nothing."""
 
     exit_code = 3
 
 
 class PickleError(InputError):
-    """A pickle that is not a plain CIFAR file: truncated, damaged, hostile or of another shape.
+    """A pickle that is not a plain CIFAR file: truncated, damaged, hostile or with unexpected contents.
 
     Args:
-        name: the file, as the user knows it.
+        name: display name of the file.
         offset: the byte at which the reader stopped.
         reason: what was found and what was expected.
     """
@@ -55,12 +55,12 @@ class PickleError(InputError):
 
 
 class OutputError(BeamCifarError):
-    """The output exists already, or another job holds it."""
+    """The output already exists, or another job has locked it."""
 
     exit_code = 4
 
 
 class DifferencesError(BeamCifarError):
-    """What was compared differs, or what was checked has faults; both were told before."""
+    """`diff` found differences, or `validate` found problems; details were printed before."""
 
     exit_code = 5

@@ -1,4 +1,4 @@
-"""What a conversion is asked to do; every check here needs no input and no output."""
+"""The options of a conversion; all checks here work without touching the input or output."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from beam_cifar.steps.base import Step
 MAX_WORKERS = 256
 
 ON_CLASH = ("error", "suffix", "first")
-"""What becomes of items of several datasets that have the same id and subset; see `beam_cifar.planning.merge`."""
+"""Ways to resolve items of several datasets with the same id and subset; see `beam_cifar.planning.merge`."""
 
 
 @dataclass(frozen=True)
 class Input:
-    """A dataset that is read.
+    """A dataset to read.
 
     Attributes:
-        path: its directory or archive; empty for nothing but the merged ones.
-        format: name of its format; detected if None.
+        path: directory or archive; empty to read only the merged datasets.
+        format: name of the format; detected if None.
         subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
-        merged: further datasets, which are merged with it.
-        on_clash: what becomes of items that have the same id and subset in several of them; see `ON_CLASH`.
-        steps: what is done to it then, in order; see `beam_cifar.steps.registry`.
+        merged: further datasets to merge with it.
+        on_clash: how to resolve items with the same id and subset in several of them; see `ON_CLASH`.
+        steps: transforms to apply afterwards, in order; see `beam_cifar.steps.registry`.
     """
 
     path: str
@@ -44,18 +44,18 @@ class Input:
 
     @property
     def shown(self) -> str:
-        """How messages name it."""
+        """Display name used in messages."""
         leaf = self.leaves[0]
-        return "the items made in Python" if leaf.format == "items" else leaf.path
+        return "the items created in Python" if leaf.format == "items" else leaf.path
 
     @property
     def leaves(self) -> tuple[Input, ...]:
-        """All datasets that are read."""
+        """All datasets to read, merged ones included."""
         own = (self,) if self.path else ()
         return (*own, *(leaf for each in self.merged for leaf in each.leaves))
 
     def meaning(self) -> dict[str, Any]:
-        """What it is, without paths."""
+        """The fields that determine the output, without paths."""
         return {
             "format": self.format,
             "subsets": list(self.subsets),
@@ -67,31 +67,31 @@ class Input:
 
 @dataclass(frozen=True)
 class ConvertOptions(ExportOptions):
-    """One conversion; see `ExportOptions` for how it is written.
+    """The options of one conversion; `ExportOptions` has those that say how to write it.
 
     Attributes:
-        input_path: a dataset's directory or archive; empty where there are only merged ones.
-        output_dir: the directory to make.
+        input_path: directory or archive of the dataset; empty to read only the merged datasets.
+        output_dir: directory to create.
         output_format: name of the format to write.
         input_format: name of the format to read; detected if None.
         subsets: names of the subsets to keep, or "train" / "test" for all batches of that split; all if empty.
-        labels: names of the classes or superclasses to keep; all rows, also unlabelled ones, if empty.
-        filter: an XPath expression over items; see `beam_cifar.filters.xpath`.
+        labels: names of the classes or superclasses to keep; all rows, unlabelled ones included, if empty.
+        filter: XPath expression over items; see `beam_cifar.filters.xpath`.
         filter_mode: what the expression selects: "items", "annotations" or "items+annotations".
-        remaps: `OLD:NEW` renamings of classes or superclasses, applied after the selection.
-        resize: (height, width) that every image gets, in pixels.
-        limit: keep at most so many images, the first ones.
-        steps: transforms that follow, in order; see `beam_cifar.steps.registry`.
-        merged: further datasets, which are merged with the first before anything else is done.
-        on_clash: what becomes of items of several datasets that have the same id and subset: "error", "suffix" (the
-            later ones get other ids) or "first" (the later ones are dropped).
-        kept: for an output that is saved in place, the subsets of it that stay as they are; None for any other job.
+        remaps: `OLD:NEW` renamings of classes or superclasses, applied after selection.
+        resize: new (height, width) of every image, in pixels.
+        limit: maximum number of images; the first ones are kept.
+        steps: transforms to apply afterwards, in order; see `beam_cifar.steps.registry`.
+        merged: further datasets to merge with the first, before any selection.
+        on_clash: how to resolve items with the same id and subset in several datasets: "error", "suffix" (later ones
+            get new ids) or "first" (later ones are dropped).
+        kept: when saving in place, the subsets of the output that stay unchanged; None for any other job.
         overwrite: replace an existing output.
-        resume: keep the finished parts of an interrupted job with the same plan; and, if this one fails, its own.
-        workers: local workers; None chooses.
+        resume: reuse the finished parts of an interrupted job with the same plan; if this job fails, keep its parts.
+        workers: number of local workers; chosen automatically if None.
 
     Raises:
-        UsageError: a value that cannot be meant.
+        UsageError: an invalid value.
 
     >>> from beam_cifar import ConvertOptions, convert
     >>> convert(ConvertOptions("cifar10", "pets", "imagenet", labels=("cat", "dog"), resize=(64, 64))).written
@@ -123,8 +123,8 @@ class ConvertOptions(ExportOptions):
         check_workers(self.workers)
         if self.resize is not None:
             check_size(self.resize)
-        if not self.input.leaves:  # making it also refuses an unknown rule for clashes
-            raise UsageError("nothing to read")
+        if not self.input.leaves:  # creating the input also checks `on_clash`
+            raise UsageError("no input given")
         texts = {"--label": self.labels, "--remap": self.remaps, "--subset": self.subsets, "--filter": [self.filter]}
         for flag, values in texts.items():
             for text in values:
@@ -133,20 +133,20 @@ class ConvertOptions(ExportOptions):
         if self.filter is not None:
             ItemFilter(self.filter, self.filter_mode)  # refuses an expression that cannot be evaluated
         elif self.filter_mode != "items":
-            raise UsageError("--filter-mode says how --filter selects; give both")
+            raise UsageError("--filter-mode requires --filter")
 
     @property
     def input(self) -> Input:
-        """What is read, before any selection."""
+        """The input, before any selection."""
         return Input(self.input_path, self.input_format, self.subsets, self.merged, self.on_clash)
 
     @property
     def by_rows(self) -> bool:
-        """Whether the plan must look at the whole set, row by row."""
+        """Whether the plan must look at the whole dataset, row by row."""
         return bool(self.steps or self.merged or self.kept is not None)
 
     def meaning(self) -> dict[str, Any]:
-        """What determines the output's bytes, for the manifest: no paths, no workers."""
+        """The options that determine the bytes of the output, for the manifest: no paths, no workers."""
         unimportant = ("input_path", "output_dir", "overwrite", "resume", "workers", "kept")
         meaning = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in unimportant}
         meaning["steps"] = [[step.name, step.options()] for step in self.steps]
@@ -155,7 +155,7 @@ class ConvertOptions(ExportOptions):
 
 
 def check_workers(workers: int | None) -> None:
-    """Refuses a number of local workers that cannot be meant. Raises `UsageError`."""
+    """Checks the number of local workers. Raises `UsageError`."""
     refuse_less_than_one("--workers", workers)
     if workers is not None and workers > MAX_WORKERS:
         raise UsageError(f"--workers must be at most {MAX_WORKERS}, found {workers}")

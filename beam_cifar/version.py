@@ -1,3 +1,3 @@
-"""The version of this package, which manifests and `--version` name."""
+"""The version of this package, as shown by `--version` and in manifests."""
 
 __version__ = "0.1.0"

@@ -1,5 +1,5 @@
-"""What a dataset is made of, whether two are the same, whether one is sound: stats, diff, validate.
+"""Statistics, comparison and validation of datasets.
 
-`tally` is what one look at a block leaves, `reading` puts tallies together, the others derive from them. The public
-face, the report and the command line import from here.
+`tally` reduces a block to what these need, `reading` collects the tallies of a dataset, and the other modules derive
+results from them. Imported by the public package, the report and the command line.
 """

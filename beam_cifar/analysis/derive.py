@@ -1,4 +1,4 @@
-"""What follows from the tallies of a dataset: pure, on columns of numbers."""
+"""Counts and duplicates, derived from the tallies of a dataset: pure functions on columns of numbers."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _CELLS = 1 << 20
 
 @dataclass(frozen=True)
 class Measured:
-    """A dataset as one reading of it leaves it. What asks for ids must come while its archives' index is there.
+    """The measurements of a dataset after reading it once. Ids are available only inside `reading.measured`.
 
     Attributes:
         catalog: files and label table, as found.
-        labels: the label table with all superclasses that the rows tell.
-        summaries: of the files that could be read, in order.
+        labels: the label table, with all superclasses found in the rows.
+        summaries: summaries of the readable files, in order.
         rows: `beam_cifar.analysis.tally.ROW` `[N]`, by file and row.
         histograms: int64 `[S, 3, 256]`, how often R, G and B have each value in each subset.
-        totals: of each subset, the sum of the digests of its items, in any order, modulo 2^128.
-        rejected: the first rows that cannot be read.
-        rejected_count: how many there are.
-        broken: why files cannot be read at all.
+        totals: for each subset, the order-independent sum of the digests of its items, modulo 2^128.
+        rejected: the first unreadable rows.
+        rejected_count: number of unreadable rows.
+        broken: for each unreadable file, the reason.
     """
 
     catalog: Catalog
@@ -49,12 +49,12 @@ class Measured:
 
     @cached_property
     def subset_names(self) -> tuple[str, ...]:
-        """In the order of the files."""
+        """Names of the subsets, in the order of the files."""
         return numbered_subsets(self.summaries)[0]
 
     @cached_property
     def subsets(self) -> Int64Array:
-        """For each row the index of its subset: int64 `[N]`."""
+        """The index of the subset of each row: int64 `[N]`."""
         subsets: Int64Array = numbered_subsets(self.summaries)[1][self.rows["file"]]
         return subsets
 
@@ -64,10 +64,10 @@ class Measured:
         return np.asarray(self.rows["channels"] > 0)
 
     def ids(self, positions: Sequence[int]) -> list[str]:
-        """The ids of some rows, by their positions."""
+        """Returns the ids of the rows at some positions."""
         found: dict[int, str] = {}
         source = get_source(self.catalog.format)
-        # By file, because opening one may mean to unpack it.
+        # Grouped by file, because opening one may mean unpacking it.
         for file, members in by_key((int(self.rows["file"][at]), at) for at in dict.fromkeys(positions)).items():
             with source.open_rows(self.summaries[file].file, self.labels) as rows:
                 for at in members:
@@ -76,16 +76,16 @@ class Measured:
         return [found[at] for at in positions]
 
     def class_counts(self) -> list[tuple[str, int]]:
-        """Each class with its rows, in the order of the table."""
+        """Returns each class with its number of rows, in the order of the label table."""
         return list(zip(self.labels.names, rows_by_label(self.rows["label"], len(self.labels.names)), strict=False))
 
     def class_name(self, at: int) -> str | None:
-        """The name of a row's class, by its position; None without label."""
+        """Returns the class name of the row at a position; None without a label."""
         return self.labels.name(int(self.rows["label"][at]))
 
 
 def numbered_subsets(summaries: Sequence[FileSummary]) -> tuple[tuple[str, ...], Int64Array]:
-    """The names of all subsets, in the order of the files; and for each file the index of its own: int64 `[F]`."""
+    """Returns the names of all subsets, in the order of the files, and the subset index of each file: int64 `[F]`."""
     numbers: dict[str, int] = {}
     found = [numbers.setdefault(summary.file.subset, len(numbers)) for summary in summaries]
     return tuple(numbers), np.array(found, dtype=np.int64)
@@ -93,12 +93,12 @@ def numbered_subsets(summaries: Sequence[FileSummary]) -> tuple[tuple[str, ...],
 
 @dataclass(frozen=True)
 class Repeats:
-    """Rows whose image another row has, group by group, in the order of the groups' first rows.
+    """Groups of rows with the same image, in the order of their first rows.
 
-    What methods take is of all rows of the dataset: `labels` `[N]` and `subsets`, int64 `[N]`.
+    Arguments of methods cover all rows of the dataset: `labels` `[N]` and `subsets`, int64 `[N]`.
 
     Attributes:
-        positions: int64 `[M]`, of the rows, rising within a group.
+        positions: int64 `[M]`, positions of the rows, ascending within a group.
         starts: int64 `[G + 1]`, where each group starts in `positions`, and M.
     """
 
@@ -109,7 +109,7 @@ class Repeats:
         return len(self.starts) - 1
 
     def group(self, number: int) -> list[int]:
-        """The positions of the rows of one group."""
+        """Returns the positions of the rows of one group."""
         found: list[int] = self.positions[self.starts[number] : self.starts[number + 1]].tolist()
         return found
 
@@ -119,37 +119,37 @@ class Repeats:
         return np.repeat(np.arange(len(self)), np.diff(self.starts))
 
     def conflicting(self, labels: npt.NDArray[Any]) -> Int64Array:
-        """Groups with different labels, rows without label left out: int64, rising."""
+        """Returns the groups with different labels, ignoring unlabelled rows: int64, ascending."""
         found = labels[self.positions]
         return self._with_different(found, found != UNLABELLED)
 
     def leaking(self, subsets: Int64Array) -> Int64Array:
-        """Groups with rows of different subsets: int64, rising."""
+        """Returns the groups with rows of different subsets: int64, ascending."""
         found = subsets[self.positions]
         return self._with_different(found, np.ones(len(found), dtype=np.bool_))
 
     def within(self, subsets: Int64Array) -> Int64Array:
-        """Groups with several rows of one subset: int64, rising."""
+        """Returns the groups with several rows in one subset: int64, ascending."""
         pairs = np.stack([self.groups, subsets[self.positions]])
         found, counts = np.unique(pairs, axis=1, return_counts=True)
         return np.unique(found[0][counts > 1])
 
     def _with_different(self, values: npt.NDArray[Any], which: BoolArray) -> Int64Array:
-        """Groups with different values among some of their rows; bool `[M]` says which."""
+        """Returns the groups with different values among the rows selected by `which`, bool `[M]`."""
         found, groups = values[which], self.groups[which]
         differs = (groups[1:] == groups[:-1]) & (found[1:] != found[:-1])
         return np.unique(groups[1:][differs])
 
     def shared(self, subsets: Int64Array, count: int) -> Int64Array:
-        """Rows of subset j whose image subset i has as well, of `count`: int64 `[S, S]`; on the diagonal repeats."""
+        """Counts rows of subset j with an image also in subset i, of `count`: int64 `[S, S]`; diagonal: repeats."""
         made = np.zeros((count, count), dtype=np.int64)
         members = subsets[self.positions]
-        # Some groups at a time: the table of all has groups x subsets cells, millions times hundreds.
+        # Some groups at a time: a table for all would have groups x subsets cells, millions times hundreds.
         step = max(1, _CELLS // max(1, count))
         for start in range(0, len(self), step):
             first, last = self.starts[start], self.starts[min(start + step, len(self))]
             met = np.zeros((min(step, len(self) - start), count), dtype=np.int64)
-            # Not `met[...] += 1`, which counts a place once however often it is named.
+            # Not `met[...] += 1`, which adds 1 only once to a cell that occurs several times.
             np.add.at(met, (self.groups[first:last] - start, members[first:last]), 1)
             made += (met > 0).astype(np.int64).T @ met
             made[np.diag_indices(count)] -= (met > 0).sum(axis=0)
@@ -157,10 +157,10 @@ class Repeats:
 
 
 def repeats_of(rows: Rows) -> Repeats:
-    """Finds rows with the same image: `ROW` `[N]`."""
+    """Finds the groups of rows with the same image, from `ROW` `[N]`."""
     pictured = np.flatnonzero(rows["channels"] > 0)
     halves = rows["digest"][pictured].T
-    order = np.lexsort(halves)  # stable: rows of one image stay in order
+    order = np.lexsort(halves)  # stable: rows with the same image stay in order
     same = np.logical_and.reduce([half[order][1:] == half[order][:-1] for half in halves])
     starts = np.concatenate([[True], ~same])[: len(order)]
     ends = np.concatenate([~same, [True]])[: len(order)]
@@ -177,27 +177,27 @@ def repeats_of(rows: Rows) -> Repeats:
 
 
 def rows_by_label(labels: npt.NDArray[Any], classes: int) -> list[int]:
-    """Rows of each class, and at the end those without label."""
+    """Returns the number of rows of each class, and finally of the unlabelled rows."""
     counted = np.bincount(labels.astype(np.int64) + 1, minlength=classes + 1).tolist()
     return [*counted[1:], counted[0]]
 
 
 def size_counts(rows: Rows) -> list[tuple[int, int, int]]:
-    """(height, width, images) of each size that there is, rising."""
+    """Returns (height, width, images) of each size found, ascending."""
     pictured = rows[rows["channels"] > 0]
-    # Both sides in one number: `np.unique` is slow on rows of two columns.
+    # Both sides packed into one number: `np.unique` is slow on rows of two columns.
     sizes = pictured["height"].astype(np.int64) << 32 | pictured["width"]
     found, counts = np.unique(sizes, return_counts=True)
     return [(size >> 32, size & 0xFFFFFFFF, n) for size, n in zip(found.tolist(), counts.tolist(), strict=True)]
 
 
 def encoding_counts(rows: Rows) -> dict[str, int]:
-    """Images of each encoding that there is."""
+    """Returns the number of images of each encoding found."""
     counts = np.bincount(rows["encoding"][rows["channels"] > 0], minlength=len(ENCODINGS)).tolist()
     return {name: n for name, n in zip(ENCODINGS, counts, strict=True) if n}
 
 
 def channel_counts(rows: Rows) -> dict[str, int]:
-    """Images of each number of channels that there is."""
+    """Returns the number of images of each channel count found."""
     found, counts = np.unique(rows["channels"][rows["channels"] > 0], return_counts=True)
     return {str(channels): n for channels, n in zip(found.tolist(), counts.tolist(), strict=True)}

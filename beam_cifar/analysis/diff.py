@@ -1,4 +1,4 @@
-"""Whether two datasets are the same, whatever their formats, and what differs if they are not."""
+"""Compares two datasets in any formats and lists their differences."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from beam_cifar.pipeline.runners import BeamOptions
 _T = TypeVar("_T")
 
 MAX_LISTED = 10
-"""Rows of each kind of difference that are listed."""
+"""Rows listed for each kind of difference."""
 EVERYTHING = "(all)"
-"""The name of the one subset that all rows are compared as."""
+"""The name of the subset when all rows are compared together."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Row:
     """One row of one side.
 
     Attributes:
-        subset: as that side calls it.
-        id: of the item.
-        label: name of its class; None without.
+        subset: name of the subset on that side.
+        id: id of the item.
+        label: class name; None without a label.
     """
 
     subset: str
@@ -47,10 +47,10 @@ class Change:
     """A row of A and the row of B that it is compared with.
 
     Attributes:
-        a: of A.
-        b: of B.
-        before: what A has, in words.
-        after: what B has.
+        a: the row of A.
+        b: the row of B.
+        before: the value in A, as text.
+        after: the value in B.
     """
 
     a: Row
@@ -61,10 +61,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Listed(Generic[_T]):
-    """Rows that only one side has (`Row`), or that both have and that differ in one way (`Change`).
+    """Rows found on one side only (`Row`), or rows of both sides that differ in one way (`Change`).
 
     Attributes:
-        count: how many.
+        count: number of rows.
         first: the first `MAX_LISTED` of them.
     """
 
@@ -77,15 +77,15 @@ class SubsetComparison:
     """One subset of both sides. Rows that differ in several ways are in several of the lists.
 
     Attributes:
-        name: of it; that of a split where subsets were folded, `EVERYTHING` where all rows are compared as one.
-        rows: of A, and of B.
-        digests: of A, and of B: 128 bits, hex, of all items in any order.
-        only_a: rows of A that nothing in B resembles.
-        only_b: the opposite.
+        name: name of the subset, or of the split if subsets are compared by split; `EVERYTHING` for all rows together.
+        rows: number of rows in A and in B.
+        digests: digests of A and B: 128 bits, hex, independent of the order of items.
+        only_a: rows of A without a counterpart in B.
+        only_b: rows of B without a counterpart in A.
         labels: rows with the same pixels, or else the same id, whose classes differ.
         pixels: rows with the same id and size whose pixels differ.
-        sizes: rows with the same id whose sizes differ, or of which one has no image.
-        ids: rows with the same pixels whose ids differ, where ids count.
+        sizes: rows with the same id whose sizes differ, or only one of which has an image.
+        ids: rows with the same pixels whose ids differ, if ids are compared.
     """
 
     name: str
@@ -106,14 +106,14 @@ class SubsetComparison:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two datasets.
+    """The result of comparing two datasets.
 
     Attributes:
         a: absolute path of the first.
         b: absolute path of the second.
-        subsets: as they were compared.
-        tables: what differs between the label tables, one line each.
-        notices: what differs and does not count, and how subsets were compared.
+        subsets: the comparison of each subset.
+        tables: differences between the label tables, one line each.
+        notices: differences that do not matter, and how subsets were compared.
 
     >>> from beam_cifar import compare
     >>> compare("cifar10", "cifar10").equal
@@ -149,15 +149,15 @@ def compare(
     """Compares two datasets by pixels, sizes and class names; the order of rows does not matter, nor the format.
 
     Args:
-        a: path of a directory or archive; or an `Input`, which also has a format and subsets.
-        b: the same of the other one.
-        ids: whether items must have the same ids.
-        whole: whether all rows are compared as one set, whatever their subsets.
-        workers: local workers; None chooses.
-        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        a: path of a directory or archive, or an `Input`, which also has a format and subsets.
+        b: the same for the other dataset.
+        ids: also compare ids.
+        whole: compare all rows together, ignoring subsets.
+        workers: number of local workers; chosen automatically if None.
+        beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
     Raises:
-        BeamCifarError: the one line that explains why there is no result.
+        BeamCifarError: a dataset cannot be read; the message is one line.
 
     >>> from beam_cifar import ConvertOptions, compare, convert
     >>> _ = convert(ConvertOptions("cifar10", "out", "parquet"))
@@ -174,7 +174,7 @@ def compare(
 
 
 def compared(a: Measured, b: Measured, *, ids: bool = False, whole: bool = False) -> Comparison:
-    """The same of datasets that were read, with digests of ids, and of items with ids if these count."""
+    """Compares measured datasets, whose tallies have digests of ids, and include ids in item digests if `ids`."""
     pairs, notices = _subset_pairs(a, b, whole=whole)
     tables, unused = _table_differences(a, b)
     return Comparison(
@@ -187,7 +187,7 @@ def compared(a: Measured, b: Measured, *, ids: bool = False, whole: bool = False
 
 
 def _subset_pairs(a: Measured, b: Measured, *, whole: bool) -> tuple[list[tuple[str, set[int], set[int]]], list[str]]:
-    """Which subsets are compared with which: (name, indices of A's, indices of B's); and what to say of it."""
+    """Returns the subsets to compare, as (name, indices in A, indices in B), and notices."""
     sides = [{m.subset_names[subset]: {subset} for subset in np.unique(m.subsets).tolist()} for m in (a, b)]
     if whole:
         everything = [set().union(*side.values()) for side in sides]
@@ -197,10 +197,10 @@ def _subset_pairs(a: Measured, b: Measured, *, whole: bool) -> tuple[list[tuple[
         folded = [_folded(side) for side in sides]
         if folded != sides:
             found = " and ".join(", ".join(side) or "none" for side in sides)
-            notices.append(f"subsets are compared by split, because they are called otherwise: {found}")
+            notices.append(f"subsets are compared by split, because their names differ: {found}")
         sides = folded
         if set(folded[0]) != set(folded[1]):
-            notices.append("some subsets are only on one side; --whole compares all rows as one set")
+            notices.append("some subsets are only on one side; compare all rows together with --whole")
     names = dict.fromkeys((*sides[0], *sides[1]))
     return [(name, sides[0].get(name, set()), sides[1].get(name, set())) for name in names], notices
 
@@ -213,7 +213,7 @@ def _folded(side: dict[str, set[int]]) -> dict[str, set[int]]:
 
 
 class _Side:
-    """One subset of one side, or several as one, by their indices."""
+    """One or more subsets of one side, compared as one."""
 
     def __init__(self, measured: Measured, subsets: set[int]) -> None:
         self._measured = measured
@@ -224,14 +224,14 @@ class _Side:
         return len(self._positions)
 
     def keys(self, numbers: dict[str | None, int]) -> Keys:
-        """What its rows are compared by.
+        """Returns the keys by which rows are compared.
 
         Args:
-            numbers: of class names, the same for both sides; new ones are added.
+            numbers: number of each class name, shared by both sides; new names are added.
         """
         everything = self._measured.rows
         rows = everything if len(self) == len(everything) else everything[self._positions]
-        # The last one is found by -1.
+        # An unlabelled row has label -1, which indexes the last entry.
         classes = [numbers.setdefault(name, len(numbers)) for name in (*self._measured.labels.names, None)]
         return {
             "image": (rows["digest"][:, 0], rows["digest"][:, 1], rows["channels"] > 0),
@@ -241,7 +241,7 @@ class _Side:
         }
 
     def rows(self, which: Int64Array) -> list[Row]:
-        """Some of its rows."""
+        """Returns some of its rows."""
         positions = self._positions[which].tolist()
         names, subsets = self._measured.subset_names, self._measured.subsets
         return [
@@ -250,7 +250,7 @@ class _Side:
         ]
 
     def with_words(self, which: Int64Array, what: str) -> tuple[list[Row], list[str]]:
-        """Some of its rows, and what they have of the names of `keys`."""
+        """Returns some of its rows, and as text their value of one of the `keys`."""
         found, numbers = self.rows(which), self._measured.rows[self._positions[which]]
         if what == "size":
             return found, [f"{row['height']} x {row['width']}" if row["channels"] else "no image" for row in numbers]
@@ -262,14 +262,14 @@ class _Side:
 
 
 def _compared(name: str, a: _Side, b: _Side, *, ids: bool) -> SubsetComparison:
-    """Sets aside rows that are the same, pairs those that resemble each other, and says how these differ."""
+    """Sets equal rows aside, pairs similar rows of the rest, and lists how these differ."""
     made = SubsetComparison(name, (len(a), len(b)), (f"{a.digest:032x}", f"{b.digest:032x}"))
     if made.equal:
         return made
     numbers: dict[str | None, int] = {}
     keys = a.keys(numbers), b.keys(numbers)
     left = np.arange(len(a)), np.arange(len(b))
-    # Of rows that are alike, those of one id are taken for the same, as far as there are any.
+    # Among rows with equal pixels and class, those with the same id are matched first.
     for same in (("image", "class", "id"), ("image", "class"))[: 1 if ids else 2]:
         _, left = match(keys, left, same)
     pairs = []
@@ -300,14 +300,14 @@ def _rows(side: _Side, which: Int64Array) -> Listed[Row]:
 
 
 def _changes(a: _Side, b: _Side, pairs: Int64Array, what: str) -> Listed[Change]:
-    """The changes of some pairs, int64 `[2, M]`."""
+    """Lists the changes of some pairs, int64 `[2, M]`."""
     first, second = pairs[:, :MAX_LISTED]
     (rows, before), (others, after) = a.with_words(first, what), b.with_words(second, what)
     return Listed(pairs.shape[1], tuple(map(Change, rows, others, before, after)))
 
 
 def _table_differences(a: Measured, b: Measured) -> tuple[list[str], list[str]]:
-    """What differs between two label tables: one line each; and what differs and does not count."""
+    """Returns the differences between two label tables, one line each, and those that do not matter."""
     differences: list[str] = []
     notices: list[str] = []
     for which, mine, theirs in (("A", a, b), ("B", b, a)):
@@ -323,7 +323,7 @@ def _table_differences(a: Measured, b: Measured) -> tuple[list[str], list[str]]:
         if sorted(set(first)) == sorted(first) and sorted(set(second)) == sorted(second):
             notices += _order_notices(what, first, second)
         elif sorted(first) != sorted(second):
-            differences.append(f"{what}: names repeat differently")
+            differences.append(f"{what}: different names repeat")
     if a.labels.has_superclasses and b.labels.has_superclasses:
         differences += _parent_differences(a.labels, b.labels)
     elif a.labels.has_superclasses or b.labels.has_superclasses:
@@ -332,16 +332,16 @@ def _table_differences(a: Measured, b: Measured) -> tuple[list[str], list[str]]:
 
 
 def _order_notices(what: str, first: Sequence[str], second: Sequence[str]) -> Iterator[str]:
-    """A line where names that both have stand in another order: rows are compared by names, not by numbers."""
+    """Reports common names in a different order, which does not matter: rows are compared by class name."""
     both = set(first) & set(second)
     mine, theirs = ([name for name in names if name in both] for names in (first, second))
     if mine != theirs:
         at = next(n for n, pair in enumerate(zip(mine, theirs, strict=True)) if pair[0] != pair[1])
-        yield f"{what} are numbered in another order: {at} is {mine[at]!r} in A, {theirs[at]!r} in B"
+        yield f"{what} are numbered differently: {at} is {mine[at]!r} in A, {theirs[at]!r} in B"
 
 
 def _parent_differences(a: LabelTable, b: LabelTable) -> Iterator[str]:
-    """A line for each class whose superclass differs; one that is not known, for want of rows, does not."""
+    """Reports classes whose superclass differs, ignoring superclasses that are unknown because a class has no rows."""
     theirs = dict(zip(b.names, b.parents, strict=True))
     for name, parent in zip(a.names, a.parents, strict=True):
         other = theirs.get(name)

@@ -1,4 +1,4 @@
-"""Pairs the rows of two sets by what they have in common: pure, on columns of numbers."""
+"""Pairs the rows of two datasets by equal keys: pure functions on columns of numbers."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ import numpy.typing as npt
 from beam_cifar.data.arrays import Int64Array
 
 Keys: TypeAlias = Mapping[str, tuple[npt.NDArray[Any], ...]]
-"""Columns `[N]` by name; the first of each is a digest, those of "image" end in whether there is one."""
+"""Columns `[N]` by name; the first of each is a digest, and the last of "image" says whether a row has one."""
 PART_ROWS = 1 << 16
-"""Rows of each side that are looked at together, about: they take ten times the room while they are."""
+"""Rows of each side compared at a time, approximately: comparing takes ten times their memory."""
 
 
 def match(
     keys: tuple[Keys, Keys], left: tuple[Int64Array, Int64Array], by: Sequence[str], *, pictured: bool = False
 ) -> tuple[Int64Array, tuple[Int64Array, Int64Array]]:
-    """Pairs rows that are alike, the n-th of one side with the n-th of the other.
+    """Pairs rows with equal keys, the n-th of one side with the n-th of the other.
 
     Args:
-        keys: of both sides.
-        left: positions of the rows of each side that may be paired, rising.
+        keys: the keys of both sides.
+        left: positions of the unpaired rows of each side, ascending.
         by: names of the keys that must be equal, "image" or "id" first.
-        pictured: whether rows without image are left alone.
+        pictured: pair only rows with an image.
 
     Returns:
-        Int64 `[2, M]`, positions of the rows of each pair; and the positions that are left, rising.
+        The positions of the rows of each pair, int64 `[2, M]`, and the positions still unpaired, ascending.
     """
     sides = [which[side["image"][-1][which]] if pictured else which for side, which in zip(keys, left, strict=True)]
-    # The first column is a digest: rows that are alike have the same remainder.
+    # The first column is a digest: rows with equal keys have the same remainder.
     parts = 1 + max(map(len, sides)) // PART_ROWS
     remainders = [side[by[0]][0][which] % parts for side, which in zip(keys, sides, strict=True)]
     found = []
@@ -49,18 +49,18 @@ def _columns(side: Keys, names: Sequence[str], which: Int64Array) -> list[npt.ND
 
 
 def pair_up(first: Sequence[npt.NDArray[Any]], second: Sequence[npt.NDArray[Any]]) -> tuple[Int64Array, Int64Array]:
-    """Pairs rows that are alike in all columns, the n-th of the first side with the n-th of the second.
+    """Pairs rows that are equal in all columns, the n-th of the first side with the n-th of the second.
 
     Args:
         first: columns `[N]`.
-        second: columns `[M]`, as many.
+        second: the same number of columns, `[M]`.
 
     Returns:
-        Positions in the first, and in the second, of the two rows of each pair.
+        The positions of the two rows of each pair, in the first and in the second side.
     """
     count = len(first[0])
     columns = [np.concatenate(pair) for pair in zip(first, second, strict=True)]
-    order = np.lexsort(columns)  # stable: of rows that are alike, those of the first side come first, in order
+    order = np.lexsort(columns)  # stable: of equal rows, those of the first side come first, in order
     if not len(order):
         return order, order
     changes = np.logical_or.reduce([column[order][1:] != column[order][:-1] for column in columns])

@@ -1,4 +1,4 @@
-"""One reading of a dataset: every block leaves a tally, and the tallies are put together."""
+"""Reads a dataset once: writes a tally for every block, then combines the tallies."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from beam_cifar.planning.survey import COUNTS, find_catalog
 
 @dataclass(frozen=True)
 class TallySettings:
-    """What every task needs besides itself.
+    """The settings shared by all tasks.
 
     Attributes:
-        source: how blocks are read.
+        source: how to read blocks.
         labels: label table of the dataset.
-        asked: what is wanted of them.
-        folder: where tallies go, one file for each block; all workers must see it.
+        asked: what to measure.
+        folder: folder for the tallies, one file per block; visible to all workers.
     """
 
     source: SourceSettings
@@ -55,15 +55,15 @@ def measured(
 
     Args:
         given: path, format and subsets.
-        asked: what is wanted.
-        workers: local workers; None chooses.
-        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        asked: what to measure.
+        workers: number of local workers; chosen automatically if None.
+        beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
     Yields:
-        What was found; its ids can be asked for as long as this is not left.
+        The measurements; ids are available until the context is left.
 
     Raises:
-        BeamCifarError: the one line that explains why there is no result.
+        BeamCifarError: the dataset cannot be read; the message is one line.
     """
     beam_options = reading_options(beam_options, workers)
     with shared_folder(beam_options) as folder:
@@ -83,7 +83,7 @@ def measured(
 
 
 def write_tally(block: Block, settings: TallySettings) -> None:
-    """Writes the tally of a block to a file of its own: a bundle that is run again replaces it by its equal."""
+    """Writes the tally of a block to its own file; a bundle that Beam retries replaces it with an equal one."""
     tally = tally_of(block, settings.source.files[block.shard].shown, settings.labels, settings.asked)
     path = os.path.join(settings.folder, "{:06d}-{:06d}-{:06d}".format(*block.coordinates))
     with storage.StagedFile(path, os.path.join(settings.folder, "scratch")) as file:
@@ -94,7 +94,7 @@ def write_tally(block: Block, settings: TallySettings) -> None:
 def _summaries(
     catalog: Catalog, subsets: Sequence[str], *, tolerant: bool
 ) -> tuple[tuple[FileSummary, ...], list[str]]:
-    """The summaries of the files asked for; and, if those are no reason to stop, why some cannot be read."""
+    """Returns the summaries of the selected files, and, if tolerant, why some cannot be read."""
     source, summaries, broken = get_source(catalog.format), [], []
     for file in select_files(catalog, subsets):
         try:
@@ -108,7 +108,7 @@ def _summaries(
 
 
 def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary, ...], folder: str) -> Measured:
-    """Puts the tallies of all blocks together, in order."""
+    """Combines the tallies of all blocks, in order."""
     names = sorted(name for name in storage.names_in(folder) if name != "scratch")
     expected = sum(summary.rows for summary in summaries)
     rows = np.zeros(expected, dtype=ROW)
@@ -128,7 +128,7 @@ def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary
         rejected += tally.rejected[: MAX_NAMED - len(rejected)]
         count += tally.rejected_count
     if filled + count != expected:
-        raise JobError(f"{catalog.path}: {filled + count} of {expected} rows came back from the workers in {folder}")
+        raise JobError(f"{catalog.path}: workers returned {filled + count} of {expected} rows in {folder}")
     give_back()
     return Measured(
         catalog, labels, summaries, rows[:filled], histograms, tuple(totals), tuple(rejected), rejected_count=count

@@ -1,4 +1,4 @@
-"""What a dataset is made of: counts, sizes, mean and deviation of pixels, duplicates."""
+"""Statistics of a dataset: counts, sizes, mean and standard deviation of pixels, duplicates."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from beam_cifar.pipeline.runners import BeamOptions
 from beam_cifar.planning.summaries import duplicates
 
 GROUPS = 10
-"""Groups of duplicates that are listed, and rows of each."""
+"""Groups of duplicates listed, and rows listed of each."""
 MANY_SUBSETS = 100
-"""With more of them, pairs that share no image are left out of `Stats.across`."""
+"""With more subsets, `Stats.across` omits pairs that share no image."""
 
 
 @dataclass(frozen=True)
 class SizeCount:
-    """How many rows have an image of a height and width, in pixels."""
+    """The number of rows with an image of a height and width, in pixels."""
 
     height: int
     width: int
@@ -41,16 +41,16 @@ class SizeCount:
 
 @dataclass(frozen=True, kw_only=True)
 class CommonStats:
-    """What is counted of a dataset, and of each of its subsets.
+    """Statistics of a dataset or a subset.
 
     Attributes:
-        rows: how many.
-        images: rows that have an image.
-        unlabelled: rows without label.
-        sizes: of the images, by height and width, rising.
-        mean: of R, G and B over all pixels, 0..255; empty without images.
-        std: the standard deviation of the same.
-        channels: channels as found, "1" (gray) and "3" -> images.
+        rows: number of rows.
+        images: rows with an image.
+        unlabelled: rows without a label.
+        sizes: image sizes, ascending by height and width.
+        mean: mean of R, G and B over all pixels, 0..255; empty without images.
+        std: standard deviation of R, G and B.
+        channels: number of channels, "1" (gray) or "3" -> images.
         encodings: "raw", "png", "jpeg" -> images.
     """
 
@@ -66,13 +66,13 @@ class CommonStats:
 
 @dataclass(frozen=True)
 class SubsetStats(CommonStats):
-    """One subset.
+    """Statistics of one subset.
 
     Attributes:
-        name: of it.
+        name: name of the subset.
         labels: class name -> rows, in the order of the label table, zeros included.
-        duplicates: rows whose image an earlier row of the subset has.
-        digest: of its items in any order, hex; equal for equal data in any format. See `beam_cifar.analysis.diff`.
+        duplicates: rows with the same image as an earlier row of the subset.
+        digest: digest of its items, hex; equal for equal items in any order and format. See `beam_cifar.analysis.diff`.
     """
 
     name: str
@@ -83,11 +83,11 @@ class SubsetStats(CommonStats):
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Rows that have the same image.
+    """Rows with the same image.
 
     Attributes:
-        rows: the first of them, each as (subset, id, class name or None).
-        count: how many there are in all.
+        rows: the first rows, each as (subset, id, class name or None).
+        count: total number of rows.
     """
 
     rows: tuple[tuple[str, str, str | None], ...]
@@ -96,20 +96,20 @@ class DuplicateGroup:
 
 @dataclass(frozen=True)
 class Stats(CommonStats):
-    """A dataset.
+    """Statistics of a dataset.
 
     Attributes:
-        path: absolute, of the directory or archive.
-        format: name of its format.
-        title: of the kind of dataset, such as "CIFAR-100".
+        path: absolute path of the directory or archive.
+        format: name of the format.
+        title: kind of dataset, such as "CIFAR-100".
         labels: classes and superclasses.
-        subsets: in the order of their files.
-        across: for each pair of different subsets, the rows of the second whose image the first has too;
-            pairs that share none are left out where there are more than `MANY_SUBSETS` subsets.
-        groups: the first `GROUPS` groups of rows with the same image, wherever they are.
-        duplicate_groups: how many groups there are.
-        conflicting: groups with different labels.
-        notices: things that a user should know.
+        subsets: statistics of the subsets, in the order of their files.
+        across: for each pair of different subsets, the rows of the second with an image that is also in the first;
+            with more than `MANY_SUBSETS` subsets, only for pairs that share an image.
+        groups: the first `GROUPS` groups of rows with the same image, in any subsets.
+        duplicate_groups: total number of groups.
+        conflicting: number of groups with different labels.
+        notices: notices for the user.
 
     >>> from beam_cifar import stats
     >>> stats("cifar10").subsets[0].name
@@ -136,17 +136,17 @@ def stats(
     workers: int | None = None,
     beam_options: BeamOptions = (),
 ) -> Stats:
-    """Reads every image of a dataset once, and says what it is made of.
+    """Reads every image of a dataset once and returns its statistics.
 
     Args:
-        path: of a directory or archive.
-        input_format: its format; detected if None.
-        subsets: to read; all if empty.
-        workers: local workers; None chooses.
-        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        path: directory or archive.
+        input_format: name of the format; detected if None.
+        subsets: names of the subsets to read; all if empty.
+        workers: number of local workers; chosen automatically if None.
+        beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
     Raises:
-        BeamCifarError: the one line that explains why there is no result.
+        BeamCifarError: the dataset cannot be read; the message is one line.
 
     >>> from beam_cifar import stats
     >>> stats("cifar10").rows
@@ -158,7 +158,7 @@ def stats(
 
 
 def stats_of(found: Measured) -> Stats:
-    """The same of a dataset that was read."""
+    """Returns the statistics of a measured dataset."""
     repeats, names, catalog = repeats_of(found.rows), found.subset_names, found.catalog
     subsets = found.subsets
     shared = repeats.shared(subsets, len(names)).tolist()
@@ -188,7 +188,7 @@ def stats_of(found: Measured) -> Stats:
 def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> SubsetStats:
     names = found.labels.names
     labels = dict.fromkeys(names, 0)
-    # Names of a table may repeat, and the last count is of the unlabelled.
+    # Class names may repeat, hence +=; the last count is that of unlabelled rows, which `zip` drops.
     for name, count in zip(names, rows_by_label(rows["label"], len(names)), strict=False):
         labels[name] += count
     return SubsetStats(
@@ -201,7 +201,7 @@ def _subset_stats(found: Measured, number: int, rows: Rows, duplicates: int) -> 
 
 
 def _common(rows: Rows, histogram: Int64Array) -> dict[str, Any]:
-    """The fields of `CommonStats`."""
+    """Returns the fields of `CommonStats`."""
     mean, std = moments(histogram)
     return {
         "rows": len(rows),
@@ -227,13 +227,13 @@ def _groups(found: Measured, repeats: Repeats, subsets: Int64Array) -> tuple[Dup
 
 
 def moments(histogram: Int64Array) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel, from exact sums; both empty without pixels.
+    """Returns mean and standard deviation of each channel, from exact sums; both empty without pixels.
 
     Args:
         histogram: int64 `[3, 256]`.
     """
     means, deviations = [], []
-    # In Python's integers: `n * squares` leaves 64 bits at 12 million white pixels.
+    # With Python integers: `n * squares` overflows 64 bits at 12 million white pixels.
     for counts in histogram.tolist():
         n = sum(counts)
         if not n:

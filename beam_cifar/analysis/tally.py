@@ -1,8 +1,8 @@
-"""What one look at the images of a block leaves of them: some 50 bytes a row, and no pixels.
+"""The tally of a block: some 50 bytes per row, without pixels.
 
-A *digest* of an image is 128 bits of BLAKE2b over height and width (uint32, little-endian) and the planes R, G, B; gray
-counts as three equal planes, and encoded images as their pixels. The digest of an *item* is one over that, the name of
-its class and, where asked for, its id. Items of a set are summed modulo 2^128: equal for equal sets in any order.
+The *digest* of an image is 128 bits of BLAKE2b over height and width (uint32, little-endian) and the planes R, G, B;
+gray counts as three equal planes, and encoded images are decoded first. The digest of an *item* covers that, its class
+name and, if requested, its id. Digests of items are summed modulo 2^128, so that their order does not matter.
 """
 
 from __future__ import annotations
@@ -43,26 +43,26 @@ ROW = np.dtype(
         ("encoding", "u1"),
     ]
 )
-"""A row: digest of its image and 64-bit digest of its id (zeros where not asked for), index of its file and number in
-it, label (-1 without), height, width and channels (0 without image), and index in `ENCODINGS`."""
+"""A row: digest of the image, 64-bit digest of the id (zeros if not requested), index of the file and row number in it,
+label (-1 without), height, width and channels (0 without an image), and index in `ENCODINGS`."""
 
 ENCODINGS = (RAW, *EXTENSIONS)
 MODULUS = 1 << 128
 MAX_NAMED = 10
-"""Bad rows of a block that are told one by one."""
+"""Bad rows of a block that are listed."""
 
-# Bytes of a plane that are counted together, as eight times as many.
+# Bytes of a plane counted at a time; `np.bincount` converts them to int64, eight times as many bytes.
 _COUNTED = 1 << 18
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is wanted of a reading beside images and labels.
+    """What to measure besides images and labels.
 
     Attributes:
-        ids: digests of ids.
-        ids_count: whether the ids are part of what the items are.
-        tolerant: whether damaged rows are told instead of ending the job.
+        ids: compute digests of ids.
+        ids_count: include ids in the digests of items.
+        tolerant: record damaged rows instead of failing.
     """
 
     ids: bool = False
@@ -72,14 +72,14 @@ class Asked:
 
 @dataclass(frozen=True)
 class BlockTally:
-    """What is kept of a block.
+    """The measurements of a block.
 
     Attributes:
         rows: `ROW` `[N]`, in order.
         histogram: int64 `[3, 256]`, how often R, G and B have each value.
-        total: the sum of the digests of its items.
-        rejected: the first rows that cannot be read.
-        rejected_count: how many there are.
+        total: sum of the digests of its items.
+        rejected: the first unreadable rows.
+        rejected_count: number of unreadable rows.
     """
 
     rows: Rows
@@ -89,7 +89,7 @@ class BlockTally:
     rejected_count: int
 
     def encoded(self) -> bytes:
-        """All of it, for `decode_tally`."""
+        """Returns the tally as bytes, for `decode_tally`."""
         file = io.BytesIO()
         facts = {"total": str(self.total), "rejected": [asdict(bad) for bad in self.rejected]}
         text = json.dumps({**facts, "count": self.rejected_count}).encode()
@@ -98,7 +98,7 @@ class BlockTally:
 
 
 def decode_tally(content: bytes) -> BlockTally:
-    """The tally that was encoded."""
+    """Returns the tally from its encoded bytes."""
     with np.load(io.BytesIO(content), allow_pickle=False) as found:
         facts = json.loads(found["facts"].tobytes())
         rejected = tuple(BadRow(**bad) for bad in facts["rejected"])
@@ -106,16 +106,16 @@ def decode_tally(content: bytes) -> BlockTally:
 
 
 def tally_of(block: Block, shown: str, labels: LabelTable, asked: Asked = Asked()) -> BlockTally:
-    """Looks at every image of a block.
+    """Measures every image of a block.
 
     Args:
-        block: its shard is the number of its file.
-        shown: how messages name the file.
+        block: a block whose `shard` is the number of its file.
+        shown: display name of the file used in messages.
         labels: label table of the dataset.
-        asked: what is wanted.
+        asked: what to measure.
 
     Raises:
-        InputError: an image is damaged, and that is not asked to be told.
+        InputError: an image is damaged, unless `asked.tolerant`.
     """
     table, bad = block.table, list(block.rejected)
     numbers = _row_numbers(block)
@@ -154,15 +154,15 @@ def tally_of(block: Block, shown: str, labels: LabelTable, asked: Asked = Asked(
 def item_total(
     images: Sequence[bytes | None], labels: Sequence[int], names: Sequence[str], ids: Sequence[str] | None
 ) -> int:
-    """The sum of the digests of some items, modulo 2^128.
+    """Returns the sum of the digests of some items, modulo 2^128.
 
     Args:
-        images: `[N]`, the digest of each image; None without.
-        labels: `[N]`, -1 without.
-        names: of the classes.
-        ids: `[N]`, where they count.
+        images: `[N]`, the digest of each image; None without an image.
+        labels: `[N]`, -1 without a label.
+        names: class names.
+        ids: `[N]`, or None if digests do not include ids.
     """
-    # The last one is found by -1.
+    # An unlabelled item has label -1, which indexes the last entry.
     marks = [*(b"label" + struct.pack("<Q", len(_bytes(name))) + _bytes(name) for name in names), b"no label"]
     ends = [b""] * len(images) if ids is None else [b"id" + _bytes(each) for each in ids]
     total = 0
@@ -173,7 +173,7 @@ def item_total(
 
 
 def _count_values(pixels: UInt8Array, histogram: Int64Array) -> None:
-    """Adds how often each channel has each value; gray counts as three equal channels."""
+    """Adds the number of pixels with each value in each channel; gray counts as three equal channels."""
     for channel in range(pixels.shape[1]):
         plane = pixels[:, channel].reshape(-1)
         for start in range(0, len(plane), _COUNTED):
@@ -182,7 +182,7 @@ def _count_values(pixels: UInt8Array, histogram: Int64Array) -> None:
 
 
 def _row_numbers(block: Block) -> Int64Array:
-    """The number of each row of a block in its file."""
+    """Returns the row number in the file of each row of a block."""
     numbers = np.arange(block.row, block.row + len(block.table) + len(block.rejected))
     return numbers[~np.isin(numbers, [bad.row for bad in block.rejected])] if block.rejected else numbers
 

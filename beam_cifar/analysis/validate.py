@@ -1,4 +1,4 @@
-"""Checks a dataset, as far as it can be checked without knowing what it is for."""
+"""Validates a dataset with checks that do not depend on its purpose."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from beam_cifar.pipeline.runners import BeamOptions
 Severity = Literal["ok", "info", "warning", "error"]
 
 MAX_EXAMPLES = 10
-"""Examples that a finding names."""
+"""Examples listed per finding."""
 UNBALANCED = 10
-"""How many times as many rows the largest class may have as the smallest before it is worth a warning."""
+"""Ratio of the rows of the largest and the smallest class from which on imbalance is a warning."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What one check found.
+    """The result of one check.
 
     Attributes:
         check: name of the check.
-        severity: "error" makes a dataset invalid, "warning" does where that is asked for.
-        count: how many rows, images, classes or files it is about; 0 for "ok".
+        severity: "error" makes a dataset invalid, "warning" only if validation is strict.
+        count: number of rows, images, classes or files concerned; 0 for "ok".
         text: one line.
-        examples: the first ones, one line each.
+        examples: the first of them, one line each.
     """
 
     check: str
@@ -47,14 +47,14 @@ class Finding:
 
 @dataclass(frozen=True)
 class Validation:
-    """What all checks found.
+    """The result of all checks.
 
     Attributes:
-        path: absolute, of the dataset.
-        format: name of its format.
-        title: of the kind of dataset.
-        rows: that could be read.
-        findings: of every check at least one, in the order of the checks.
+        path: absolute path of the dataset.
+        format: name of the format.
+        title: kind of dataset.
+        rows: number of readable rows.
+        findings: at least one per check, in the order of the checks.
 
     >>> from beam_cifar import validate
     >>> validate("cifar10").is_valid()
@@ -68,27 +68,27 @@ class Validation:
     findings: tuple[Finding, ...]
 
     def count(self, severity: Severity) -> int:
-        """How many findings of a severity there are."""
+        """Returns the number of findings of a severity."""
         return sum(finding.severity == severity for finding in self.findings)
 
     def is_valid(self, *, strict: bool = False) -> bool:
-        """Whether there is no error; and, if strict, no warning."""
+        """Returns whether there are no errors and, if strict, no warnings."""
         return not self.count("error") and not (strict and self.count("warning"))
 
 
 def validate(
     path: str, input_format: str | None = None, *, workers: int | None = None, beam_options: BeamOptions = ()
 ) -> Validation:
-    """Reads and decodes every image of a dataset, and checks what there is.
+    """Reads and decodes every image of a dataset and checks it for problems.
 
     Args:
-        path: of a directory or archive.
-        input_format: its format; detected if None.
-        workers: local workers; None chooses.
-        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        path: directory or archive.
+        input_format: name of the format; detected if None.
+        workers: number of local workers; chosen automatically if None.
+        beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
     Raises:
-        BeamCifarError: the one line that explains why nothing could be checked.
+        BeamCifarError: the dataset cannot be checked at all; the message is one line.
 
     >>> from beam_cifar import validate
     >>> validate("cifar10").count("error")
@@ -100,7 +100,7 @@ def validate(
 
 
 def validated(found: Measured) -> Validation:
-    """The same of a dataset that was read tolerantly, with digests of ids."""
+    """Checks a measured dataset, read tolerantly and with digests of ids."""
     repeats = repeats_of(found.rows)
     findings = (
         *_table(found),
@@ -119,30 +119,30 @@ def validated(found: Measured) -> Validation:
 
 
 def _table(found: Measured) -> Iterator[Finding]:
-    """Names that are there twice, or empty."""
+    """Finds class names that repeat or are empty."""
     labels = found.labels
     wrong = []
     for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
-        wrong += [f"{what} {name!r} is there {n} times" for name, n in Counter(names).items() if n > 1]
+        wrong += [f"{what} {name!r} occurs {n} times" for name, n in Counter(names).items() if n > 1]
         wrong += [f"{what} {number} has no name" for number, name in enumerate(names) if not name.strip()]
-    fine = f"the names of {len(labels.names)} classes differ"
-    yield _found("table", "warning", len(wrong), "names of the label table repeat, or are empty", fine, wrong)
+    fine = f"the names of {len(labels.names)} classes are unique"
+    yield _found("table", "warning", len(wrong), "names in the label table repeat or are empty", fine, wrong)
 
 
 def _files(found: Measured) -> Iterator[Finding]:
-    text = f"{counted(len(found.broken), 'file')} cannot be read at all"
+    text = f"{counted(len(found.broken), 'file')} cannot be read"
     fine = f"{counted(len(found.summaries), 'file')} can be read"
     yield _found("files", "error", len(found.broken), text, fine, found.broken)
 
 
 def _rows(found: Measured) -> Iterator[Finding]:
     text = f"{counted(found.rejected_count, 'row')} cannot be read: wrong labels or damaged images"
-    fine = f"{counted(len(found.rows), 'row')} can be read, with all their images"
+    fine = f"{counted(len(found.rows), 'row')} can be read, images included"
     yield _found("rows", "error", found.rejected_count, text, fine, map(str, found.rejected))
 
 
 def _superclasses(found: Measured) -> Iterator[Finding]:
-    """A class has one superclass, where there are any."""
+    """Checks that every class has one superclass, if there are any."""
     table = found.labels
     if not table.has_superclasses:
         return
@@ -189,7 +189,7 @@ def _missing(found: Measured) -> Iterator[Finding]:
 
 
 def _ids(found: Measured) -> Iterator[Finding]:
-    """Ids that repeat in a subset: those that the reader had to change, and those that it did not."""
+    """Finds ids that repeat in a subset, including those that the reader made unique."""
     subsets, ids = found.subsets, found.rows["id"]
     order = np.lexsort((ids, subsets))
     same = (ids[order][1:] == ids[order][:-1]) & (subsets[order][1:] == subsets[order][:-1])
@@ -197,13 +197,13 @@ def _ids(found: Measured) -> Iterator[Finding]:
     again[order[1:][same]] = True
     changed = [(summary.file.shown, summary.duplicates) for summary in found.summaries if summary.duplicates]
     count = int(again.sum()) + sum(n for _, n in changed)
-    listed = [f"{shown}: {counted(n, 'row')} with the name of an earlier one" for shown, n in changed]
-    text = f"{counted(count, 'row')} repeat the id of another row of their subset"
-    yield _found("ids", "warning", count, text, "no id repeats in its subset", [*listed, *_named_rows(found, again)])
+    listed = [f"{shown}: {counted(n, 'row')} with the name of an earlier row" for shown, n in changed]
+    text = f"{counted(count, 'row')} with the id of another row in the same subset"
+    yield _found("ids", "warning", count, text, "no id repeats within a subset", [*listed, *_named_rows(found, again)])
 
 
 def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
-    """Images that repeat, within subsets and across them: those leak from one into the other."""
+    """Finds images that repeat within subsets, and those that leak from one subset into another."""
     names, subsets = found.subset_names, found.subsets
     shared = repeats.shared(subsets, len(names))
     within = int(shared.trace())
@@ -212,8 +212,8 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
         "duplicates",
         "warning",
         within,
-        f"{counted(within, 'row')} have the image of an earlier row of their subset",
-        "no image repeats in its subset",
+        f"{counted(within, 'row')} with the image of an earlier row in the same subset",
+        "no image repeats within a subset",
         (f"{name}: {counted(n, 'row')}" for name, n in repeating if n),
         _same_images(found, repeats, repeats.within(subsets)),
     )
@@ -223,9 +223,9 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
         "leaks",
         "warning",
         len(leaks),
-        f"{counted(len(leaks), 'image')} are in several subsets",
+        f"{counted(len(leaks), 'image')} in several subsets",
         "no image is in several subsets",
-        (f"{names[j]}: {counted(int(shared[i, j]), 'row')} with an image of {names[i]}" for i, j in pairs),
+        (f"{names[j]}: {counted(int(shared[i, j]), 'row')} with an image in {names[i]}" for i, j in pairs),
         _same_images(found, repeats, leaks),
     )
 
@@ -242,7 +242,7 @@ def _same_image(found: Measured, group: Sequence[int]) -> str:
 
 def _conflicts(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     groups = repeats.conflicting(found.rows["label"])
-    text = f"{counted(len(groups), 'image')} have different labels"
+    text = f"{counted(len(groups), 'image')} with different labels"
     listed = _same_images(found, repeats, groups)
     yield _found("conflicts", "error", len(groups), text, "no image has different labels", listed)
 
@@ -269,7 +269,7 @@ def _named_rows(found: Measured, which: BoolArray) -> list[str]:
 
 
 def _shown(found: Measured, positions: Sequence[int]) -> list[str]:
-    """Some rows, by file, number and id."""
+    """Describes some rows by file, row number and id."""
     rows = found.rows[list(positions)]
     files: Int64Array = rows["file"]
     return [
@@ -279,9 +279,9 @@ def _shown(found: Measured, positions: Sequence[int]) -> list[str]:
 
 
 def _found(check: str, severity: Severity, count: int, text: str, fine: str, *examples: Iterable[str]) -> Finding:
-    """What a check found, with the first examples of each kind; `fine` stands for the text where that is nothing."""
+    """Returns the finding of a check, with the first examples of each kind; `fine` is its text if `count` is 0."""
     if not count:
         return Finding(check, "ok", 0, fine)
-    # Lazily: to name a row, its file is opened again.
+    # Lazily, because naming a row means opening its file again.
     first = (example for kind in examples for example in islice(kind, MAX_EXAMPLES))
     return Finding(check, severity, count, text, tuple(first))

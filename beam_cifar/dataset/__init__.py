@@ -1,4 +1,4 @@
-"""The Python face: `Dataset`, its items, and projects, which are datasets noted in a file.
+"""The Python interface: `Dataset`, its items, and projects, which are datasets recorded in a file.
 
-The public face and the command line import from here.
+Imported by the public package and the command line.
 """

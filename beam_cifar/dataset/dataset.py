@@ -1,7 +1,7 @@
-"""A dataset in Python: where it comes from, what is done to it, where it goes. Nothing is read before it must be.
+"""A lazy dataset in Python: its inputs, the steps applied to it, and its export.
 
-`export` runs the same job as the command line. Looking at items (`len`, iteration, `categories`, `subsets`) reads
-labels and names only; pixels are read when an item's image is asked for.
+`export` runs the same job as the command line. Looking at items (`len`, iteration, `categories`, `subsets`) reads only
+labels and names; pixels are read when the image of an item is accessed.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ ITEM_COLUMNS = frozenset({"id", "filename"})
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a dataset lies that `save` can write back to, and how it was written, or would be."""
+    """Where `save` writes a dataset back to, and with which options."""
 
     path: str
     format: str
@@ -72,10 +72,10 @@ class _Place:
 
 
 class Dataset:
-    """Images with labels, in subsets. Made by `import_from`, `from_iterable` or `merge`.
+    """Images with labels, in subsets. Created with `import_from`, `from_iterable` or `merge`.
 
-    What changes it (`filter`, `transform`, `select`, `put`, `remove`) is noted, returns the dataset itself, and is
-    done when items are looked at or exported.
+    Methods that change it (`filter`, `transform`, `select`, `put`, `remove`) return the dataset itself, and take effect
+    when items are looked at or exported.
 
     >>> from beam_cifar import Dataset
     >>> dogs = Dataset.import_from("cifar10").filter('/item[annotation/label="dog"]')
@@ -96,20 +96,20 @@ class Dataset:
     def import_from(
         cls, path: str | os.PathLike[str], format: str | None = None, *, subsets: Sequence[str] = ()
     ) -> Dataset:
-        """A dataset on disk.
+        """Returns a dataset read from a path.
 
         Args:
-            path: its directory or archive.
-            format: name of its format; detected if None.
+            path: directory or archive.
+            format: name of the format; detected if None.
             subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
 
         Raises:
-            InputError: nothing there, or not recognised.
+            InputError: the path does not exist, or its format is not recognised.
             UsageError: an unknown format or subset.
         """
         index = _Folder(None)
         catalog = find_catalog(os.fspath(path), format, index.name)
-        select_files(catalog, tuple(subsets))  # refuses an unknown one
+        select_files(catalog, tuple(subsets))  # refuses unknown subsets
         is_folder = os.path.isdir(catalog.path)
         root = catalog.root or catalog.path
         made = cls(Input(root, catalog.format, tuple(subsets)))
@@ -126,16 +126,16 @@ class Dataset:
         *,
         folder: str | os.PathLike[str] | None = None,
     ) -> Dataset:
-        """A dataset of items, which are read once, and kept on disk until the dataset goes.
+        """Returns a dataset of items, which are read once and stored on disk as long as the dataset exists.
 
         Args:
-            items: any number of them; no more than a thousand are held.
-            categories: names of the classes, or pairs of name and superclass, or a `LabelTable`.
-            folder: an existing folder to keep them in, one that all workers see; a temporary one if None.
+            items: any number of items; at most a thousand are in memory at a time.
+            categories: class names, pairs of class name and superclass, or a `LabelTable`.
+            folder: existing folder to store them in, visible to all workers; a temporary one if None.
 
         Raises:
-            InputError: an item that cannot be kept without loss, or an id that is there twice in a subset.
-            UsageError: categories that are none.
+            InputError: an item that cannot be stored without loss, or an id that repeats in a subset.
+            UsageError: invalid categories.
         """
         labels = table_of_categories(categories)
         kept = _Folder(folder)
@@ -144,19 +144,19 @@ class Dataset:
 
     @classmethod
     def merge(cls, *datasets: Dataset, on_clash: str = "error") -> Dataset:
-        """One dataset of several: classes by name, items by id and subset.
+        """Returns the union of several datasets, matching classes by name, and items by id and subset.
 
         Args:
-            datasets: two or more; each with what is done to it.
-            on_clash: what becomes of items that have the same id and subset in several of them: "error", "suffix" (the
-                later ones get other ids) or "first" (the later ones are dropped).
+            datasets: the datasets, each with its steps.
+            on_clash: how to resolve items with the same id and subset in several of them: "error", "suffix" (later ones
+                get new ids) or "first" (later ones are dropped).
 
         Raises:
-            UsageError: an unknown rule. What contradicts each other is found when items are looked at.
+            UsageError: an unknown rule. Contradictions between datasets are reported when items are looked at.
         """
         for dataset in datasets or ("nothing",):
             if not isinstance(dataset, Dataset):
-                raise UsageError(f"merge: expected one Dataset after the other, found {dataset!r}")
+                raise UsageError(f"merge: expected Dataset arguments, found {dataset!r}")
         for dataset in datasets:
             dataset._flush()
         merged = tuple(dataset._source for dataset in datasets)
@@ -170,14 +170,14 @@ class Dataset:
         filter_annotations: bool = False,
         remove_empty: bool = False,
     ) -> Dataset:
-        """Keeps the items for which a condition holds.
+        """Keeps the items that satisfy a condition.
 
         Args:
             condition: an XPath expression such as '/item[annotation/label="dog"]', or a function of an item.
             mode: what an expression selects: "items", "annotations" (the others lose their label) or
-                "items+annotations" (and items without any left are dropped).
-            filter_annotations: the same as mode "annotations".
-            remove_empty: with it, the same as mode "items+annotations".
+                "items+annotations" (items left without a label are dropped too).
+            filter_annotations: same as mode "annotations".
+            remove_empty: together with `filter_annotations`, same as mode "items+annotations".
 
         Raises:
             UsageError: an expression that cannot be evaluated, or an unknown mode.
@@ -189,26 +189,26 @@ class Dataset:
         return self._then(make_step("filter", {"expression": condition, "mode": mode}))
 
     def select(self, condition: Callable[[DatasetItem], Any]) -> Dataset:
-        """Keeps the items for which a function of an item gives something true."""
+        """Keeps the items for which a function returns a true value."""
         return self._then(Select(functools.partial(_chosen, condition=condition)))
 
     def transform(self, name: str | Step, **options: Any) -> Dataset:
-        """Adds a transform; `beam_cifar.steps.registry.STEPS` has their names, and the README their options.
+        """Applies a transform; docs/transforms.md lists names and options.
 
         Raises:
-            UsageError: an unknown name or option, or a value that cannot be meant.
+            UsageError: an unknown name or option, or an invalid value.
         """
         return self._then(name if isinstance(name, Step) else make_step(name, options))
 
     def put(self, item: DatasetItem) -> Dataset:
-        """Adds an item; one of the same id and subset is replaced.
+        """Adds an item, replacing one with the same id and subset.
 
         Raises:
-            UsageError: something that is no item. What it holds is checked when items are looked at.
+            UsageError: not a `DatasetItem`. Its contents are checked when items are looked at.
         """
         if not isinstance(item, DatasetItem):
             raise UsageError(f"put: expected a DatasetItem, found {type(item).__name__}")
-        # An item that was removed and is put again must come back: what is removed comes first.
+        # Pending removals first: an item removed and then put again must stay.
         key = item_key(item)
         if self._removing:
             self._flush()
@@ -219,8 +219,8 @@ class Dataset:
         return self
 
     def remove(self, id: Any, subset: str = DEFAULT_SUBSET) -> Dataset:
-        """Removes an item, and its subset with the last one; an item that is not there is no error."""
-        self._waiting.pop((str(id), subset), None)  # also one that cannot be kept, which would be refused for ever
+        """Removes an item, and its subset if it was the last one; a missing item is not an error."""
+        self._waiting.pop((str(id), subset), None)  # drops an invalid item too, which every flush would refuse
         if self._waiting:
             self._flush()
         self._removing[str(id), subset] = None
@@ -239,19 +239,19 @@ class Dataset:
         return items_of(view, gathering.snapshot())
 
     def get(self, id: Any, subset: str = DEFAULT_SUBSET) -> DatasetItem | None:
-        """The item of an id in a subset; None if there is none."""
+        """Returns the item with an id in a subset, or None."""
         gathering, view = self._look()
         here = pa.compute.equal(view.ids, str(id)).to_numpy(zero_copy_only=False) & view.subset(subset)
         return next(items_of(view.take(here), gathering.snapshot()), None)
 
     @property
     def categories(self) -> LabelTable:
-        """Classes and superclasses."""
+        """The label table: classes and superclasses."""
         return self._look()[1].table
 
     @property
     def subsets(self) -> Mapping[str, Subset]:
-        """The subsets that have items, by name, in order."""
+        """The non-empty subsets by name, in order."""
         gathering, view = self._look()
         seen = gathering.snapshot()
         members = {name: view.subset(name) for name in view.subset_names}
@@ -272,23 +272,23 @@ class Dataset:
         workers: int | None = None,
         beam_options: BeamOptions = (),
     ) -> Summary:
-        """Writes the dataset, all or nothing; the job is that of the command line.
+        """Writes the dataset, all or nothing, with the same job as the command line.
 
         Args:
-            save_dir: the directory to make.
+            save_dir: directory to create.
             format: name of the format.
-            save_images: write pixels also where the format can do without them.
-            save_media: the same.
-            save_dataset_meta: write `dataset_meta.json` where the format knows it.
-            image_ext: extension of the files, which also chooses the encoding where images are files.
-            keep_empty_classes: make a folder also for classes without images.
-            images_per_batch: rows of every output file but the last of a subset.
+            save_images: write pixels even if they are optional in the format.
+            save_media: same as `save_images`.
+            save_dataset_meta: write `dataset_meta.json` if the format supports it.
+            image_ext: file extension of images; it also selects their encoding in formats with a file per image.
+            keep_empty_classes: create folders for classes without images too.
+            images_per_batch: rows per output file; the last of a subset may have fewer.
             overwrite: replace an existing output.
-            workers: local workers; None chooses.
-            beam_options: Beam's own options, as flags or parsed; a local runner without any.
+            workers: number of local workers; chosen automatically if None.
+            beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
         Raises:
-            BeamCifarError: the one line that explains why nothing was written.
+            BeamCifarError: nothing was written; the message is one line.
         """
         options = ExportOptions(
             save_images=save_images or save_media,
@@ -311,35 +311,35 @@ class Dataset:
         workers: int | None = None,
         beam_options: BeamOptions = (),
     ) -> Summary | None:
-        """Writes the dataset back to where it was imported from, or exported to last, all or nothing.
+        """Writes the dataset back to where it was imported from or last exported to, all or nothing.
 
-        Files of subsets that did not change stay the same files, where a format has one for each subset (`cifar`);
-        those of subsets without items go. What else lies in the directory stays.
+        In formats with a file per subset (`cifar`), files of unchanged subsets are not rewritten, and those of emptied
+        subsets are removed. Other files in the directory stay.
 
         Args:
-            save_images: write pixels where the format can do without them; as before, if None.
-            save_media: the same.
-            workers: local workers; None chooses.
+            save_images: write pixels even if they are optional in the format; as before if None.
+            save_media: same as `save_images`.
+            workers: number of local workers; chosen automatically if None.
             beam_options: as for `export`.
 
         Returns:
             None if there was nothing to do.
 
         Raises:
-            BeamCifarError: the one line that explains why nothing was written.
+            BeamCifarError: nothing was written; the message is one line.
         """
         self._flush()
         place = self._place
         if place is None:
             raise UsageError("save: the dataset was neither imported from a directory nor exported; export it first")
         if storage.is_url(place.path):
-            raise UsageError(f"save: {place.path} lies in an object store, and is not changed in place; export it anew")
+            raise UsageError(f"save: cannot change {place.path} in place in an object store; export to a new path")
         with_images = place.options.save_images or self._reads(place.path)
         asked = next((each for each in (save_images, save_media) if each is not None), with_images)
         same = asked == with_images
         if self._changed is not None and not self._changed and same:
             return None
-        # As JPEG, the usual choice of some formats, images would lose a little with every save.
+        # Some formats write JPEG by default, and images would degrade with every save.
         image_ext = place.options.image_ext or lossless_ext(place.path, place.format)
         place = replace(place, options=replace(place.options, save_images=asked, image_ext=image_ext))
         view = self._look()[1]
@@ -364,7 +364,7 @@ class Dataset:
         workers: int | None,
     ) -> Summary:
         asked = {**place.options.export_options(), "kept": kept, "overwrite": overwrite, "workers": workers}
-        with quiet_imports():  # not before something is written: looking at items needs no Beam
+        with quiet_imports():  # here and not at the top: looking at items needs no Beam
             convert = load("beam_cifar.pipeline.convert:convert")
         made: Summary = convert(job_of(source, place.path, place.format, **asked), beam_options)
         for notice in made.notices:
@@ -385,7 +385,7 @@ class Dataset:
             self._changed.add(subset)
 
     def _flush(self) -> None:
-        """Notes the items that were removed or put: one after the other, never both."""
+        """Turns pending items into a step: removals or additions, as `put` and `remove` never leave both pending."""
         if self._removing:
             self._source = replace(self._source, steps=(*self._source.steps, Remove(tuple(self._removing))))
             self._removing = {}
@@ -399,9 +399,9 @@ class Dataset:
         self._source = replace(self._source, steps=(*self._source.steps, Put(kept.name)))
 
     def _look(self, *, with_waiting: bool = True) -> tuple[Gathering, View]:
-        """All rows, as far as items show them without their images.
+        """Returns all rows, with the columns that items need besides their images.
 
-        What was done since the last look is done now. A step that is refused is taken back, with those after it.
+        Applies the steps added since the last look. If one fails, it is dropped together with those after it.
         """
         if with_waiting:
             self._flush()
@@ -418,14 +418,14 @@ class Dataset:
                 self._source = replace(self._source, steps=steps[:number])
                 raise
             looked.steps = number + 1
-        # What is read must stay, also without the dataset; what is unpacked of archives, until the next first look.
+        # Items read later need these folders, even if the dataset is gone by then.
         looked.gathering.held = [*self._folders, looked.index]
         return looked.gathering, looked.view
 
 
 @dataclass
 class _Looked:
-    """What was seen of a dataset: files, and rows after so many steps; `index` has its unpacked archives."""
+    """What is known of a dataset: its files, and its rows after `steps` steps; `index` has its unpacked archives."""
 
     gathering: Gathering
     view: View
@@ -434,7 +434,7 @@ class _Looked:
 
 
 class Subset:
-    """The items of one subset."""
+    """One subset of a dataset: an iterable of its items."""
 
     def __init__(self, name: str, view: View, gathering: Gathering) -> None:
         self.name = name
@@ -451,16 +451,16 @@ class Subset:
 
 
 class _Folder:
-    """A folder for items in another one, or a temporary one, which goes when nothing uses it any more."""
+    """A new folder in `parent`, or among the temporary files, which is removed when it is no longer used."""
 
     def __init__(self, parent: str | os.PathLike[str] | None) -> None:
         self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
-        # `__del__` would come too late, or never, at the end of the interpreter.
+        # At interpreter exit `__del__` would run too late or not at all.
         weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 
 
 def items_of(view: View, gathering: Gathering) -> Iterator[DatasetItem]:
-    """The items of a view with ids and file names; images are read when they are asked for, some at a time."""
+    """Yields the items of a view with ids and file names; images are read on access, a batch at a time."""
     images, sizes, held = view.has_image, gathering.file_bytes(), row_bytes(gathering.pixel_steps)
     start = 0
     while start < len(view):
@@ -481,11 +481,11 @@ def items_of(view: View, gathering: Gathering) -> Iterator[DatasetItem]:
 
 
 class _Images:
-    """The images of some rows, all read with the first one that is asked for.
+    """The images of some rows, all of which are read on first access.
 
     Args:
         view: the rows.
-        gathering: what is known of them; what it says is done to images by now counts, not what follows.
+        gathering: their inputs, and the pixel steps so far; steps added later do not apply.
     """
 
     def __init__(self, view: View, gathering: Gathering) -> None:
@@ -494,8 +494,8 @@ class _Images:
         self._table: pa.Table | None = None
 
     def get(self, row: int) -> UInt8Array | bytes:
-        """Pixels, uint8 `[H, W, C]`, or an encoded image as it is."""
-        # All at once: a file of a thousand images is not opened a thousand times.
+        """Returns pixels, uint8 `[H, W, C]`, or the bytes of an encoded image."""
+        # All at once, so that a file of a thousand images is not opened a thousand times.
         if self._table is None:
             self._table = self._read()
         image = self._table.column("image")[row]

@@ -1,4 +1,4 @@
-"""Items as Python sees them: an id, a subset, an image, a label."""
+"""Dataset items in Python: an id, a subset, an image and a label."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from beam_cifar.images.encodings import RAW
 DEFAULT_SUBSET = "default"
 
 Categories: TypeAlias = "LabelTable | Iterable[str | tuple[str, str | None]] | None"
-"""Classes: their names, or pairs of name and superclass; or a table."""
+"""Classes: a `LabelTable`, class names, or pairs of class name and superclass."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Label:
     """The class of an item.
 
     Attributes:
-        label: its index among the classes.
+        label: index of the class.
 
     >>> from beam_cifar import DatasetItem, Label
     >>> DatasetItem("1", annotations=[Label(7)]).label
@@ -41,12 +41,12 @@ class Label:
 
 
 class Image:
-    """An image: its pixels, or a file.
+    """An image: pixels, or a file.
 
     Args:
-        data: pixels, uint8 or whole numbers from 0 to 255, `[H, W, 3]` in the order R, G, B, or `[H, W]` or `[H, W, 1]`
-            for gray; or the bytes of a PNG or JPEG file; or a function that gives either. None reads the file `path`.
-        path: name of the file; what has data need not exist.
+        data: pixels, uint8 or integers from 0 to 255, `[H, W, 3]` in the order R, G, B, or `[H, W]` or `[H, W, 1]` for
+            gray; or the bytes of a PNG or JPEG file; or a function that returns either. None reads the file `path`.
+        path: name of the file, which need not exist if `data` is given.
         size: (height, width) in pixels, if known.
 
     >>> import numpy as np
@@ -62,7 +62,7 @@ class Image:
 
     @property
     def content(self) -> Any:
-        """Pixels as they were given, or the bytes of a file. Raises `InputError` for one that cannot be read."""
+        """The pixels as given, or the bytes of the file. Raises `InputError` if it cannot be read."""
         if callable(self._data):
             return self._data()
         if self._data is not None:
@@ -75,10 +75,10 @@ class Image:
 
     @property
     def data(self) -> UInt8Array:
-        """Pixels, uint8 `[H, W, 3]`, or `[H, W, 1]` for gray, in the order R, G, B.
+        """The pixels, uint8 `[H, W, 3]` in the order R, G, B, or `[H, W, 1]` for gray.
 
         Raises:
-            InputError: an image that is damaged, or that 8 bits a channel cannot hold.
+            InputError: the image is damaged, or has more than 8 bits per channel.
         """
         content = self.content
         if isinstance(content, (bytes, bytearray, memoryview)):
@@ -102,11 +102,11 @@ class DatasetItem:
     """One image of a dataset, with its label.
 
     Attributes:
-        id: unique in its subset; anything, its text counts.
+        id: unique within the subset; any object, converted with `str`.
         subset: any name.
-        image: pixels, the path of a PNG or JPEG file or its bytes, an `Image`, or None; of an item that a `Dataset`
-            gives, an `Image` that is read when it is asked for, or None.
-        annotations: its label, or none.
+        image: pixels, the path or bytes of a PNG or JPEG file, an `Image`, or None. Items from a `Dataset` have an
+            `Image` that is read on access, or None.
+        annotations: at most one label.
 
     >>> import numpy as np
     >>> from beam_cifar import Dataset, DatasetItem, Label
@@ -122,20 +122,20 @@ class DatasetItem:
 
     @property
     def label(self) -> int | None:
-        """Index of its class; None without label."""
+        """Index of the class; None without a label."""
         return self.annotations[0].label if self.annotations else None
 
 
 def item_key(item: DatasetItem) -> tuple[str, str]:
-    """The texts of its id and its subset, by which it is found."""
+    """Returns the id and subset as text, the key of an item."""
     return str(item.id), DEFAULT_SUBSET if item.subset is None else str(item.subset)
 
 
 def example_of(item: DatasetItem, labels: LabelTable) -> Example:
-    """An item as a row.
+    """Converts an item to an example.
 
     Raises:
-        InputError: an image that 8-bit RGB or gray cannot hold, a label outside the table, or more than one.
+        InputError: an image that is not 8-bit RGB or gray, a label outside the table, or several labels.
     """
     if not isinstance(item, DatasetItem):
         raise UsageError(f"expected a DatasetItem, found {type(item).__name__}")
@@ -143,11 +143,11 @@ def example_of(item: DatasetItem, labels: LabelTable) -> Example:
     item_id, subset = item_key(item)
     for text in (item_id, subset):
         if not is_unicode(text):
-            raise InputError(f"{name}: is not valid Unicode")
+            raise InputError(f"{name}: not valid Unicode")
     if not item_id:
         raise InputError(f"{name}: the id is empty")
     if not subset:
-        raise InputError(f"{name}: the subset has no name")
+        raise InputError(f"{name}: the subset name is empty")
     if item.image is None:
         return Example(item_id, subset, None, RAW, None, None, None, _label(item, labels, name), f"{item_id}.png")
     image, path = _image(item.image)
@@ -165,7 +165,7 @@ def example_of(item: DatasetItem, labels: LabelTable) -> Example:
 
 
 def _image(given: Any) -> tuple[Any, str]:
-    """Pixels or bytes of a file, and its name."""
+    """Returns the pixels, or the bytes of a file, and the file name."""
     if isinstance(given, (str, os.PathLike)):
         given = Image(path=given)
     if isinstance(given, Image):
@@ -174,7 +174,7 @@ def _image(given: Any) -> tuple[Any, str]:
 
 
 def _filename(item_id: str, path: str) -> str:
-    """The name of the image's file, if it tells the id as well; else the id, with its extension."""
+    """Returns the name of the image file if it matches the id, and otherwise the id with the same extension."""
     name = os.path.basename(path)
     stem, extension = os.path.splitext(name)
     return name if stem and stem == item_id.rpartition("/")[2] else item_id + (extension or ".png")
@@ -183,9 +183,9 @@ def _filename(item_id: str, path: str) -> str:
 def _label(item: DatasetItem, labels: LabelTable, name: str) -> int | None:
     annotations = item.annotations or ()
     if not isinstance(annotations, Sequence):
-        raise InputError(f"{name}: expected a list of labels, found {annotations!r}")
+        raise InputError(f"{name}: annotations must be a list of labels, found {annotations!r}")
     if len(annotations) > 1:
-        raise InputError(f"{name}: has {len(annotations)} labels; one is the most")
+        raise InputError(f"{name}: has {len(annotations)} labels; at most one is supported")
     if not annotations:
         return None
     label = annotations[0]
@@ -193,61 +193,61 @@ def _label(item: DatasetItem, labels: LabelTable, name: str) -> int | None:
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
         raise InputError(f"{name}: expected Label(number), found {label!r}")
     if not 0 <= number < len(labels.names):
-        raise InputError(f"{name}: label {number} is outside the categories, of which there are {len(labels.names)}")
+        raise InputError(f"{name}: label {number} is out of range; there are {len(labels.names)} categories")
     return int(number)
 
 
 def checked_pixels(given: Any, name: str) -> UInt8Array:
-    """Pixels as uint8 `[H, W, C]`, C being 1 or 3.
+    """Returns pixels as uint8 `[H, W, C]`, with C 1 or 3.
 
     Raises:
-        InputError: anything that would lose something: other shapes, fractions, values outside 0 to 255.
+        InputError: pixels that do not fit without loss: other shapes, fractions, values outside 0 to 255.
     """
     try:
         pixels = np.asarray(given)
     except ValueError as error:  # rows of different lengths
-        raise InputError(f"{name}: image is no array: {error}") from error
+        raise InputError(f"{name}: image is not an array: {error}") from error
     if pixels.ndim == 2:
         pixels = pixels[:, :, None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
         raise InputError(f"{name}: image has shape {np.shape(given)}; expected H x W x 3 (R, G, B), H x W x 1 or H x W")
     if not (pixels.size and pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS):
-        raise InputError(f"{name}: image of {pixels.shape[0]} x {pixels.shape[1]}; expected 1 to {MAX_PIXELS} pixels")
+        raise InputError(f"{name}: image is {pixels.shape[0]} x {pixels.shape[1]}; expected 1 to {MAX_PIXELS} pixels")
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype.kind not in "uif":
-        raise InputError(f"{name}: image has dtype {pixels.dtype}; expected uint8, or whole numbers from 0 to 255")
+        raise InputError(f"{name}: image has dtype {pixels.dtype}; expected uint8, or integers from 0 to 255")
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= 255):  # also refuses NaN
         raise InputError(f"{name}: image has values from {low} to {high}; expected 0 to 255")
     made = pixels.astype(np.uint8)
     if (made != pixels).any():
-        raise InputError(f"{name}: image has fractions, such as {pixels[made != pixels][0]}; expected whole numbers")
+        raise InputError(f"{name}: image has fractions, such as {pixels[made != pixels][0]}; expected integers")
     return made
 
 
 def table_of_categories(given: Categories) -> LabelTable:
-    """The label table that categories stand for; superclasses in the order in which they first appear.
+    """Returns the label table for some categories, with superclasses in order of first appearance.
 
     Raises:
-        UsageError: a name that is there twice, or something that is no name.
+        UsageError: a name that repeats, or is not a string.
     """
     if isinstance(given, LabelTable):
         for name, count in Counter(given.names).items():
             if count > 1:
-                raise UsageError(f"categories: class {name!r} is there twice")
+                raise UsageError(f"categories: class {name!r} is given twice")
         return given
     if isinstance(given, str) or not isinstance(given, (Iterable, type(None))):
-        raise UsageError(f"categories: expected several names, found {given!r}")
+        raise UsageError(f"categories: expected a list of names, found {given!r}")
     names: list[str] = []
     parents: list[str] = []
     for each in given or ():
         pair = (each, None) if isinstance(each, str) else each
         name, parent = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, None)
         if not isinstance(name, str) or not isinstance(parent, (str, type(None))):
-            raise UsageError(f"categories: expected a name, or (name, superclass), found {each!r}")
+            raise UsageError(f"categories: expected a name or (name, superclass), found {each!r}")
         if name in names:
-            raise UsageError(f"categories: class {name!r} is there twice")
+            raise UsageError(f"categories: class {name!r} is given twice")
         names.append(name)
         parents.append(parent or "")
     coarse = tuple(dict.fromkeys(parent for parent in parents if parent))

@@ -1,4 +1,4 @@
-"""A project: datasets by reference, and what is done to them, in one file that people can read."""
+"""A project: references to datasets and the steps applied to them, in one readable file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from beam_cifar.steps.registry import make_step
 FILE_NAME = "beam_cifar.json"
 _VERSION = 1
 _MAX_BYTES = 16 << 20
-"""Of a project's file: thousands of datasets and transforms, but nothing that fills the memory."""
+"""Limit of a project file: enough for thousands of datasets and transforms, without filling the memory."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class ProjectSource:
     """A dataset of a project.
 
     Attributes:
-        name: what the project calls it.
-        path: absolute, of its directory or archive.
-        format: name of its format; detected if None.
+        name: name in the project.
+        path: absolute path of the directory or archive.
+        format: name of the format; detected if None.
         subsets: names of the subsets to read; all if empty.
     """
 
@@ -41,16 +41,16 @@ class ProjectSource:
 
 @dataclass(frozen=True)
 class Project:
-    """Datasets that are merged, and steps that follow.
+    """Datasets to merge, and the steps to apply afterwards.
 
     Attributes:
-        name: for people.
+        name: display name.
         sources: the datasets, in order.
-        steps: what is done to their items, in order.
-        on_clash: what becomes of items that have the same id and subset in several datasets; see `ON_CLASH`.
+        steps: the steps applied to their items, in order.
+        on_clash: how to resolve items with the same id and subset in several datasets; see `ON_CLASH`.
 
     Raises:
-        UsageError: names that are empty or repeat, or an unknown rule for clashes.
+        UsageError: a name that is empty or repeats, or an unknown `on_clash`.
     """
 
     name: str
@@ -62,34 +62,34 @@ class Project:
         seen: set[str] = set()
         for source in self.sources:
             if source.name in seen:
-                raise UsageError(f"there is a source {source.name!r} already; give another name")
+                raise UsageError(f"source {source.name!r} already exists; choose another name")
             seen.add(source.name)
         if not self.name or "" in seen:
-            raise UsageError("a name is empty")
+            raise UsageError("the name of the project or of a source is empty")
         if self.on_clash not in ON_CLASH:
-            raise unknown_name("rule for clashes", self.on_clash, ON_CLASH)
+            raise unknown_name("on_clash", self.on_clash, ON_CLASH)
 
     @staticmethod
     def load(folder: str) -> Project:
-        """The project of a folder.
+        """Reads the project in a folder.
 
         Raises:
-            InputError: its file cannot be read, or is not what `save` writes.
-            UsageError: there is none.
+            InputError: the project file is unreadable or invalid.
+            UsageError: the folder has no project file.
         """
         path = project_file(folder)
         if not os.path.lexists(path):
-            raise UsageError(f"no project in {folder} ({FILE_NAME} is missing); beam-cifar create makes one")
+            raise UsageError(f"no project in {folder} ({FILE_NAME} is missing); create one with beam-cifar create")
         return _Reader(path).read()
 
     def save(self, folder: str) -> None:
-        """Writes the file of the project, whole or not at all; the folder must be there. Raises `JobError`."""
+        """Writes the project file atomically; the folder must exist. Raises `JobError`."""
         path = project_file(folder)
         with storage.writing(path):
             storage.write_whole(path, self.text(folder).encode("utf-8", "surrogatepass"), os.path.dirname(path))
 
     def text(self, folder: str) -> str:
-        """What the file of the project holds in a folder: paths of data that lie below it are relative to it."""
+        """Returns the content of the project file; paths inside the folder are relative to it."""
         content = {
             "beam_cifar_project": _VERSION,
             "name": self.name,
@@ -102,42 +102,43 @@ class Project:
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
     def source(self) -> Input:
-        """What the project holds, as one input. Raises `UsageError` if it has no sources."""
+        """Returns the whole project as one input. Raises `UsageError` if it has no sources."""
         if not self.sources:
-            raise UsageError("no sources; beam-cifar import adds one")
+            raise UsageError("the project has no sources; add one with beam-cifar import")
         first, *others = [Input(source.path, source.format, source.subsets) for source in self.sources]
         return replace(first, merged=tuple(others), on_clash=self.on_clash, steps=self.steps)
 
 
 def project_file(folder: str) -> str:
-    """The absolute path of the file that makes a folder a project."""
+    """Returns the absolute path of the project file in a folder."""
     if storage.is_url(folder):
-        raise UsageError(f"project {folder!r}: a project lies in a local folder, not in an object store")
+        raise UsageError(f"project {folder!r}: must be a local folder, not in an object store")
     return os.path.join(storage.absolute(folder, "project"), FILE_NAME)
 
 
 def reference(path: str, folder: str) -> str:
-    """How the project of a folder names a path: relative, with "/", if it lies below the folder, else absolute."""
+    """Returns a path as the project in a folder stores it: relative, with "/", if inside the folder, else absolute."""
     if path != folder and not path.startswith(folder.rstrip(os.sep) + os.sep):
         return path
     return os.path.relpath(path, folder).replace(os.sep, "/")
 
 
 class _Reader:
-    """Reads the file of a project strictly: what it does not know, it refuses. Relative paths start from its folder."""
+    """Reads a project file strictly, refusing unknown content; relative paths start at its folder."""
 
     def __init__(self, path: str) -> None:
         self._path = path
 
     def read(self) -> Project:
-        """The project. Raises `InputError`."""
+        """Returns the project. Raises `InputError`."""
         content = self._json()
         if not isinstance(content, dict) or "beam_cifar_project" not in content:
-            self._refuse("is no project: expected an object with 'beam_cifar_project'")
+            self._refuse("not a project: expected an object with 'beam_cifar_project'")
         version = content["beam_cifar_project"]
-        # By type, because True == 1, and 1.0 as well.
+        # Compared by type too, because True == 1 and 1.0 == 1.
         if type(version) is not int or version != _VERSION:
-            self._refuse(f"beam_cifar_project: expected {_VERSION}, found {_shown(version)}; another version wrote it")
+            reason = "written by another version of beam-cifar"
+            self._refuse(f"beam_cifar_project: expected {_VERSION}, found {_shown(version)}; {reason}")
         keys = ("beam_cifar_project", "name", "sources", "transforms", "on_clash")
         _, name, sources, transforms, on_clash = self._object(content, "", keys)
         try:
@@ -152,19 +153,19 @@ class _Reader:
 
     def _json(self) -> Any:
         if not os.path.isfile(self._path):
-            self._refuse("is not a file")
+            self._refuse("not a file")
         with storage.reading(self._path), open(self._path, "rb") as file:
             data = file.read(_MAX_BYTES + 1)
         if len(data) > _MAX_BYTES:
-            self._refuse(f"is larger than {_MAX_BYTES >> 20} MiB")
+            self._refuse(f"larger than {_MAX_BYTES >> 20} MiB")
         try:
             return json.loads(
                 data.decode("utf-8", "surrogatepass"), object_pairs_hook=_unique_keys, parse_constant=_no_number
             )
         except RecursionError:
-            self._refuse("is nested too deeply")
+            self._refuse("nested too deeply")
         except ValueError as error:
-            self._refuse(f"is not JSON: {error}")
+            self._refuse(f"not valid JSON: {error}")
 
     def _source(self, value: Any, where: str) -> ProjectSource:
         name, path, format_name, subsets = self._object(value, where, ("name", "path", "format", "subsets"))
@@ -191,7 +192,7 @@ class _Reader:
             self._refuse(f"{where}: {error}")
 
     def _object(self, value: Any, where: str, keys: Sequence[str]) -> list[Any]:
-        """The values of an object that has these keys and no others."""
+        """Returns the values of an object that has exactly these keys."""
         where = f"{where}: " if where else ""
         if not isinstance(value, dict):
             self._refuse(f"{where}expected an object, found {_shown(value)}")
@@ -205,11 +206,11 @@ class _Reader:
 
     def _text(self, value: Any, where: str) -> str:
         if not isinstance(value, str):
-            self._refuse(f"{where}: expected a text, found {_shown(value)}")
+            self._refuse(f"{where}: expected a string, found {_shown(value)}")
         return value
 
     def _numbered(self, value: Any, where: str) -> list[tuple[str, Any]]:
-        """The values of a list, each with where it stands."""
+        """Returns the values of a list, each with its place for messages."""
         if not isinstance(value, list):
             self._refuse(f"{where}: expected a list, found {_shown(value)}")
         return [(f"{where}[{at}]", each) for at, each in enumerate(value)]
@@ -222,17 +223,17 @@ def _unique_keys(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise ValueError(f"the key {key[:40]!r} stands twice in one object")
+            raise ValueError(f"key {key[:40]!r} appears twice in one object")
         found[key] = value
     return found
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number in JSON")
+    raise ValueError(f"{text} is not a JSON number")
 
 
 def _shown(value: Any) -> str:
-    """A value of JSON in a few words."""
+    """A short description of a JSON value."""
     if isinstance(value, (dict, list)):
         return "an object" if isinstance(value, dict) else "a list"
     text = json.dumps(value, ensure_ascii=False)

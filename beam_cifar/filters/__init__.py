@@ -1,4 +1,4 @@
-"""What selects rows: XPath expressions over items, what they look at, and the selection of a job.
+"""Row selection: by label, and by XPath expressions over items.
 
-`selection` is what others import; `xpath` evaluates, `xpath_static` says what an expression looks at without a row.
+Other packages import `selection`; `xpath` evaluates expressions, and `xpath_static` analyses their text.
 """

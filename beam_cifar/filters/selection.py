@@ -1,4 +1,4 @@
-"""Which rows a job keeps: one object for the scan, the source and the transform, so that they cannot disagree."""
+"""The selection of rows: one object for the scan, the source and the transform, so that they cannot disagree."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Selection:
-    """A choice by label, then by filter.
+    """A selection of rows by filter and label.
 
     Attributes:
         names: class names, for the filter.
-        labels: ids of the classes to keep, or None for all rows, also unlabelled ones.
+        labels: ids of the classes to keep, or None for all rows, unlabelled ones included.
         filter: an XPath filter, or None.
     """
 
@@ -29,27 +29,27 @@ class Selection:
 
     @property
     def keeps_all(self) -> bool:
-        """Whether nothing is dropped, no label either."""
+        """Whether all rows and labels are kept."""
         return self.labels is None and self.filter is None
 
     def shown(self) -> dict[str, str]:
-        """Labels and filter, for people."""
+        """Labels and filter as text, for messages."""
         shown = {"labels": ", ".join(self.names[label] for label in sorted(self.labels or ()))}
         if self.filter is not None:
             shown |= {"filter": self.filter.expression, "filter_mode": self.filter.mode}
         return shown
 
     def count(self, by_label: Mapping[int, int]) -> int:
-        """How many rows it keeps of some that the filter keeps, given as rows by label."""
+        """Counts the rows with selected labels among rows that passed the filter, given as rows by label."""
         if self.labels is None:
             return sum(by_label.values())
         return sum(n for label, n in by_label.items() if label in self.labels)
 
     def decide(self, rows: pa.Table) -> Decision:
-        """Decides on each row.
+        """Decides which rows and labels to keep.
 
         Args:
-            rows: with the columns of `beam_cifar.data.schema.facts_schema`.
+            rows: a table with the columns of `beam_cifar.data.schema.facts_schema`.
         """
         import numpy as np
 

@@ -1,7 +1,7 @@
-"""Datumaro's item filter: an XPath 1.0 expression that is asked of every item, by libxml2.
+"""Datumaro's item filter: an XPath 1.0 expression evaluated on every item, with libxml2.
 
-Each row is an XML document of its own, as Datumaro writes it for its `--filter`
-(`datumaro/components/filter.py`, `DatasetItemEncoder`), without `image/path`, which is a name on one machine:
+Each row is an XML document of its own, as Datumaro encodes it for its `--filter`
+(`datumaro/components/filter.py`, `DatasetItemEncoder`), without `image/path`, which differs between machines:
 
     item
       id, subset
@@ -10,7 +10,7 @@ Each row is an XML document of its own, as Datumaro writes it for its `--filter`
       annotation         only where the row has a label
         id ("0"), type ("label"), group ("0"), label (the class name), label_id
 
-Characters that XML cannot hold (NUL, other control characters, lone surrogates, U+FFFE, U+FFFF) stand as U+FFFD in it.
+Characters not allowed in XML (NUL, other control characters, lone surrogates, U+FFFE, U+FFFF) are replaced by U+FFFD.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ _MOST_ANSWERS = 1 << 14
 
 @dataclass(frozen=True)
 class Decision:
-    """What a filter does to the rows of a table.
+    """The result of a filter for the rows of a table.
 
     Attributes:
-        rows: bool `[N]`, the rows that stay.
-        labels: bool `[N]`, False where the row loses its label; True where there was none.
+        rows: bool `[N]`, the rows to keep.
+        labels: bool `[N]`, False for rows that lose their label; True for rows that had none.
     """
 
     rows: BoolArray
@@ -54,18 +54,18 @@ class Decision:
 class ItemFilter:
     """An XPath expression and what it selects.
 
-    Modes: `items` keeps the rows for which the result is true in Python's sense (a node set that is not empty, a
-    number other than 0, a string that is not empty). `annotations` keeps all rows, and the labels whose `annotation`
-    element is in the result; other nodes in it count for nothing. `items+annotations` then drops the rows without
-    a label, those that never had one included.
+    Modes: `items` keeps the rows for which the result is true in Python's sense (a non-empty node set, a non-zero
+    number, a non-empty string). `annotations` keeps all rows, and the labels whose `annotation` element is in the
+    result; other nodes in the result are ignored. `items+annotations` then drops the rows without a label, including
+    those that never had one.
 
     Args:
         expression: XPath 1.0; the context node is the `item` element.
         mode: one of `FILTER_MODES`.
 
     Raises:
-        UsageError: unknown mode, or an expression that is malformed, calls what does not exist, mixes up types,
-            or gives no node set where the mode needs one. It names the column, counted from 1.
+        UsageError: an unknown mode, or an expression that is malformed, uses unknown functions or names, mixes up
+            types, or does not return a node set where the mode needs one. The message has the column, from 1.
     """
 
     expression: str
@@ -76,7 +76,7 @@ class ItemFilter:
             raise unknown_name("filter mode", self.mode, FILTER_MODES)
         kind = self._evaluator.syntax.kind
         if self._of_annotations and kind not in NODE_SETS:
-            reason = f"gives {kind}, but mode {self.mode!r} needs a path to annotations, as '/item/annotation[...]'"
+            reason = f"returns {kind}, but mode {self.mode!r} needs a path such as '/item/annotation[...]'"
             raise refusal(self.expression, 1, reason)
 
     @property
@@ -89,18 +89,18 @@ class ItemFilter:
 
     @property
     def sees(self) -> frozenset[str]:
-        """The children of `item` that can matter: of `id`, `subset`, `image` (the sizes) and `annotation`.
+        """The children of `item` that can affect the result: some of `id`, `subset`, `image` (sizes) and `annotation`.
 
-        Columns behind the others are not looked at. `xpath_static.Syntax` has the rule.
+        Columns behind the others are not read. `xpath_static.Syntax` has the rule.
         """
         return self._evaluator.syntax.seen
 
     def decide(self, table: pa.Table, names: Sequence[str]) -> Decision:
-        """Decides the rows of a table.
+        """Decides which rows and labels of a table to keep.
 
         Args:
             table: N rows with the columns `id`, `subset`, `height`, `width` and `label` of a block.
-            names: class names; a label is an index in them.
+            names: class names, by label.
         """
         import numpy as np
 
@@ -112,10 +112,10 @@ class ItemFilter:
         return Decision(every if self.mode == "annotations" else selected, kept)
 
     def hint(self, names: Sequence[str]) -> str:
-        """What to add to the error for a filter that leaves nothing: the class names near to what was asked for.
+        """Returns what to add to the message for a filter that selects nothing: similar class names.
 
         Returns:
-            `"; did you mean 'dog'?"`, or nothing where each string of the expression is a class or near to none.
+            `"; did you mean 'dog'?"`, or "" if every string in the expression is a class or resembles none.
         """
         for literal in self._evaluator.syntax.literals:
             near = difflib.get_close_matches(literal, names, n=3, cutoff=0.5)
@@ -125,14 +125,14 @@ class ItemFilter:
 
 
 def _etree() -> Any:
-    """The XML library, imported when the first filter is made."""
+    """Returns the XML library, imported with the first filter."""
     from lxml import etree  # type: ignore[import-untyped]
 
     return etree
 
 
 class _Facts(NamedTuple):
-    """What an expression may see of a row; a part that it cannot see has its default."""
+    """The values of a row that an expression can see; those that it cannot see have their default."""
 
     id: str = ""
     subset: str = ""
@@ -141,13 +141,13 @@ class _Facts(NamedTuple):
 
 
 class _Trees:
-    """One tree for each shape of item; only its texts change from item to item. For one thread."""
+    """One XML tree per shape of item, reused with new texts for every item. Not thread-safe."""
 
     def __init__(self) -> None:
         self._made: dict[tuple[bool, bool], tuple[Any, list[Any]]] = {}
 
     def tree(self, facts: _Facts) -> Any:
-        """The `item` element of these facts; the next call may change it."""
+        """Returns the `item` element for some facts; the next call may change it."""
         shape = (facts.size is not None, facts.label is not None)
         if shape not in self._made:
             self._made[shape] = _make_tree(*shape)
@@ -159,7 +159,7 @@ class _Trees:
 
 
 def _make_tree(has_image: bool, has_label: bool) -> tuple[Any, list[Any]]:
-    """An item and those of its elements whose text differs from item to item, in the order of `_Facts`."""
+    """Returns an item element, and its elements whose text varies, in the order of `_Facts`."""
     etree = _etree()
     item = etree.Element("item")
     leaves = [etree.SubElement(item, name) for name in ("id", "subset")]
@@ -177,15 +177,15 @@ def _make_tree(has_image: bool, has_label: bool) -> tuple[Any, list[Any]]:
 
 @functools.lru_cache(maxsize=16)
 def _evaluator(expression: str, of_annotations: bool) -> _Evaluator:
-    """The compiled expression, once per process; raises `UsageError` for one that cannot be."""
+    """Returns the compiled expression, cached per process. Raises `UsageError` for an invalid one."""
     return _Evaluator(expression, of_annotations)
 
 
 class _Evaluator:
-    """A compiled expression and the answers that it gave; threads may share it.
+    """A compiled expression with a cache of its results; threads may share it.
 
-    Rows that agree in all that the expression can see share one evaluation, and later tables find the answer ready.
-    What it can see is `xpath_static.Syntax.seen`; where `id` is among it, each row is evaluated.
+    Rows that agree in everything that the expression can see (`xpath_static.Syntax.seen`) share one evaluation, also
+    across tables. If it can see `id`, each row is evaluated.
     """
 
     def __init__(self, expression: str, of_annotations: bool) -> None:
@@ -194,14 +194,14 @@ class _Evaluator:
         self.syntax = read_syntax(expression)
         self._of_annotations = of_annotations and self.syntax.kind in NODE_SETS
         self._answers: dict[_Facts, bool] = {}
-        # Errors that depend on types show only when it runs: every shape of item is tried before any row is.
+        # Some type errors show only on evaluation: try every shape of item before the first row.
         trees = _Trees()
         for size in (None, (32, 32)):
             for label in (None, ("", 0)):
                 self._matches(trees.tree(_Facts(size=size, label=label)))
 
     def select(self, table: pa.Table, names: Sequence[str]) -> BoolArray:
-        """Bool `[N]`: whether the item, or its annotation, is selected."""
+        """Returns whether each item, or its annotation, is selected: bool `[N]`."""
         import numpy as np
 
         labels = plain_labels(table)
@@ -220,7 +220,7 @@ class _Evaluator:
         return np.array(answers, dtype=np.bool_)[group]
 
     def _groups(self, table: pa.Table, labels: Int64Array) -> tuple[Int64Array, Int64Array]:
-        """Groups rows that look alike: one row of each group, and the group `[N]` of each row."""
+        """Groups rows that look the same to the expression: one row of each group, and the group `[N]` of each row."""
         import numpy as np
 
         keys = [np.zeros_like(labels)]
@@ -234,7 +234,7 @@ class _Evaluator:
         return first, group.reshape(-1)
 
     def _facts(self, table: pa.Table, labels: Sequence[int], names: Sequence[str]) -> Iterator[_Facts]:
-        """What can be seen of each row."""
+        """Returns the facts of each row."""
         seen, rows = self.syntax.seen, len(labels)
         ids = table.column("id").to_pylist() if "id" in seen else [""] * rows
         subsets = table.column("subset").to_pylist() if "subset" in seen else [""] * rows
@@ -244,7 +244,7 @@ class _Evaluator:
             sizes = [None if None in pair else pair for pair in pairs]
         annotations: list[tuple[str, int] | None] = [None] * rows
         if "annotation" in seen:
-            # A label outside the table is another check's to refuse; as in Datumaro, its name is empty.
+            # A label outside the table is refused elsewhere; here its name is empty, as in Datumaro.
             annotations = [None if n == UNLABELLED else (names[n] if 0 <= n < len(names) else "", n) for n in labels]
         return map(_Facts, ids, subsets, sizes, annotations)
 
@@ -264,21 +264,21 @@ class _Evaluator:
 
 
 def _plain(column: pa.Array | pa.ChunkedArray) -> Int64Array:
-    """An integer column as int64 `[N]`, -1 for null."""
+    """Returns an integer column as int64 `[N]`, with -1 for null."""
     import numpy as np
 
     return np.asarray(column.fill_null(-1), dtype=np.int64)
 
 
 def _compile(expression: str) -> Any:
-    """Compiles an expression; libxml2 judges the grammar, and says at which byte it stopped."""
+    """Compiles an expression; libxml2 checks the grammar and reports the byte at which it stopped."""
     etree = _etree()
     if not expression.strip():
         raise refusal(expression, 1, "the expression is empty")
     if bad := _NOT_XML.search(expression):
-        raise refusal(expression, bad.start() + 1, f"character U+{ord(bad[0]):04X} cannot stand in XML")
+        raise refusal(expression, bad.start() + 1, f"character U+{ord(bad[0]):04X} is not allowed in XML")
     try:
-        # EXSLT is not XPath 1.0; and smart strings would keep their tree, which changes with the next row.
+        # No EXSLT, which is not XPath 1.0; no smart strings, which would keep a tree that changes with the next row.
         return etree.XPath(expression, regexp=False, smart_strings=False)
     except etree.XPathError as error:
         offset = max((entry.column for entry in error.error_log), default=0)

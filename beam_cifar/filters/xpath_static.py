@@ -1,4 +1,4 @@
-"""What an XPath 1.0 expression does, by its text alone: errors that libxml2 finds late, and what it sees of an item."""
+"""Static analysis of XPath 1.0 expressions: errors that libxml2 finds late, and which parts of an item matter."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from beam_cifar.data.labels import unknown_name
 from beam_cifar.errors import UsageError
 
 PARTS = frozenset({"id", "subset", "image", "annotation"})
-"""What there is to see of an item."""
+"""The parts of an item."""
 
-# What libxml2 leaves to the evaluation, and then reports without a position or, behind `and`, `or` and empty node
-# sets, not at all: functions, their arguments, variables, prefixes, types. All of it is fixed by the text in XPath 1.0.
+# libxml2 checks functions, their arguments, variables, prefixes and types only on evaluation, and then reports errors
+# without a position, or, after `and`, `or` and empty node sets, not at all. In XPath 1.0 the text alone decides them.
 
 _NUMBER, _STRING, _BOOLEAN, _NODES = "a number", "a string", "a boolean", "a node set"
 _ITEM = "a node set with the item"
@@ -26,7 +26,7 @@ _LIBRARY = {
     "substring:2-3 substring-before:2 substring-after:2 translate:3",
     _BOOLEAN: "boolean:1 not:1 true:0 false:0 lang:1 contains:2 starts-with:2",
 }
-"""The core library (XPath 1.0, section 4): what each function gives, and how many arguments it takes."""
+"""The core library (XPath 1.0, section 4): result type and number of arguments of each function."""
 
 _FUNCTIONS = {
     name: (kind, int(counts[0]), int(counts[-1]))
@@ -37,12 +37,12 @@ _TAKE_NODES = frozenset({"count", "sum", "name", "local-name", "namespace-uri"})
 _NODE_TYPES = frozenset({"node", "text", "comment", "processing-instruction"})
 _LEVELS = ("or", "and", "= !=", "< <= > >=", "+ -", "* div mod")
 _OPERATORS = {sign: level for level, signs in enumerate(_LEVELS) for sign in signs.split()}
-"""Binary operators, but for `|`, and how tightly they bind."""
+"""Precedence of the binary operators except `|`."""
 
 _NAME = r"[^\x00-\x40\x5b-\x5e\x60\x7b-\x7f][^\x00-\x2c\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7f]*"
 _TOKEN = re.compile(
     r"""(?P<literal>"[^"]*"|'[^']*')"""
-    r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"  # libxml2 reads exponents as well
+    r"|(?P<number>(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)"  # libxml2 accepts exponents too
     rf"|(?P<name>{_NAME}(?::(?!:)(?:{_NAME}|\*))?)"
     r"|(?P<sign>::|//|\.\.|[!<>]=|[^ \t\r\n])"
 )
@@ -58,17 +58,17 @@ class _Token(NamedTuple):
 
 @dataclass(frozen=True)
 class Syntax:
-    """What the text of an expression tells.
+    """The result of analysing an expression.
 
     Attributes:
-        kind: the type of its result.
-        seen: the children of `item` that the result may depend on: those that it names, if it provably reaches
-            nothing else, and all otherwise. It reaches nothing else if every path is made of `child` steps by name,
-            where `item` is the first step after a leading `/`; if the text of an item is not asked for, that is, a
-            path that ends at `item` stands only where existence counts (a result, a predicate, beside `and` or `or`,
-            in `boolean`, `not` or `count`); and if no function reads the context node or looks nodes up (`string()`,
-            `lang`, `id`). So `.`, `..`, `*`, `//`, `/`, `@`, other axes and node tests like `text()` see all.
-        literals: its strings, in order.
+        kind: the type of the result.
+        seen: the children of `item` that the result may depend on: those named in the expression if it provably reaches
+            no others, and all otherwise. It reaches no others if every path consists of `child` steps by name, with
+            `item` as the first step after a leading `/`; if the text of an item is not used, so that a path ending at
+            `item` occurs only where its existence matters (as result or predicate, with `and` or `or`, in `boolean`,
+            `not` or `count`); and if no function reads the context node or looks up nodes (`string()`, `lang`, `id`).
+            Hence `.`, `..`, `*`, `//`, `/`, `@`, other axes and node tests such as `text()` see all.
+        literals: the strings in the expression, in order.
     """
 
     kind: str
@@ -77,7 +77,7 @@ class Syntax:
 
 
 class _Reader:
-    """Reads an expression that libxml2 has compiled: types, names and what it sees, by recursive descent."""
+    """A recursive-descent parser for expressions that libxml2 accepted: finds types, names and the parts seen."""
 
     def __init__(self, expression: str) -> None:
         self.expression = expression
@@ -117,12 +117,12 @@ class _Reader:
             raise self.refusal(token, f"{what} needs a node set, found {kind}")
 
     def _use_value(self, *kinds: str) -> None:
-        """Notes that values are used, and not only whether nodes exist: an item's text is all of its texts."""
+        """Records that the values of nodes are used, not only their existence: the text of an item is all its texts."""
         if _ITEM in kinds:
             self.seen |= PARTS
 
     def _nested(self) -> str:
-        """Reads an expression in brackets; the reader, unlike libxml2, has a small stack."""
+        """Reads an expression in brackets; nesting is limited, because Python's stack is smaller than libxml2's."""
         self.depth += 1
         if self.depth > _DEEPEST:
             raise self.refusal(self._next, f"brackets are nested more than {_DEEPEST} deep")
@@ -238,7 +238,7 @@ class _Reader:
     def _primary(self) -> str:
         token = self._take()
         if token.text == "$":
-            raise self.refusal(token, f"variable {'$' + self._next.text!r} is not defined; there are none")
+            raise self.refusal(token, f"variable {'$' + self._next.text!r} is not defined; variables are not supported")
         if token.kind == "literal":
             self.literals.append(token.text[1:-1])
             return _STRING
@@ -269,7 +269,7 @@ class _Reader:
             plural = "" if takes == "1" else "s"
             raise self.refusal(name, f"{name.text}() takes {takes} argument{plural}, found {len(arguments)}")
         if name.text in ("position", "last") and not self.predicates:
-            raise self.refusal(name, f"{name.text}() has a meaning only inside '[...]'")
+            raise self.refusal(name, f"{name.text}() is only valid inside '[...]'")
         if name.text in _TAKE_NODES and arguments:
             self._need_nodes(arguments[0][1], arguments[0][0], f"{name.text}()")
         if name.text in ("id", "lang") or (not arguments and most == 1):
@@ -280,11 +280,11 @@ class _Reader:
     def _check_prefix(self, name: _Token) -> None:
         prefix, colon, _ = name.text.partition(":")
         if colon and prefix != "xml":
-            raise self.refusal(name, f"prefix {prefix!r} is not defined; element names have none")
+            raise self.refusal(name, f"prefix {prefix!r} is not defined; element names have no prefix")
 
 
 def read_syntax(expression: str) -> Syntax:
-    """Reads an expression that libxml2 has compiled.
+    """Analyses an expression that libxml2 accepted.
 
     Raises:
         UsageError: an unknown function, prefix or variable, a wrong number of arguments, or a value where a node set is
@@ -294,6 +294,6 @@ def read_syntax(expression: str) -> Syntax:
 
 
 def refusal(expression: str, column: int, reason: str) -> UsageError:
-    """The error for an expression; columns count from 1."""
+    """Returns the error for an expression; columns count from 1."""
     shown = expression if len(expression) <= _LONGEST_SHOWN else expression[:_LONGEST_SHOWN] + "..."
     return UsageError(f"--filter {shown!r}: column {column}: {reason}")

@@ -1,4 +1,4 @@
-"""How names in data become names of files: safe components, paths of ids, unique ids, and collisions.
+"""File names from names in data: safe path components, paths from ids, unique ids, and collisions.
 
-Pure functions. Formats, planning and steps import from here.
+Pure functions. Imported by formats, planning and steps.
 """

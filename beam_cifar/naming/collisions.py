@@ -1,4 +1,4 @@
-"""Which images would get one name: pure, from digests of names."""
+"""Finds images that would get the same file name, from digests of names."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ def strict_names(
     ids: npt.NDArray[np.uint64],
     wholes: npt.NDArray[np.uint64],
 ) -> tuple[frozenset[int], tuple[int, int] | None]:
-    """Finds names that several images of one folder would get.
+    """Finds names that several images in one folder would get.
 
     Args:
-        folders: int64 `[N]`, a number for the folder of each image.
+        folders: int64 `[N]`, the number of the folder of each image.
         names: uint64 `[N]`, the digests of their short names.
         ids: uint64 `[N]`, the digests of their ids.
-        wholes: uint64 `[N]`, the digests of their ids as names.
+        wholes: uint64 `[N]`, the digests of their whole ids as names.
 
     Returns:
-        The digests of such names; and the positions of the first two images of one folder that have the same id as
-        well, which nothing can tell apart.
+        The digests of such names, and the positions of the first two images in one folder that have the same id too,
+        so that no name can distinguish them; None if there are none.
     """
     order = np.lexsort((ids, names, folders))
     by_folder, by_name, by_id = folders[order], names[order], ids[order]
     same = (by_folder[1:] == by_folder[:-1]) & (by_name[1:] == by_name[:-1])
     twice = np.flatnonzero(same & (by_id[1:] == by_id[:-1]))
     strict = np.unique(by_name[1:][same])
-    # The whole id of one may be the short name of another, which must then give way as well.
+    # The whole id of one image may be the short name of another, which must then use its whole id too, and so on.
     while len(strict) < len(grown := np.union1d(strict, np.intersect1d(wholes[np.isin(names, strict)], names))):
         strict = grown
     found = frozenset(strict.tolist())

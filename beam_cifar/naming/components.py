@@ -1,7 +1,7 @@
-"""File and directory names made from names in data: ids, class names, subset names.
+"""File and directory names from names in data: ids, class names, subset names.
 
-A name becomes one path component that Linux, macOS and Windows take, by percent-encoding what they do not take. What
-Windows does not take is from Microsoft's "Naming Files, Paths, and Namespaces".
+A name becomes one path component that is valid on Linux, macOS and Windows; other characters are percent-encoded. The
+rules of Windows are from Microsoft's "Naming Files, Paths, and Namespaces".
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final
 
 MAX_COMPONENT_BYTES: Final = 255
 
-# Neither can come from an escaped character: a percent sign of the name itself is written %25.
+# Neither can be the result of escaping: a percent sign in the name itself is written %25.
 _EMPTY: Final = "%_"
 _CUT: Final = "%-"
-# 128 bits: names may come from someone who looks for two that meet.
+# 128 bits, because someone might search for two names that collide.
 _DIGEST_DIGITS: Final = 32
 
 # Format characters (Cf: bidi controls, zero width), line and paragraph separators (Zl, Zp), lone surrogates,
-# noncharacters. Written out, as Python's own tables grow with its version, and a name must not change with that.
+# noncharacters. Written out, because Python's own tables grow with its version, and names must not change with it.
 _INVISIBLE: Final = (
     "\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0001\U000e0020-\U000e007f"
@@ -31,12 +31,12 @@ _INVISIBLE: Final = (
 )
 _UNSAFE: Final = re.compile(rf"""^[ .]|[ .]\Z|[%/\\<>:"|?*\x00-\x1f\x7f-\x9f{_INVISIBLE}]""")
 _NOT_STRICT: Final = re.compile(r"[^a-z0-9_.-]|(?<![^.])\.|\.(?![^.])")
-# Windows takes these for devices whatever the extension, also with spaces before it and with superscript digits.
+# Windows treats these as devices with any extension, also with spaces before it and with superscript digits.
 _DEVICE: Final = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9¹²³]) *(?:\..*)?", re.IGNORECASE | re.DOTALL
 )
 
-# Most names that are their own encoding, in one match: letters and digits of any script (no `\w` is unsafe).
+# Fast path for most names that need no encoding: letters and digits of any script (no `\w` is unsafe).
 _PLAIN: Final = re.compile(r"(?!(?i:con|prn|aux|nul|com|lpt))[\w-](?:[\w. -]*[\w-])?")
 _PLAIN_STRICT: Final = re.compile(r"(?!con|prn|aux|nul|com|lpt)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
@@ -45,7 +45,7 @@ _CUT_END: Final = re.compile(rf"{_CUT}[0-9a-f]{{{_DIGEST_DIGITS}}}\Z")
 
 _IOTA: Final = "\u03b9"
 
-# Characters that a file system with folded names leaves out of a comparison (ext4 and f2fs; Unicode's
+# Characters that case-folding file systems ignore in comparisons (ext4 and f2fs; Unicode's
 # Default_Ignorable_Code_Point).
 _IGNORED: Final = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff"
@@ -54,21 +54,21 @@ _IGNORED: Final = re.compile(
 
 
 def encode_name(name: str, suffix: str = "", *, strict: bool = False) -> str:
-    r"""Returns one path component for a name, safe on Linux, macOS and Windows, and different for different names.
+    r"""Returns a path component for a name, safe on Linux, macOS and Windows, and different for different names.
 
-    Percent-encoded (`%` and two uppercase hex digits for each UTF-8 byte) are `% / \ < > : " | ? *`, control and
-    invisible characters, lone surrogates, a space or dot at either end, and the first character of a Windows device
-    name (`nul`, `COM1.txt`). Everything else stays readable. The empty name becomes `%_`. A name that would take more
-    than 255 bytes is cut and ends with `%-` and a digest of the whole.
+    Percent-encoded (`%` and two uppercase hex digits per UTF-8 byte) are `% / \ < > : " | ? *`, control and invisible
+    characters, lone surrogates, a space or dot at either end, and the first character of a Windows device name (`nul`,
+    `COM1.txt`). Everything else stays readable. The empty name becomes `%_`. A name that would take more than 255 bytes
+    is truncated and ends with `%-` and a digest of the whole name.
 
     Args:
         name: any text.
-        suffix: appended as it is, such as `.png`; different names stay different for one suffix.
-        strict: leave only `a-z 0-9 _ -` and single inner dots, so that different names differ on file systems that fold
-            case or normalise too. Give it to all names that share a `clash_key`, and none of them meets another name.
+        suffix: appended unchanged, such as `.png`; with the same suffix, different names stay different.
+        strict: keep only `a-z 0-9 _ -` and single inner dots, so that names also differ on file systems that fold case
+            or normalise. If all names that share a `clash_key` are encoded so, none of them collides with another name.
 
     Raises:
-        ValueError: if the suffix leaves no room for a name.
+        ValueError: the suffix leaves no room for a name.
     """
     if (_PLAIN_STRICT if strict else _PLAIN).fullmatch(name):
         encoded = name
@@ -82,9 +82,9 @@ def encode_name(name: str, suffix: str = "", *, strict: bool = False) -> str:
 
 
 def decode_name(component: str) -> str:
-    """Returns the name that `encode_name` made a component of, without suffix; a cut one is returned as it is.
+    """Returns the name from a component of `encode_name`, given without suffix; a truncated one is returned unchanged.
 
-    In a component from elsewhere, `%` that starts no escape of valid UTF-8 is left alone: `100%`, `50%-off`.
+    Also safe for other components: a `%` that does not start an escape of valid UTF-8 stays, as in `100%`, `50%-off`.
     """
     if "%" not in component or _CUT_END.search(component):
         return component
@@ -94,16 +94,16 @@ def decode_name(component: str) -> str:
 
 
 def escape_first(component: str) -> str:
-    """The same component with its first character escaped, where the plain one is taken."""
+    """Returns the component with its first character escaped, for use when the plain one is taken."""
     return _percent(component[0]) + component[1:]
 
 
 def distinct_components(
     names: Sequence[str], encode: Callable[..., str] = encode_name, taken: Set[str] = frozenset()
 ) -> tuple[str, ...]:
-    """One component for each name, in the strict form where two names might meet on a file system.
+    """Returns a component for each name, in the strict form where two names might collide on some file system.
 
-    Names are all different; `taken` has keys of clashes that they must not meet either.
+    Names must be distinct; `taken` has the clash keys of names that they must not collide with either.
     """
     keys = list(map(clash_key, names))
     repeated = {key for key, count in Counter(keys).items() if count > 1} | taken
@@ -111,17 +111,17 @@ def distinct_components(
 
 
 def clash_key(name: str) -> str:
-    """Returns what two names share if they may meet on a file system that folds case, normalises, or does both.
+    """Returns a key that is equal for names that may collide on a file system that folds case, normalises, or both.
 
-    It errs on the safe side: file systems differ in how they fold, and this joins what any is known to join.
+    It errs on the safe side: file systems fold differently, and this joins all names that any is known to join.
     """
     if name.isascii():
         return name.lower()
     # Decomposed first: folding is defined on decomposed text (Unicode, D145). Upper-cased too: some systems compare
-    # that, and a dotless i then meets I.
+    # upper case, where a dotless i equals I.
     folded = unicodedata.normalize("NFD", _IGNORED.sub("", name)).upper().casefold()
     if _IOTA in folded:
-        # A combining iota (U+0345) becomes a letter, before or after the marks beside it: all of them are left out.
+        # A combining iota (U+0345) folds to a letter, before or after neighbouring marks: drop all the marks.
         letters = (char for char in unicodedata.normalize("NFD", folded) if not unicodedata.combining(char))
         folded = "".join(letters)
     return unicodedata.normalize("NFC", folded)
@@ -129,7 +129,7 @@ def clash_key(name: str) -> str:
 
 def _escape(name: str, unsafe: re.Pattern[str]) -> str:
     encoded = unsafe.sub(lambda match: _percent(match[0]), name)
-    # A first character that is escaped already is no device's.
+    # If the first character is already escaped, it is not a device name any more.
     if _DEVICE.fullmatch(name) and encoded[0] != "%":
         return escape_first(encoded)
     return encoded
@@ -147,14 +147,14 @@ def _unescaped(match: re.Match[str]) -> str:
 
 
 def _cut(name: str, encoded: str, suffix: str) -> str:
-    """Returns as much of the encoded name as fits, a mark, a digest of the name, and the suffix."""
+    """Returns as much of the encoded name as fits, followed by a mark, a digest of the name, and the suffix."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_DIGITS]
     end = _CUT + digest + suffix
     room = MAX_COMPONENT_BYTES - len(end.encode())
     if room < 0:
         raise ValueError(
-            f"suffix takes {len(suffix.encode())} bytes and leaves no room for a name; expected an extension"
+            f"suffix has {len(suffix.encode())} bytes and leaves no room for a name; expected a file extension"
         )
     start = encoded[:room].encode()[:room].decode(errors="ignore")
-    # Half an escape could not be told from text.
+    # Drop half an escape at the end, which would look like text.
     return re.sub("%[0-9A-F]?$", "", start) + end

@@ -1,4 +1,4 @@
-"""Names of rows: their order, and how they become unique."""
+"""Ids of rows: natural order, and making them unique."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ if TYPE_CHECKING:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Orders names as people do: data_batch_2 before data_batch_10; a01 and a1, alike but for zeros, by their text."""
+    """Returns a key for natural order: data_batch_2 before data_batch_10; a01 and a1, equal as numbers, by their text."""
     parts = re.split(r"([0-9]+)", name)
-    # Numbers by length, then digits: some are too long for int().
+    # Compared by length and digits, because some numbers are too long for int().
     digits = [part.lstrip("0") if at % 2 else part for at, part in enumerate(parts)]
     return [(0, len(part), part) if at % 2 else (1, 0, part) for at, part in enumerate(digits)], name
 
 
 def natural_bytes(name: str) -> bytes:
-    """Bytes that sort as `natural_key` does, for sorting many: texts end in 00 01, numbers are 02, length, digits."""
+    """Returns bytes that sort like `natural_key`, but faster: texts end in 00 01, numbers are 02, length, digits."""
     made = []
     for at, part in enumerate(re.split(r"([0-9]+)", name)):
         if at % 2:
@@ -31,10 +31,10 @@ def natural_bytes(name: str) -> bytes:
 
 
 def unique_ids(ids: Sequence[str]) -> tuple[list[str], int]:
-    """Gives every repetition of an id the first free suffix _2, _3, ...
+    """Adds the first free suffix _2, _3, ... to every repetition of an id.
 
     Returns:
-        The ids, and how many of them had to change.
+        The ids, and the number of ids changed.
     """
     made = list(ids)
     taken, repeated = set(made), 0
@@ -54,7 +54,7 @@ def unique_ids(ids: Sequence[str]) -> tuple[list[str], int]:
 
 
 def unique_texts(ids: pa.Array) -> tuple[pa.Array, int]:
-    """The same as `unique_ids`, of a `string` array."""
+    """`unique_ids` for a `string` array."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

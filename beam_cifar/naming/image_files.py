@@ -1,9 +1,9 @@
-"""The file name of each image, where every image becomes a file of its own.
+"""File names of images in formats with a file per image.
 
-A name is the image's id, without the folder that the id repeats, in the safe form of `beam_cifar.naming.components`.
-Where several images of one folder would get names that some file systems do not tell apart, all of them get the
-strict form of their whole id, which is different for different ids. Whether that happens is decided in the plan, on
-64-bit digests.
+A name is the id of the image, without the folder that the id repeats, in the safe form of
+`beam_cifar.naming.components`. If several images in one folder would get names that some file system does not
+distinguish, all of them get the strict form of their whole id, which is different for different ids. The plan decides
+that, from 64-bit digests.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _NUMBER: Final = re.compile("(?:_[0-9]+)?")
 
 
 def short_name(item_id: str, filename: str) -> str:
-    """The id without its folder, if the rest is the file's own name: "cat/1" of a file "1.png" is "1".
+    """Returns the id without its folder, if the rest is the file name: "1" for the id "cat/1" of a file "1.png".
 
-    The rest may have a number that makes it unique: "cat/1_2" of a file "1.jpg" is "1_2".
+    The rest may end in a number that makes it unique: "1_2" for the id "cat/1_2" of a file "1.jpg".
     """
     if "/" not in item_id:
         return item_id
@@ -36,25 +36,25 @@ def short_name(item_id: str, filename: str) -> str:
 
 
 def digest64(text: str) -> int:
-    """Eight bytes of BLAKE2b, the same on every machine."""
-    # Not `hash`, which differs from process to process; and no names, of which a plan would hold millions.
+    """Returns a 64-bit BLAKE2b digest, the same on every machine."""
+    # Not `hash`, which differs between processes; and not the names, which would fill the memory by the million.
     return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "little")
 
 
 def digests(texts: Iterable[str]) -> npt.NDArray[np.uint64]:
-    """The digest of each text: uint64 `[N]`."""
+    """Returns the digest of each text: uint64 `[N]`."""
     import numpy as np
 
     return np.fromiter(map(digest64, texts), dtype=np.uint64)
 
 
 def name_digests(ids: Sequence[str], filenames: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """The digest of each short name, equal for names that some file systems do not tell apart: uint64 `[N]`."""
+    """Returns the digest of each short name, equal for names that may collide on a file system: uint64 `[N]`."""
     return digests(clash_key(short_name(*row)) for row in zip(ids, filenames, strict=True))
 
 
 def whole_digests(ids: Sequence[str]) -> npt.NDArray[np.uint64]:
-    """The digest of each id as a name, as in `name_digests`: uint64 `[N]`."""
+    """Returns the digest of each whole id as a name, as in `name_digests`: uint64 `[N]`."""
     return digests(map(clash_key, ids))
 
 
@@ -65,10 +65,10 @@ def file_names(
     strict: frozenset[int],
     encode: Callable[..., str] = encode_name,
 ) -> list[str]:
-    """The name of each file: the short one, or the strict form of the whole id where several would get that.
+    """Returns the name of each file: the short one, or the strict form of the whole id if several would get that.
 
     Short names, ids and suffixes are `[N]`; `strict` has the digests of short names that several ids would get, and
-    `encode` is `encode_name`, or what takes the same arguments.
+    `encode` is `encode_name` or a function with the same arguments.
     """
     return [
         encode(item_id, suffix, strict=True) if strict and digest64(clash_key(name)) in strict else encode(name, suffix)

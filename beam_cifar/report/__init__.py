@@ -1,5 +1,5 @@
-"""One HTML page about a dataset. `build.report` writes it; nothing else here is for other packages.
+"""The HTML report on a dataset. Other packages import only `build.report`, which writes it.
 
-`model` is what the page shows; `classes`, `sheets`, `pixels`, `duplicates` and `provenance` work out one section each,
-without HTML; `pictures` picks and draws the images; `page` fills `templates/`.
+`model` has the contents of the page; `classes`, `sheets`, `pixels`, `duplicates` and `provenance` compute one section
+each, without HTML; `pictures` selects and draws the images; `page` fills in `templates/`.
 """

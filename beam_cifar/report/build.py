@@ -1,4 +1,4 @@
-"""One HTML page about a dataset: counts, classes, pictures, sizes, duplicates, and how it was made."""
+"""Builds the HTML report on a dataset: counts, classes, pictures, sizes, duplicates, and how it was made."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from beam_cifar.report.pictures import Picks, draw_tiles, drawn_sheets, empty_ti
 from beam_cifar.report.provenance import read_provenance
 
 MAX_PAGE_BYTES: Final = 4_900_000
-"""Of a page: what its text leaves is for pictures."""
+"""Maximum size of a page; what the text leaves is used for pictures."""
 
 
 @dataclass(frozen=True)
 class Written:
-    """A page that was written, with its absolute path, its size, and how many pictures it has."""
+    """A report that was written: its absolute path, size, number of pictures, and statistics."""
 
     path: str
     bytes: int
@@ -45,26 +45,26 @@ def report(
     workers: int | None = None,
     beam_options: BeamOptions = (),
 ) -> Written:
-    """Writes one HTML page about a dataset; it holds its pictures and needs nothing else, no network and no script.
+    """Writes a self-contained HTML report on a dataset: one file with its pictures, without network or scripts.
 
     Args:
-        path: of a directory or archive.
-        output: the file to make.
-        input_format: of the dataset; detected if None.
-        subsets: to look at; all if empty.
-        title: of the page; the last component of `path` if None.
-        overwrite: whether an existing file may be replaced.
-        workers: local workers; None chooses.
-        beam_options: Beam's own options, as flags or parsed; a local runner without any.
+        path: directory or archive.
+        output: file to create.
+        input_format: name of the format; detected if None.
+        subsets: names of the subsets to read; all if empty.
+        title: page title; the last component of `path` if None.
+        overwrite: replace an existing file.
+        workers: number of local workers; chosen automatically if None.
+        beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
     Raises:
         InputError: the dataset is missing or damaged.
-        OutputError: the file exists already.
-        BeamCifarError: anything else that explains why there is no page.
+        OutputError: the file already exists.
+        BeamCifarError: any other failure; the message is one line.
     """
     path, output = storage.absolute(path, "input"), storage.absolute(output, "output")
     if storage.is_url(output):
-        raise UsageError(f"the output {output!r}: a page is written to a file; copy it to the store afterwards")
+        raise UsageError(f"output {output!r}: must be a local file; copy it to the object store afterwards")
     _check_output(path, output, overwrite=overwrite)
     found = stats(path, input_format, subsets, workers=workers, beam_options=beam_options)
     made, pictures = _with_pictures(_text_of(found, path, title, partial=bool(subsets)), subsets)
@@ -76,28 +76,28 @@ def report(
 
 def _check_output(path: str, output: str, *, overwrite: bool) -> None:
     if storage.is_folder(output):
-        raise OutputError(f"{output}: is a directory; name a file to make, such as report.html")
+        raise OutputError(f"{output}: is a directory; give a file name, such as report.html")
     if storage.exists(output) and not overwrite:
-        raise OutputError(f"{output}: exists; pass --overwrite to replace it, or choose another output")
+        raise OutputError(f"{output}: already exists; replace it with --overwrite, or choose another output")
     inside = path if storage.is_url(path) else os.path.realpath(path)
     if os.path.realpath(output) == inside or storage.contains(inside, os.path.realpath(output)):
-        raise OutputError(f"{output}: would be part of the dataset {path}; choose another output")
+        raise OutputError(f"{output}: is inside the dataset {path}; choose another output")
 
 
 def _text_of(found: Stats, path: str, title: str | None, *, partial: bool) -> Report:
-    """All of the page but its pictures."""
+    """Returns the report without its pictures."""
     name = os.path.basename(path) or path
-    # Where the dataset lies is nobody's business but its user's.
-    told = tuple(notice.replace(os.path.dirname(path).rstrip(os.sep) + os.sep, "") for notice in found.notices)
-    made = Report(replace(found, notices=told), name, title or name, partial=partial)
+    # Pages are shared: they must not reveal the directories of their author.
+    notices = tuple(notice.replace(os.path.dirname(path).rstrip(os.sep) + os.sep, "") for notice in found.notices)
+    made = Report(replace(found, notices=notices), name, title or name, partial=partial)
     try:
         return replace(made, provenance=read_provenance(path))
     except InputError as error:
-        return replace(made, provenance_error=f"How it was made is not known: {error}.")
+        return replace(made, provenance_error=f"How it was made is unknown: {error}.")
 
 
 def _with_pictures(made: Report, subsets: Sequence[str]) -> tuple[Report, int]:
-    """The same with the pictures that its text leaves room for, and how many these are."""
+    """Returns the report with the pictures that its text leaves room for, and their number."""
     if not made.stats.images:
         return made, 0
     with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:

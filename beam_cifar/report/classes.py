@@ -1,4 +1,4 @@
-"""How many rows each class has, by series of subsets: what the bars of the page are made of."""
+"""The rows of each class by series of subsets: the bars and tables of the page."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from beam_cifar.report.markup import NAME_BYTES, cut
 _T = TypeVar("_T")
 
 MAX_SERIES: Final = 4
-"""Pieces of a bar; `report.css` has as many colours."""
+"""Sections of a bar; `report.css` has the same number of colours."""
 WIDE_CLASSES: Final = 24
-"""Classes that stand in one table."""
+"""Maximum number of classes in a single table."""
 OPEN_CLASSES: Final = 200
-"""Classes above which all of them are shown only on request."""
+"""With more classes, the full list is folded."""
 LISTED_CLASSES: Final = 2000
 TABLE_CLASSES: Final = 25
 EXTREMES: Final = 10
@@ -27,26 +27,26 @@ EXTREMES: Final = 10
 
 @dataclass(frozen=True)
 class Series:
-    """Subsets that are one piece of each bar: numbered ones together, and the smallest where there are many."""
+    """Subsets that share a section of each bar: numbered ones together, and the smallest if there are many."""
 
     name: str
     subsets: tuple[SubsetStats, ...]
 
     @property
     def rows(self) -> int:
-        """Rows of all its subsets."""
+        """Number of rows in all its subsets."""
         return sum(subset.rows for subset in self.subsets)
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """A class.
+    """One class with its counts.
 
     Attributes:
-        label: its number; None for the unlabelled.
-        name: of it.
-        counts: rows of each series.
-        twin: number of the first class of the same name, if it is another one: the rows are counted there.
+        label: number of the class; None for unlabelled rows.
+        name: name of the class.
+        counts: number of rows in each series.
+        twin: number of an earlier class with the same name, if any, where the rows are counted.
     """
 
     label: int | None
@@ -56,7 +56,7 @@ class ClassRow:
 
     @property
     def total(self) -> int:
-        """Rows of all series."""
+        """Number of rows in all series."""
         return sum(self.counts)
 
 
@@ -66,16 +66,16 @@ ClassTables: TypeAlias = list[tuple[str, list[ClassRow]]]
 
 @dataclass(frozen=True)
 class ClassCounts:
-    """All classes.
+    """All classes, and their layout in tables.
 
     Attributes:
-        series: what each bar is made of, the largest first.
-        rows: every class, by label.
-        unlabelled: the rows without label, if there are any.
-        wide: whether one table has all of them; `tables` and `folded` are empty then.
+        series: the sections of each bar, largest first.
+        rows: all classes, by label.
+        unlabelled: the count of unlabelled rows, if there are any.
+        wide: show all classes in a single table; `tables` and `folded` are empty then.
         tables: classes under headings.
-        folded: the same, shown on request.
-        folded_title: what `folded` is.
+        folded: folded tables, which readers can open.
+        folded_title: title of `folded`.
     """
 
     series: tuple[Series, ...]
@@ -88,7 +88,7 @@ class ClassCounts:
 
 
 def class_counts(stats: Stats) -> ClassCounts:
-    """Counts the rows of every class, and lays the classes out in tables."""
+    """Counts the rows of every class and lays out the classes in tables."""
     series = _series(stats.subsets)
     rows = _rows(stats.labels.names, series)
     counts = tuple(sum(subset.unlabelled for subset in one.subsets) for one in series)
@@ -122,7 +122,7 @@ def _shown(key: str, members: Sequence[SubsetStats]) -> str:
 
 
 def _rows(names: Sequence[str], series: Sequence[Series]) -> list[ClassRow]:
-    """A row for each class; classes of one name are counted by that name, with the first of them."""
+    """Returns a row for each class; classes with the same name are counted together, in the first of them."""
     first: dict[str, int] = {}
     rows = []
     for label, name in enumerate(names):
@@ -142,12 +142,12 @@ def _extremes(rows: list[ClassRow]) -> ClassTables:
 
 
 def grouped(labels: LabelTable, members: Mapping[int, _T], most: int) -> list[tuple[str, list[_T]]]:
-    """What belongs to classes, under the names of their superclasses, or else under ranges of labels.
+    """Groups values of classes under the names of their superclasses, or under ranges of labels if there are none.
 
     Args:
         labels: the classes.
-        members: by label.
-        most: labels in a range.
+        members: values by label.
+        most: maximum number of labels in a range.
 
     >>> grouped(LabelTable(("cat", "oak"), ("trees", "animals"), (1, 0)), {0: "a cat", 1: "an oak"}, 25)
     [('trees', ['an oak']), ('animals', ['a cat'])]

@@ -1,4 +1,4 @@
-"""Which images occur more than once, and whether subsets share any that should be apart."""
+"""Images that occur more than once, and leaks between subsets."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ class SubsetPair:
     """Two subsets that share images.
 
     Attributes:
-        first: one of them.
-        second: the other.
-        of_first: its rows whose image the other has.
-        of_second: the same the other way round.
+        first: name of the first subset.
+        second: name of the second subset.
+        of_first: rows of the first with an image that is also in the second.
+        of_second: rows of the second with an image that is also in the first.
     """
 
     first: str
@@ -27,7 +27,7 @@ class SubsetPair:
 
     @property
     def leaks(self) -> bool:
-        """Whether they should share none: numbered batches of one kind are one split.
+        """Whether they belong to different splits, which should not share images; numbered batches are one split.
 
         >>> SubsetPair("data_batch_1", "data_batch_2", 3, 3).leaks, SubsetPair("data_batch_1", "test_batch", 3, 3).leaks
         (False, True)
@@ -40,7 +40,7 @@ def _split(subset: str) -> str:
 
 
 def subset_pairs(stats: Stats) -> list[SubsetPair]:
-    """The pairs of subsets that share images, leaks first, and then the largest."""
+    """Returns the pairs of subsets that share images: leaks first, then by size."""
     place = {subset.name: at for at, subset in enumerate(stats.subsets)}
     found = [
         SubsetPair(first, second, stats.across.get((second, first), 0), rows)
@@ -51,12 +51,12 @@ def subset_pairs(stats: Stats) -> list[SubsetPair]:
 
 
 def apart_splits(stats: Stats) -> list[str]:
-    """The splits that have images, which should share none."""
+    """Returns the splits with images, which should not share any."""
     return list(dict.fromkeys(_split(subset.name) for subset in stats.subsets if subset.images))
 
 
 def shown_groups(report: Report) -> list[tuple[DuplicateGroup, Tile, bool]]:
-    """The groups of equal images that are listed, each with its picture and whether its labels differ."""
+    """Returns the listed groups of equal images, each with its picture and whether its labels differ."""
     tiles = dict(enumerate(report.duplicates))
     return [
         (group, tiles.get(at, Tile("", "")), len({label for *_, label in group.rows}) > 1)

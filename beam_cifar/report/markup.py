@@ -1,4 +1,4 @@
-"""Text as HTML: the environment of the templates, and how names and numbers are written in them."""
+"""The environment of the HTML templates, and the formatting of names and numbers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 NAME_BYTES: Final = 160
-"""Bytes of a name, where there are few names."""
+"""Maximum bytes of a name, unless there are many names."""
 MAX_SUBSETS: Final = 200
-"""Subsets that are listed."""
+"""Subsets listed."""
 MAX_LINES: Final = 50
-"""Lines of any other list."""
+"""Lines of other lists."""
 
 
 @functools.cache
 def template_environment() -> Environment:
-    """The templates; they escape every value, and make what does not show `visible`."""
-    # Only a report needs Jinja2, and its import takes 20 ms.
+    """Returns the template environment, which escapes every value and makes unprintable characters `visible`."""
+    # Imported late: only reports need Jinja2, and importing it takes 20 ms.
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
     made = Environment(
@@ -38,19 +38,19 @@ def template_environment() -> Environment:
 
 
 def _template(name: str) -> str:
-    # White space between inline elements shows, so lines are joined: templates can be indented and broken anywhere.
+    # White space between inline elements is visible on a page; joining the lines lets templates be indented freely.
     text = (resources.files("beam_cifar.report") / "templates" / name).read_text("utf-8")
     return "".join(line.strip(" ") for line in text.splitlines())
 
 
 def _finalized(value: Any) -> Any:
-    # Jinja2 calls this for every {{ value }} before it escapes. A `~` between a value and markup escapes by itself,
-    # and would leave line breaks and lone surrogates in the page: templates write the two one after the other.
+    # Jinja2 calls this for every {{ value }} before escaping it. A `~` between a value and markup would escape without
+    # this call, and leave line breaks and lone surrogates in the page, so templates never use it.
     return value if hasattr(value, "__html__") else visible(str(value))
 
 
 def visible(text: str) -> str:
-    r"""The text with characters that do not show, or have no UTF-8, as escapes.
+    r"""Returns the text with unprintable characters and lone surrogates escaped.
 
     >>> print(visible("line\nbreak"))
     line\nbreak
@@ -65,7 +65,7 @@ def _shows(char: str) -> bool:
 
 
 def cut(text: str, most: int) -> str:
-    """The text, or its beginning and an ellipsis, in at most `most` bytes of HTML.
+    """Returns the text, truncated with an ellipsis if needed, in at most `most` bytes of HTML.
 
     >>> cut("a long name", 9)
     'a long…'
@@ -80,12 +80,12 @@ def cut(text: str, most: int) -> str:
 
 
 def _written(text: str) -> bytes:
-    # Jinja2 writes quotes in a byte less, as &#34; and &#39;: what fits here fits there.
+    # `escape` writes quotes as &quot; and &#x27;, a byte longer than Jinja2's &#34; and &#39;: an upper bound.
     return escape(visible(text)).encode()
 
 
 def percent(part: int, whole: int) -> str:
-    """A share; never 0 % or 100 % for what is not.
+    """Returns a ratio in percent; 0 % and 100 % only if exact.
 
     >>> percent(1, 8), percent(1, 60_000)
     ('12.5 %', '< 0.1 %')
@@ -97,5 +97,5 @@ def percent(part: int, whole: int) -> str:
 
 
 def size_text(size: SizeCount) -> str:
-    """Height and width, which stay on one line."""
+    """Returns height and width, without a line break."""
     return f"{size.height:,}\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}{size.width:,}"

@@ -1,4 +1,4 @@
-"""What is on the page, before it is HTML."""
+"""The contents of the page, without HTML."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from beam_cifar.analysis.stats import Stats
 
 TILE_SIDE: Final = 64
-"""Pixels of the longer side of a picture on the page; a larger image is scaled down."""
+"""Maximum pixels of the longer side of a picture on the page; larger images are scaled down."""
 MAX_SHEETS: Final = 1000
 
 
@@ -18,11 +18,11 @@ class Tile:
     """A picture on the page.
 
     Attributes:
-        id: of its item.
-        subset: of its item.
-        height: in pixels, of the image in the dataset.
-        width: the same.
-        source: a data URI; empty where the image did not fit on the page.
+        id: id of the item.
+        subset: subset of the item.
+        height: height of the image in the dataset, in pixels.
+        width: width of the image in the dataset, in pixels.
+        source: a data URI; empty if the image did not fit on the page.
     """
 
     id: str
@@ -33,18 +33,18 @@ class Tile:
 
     @property
     def small(self) -> bool:
-        """Whether the picture has every pixel of the image."""
+        """Whether the picture is shown at full resolution."""
         return max(self.height, self.width) <= TILE_SIDE
 
 
 @dataclass(frozen=True)
 class Sheet:
-    """Some pictures of a class.
+    """The pictures of a class.
 
     Attributes:
-        label: of the class, -1 for the unlabelled.
-        images: that it has in all.
-        tiles: those picked.
+        label: number of the class, -1 for unlabelled rows.
+        images: total number of images in the class.
+        tiles: the selected pictures.
     """
 
     label: int
@@ -54,13 +54,13 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Balance:
-    """What became of the rows of a subset.
+    """What happened to the rows of a subset.
 
     Attributes:
-        read: from the source.
-        written: to the output.
-        filtered: left out because they were not asked for.
-        quarantined: left out because they are damaged.
+        read: rows read from the source.
+        written: rows written to the output.
+        filtered: rows excluded by the selection.
+        quarantined: rows excluded as damaged.
     """
 
     read: int
@@ -70,7 +70,7 @@ class Balance:
 
     @property
     def holds(self) -> bool:
-        """Whether the rows read are those written and left out."""
+        """Whether the counts add up: read = written + filtered + quarantined."""
         return self.read == self.written + self.filtered + self.quarantined
 
 
@@ -79,14 +79,14 @@ class Provenance:
     """How an output was made, from its manifest.
 
     Attributes:
-        version: of the program that made it.
-        source: title of what it was made from.
-        options: of the job, other than the usual ones, as text.
-        balances: by subset.
-        total: of all.
+        version: version of beam-cifar that wrote it.
+        source: title of the source dataset.
+        options: options of the job that differ from their default, as text.
+        balances: the balance of each subset.
+        total: the balance of the whole job.
         unlabelled: rows that lost their label.
-        renamed: for each name that had to change: what was written, the name, and what it is of.
-        notices: of the job.
+        renamed: changed names, as (name written, original name, kind of name).
+        notices: notices of the job.
     """
 
     version: str
@@ -104,14 +104,14 @@ class Report:
     """Everything on the page.
 
     Attributes:
-        stats: of the dataset.
-        name: the last component of its path.
-        title: of the page.
-        sheets: in the order of the label table, the unlabelled last.
-        duplicates: the picture of each of the first groups of duplicates, as far as there is one.
-        provenance: how it was made, if it is an output of this program.
-        provenance_error: why that is not known of an output of this program.
-        partial: whether only some subsets were looked at.
+        stats: statistics of the dataset.
+        name: last component of its path.
+        title: page title.
+        sheets: pictures in the order of the label table, unlabelled rows last.
+        duplicates: a picture for each listed group of duplicates, if available.
+        provenance: how the dataset was made, if it is an output of beam-cifar.
+        provenance_error: why that is unknown although it is an output of beam-cifar.
+        partial: whether only some subsets were read.
     """
 
     stats: Stats

@@ -1,4 +1,4 @@
-"""The page: a pure function of what is on it."""
+"""Renders the page, a pure function of its contents."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from beam_cifar.report.sheets import OPEN_SHEETS, sheet_groups
 from beam_cifar.version import __version__
 
 ALL_NAMES_BYTES: Final = 250_000
-"""Bytes that the names of all classes together take in one place."""
+"""Maximum total bytes of all class names in one place."""
 
 
 def page(report: Report) -> str:
-    """The whole document; equal reports have equal pages."""
+    """Returns the whole HTML document; equal reports give equal pages."""
     stats = report.stats
     sections = {"subsets": "Subsets", "classes": "Classes", "images": "Images"}
     if stats.images:

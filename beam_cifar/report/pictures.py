@@ -1,4 +1,4 @@
-"""Which images are on the page, and what they look like there: small, as data URIs, in a number of bytes given."""
+"""Selects images for the page and draws them small, as data URIs of limited size."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from beam_cifar.planning.gather import Gathering
 from beam_cifar.report.model import MAX_SHEETS, TILE_SIDE, Sheet, Tile
 
 SHEET_TILES: Final = 10
-"""Pictures of each class."""
+"""Pictures per class."""
 FULL_SHEETS: Final = 100
-"""Classes above which each has half as many."""
+"""With more classes, each has half the pictures."""
 MAX_TILES: Final = 3000
-"""Pictures in all sheets together."""
+"""Maximum number of pictures in all sheets."""
 
 _PREFIX: Final = "data:image/webp;base64,"
-# The first one that fits, in full size, then in half.
+# WebP qualities to try until a picture fits, first in full size, then in half.
 _QUALITIES: Final = (90, 60)
 _HALF_QUALITIES: Final = (60, 30)
 
@@ -40,9 +40,9 @@ class Picks:
     """Rows of a view whose images are shown.
 
     Attributes:
-        classes: label and images of each class that has a sheet.
-        rows: int64, of each of these, positions in the view, rising.
-        duplicates: position of the first row of each group of duplicates, -1 where it is not found.
+        classes: label and number of images of each class with a sheet.
+        rows: for each of these classes, positions in the view: int64, ascending.
+        duplicates: position of the first row of each group of duplicates, -1 if not found.
     """
 
     classes: tuple[tuple[int, int], ...]
@@ -51,22 +51,22 @@ class Picks:
 
     @property
     def positions(self) -> Int64Array:
-        """int64 `[N]`, every position once, rising."""
+        """All distinct positions: int64 `[N]`, ascending."""
         shown = np.array([at for at in self.duplicates if at >= 0], dtype=np.int64)
         return np.unique(np.concatenate([*self.rows, shown]))
 
     @property
     def uses(self) -> int:
-        """How many pictures the page has."""
+        """Number of pictures on the page; an image shown in two places counts twice."""
         return sum(map(len, self.rows)) + len(self.duplicates)
 
 
 def pick(view: View, groups: Sequence[DuplicateGroup]) -> Picks:
-    """Chooses the same number of rows of every class, spread evenly, and a row of each group of duplicates.
+    """Selects up to the same number of rows of every class, evenly spread, and a row of each group of duplicates.
 
     Args:
-        view: of the dataset, with ids.
-        groups: of duplicates.
+        view: all rows of the dataset, with ids.
+        groups: groups of duplicates.
     """
     found = np.flatnonzero(view.has_image)
     order = found[np.argsort(view.labels[found], kind="stable")]
@@ -84,12 +84,12 @@ def pick(view: View, groups: Sequence[DuplicateGroup]) -> Picks:
 
 def _spread(rows: Int64Array, count: int) -> Int64Array:
     count = min(count, len(rows))
-    # The middle of each of `count` equal stretches.
+    # The middle of each of `count` equal ranges.
     return rows[(2 * np.arange(count) + 1) * len(rows) // (2 * count)]
 
 
 def _places(view: View, wanted: Sequence[tuple[str, str]]) -> list[int]:
-    """Where items are, each given by subset and id; -1 for one that is not there."""
+    """Returns the positions of items given by subset and id; -1 for a missing one."""
     if not wanted or view.ids is None:
         return [-1] * len(wanted)
     among = np.flatnonzero(pc.is_in(view.ids, value_set=pa.array([item_id for _, item_id in wanted], pa.string())))
@@ -98,7 +98,7 @@ def _places(view: View, wanted: Sequence[tuple[str, str]]) -> list[int]:
 
 
 def empty_tiles(picks: Picks, view: View) -> dict[int, Tile]:
-    """The pictures before anything of them is read, by position."""
+    """Returns the pictures by position, with ids and subsets only."""
     return {
         at: Tile("" if view.ids is None else view.ids[at].as_py(), view.subset_names[view.subsets[at]])
         for at in picks.positions.tolist()
@@ -106,13 +106,13 @@ def empty_tiles(picks: Picks, view: View) -> dict[int, Tile]:
 
 
 def draw_tiles(tiles: dict[int, Tile], view: View, gathering: Gathering, most: int) -> dict[int, Tile]:
-    """Reads the images of the tiles, and nothing else, and draws them.
+    """Draws the tiles, reading only their images.
 
     Args:
-        tiles: by position in the view.
-        view: of the dataset.
-        gathering: what it is read from.
-        most: bytes of each data URI.
+        tiles: tiles by position in the view.
+        view: all rows of the dataset.
+        gathering: the inputs of the view.
+        most: maximum bytes of each data URI.
 
     Raises:
         InputError: an image is damaged.
@@ -131,11 +131,11 @@ def draw_tiles(tiles: dict[int, Tile], view: View, gathering: Gathering, most: i
 
 
 def data_uri(pixels: UInt8Array, most: int) -> str:
-    """An image as a data URI of at most so many bytes; empty if there is none.
+    """Returns an image as a data URI; empty if it does not fit.
 
     Args:
-        pixels: uint8 `[C, H, W]`, C being 1 or 3.
-        most: bytes.
+        pixels: uint8 `[C, H, W]`, with C 1 or 3.
+        most: maximum bytes of the data URI.
     """
     image = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
     room = (most - len(_PREFIX)) // 4 * 3
@@ -154,7 +154,7 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 
 def _encodings(image: Image.Image, room: int) -> Iterator[bytes]:
-    """Yields the image in fewer and fewer bytes; a small one without loss first, where there may be room for that."""
+    """Yields the image in decreasing sizes; a small one is tried losslessly first if that may fit."""
     whole = _scaled(image)
     if whole is image and 4 * room >= image.width * image.height:
         yield _webp(image, lossless=True, method=0)
@@ -172,7 +172,7 @@ def _webp(image: Image.Image, **options: int | bool) -> bytes:
 
 
 def drawn_sheets(picks: Picks, tiles: dict[int, Tile]) -> tuple[Sheet, ...]:
-    """The sheet of each class, of tiles by position."""
+    """Returns the sheet of each class, from tiles by position."""
     return tuple(
         Sheet(label, images, tuple(tiles[at] for at in rows.tolist()))
         for (label, images), rows in zip(picks.classes, picks.rows, strict=True)

@@ -1,4 +1,4 @@
-"""Sizes and kinds of images, and what their channels are like."""
+"""Sizes, channels and encodings of images."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from beam_cifar.analysis.stats import SizeCount, Stats
 from beam_cifar.report.markup import size_text
 
 MAX_SIZES: Final = 12
-"""Sizes that are counted one by one, and bars of the histogram of more."""
+"""Maximum number of sizes counted individually; approximate number of bins of the histogram for more."""
 _KINDS: Final = {"1": "gray", "3": "in colour"}
-_STORED: Final = {"raw": "bare pixels", "png": "PNG files", "jpeg": "JPEG files"}
+_STORED: Final = {"raw": "raw pixels", "png": "PNG files", "jpeg": "JPEG files"}
 
 
 def image_kinds(stats: Stats) -> str:
-    """Which channels images have and how they are stored, in sentences."""
-    told = ""
+    """Describes the channels and encodings of the images in sentences."""
+    text = ""
     for counts, words, start in ((stats.channels, _KINDS, ""), (stats.encodings, _STORED, "Stored as ")):
         present = [(words.get(key, key), count) for key, count in counts.items() if count]
         if len(present) == 1:
-            told += f"{start or 'All images are '}{present[0][0]}. "
+            text += f"{start or 'All images are '}{present[0][0]}. "
         elif present:
-            told += start + ", ".join(f"{count:,} {word}" for word, count in present) + ". "
-    return told
+            text += start + ", ".join(f"{count:,} {word}" for word, count in present) + ". "
+    return text
 
 
 def size_bins(sizes: Sequence[SizeCount]) -> list[tuple[str, int]]:
-    """Images of each size, or of each range of the longer side where there are more than `MAX_SIZES` sizes."""
+    """Counts images by size, or by ranges of the longer side if there are more than `MAX_SIZES` sizes."""
     if len(sizes) <= MAX_SIZES:
         return [(size_text(size), size.rows) for size in sizes]
     sides = [max(size.height, size.width) for size in sizes]
@@ -46,7 +46,7 @@ def size_bins(sizes: Sequence[SizeCount]) -> list[tuple[str, int]]:
 
 
 def _round_step(least: float) -> int:
-    """The smallest of 1, 2, 5, 10, 20, 50, ... that is not less than `least`."""
+    """Returns the smallest of 1, 2, 5, 10, 20, 50, ... that is at least `least`."""
     step = 1
     while True:
         for factor in (1, 2, 5):
@@ -56,7 +56,7 @@ def _round_step(least: float) -> int:
 
 
 def common_sizes(sizes: Sequence[SizeCount]) -> list[SizeCount]:
-    """The sizes that most images have, where there are too many to count each."""
+    """Returns the most common sizes, if there are too many to count individually."""
     if len(sizes) <= MAX_SIZES:
         return []
     return sorted(sizes, key=lambda size: (-size.rows, size.height, size.width))[: MAX_SIZES // 2]

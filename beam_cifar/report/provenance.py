@@ -1,7 +1,7 @@
-"""How an output was made: the part of its manifest that a reader of the page wants to know.
+"""How an output was made, from its manifest.
 
-The manifest lies beside the output, may have been edited, and is taken for what it says only where it has the shape
-that `beam_cifar.jobs.finish` gives it.
+The manifest is a file beside the output that anyone may have edited, so it is read only if it has the structure that
+`beam_cifar.jobs.finish` writes.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from beam_cifar.report.model import Balance, Provenance
 from beam_cifar.storage import JobFolder, open_file
 
 MAX_MANIFEST_BYTES: Final = 256 << 20
-"""Of a manifest: it has a line for each class of each subset, and for each shard."""
+"""Size limit of a manifest, which has a line per class and subset, and per shard."""
 
-# Options that say nothing where they have these values.
+# Default values that are not shown, besides empty ones.
 _USUAL: Final[dict[str, Any]] = {"filter_mode": "items", "on_clash": "error"}
 _COUNTS: Final = ("read", "written", "filtered", "rejected")
 
 
 def read_provenance(path: str) -> Provenance | None:
-    """How an output was made, or None for a dataset that is no output of this program.
+    """Returns how an output was made; None for a dataset without a manifest.
 
     Args:
-        path: absolute, of the output.
+        path: absolute path of the output.
 
     Raises:
-        InputError: there is a manifest that is damaged.
+        InputError: the manifest is damaged.
     """
     manifest = JobFolder(path).manifest
     try:
@@ -41,11 +41,11 @@ def read_provenance(path: str) -> Provenance | None:
     except OSError as error:
         raise InputError(f"{os.path.basename(manifest)}: cannot be read: {error.strerror}") from error
     if len(text) > MAX_MANIFEST_BYTES:
-        raise InputError(f"{os.path.basename(manifest)}: has more than {MAX_MANIFEST_BYTES:,} bytes")
+        raise InputError(f"{os.path.basename(manifest)}: larger than {MAX_MANIFEST_BYTES:,} bytes")
     try:
         return _provenance(json.loads(text.decode("utf-8", "surrogatepass")))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise InputError(f"{os.path.basename(manifest)}: is not a manifest of this program") from error
+        raise InputError(f"{os.path.basename(manifest)}: not a beam-cifar manifest") from error
 
 
 def _provenance(manifest: Mapping[str, Any]) -> Provenance:
@@ -73,18 +73,18 @@ def _by_subset(counts: Mapping[str, Mapping[str, int]]) -> dict[str, int]:
 
 
 def _options(options: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The options that were set, transforms one by one."""
-    told = []
+    """Returns the options that were set, with a line per transform."""
+    found = []
     for name, value in options.items():
         if name == "steps":
-            told += [("transform", f"{step} {_text(given)}".rstrip()) for step, given in value]
+            found += [("transform", f"{step} {_text(given)}".rstrip()) for step, given in value]
         elif value not in (None, False, 0, "", [], {}) and value != _USUAL.get(name):
-            told.append((name.replace("_", " "), _text(value)))
-    return told
+            found.append((name.replace("_", " "), _text(value)))
+    return found
 
 
 def _text(value: Any) -> str:
-    """An option as people write it."""
+    """Returns the value of an option in readable form."""
     if isinstance(value, str):
         return value
     if isinstance(value, dict):

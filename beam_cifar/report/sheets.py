@@ -1,4 +1,4 @@
-"""Under which headings the sheets of pictures stand."""
+"""Groups the sheets of pictures under headings."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from beam_cifar.report.classes import grouped
 from beam_cifar.report.model import Report, Sheet
 
 OPEN_SHEETS: Final = 200
-"""Sheets above which they are shown only on request."""
+"""With more sheets, they are folded."""
 FOLDED_SHEETS: Final = 100
-"""Sheets that are shown at a time then."""
+"""Sheets per folded group."""
 
 
 def sheet_groups(report: Report) -> list[tuple[str, list[Sheet]]]:
-    """Sheets under a heading each; an empty one is not shown."""
+    """Returns groups of sheets with their headings; empty headings are not shown."""
     labels = report.stats.labels
     known = {sheet.label: sheet for sheet in report.sheets if sheet.label != UNLABELLED}
     unlabelled = [sheet for sheet in report.sheets if sheet.label == UNLABELLED]

@@ -1,5 +1,5 @@
-"""Transforms: steps that change a dataset in the plan, and the pure functions on blocks that carry them out.
+"""Transforms: steps that change a dataset in the plan, and the pure functions that apply them to blocks.
 
-`registry` lists the steps and makes them from options; `base` is what a step is. Planning, jobs, the command line and
-`dataset` import from here.
+`registry` lists the steps and creates them from options; `base` defines a step. Imported by planning, jobs, the
+command line and `dataset`.
 """

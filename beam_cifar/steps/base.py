@@ -1,4 +1,4 @@
-"""What a step is: a named change of a dataset, with options that the command line and Python share."""
+"""The base classes of steps: named changes of a dataset, with options shared by the command line and Python."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import UsageError
 
-if TYPE_CHECKING:  # options are made of steps, and must be quick to import
+if TYPE_CHECKING:  # `options` imports steps, and must import fast
     from beam_cifar.data.block import Block
     from beam_cifar.data.labels import LabelTable
     from beam_cifar.data.row_table import View
@@ -20,41 +20,41 @@ Number = TypeVar("Number", int, float)
 
 
 class StepContext(ABC):
-    """What a step may ask beside the rows, and where it leaves what it has to say."""
+    """What a step can use besides the rows, and where it reports notices."""
 
     @abstractmethod
     def notice(self, text: str) -> None:
-        """Leaves one line that a user should know."""
+        """Adds a one-line notice for the user."""
 
     @abstractmethod
     def add_pixel_step(self, step: PixelStep) -> None:
-        """From here on every image goes through a step, when it is written, and in `blocks`."""
+        """Adds a step that every image goes through from here on, when it is written and in `blocks`."""
 
     @abstractmethod
     def read_items(self, path: str, table: LabelTable) -> View:
-        """The rows of a dataset in the format "items", with labels of a table."""
+        """Returns the rows of a dataset in the format "items", with labels from the given table."""
 
     @abstractmethod
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
-        """Reads the images of a view as later steps see them, in any order of rows.
+        """Reads the images of a view as this step sees them, in any order.
 
         Yields:
-            Positions in the view, int64 `[M]`, and a block whose table has the images of these rows in this order.
+            Positions in the view, int64 `[M]`, and a block whose table has the images of these rows in the same order.
         """
 
 
 class Step(ABC):
-    """A change of a dataset, decided in the plan.
+    """A change of a dataset, applied to the plan.
 
-    A step is a frozen dataclass, one field for each option, made by `option`. Values are checked when it is made.
+    A step is a frozen dataclass with one field per option, created by `option`. Values are checked on construction.
     """
 
     name: ClassVar[str]
-    """What users call it; as `columns`, given in the line of the class."""
+    """Name of the transform; given as a class keyword, like `columns`."""
     columns: ClassVar[frozenset[str]] = frozenset()
-    """What `needs` returns, where that does not depend on options."""
+    """The result of `needs`, if it does not depend on options."""
     moves_ids: ClassVar[bool] = False
-    """Whether items of one subset may come to have the same id: those that do get others right after it."""
+    """Whether the step can give two items of a subset the same id; if so, repeated ids are replaced right after it."""
 
     def __init_subclass__(cls, *, name: str | None = None, columns: Iterable[str] | None = None) -> None:
         super().__init_subclass__()
@@ -67,7 +67,7 @@ class Step(ABC):
         for each in fields(self):  # type: ignore[arg-type]
             if each.metadata.get("many"):
                 try:
-                    # The way around a frozen dataclass; what Python gave as a list is hashable from here on.
+                    # A frozen dataclass allows no plain assignment; lists become tuples, so that steps are hashable.
                     object.__setattr__(self, each.name, plain_tuple(getattr(self, each.name)))
                 except UsageError as error:
                     raise self.refuse(f"{each.name}: {error}") from error
@@ -75,33 +75,33 @@ class Step(ABC):
         self.check()
 
     def _check_types(self) -> None:
-        """Refuses values of another type than an option has: as a bool, "no" would count as yes."""
+        """Refuses values of the wrong type: as a bool, the text "no" would count as true."""
         for each in fields(self):  # type: ignore[arg-type]
             value = getattr(self, each.name)
             fits = _FITS.get(str(each.type))
             if fits and not fits(value):
-                raise self.refuse(f"option {each.name!r} is {value!r}; expected {each.type}")
+                raise self.refuse(f"option {each.name!r} must be {each.type}, found {value!r}")
             if not is_unicode(_text(value)):
-                raise self.refuse(f"option {each.name!r} is {value!r}, which is not valid Unicode")
+                raise self.refuse(f"option {each.name!r}: {value!r} is not valid Unicode")
 
     def check(self) -> None:  # noqa: B027 (most steps have nothing to refuse)
-        """Refuses values that cannot be meant. Raises `UsageError`."""
+        """Raises `UsageError` for invalid values."""
 
     def needs(self) -> frozenset[str]:
-        """Columns of a view that the step looks at or changes: some of `beam_cifar.data.row_table.COLUMNS`."""
+        """Columns of a view that the step reads or changes: a subset of `beam_cifar.data.row_table.COLUMNS`."""
         return self.columns
 
     @abstractmethod
     def apply(self, view: View, context: StepContext) -> View:
-        """The rows after the step.
+        """Returns the rows after the step.
 
         Raises:
-            UsageError: a name that no class or subset has.
-            InputError: a row that the step cannot take.
+            UsageError: an unknown class or subset.
+            InputError: a row that the step does not support.
         """
 
     def options(self) -> dict[str, Any]:
-        """The options by name, in values that JSON knows; those left at their default are left out."""
+        """The options that differ from their default, by name, as JSON values."""
         found = {}
         for each in fields(self):  # type: ignore[arg-type]
             value = getattr(self, each.name)
@@ -110,13 +110,13 @@ class Step(ABC):
         return found
 
     def refuse(self, reason: str) -> UsageError:
-        """The error for an option that cannot be meant."""
+        """Returns the error for an invalid option."""
         return UsageError(f"{self.name}: {reason}")
 
 
 @dataclass(frozen=True)
 class PixelStep(Step, columns=("size",)):
-    """A step that changes every image; the plan learns only what becomes of their sizes."""
+    """A step that changes the pixels of every image; the plan records only the new sizes."""
 
     def apply(self, view: View, context: StepContext) -> View:
         made = self.resized(view)
@@ -124,25 +124,25 @@ class PixelStep(Step, columns=("size",)):
         return made
 
     def resized(self, view: View) -> View:
-        """The rows with the sizes that their images get; the same ones where nothing is said."""
+        """Returns the rows with the new sizes of their images; default: unchanged."""
         return view
 
     @abstractmethod
     def transform(self, block: Block) -> Block:
-        """The block with its images changed."""
+        """Returns the block with its images changed."""
 
     def row_bytes(self) -> int:
-        """Bytes that every image will have at least, where the step may make them larger."""
+        """Lower bound in bytes of every image after the step; 0 if the step does not enlarge images."""
         return 0
 
 
 def row_bytes(steps: Sequence[PixelStep]) -> int:
-    """Bytes that every image will have at least."""
+    """Lower bound in bytes of every image after some steps."""
     return max((step.row_bytes() for step in steps), default=0)
 
 
 def changed(block: Block, steps: Sequence[PixelStep]) -> Block:
-    """The block after all of some steps."""
+    """Returns the block after the given steps."""
     for step in steps:
         block = step.transform(block)
     return block
@@ -157,16 +157,16 @@ def option(
     choices: Sequence[str] = (),
     metavar: str | None = None,
 ) -> Any:
-    """A field of a step, and the flags of the command line that set it.
+    """Returns a field of a step, with the command-line flags that set it.
 
     Args:
         flags: such as "-s", "--subset".
-        help: one line.
-        default: the value where none is given; without one, the option must be given.
-        parse: from a text of the command line to a value; raises `ValueError` with the reason.
-        many: the flag may be repeated; the field is a tuple. In Python any iterable does, or a mapping for pairs.
-        choices: what it may be.
-        metavar: what help texts call the value.
+        help: one line of help text.
+        default: the default value; without one, the option is required.
+        parse: converts the text given on the command line; raises `ValueError` with the reason.
+        many: the flag may be repeated, and the field is a tuple; Python accepts any iterable, or a mapping for pairs.
+        choices: valid values.
+        metavar: name of the value in help texts.
     """
     kind = type(default) if default is not dataclasses.MISSING else str
     metadata = {"flags": flags, "help": help, "parse": parse, "many": many, "choices": choices, "metavar": metavar}
@@ -176,7 +176,7 @@ def option(
 
 
 def pair(text: str) -> tuple[str, str]:
-    """Splits "A:B" to (A, B); the last colon parts them, so that A may hold some."""
+    """Splits "A:B" into (A, B) at the last colon, so that A may contain colons."""
     first, colon, second = text.rpartition(":")
     if not colon:
         raise ValueError(f"expected A:B, found {text!r}")
@@ -184,12 +184,12 @@ def pair(text: str) -> tuple[str, str]:
 
 
 def share(text: str) -> tuple[str, float]:
-    """Splits "NAME:SHARE" to (name, number)."""
-    return _numbered(text, float, "NAME:SHARE, such as train:.8")
+    """Splits "NAME:RATIO" into (name, number)."""
+    return _numbered(text, float, "NAME:RATIO, such as train:.8")
 
 
 def amount(text: str) -> tuple[str, int]:
-    """Splits "NAME:COUNT" to (name, number)."""
+    """Splits "NAME:COUNT" into (name, number)."""
     return _numbered(text, int, "NAME:COUNT, such as cat:5")
 
 
@@ -202,20 +202,20 @@ def _numbered(text: str, number: Callable[[str], Number], expected: str) -> tupl
 
 
 def plain_tuple(value: Any) -> tuple[Any, ...]:
-    """Any iterable, or mapping, of values or pairs, as tuples."""
+    """Converts an iterable or mapping of values or pairs to nested tuples."""
     if isinstance(value, str):
-        raise UsageError(f"expected several values, found the text {value!r}; put it into a list")
+        raise UsageError(f"expected a list of values, found {value!r}; use [{value!r}]")
     items = value.items() if isinstance(value, Mapping) else value
     return tuple(tuple(item) if isinstance(item, (list, tuple)) else item for item in items)
 
 
 def _is(*kinds: type) -> Callable[[Any], bool]:
-    # A bool is an int to `isinstance`, but True is not a number that anybody means.
+    # To `isinstance` a bool is an int, but True as a number is always a mistake.
     return lambda value: isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 
 def _all(*tests: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """Whether a tuple has as many values as there are tests, and each passes its own."""
+    """Returns a test for tuples in which each value passes the test at its position."""
     return lambda value: (
         isinstance(value, tuple) and len(value) == len(tests) and all(t(v) for t, v in zip(tests, value, strict=True))
     )
@@ -236,11 +236,11 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "tuple[tuple[str, int], ...]": _many(_all(_is(str), _is(int))),
     "tuple[tuple[str, float], ...]": _many(_all(_is(str), _is(int, float))),
 }
-"""What values of a type pass, by how a step writes the type; those of other types all pass."""
+"""Tests of option values by the annotation of the field; fields with other annotations are not tested."""
 
 
 def _text(value: Any) -> str:
-    """All text in the value of an option."""
+    """All text in an option value, concatenated."""
     if isinstance(value, tuple):
         return "".join(map(_text, value))
     return value if isinstance(value, str) else ""

@@ -1,4 +1,4 @@
-"""Random order that a seed alone decides, the same on every machine and with every version of numpy."""
+"""Random order that depends only on a seed: the same on every machine and with every version of numpy."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import numpy.typing as npt
 
 from beam_cifar.steps.base import option
 
-SEED = "what the random choice depends on, any whole number; 0 if left out"
+SEED = "random seed, any integer; default: 0"
 
 
 def seed_option() -> int:
-    """The field of a step that sets its seed."""
+    """Returns the field of a step for its random seed."""
     made: int = option("--seed", default=0, metavar="N", help=SEED)
     return made
 
 
 def keys(seed: int, name: str, count: int) -> npt.NDArray[np.uint64]:
-    """Random numbers: uint64 `[N]`.
+    """Returns random numbers: uint64 `[N]`.
 
-    They are what PCG64 itself puts out: numpy keeps that stream as it is, but not what its `Generator` makes of it.
+    They are the raw output of PCG64: numpy guarantees that stream across versions, but not the methods of `Generator`.
 
     Args:
         seed: any integer.
-        name: of the step, so that two steps with one seed choose independently.
+        name: name of the step, so that two steps with the same seed choose independently.
         count: N.
     """
     digest = hashlib.blake2b(f"{name}:{seed}".encode(), digest_size=16).digest()
@@ -34,5 +34,5 @@ def keys(seed: int, name: str, count: int) -> npt.NDArray[np.uint64]:
 
 
 def permutation(seed: int, name: str, count: int) -> npt.NDArray[np.intp]:
-    """The numbers from 0 to `count` in a random order: int64 `[N]`; see `keys`."""
+    """Returns the numbers from 0 to `count` - 1 in random order: int64 `[N]`; see `keys`."""
     return np.argsort(keys(seed, name, count), kind="stable")

@@ -1,4 +1,4 @@
-"""The step that finds images with the same pixels."""
+"""The step that removes images with equal pixels."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ SCOPES = ("dataset", "subset")
 
 @dataclass(frozen=True)
 class Dedupe(Step, name="dedupe"):
-    """Keeps one of the items whose images have the same size and pixels, the first in order; labels do not matter."""
+    """Keeps the first of the items whose images have equal size and pixels, whatever their labels."""
 
-    scope: str = option("--scope", default="dataset", choices=SCOPES, help="where duplicates are looked for")
+    scope: str = option("--scope", default="dataset", choices=SCOPES, help="where to look for duplicates")
     prefer: tuple[str, ...] = option(
         "--prefer",
         many=True,
         default=(),
         metavar="SUBSET",
-        help="of duplicates, one in the first of these subsets stays, and not the first in order",
+        help="keep the duplicate in this subset rather than the first one; earlier subsets take precedence",
     )
 
     def check(self) -> None:
         if self.scope not in SCOPES:
             raise self.refuse(str(unknown_name("scope", self.scope, SCOPES)))
         if self.prefer and self.scope == "subset":
-            raise self.refuse("--prefer chooses among subsets, and --scope subset looks at each alone; leave one out")
+            raise self.refuse("--prefer has no effect with --scope subset, which compares within a subset; omit one")
 
     def apply(self, view: View, context: StepContext) -> View:
         for subset in self.prefer:
@@ -48,19 +48,19 @@ class Dedupe(Step, name="dedupe"):
         across = np.count_nonzero(view.subsets != view.subsets[stays])
         count = np.count_nonzero(removed)
         context.notice(
-            f"dedupe: {count} of {len(view)} items have the pixels of one that stays, and are removed: "
-            f"{count - across} of one in their own subset, {across} of one in another"
+            f"dedupe: removed {count} of {len(view)} items as duplicates: "
+            f"{count - across} of an item in the same subset, {across} of an item in another"
         )
         return view.take(~removed)
 
     def _staying(self, view: View, halves: UInt64Array, pictured: BoolArray) -> Int64Array:
-        """For each row the position of the one that stays for it, which may be itself: int64 `[N]`."""
+        """Position of the row kept in place of each row, possibly itself: int64 `[N]`."""
         rows = np.flatnonzero(pictured)
         subsets = view.subsets[rows]
         alike: list[npt.NDArray[Any]] = [half[rows] for half in halves]
         if self.scope == "subset":
             alike.append(subsets)
-        # A stable sort: among rows alike in all keys, the first in order comes first.
+        # lexsort is stable: among duplicates of equal rank, the first in order comes first.
         by = np.lexsort([self._ranks(view)[subsets], *alike])
         starts = np.ones(len(by), dtype=np.bool_)
         starts[1:] = np.logical_or.reduce([key[by][1:] != key[by][:-1] for key in alike])
@@ -70,13 +70,13 @@ class Dedupe(Step, name="dedupe"):
         return stays
 
     def _ranks(self, view: View) -> npt.NDArray[np.int32]:
-        """The place of each subset among those preferred: int32, as many as there are subsets."""
+        """The rank of each subset among the preferred ones: int32, one per subset."""
         preferred = [*self.prefer, *view.subset_names]
         return np.array([min(preferred.index(name), len(self.prefer)) for name in view.subset_names], dtype=np.int32)
 
 
 def _digests(view: View, context: StepContext) -> tuple[UInt64Array, BoolArray]:
-    """The digest of each image in two halves, uint64 `[2, N]`, and which rows have an image, bool `[N]`."""
+    """Returns the digest of each image in two halves, uint64 `[2, N]`, and which rows have an image, bool `[N]`."""
     halves = np.zeros((2, len(view)), dtype=np.uint64)
     pictured = np.zeros(len(view), dtype=np.bool_)
     for positions, block in context.blocks(view):
@@ -89,10 +89,10 @@ def _digests(view: View, context: StepContext) -> tuple[UInt64Array, BoolArray]:
 
 
 def image_digests(table: pa.Table) -> UInt64Array:
-    """The digest of each image, equal for equal height, width and pixels: uint64 `[2, N]`, halves of 128 bits.
+    """Returns the digest of each image, equal for equal height, width and pixels: 128 bits as uint64 `[2, N]`.
 
     Args:
-        table: of examples, at least one, all with an image; encoded ones are decoded.
+        table: at least one example, all with an image; encoded images are decoded.
 
     Raises:
         InputError: an image is damaged.

@@ -1,4 +1,4 @@
-"""Encodes images as the writer needs them, a block at a time."""
+"""Encodes the images of a block for the writer."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _ENCODERS: dict[str, Callable[[UInt8Array], tuple[bytearray, Offsets]]] = {"png"
 
 
 def encode_images(block: Block, *, encodings: tuple[str, ...]) -> Block:
-    """Encodes the images of a block; those that are in a wanted encoding already pass through byte for byte.
+    """Encodes the images of a block; images already in an accepted encoding pass through byte for byte.
 
     Args:
-        block: with images in any encoding; rows without image stay without.
-        encodings: that are wanted, "raw" (three channels), "gray" (one, also raw), "png" or "jpeg"; others become the
-            first of them.
+        block: images in any encoding; rows without an image stay unchanged.
+        encodings: the accepted ones: "raw" (three channels), "gray" (raw, one channel), "png" or "jpeg"; other images
+            are converted to the first.
 
     Raises:
-        InputError: an encoded image is damaged, or cannot be read without loss.
+        InputError: an encoded image is damaged, or cannot be decoded without loss.
     """
     found = block.table.column("encoding").unique().to_pylist()
     if set(found) <= set(encodings) and RAW not in found:

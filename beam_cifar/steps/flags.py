@@ -1,6 +1,6 @@
-"""Steps that flags of the command line stand for; they have no name there.
+"""Steps behind flags of the command line, which are not listed as transforms.
 
-NumPy is imported when they are carried out: a project is listed, and options are made of steps, without it.
+NumPy is imported only when a step is applied: creating options and listing a project must not load it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class KeepLabels(Step, name="label"):
-    """Keeps the items of some classes or superclasses: `--label`."""
+    """`--label`: keeps the items of the given classes or superclasses."""
 
     labels: tuple[str, ...] = field(metadata={"many": True})
 
@@ -29,7 +29,7 @@ class KeepLabels(Step, name="label"):
 
 @dataclass(frozen=True)
 class First(Step, name="limit"):
-    """Keeps the first items: `--limit`."""
+    """`--limit`: keeps the first items."""
 
     count: int
 
@@ -41,7 +41,7 @@ class First(Step, name="limit"):
 
 @dataclass(frozen=True)
 class Renamings(Step, name="remap"):
-    """Renames classes by texts `OLD:NEW`, in which names may hold colons: `--remap`."""
+    """`--remap`: renames classes, given as `OLD:NEW`; names may contain colons."""
 
     texts: tuple[str, ...] = field(metadata={"many": True})
 

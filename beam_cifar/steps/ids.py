@@ -19,7 +19,7 @@ _NAMES: Final = frozenset({"id", "filename"})
 
 @dataclass(frozen=True)
 class Rename(Step, name="rename", columns=_NAMES):
-    """Replaces what a regular expression finds in ids."""
+    """Replaces matches of a regular expression in ids."""
 
     moves_ids: ClassVar[bool] = True
 
@@ -27,7 +27,7 @@ class Rename(Step, name="rename", columns=_NAMES):
         "-e",
         "--regex",
         metavar="|SEARCH|REPLACEMENT|",
-        help="regular expression of Python and what stands for its matches; the first character parts the two",
+        help="Python regular expression and its replacement; the first character is the delimiter",
     )
 
     def check(self) -> None:
@@ -40,21 +40,21 @@ class Rename(Step, name="rename", columns=_NAMES):
         if "" in after:
             row = after.index("")
             subset = view.subset_names[view.subsets[row]]
-            raise self.refuse(f"{self.regex!r} leaves nothing of id {before[row]!r} in subset {subset!r}")
+            raise self.refuse(f"{self.regex!r} makes id {before[row]!r} in subset {subset!r} empty")
         if before == after:
             context.notice(f"rename: {self.regex!r} changes none of {len(view)} ids")
             return view
         return view.with_ids(pa.array(after, pa.string()))
 
     def _parts(self) -> tuple[re.Pattern[str], str]:
-        """What to look for, and what to put there; raises `UsageError`."""
+        """The pattern and its replacement. Raises `UsageError`."""
         parts = self.regex[1:].split(self.regex[:1] or None)
         if len(parts) not in (2, 3) or not parts[0] or any(parts[2:]):
             reason = f"expected |SEARCH|REPLACEMENT|, found {self.regex!r}"
-            raise self.refuse(f"{reason}; the first character parts the two and can stand in neither")
+            raise self.refuse(f"{reason}; the first character is the delimiter and must not occur in either")
         try:
             search = re.compile(parts[0])
-            search.sub(parts[1], "")  # reads the replacement, also where nothing is found
+            search.sub(parts[1], "")  # parses the replacement, even without a match
         except (re.error, IndexError, OverflowError, RecursionError) as error:
             raise self.refuse(f"{self.regex!r}: {error}") from error
         return search, parts[1]
@@ -62,14 +62,14 @@ class Rename(Step, name="rename", columns=_NAMES):
 
 @dataclass(frozen=True)
 class Reindex(Step, name="reindex", columns=_NAMES):
-    """Makes numbers the ids, over all subsets in the order in which items are written."""
+    """Replaces ids with numbers, counted over all subsets in the order in which items are written."""
 
-    start: int = option("-s", "--start", default=1, metavar="N", help="the first number")
+    start: int = option("-s", "--start", default=1, metavar="N", help="first number")
 
     def check(self) -> None:
-        # So far from the limits of 64 bits that no number of rows reaches them.
+        # Far enough from the limits of 64 bits that no number of rows reaches them.
         if abs(self.start) > 1 << 62:
-            raise self.refuse(f"--start must be at most {1 << 62}, found {self.start}")
+            raise self.refuse(f"--start must be from -{1 << 62} to {1 << 62}, found {self.start}")
 
     def apply(self, view: View, context: StepContext) -> View:
         numbers = np.empty(len(view), dtype=np.int64)
@@ -79,12 +79,12 @@ class Reindex(Step, name="reindex", columns=_NAMES):
 
 @dataclass(frozen=True)
 class IdFromImageName(Step, name="id_from_image_name", columns=_NAMES):
-    """Makes the name of the image's file the id, without folder and extension; an item without a name keeps its id."""
+    """Uses the image's file name, without folder and extension, as the id; items without a file name keep theirs."""
 
     moves_ids: ClassVar[bool] = True
 
     ensure_unique: bool = option(
-        "-u", "--ensure_unique", default=False, help="give ids that a subset has already a suffix: _2, _3, ..."
+        "-u", "--ensure_unique", default=False, help="add a suffix to ids that repeat within a subset: _2, _3, ..."
     )
 
     def apply(self, view: View, context: StepContext) -> View:

@@ -1,4 +1,4 @@
-"""Steps that choose items: by an expression, or by id."""
+"""Steps that select items by an expression or by id."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.filters.xpath import FILTER_MODES, ItemFilter
 from beam_cifar.steps.base import Step, StepContext, option, pair
 
-# Rows that are made into a table at a time.
+# Rows converted to a table at a time.
 _PIECE: Final = 1 << 16
 
 _OTHER_MODES: Final = {
@@ -30,7 +30,7 @@ _OTHER_MODES: Final = {
     "annotations+items": "items+annotations",
 }
 
-# Ids among which the nearest one is looked for: difflib takes microseconds for each.
+# Ids searched for a close match: difflib takes microseconds for each.
 _COMPARED: Final = 100_000
 
 
@@ -44,7 +44,7 @@ class Filter(Step, name="filter"):
         "--mode",
         default="items",
         choices=(*FILTER_MODES, *_OTHER_MODES),
-        help="what the expression selects: items, annotations (labels), items+annotations; or i, a, i+a",
+        help="what the expression selects: items, annotations (labels), items+annotations, or i, a, i+a for short",
     )
 
     def check(self) -> None:
@@ -62,15 +62,15 @@ class Filter(Step, name="filter"):
         hint = chosen.hint(view.table.names)
         if self.mode == "annotations" and (view.labels != UNLABELLED).any() and (made.labels == UNLABELLED).all():
             count = np.count_nonzero(view.labels != UNLABELLED)
-            raise InputError(f"filter: none of {count} labels passes {self.expression!r}{hint}")
+            raise InputError(f"filter: none of {count} labels matches {self.expression!r}{hint}")
         if len(view) and not len(made):
-            context.notice(f"filter: none of {len(view)} items passes {self.expression!r}{hint}")
+            context.notice(f"filter: none of {len(view)} items matches {self.expression!r}{hint}")
         return made
 
 
 @dataclass(frozen=True)
 class RemoveItems(Step, name="remove_items", columns=("id",)):
-    """Removes items by their ids."""
+    """Removes items by id and subset."""
 
     ids: tuple[tuple[str, str], ...] = option(
         "--id", many=True, parse=pair, metavar="ID:SUBSET", help="item to remove, by id and subset"
@@ -82,7 +82,7 @@ class RemoveItems(Step, name="remove_items", columns=("id",)):
 
 @dataclass(frozen=True)
 class RemoveAnnotations(Step, name="remove_annotations"):
-    """Takes the labels of some items away, or of all if none is named; the items stay."""
+    """Removes the labels of the given items, or of all items by default; the items stay."""
 
     ids: tuple[tuple[str, str], ...] = option(
         "--id",
@@ -90,7 +90,7 @@ class RemoveAnnotations(Step, name="remove_annotations"):
         default=(),
         parse=pair,
         metavar="ID:SUBSET",
-        help="item whose label is removed, by id and subset; all items if left out",
+        help="item whose label to remove, by id and subset; default: all items",
     )
 
     def needs(self) -> frozenset[str]:
@@ -101,7 +101,7 @@ class RemoveAnnotations(Step, name="remove_annotations"):
 
 
 def _decide(chosen: ItemFilter, view: View) -> tuple[BoolArray, BoolArray]:
-    """Whether each row stays, and whether it keeps its label: bool `[N]` both."""
+    """Returns whether each row stays, and whether it keeps its label: both bool `[N]`."""
     rows, labels = np.ones((2, len(view)), dtype=np.bool_)
     for start in range(0, len(view), _PIECE):
         stop = min(start + _PIECE, len(view))
@@ -115,7 +115,7 @@ def _unlabelled(view: View, which: BoolArray) -> View:
 
 
 def _items(step: Step, view: View, ids: Iterable[tuple[str, str]]) -> BoolArray:
-    """Bool `[N]`: the rows with one of the ids; raises `UsageError` for an id that none has."""
+    """Returns which rows have one of the ids: bool `[N]`. Raises `UsageError` for an unknown id."""
     every: Any = view.ids
     found = np.zeros(len(view), dtype=np.bool_)
     for subset, asked in by_key((subset, item_id) for item_id, subset in ids).items():
@@ -135,4 +135,4 @@ def _nearest(item_id: str, known: list[str]) -> str:
     near = difflib.get_close_matches(item_id, known, n=3, cutoff=0.5)
     if near:
         return f"did you mean {' or '.join(map(repr, near))}?"
-    return f"its ids are such as {', '.join(map(repr, known[:3]))}" if known else "it has none"
+    return f"its ids look like {', '.join(map(repr, known[:3]))}" if known else "the subset has no items"

@@ -15,9 +15,9 @@ from beam_cifar.steps.subsets import refuse_two_targets
 
 @dataclass(frozen=True)
 class RemapClasses(Step, name="remap_labels"):
-    """Renames, merges or removes classes; the ids of classes stay.
+    """Renames, merges or removes classes; the ids of classes do not change.
 
-    A superclass may be named as well: it is renamed itself, or all its classes are removed.
+    A superclass may be given as well: it is renamed, or all its classes are removed.
     """
 
     mapping: tuple[tuple[str, str], ...] = option(
@@ -26,9 +26,9 @@ class RemapClasses(Step, name="remap_labels"):
         many=True,
         parse=pair,
         metavar="SRC:DST",
-        help="new name of a class; a name that exists merges the two, an empty one removes the class from its items",
+        help="rename a class; an existing name merges the two, an empty one removes the class from its items",
     )
-    default: str = option("--default", default="keep", choices=("keep", "delete"), help="what becomes of other classes")
+    default: str = option("--default", default="keep", choices=("keep", "delete"), help="what to do with other classes")
 
     def check(self) -> None:
         if self.default not in ("keep", "delete"):
@@ -47,7 +47,7 @@ class RemapClasses(Step, name="remap_labels"):
         return view.with_labels(targets, label_map.table)
 
     def _removed(self, table: LabelTable) -> set[int]:
-        """The classes whose items become unlabelled."""
+        """Returns the classes whose items become unlabelled."""
         gone: set[int] = set()
         named: set[int] = set()
         for source, target in self.mapping:
@@ -60,18 +60,18 @@ class RemapClasses(Step, name="remap_labels"):
 
 @dataclass(frozen=True)
 class ProjectLabels(Step, name="project_labels"):
-    """Makes a list of names the classes, in that order; items of other classes become unlabelled."""
+    """Replaces the classes with a list of names, in that order; items of other classes become unlabelled."""
 
     dst_labels: tuple[str, ...] = option(
-        "-l", "--label", many=True, metavar="NAME", help="name of a class, new or not, in the order wanted"
+        "-l", "--label", many=True, metavar="NAME", help="class name, existing or new, in the desired order"
     )
 
     def check(self) -> None:
         if not self.dst_labels:
-            raise self.refuse("--label names no class; give at least one")
+            raise self.refuse("--label is required at least once")
         for at, name in enumerate(self.dst_labels):
             if not name:
-                raise self.refuse("--label is empty; expected the name of a class")
+                raise self.refuse("--label is empty; expected a class name")
             if name in self.dst_labels[:at]:
                 raise self.refuse(f"class {name!r} is given twice")
 
@@ -86,9 +86,9 @@ class ProjectLabels(Step, name="project_labels"):
         made = view.with_labels(targets, _table(self.dst_labels, table.coarse_names, parents))
         _note_changes(self, table, made.table, context)
         if lost := _newly_unlabelled(view, made):
-            context.notice(f"project_labels: {lost} items of classes that are not listed become unlabelled")
+            context.notice(f"project_labels: {lost} items of unlisted classes become unlabelled")
         if added := [name for name in places if name not in table.names]:
-            context.notice(f"project_labels: adds {_some(added, range(len(added)))}, without rows")
+            context.notice(f"project_labels: adds {_some(added, range(len(added)))} without rows")
         return made
 
 
@@ -99,10 +99,10 @@ class FineToCoarse(Step, name="fine_to_coarse"):
     def apply(self, view: View, context: StepContext) -> View:
         table = view.table
         if not table.has_superclasses:
-            raise self.refuse("the dataset has no superclasses; CIFAR-100 has some")
+            raise self.refuse("the dataset has no superclasses, such as those of CIFAR-100")
         targets = [UNLABELLED if parent is None else parent for parent in table.parents]
         made = view.with_labels(targets, LabelTable(table.coarse_names))
-        context.notice(f"fine_to_coarse: the {len(table.coarse_names)} superclasses are the classes now")
+        context.notice(f"fine_to_coarse: the {len(table.coarse_names)} superclasses become the classes")
         if lost := _newly_unlabelled(view, made):
             context.notice(f"fine_to_coarse: {lost} items of classes without a superclass become unlabelled")
         return made
@@ -110,7 +110,7 @@ class FineToCoarse(Step, name="fine_to_coarse"):
 
 @dataclass(frozen=True)
 class CompactLabels(Step, name="compact_labels"):
-    """Drops classes and superclasses that no item has, and numbers the others anew, in their order."""
+    """Drops classes and superclasses without items, and renumbers the others in order."""
 
     def apply(self, view: View, context: StepContext) -> View:
         table = view.table
@@ -125,14 +125,14 @@ class CompactLabels(Step, name="compact_labels"):
 
 
 def _classes(table: LabelTable, name: str) -> set[int]:
-    """The class of that name, or those of the superclass; raises `UsageError` if there is neither."""
+    """Returns the class of that name, or the classes of that superclass. Raises `UsageError` for an unknown name."""
     if name in table.names:
         return {table.names.index(name)}
     return set(table.classes_of(name))
 
 
 def _table(names: Sequence[str], coarse_names: Sequence[str], parents: Sequence[int | None]) -> LabelTable:
-    """A table with those superclasses that classes have, in their order; without any if there are none."""
+    """Returns a label table with only the superclasses in use, in order."""
     used = sorted({parent for parent in parents if parent is not None})
     if not used:
         return LabelTable(tuple(names))
@@ -141,7 +141,7 @@ def _table(names: Sequence[str], coarse_names: Sequence[str], parents: Sequence[
 
 
 def _note_changes(step: Step, before: LabelTable, after: LabelTable, context: StepContext) -> None:
-    """Says which classes and superclasses are gone, and whether the others have other ids."""
+    """Reports which classes and superclasses were dropped, and whether the others get new ids."""
     dropped, moved = [], False
     for names, left, one, many in (
         (before.names, after.names, "class", "classes"),
@@ -164,7 +164,7 @@ def _newly_unlabelled(before: View, after: View) -> int:
 
 
 def _some(names: Sequence[str], which: Collection[int], one: str = "class", many: str = "classes") -> str:
-    """A few of some classes: "3 classes ('cat', 'dog', ...)", "class 'cat'"."""
+    """Names up to five of some classes: "7 classes ('cat', 'dog', ...)", "class 'cat'"."""
     shown = [repr(names[label]) for label in sorted(which)[:5]]
     if len(which) == 1:
         return f"{one} {shown[0]}"

@@ -1,4 +1,4 @@
-"""Steps that put items in another order."""
+"""Steps that reorder items."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _LAST = np.iinfo(np.int64).max
 
 @dataclass(frozen=True)
 class Sort(Step, name="sort"):
-    """Puts items in order; those that are alike keep theirs, and those without label or image come last."""
+    """Sorts items; equal ones keep their order, and items without the label or image to sort by come last."""
 
     by: tuple[str, ...] = option(
         "--by",
         many=True,
         default=("id",),
         choices=("id", "label", "subset", "filename", "size"),
-        help="what decides, the first one most; label: the order of classes, size: pixels, subset: also of the subsets",
+        help="sort key, the first one given being primary; label: class order, size: pixels, subset: sorts subsets too",
     )
-    reverse: bool = option("--reverse", default=False, help="the other way round")
+    reverse: bool = option("--reverse", default=False, help="reverse the order")
 
     def check(self) -> None:
         if not self.by:
-            raise self.refuse("--by names nothing; leave it out to sort by id")
+            raise self.refuse("--by is empty; omit it to sort by id")
         for key in self.by:
             if key not in _KEYS:
                 raise self.refuse(str(unknown_name("--by", key, list(_KEYS))))
@@ -50,13 +50,13 @@ class Sort(Step, name="sort"):
         numbers = [key for name in self.by for key in _KEYS[name](view)]
         if self.reverse:
             numbers = [np.where(key == _LAST, _LAST, -key) for key in numbers]
-        # The last key of lexsort decides most.
+        # To lexsort the last key is the primary one.
         return view.take(np.lexsort(numbers[::-1]))
 
 
 @dataclass(frozen=True)
 class Shuffle(Step, name="shuffle"):
-    """Puts all items in a random order; the subsets keep theirs."""
+    """Shuffles all items; the order of the subsets does not change."""
 
     seed: int = seed_option()
 
@@ -71,14 +71,14 @@ def _with_sorted_subsets(view: View, reverse: bool) -> View:
 
 
 def _by_text(texts: Any) -> Int64Array:
-    """The place of each text in natural order, the same for equal ones: int64 `[N]`."""
-    # In pieces: as Python's text and bytes at once, ids of millions of rows take gigabytes.
+    """Returns the rank of each text in natural order, the same for equal texts: int64 `[N]`."""
+    # A slice at a time: as Python text and bytes, the ids of millions of rows would take gigabytes at once.
     pieces = [
         pa.array(list(map(natural_bytes, texts.slice(start, _PIECE).to_pylist())), pa.binary())
         for start in range(0, len(texts), _PIECE)
     ]
     order = pa.compute.sort_indices(pa.chunked_array(pieces, pa.binary())).to_numpy().astype(np.int64)
-    del pieces  # as large as the ids, which are taken in order next
+    del pieces  # as large as the ids, which are copied in order next
     in_order = texts.take(pa.array(order))
     changes = pa.compute.not_equal(in_order.slice(1), in_order.slice(0, max(0, len(texts) - 1)))
     places = np.zeros(len(texts), dtype=np.int64)
@@ -87,7 +87,7 @@ def _by_text(texts: Any) -> Int64Array:
 
 
 def _by_subset(view: View) -> Int64Array:
-    """By the name and not the place: reversed, both the places and the names go the other way."""
+    """Ranks by name and not by index: with `--reverse`, the subsets themselves are reversed already."""
     return _by_text(pa.array(view.subset_names, pa.string()))[view.subsets]
 
 

@@ -1,4 +1,4 @@
-"""Steps that calls of a `Dataset` in Python stand for; they have no name on the command line."""
+"""Steps behind methods of `Dataset`, not available on the command line."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Select(Step, name="select", columns=("id", "filename")):
     """Keeps the items that a Python function accepts.
 
     Attributes:
-        decide: from a view to bool `[N]`, given the context.
+        decide: returns which rows to keep, bool `[N]`, from the view and the context.
     """
 
     decide: Callable[[View, StepContext], Any]
 
     def options(self) -> dict[str, Any]:
-        """Nothing: a function cannot be written down, and the rows that it chose are."""
+        """Empty: a function cannot be recorded in the manifest; the rows that it chose are."""
         return {}
 
     def apply(self, view: View, context: StepContext) -> View:
@@ -34,7 +34,7 @@ class Select(Step, name="select", columns=("id", "filename")):
 
 @dataclass(frozen=True)
 class Remove(Step, name="remove", columns=("id",)):
-    """Removes single items, and subsets that become empty so."""
+    """Removes single items, and the subsets left empty."""
 
     ids: tuple[tuple[str, str], ...] = field(metadata={"many": True})
 
@@ -48,27 +48,27 @@ class Remove(Step, name="remove", columns=("id",)):
 
 @dataclass(frozen=True)
 class Put(Step, name="put", columns=("id", "filename")):
-    """Adds items, which replace those of the same id and subset.
+    """Adds items, replacing those with the same id and subset.
 
     Attributes:
-        path: of the items, in the format "items", with labels of the table that is there by then.
+        path: directory of the items, in the format "items", with labels of the table at that point.
     """
 
     path: str
 
     def options(self) -> dict[str, Any]:
-        """Nothing: the items are an input of their own."""
+        """Empty: the items are listed as an input."""
         return {}
 
     def apply(self, view: View, context: StepContext) -> View:
-        new = context.read_items(self.path, view.table)  # labels go by name
+        new = context.read_items(self.path, view.table)  # matches labels by name
         names = pa.array(new.subset_names, pa.string()).take(pa.array(new.subsets)).to_pylist()
         ids = [] if new.ids is None else new.ids.to_pylist()
         return joined([view.take(~_found(view, tuple(zip(ids, names, strict=True)))), new], view.table)
 
 
 def _found(view: View, items: tuple[tuple[str, str], ...]) -> Any:
-    """Bool `[N]`: which rows are one of some items, each (id, subset)."""
+    """Returns which rows are among some items, each (id, subset): bool `[N]`."""
     if view.ids is None:
         raise ValueError("ids are needed")
     found = np.zeros(len(view), dtype=np.bool_)

@@ -1,4 +1,4 @@
-"""Steps that change images, each with the function on blocks that carries it out; the plan learns only their sizes."""
+"""Steps that change pixels, each with the function that applies it to a block; the plan records only the sizes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from beam_cifar.steps.base import PixelStep, Step, option
 
 @dataclass(frozen=True)
 class Resize(PixelStep, name="resize"):
-    """Gives every image one size, by Pillow's bicubic filter."""
+    """Resizes every image to the same size, with Pillow's bicubic filter."""
 
-    width: int = option("-dw", "--width", parse=int, metavar="PIXELS", help="width that every image gets")
-    height: int = option("-dh", "--height", parse=int, metavar="PIXELS", help="height that every image gets")
+    width: int = option("-dw", "--width", parse=int, metavar="PIXELS", help="new width")
+    height: int = option("-dh", "--height", parse=int, metavar="PIXELS", help="new height")
 
     def check(self) -> None:
         _check_size(self, (self.height, self.width))
@@ -39,15 +39,15 @@ class Resize(PixelStep, name="resize"):
 
 @dataclass(frozen=True)
 class Crop(PixelStep, name="crop"):
-    """Cuts one rectangle out of every image; its middle, unless told otherwise."""
+    """Crops every image to a rectangle, by default its centre."""
 
     width: int = option("-dw", "--width", parse=int, metavar="PIXELS", help="width of the rectangle")
     height: int = option("-dh", "--height", parse=int, metavar="PIXELS", help="height of the rectangle")
     left: int | None = option(
-        "-x", "--left", default=None, parse=int, metavar="PIXELS", help="columns left of it; centred if left out"
+        "-x", "--left", default=None, parse=int, metavar="PIXELS", help="columns to cut on the left; default: centred"
     )
     top: int | None = option(
-        "-y", "--top", default=None, parse=int, metavar="PIXELS", help="rows above it; centred if left out"
+        "-y", "--top", default=None, parse=int, metavar="PIXELS", help="rows to cut at the top; default: centred"
     )
 
     def check(self) -> None:
@@ -57,7 +57,7 @@ class Crop(PixelStep, name="crop"):
                 raise self.refuse(f"{flag} must be 0 or more, found {value}")
 
     def resized(self, view: View) -> View:
-        """See `PixelStep.resized`. Raises `InputError` for an image that is too small."""
+        """Returns the rows with the new sizes. Raises `InputError` for an image that is too small."""
         heights, widths = np.asarray(view.heights), np.asarray(view.widths)
         least = (self.height + (self.top or 0), self.width + (self.left or 0))
         small = np.flatnonzero((heights >= 0) & ((heights < least[0]) | (widths < least[1])))
@@ -74,14 +74,14 @@ class Crop(PixelStep, name="crop"):
         item = f"row {view.rows[row]} of its file" if ids is None else f"image {ids[row].as_py()!r}"
         more = f" (and {count - 1} more images are too small)" if count > 1 else ""
         return (
-            f"crop: subset {subset!r}: {item} is {heights[row]} x {widths[row]} pixels; expected height and width "
-            f"of at least {least[0]} x {least[1]}{more}; resize before, or filter such images out"
+            f"crop: subset {subset!r}: {item} is {heights[row]} x {widths[row]} pixels (height x width), expected "
+            f"at least {least[0]} x {least[1]}{more}; resize first, or exclude small images with a filter"
         )
 
 
 @dataclass(frozen=True)
 class Grayscale(PixelStep, name="grayscale", columns=()):
-    """Makes every image gray, one channel, by the luma of ITU-R BT.601."""
+    """Converts every image to gray, one channel, with the luma weights of ITU-R BT.601."""
 
     def transform(self, block: Block) -> Block:
         return grayscale(block)
@@ -95,14 +95,14 @@ def _check_size(step: Step, size: tuple[int, int]) -> None:
 
 
 def _with_size(view: View, size: tuple[int, int]) -> View:
-    """The rows with one size for all images."""
+    """Returns the rows with the given size for all images."""
     pictured = np.asarray(view.heights) >= 0
     heights, widths = (np.where(pictured, np.int32(side), np.int32(-1)) for side in size)
     return replace(view, heights=heights, widths=widths)
 
 
 def resize(block: Block, *, size: tuple[int, int]) -> Block:
-    """Gives every image of a block the size (height, width), as pixels; one that has it already stays untouched."""
+    """Resizes every image of a block to (height, width), as raw pixels; images of that size stay untouched."""
     return replace(block, table=map_runs(block.table, lambda run: _resized(run, size), 3 * size[0] * size[1]))
 
 
@@ -113,16 +113,16 @@ def _resized(run: pa.Table, size: tuple[int, int]) -> pa.Table:
 
 
 def crop(block: Block, *, size: tuple[int, int], left: int | None = None, top: int | None = None) -> Block:
-    """Cuts a rectangle out of every image of a block, as pixels; one that has its size already stays untouched.
+    """Crops every image of a block, as raw pixels; images that already have the size stay untouched.
 
     Args:
-        block: its rows without image stay as they are.
+        block: rows without an image stay unchanged.
         size: (height, width) of the rectangle.
-        left: columns left of it; None centres it, an odd one goes to the right.
-        top: rows above it; None centres it, an odd one goes below.
+        left: columns to cut on the left; None centres, and cuts an odd one on the right.
+        top: rows to cut at the top; None centres, and cuts an odd one at the bottom.
 
     Raises:
-        InputError: the rectangle does not fit into an image, or an image is damaged.
+        InputError: an image is damaged, or smaller than the rectangle.
     """
     return replace(block, table=map_runs(block.table, lambda run: _cropped(run, size, left, top)))
 
@@ -135,8 +135,8 @@ def _cropped(run: pa.Table, size: tuple[int, int], left: int | None, top: int | 
     if min(first_row, first_column) < 0 or rows.stop > height or columns.stop > width:
         subset, item_id = (run.column(name)[0].as_py() for name in ("subset", "id"))
         raise InputError(
-            f"{subset}: image {item_id!r} is {height} x {width} pixels; expected at least height and width of "
-            f"{size[0] + (top or 0)} x {size[1] + (left or 0)} to crop; resize before, or filter such images out"
+            f"{subset}: image {item_id!r} is {height} x {width} pixels (height x width), expected at least "
+            f"{size[0] + (top or 0)} x {size[1] + (left or 0)} to crop; resize first, or exclude it with a filter"
         )
     if (height, width) == size:
         return run
@@ -144,7 +144,7 @@ def _cropped(run: pa.Table, size: tuple[int, int], left: int | None, top: int | 
 
 
 def grayscale(block: Block) -> Block:
-    """Makes every image of a block gray, as pixels of one channel; one that is gray already stays untouched.
+    """Converts every image of a block to gray, as raw pixels of one channel; gray images stay untouched.
 
     Raises:
         InputError: an image is damaged.

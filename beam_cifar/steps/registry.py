@@ -1,4 +1,4 @@
-"""The registry of steps: the one place where a transform is listed."""
+"""The registry of transforms, and how to create one from options."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from beam_cifar.steps.base import Step
 
 @dataclass(frozen=True)
 class StepEntry:
-    """A step as lists and help texts show it; its module is imported when it is used.
+    """A transform as lists and help texts show it; its module is imported on first use.
 
     Attributes:
-        title: one line for people.
+        title: one-line description.
         target: "module:class" within this package.
     """
 
@@ -29,34 +29,32 @@ class StepEntry:
 
 
 STEPS: dict[str, StepEntry] = {
-    "filter": StepEntry("keep items for which an XPath expression holds", "items:Filter"),
+    "filter": StepEntry("keep items that match an XPath expression", "items:Filter"),
     "remove_items": StepEntry("remove items by id and subset", "items:RemoveItems"),
-    "remove_annotations": StepEntry("take the labels of some or all items away", "items:RemoveAnnotations"),
-    "dedupe": StepEntry("keep one of the items whose images have the same pixels", "dedupe:Dedupe"),
-    "sort": StepEntry("put items in order", "order:Sort"),
-    "shuffle": StepEntry("put items in a random order", "order:Shuffle"),
-    "rename": StepEntry("change ids by a regular expression", "ids:Rename"),
-    "reindex": StepEntry("number items", "ids:Reindex"),
-    "id_from_image_name": StepEntry("make the image's file name the id", "ids:IdFromImageName"),
+    "remove_annotations": StepEntry("remove the labels of some or all items", "items:RemoveAnnotations"),
+    "dedupe": StepEntry("remove items whose images have the same pixels as another", "dedupe:Dedupe"),
+    "sort": StepEntry("sort items", "order:Sort"),
+    "shuffle": StepEntry("shuffle items", "order:Shuffle"),
+    "rename": StepEntry("change ids with a regular expression", "ids:Rename"),
+    "reindex": StepEntry("replace ids with numbers", "ids:Reindex"),
+    "id_from_image_name": StepEntry("use the image's file name as the id", "ids:IdFromImageName"),
     "map_subsets": StepEntry("rename or merge subsets", "subsets:MapSubsets"),
     "random_split": StepEntry("split items into subsets at random", "subsets:RandomSplit"),
-    "split": StepEntry("split items into subsets, every class in the same shares", "subsets:Split"),
-    "random_sampler": StepEntry("keep a number of items, chosen at random", "sampling:RandomSampler"),
-    "label_random_sampler": StepEntry(
-        "keep a number of items of every class, chosen at random", "sampling:LabelRandomSampler"
-    ),
+    "split": StepEntry("split items into subsets with the same ratios in every class", "subsets:Split"),
+    "random_sampler": StepEntry("keep a random sample of items", "sampling:RandomSampler"),
+    "label_random_sampler": StepEntry("keep a random sample of every class", "sampling:LabelRandomSampler"),
     "remap_labels": StepEntry("rename, merge or remove classes", "labels:RemapClasses"),
-    "project_labels": StepEntry("choose classes and their order", "labels:ProjectLabels"),
-    "fine_to_coarse": StepEntry("make superclasses the classes", "labels:FineToCoarse"),
-    "compact_labels": StepEntry("drop classes without items, and number the others anew", "labels:CompactLabels"),
-    "resize": StepEntry("give every image one size", "pixels:Resize"),
-    "crop": StepEntry("cut a rectangle out of every image", "pixels:Crop"),
-    "grayscale": StepEntry("make every image gray", "pixels:Grayscale"),
+    "project_labels": StepEntry("select classes and their order", "labels:ProjectLabels"),
+    "fine_to_coarse": StepEntry("replace classes with their superclasses", "labels:FineToCoarse"),
+    "compact_labels": StepEntry("drop classes without items and renumber the others", "labels:CompactLabels"),
+    "resize": StepEntry("resize every image to one size", "pixels:Resize"),
+    "crop": StepEntry("crop every image to a rectangle", "pixels:Crop"),
+    "grayscale": StepEntry("convert every image to gray", "pixels:Grayscale"),
 }
 
 
 def step_class(name: str) -> type[Step]:
-    """The step of that name; raises `UsageError` if there is none."""
+    """Returns the class of a transform. Raises `UsageError` for an unknown name."""
     if name not in STEPS:
         raise unknown_name("transform", name, list(STEPS))
     made: type[Step] = load(f"beam_cifar.steps.{STEPS[name].target}")
@@ -64,7 +62,7 @@ def step_class(name: str) -> type[Step]:
 
 
 def make_step(name: str, options: Mapping[str, Any]) -> Step:
-    """The step of that name with some options, by their names in Python. Raises `UsageError`."""
+    """Returns a transform with options under their Python names. Raises `UsageError`."""
     kind = step_class(name)
     known = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
     for given in options:
@@ -73,15 +71,15 @@ def make_step(name: str, options: Mapping[str, Any]) -> Step:
             raise UsageError(f"{name}: {error}")
     for field in known.values():
         if field.default is dataclasses.MISSING and field.name not in options:
-            raise UsageError(f"{name}: option {field.name!r} is missing: {field.metadata['help']}")
+            raise UsageError(f"{name}: option {field.name!r} is required: {field.metadata['help']}")
     try:
         return kind(**options)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{name}: an option has a value of another type: {error}") from error
+        raise UsageError(f"{name}: an option has the wrong type: {error}") from error
 
 
 def parse_step(name: str, arguments: Sequence[str], parser_class: Callable[..., Any]) -> Step:
-    """The step of that name with options as on a command line. Raises `UsageError`."""
+    """Returns a transform with options in command-line form. Raises `UsageError`."""
     kind = step_class(name)
     parser = parser_class(prog=f"beam-cifar transform -t {name} --", description=kind.__doc__, allow_abbrev=False)
     add_options(parser, kind)
@@ -90,7 +88,7 @@ def parse_step(name: str, arguments: Sequence[str], parser_class: Callable[..., 
 
 
 def parse_call(text: str, parser_class: Callable[..., Any]) -> Step:
-    """The step of a text such as "random_split -s train:.8 -s test:.2". Raises `UsageError`."""
+    """Returns the transform given as text, such as "random_split -s train:.8 -s test:.2". Raises `UsageError`."""
     try:
         words = shlex.split(text)
     except ValueError as error:
@@ -101,10 +99,10 @@ def parse_call(text: str, parser_class: Callable[..., Any]) -> Step:
 
 
 def add_options(parser: Any, kind: type[Step]) -> None:
-    """Adds the flags of a step to a parser; one that is not given is None there."""
+    """Adds the flags of a step to a parser; flags that are not given parse to None."""
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         about = field.metadata
-        # None and not the default of the step: only what was given is noted in projects and manifests.
+        # None and not the default of the step: projects and manifests record only what was given.
         settings: dict[str, Any] = {"dest": field.name, "default": None, "help": help_text(field)}
         if about.get("switch"):
             parser.add_argument(*about["flags"], action="store_true", **settings)
@@ -121,14 +119,14 @@ def add_options(parser: Any, kind: type[Step]) -> None:
 
 
 def help_text(field: dataclasses.Field[Any]) -> str:
-    """What help texts say of an option of a step."""
+    """Returns the help text of an option of a step."""
     repeat = " (repeatable)" if field.metadata["many"] else ""
     shown = field.default not in (dataclasses.MISSING, None, "", (), False)
-    return f"{field.metadata['help']}{repeat}" + (f"; {_shown(field.default)} if left out" if shown else "")
+    return f"{field.metadata['help']}{repeat}" + (f"; default: {_shown(field.default)}" if shown else "")
 
 
 def _shown(value: Any) -> str:
-    """A default as a command line has it: "train:0.67, test:0.33"."""
+    """A default in command-line form: "train:0.67, test:0.33"."""
     if not isinstance(value, tuple):
         return str(value)
     return ", ".join(":".join(map(str, item)) if isinstance(item, tuple) else str(item) for item in value)
@@ -141,7 +139,7 @@ def _parser_of(field: dataclasses.Field[Any]) -> Callable[[str], Any]:
     if isinstance(parse, type):
         return parse
 
-    # argparse shows the text of its own error, and hides that of a ValueError.
+    # argparse hides the text of a ValueError, and shows that of its own error type.
     def parsed(text: str) -> Any:
         try:
             return parse(text)

@@ -1,4 +1,4 @@
-"""Gives rows new labels."""
+"""Replaces the labels of a block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beam_cifar.data.schema import label_array, plain_labels, with_columns
 def remap_labels(block: Block, *, targets: tuple[int, ...]) -> Block:
     """Replaces label i by `targets[i]`; unlabelled rows stay unlabelled.
 
-    Superclasses follow by themselves: they belong to the label table, not to the rows.
+    Superclasses need no change: they belong to the label table, not to the rows.
     """
     labels = np.array([*targets, -1], dtype=np.int64)[plain_labels(block.table)]
     return replace(block, table=with_columns(block.table, label=label_array(labels)))

@@ -1,4 +1,4 @@
-"""Steps that keep some items, chosen at random."""
+"""Steps that keep a random sample of the items."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from beam_cifar.steps.chance import keys, permutation, seed_option
 
 @dataclass(frozen=True)
 class RandomSampler(Step, name="random_sampler"):
-    """Keeps at most a number of items, each as likely as any other; the order stays."""
+    """Keeps at most a given number of items, chosen uniformly at random; their order does not change."""
 
-    count: int = option("-k", "--count", parse=int, metavar="N", help="how many items stay at most")
-    subset: str | None = option("-s", "--subset", default=None, metavar="NAME", help="the only subset that changes")
+    count: int = option("-k", "--count", parse=int, metavar="N", help="maximum number of items to keep")
+    subset: str | None = option("-s", "--subset", default=None, metavar="NAME", help="sample this subset only")
     seed: int = seed_option()
 
     def check(self) -> None:
@@ -36,11 +36,11 @@ class RandomSampler(Step, name="random_sampler"):
 
 @dataclass(frozen=True)
 class LabelRandomSampler(Step, name="label_random_sampler"):
-    """Keeps at most a number of items of every class in every subset; unlabelled items go, the order stays."""
+    """Keeps at most a given number of items per class and subset, in order; unlabelled items are removed."""
 
-    count: int = option("-k", "--count", default=0, metavar="N", help="how many of every class stay; 0 if left out")
+    count: int = option("-k", "--count", default=0, metavar="N", help="items to keep of every class; default: 0")
     label_counts: tuple[tuple[str, int], ...] = option(
-        "-l", "--label", many=True, default=(), parse=amount, metavar="NAME:COUNT", help="another number for one class"
+        "-l", "--label", many=True, default=(), parse=amount, metavar="NAME:COUNT", help="items to keep of this class"
     )
     seed: int = seed_option()
 
@@ -53,7 +53,7 @@ class LabelRandomSampler(Step, name="label_random_sampler"):
             if counts.setdefault(name, count) != count:
                 raise self.refuse(f"{what} is given twice, {counts[name]} and {count}")
         if not any(counts.values()):
-            raise self.refuse("nothing is asked for; give --count N or --label NAME:COUNT")
+            raise self.refuse("no items would be kept; give --count N or --label NAME:COUNT")
 
     def apply(self, view: View, context: StepContext) -> View:
         names = view.table.names
@@ -67,7 +67,7 @@ class LabelRandomSampler(Step, name="label_random_sampler"):
         return view.take(self._places(view) < wanted[np.where(view.labels == UNLABELLED, len(names), view.labels)])
 
     def _places(self, view: View) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-        """The place of each row among those of its class and subset, at random: int64 `[N]`."""
+        """Random rank of each row within its class and subset: int64 `[N]`."""
         order = np.lexsort((keys(self.seed, self.name, len(view)), view.labels, view.subsets))
         starts = np.ones(len(view), dtype=np.bool_)
         starts[1:] = np.logical_or.reduce([key[order][1:] != key[order][:-1] for key in (view.labels, view.subsets)])

@@ -1,4 +1,4 @@
-"""Keeps some rows, and takes labels away from some."""
+"""Applies a selection to a block: drops rows, and removes labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from beam_cifar.filters.selection import Selection
 
 
 def select_rows(block: Block, *, selection: Selection) -> Block:
-    """Drops the rows that a selection does not keep, and the labels that its filter takes away, and counts both."""
+    """Drops the rows and labels that a selection does not keep, and counts both."""
     decision = selection.decide(block.table)
     table = block.table
     if not decision.labels.all():

@@ -1,4 +1,4 @@
-"""Steps that put items into other subsets."""
+"""Steps that move items to other subsets."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from beam_cifar.steps.chance import keys, permutation, seed_option
 Splits = Sequence[tuple[str, float]]
 
 _ROUNDING = 1e-9
-"""What a product of a share and a count may lack of a whole number."""
+"""Tolerance of a ratio times a count: how far below an integer the product may be and still count as it."""
 
 
 def _splits_option(*default: tuple[str, float]) -> Any:
-    about = "name and share of a subset; all shares are 1 together"
-    return option("-s", "--subset", many=True, default=default, parse=share, metavar="NAME:SHARE", help=about)
+    about = "name and ratio of a subset; all ratios must sum to 1"
+    return option("-s", "--subset", many=True, default=default, parse=share, metavar="NAME:RATIO", help=about)
 
 
 class _Moving(Step, columns=("id", "filename")):
-    """A step by which items of several subsets may come to one, where their ids must differ."""
+    """A step that may move items from several subsets into one, where their ids must differ."""
 
     moves_ids: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
 class MapSubsets(_Moving, name="map_subsets"):
-    """Renames subsets, all at once; those that get one name become one."""
+    """Renames subsets, all at once; subsets given the same name are merged."""
 
     mapping: tuple[tuple[str, str], ...] = option(
-        "-s", "--subset", many=True, parse=pair, metavar="SRC:DST", help="new name of a subset; 'default' if left empty"
+        "-s", "--subset", many=True, parse=pair, metavar="SRC:DST", help="rename a subset; an empty DST means 'default'"
     )
 
     def check(self) -> None:
@@ -54,7 +54,7 @@ class MapSubsets(_Moving, name="map_subsets"):
 
 @dataclass(frozen=True)
 class RandomSplit(_Moving, name="random_split"):
-    """Splits all items into subsets at random, whatever their subset was; the order stays."""
+    """Splits all items into new subsets at random, whatever their subset was; their order does not change."""
 
     splits: tuple[tuple[str, float], ...] = _splits_option(("train", 0.67), ("test", 0.33))
     seed: int = seed_option()
@@ -71,25 +71,27 @@ class RandomSplit(_Moving, name="random_split"):
 
 @dataclass(frozen=True)
 class Split(_Moving, name="split"):
-    """Splits all items into subsets at random, every class in the same shares; the order stays.
+    """Splits all items into new subsets at random, with the same ratios in every class; their order does not change.
 
-    No class and no subset is further than one item from its share. Unlabelled items are split like a class.
+    Every class and every subset is within one item of its exact ratio. Unlabelled items are split like a class.
     """
 
     splits: tuple[tuple[str, float], ...] = _splits_option(("train", 0.5), ("val", 0.2), ("test", 0.3))
     seed: int = seed_option()
-    task: str = option("-t", "--task", default="classification", help="only classification, one label an image")
+    task: str = option(
+        "-t", "--task", default="classification", help="kind of labels; only 'classification' is supported"
+    )
 
     def check(self) -> None:
         if self.task != "classification":
-            reason = "images have one label here, and no boxes, masks or identities to split by"
+            reason = "items have one label each, and no boxes, masks or identities to split by"
             raise self.refuse(f"--task must be 'classification', found {self.task!r}: {reason}")
         check_splits(self, self.splits)
 
     def apply(self, view: View, context: StepContext) -> View:
         _, classes, counts = np.unique(view.labels, return_inverse=True, return_counts=True)
         sizes = class_sizes(counts, self.splits)
-        # Class by class, in each at random.
+        # Class by class, and random within each.
         order = np.lexsort((keys(self.seed, self.name, len(view)), classes.reshape(-1)))
         subsets = np.empty(len(view), dtype=np.int32)
         subsets[order] = np.repeat(np.tile(np.arange(len(self.splits)), len(counts)), sizes.reshape(-1))
@@ -97,7 +99,7 @@ class Split(_Moving, name="split"):
 
 
 def refuse_two_targets(step: Step, mapping: Sequence[tuple[str, str]]) -> None:
-    """Refuses a mapping that sends one name to two. Raises `UsageError`."""
+    """Refuses a mapping that gives one name two new names. Raises `UsageError`."""
     targets: dict[str, str] = {}
     for source, target in mapping:
         if targets.setdefault(source, target) != target:
@@ -105,27 +107,27 @@ def refuse_two_targets(step: Step, mapping: Sequence[tuple[str, str]]) -> None:
 
 
 def check_splits(step: Step, splits: Splits) -> None:
-    """Refuses names and shares that cannot be meant. Raises `UsageError`."""
+    """Refuses invalid subset names and ratios. Raises `UsageError`."""
     names = [name for name, _ in splits]
     for at, (name, part) in enumerate(splits):
         if not name:
-            raise step.refuse(f"the subset with share {part} has no name; expected NAME:SHARE")
+            raise step.refuse(f"the subset with ratio {part} has no name; expected NAME:RATIO")
         if name in names[:at]:
             raise step.refuse(f"subset {name!r} is given twice")
         if not 0 <= part <= 1:
-            raise step.refuse(f"the share of subset {name!r} must be from 0 to 1, found {part}")
+            raise step.refuse(f"the ratio of subset {name!r} must be from 0 to 1, found {part}")
     total = sum(part for _, part in splits)
     if abs(total - 1) > 1e-7:
-        raise step.refuse(f"the shares must be 1 together, found {total:.9g}: {splits_text(splits)}")
+        raise step.refuse(f"ratios must sum to 1, found {total:.9g}: {splits_text(splits)}")
 
 
 def splits_text(splits: Splits) -> str:
-    """The splits as a user would write them."""
+    """The splits in command-line form."""
     return ", ".join(f"{name}:{part:g}" for name, part in splits) or "none"
 
 
 def split_sizes(count: int, splits: Splits) -> Int64Array:
-    """Rows of each split, int64 `[S]`: the first few splits together have their share of `count`, rounded down."""
+    """Rows of each split, int64 `[S]`: any first few together get their joint ratio of `count`, rounded down."""
     ends = np.floor(_ends(splits) * count + _ROUNDING).astype(np.int64)
     return np.diff(ends, prepend=0)
 
@@ -133,21 +135,21 @@ def split_sizes(count: int, splits: Splits) -> Int64Array:
 def class_sizes(counts: Int64Array, splits: Splits) -> Int64Array:
     """Rows of each class and split: int64 `[C, S]`.
 
-    Each is its share of the class, rounded down, or one more; the splits have the totals of `split_sizes`. The rows
-    that rounding down leaves over go to the splits that lack most, a class at a time, to none of them twice. As for
-    any 0/1 matrix with given sums of rows and columns, that comes out even (H. J. Ryser, "Combinatorial properties of
+    Each is its ratio of the class, rounded down, or one more; the totals of the splits are those of `split_sizes`. Rows
+    left over by rounding down go, class by class, to the splits that lack most, at most one row of a class to each.
+    This works out for any 0/1 matrix with given row and column sums (H. J. Ryser, "Combinatorial properties of
     matrices of zeros and ones", 1957).
 
     Args:
         counts: int64 `[C]`, rows of each class.
-        splits: names and shares.
+        splits: names and ratios.
     """
     exact = counts[:, None] * np.diff(_ends(splits), prepend=0)
     sizes: Int64Array = np.floor(exact + _ROUNDING).astype(np.int64)
     lacking = split_sizes(int(counts.sum()), splits) - sizes.sum(axis=0)
     remainders = (exact - sizes).round(9)
     for row, left in enumerate(counts - sizes.sum(axis=1)):
-        # Of splits that lack as much, the one whose share of this class was cut most.
+        # Ties go to the split that lost most of this class to rounding.
         chosen = np.lexsort((-remainders[row], -lacking))[:left]
         sizes[row, chosen] += 1
         lacking[chosen] -= 1
@@ -155,7 +157,7 @@ def class_sizes(counts: Int64Array, splits: Splits) -> Int64Array:
 
 
 def _ends(splits: Splits) -> npt.NDArray[np.float64]:
-    """The share of each split and those before it, float64 `[S]`; the last one is 1."""
+    """The cumulative ratio at the end of each split, float64 `[S]`; the last one is 1."""
     ends = np.cumsum([part for _, part in splits])
     # A sum of floats such as 0.1 ten times is a little less than 1, and would lose the last row.
     ends[-1:] = 1
