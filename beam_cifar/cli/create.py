@@ -12,8 +12,7 @@ from beam_cifar.errors import OutputError
 
 
 def add(commands: Any) -> None:
-    command = add_command(commands, "create", run)
-    add = command.add_argument
+    add = add_command(commands, "create", run).add_argument
     add("-o", "--output-dir", default=".", metavar="DIR", help="project folder; default: current directory")
     add("--name", metavar="NAME", help="project name; default: name of the folder")
     add("--overwrite", action="store_true", help="replace an existing project")

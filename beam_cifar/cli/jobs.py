@@ -89,8 +89,8 @@ def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, b
     _print_notices(job.plan.notices)
     _print_notices(obstacles(options, beam_options))
     if size > MAX_GRAPH:
-        limit = f"Dataflow accepts at most {MAX_GRAPH >> 20} MB; split it into several conversions"
-        _print_notices([f"the job graph has {size / 1e6:.1f} MB; {limit}"])
+        limit = f"over Dataflow's limit of {MAX_GRAPH >> 20} MB; split the conversion"
+        _print_notices([f"the job graph has {size / 1e6:.1f} MB, {limit}"])
     facts = {"translated": True, "tasks": len(job.plan.tasks), "bytes": size}
     text = f"translated the job for Dataflow, without running it: {len(job.plan.tasks):,} tasks, {size:,} bytes"
     print_result(arguments, facts, [text])

@@ -10,8 +10,7 @@ from beam_cifar.cli.parser import add_command
 
 
 def add(commands: Any) -> None:
-    command = add_command(commands, "make-sample", run)
-    add = command.add_argument
+    add = add_command(commands, "make-sample", run).add_argument
     add("output", metavar="OUT", help="directory to create, or archive with --tar")
     add("--kind", choices=["cifar10", "cifar100"], default="cifar10", help="dataset to imitate; default: cifar10")
     add("--images", type=int, default=60_000, metavar="N", help="number of images; default: 60000")
@@ -20,7 +19,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Generate a realistic dataset in the byte layout of the genuine one."""
+    """Generate a realistic sample dataset in the byte layout of genuine CIFAR files."""
     from beam_cifar.samples.make import make_sample
 
     made = make_sample(

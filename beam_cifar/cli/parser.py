@@ -59,10 +59,10 @@ def parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
 
 
 def add_command(commands: Any, name: str, run: Callable[[argparse.Namespace], None]) -> Parser:
-    """Adds a command carried out by `run`, whose docstring is the help text."""
-    text = run.__doc__
+    """Adds a command carried out by `run`, whose docstring is the help text; the list of commands has its start."""
+    text = run.__doc__ or ""
     # Abbreviations would silently turn a Beam flag that is a prefix of one of ours into ours.
-    made: Parser = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+    made: Parser = commands.add_parser(name, help=text.partition(".")[0], description=text, allow_abbrev=False)
     made.set_defaults(command=run, program=made.prog, parser=made)
     made.add_argument("-v", "--verbose", action="store_true", help="show tracebacks and Beam's log")
     return made
@@ -133,9 +133,8 @@ def add_export_options(parser: Any) -> None:
                         help="write pixels in cifar, where they are optional; other formats always do")  # fmt: skip
     parser.add_argument("--save-dataset-meta", action="store_true", default=suppress,
                         help="write dataset_meta.json with the class names (cifar)")  # fmt: skip
-    parser.add_argument("--image-ext", metavar="EXT", default=suppress or None,
-                        help="extension of image files, such as .png or .jpg; default: as in the source, or .png "
-                        "for raw pixels")  # fmt: skip
+    parser.add_argument("--image-ext", metavar="EXT", default=suppress or None, help="extension of image files, such "
+                        "as .jpg; default: as in the source, or .png for raw pixels")  # fmt: skip
     parser.add_argument("--subsets", choices=SUBSET_NAMES, metavar="RULE", default=suppress or None,
                         dest="subset_names", help="name subsets as in the source, or by their split (data_batch_* "
                         "becomes train): source or split; default: depends on the output format")  # fmt: skip
@@ -146,8 +145,8 @@ def add_export_options(parser: Any) -> None:
 
 def add_project(command: Parser) -> None:
     """Adds the option for the project that a command reads or changes."""
-    add = command.add_argument
-    add("-p", "--project", default=".", metavar="DIR", help="project folder; default: current directory")
+    command.add_argument("-p", "--project", default=".", metavar="DIR",
+        help="project folder; default: current directory")  # fmt: skip
 
 
 def add_source(command: Parser) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Returns a key for natural order: data_batch_2 before data_batch_10; a01 and a1, equal as numbers, by their text."""
+    """Returns a key for natural order: data_batch_2 before data_batch_10; a01 and a1, equal so far, by their text."""
     parts = re.split(r"([0-9]+)", name)
     # Compared by length and digits, because some numbers are too long for int().
     digits = [part.lstrip("0") if at % 2 else part for at, part in enumerate(parts)]
@@ -19,7 +19,7 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def natural_bytes(name: str) -> bytes:
-    """Returns bytes that sort like `natural_key`, but faster: texts end in 00 01, numbers are 02, length, digits."""
+    """Returns bytes that sort like `natural_key`, for Arrow: texts end in 00 01, numbers are 02, length, digits."""
     made = []
     for at, part in enumerate(re.split(r"([0-9]+)", name)):
         if at % 2:

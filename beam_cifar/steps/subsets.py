@@ -78,9 +78,7 @@ class Split(_Moving, name="split"):
 
     splits: tuple[tuple[str, float], ...] = _splits_option(("train", 0.5), ("val", 0.2), ("test", 0.3))
     seed: int = seed_option()
-    task: str = option(
-        "-t", "--task", default="classification", help="kind of labels; only 'classification' is supported"
-    )
+    task: str = option("-t", "--task", default="classification", help="kind of task; the default is the only one")
 
     def check(self) -> None:
         if self.task != "classification":
