@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-CHANGES = {kind: f"different {kind}" for kind in ("labels", "pixels", "sizes", "ids")}
+CHANGES = {"labels": "a different label", "pixels": "different pixels",
+           "sizes": "a different size", "ids": "a different id"}  # fmt: skip
 """Display names of the kinds of change."""
 
 

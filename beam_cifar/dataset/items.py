@@ -14,7 +14,7 @@ from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.data.schema import Example
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.decode import decode_image, probe_whole_image
 from beam_cifar.images.encodings import RAW
@@ -193,7 +193,8 @@ def _label(item: DatasetItem, labels: LabelTable, name: str) -> int | None:
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
         raise InputError(f"{name}: expected Label(number), found {label!r}")
     if not 0 <= number < len(labels.names):
-        raise InputError(f"{name}: label {number} is out of range; there are {len(labels.names)} categories")
+        known = counted(len(labels.names), "category", "categories")
+        raise InputError(f"{name}: label {number} is out of range; the dataset has {known}")
     return int(number)
 
 

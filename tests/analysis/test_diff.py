@@ -184,7 +184,7 @@ def test_batches_are_folded_where_names_differ(tmp_path: Path) -> None:
     assert found.equal
     assert [(subset.name, subset.rows) for subset in found.subsets] == [("train", (4, 4))]
     assert found.notices == (
-        "subsets are compared by split, because they are called otherwise: data_batch_1, data_batch_2 and train",
+        "subsets are compared by split, because their names differ: data_batch_1, data_batch_2 and train",
     )
     assert [subset.name for subset in compare(one, one).subsets] == ["data_batch_1", "data_batch_2"]
 
@@ -204,7 +204,7 @@ def test_class_names_decide_and_their_order_is_told(tmp_path: Path) -> None:
     other = write_cifar(tmp_path / "b", {"train": {**content, "labels": [1, 0]}}, ["dog", "cat"])
     found = compare(one, other)
     assert found.equal
-    assert found.notices == ("classes are numbered in another order: 0 is 'cat' in A, 'dog' in B",)
+    assert found.notices == ("classes are numbered differently: 0 is 'cat' in A, 'dog' in B",)
 
 
 def test_tables_of_a_hundred_thousand_classes_are_compared_in_seconds() -> None:
@@ -221,7 +221,7 @@ def test_tables_of_a_hundred_thousand_classes_are_compared_in_seconds() -> None:
     assert found.notices == (
         "class '0' is only in A, without rows",
         "class 'other' is only in B, without rows",
-        "classes are numbered in another order: 0 is '1' in A, '99999' in B",
+        "classes are numbered differently: 0 is '1' in A, '99999' in B",
     )
 
 
@@ -258,7 +258,7 @@ def test_superclasses_are_compared_where_both_sides_have_them(tmp_path: Path) ->
     turned = write_cifar100(tmp_path / "c", [1, 1, 1, 0], ["ships", "pets"])
     found = compare(one, turned)
     assert found.equal
-    assert found.notices == ("superclasses are numbered in another order: 0 is 'pets' in A, 'ships' in B",)
+    assert found.notices == ("superclasses are numbered differently: 0 is 'pets' in A, 'ships' in B",)
     plain = pets(tmp_path / "d", filenames=list("abcd"))
     found = compare(one, plain, ids=True)
     assert (found.equal, found.notices) == (True, ("only A has superclasses",))
@@ -294,11 +294,11 @@ def test_the_command_says_what_differs_and_exits_with_5(tmp_path: Path, command:
     code, out, err = command("diff", one, other)
     lines = out.splitlines()
     assert code == 5
-    told = "1 row with another label, 1 row with other pixels"
+    told = "1 row with a different label, 1 row with different pixels"
     assert err == f"beam-cifar: error: {one} and {other} differ: {told}\n"
     assert lines[2] == "train: differs, 4 rows in A, 4 in B"
-    assert lines[3:5] == ["  1 row with another label", "    train: b: dog -> cat"]
-    assert lines[5] == "  1 row with other pixels"
+    assert lines[3:5] == ["  1 row with a different label", "    train: b: dog -> cat"]
+    assert lines[5] == "  1 row with different pixels"
     assert lines[-1] == f"different: {told}"
 
 

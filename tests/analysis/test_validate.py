@@ -151,7 +151,7 @@ def test_a_file_that_cannot_be_read_costs_only_itself(cifar10: Path, tmp_path: P
     assert found.rows == 1203 - 201
     assert "data_batch_3: byte" in findings(path)["files"].examples[0]
     code, _, err = command("validate", path)
-    assert (code, err) == (5, f"beam-cifar: error: {path}: is not valid: 1 error, 0 warnings\n")
+    assert (code, err) == (5, f"beam-cifar: error: {path}: not valid: 1 error, 0 warnings\n")
 
 
 def test_one_image_with_two_labels_is_an_error(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_images_that_repeat_are_warnings_and_strict_makes_them_count(tmp_path: P
     found = validate(str(path))
     assert faults(found) == [("duplicates", "warning", 1), ("leaks", "warning", 1)]
     assert findings(path)["duplicates"].examples == ("train: 1 row", f"{path}/train row 0 'a' (cat), {path}/train row 1 'b' (cat)")  # fmt: skip
-    assert findings(path)["leaks"].examples[0] == "train: 1 row with an image of test"
+    assert findings(path)["leaks"].examples[0] == "train: 1 row with an image in test"
     assert (found.is_valid(), found.is_valid(strict=True)) == (True, False)
     code, out, err = command("validate", path, "--strict")
     assert (code, out.splitlines()[-1]) == (5, "not valid: 0 errors, 2 warnings")
@@ -216,7 +216,7 @@ def test_names_that_repeat_are_warnings(tmp_path: Path) -> None:
     with measured(Input(str(path)), Asked(ids=True, tolerant=True)) as found:
         again = validated(replace(found, labels=LabelTable(("cat", "dog", "cat", " "))))
     assert faults(again) == [("table", "warning", 2), ("ids", "warning", 1), ("classes", "warning", 1)]
-    assert again.findings[0].examples == ("class 'cat' is there 2 times", "class 3 has no name")
+    assert again.findings[0].examples == ("class 'cat' occurs 2 times", "class 3 has no name")
 
 
 def test_ids_that_repeat_between_files_of_a_subset_are_warnings(tmp_path: Path) -> None:

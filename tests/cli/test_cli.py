@@ -55,7 +55,7 @@ WRONG_CALLS: dict[str, tuple[int, list[str], str]] = {
     "missing input": (3, ["-i", "nowhere", "-f", "cifar", "-o", "out"], "nowhere: no such file or directory"),
     "empty input": (3, ["-i", "EMPTY", "-f", "cifar", "-o", "out"], "the directory is empty"),
     "a file of no known format": (3, ["-i", "IN/readme.html", "-f", "cifar", "-o", "out"], "name the one that it should be, to be told"),
-    "a format that is only read": (2, ["-i", "IN", "-f", "downsampled_imagenet"], "'downsampled_imagenet' can be read, but not written"),
+    "a format that is only read": (2, ["-i", "IN", "-f", "downsampled_imagenet"], "'downsampled_imagenet' can be read but not written"),
     "no meta file": (3, ["-i", "NO_META", "-f", "cifar", "-o", "out"], "no known format"),
     "an archive cut short": (3, ["-i", "CUT.tar.gz", "-f", "cifar", "-o", "out"], "truncated or damaged"),
     "non-empty output": (4, ["-i", "IN", "-f", "cifar", "-o", "FULL"], "exists and is not empty; pass --overwrite"),

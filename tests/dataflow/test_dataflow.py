@@ -126,7 +126,7 @@ def test_a_dry_run_says_that_nothing_was_run_and_touches_nothing(cifar10: Path, 
     arguments = ["-i", cifar10, "-f", "parquet", "-o", tmp_path / "new/out", *FLAGS]
     done = run("convert", *arguments, env=offline(tmp_path))
     assert (done.returncode, done.stdout.count("\n")) == (0, 1), done.stderr
-    assert re.fullmatch(r"translated the job for Dataflow: 2 tasks, [0-9,]+ bytes; nothing was run\n", done.stdout)
+    assert re.fullmatch(r"translated the job for Dataflow, without running it: 2 tasks, [0-9,]+ bytes\n", done.stdout)
     assert not list(tmp_path.iterdir())
     told = run("convert", *arguments, "--json", env=offline(tmp_path))
     assert json.loads(told.stdout)["translated"] is True

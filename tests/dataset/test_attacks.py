@@ -125,7 +125,7 @@ def test_counts_beyond_all_bounds_take_what_there_is() -> None:
 
 
 def test_a_table_with_a_name_twice_is_refused() -> None:
-    with pytest.raises(UsageError, match="class 'x' is there twice"):
+    with pytest.raises(UsageError, match="class 'x' is given twice"):
         Dataset.from_iterable([], LabelTable(("x", "x", "y")))
 
 

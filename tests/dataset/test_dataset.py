@@ -403,7 +403,7 @@ def test_items_of_one_data_set_go_into_another_as_they_are(tmp_path: Path) -> No
 
 FRACTIONS = np.full((2, 2, 3), 0.5)
 REFUSED: dict[str, tuple[DatasetItem, str]] = {
-    "fractions": (DatasetItem(7, image=FRACTIONS), "fractions, such as 0.5; expected whole numbers"),
+    "fractions": (DatasetItem(7, image=FRACTIONS), "fractions, such as 0.5; expected integers"),
     "too_large": (DatasetItem(7, image=np.full((2, 2, 3), 256)), "values from 256 to 256; expected 0 to 255"),
     "negative": (DatasetItem(7, image=np.full((2, 2, 3), -1)), "values from -1 to -1"),
     "nan": (DatasetItem(7, image=np.full((2, 2, 3), np.nan)), "values from nan"),
@@ -413,25 +413,25 @@ REFUSED: dict[str, tuple[DatasetItem, str]] = {
     "flat": (DatasetItem(7, image=np.zeros(3072, np.uint8)), r"shape \(3072,\)"),
     "batch": (DatasetItem(7, image=np.zeros((1, 2, 2, 3), np.uint8)), r"shape \(1, 2, 2, 3\)"),
     "hollow": (DatasetItem(7, image=np.zeros((0, 2, 3), np.uint8)), "0 x 2; expected 1 to"),
-    "ragged": (DatasetItem(7, image=[[1, 2], [3]]), "image is no array"),
+    "ragged": (DatasetItem(7, image=[[1, 2], [3]]), "image is not an array"),
     "booleans": (DatasetItem(7, image=np.ones((2, 2), bool)), "dtype bool"),
     "objects": (DatasetItem(7, image=np.full((2, 2), None)), "dtype object"),
-    "two_labels": (DatasetItem(7, annotations=[Label(0), Label(1)]), "has 2 labels; one is the most"),
+    "two_labels": (DatasetItem(7, annotations=[Label(0), Label(1)]), "has 2 labels; at most one is supported"),
     "label_outside": (
         DatasetItem(7, annotations=[Label(2)]),
-        "label 2 is outside the categories, of which there are 2",
+        "label 2 is out of range; the dataset has 2 categories",
     ),
-    "label_negative": (DatasetItem(7, annotations=[Label(-1)]), "label -1 is outside"),
+    "label_negative": (DatasetItem(7, annotations=[Label(-1)]), "label -1 is out of range"),
     "label_name": (DatasetItem(7, annotations=["cat"]), r"expected Label\(number\), found 'cat'"),  # type: ignore[list-item]
     "label_bool": (DatasetItem(7, annotations=[Label(True)]), r"expected Label\(number\)"),
-    "label_alone": (DatasetItem(7, annotations=Label(0)), r"expected a list of labels, found Label\(label=0\)"),  # type: ignore[arg-type]
+    "label_alone": (DatasetItem(7, annotations=Label(0)), r"annotations must be a list of labels, found Label\(label=0\)"),  # type: ignore[arg-type]
     "missing_file": (DatasetItem(7, image="missing.png"), "missing.png: cannot be read: No such file"),
     "damaged_png": (DatasetItem(7, image=encoded(picture(1))[:-20]), "item '7'"),
     "no_image": (DatasetItem(7, image=b"BM not an image that is read"), "item '7'"),
-    "surrogate_id": (DatasetItem("7\ud800"), "is not valid Unicode"),
-    "surrogate_subset": (DatasetItem(7, "\udfff"), "is not valid Unicode"),
+    "surrogate_id": (DatasetItem("7\ud800"), "not valid Unicode"),
+    "surrogate_subset": (DatasetItem(7, "\udfff"), "not valid Unicode"),
     "empty_id": (DatasetItem(""), "the id is empty"),
-    "empty_subset": (DatasetItem(7, ""), "the subset has no name"),
+    "empty_subset": (DatasetItem(7, ""), "the subset name is empty"),
 }
 
 
@@ -541,10 +541,10 @@ def test_categories_are_names_or_pairs_or_a_table() -> None:
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
-        (["a", "b", "a"], "class 'a' is there twice"),
-        ([("a", "x"), ("a", "y")], "class 'a' is there twice"),
-        ("cat", "expected several names, found 'cat'"),
-        ([("a", 1)], r"expected a name, or \(name, superclass\), found \('a', 1\)"),
+        (["a", "b", "a"], "class 'a' is given twice"),
+        ([("a", "x"), ("a", "y")], "class 'a' is given twice"),
+        ("cat", "expected a list of names, found 'cat'"),
+        ([("a", 1)], r"expected a name or \(name, superclass\), found \('a', 1\)"),
         ([(1, "a")], "expected a name"),
     ],
 )
@@ -645,7 +645,7 @@ def test_an_item_that_is_removed_can_be_put_again_and_again() -> None:
 def test_an_item_that_cannot_be_put_is_refused_until_it_is_removed() -> None:
     dataset = Dataset.from_iterable([item(1)], ["cat"]).put(item(2, 7))
     for _ in range(2):
-        with pytest.raises(InputError, match="label 7 is outside"):
+        with pytest.raises(InputError, match="label 7 is out of range"):
             len(dataset)
     assert order(dataset.remove(2, "train")) == ["1"]
 

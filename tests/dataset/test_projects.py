@@ -137,7 +137,7 @@ def test_the_same_in_processes_of_their_own(run: Run, cifar10: Path, tmp_path: P
     assert (run("export", "-f", "imagenet", "-o", "out").returncode, run("create").returncode) == (4, 4)
     process = run("transform", "-t", "random_split", "--", "--help")
     assert process.returncode == 0
-    assert "NAME:SHARE" in process.stdout
+    assert "NAME:RATIO" in process.stdout
 
 
 def test_an_archive_is_imported_under_its_name(done: Done, here: Path, cifar10_archive: Path) -> None:
@@ -241,11 +241,11 @@ def test_a_project_is_shown_in_order(done: Done, here: Path, pets: Path, more: P
         f"  2. again: cifar, {pets}, subsets one",
         f"  3. more: cifar, {more}",
         f"  4. more-2: cifar, {more}",
-        "items that clash: error",
+        "on clash: error",
         "transforms:",
         "  1. filter expression='/item[id]'",
         "  2. sort",
-        "to change this, edit beam_cifar.json there",
+        "to change it, edit beam_cifar.json in that folder",
     ]
     assert done("project --json") == (here / FILE_NAME).read_text("utf-8")
 
@@ -415,22 +415,22 @@ def with_step(name: Any, options: Any) -> dict[str, Any]:
 
 
 WRONG_FILES: dict[str, tuple[Any, str]] = {
-    "nothing": (b"", "is not JSON: Expecting value"),
-    "half": (b'{"beam_cifar_project": 1, ', "is not JSON"),
-    "bytes": (b"\xff\xfe\0", "is not JSON: 'utf-8' codec"),
-    "no number": (b'{"beam_cifar_project": NaN}', "is not JSON: NaN is no number"),
-    "a key twice": (b'{"beam_cifar_project": 1, "name": "a", "name": "b"}', "the key 'name' stands twice"),
-    "deep": (b"[" * 200_000, "is nested too deeply"),
-    "large": (b" " * (16 << 20) + b"{}", "is larger than 16 MiB"),
-    "digits": (b'{"beam_cifar_project": ' + b"1" * 5000 + b"}", "is not JSON"),
-    "a list": ([], "is no project"),
+    "nothing": (b"", "not valid JSON: Expecting value"),
+    "half": (b'{"beam_cifar_project": 1, ', "not valid JSON"),
+    "bytes": (b"\xff\xfe\0", "not valid JSON: 'utf-8' codec"),
+    "no number": (b'{"beam_cifar_project": NaN}', "not valid JSON: NaN is not a JSON number"),
+    "a key twice": (b'{"beam_cifar_project": 1, "name": "a", "name": "b"}', "key 'name' appears twice"),
+    "deep": (b"[" * 200_000, "nested too deeply"),
+    "large": (b" " * (16 << 20) + b"{}", "larger than 16 MiB"),
+    "digits": (b'{"beam_cifar_project": ' + b"1" * 5000 + b"}", "not valid JSON"),
+    "a list": ([], "not a project"),
     "another file": ({"version": 1}, "expected an object with 'beam_cifar_project'"),
     "a later version": (content_of(beam_cifar_project=2, more=1), "beam_cifar_project: expected 1, found 2"),
     "a boolean version": (content_of(beam_cifar_project=True), "expected 1, found true"),
     "an unknown key": (content_of(source=[]), "unknown key 'source'; did you mean 'sources'?"),
     "a missing key": (without("transforms"), "'transforms' is missing"),
-    "a number as name": (content_of(name=5), "name: expected a text, found 5"),
-    "an empty name": (content_of(name=""), "a name is empty"),
+    "a number as name": (content_of(name=5), "name: expected a string, found 5"),
+    "an empty name": (content_of(name=""), "the name of the project or of a source is empty"),
     "an object as list": (content_of(sources={}), "sources: expected a list, found an object"),
     "a text as source": (content_of(sources=["a"]), 'sources[0]: expected an object, found "a"'),
     "an unknown key of a source": (with_source(fmt="cifar"), "sources[0]: unknown key 'fmt'"),
@@ -438,13 +438,13 @@ WRONG_FILES: dict[str, tuple[Any, str]] = {
     "a format that cannot be read": (with_source(format="tfds_parquet"), "sources[0].format: unknown format 'tfds_parquet'"),
     "an empty path": (with_source(path=""), "sources[0].path: expected a path"),
     "a path of two lines": (with_source(path="a\0b"), "sources[0].path: expected a path"),
-    "a subset that is null": (with_source(subsets=["a", None]), "sources[0].subsets[1]: expected a text, found null"),
-    "one name twice": (content_of(sources=[content_of()["sources"][0]] * 2), "a source 'a' already"),
-    "an unknown rule": (content_of(on_clash="last"), "unknown rule for clashes 'last'"),
+    "a subset that is null": (with_source(subsets=["a", None]), "sources[0].subsets[1]: expected a string, found null"),
+    "one name twice": (content_of(sources=[content_of()["sources"][0]] * 2), "source 'a' already exists"),
+    "an unknown rule": (content_of(on_clash="last"), "unknown on_clash 'last'"),
     "an unknown transform": (with_step("splt", {}), "transforms[1]: unknown transform 'splt'; did you mean 'split'"),
     "an unknown option": (with_step("sort", {"sede": 1}), "transforms[1]: sort: unknown option 'sede'"),
-    "a missing option": (with_step("filter", {}), "transforms[1]: filter: option 'expression' is missing"),
-    "an option of another type": (with_step("shuffle", {"seed": "x"}), "transforms[1]: shuffle: option 'seed' is 'x'"),
+    "a missing option": (with_step("filter", {}), "transforms[1]: filter: option 'expression' is required"),
+    "an option of another type": (with_step("shuffle", {"seed": "x"}), "transforms[1]: shuffle: option 'seed' must be int, found 'x'"),
     "pairs of three": (with_step("map_subsets", {"mapping": [["a", "b", "c"]]}), "transforms[1]: map_subsets: option 'mapping'"),
     "a broken filter": (with_step("filter", {"expression": "/item["}), "transforms[1]: --filter '/item['"),
     "shares beyond one": (with_step("random_split", {"splits": [["a", 5], ["b", 0]]}), "transforms[1]: random_split:"),
@@ -468,7 +468,7 @@ def test_a_wrong_file_is_refused_in_one_line_that_names_it(name: str, call: Comm
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo], ids=["folder", "pipe"])
 def test_a_folder_or_a_pipe_is_no_project_file(make: Callable[[Path], None], call: Command, here: Path) -> None:
     make(here / FILE_NAME)
-    assert call("project") == (3, "", f"beam-cifar: error: {here / FILE_NAME}: is not a file\n")
+    assert call("project") == (3, "", f"beam-cifar: error: {here / FILE_NAME}: not a file\n")
 
 
 ANYTHING = st.recursive(
@@ -492,28 +492,28 @@ def test_no_option_in_a_file_does_more_than_be_refused(option: tuple[str, str], 
 
 # Refusals.
 
-NO_PROJECT = "(beam_cifar.json is missing); beam-cifar create makes one"
+NO_PROJECT = "(beam_cifar.json is missing); create one with beam-cifar create"
 REFUSED: dict[str, tuple[int, str, str]] = {
     "no project to show": (2, "project", f"no project in . {NO_PROJECT}"),
     "no project to import to": (2, "import PETS", f"no project in . {NO_PROJECT}"),
     "no project to export": (2, "export -p nowhere -f cifar", f"no project in nowhere {NO_PROJECT}"),
     "no project to filter": (2, "filter -e /item", NO_PROJECT),
     "no project to change": (2, "transform -t sort", NO_PROJECT),
-    "a project that is a URL": (2, "project -p s3://bucket/project", "lies in a local folder"),
-    "a project that is there": (4, "create -o P", "exists; pass --overwrite to replace it"),
+    "a project that is a URL": (2, "project -p s3://bucket/project", "must be a local folder"),
+    "a project that is there": (4, "create -o P", "already exists; replace it with --overwrite"),
     "a project in a file": (4, "create -o P/beam_cifar.json", "exists and is not a directory"),
     "a project below a file": (1, "create -o P/beam_cifar.json/x", "cannot be written"),
-    "a project without a name": (2, "create --name ''", "a name is empty"),
+    "a project without a name": (2, "create --name ''", "the name of the project or of a source is empty"),
     "a source that is not there": (3, "import -p P nowhere", "nowhere: no such file or directory"),
     "a source of no known format": (3, "import -p P EMPTY", "the directory is empty"),
     "a source of another format": (3, "import -p P -f cifar PHOTOS", "photos"),
-    "a format that is only written": (2, "import -p P -f tfds_parquet PETS", "'tfds_parquet' can be written, but not read"),
+    "a format that is only written": (2, "import -p P -f tfds_parquet PETS", "'tfds_parquet' can be written but not read"),
     "a misspelt format": (2, "import -p P -f cifra PETS", "unknown 'cifra'; did you mean cifar"),
-    "a name that is taken": (2, "import -p P -n pets MORE", "there is a source 'pets' already"),
-    "a source without a name": (2, "import -p P -n '' MORE", "a name is empty"),
+    "a name that is taken": (2, "import -p P -n pets MORE", "source 'pets' already exists"),
+    "a source without a name": (2, "import -p P -n '' MORE", "the name of the project or of a source is empty"),
     "a misspelt subset": (2, "import -p P --subset on PETS", "unknown subset 'on'; did you mean 'one'?"),
     "two sources at once": (2, "import -p P PETS MORE", "unknown argument"),
-    "no sources": (2, "export -p NONE -f cifar", "no sources; beam-cifar import adds one"),
+    "no sources": (2, "export -p NONE -f cifar", "the project has no sources; add one with beam-cifar import"),
     "no format": (2, "export -p P", "-f/--output-format"),
     "an output that is there": (4, "export -p P -f cifar -o FULL", "exists and is not empty; pass --overwrite"),
     "an unknown flag": (2, "export -p P -f cifar --overwrit", "unknown flag --overwrit; did you mean --overwrite"),
@@ -527,10 +527,10 @@ REFUSED: dict[str, tuple[int, str, str]] = {
     "no transform": (2, "transform -p P", "-t/--transform --list"),
     "a wrong option": (2, "transform -p P -t random_split -- --sed 4", "unrecognized arguments: --sed 4"),
     "a wrong value": (2, "transform -p P -t random_split -- -s train", "expected"),
-    "wrong shares": (2, "transform -p P -t random_split -- -s a:.5 -s b:.6", "the shares must be 1 together"),
+    "wrong shares": (2, "transform -p P -t random_split -- -s a:.5 -s b:.6", "ratios must sum to 1"),
     "a missing option": (2, "transform -p P -t map_subsets", "-s/--subset"),
-    "options before the dashes": (2, "transform -p P -t random_split -s a:1", "options of the transform stand after --"),
-    "one set to merge": (2, "merge PETS -o out", "merge takes two datasets or more"),
+    "options before the dashes": (2, "transform -p P -t random_split -s a:1", "put the transform's options after --"),
+    "one set to merge": (2, "merge PETS -o out", "merge needs at least two datasets"),
     "no output to merge into": (2, "merge PETS MORE", "-o/--output-dir"),
     "sets that clash": (2, "merge PETS MORE -o out", "choose what becomes of them by --on-clash"),
     "a set to merge that is not there": (3, "merge PETS nowhere -o out", "nowhere: no such file or directory"),

@@ -306,7 +306,7 @@ def test_a_filter_that_leaves_nothing_is_refused_for_every_format(
 
 
 def test_a_mode_that_needs_annotations_refuses_what_gives_none(unlabelled: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="needs a path to annotations"):
+    with pytest.raises(UsageError, match="needs a path such as"):
         converted(unlabelled, tmp_path / "out", filter="count(annotation)", filter_mode="annotations")
 
 

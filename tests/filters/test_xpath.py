@@ -365,9 +365,9 @@ REFUSED = [
     ("true() or 'a' | id", 11, "'|' needs a node set, found a string"),
     ("id | 1", 6, "'|' needs a node set, found a number"),
     ("(1 = 1)/id", 1, "'/' needs a node set, found a boolean"),
-    ("position() = 1", 1, "position() has a meaning only inside '[...]'"),
-    ("/item\0", 6, "character U+0000 cannot stand in XML"),
-    ("'\udcff'", 2, "character U+DCFF cannot stand in XML"),
+    ("position() = 1", 1, "position() is only valid inside '[...]'"),
+    ("/item\0", 6, "character U+0000 is not allowed in XML"),
+    ("'\udcff'", 2, "character U+DCFF is not allowed in XML"),
     ("(" * 40 + "1" + ")" * 40, 34, "nested more than 32 deep"),
 ]
 
@@ -406,7 +406,7 @@ def test_what_lxml_cannot_evaluate_is_refused_and_nothing_else_escapes(tokens: l
 def test_annotation_modes_need_a_path(expression: str, kind: str, mode: str) -> None:
     ItemFilter(expression)
     with pytest.raises(
-        UsageError, match=f"column 1: gives {kind}, but mode '.*annotations' needs a path to annotations"
+        UsageError, match=f"column 1: returns {kind}, but mode '.*annotations' needs a path such as"
     ):
         ItemFilter(expression, mode)
 

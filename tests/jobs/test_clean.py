@@ -138,7 +138,7 @@ def test_list_tells_what_clean_removes_and_changes_nothing(left: Path, command: 
     assert sum(found["files"] for found in listed["found"]) == len(before)
     assert sum(found["bytes"] for found in listed["found"]) == sum(len(data) for _, _, data in before.values())
     assert not list(left.parent.iterdir())
-    assert command("clean", left) == (0, f"nothing is left over at {left}\n", "")
+    assert command("clean", left) == (0, f"nothing to clean at {left}\n", "")
 
 
 def test_clean_keeps_what_others_put_there(left: Path, command: Command) -> None:
@@ -169,7 +169,7 @@ def test_clean_of_what_is_not_ours_changes_nothing(small: Path, tmp_path: Path, 
     for name in ("data", "file", "link", "nothing", "no/such/folder", "own"):
         code, out, err = command("clean", tmp_path / name)
         assert (code, err) == (0, "")
-        assert out.startswith("nothing is left over at ")
+        assert out.startswith("nothing to clean at ")
         assert snapshot(tmp_path) == before
     code, out, err = command("clean", tmp_path / "taken")
     assert (code, out, err.count("\n")) == (1, "", 1)
@@ -180,7 +180,7 @@ def test_clean_of_what_is_not_ours_changes_nothing(small: Path, tmp_path: Path, 
 def test_clean_of_a_complete_output_changes_nothing(small: Path, tmp_path: Path, command: Command) -> None:
     quickly(small, tmp_path / "out")
     before = snapshot(tmp_path)
-    assert command("clean", tmp_path / "out") == (0, f"nothing is left over at {tmp_path / 'out'}\n", "")
+    assert command("clean", tmp_path / "out") == (0, f"nothing to clean at {tmp_path / 'out'}\n", "")
     assert snapshot(tmp_path) == before
 
 

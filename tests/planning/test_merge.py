@@ -261,9 +261,9 @@ def test_an_unknown_rule_is_refused_at_once(rule: str) -> None:
 
 
 def test_nothing_cannot_be_merged() -> None:
-    with pytest.raises(UsageError, match="expected one Dataset after the other, found 'nothing'"):
+    with pytest.raises(UsageError, match="expected Dataset arguments, found 'nothing'"):
         Dataset.merge()
-    with pytest.raises(UsageError, match=r"expected one Dataset after the other, found \["):
+    with pytest.raises(UsageError, match=r"expected Dataset arguments, found \["):
         Dataset.merge([Dataset.from_iterable([])])  # type: ignore[arg-type]
 
 

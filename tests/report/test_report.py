@@ -262,7 +262,7 @@ def test_the_text_of_any_number_of_classes_is_small(classes: int) -> None:
 def test_many_subsets_and_sizes_are_summed_up() -> None:
     sizes = tuple(SizeCount(side, 2 * side, 1) for side in range(10, 900))
     found = drawn(stats_of(*(subset_of(f"part {number} of it", {"cat": 1}) for number in range(890)), sizes=sizes))
-    assert "690 further subsets with 690 rows" in found.text
+    assert "690 more subsets with 690 rows" in found.text
     assert (
         "890 sizes (height\N{NO-BREAK SPACE}\N{MULTIPLICATION SIGN}\N{NO-BREAK SPACE}width), heights from 10 to 899 and widths from 20 to 1,798 pixels."
         in found.text
@@ -477,7 +477,7 @@ def test_an_output_has_the_balance_of_its_job(output: Path, tmp_path: Path) -> N
 def test_an_output_that_was_changed_since_is_told(output: Path, tmp_path: Path) -> None:
     write_tree(output, {"train/cat/more.png": encoded(picture(9))})
     report(str(output), str(tmp_path / "page.html"), workers=1)
-    assert "The job wrote 3 rows, and there are 4: the output was changed since." in (tmp_path / "page.html").read_text(
+    assert "The job wrote 3 rows, but now there are 4: the output has been changed since." in (tmp_path / "page.html").read_text(
         "utf-8"
     )
 
@@ -486,7 +486,7 @@ def test_an_output_that_was_changed_since_is_told(output: Path, tmp_path: Path) 
 def test_a_damaged_manifest_is_told_and_costs_nothing_else(content: bytes, tmp_path: Path) -> None:
     folder = tmp_path / "out.beam_cifar"
     write_tree(folder, {"manifest.json": content})
-    with pytest.raises(InputError, match=r"^manifest\.json: is not a manifest of this program"):
+    with pytest.raises(InputError, match=r"^manifest\.json: not a beam-cifar manifest"):
         read_provenance(str(tmp_path / "out"))
     found = drawn(stats_of(TRAIN), provenance_error="How it was made is not known: why.")
     assert "How it was made is not known: why." in found.text
@@ -498,7 +498,7 @@ def test_rows_that_moved_between_subsets_are_explained() -> None:
     )
     found = drawn(stats_of(TRAIN), provenance=provenance)
     assert "The job moved rows between subsets" in found.text
-    assert "2 rows lost the label." in found.text
+    assert "2 rows lost their label." in found.text
     wrong = replace(provenance, total=Balance(9, 8, 0, 0))
     assert "The counts do not add up." in drawn(stats_of(TRAIN), provenance=wrong).text
 
@@ -520,7 +520,7 @@ def test_an_existing_file_is_only_replaced_on_request(command: Command, hostile:
     page_file.write_text("mine")
     code, _, err = command("report", hostile, "-o", page_file)
     assert (code, page_file.read_text()) == (4, "mine")
-    assert "page.html: exists; pass --overwrite" in err
+    assert "page.html: already exists; replace it with --overwrite" in err
     assert command("report", hostile, "-o", page_file, "--overwrite", "--workers", 1)[0] == 0
     assert page_file.read_text("utf-8").startswith("<!doctype html>")
 
@@ -536,7 +536,7 @@ def test_a_failed_report_leaves_the_old_page_and_nothing_else(command: Command, 
 
 
 def test_a_page_is_never_put_into_the_data_set(hostile: Path, tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="would be part of the dataset"):
+    with pytest.raises(OutputError, match="is inside the dataset"):
         report(str(hostile), str(hostile / "report.html"))
     with pytest.raises(OutputError, match="is a directory; name a file"):
         report(str(hostile), str(tmp_path))

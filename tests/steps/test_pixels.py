@@ -190,7 +190,7 @@ def test_an_image_that_is_too_small_is_named(options: dict[str, int], least: str
     view = view_of(sizes, [0, 0, 2, 1])
     with pytest.raises(InputError) as refused:
         step.apply(view, Reading(block_of([])))
-    assert str(refused.value).startswith("crop: subset 'test': row 2 of its file is 6 x 6 pixels; expected")
+    assert str(refused.value).startswith("crop: subset 'test': row 2 of its file is 6 x 6 pixels (height x width), expected")
     assert f"at least {least} (and 1 more" in str(refused.value)
     named = view_of(sizes, [0, 0, 2, 1], ids=pa.array(["a", "b", "c", "d"]))
     with pytest.raises(InputError, match="subset 'test': image 'c' is 6 x 6 pixels"):
@@ -276,8 +276,8 @@ def test_one_of_images_with_the_same_pixels_stays(scope: str, prefer: list[str])
     gone = set(range(len(pictures))) - set(wanted)
     across = 0 if scope == "subset" else sum(subsets[row] != subsets[stays[content(pictures[row])]] for row in gone)  # type: ignore[arg-type]
     assert context.notices == [
-        f"dedupe: {len(gone)} of 5000 items have the pixels of one that stays, and are removed: "
-        f"{len(gone) - across} of one in their own subset, {across} of one in another"
+        f"dedupe: removed {len(gone)} of 5000 items as duplicates: "
+        f"{len(gone) - across} of an item in the same subset, {across} of an item in another"
     ]
 
 
@@ -304,7 +304,7 @@ def test_the_order_of_the_view_says_which_image_stays() -> None:
 def test_rows_without_image_are_no_duplicates(count: int) -> None:
     context = Reading(block_of([None] * count))
     assert len(make_step("dedupe", {}).apply(view_of([None] * count), context)) == count
-    assert context.notices[0].startswith(f"dedupe: 0 of {count} items")
+    assert context.notices[0].startswith(f"dedupe: removed 0 of {count} items")
 
 
 def test_a_damaged_image_is_refused_by_name() -> None:

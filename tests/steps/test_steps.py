@@ -177,7 +177,7 @@ def test_help_shows_every_flag(name: str, capsys: pytest.CaptureFixture[str]) ->
 def test_help_shows_defaults_as_flags_take_them(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         parse_step("random_split", ["--help"], Parser)
-    assert "train:0.67, test:0.33 if left out" in " ".join(capsys.readouterr().out.split())
+    assert "default: train:0.67, test:0.33" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_number_that_is_none_is_named_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,59 +189,59 @@ def test_a_number_that_is_none_is_named_on_the_command_line(capsys: pytest.Captu
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("filter", {"expression": "/item["}, "filter"),
-    ("filter", {"expression": "count(annotation)", "mode": "a"}, "needs a path to annotations"),
+    ("filter", {"expression": "count(annotation)", "mode": "a"}, "needs a path such as"),
     ("filter", {"expression": "/item", "mode": "x"}, "unknown filter mode 'x'"),
-    ("remove_items", {}, "option 'ids' is missing"),
-    ("remove_items", {"ids": [("a",)]}, "option 'ids' is"),
-    ("remove_items", {"ids": "a:train"}, "put it into a list"),
+    ("remove_items", {}, "option 'ids' is required"),
+    ("remove_items", {"ids": [("a",)]}, "option 'ids' must be"),
+    ("remove_items", {"ids": "a:train"}, "use ['a:train']"),
     ("dedupe", {"scope": "datset"}, "did you mean 'dataset'"),
-    ("dedupe", {"scope": "subset", "prefer": ["a"]}, "leave one out"),
+    ("dedupe", {"scope": "subset", "prefer": ["a"]}, "omit one"),
     ("sort", {"by": ["ids"]}, "unknown --by 'ids'; did you mean 'id'"),
-    ("sort", {"by": []}, "--by names nothing"),
-    ("sort", {"reverse": "no"}, "option 'reverse' is 'no'; expected bool"),
-    ("shuffle", {"seed": None}, "option 'seed' is None; expected int"),
-    ("shuffle", {"seed": True}, "option 'seed' is True; expected int"),
+    ("sort", {"by": []}, "--by is empty"),
+    ("sort", {"reverse": "no"}, "option 'reverse' must be bool, found 'no'"),
+    ("shuffle", {"seed": None}, "option 'seed' must be int, found None"),
+    ("shuffle", {"seed": True}, "option 'seed' must be int, found True"),
     ("shuffle", {"sed": 1}, "shuffle: unknown option 'sed'; did you mean 'seed'"),
     ("rename", {"regex": ""}, "expected |SEARCH|REPLACEMENT|, found ''"),
     ("rename", {"regex": "|"}, "expected |SEARCH|REPLACEMENT|"),
     ("rename", {"regex": "|a"}, "expected |SEARCH|REPLACEMENT|"),
     ("rename", {"regex": "||b|"}, "expected |SEARCH|REPLACEMENT|"),
-    ("rename", {"regex": "|a|b|c"}, "can stand in neither"),
-    ("rename", {"regex": "|a|b||"}, "can stand in neither"),
+    ("rename", {"regex": "|a|b|c"}, "must not occur in either"),
+    ("rename", {"regex": "|a|b||"}, "must not occur in either"),
     ("rename", {"regex": "|(|b|"}, "unterminated subpattern"),
     ("rename", {"regex": r"|a|\1|"}, "invalid group reference"),
     ("rename", {"regex": r"|a|\g<x>|"}, "unknown group name"),
     ("rename", {"regex": r"|a|\q|"}, "bad escape"),
     ("rename", {"regex": "|a|\ud800|"}, "not valid Unicode"),
-    ("reindex", {"start": "1"}, "option 'start' is '1'; expected int"),
-    ("reindex", {"start": 1 << 63}, "--start must be at most"),
+    ("reindex", {"start": "1"}, "option 'start' must be int, found '1'"),
+    ("reindex", {"start": 1 << 63}, "--start must be from"),
     ("map_subsets", {"mapping": [("a", "b"), ("a", "c")]}, "'a' is given two new names, 'b' and 'c'"),
-    ("random_split", {"splits": [("a", 0.5), ("b", 0.4)]}, "must be 1 together, found 0.9: a:0.5, b:0.4"),
-    ("random_split", {"splits": []}, "must be 1 together, found 0: none"),
-    ("random_split", {"splits": [("a", 1.5), ("b", -0.5)]}, "the share of subset 'a' must be from 0 to 1, found 1.5"),
+    ("random_split", {"splits": [("a", 0.5), ("b", 0.4)]}, "must sum to 1, found 0.9: a:0.5, b:0.4"),
+    ("random_split", {"splits": []}, "must sum to 1, found 0: none"),
+    ("random_split", {"splits": [("a", 1.5), ("b", -0.5)]}, "the ratio of subset 'a' must be from 0 to 1, found 1.5"),
     ("random_split", {"splits": [("a", float("nan"))]}, "must be from 0 to 1, found nan"),
     ("random_split", {"splits": [("a", 0.5), ("a", 0.5)]}, "subset 'a' is given twice"),
     ("random_split", {"splits": [("", 1.0)]}, "has no name"),
-    ("random_split", {"splits": [("a", "1")]}, "option 'splits' is"),
-    ("split", {"splits": [("a", 0.3)]}, "must be 1 together"),
-    ("split", {"task": "detection"}, "must be 'classification', found 'detection': images have one label"),
+    ("random_split", {"splits": [("a", "1")]}, "option 'splits' must be"),
+    ("split", {"splits": [("a", 0.3)]}, "must sum to 1"),
+    ("split", {"task": "detection"}, "must be 'classification', found 'detection': items have one label"),
     ("random_sampler", {"count": 0}, "--count must be at least 1, found 0"),
-    ("random_sampler", {"count": "5"}, "option 'count' is '5'; expected int"),
-    ("label_random_sampler", {}, "nothing is asked for"),
-    ("label_random_sampler", {"label_counts": {"cat": 0}}, "nothing is asked for"),
+    ("random_sampler", {"count": "5"}, "option 'count' must be int, found '5'"),
+    ("label_random_sampler", {}, "no items would be kept"),
+    ("label_random_sampler", {"label_counts": {"cat": 0}}, "no items would be kept"),
     ("label_random_sampler", {"count": -1}, "--count must be 0 or more, found -1"),
     ("label_random_sampler", {"label_counts": {"cat": -1}}, "the count of 'cat' must be 0 or more"),
     ("label_random_sampler", {"label_counts": [("cat", 1), ("cat", 2)]}, "the count of 'cat' is given twice, 1 and 2"),
     ("remap_labels", {"mapping": {}, "default": "drop"}, "unknown --default 'drop'"),
     ("remap_labels", {"mapping": [("a", "b"), ("a", "")]}, "'a' is given two new names, 'b' and ''"),
-    ("project_labels", {"dst_labels": []}, "names no class"),
+    ("project_labels", {"dst_labels": []}, "--label is required"),
     ("project_labels", {"dst_labels": ["a", "a"]}, "class 'a' is given twice"),
     ("project_labels", {"dst_labels": ["a", ""]}, "--label is empty"),
-    ("project_labels", {"dst_labels": [3]}, "option 'dst_labels' is"),
-    ("resize", {"width": 3}, "option 'height' is missing"),
+    ("project_labels", {"dst_labels": [3]}, "option 'dst_labels' must be"),
+    ("resize", {"width": 3}, "option 'height' is required"),
     ("resize", {"width": 0, "height": 3}, "resize: takes sides from 1 to 65500, .* found 3x0"),
     ("resize", {"width": 20000, "height": 20000}, "resize: takes sides from 1"),
-    ("resize", {"width": 3.0, "height": 3}, "option 'width' is 3.0; expected int"),
+    ("resize", {"width": 3.0, "height": 3}, "option 'width' must be int, found 3.0"),
     ("crop", {"width": 3, "height": -1}, "crop: takes sides"),
     ("crop", {"width": 3, "height": 3, "left": -1}, "--left must be 0 or more, found -1"),
     ("crop", {"width": 3, "height": 3, "top": -2}, "--top must be 0 or more, found -2"),
@@ -265,10 +265,10 @@ SMALL = [
 REFUSED_BY_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("remove_items", {"ids": {"a3": "train_2"}}, "remove_items: no item 'a3' in subset 'train_2'; did you mean 'a2'?"),
     ("remove_items", {"ids": {"a1": "tets"}}, "unknown subset 'tets'; did you mean 'test'?"),
-    ("remove_items", {"ids": {"zzz": "test"}}, "no item 'zzz' in subset 'test'; its ids are such as 'a1'"),
-    ("remove_annotations", {"ids": {"b": "nobody"}}, "remove_annotations: no item 'b' in subset 'nobody'; it has none"),
+    ("remove_items", {"ids": {"zzz": "test"}}, "no item 'zzz' in subset 'test'; its ids look like 'a1'"),
+    ("remove_annotations", {"ids": {"b": "nobody"}}, "remove_annotations: no item 'b' in subset 'nobody'; the subset has no items"),
     ("dedupe", {"prefer": ["trian_2"]}, "unknown subset 'trian_2'; did you mean 'train_2'"),
-    ("rename", {"regex": "|a.||"}, "rename: '|a.||' leaves nothing of id 'a1' in subset 'test'"),
+    ("rename", {"regex": "|a.||"}, "rename: '|a.||' makes id 'a1' in subset 'test' empty"),
     ("map_subsets", {"mapping": {"train": "x"}}, "unknown subset 'train'; did you mean 'train_2' or 'train_10'"),
     ("random_sampler", {"count": 1, "subset": "tes"}, "unknown subset 'tes'; did you mean 'test'"),
     ("label_random_sampler", {"label_counts": {"cta": 1}}, "unknown label 'cta'; did you mean 'cat'"),
@@ -369,7 +369,7 @@ def test_filter_that_leaves_nothing_says_so_with_the_label_that_was_meant() -> N
     notes = Notes()
     assert len(applied("filter", view_of(SMALL), notes, expression='/item[annotation/label="cta"]')) == 0
     assert notes.notices == [
-        "filter: none of 3 items passes '/item[annotation/label=\"cta\"]'; did you mean 'cat'?"
+        "filter: none of 3 items matches '/item[annotation/label=\"cta\"]'; did you mean 'cat'?"
     ]  # fmt: skip
     assert len(applied("filter", view_of(SMALL), notes, expression='//annotation[label="cta"]', mode="i+a")) == 0
     assert len(notes.notices) == 2
@@ -377,7 +377,7 @@ def test_filter_that_leaves_nothing_says_so_with_the_label_that_was_meant() -> N
 
 def test_filter_that_loses_every_label_is_refused() -> None:
     expression = '/item/annotation[label="cta"]'
-    with pytest.raises(InputError, match="filter: none of 2 labels passes .*; did you mean 'cat'?"):
+    with pytest.raises(InputError, match="filter: none of 2 labels matches .*; did you mean 'cat'?"):
         changed("filter", SMALL, expression=expression, mode="a")
     unlabelled = [row._replace(label=None) for row in SMALL]
     assert changed("filter", unlabelled, expression=expression, mode="a") == unlabelled
@@ -745,8 +745,8 @@ def test_labels_are_projected_by_name(names: Any, coarse_names: Any, parents: An
     assert made.table == LabelTable(names, coarse_names, parents)
     assert rows_of(made) == [row if row.label in names else row._replace(label=None) for row in rows]
     lost = sum(row.label not in (*names, None) for row in rows)
-    assert any(f"{lost} items of classes that are not listed become unlabelled" in text for text in notes.notices) == (lost > 0)  # fmt: skip
-    assert ("project_labels: adds class 'new', without rows" in notes.notices) == ("new" in names)
+    assert any(f"{lost} items of unlisted classes become unlabelled" in text for text in notes.notices) == (lost > 0)  # fmt: skip
+    assert ("project_labels: adds class 'new' without rows" in notes.notices) == ("new" in names)
 
 
 def test_labels_without_superclasses_are_projected() -> None:
@@ -764,7 +764,7 @@ def test_superclasses_become_the_classes() -> None:
     assert made.table == LabelTable(GROUPED.coarse_names)
     odd = sum(row.label == "odd" for row in rows)
     assert notes.notices == [
-        "fine_to_coarse: the 4 superclasses are the classes now",
+        "fine_to_coarse: the 4 superclasses become the classes",
         f"fine_to_coarse: {odd} items of classes without a superclass become unlabelled",
     ]
     with pytest.raises(UsageError, match="no superclasses"):

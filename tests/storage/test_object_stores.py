@@ -579,7 +579,7 @@ def test_other_commands_read_stores(server: Server, bucket: str, small: Path, tm
     code, out, err = command("diff", f"{bucket}/out", small / "set")
     assert (code, err) == (0, ""), out
     code, out, err = command("clean", f"{bucket}/out")
-    assert (code, out, err) == (0, f"nothing is left over at {bucket}/out\n", "")
+    assert (code, out, err) == (0, f"nothing to clean at {bucket}/out\n", "")
 
 
 @pytest.mark.slow
