@@ -73,8 +73,7 @@ def add_job(command: Parser, *, output: str | None) -> None:
 
     Args:
         command: the parser.
-        output: the default of `-o`, as the help shows it. None makes `-o` required, and `-f` optional (default: the
-            input's format).
+        output: the default of `-o` for the help; None makes `-o` required and `-f` optional (the input's format).
     """
     command.set_defaults(takes_beam_options=True)
     _add_output(command, output)

@@ -538,7 +538,7 @@ def test_a_failed_report_leaves_the_old_page_and_nothing_else(command: Command, 
 def test_a_page_is_never_put_into_the_data_set(hostile: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="is inside the dataset"):
         report(str(hostile), str(hostile / "report.html"))
-    with pytest.raises(OutputError, match="is a directory; name a file"):
+    with pytest.raises(OutputError, match="is a directory; give a file name"):
         report(str(hostile), str(tmp_path))
 
 

@@ -196,7 +196,7 @@ def test_an_image_that_is_too_small_is_named(options: dict[str, int], least: str
     with pytest.raises(InputError, match="subset 'test': image 'c' is 6 x 6 pixels"):
         step.apply(named, Reading(block_of([])))
     pictures = [None if size is None else (random_pixels(np.random.default_rng(0), *size), RAW) for size in sizes]
-    with pytest.raises(InputError, match=f"train: image 'i2' is 6 x 6 pixels; .* {least} to crop"):
+    with pytest.raises(InputError, match=f"train: image 'i2' is 6 x 6 pixels .* {least} to crop"):
         step.transform(block_of(pictures))  # type: ignore[attr-defined]
 
 
