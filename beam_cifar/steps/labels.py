@@ -99,7 +99,7 @@ class FineToCoarse(Step, name="fine_to_coarse"):
     def apply(self, view: View, context: StepContext) -> View:
         table = view.table
         if not table.has_superclasses:
-            raise self.refuse("the dataset has no superclasses, such as those of CIFAR-100")
+            raise self.refuse("the dataset has no superclasses; only datasets such as CIFAR-100 do")
         targets = [UNLABELLED if parent is None else parent for parent in table.parents]
         made = view.with_labels(targets, LabelTable(table.coarse_names))
         context.notice(f"fine_to_coarse: the {len(table.coarse_names)} superclasses become the classes")
