@@ -417,14 +417,14 @@ REFUSED: dict[str, tuple[DatasetItem, str]] = {
     "booleans": (DatasetItem(7, image=np.ones((2, 2), bool)), "dtype bool"),
     "objects": (DatasetItem(7, image=np.full((2, 2), None)), "dtype object"),
     "two_labels": (DatasetItem(7, annotations=[Label(0), Label(1)]), "has 2 labels; at most one is supported"),
-    "label_outside": (
-        DatasetItem(7, annotations=[Label(2)]),
-        "label 2 is out of range; the dataset has 2 categories",
-    ),
+    "label_outside": (DatasetItem(7, annotations=[Label(2)]), "label 2 is out of range; the dataset has 2 categories"),
     "label_negative": (DatasetItem(7, annotations=[Label(-1)]), "label -1 is out of range"),
     "label_name": (DatasetItem(7, annotations=["cat"]), r"expected Label\(number\), found 'cat'"),  # type: ignore[list-item]
     "label_bool": (DatasetItem(7, annotations=[Label(True)]), r"expected Label\(number\)"),
-    "label_alone": (DatasetItem(7, annotations=Label(0)), r"annotations must be a list of labels, found Label\(label=0\)"),  # type: ignore[arg-type]
+    "label_alone": (
+        DatasetItem(7, annotations=Label(0)),
+        r"annotations must be a list of labels, found Label\(label=0\)",
+    ),  # type: ignore[arg-type]
     "missing_file": (DatasetItem(7, image="missing.png"), "missing.png: cannot be read: No such file"),
     "damaged_png": (DatasetItem(7, image=encoded(picture(1))[:-20]), "item '7'"),
     "no_image": (DatasetItem(7, image=b"BM not an image that is read"), "item '7'"),

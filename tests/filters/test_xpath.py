@@ -405,9 +405,7 @@ def test_what_lxml_cannot_evaluate_is_refused_and_nothing_else_escapes(tokens: l
 )
 def test_annotation_modes_need_a_path(expression: str, kind: str, mode: str) -> None:
     ItemFilter(expression)
-    with pytest.raises(
-        UsageError, match=f"column 1: returns {kind}, but mode '.*annotations' needs a path such as"
-    ):
+    with pytest.raises(UsageError, match=f"column 1: returns {kind}, but mode '.*annotations' needs a path such as"):
         ItemFilter(expression, mode)
 
 

@@ -477,9 +477,9 @@ def test_an_output_has_the_balance_of_its_job(output: Path, tmp_path: Path) -> N
 def test_an_output_that_was_changed_since_is_told(output: Path, tmp_path: Path) -> None:
     write_tree(output, {"train/cat/more.png": encoded(picture(9))})
     report(str(output), str(tmp_path / "page.html"), workers=1)
-    assert "The job wrote 3 rows, but now there are 4: the output has been changed since." in (tmp_path / "page.html").read_text(
-        "utf-8"
-    )
+    assert "The job wrote 3 rows, but now there are 4: the output has been changed since." in (
+        tmp_path / "page.html"
+    ).read_text("utf-8")
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[" * 100_000, b'{"counts": {"read": 3}}', b"\xff\xfe", b"null"])

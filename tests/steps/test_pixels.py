@@ -190,7 +190,9 @@ def test_an_image_that_is_too_small_is_named(options: dict[str, int], least: str
     view = view_of(sizes, [0, 0, 2, 1])
     with pytest.raises(InputError) as refused:
         step.apply(view, Reading(block_of([])))
-    assert str(refused.value).startswith("crop: subset 'test': row 2 of its file is 6 x 6 pixels (height x width), expected")
+    assert str(refused.value).startswith(
+        "crop: subset 'test': row 2 of its file is 6 x 6 pixels (height x width), expected"
+    )
     assert f"at least {least} (and 1 more" in str(refused.value)
     named = view_of(sizes, [0, 0, 2, 1], ids=pa.array(["a", "b", "c", "d"]))
     with pytest.raises(InputError, match="subset 'test': image 'c' is 6 x 6 pixels"):

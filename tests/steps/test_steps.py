@@ -266,7 +266,11 @@ REFUSED_BY_ROWS: list[tuple[str, dict[str, Any], str]] = [
     ("remove_items", {"ids": {"a3": "train_2"}}, "remove_items: no item 'a3' in subset 'train_2'; did you mean 'a2'?"),
     ("remove_items", {"ids": {"a1": "tets"}}, "unknown subset 'tets'; did you mean 'test'?"),
     ("remove_items", {"ids": {"zzz": "test"}}, "no item 'zzz' in subset 'test'; its ids look like 'a1'"),
-    ("remove_annotations", {"ids": {"b": "nobody"}}, "remove_annotations: no item 'b' in subset 'nobody'; the subset has no items"),
+    (
+        "remove_annotations",
+        {"ids": {"b": "nobody"}},
+        "remove_annotations: no item 'b' in subset 'nobody'; the subset has no items",
+    ),
     ("dedupe", {"prefer": ["trian_2"]}, "unknown subset 'trian_2'; did you mean 'train_2'"),
     ("rename", {"regex": "|a.||"}, "rename: '|a.||' makes id 'a1' in subset 'test' empty"),
     ("map_subsets", {"mapping": {"train": "x"}}, "unknown subset 'train'; did you mean 'train_2' or 'train_10'"),
