@@ -137,7 +137,7 @@ class _Reader:
         version = content["beam_cifar_project"]
         # Compared by type too, because True == 1 and 1.0 == 1.
         if type(version) is not int or version != _VERSION:
-            self._refuse(f"project version must be {_VERSION}, found {_shown(version)}; use a matching beam-cifar")
+            self._refuse(f"beam_cifar_project must be {_VERSION}, found {_shown(version)}; another version wrote it")
         keys = ("beam_cifar_project", "name", "sources", "transforms", "on_clash")
         _, name, sources, transforms, on_clash = self._object(content, "", keys)
         try:
