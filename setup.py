@@ -62,6 +62,15 @@ setup(
             "pytest-xdist",
         ],
         "lint": ["mypy", "pyright[nodejs]", "ruff"],
+        # Signatures are formatted by ruff.
+        "docs": [
+            "mkdocs>=1.6.1,<2",
+            "mkdocs-material>=9.8.2,<10",
+            "mkdocstrings>=1.0.8,<2",
+            "mkdocstrings-python>=2.0.11,<3",
+            "pymdown-extensions>=13.1.2,<14",
+            "ruff",
+        ],
     },
     entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli.main:main"]},
 )
