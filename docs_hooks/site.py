@@ -70,7 +70,7 @@ def _linked(pages: Iterable[Any]) -> Iterable[str]:
 
 def _target(page: str, link: str) -> str | None:
     """Where a link of a page leads within the site; None if it is one already, or leads elsewhere."""
-    folder = ROOT if page.upper() in ROOT_PAGES else (ROOT / "docs" / page).parent
+    folder = ROOT if page in map(str.lower, ROOT_PAGES) else (ROOT / "docs" / page).parent
     path = Path(os.path.normpath(folder / link))
     if ":" in link or not path.is_file() or not path.is_relative_to(ROOT):
         return None
