@@ -26,6 +26,8 @@ demo: $(VENV)/.installed
 	$(BIN)/beam-cifar convert --input-format cifar --input-path demo/cifar-10-python.tar.gz \
 	  --output-format imagenet --output-dir demo/dogs --filter '/item[annotation/label="dog"]'
 	$(BIN)/python examples/contact_sheet.py demo/dogs demo/dogs.png
+	$(BIN)/beam-cifar convert -i demo/cifar10-parquet -f imagenet -o demo/classes --limit 2000
+	$(BIN)/python examples/contact_sheet.py demo/classes demo/classes.png --images 20
 	$(BIN)/beam-cifar diff demo/cifar-10-python.tar.gz demo/cifar10-parquet
 	$(BIN)/beam-cifar report demo/cifar10-parquet -o demo/report.html
 

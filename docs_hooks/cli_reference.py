@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 
 INTRODUCTION = (
-    "What a transform does and which options it has is in [Transforms](../transforms.md), "
+    "Options of transforms are in [Transforms](../transforms.md), "
     "what an exit code means in [Guarantees](../guarantees.md#exit-codes)."
 )
 TITLES = {"positional arguments": "Arguments", "options": "Flags", "exporter options": "Exporter flags"}
@@ -66,7 +66,7 @@ def _value(action: argparse.Action) -> str:
 
 def _meaning(action: argparse.Action) -> str:
     """The help text, and the values to choose from where it does not have them."""
-    text = _plain(action.help or "") + (" (needed)" if action.required and action.option_strings else "")
+    text = _plain(action.help or "") + (" (required)" if action.required and action.option_strings else "")
     words = set(re.findall(r"[\w+-]+", action.help or ""))
     if action.choices is None or set(map(str, action.choices)) <= words:
         return text

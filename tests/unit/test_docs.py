@@ -96,7 +96,7 @@ def test_the_reference_shows_help_as_it_is_and_values_that_it_lacks() -> None:
     reference = cli_reference(parser)
     assert "\na\\_b\n" in reference
     assert "```bash\np -k x <y\n```" in reference
-    assert "| `-k` | `K` | &lt;x&gt; \\| \\*all\\* \\[1\\] (needed)<br>one of: `x`, `yy` |" in reference
+    assert "| `-k` | `K` | &lt;x&gt; \\| \\*all\\* \\[1\\] (required)<br>one of: `x`, `yy` |" in reference
 
 
 def test_the_page_of_the_api_has_every_public_name() -> None:
