@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 INTRODUCTION = (
     "Options of transforms are in [Transforms](../transforms.md), "
-    "what an exit code means in [Guarantees](../guarantees.md#exit-codes)."
+    "exit codes in [Guarantees](../guarantees.md#exit-codes)."
 )
 TITLES = {"positional arguments": "Arguments", "options": "Flags", "exporter options": "Exporter flags"}
 """How the page calls the groups of arguments that the parser has."""
