@@ -68,11 +68,9 @@ def decode(coding: str, chunk: bytes, name: str, offset: int) -> bytes:
     try:
         return DECODERS[coding][1](chunk)
     except UnicodeEncodeError as error:
-        raise PickleError(
-            name, offset, "bytes stored as text have a character above U+00FF; expected Latin-1"
-        ) from error
+        raise PickleError(name, offset, "bytes as text have a character above U+00FF; expected Latin-1") from error
     except ValueError as error:
-        raise PickleError(name, offset, f"bytes stored as text cannot be decoded ({coding})") from error
+        raise PickleError(name, offset, f"bytes as text cannot be decoded ({coding})") from error
 
 
 def index_coded(file: BinaryIO, name: str, coding: str, offset: int, size: int) -> CodedSpan:
