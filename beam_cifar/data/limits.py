@@ -16,7 +16,7 @@ def check_size(size: tuple[int, int]) -> None:
     height, width = size
     if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE and height * width <= MAX_PIXELS):
         raise UsageError(
-            f"--resize: expected sides from 1 to {MAX_SIDE} and at most {MAX_PIXELS} pixels, found {height}x{width}"
+            f"--resize must have sides from 1 to {MAX_SIDE} and at most {MAX_PIXELS} pixels, found {height}x{width}"
         )
 
 

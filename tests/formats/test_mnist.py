@@ -438,7 +438,7 @@ def test_a_changed_gz_file_is_read_again(tmp_path: Path) -> None:
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "RATIO_FREE_BYTES", 1 << 20)
     source = write_tree(tmp_path / "in", packed(idx_images(np.zeros((10_000, 28, 28), np.uint8))))
-    with pytest.raises(InputError, match=r"idx3-ubyte.gz: unpacks to more than 1048576 bytes.*decompression bomb"):
+    with pytest.raises(InputError, match=r"idx3-ubyte.gz: decompresses to more than 1048576 bytes.*decompression bomb"):
         converted(source, tmp_path / "out", "cifar")
 
 

@@ -233,16 +233,16 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("label_random_sampler", {"label_counts": {"cat": -1}}, "the count of 'cat' must be 0 or more"),
     ("label_random_sampler", {"label_counts": [("cat", 1), ("cat", 2)]}, "the count of 'cat' is given twice, 1 and 2"),
     ("remap_labels", {"mapping": {}, "default": "drop"}, "unknown --default 'drop'"),
-    ("remap_labels", {"mapping": [("a", "b"), ("a", "")]}, "'a' is given two new names, 'b' and ''"),
+    ("remap_labels", {"mapping": [("a", "b"), ("a", "")]}, "'a' has two new names, 'b' and ''"),
     ("project_labels", {"dst_labels": []}, "names no class"),
     ("project_labels", {"dst_labels": ["a", "a"]}, "class 'a' is given twice"),
     ("project_labels", {"dst_labels": ["a", ""]}, "--label is empty"),
     ("project_labels", {"dst_labels": [3]}, "option 'dst_labels' is"),
     ("resize", {"width": 3}, "option 'height' is missing"),
-    ("resize", {"width": 0, "height": 3}, "resize: takes sides from 1 to 65500, .* found 3x0"),
-    ("resize", {"width": 20000, "height": 20000}, "resize: takes sides from 1"),
+    ("resize", {"width": 0, "height": 3}, "resize: must have sides from 1 to 65500, .* found 3x0"),
+    ("resize", {"width": 20000, "height": 20000}, "resize: must have sides from 1"),
     ("resize", {"width": 3.0, "height": 3}, "option 'width' is 3.0; expected int"),
-    ("crop", {"width": 3, "height": -1}, "crop: takes sides"),
+    ("crop", {"width": 3, "height": -1}, "crop: must have sides"),
     ("crop", {"width": 3, "height": 3, "left": -1}, "--left must be 0 or more, found -1"),
     ("crop", {"width": 3, "height": 3, "top": -2}, "--top must be 0 or more, found -2"),
 ]
@@ -706,7 +706,7 @@ def test_merged_and_removed_classes_are_told() -> None:
     notes = Notes()
     applied("remap_labels", view_of(SMALL), notes, mapping={"cat": "dog", "ship": ""})
     assert notes.notices == [
-        "class 'cat' is merged away; its id stays in the table, without rows",
+        "class 'cat' was merged into another; it stays in the table without rows",
         "remap_labels: items of class 'ship' become unlabelled",
     ]
     notes = Notes()
