@@ -490,12 +490,18 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
     "an empty file": ({"cat/b.png": b""}, r"in/cat/b\.png: starts with bytes \(none\)"),
     "a class of empty files": ({"dog/b.png": b""}, r"in/dog/b\.png: starts with bytes \(none\)"),
     "a PNG without its end": ({"cat/b.png": encoded(picture(1))[:-20]}, r"in/cat/b\.png: truncated: ends at byte"),
-    "a PNG cut in its header": ({"cat/b.png": encoded(picture(1))[:20]}, r"in/cat/b\.png: truncated: ends within its header"),
+    "a PNG cut in its header": (
+        {"cat/b.png": encoded(picture(1))[:20]},
+        r"in/cat/b\.png: truncated: ends within its header",
+    ),
     "a JPEG without its end": (
         {"cat/b.jpg": encoded(picture(1), "JPEG")[:-40]},
         r"in/cat/b\.jpg: truncated: ends at byte",
     ),
-    "a JPEG cut in its header": ({"cat/b.jpg": encoded(picture(1), "JPEG")[:40]}, r"in/cat/b\.jpg: truncated: ends within"),
+    "a JPEG cut in its header": (
+        {"cat/b.jpg": encoded(picture(1), "JPEG")[:40]},
+        r"in/cat/b\.jpg: truncated: ends within",
+    ),
     "a flipped bit": (
         {"cat/b.png": bytes(byte ^ (at == 90) for at, byte in enumerate(encoded(picture(1))))},
         r"in/cat/b\.png: damaged: wrong checksum of the chunk at byte 33",
