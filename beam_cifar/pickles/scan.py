@@ -520,8 +520,8 @@ def _check_start(source: PickleFile) -> None:
     start = source.buf[:262]
     for magic, what in _FOREIGN.items():
         if start.startswith(magic):
-            source.refuse(f"not a pickle, but {what}")
+            source.refuse(f"not a pickle but {what}")
     if start[257:262] == b"ustar":
-        source.refuse("not a pickle, but a tar archive")
+        source.refuse("not a pickle but a tar archive")
     if start[:1] not in b"\x80(}]c":
         source.refuse(f"not a pickle: starts with {shorten(start[:16])}")

@@ -127,7 +127,7 @@ def mapped(blob: Blob, name: str) -> Iterator[Any]:
 
 
 def open_arrow(path: str) -> Any:
-    """Opens a file for Arrow; whoever closes the Arrow file closes it too."""
+    """Opens a file for Arrow; closing the Arrow file closes it as well."""
     import pyarrow as pa
 
     return pa.PythonFile(ObjectReader(path), mode="r") if is_url(path) else pa.OSFile(path)
