@@ -96,7 +96,7 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
             if path in own:
                 continue
             if os.path.islink(path) or not os.path.isfile(path):
-                raise OutputError(f"{path}: not a file of the dataset, and would be lost; move it away and save again")
+                raise OutputError(f"{path}: not part of the dataset, and would be lost; move it away and save again")
             yield os.path.relpath(path, options.output_dir)
 
 

@@ -228,6 +228,7 @@ def _is_same_job(manifest: str, facts: dict[str, Any], newest_input: int) -> boo
     """Returns whether there is a manifest of a job with the same facts that is not older than the input."""
     try:
         told, written = json.loads(storage.read_whole(manifest)), storage.stamp(manifest)[1]
+        # Through JSON, because tuples in the facts are lists in the manifest.
         return written >= newest_input and {key: told[key] for key in facts} == json.loads(json.dumps(facts))
     except (OSError, ValueError, KeyError):
         return False

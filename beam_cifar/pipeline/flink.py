@@ -24,7 +24,7 @@ ENDED = ("FINISHED", "CANCELED", "FAILED")
 
 
 def server_flags(options: PipelineOptions) -> list[str] | None:
-    """Returns the flags that the job server at `--job_endpoint` knows; None if there is no server, or it cannot tell.
+    """Returns the flags that the job server at `--job_endpoint` knows; None without a server, or if it has no such list.
 
     Raises:
         JobError: the server does not answer.

@@ -36,6 +36,7 @@ class Publish(beam.PTransform):
             | "KeyByShard" >> beam.Map(lambda part: (part.shard, part)).with_output_types(tuple[int, PartInfo])
             | "GroupParts" >> beam.GroupByKey()
             | "FinishShards" >> beam.Map(_finish_shard, sink).with_output_types(ShardInfo)
+            # One key for all: a single call publishes, and only once every shard is finished.
             | "KeyByJob" >> beam.Map(lambda shard: (0, shard)).with_output_types(tuple[int, ShardInfo])
             | "GroupShards" >> beam.GroupByKey()
             | "FinishJob" >> beam.Map(_finish_job, self.settings).with_output_types(str)

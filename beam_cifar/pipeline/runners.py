@@ -208,6 +208,7 @@ def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[st
 
 
 def _cores() -> int:
+    # `os.cpu_count` ignores the CPU affinity of this process, which not every platform reports.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 

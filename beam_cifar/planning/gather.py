@@ -108,7 +108,7 @@ class Gathering(StepContext):
         return view.with_labels([places.get(name, UNLABELLED) for name in view.table.names], table)
 
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
-        order = np.lexsort((view.rows, view.files))
+        order = np.lexsort((view.rows, view.files))  # in file order, so that every file is opened only once
         done = 0
         for table in read_rows(
             view.files[order], view.rows[order], self.inputs(), row_bytes=row_bytes(self.pixel_steps)

@@ -1104,7 +1104,7 @@ def test_parquet_that_lost_its_manifest_is_saved_with_a_card_that_is_true(tmp_pa
 def test_a_link_that_saving_would_lose_is_refused(target: str, three: Path) -> None:
     os.symlink(target, three / "link.x")
     before = contents(three)
-    with pytest.raises(OutputError, match=r"link\.x: not a file of the dataset, and would be lost"):
+    with pytest.raises(OutputError, match=r"link\.x: not part of the dataset, and would be lost"):
         Dataset.import_from(three).put(item("n", 1, "a")).save()
     assert contents(three) == before
     assert os.readlink(three / "link.x") == target
