@@ -24,7 +24,7 @@ ENDED = ("FINISHED", "CANCELED", "FAILED")
 
 
 def server_flags(options: PipelineOptions) -> list[str] | None:
-    """Returns the flags that the job server at `--job_endpoint` knows; None without a server, or if it cannot list them.
+    """Returns the flags that the job server at `--job_endpoint` knows, or None if there are none to ask for.
 
     Raises:
         JobError: the server does not answer.

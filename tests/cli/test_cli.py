@@ -75,7 +75,7 @@ WRONG_CALLS: dict[str, tuple[int, list[str], str]] = {
     "a URL that climbs": (2, ["-i", "s3://bucket/../set", "-f", "cifar"], "empty, '.' or '..'"),
     "a bucket as output": (2, ["-i", ".", "-f", "cifar", "-o", "s3://bucket"], "is a whole bucket; choose a folder in it"),
     "an unknown runner": (2, ["-i", "IN", "-f", "cifar", "--runner", "NoSuchRunner"], "Unexpected pipeline runner"),
-    "workers twice": (2, ["-i", "IN", "-f", "cifar", "--workers", "2", "--direct_num_workers=3"], "give one of them"),
+    "workers twice": (2, ["-i", "IN", "-f", "cifar", "--workers", "2", "--direct_num_workers=3"], "pass only one of them"),
     "a bad value for Beam": (2, ["-i", "IN", "-f", "cifar", "-o", "out", "--direct_num_workers", "x"], "direct_num_workers"),
     "a wrong image extension": (2, ["-i", "IN", "-f", "parquet", "--image-ext", ".gif"], "images are written as one of .png, .jpg, .jpeg"),
 }  # fmt: skip

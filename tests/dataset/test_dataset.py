@@ -1083,7 +1083,7 @@ def test_a_format_that_cannot_be_read_is_saved_anew_and_keeps_what_is_not_its_ow
     assert is_whole(tmp_path / "out")
     (tmp_path / "out.beam_cifar" / "manifest.json").unlink()
     before = files_state(tmp_path / "out")
-    with pytest.raises(OutputError, match="its manifest is gone"):
+    with pytest.raises(OutputError, match="its manifest is missing"):
         dataset.put(item(4)).save()
     assert files_state(tmp_path / "out") == before
 
