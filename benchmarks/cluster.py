@@ -1,10 +1,10 @@
-"""Times whole jobs on the cluster that `make cluster-start` has started, and prints a Markdown table.
+"""Times whole jobs on the cluster started by `make cluster-start`, and prints a Markdown table.
 
     make cluster-start
     .venv/bin/python benchmarks/cluster.py --images 600000
     make cluster-stop
 
-Every output is compared with that of a local run, file by file.
+Every output is compared with that of a local run, file by file; the exit code is 1 if one differs.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def main() -> int:
                     times[place].append(seconds)
                     first = first or digests
                     if other := [name for name in {**first, **digests} if first.get(name) != digests.get(name)]:
-                        print(f"{title}, {place}, run {number}: not as in the first run: {other}", file=sys.stderr)
+                        print(f"{title}, {place}, run {number}: differs from the first run: {other}", file=sys.stderr)
                         differ[place] = True
             for place, taken in times.items():
                 equal &= not differ[place]
@@ -69,11 +69,11 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--images", type=int, default=600_000, metavar="N", help="size of the sample; default: 600000")
-    add("--source", type=Path, metavar="PATH", help="a CIFAR set of that size; drawn, and removed, if left out")
-    add("--runs", type=int, default=3, metavar="N", help="runs of each; default: 3")
+    add("--source", type=Path, metavar="PATH", help="a CIFAR dataset of that size; default: a temporary one")
+    add("--runs", type=int, default=3, metavar="N", help="runs of each job; default: 3")
     add("--parallelism", type=int, nargs="+", default=[1, 2], metavar="N", help="default: 1 2")
     add("--cluster", type=Path, default=PROJECT / ".flink" / "run", metavar="DIR", help="run directory of the cluster")
-    add("--folder", type=Path, metavar="DIR", help="where outputs go, and are removed; the system's choice if left out")
+    add("--folder", type=Path, metavar="DIR", help="where temporary outputs go; default: the system's")
     return parser.parse_args()
 
 
@@ -85,7 +85,7 @@ def sample(folder: Path, images: int) -> Path:
 
 
 def convert(source: Path, out: Path, job: Sequence[str], flags: Sequence[str]) -> tuple[float, dict[str, str]]:
-    """Seconds of a whole job, start and all, and the digests of its files; they are removed."""
+    """Runs a job; returns its seconds, including start-up, and the digests of its files, which it removes."""
     os.sync()
     end = job.index("--") if "--" in job else len(job)
     command = [sys.executable, "-m", "beam_cifar", "convert", "-i", str(source), "-o", str(out)]

@@ -1,4 +1,4 @@
-"""Prints how many images an output holds, by another reader than the program that wrote it: `count.py KIND OUT`."""
+"""Prints the number of images in an output, without using the program that wrote it: `count.py KIND OUT`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PIXELS = 3 * 32 * 32
 
 
 def count_parquet(out: Path) -> int:
-    """Rows with bytes of a PNG and a label."""
+    """Counts rows that have PNG bytes and a label."""
     total = 0
     for path in out.rglob("*.parquet"):
         for batch in pq.ParquetFile(path).iter_batches(columns=["img", "label"]):
@@ -26,12 +26,12 @@ def count_parquet(out: Path) -> int:
 
 
 def count_png(out: Path) -> int:
-    """Files, in any directory, that are not empty."""
+    """Counts PNG files, in any directory, that are not empty."""
     return sum(path.stat().st_size > 0 for path in out.rglob("*.png"))
 
 
 def count_cifar(out: Path) -> int:
-    """Rows with a label and all pixels."""
+    """Counts rows that have a label and all pixels."""
     total = 0
     for path in out.iterdir():
         if path.name in ("meta", "batches.meta"):
@@ -52,14 +52,14 @@ def tar_names(path: Path) -> list[str]:
 
 
 def count_tar(out: Path) -> int:
-    """Samples with an image and a label."""
+    """Counts samples that have an image and a label."""
     names = [name for path in out.glob("*.tar") for name in tar_names(path)]
     images, labels = ({name[:-4] for name in names if name.endswith(end)} for end in (".png", ".cls"))
     return len(images & labels)
 
 
 def count_idx(out: Path) -> int:
-    """Images that are all there, with as many labels."""
+    """Counts images in files that are complete and have equally many labels."""
     total = 0
     for path in out.glob("*-images-idx3-ubyte.gz"):
         pixels = gzip.decompress(path.read_bytes())

@@ -1,6 +1,6 @@
-"""Kills jobs at random moments, has them resumed, and prints Markdown tables of what came of it; see docs/faults.md.
+"""Kills jobs at random moments, resumes them, and prints Markdown tables of the results; see docs/faults.md.
 
-It needs Linux, and for the part on a cluster what deploy/flink/cluster.sh needs.
+It needs Linux and, for the jobs on a cluster, everything that deploy/flink/cluster.sh needs.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Result = TypeVar("Result")
 
 
 def main() -> int:
-    """Runs what the command line asks for, and returns 1 if anything was not as it must be, else 0."""
+    """Runs what the command line asks for; returns 1 if any result was wrong, else 0."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; all if left out")
-    add("--runs", type=int, default=8, metavar="N", help="jobs to kill of each work, some of them twice; default: 8")
+    add("works", nargs="*", metavar="WORK", help=f"{', '.join(WORKS)}; default: all")
+    add("--runs", type=int, default=8, metavar="N", help="jobs to kill per work, some of them twice; default: 8")
     add("--images", type=int, default=12_000, metavar="N", help="size of the sample; default: 12000")
     add("--on-cluster", type=int, default=5, metavar="N", help="kills of each kind on a Flink cluster; default: 5")
-    add("--seed", type=int, default=0, metavar="N", help="of the moments; default: 0")
+    add("--seed", type=int, default=0, metavar="N", help="seed for the moments; default: 0")
     arguments = parser.parse_args()
     chance = random.Random(arguments.seed)
     tables: list[tuple[str, list[str]]] = []
@@ -44,7 +44,7 @@ def main() -> int:
             tables.append((THERE, kill_on_cluster(arguments.on_cluster, samples, chance)))
     for header, rows in tables:
         print("\n".join(["", header, "| --- " * (header.count("|") - 1) + "|", *rows]))
-    print(f"\nendings that were not as undisturbed: {len(failures)}")
+    print(f"\nresults that differ from an undisturbed run: {len(failures)}")
     return 1 if failures else 0
 
 
@@ -54,7 +54,7 @@ failures: list[str] = []
 
 
 def attempt(what: str, run: Callable[[], Result]) -> Result | None:
-    """The result of a run that checks itself; None where it was not as it must be, which is noted."""
+    """Returns the result of a run that checks itself; None, and an entry in `failures`, if the check failed."""
     try:
         return run()
     except AssertionError as error:
@@ -64,7 +64,7 @@ def attempt(what: str, run: Callable[[], Result]) -> Result | None:
 
 
 def kill_here(works: Sequence[str], runs: int, samples: Samples, chance: random.Random) -> list[str]:
-    """Kills jobs of this machine; the rows of the table."""
+    """Kills jobs on this machine; returns the rows of the table."""
     rows: list[str] = []
     for name in works:
         case = Case.make(WORKS[name], samples, samples.folder.with_name(name.replace(" ", "-")))
@@ -80,7 +80,7 @@ def kill_here(works: Sequence[str], runs: int, samples: Samples, chance: random.
 
 
 def kill_on_cluster(count: int, samples: Samples, chance: random.Random) -> list[str]:
-    """Kills what a job on a cluster consists of; the rows of the table."""
+    """Kills processes of a job on a cluster; returns the rows of the table."""
     rows = []
     with clusters.started(CLUSTER_RESTART_ATTEMPTS=10) as cluster:
         case = Case.make(cluster_work(cluster), samples, samples.folder.with_name("cluster"))
@@ -106,7 +106,7 @@ def _line(ending: Ending) -> str:
 
 
 def _rows(name: str, case: Case, endings: list[Ending]) -> Iterator[str]:
-    """A line for each moment of a job."""
+    """Yields a row for each moment of a job."""
     for moment in (*MOMENTS, DONE):
         kills = [kill for ending in endings for kill in ending.kills if kill.moment == moment]
         if not kills:

@@ -1,4 +1,4 @@
-"""Wall time and peak memory of a whole process."""
+"""Measures wall time and peak memory of a whole process."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ class Run:
     """One finished process.
 
     Attributes:
-        seconds: wall time from its start to its end.
-        cpu_seconds: time on any core, in it and in the kernel for it.
-        peak_mb: the most memory it held (VmHWM), in 10**6 bytes.
+        seconds: wall time from start to end.
+        cpu_seconds: user and system time on all cores.
+        peak_mb: peak memory (VmHWM), in 10**6 bytes.
     """
 
     seconds: float
@@ -26,20 +26,20 @@ class Run:
 
 
 def measure(command: Sequence[str]) -> Run:
-    """Runs a command to its end.
+    """Runs a command and returns its measurements.
 
-    Linux counts what the parent held when it started the process, too: call this from a small process, which has not
+    Linux includes the memory of the parent at the time of the fork: call this from a small process that has not
     imported numpy, Arrow or Beam.
 
     Raises:
-        RuntimeError: the command failed; with its exit code (below 0: a signal) and the last line of its errors.
+        RuntimeError: the command failed; the message has its exit code (negative: a signal) and last error line.
     """
     with tempfile.TemporaryFile() as errors:
         started = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=errors)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.monotonic() - started
-        # Popen must not wait for a process that is gone.
+        # `wait4` has reaped the process, so Popen must not wait for it.
         process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
             errors.seek(0)

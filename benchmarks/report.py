@@ -1,4 +1,4 @@
-"""Markdown tables of what was measured."""
+"""Markdown tables of measurements."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Results = Mapping[Work, Sequence[Measured]]
 
 
 def at_one_size(results: Results, images: int) -> str:
-    """Time and memory of every contender, and of our forms over it."""
+    """Returns a table of time and memory of every contender, with the ratios of our variants to it."""
     head = [f"{images:,} images", "program", "seconds", "fastest-slowest", "CPU seconds", "peak MB"]
     rows = []
     for work, (measured,) in results.items():
@@ -30,8 +30,8 @@ def at_one_size(results: Results, images: int) -> str:
 
 
 def at_two_sizes(results: Results, small: int, large: int) -> str:
-    """What an image costs when start-up is taken off, and how peak memory grows."""
-    head = ["work", "program", f"seconds at {small:,}", f"at {large:,}", "µs a further image", "ours / it"]
+    """Returns a table of the cost of an additional image, without start-up, and of how peak memory grows."""
+    head = ["work", "program", f"seconds at {small:,}", f"at {large:,}", "µs per additional image", "ours / it"]
     rows = []
     for work, (first, second) in results.items():
         title = work.title
@@ -55,12 +55,12 @@ def at_two_sizes(results: Results, small: int, large: int) -> str:
 
 
 def seconds(runs: list[Run]) -> float:
-    """The median wall time."""
+    """Returns the median wall time."""
     return median(run.seconds for run in runs)
 
 
 def peak(runs: list[Run]) -> float:
-    """The highest peak of all runs."""
+    """Returns the highest peak of all runs."""
     return max(run.peak_mb for run in runs)
 
 
@@ -78,7 +78,7 @@ def _ratios(measured: Measured, peer: Contender, value: Callable[[list[Run]], fl
 
 
 def _forms(ratios: Iterable[tuple[str, float]]) -> str:
-    """Ratios of the own forms: the plain one bare, others by name."""
+    """Returns the ratios of our variants; all but the plain one with their name."""
     return ", ".join(f"{form} {ratio:.{2 if ratio < 10 else 0}f}".strip() for form, ratio in ratios)
 
 
@@ -87,6 +87,6 @@ def _bold(contender: Contender) -> str:
 
 
 def _table(head: list[str], rows: list[list[str]], texts: int) -> str:
-    """A table whose first columns are text and whose others are aligned to the right."""
+    """Returns a table whose first columns are text and whose other columns are right-aligned."""
     rule = ["---"] * texts + ["---:"] * (len(head) - texts)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))

@@ -2,8 +2,8 @@
 
     python benchmarks/same_bytes.py --before ../old [--after .] [--only 'transform*'] [--jobs 4]
 
-BEFORE and AFTER are checkouts, run by this interpreter. The inputs (a CIFAR-10, a CIFAR-100 and a mixed-size set, and
-the first two in every format) are made once, by the version before. The exit code is 1 if anything differs.
+BEFORE and AFTER are checkouts, both run by this interpreter. The old version creates the inputs once: a CIFAR-10, a
+CIFAR-100 and a mixed-size dataset, and the first two in every format. The exit code is 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ SEED = 7
 
 @dataclass(frozen=True)
 class Case:
-    """Steps done one after the other in a folder of their own.
+    """Steps that run one after another in a separate folder.
 
     Attributes:
-        name: what `--only` matches.
-        steps: arguments of the command line, where `{in}` stands for the folder of inputs, and `{cifar10}` for an id of
-            that set; `python NAME` is a function of `PROGRAMS`, and a leading `-m` asks for a process of its own.
+        name: name that `--only` matches.
+        steps: command-line arguments, in which `{in}` is the folder of inputs and `{cifar10}` an id of that dataset;
+            `python NAME` calls a function in `PROGRAMS`, and a leading `-m` runs the step in a subprocess.
     """
 
     name: str
@@ -56,11 +56,11 @@ class Case:
 
 @dataclass
 class Done:
-    """What a version did in a case.
+    """The results of one version for a case.
 
     Attributes:
-        steps: exit code, standard output and standard error of each.
-        files: sha256 of each file below the case's folder, "" for a folder.
+        steps: exit code, standard output and standard error of each step.
+        files: sha256 of each file in the case's folder, "" for a folder.
     """
 
     steps: list[tuple[str, str, str]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Done:
 
 
 def make_mixed(folder: Path) -> None:
-    """Writes images of many sizes and kinds in a folder for each subset and class; some repeat."""
+    """Writes images of many sizes and kinds, some of them duplicates, to one folder per subset and class."""
     rng = np.random.default_rng(SEED)
     for number in range(96):
         subset, name = ("train", "train", "val")[number % 3], ("ant", "bee", "café crème", "gnu")[number // 3 % 4]
@@ -87,7 +87,7 @@ def make_mixed(folder: Path) -> None:
 
 
 def make_downsampled(folder: Path) -> None:
-    """Writes batches as the scripts of Downsampled ImageNet do."""
+    """Writes batches like the scripts of Downsampled ImageNet."""
     rng = np.random.default_rng(SEED)
     folder.mkdir()
     for name in ("train_data_batch_1", "train_data_batch_2", "val_data"):
@@ -118,7 +118,7 @@ def make_inputs(folder: Path, run: Callable[[list[Case]], dict[str, Done]], writ
     done = run([Case("inputs", samples + converted + mixed)])["inputs"]
     for step, (code, _, error) in zip(samples + converted + mixed, done.steps, strict=True):
         if code != "0":
-            sys.exit(f"cannot make the inputs: {' '.join(step)}: {error}")
+            sys.exit(f"cannot create the inputs: {' '.join(step)}: {error}")
 
 
 # The cases.
@@ -209,7 +209,7 @@ PACKED = ("cifar", "parquet", "webdataset", "tfds_parquet", "tfds_tfrecord", "np
 
 
 def make_cases(writers: Sequence[str], readers: Sequence[str]) -> Iterator[Case]:
-    """Yields all cases; names begin with their kind."""
+    """Yields all cases; each name starts with the kind of the case."""
     for kind, classes in CLASSES.items():
         fill = dict(zip("ab", classes, strict=True)) | dict(zip(("first", "second"), SUBSETS[kind], strict=True))
         fill["id"] = "ant/000" if kind == "mixed" else f"{{{kind}}}"
@@ -256,7 +256,7 @@ def convert(name: str, source: str, *arguments: str) -> Case:
 
 
 def looks(kind: str) -> Iterator[Case]:
-    """Yields cases that only look at a set."""
+    """Yields cases that only read a dataset."""
     path = f"{{in}}/{kind}"
     for verb in ("stats", "validate"):
         yield Case(f"look {kind} {verb}", [[verb, path], [verb, path, "--json"]])
@@ -282,7 +282,7 @@ def merges() -> Iterator[Case]:
 
 
 def others() -> Iterator[Case]:
-    """Yields projects, programs in Python, outputs that exist, and processes of their own."""
+    """Yields cases with projects, Python programs, existing outputs and subprocesses."""
     project = [
         ["create", "--name", "pets"],
         ["import", "{in}/cifar10.tar.gz"],
@@ -309,7 +309,7 @@ def others() -> Iterator[Case]:
     yield Case("listed", listed)
 
 
-# The programs, run by a worker: what they import is the version under test.
+# The programs, run by a worker, so that they import the version under test.
 
 
 def per_image(inputs: Path) -> None:
@@ -410,15 +410,15 @@ def show(dataset: Any) -> None:
 PROGRAMS = {f.__name__: f for f in (per_image, per_image_changes, dataset_items, dataset_merge, dataset_in_place)}
 
 
-# A worker: one process runs many cases of one version, since each start of Beam takes a second and more.
+# A worker: one process runs many cases of one version, because starting Beam takes a second or more.
 
 
 def work(checkout: Path, folder: Path, inputs: Path) -> None:
-    """Runs the cases on standard input, each in a folder of its own; prints a JSON object of what was done."""
+    """Runs the cases given on standard input, each in a separate folder; prints the results as a JSON object."""
     import beam_cifar
 
     if Path(str(beam_cifar.__file__)).parent.parent != checkout:
-        sys.exit(f"{checkout}: not the version that is imported, which is {beam_cifar.__file__}")
+        sys.exit(f"{checkout}: another version was imported: {beam_cifar.__file__}")
     cases = [Case(**case) for case in json.load(sys.stdin)]
     results = {case.name: asdict(run_case(case, folder / case.folder, inputs)) for case in cases}
     print(json.dumps(results))
@@ -438,10 +438,10 @@ def run_case(case: Case, folder: Path, inputs: Path) -> Done:
 
 
 class Captured:
-    """Sends what goes to a descriptor to a file; a command writes to copies of the descriptor, too.
+    """Redirects a file descriptor to a file; replacing `sys.stdout` would miss what is written to the descriptor.
 
     Attributes:
-        text: what was written, once it is over.
+        text: what was written, available on exit.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -472,7 +472,7 @@ def fill(word: str, inputs: Path) -> str:
 
 
 def run_step(arguments: list[str], inputs: Path) -> str:
-    """Returns the exit code, or what nobody foresaw."""
+    """Returns the exit code, or the text of an unexpected exception."""
     try:
         if arguments[0] == "python":
             PROGRAMS[arguments[1]](inputs)
@@ -499,7 +499,7 @@ def entry() -> Callable[[list[str]], int]:
 
 
 def plain(text: str, folder: Path) -> str:
-    """Returns what was printed, without place, version and times."""
+    """Returns what was printed, without paths, versions and times."""
     text = text.replace(str(folder), "<here>").replace(os.environ["PYTHONPATH"], "<checkout>")
     text = re.sub(r'"seconds": [\d.e-]+|"version": "[^"]*"', "<varies>", text)
     return re.sub(r"[\d.,]+ s \([\d,.]+ images/s\)", "<varies>", text)
@@ -512,11 +512,11 @@ def hashes(folder: Path) -> dict[str, str]:
     }
 
 
-# Both versions, and what differs.
+# The two versions, and their differences.
 
 
 class Version:
-    """A checkout, whose workers write below a folder."""
+    """A checkout, and the folder that its workers write to."""
 
     def __init__(self, checkout: Path, folder: Path, inputs: Path) -> None:
         self.checkout, self.folder, self.inputs = checkout.resolve(), folder, inputs
@@ -611,10 +611,10 @@ def compare(arguments: argparse.Namespace, folder: Path) -> int:
     if hashes(inputs) != untouched:
         different += 1
         print("the inputs were changed")
-    print(f"transforms without a case: {', '.join(uncovered) or 'none'}")
+    print(f"transforms not covered: {', '.join(uncovered) or 'none'}")
     print(f"ignored in manifests: {', '.join(sorted(ignored))}; in messages: seconds, images/s, version")
     print(
-        f"{len(cases)} cases ({refused} refused by the version before), {files} files compared, "
+        f"{len(cases)} cases ({refused} rejected by the old version), {files} files compared, "
         f"{different} cases differ, {time.monotonic() - began:.0f} s"
     )
     return different
@@ -624,12 +624,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", type=Path, required=True, metavar="DIR")
     parser.add_argument(
-        "--after", type=Path, default=Path(__file__).parent.parent, metavar="DIR", help="default: this one"
+        "--after", type=Path, default=Path(__file__).parent.parent, metavar="DIR", help="default: this checkout"
     )
     parser.add_argument("--only", default="*", metavar="PATTERN", help="names of cases, such as 'write mixed*'")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="processes at a time (default: 2)")
-    parser.add_argument("--ignore", action="append", default=[], metavar="KEY", help="a further key of manifests")
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="a new folder to work in, and to keep")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="parallel processes; default: 2")
+    parser.add_argument("--ignore", action="append", default=[], metavar="KEY", help="another manifest key to ignore")
+    parser.add_argument("--folder", type=Path, metavar="DIR", help="new folder to work in; default: a temporary one")
     arguments = parser.parse_args()
     if arguments.folder:
         arguments.folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Where figures were measured, and with what."""
+"""Describes the machine and the versions that figures were measured with."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ print(f"Python {platform.python_version()}:", ", ".join(found))
 
 
 def describe(with_peers: bool) -> list[str]:
-    """Machine, cores and load, and the versions of everything that takes part."""
+    """Returns lines with the machine, its cores and load, and the versions of all programs involved."""
     cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     lines = [
@@ -48,7 +48,7 @@ def _cpu() -> str:
 
 
 def _versions(python: str, names: tuple[str, ...]) -> str:
-    # In a process of its own, which has the other environment, and leaves this one small.
+    # In a subprocess: the environment may be another one, and this process must stay small; see `measure`.
     return _output(python, "-c", VERSIONS, *names).strip()
 
 

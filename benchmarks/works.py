@@ -1,4 +1,4 @@
-"""What is compared with what: the table that run.py goes through."""
+"""The benchmarks that run.py runs: which programs are compared on which conversion."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ENVIRONMENT = Path(os.environ.get("BEAM_CIFAR_PEERS") or HERE.parent / ".peers")
-# BEAM_CIFAR_PEERS names the interpreter, as it does for the tests, or the directory of its environment.
+# BEAM_CIFAR_PEERS is an interpreter, as for the tests, or the directory of its virtual environment.
 PEERS_PYTHON = str(ENVIRONMENT / "bin" / "python" if ENVIRONMENT.is_dir() else ENVIRONMENT)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """A program that does a work.
+    """A program that takes part in a benchmark.
 
     Attributes:
-        name: how the table calls it; the name of an own form ends as the ratios shall call it, after the comma.
-        command: its arguments; `{source}` is the set to read, `{out}` the directory to make.
+        name: name in the table; for a variant of ours, the words after the comma are its name in the ratios.
+        command: its arguments; `{source}` is the dataset to read, `{out}` the directory to create.
         ours: whether it is beam-cifar.
     """
 
@@ -37,10 +37,10 @@ class Work:
     """A conversion that several programs can do.
 
     Attributes:
-        title: how the table calls it.
-        kind: sample to read, as `make-sample --kind` has it.
-        output: how count.py counts what was written.
-        contenders: in the order in which they take turns.
+        title: name in the table.
+        kind: sample to read, a value of `make-sample --kind`.
+        output: kind of output, as count.py names it.
+        contenders: programs, in the order in which they take turns.
     """
 
     title: str
@@ -62,7 +62,7 @@ def datumaro(output: str) -> Contender:
     return peer("Datumaro", "datumaro_export.py", output, python=PEERS_PYTHON)
 
 
-# Whole batches in the genuine style are copied; packed otherwise, every row and pixel is moved.
+# Whole batches in the genuine layout are copied; repacking them moves every row and pixel.
 TO_CIFAR = (
     ours("beam-cifar", "-f", "cifar", "--save-images"),
     ours("beam-cifar, packed anew", "-f", "cifar", "--save-images", "--images-per-batch", "9999"),

@@ -1,9 +1,9 @@
-"""Draws one PNG with some images of a directory of class directories, such as beam-cifar's imagenet formats.
+"""Draws a sample of the images in a tree of class directories, such as beam-cifar's imagenet formats, on one PNG.
 
 Usage: python examples/contact_sheet.py DIRECTORY OUT.png [--images N]
 
-Images lie in `<class>/<image>` or `<subset>/<class>/<image>`. Every class gets its share of the sheet, spread evenly
-over its files. A terminal that says it has 24-bit colours shows the first of each class as well.
+Images are in `<class>/<image>` or `<subset>/<class>/<image>`. Every class gets an equal share of the sheet, sampled
+evenly from its files. A terminal with 24-bit colours also shows the first image of each class.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ PAPER, INK = (255, 255, 255), (32, 32, 32)
 IN_TERMINAL, TERMINAL_SIDE = 16, 18
 
 Groups = dict[str, list[Path]]
-# A class' images that stand side by side: name, column of the first, files.
+# Images of one class in a row: class name, column of the first image, files.
 Run = tuple[str, int, list[Path]]
 
 
 def main() -> None:
-    """Draws the sheet, and says what is on it."""
+    """Draws the sheet, and prints what is on it."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("directory", type=Path, metavar="DIRECTORY")
     parser.add_argument("out", type=Path, metavar="OUT.png")
-    parser.add_argument("--images", type=int, default=64, metavar="N", help="how many at most; default: 64")
+    parser.add_argument("--images", type=int, default=64, metavar="N", help="maximum number of images; default: 64")
     arguments = parser.parse_args()
     if arguments.images < 1:
         parser.error(f"--images must be at least 1; found {arguments.images}")
@@ -53,13 +53,13 @@ def main() -> None:
 
 
 def find_images(directory: Path) -> Groups:
-    """Image files by class, the directory that each lies in; of all subsets together, in natural order.
+    """Returns image files by class (the name of their directory), for all subsets together, in natural order.
 
     Raises:
-        OSError: no such directory, or no images in it.
+        OSError: the directory does not exist, or has no images.
     """
     if not directory.is_dir():
-        raise OSError(f"no directory {directory}")
+        raise OSError(f"{directory}: no such directory")
     found = [
         Path(folder, name)
         for folder, _, names in os.walk(directory)
@@ -67,7 +67,7 @@ def find_images(directory: Path) -> Groups:
         if os.path.splitext(name)[1].lower() in SUFFIXES
     ]
     if not found:
-        raise OSError(f"no images below {directory}; expected files such as <class>/<image>.png")
+        raise OSError(f"{directory}: no images found; expected files such as <class>/<image>.png")
     groups: Groups = {}
     for path in sorted(found, key=lambda path: natural(str(path.relative_to(directory)))):
         groups.setdefault(path.parent.name, []).append(path)
@@ -75,12 +75,12 @@ def find_images(directory: Path) -> Groups:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A key that puts data_batch_2 before data_batch_10."""
+    """Returns a sort key that puts data_batch_2 before data_batch_10."""
     return [(int(part) if part.isdecimal() else -1, part) for part in re.split(r"(\d+)", name)]
 
 
 def choose(groups: Groups, images: int) -> Groups:
-    """As many images of every class as of any other, while they last, spread evenly over its files."""
+    """Returns equally many images of every class, as far as there are enough, sampled evenly from its files."""
     shares = dict.fromkeys(groups, 0)
     left = images
     while left and (open_ones := [name for name, files in groups.items() if shares[name] < len(files)]):
@@ -95,7 +95,7 @@ def choose(groups: Groups, images: int) -> Groups:
 
 
 def lay_out(groups: Groups, columns: int) -> list[list[Run]]:
-    """Rows of runs: a class that does not fit into the row begun starts one of its own."""
+    """Returns rows of runs: a class that does not fit into the current row starts a new one."""
     rows: list[list[Run]] = []
     used = columns
     for name, files in groups.items():
@@ -110,7 +110,7 @@ def lay_out(groups: Groups, columns: int) -> list[list[Run]]:
 
 
 def draw_sheet(title: str, groups: Groups) -> Image.Image:
-    """The title, and below it the images under the names of their classes."""
+    """Returns a sheet with the title, and below it the images under their class names."""
     images = sum(map(len, groups.values()))
     rows = lay_out(groups, columns=max(4, round(images**0.5)))
     columns = max(at + len(files) for row in rows for _, at, files in row)
@@ -133,7 +133,7 @@ def draw_sheet(title: str, groups: Groups) -> Image.Image:
 
 
 def shorten(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    """The name, cut to a width in pixels."""
+    """Returns the name, shortened to a width in pixels."""
     if font.getlength(name) <= width:
         return name
     while name and font.getlength(name + "..") > width:
@@ -142,10 +142,10 @@ def shorten(name: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 
 def fitted(path: Path) -> Image.Image:
-    """An image that fits a tile: enlarged by a whole number so that its pixels stay square and sharp, or reduced.
+    """Returns an image that fits a tile: reduced, or enlarged by a whole number to keep its pixels square and sharp.
 
     Raises:
-        OSError: it cannot be read; with its path.
+        OSError: the image cannot be read; the message has its path.
     """
     try:
         with Image.open(path) as image:
@@ -159,13 +159,13 @@ def fitted(path: Path) -> Image.Image:
 
 
 def has_colours() -> bool:
-    """Whether standard output is a terminal that shows 24-bit colours and half blocks."""
+    """Returns whether standard output is a terminal with 24-bit colours and half blocks."""
     colours = os.environ.get("COLORTERM") in ("truecolor", "24bit")
     return sys.stdout.isatty() and colours and sys.stdout.encoding.lower().startswith("utf")
 
 
 def show_in_terminal(groups: Groups) -> None:
-    """Prints the first image of every class, then the second ones, and so on, as far as there is room."""
+    """Prints the first image of every class, then the second of each, and so on, up to `IN_TERMINAL` images."""
     by_turns = chain.from_iterable(zip_longest(*([(name, path) for path in files] for name, files in groups.items())))
     shown = list(islice(filter(None, by_turns), IN_TERMINAL))
     across = max(1, shutil.get_terminal_size().columns // (TERMINAL_SIDE + 1))
@@ -177,7 +177,7 @@ def show_in_terminal(groups: Groups) -> None:
 
 
 def half_blocks(path: Path) -> Iterator[str]:
-    """Lines of characters whose upper half has one pixel's colour, and whose lower half the next one's."""
+    """Yields lines of half-block characters: each shows two pixels, one above the other."""
     pixels = fitted(path).resize((TERMINAL_SIDE, TERMINAL_SIDE), Image.Resampling.BOX)
     colours = np.asarray(pixels)
     for y in range(0, TERMINAL_SIDE, 2):

@@ -1,4 +1,4 @@
-"""Makes a dataset of CIFAR's kind from arrays, in ./dataset of the current directory.
+"""Creates a CIFAR dataset from arrays, in ./dataset.
 
 Usage: python examples/custom_dataset.py
 """

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Converts the dogs of a CIFAR-10 dataset, a directory or an archive, to a tree of images in the layout of ImageNet.
+# Converts the dogs of a CIFAR-10 dataset (directory or archive) to a tree of images in ImageNet's layout.
 # Usage: examples/dogs.sh cifar-10-python.tar.gz; writes to <name of the dataset>-imagenet in the current directory.
 set -eu
 

@@ -1,4 +1,4 @@
-"""Shows what a Parquet dataset made by beam-cifar holds, as any reader of Parquet sees it.
+"""Shows the contents of a Parquet dataset written by beam-cifar, using only pyarrow and Pillow.
 
 Usage: python examples/show_parquet.py DIRECTORY
 """

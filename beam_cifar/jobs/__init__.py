@@ -1,4 +1,4 @@
-"""A job from its preparation to its manifest, without Beam: reading and writing a part, finishing, resuming, cleaning.
+"""A job from preparation to manifest, without Beam: reading and writing parts, finishing, resuming, cleaning up.
 
-`prepare` plans a job and holds its output; `pipeline` runs these functions on workers, `serial` in this process.
+`prepare` plans a job and locks its output; `pipeline` runs these functions on workers, `serial` in this process.
 """

@@ -20,13 +20,13 @@ class ShardInfo:
     """The account of one finished shard of the output.
 
     Attributes:
-        shard: its number.
-        files: how many it is made of.
-        bytes: of these.
-        sha256: of the file, or of the list of files, hex.
-        parts: what it was made from.
-        listing: name of the list of files beside the manifest; empty where the shard is one file.
-        beside: path, bytes and hex sha256 of further files of the shard.
+        shard: index of the shard.
+        files: number of its files.
+        bytes: total bytes of these files.
+        sha256: hex digest of the file, or of the list of files.
+        parts: accounts of its parts.
+        listing: name of the list of files, next to the manifest; empty if the shard is one file.
+        beside: path, bytes and hex sha256 of additional files of the shard.
     """
 
     shard: int
@@ -39,12 +39,12 @@ class ShardInfo:
 
 
 def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str, Counts]:
-    """Checks that every row read was written, filtered or rejected, by subset and label; else raises `JobError`.
+    """Checks that every row read was written, filtered or rejected, by subset and label; raises `JobError` if not.
 
     Returns:
         The counts of all rows, by the names in `COUNTED`.
     """
-    # Of the parts and not from Beam's metrics: those count a bundle that is run twice, twice.
+    # Counted from the parts, not from Beam's metrics: those count a bundle twice if it runs twice.
     counted = {name: add_counts(getattr(part, name) for part in parts) for name in COUNTED}
     if settings.counts is None:
         _check_balance(counted, settings)
@@ -55,18 +55,17 @@ def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str,
     if wrong or counted["read"].total() != counted["written"].total():
         (subset, label), pair = next(iter(wrong.items()), (("", UNLABELLED), (0, 0)))
         raise JobError(
-            f"counts do not add up: {pair[0]} rows were planned and {pair[1]} written for subset {subset!r} and label "
-            f"{label}, {counted['read'].total()} read and {counted['written'].total()} written in all; nothing was "
-            "published"
+            f"counts do not add up: subset {subset!r}, label {label}: planned {pair[0]} rows, wrote {pair[1]}; in "
+            f"total, read {counted['read'].total()} and wrote {counted['written'].total()}; nothing was published"
         )
     told = {"read": planned.read, "filtered": planned.filtered, "unlabelled": planned.unlabelled}
     if planned.read.total() != planned.filtered.total() + counted["written"].total():
-        raise JobError("counts do not add up: rows read are not rows written and filtered; nothing was published")
+        raise JobError("counts do not add up: rows read != rows written + rows filtered; nothing was published")
     return counted | told
 
 
 def _check_balance(counted: Mapping[str, Counts], settings: PublishSettings) -> None:
-    """Checks the counts of rows that were filtered while they were read."""
+    """Checks the counts of a job that filtered rows while reading; raises `JobError` if they do not add up."""
     balance = _mapped(counted["read"], settings.label_map)
     for name in ("filtered", "rejected", "unlabelled"):
         balance.subtract(_mapped(counted[name], settings.label_map))
@@ -77,12 +76,12 @@ def _check_balance(counted: Mapping[str, Counts], settings: PublishSettings) -> 
     if wrong:
         (subset, label), difference = next(iter(wrong.items()))
         raise JobError(
-            f"counts do not add up: read - filtered - rejected - written is {difference}, not 0, for subset {subset!r} "
-            f"and label {label}; nothing was published"
+            f"counts do not add up: subset {subset!r}, label {label}: read - filtered - rejected - written is "
+            f"{difference}, expected 0; nothing was published"
         )
     read = counted["read"].total()
     if settings.declared is not None and read != settings.declared:
-        raise JobError(f"{read} rows were read, the input files declare {settings.declared}; nothing was published")
+        raise JobError(f"read {read} rows, but the input files declare {settings.declared}; nothing was published")
 
 
 def _mapped(counts: Counts, label_map: LabelMap) -> Counts:
@@ -93,11 +92,11 @@ def _mapped(counts: Counts, label_map: LabelMap) -> Counts:
 
 
 def one_each(infos: Iterable[Any], count: int, number: Any, what: str) -> Iterator[Any]:
-    """One account of each number, in order: attempts are equal, or something is not deterministic."""
+    """Returns one account per number, in order; raises `JobError` if attempts differ or numbers are missing."""
     found: dict[int, Any] = {}
     for info in infos:
         if found.setdefault(number(info), info) != info:
-            raise JobError(f"{what}: two attempts of part {number(info)} differ; nothing was published")
+            raise JobError(f"{what}: two attempts at part {number(info)} differ; nothing was published")
     if sorted(found) != list(range(count)):
         missing = sorted(set(range(count)) - set(found))
         raise JobError(f"{what}: parts {missing[:5]} of {count} are missing; nothing was published")
@@ -109,18 +108,18 @@ class PartInfo:
     """The account of one finished part.
 
     Attributes:
-        shard: its shard's number.
-        part: its number in the shard.
-        files: how many it is made of.
-        bytes: of these.
-        sha256: of the file, or of the list of files, hex.
-        read: rows by subset and label, as the source had them.
+        shard: index of its shard.
+        part: its number within the shard.
+        files: number of its files.
+        bytes: total bytes of these files.
+        sha256: hex digest of the file, or of the list of files.
+        read: rows read, by source subset and label.
         filtered: rows that transforms dropped, by source label.
-        unlabelled: rows whose label was taken away, by source label.
+        unlabelled: rows whose label was removed, by source label.
         written: rows in the file, by source subset and output label.
         rejected: rows that could not be kept.
-        bad_rows: the first of those.
-        statistics: what the format's `finish` wants to know.
+        bad_rows: the first of the rejected rows.
+        statistics: numbers that the format's `finish` needs.
     """
 
     shard: int
@@ -138,26 +137,26 @@ class PartInfo:
 
 
 COUNTED = ("read", "written", "filtered", "unlabelled", "rejected")
-"""What is counted, row by row."""
+"""Names of the row counts."""
 
 
 def encode_part(info: PartInfo) -> bytes:
-    """An account as JSON, with a digest of it; see `decode_part`."""
+    """Returns an account as JSON with its digest; `decode_part` reads it."""
     counts = {name: [[*key, n] for key, n in sorted(getattr(info, name).items())] for name in COUNTED}
-    # With a digest: after power failure a file may be there with its size, and zeros in it.
+    # The digest is needed because after a power failure a file may have its full size, but contain zeros.
     facts = json.dumps({**asdict(info), **counts})
     return json.dumps([facts, hashlib.sha256(facts.encode()).hexdigest()]).encode()
 
 
 def decode_part(data: bytes) -> PartInfo:
-    """The account of a part from its JSON. Raises `ValueError`: it is damaged."""
+    """Returns the account of a part from its JSON; raises `ValueError` if it is damaged."""
     try:
         told, digest = json.loads(data)
         if hashlib.sha256(told.encode()).hexdigest() != digest:
-            raise ValueError("the account of a part is damaged")
+            raise ValueError("the account of a part is damaged: its digest does not match")
         facts = json.loads(told)
         counts = {name: Counter({(str(s), int(label)): int(n) for s, label, n in facts[name]}) for name in COUNTED}
         bad = tuple(BadRow(**row) for row in facts["bad_rows"])
         return PartInfo(**{**facts, **counts, "bad_rows": bad})
     except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError("is no account of a part") from error
+        raise ValueError("not the account of a part") from error

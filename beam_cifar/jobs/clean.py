@@ -1,4 +1,4 @@
-"""Cleaning up after jobs that were killed."""
+"""Cleans up after jobs that were killed."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from beam_cifar.jobs.prepare import output_path
 
 @dataclass(frozen=True)
 class Found:
-    """Something that a killed job has left.
+    """Something that a killed job left behind.
 
     Attributes:
-        path: of a file or a folder, or the URL that an upload would have made.
-        files: how many it is.
-        bytes: of these.
-        is_upload: whether it is an upload that was not completed, whose size stores do not tell.
+        path: path of a file or folder, or the URL that an upload would have created.
+        files: number of files.
+        bytes: total bytes of these files.
+        is_upload: whether it is an incomplete upload; stores do not report the size of these.
     """
 
     path: str
@@ -33,10 +33,10 @@ class Cleaned:
     """What was found at an output.
 
     Attributes:
-        output: its path.
-        found: what killed jobs left.
-        completed: whether an output that lacked only its manifest has it now, or would have.
-        incomplete: whether there is an output without a manifest: of a job that was killed, or not of this program.
+        output: path of the output.
+        found: what killed jobs left behind.
+        completed: whether an output that lacked only its manifest was completed, or would be.
+        incomplete: whether the output has no manifest: its job was killed, or another program wrote it.
     """
 
     output: str
@@ -46,16 +46,16 @@ class Cleaned:
 
 
 def clean(output: str, *, remove: bool = True) -> Cleaned:
-    """Removes what killed jobs left of an output, in the job folder beside it and, in an object store, in its place.
+    """Removes what killed jobs left of an output: in the job folder beside it and, in an object store, in its place.
 
-    A job that goes on on a cluster without its launcher looks like a killed one: stop it first.
+    A job that still runs on a cluster after its launcher died looks like a killed one: stop it first.
 
     Args:
         output: path or URL of the output.
-        remove: whether to; else it is only found.
+        remove: whether to remove what is found; if false, only reports it.
 
     Raises:
-        BeamCifarError: a job is writing to it, something cannot be removed, or it is no path of an output.
+        BeamCifarError: a job is writing to the output, something cannot be removed, or the path is not a valid output.
     """
     folder = storage.JobFolder(output_path(output))
     if not (storage.is_url(folder.path) or storage.exists(folder.path)):
@@ -81,11 +81,11 @@ def _remove(leftovers: Sequence[storage.Leftover], folder: storage.JobFolder, *,
         for leftover in leftovers:
             leftover.remove()
         if left := storage.leftovers(folder, pending=pending):
-            raise JobError(f"{left[0].path}: cannot be removed; see who may write there, and clean again")
+            raise JobError(f"{left[0].path}: cannot be removed; check its permissions, then run clean again")
 
 
 def _complete(folder: storage.JobFolder, *, remove: bool) -> bool:
-    """Completes a publish that lacks only its last step; or tells whether there is one."""
+    """Completes a publish that lacks only its last step; if `remove` is false, only returns whether there is one."""
     if storage.is_url(folder.path) or not storage.exists(folder.pending_manifest) or storage.exists(folder.manifest):
         return False
     manifest = storage.read_whole(folder.pending_manifest)

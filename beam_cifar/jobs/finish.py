@@ -1,6 +1,6 @@
-"""Publish: parts become shards, the staged tree becomes the output, the manifest comes last.
+"""Publishes a job: parts become shards, the staged tree becomes the output, and the manifest is written last.
 
-Both steps may run twice, or again after half of them: a runner repeats bundles, and a killed job is run again.
+Both steps may run twice, or again after they were half done: runners repeat bundles, and killed jobs are rerun.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 
 
 def publish_settings(job: Job, sink: SinkSettings) -> PublishSettings:
-    """What the publish step of a job needs."""
+    """Returns the settings of a job's publish step."""
     declared = job.plan.declared if job.plan.exhaustive else None
     foreign = tuple(foreign_files(job.options)) if job.options.kept is not None else ()
     return PublishSettings(
@@ -34,7 +34,7 @@ def publish_settings(job: Job, sink: SinkSettings) -> PublishSettings:
 
 
 def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings) -> ShardInfo:
-    """Takes one attempt of each part, checks the files, and joins them where there are several. Raises `JobError`."""
+    """Checks one attempt at each part, and joins the files if there are several. Raises `JobError`."""
     shard, sink = settings.shards[number], get_sink(settings.format)
     parts = tuple(one_each(infos, shard.parts, lambda info: info.part, shard.path))
     if not isinstance(sink, FileSink):
@@ -42,10 +42,10 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     if settings.is_whole(shard):
         return ShardInfo(number, 1, parts[0].bytes, parts[0].sha256, parts)
     paths = [settings.part_path(shard, info.part) for info in parts]
-    # Before anything is joined: a refusal in this step costs as many runs of it as the runner tries again.
+    # Checked before anything is joined: the runner retries this step when it fails, and would join again each time.
     for path, info in zip(paths, parts, strict=True):
         _check_size(path, info.bytes)
-    give_back()  # what the parts took
+    give_back()  # memory that writing the parts took
     with settings.folder.stage(os.path.join(settings.folder.tree, shard.path)) as file:
         sink.join(paths, file, shard, settings.options)
         file.commit()
@@ -60,16 +60,16 @@ def _beside_written(paths: Sequence[str], shard: Shard, settings: SinkSettings) 
 
 
 def _finish_folder(number: int, parts: Sequence[PartInfo], settings: SinkSettings) -> ShardInfo:
-    """Checks every file of a shard, and joins the lists of its parts to one beside the manifest."""
+    """Joins the file lists of a shard's parts to one list next to the manifest."""
     shard, folder = settings.shards[number], settings.folder
-    # Named by what the parts' accounts say, so that a later call finds it when the parts are gone.
+    # Named after the parts' accounts, so that a later call finds it when the parts are gone.
     digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
     name = f"files-{digest[:16]}.jsonl"
     paths = [settings.part_path(shard, part.part) for part in parts]
     if all(map(storage.is_file, paths)):
         storage.join_listings(paths, folder.staged_listing(name), folder.scratch)
     elif not storage.is_file(folder.listing(name)):
-        raise JobError(f"{folder.work}: lists of staged files are missing; run the job again")
+        raise JobError(f"{folder.work}: the lists of staged files are missing; run the job again")
     _, digest = storage.file_digest(folder.listing(name))
     total = sum(part.bytes for part in parts)
     files = sum(part.files for part in parts)
@@ -84,8 +84,8 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
         The path of the manifest.
 
     Raises:
-        JobError: counts that do not add up, or files that are missing.
-        OutputError: something else appeared at the output.
+        JobError: counts do not add up, or files are missing.
+        OutputError: the output path is now taken by something else.
     """
     sink = settings.sink
     shards = list(one_each(infos, len(sink.shards), lambda info: info.shard, sink.folder.output))
@@ -113,18 +113,18 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
             overwrite=settings.overwrite,
             listings=[info.listing for info in shards if info.listing],
         )
-    elif not (  # done by an earlier call, or nearly
+    elif not (  # an earlier call may have finished this, or all but the manifest
         (storage.has_content(sink.folder.manifest, manifest) and _holds(sink.folder.output, expected, kept))
         or finish_interrupted(sink.folder, manifest)
     ):
         written = sum(info.files for info in shards)
-        raise JobError(f"{sink.folder.tree}: not all of the {written} staged files are there; run the job again")
+        raise JobError(f"{sink.folder.tree}: some of the {written} staged files are missing; run the job again")
     storage.remove_tree(sink.folder.work)
     return sink.folder.manifest
 
 
 def _foreign(settings: PublishSettings, written: Set[str]) -> list[dict[str, Any]]:
-    """What the manifest says of files that stay, and are no part of the dataset: none that is written anew."""
+    """Returns manifest entries for files that stay but are not part of the dataset, except those rewritten now."""
     found = []
     for path in sorted(set(settings.foreign) - written):
         size, digest = storage.file_digest(os.path.join(settings.sink.folder.output, path))
@@ -137,11 +137,11 @@ def _refuse_taken_names(foreign: Sequence[dict[str, Any]], folder: storage.JobFo
         staged = os.path.join(folder.tree, entry["path"])
         if storage.exists(staged) and storage.file_digest(staged) != (entry["bytes"], entry["sha256"]):
             there = os.path.join(folder.output, entry["path"])
-            raise OutputError(f"{there}: is no file of the dataset, and one of it has its name now; move it")
+            raise OutputError(f"{there}: not part of the dataset, but a new file of it has the same name; move it away")
 
 
 def _data_files(shards: Sequence[ShardInfo], sink: SinkSettings) -> Iterator[tuple[str, int]]:
-    """Path and bytes of every file that the shards are made of."""
+    """Yields path and bytes of every file of the shards."""
     for info in shards:
         path = sink.shards[info.shard].path
         yield from ((beside, size) for beside, size, _ in info.beside)
@@ -153,9 +153,9 @@ def _data_files(shards: Sequence[ShardInfo], sink: SinkSettings) -> Iterator[tup
 
 
 def _holds(tree: str, expected: storage.FileSet, others: Set[str]) -> bool:
-    """Whether a tree holds these data files and no other ones; `others` may be there or not.
+    """Returns whether a tree has exactly these data files; `others` may exist or not.
 
-    One file that was written over another is one too few.
+    If one file overwrote another, there is one file too few.
     """
     try:
         found = storage.FileSet.of((path, size) for path, size in storage.file_sizes(tree) if path not in others)
@@ -167,7 +167,7 @@ def _holds(tree: str, expected: storage.FileSet, others: Set[str]) -> bool:
 def _check_size(path: str, expected: int) -> None:
     found = storage.stamp(path)[0]
     if found != expected:
-        raise JobError(f"{path}: has {found} bytes, {expected} were written")
+        raise JobError(f"{path}: has {found} bytes, but {expected} were written")
 
 
 def _result(info: ShardInfo, sink: SinkSettings) -> ShardResult:

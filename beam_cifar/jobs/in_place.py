@@ -1,4 +1,4 @@
-"""Saving a dataset in its own place: what did not change stays the same file."""
+"""Saves a dataset in place: files that did not change are kept."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from beam_cifar.planning.summaries import learn_parents, scan
 
 
 def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
-    """The plan with the subsets that stay as they are as copies of the output's own files.
+    """Returns the plan with unchanged subsets as copies of the output's own files.
 
     The job replaces its own input; `options.kept` names the subsets.
 
     Raises:
-        UsageError: the output says something that saving would lose.
+        UsageError: the output contains something that saving would lose.
     """
     if not get_sink(options.output_format).can.keeps_files:
         return plan
     catalog = catalog_of(options)
     if catalog is not None and catalog.unread:
         raise UsageError(
-            f"{options.output_dir}: holds {catalog.unread}, which saving would lose; export to another place"
+            f"{options.output_dir}: contains {catalog.unread}, which saving would lose; export to another directory"
         )
-    if catalog is None or options.images_per_batch is not None:  # packed files hold any rows, whatever they are called
+    if catalog is None or options.images_per_batch is not None:  # names of packed files do not say which rows they have
         return plan
     source = get_source(catalog.format)
     kept = set(options.kept or ())
@@ -51,7 +51,7 @@ def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
         shard = plan.shards[task.shard]
         summary = there.get(shard.path) if shard.subset in kept and shard.parts == 1 else None
         if summary is not None and summary.rows == task.rows and not summary.bad_count:
-            # The file of a subset may have another name, which reads as a subset of that name.
+            # The file may be named otherwise than its subset, and would then be read as a subset of that name.
             files.append(replace(summary.file, source=len(plan.origins), subset=shard.subset))
             task = as_copy(task, len(files) - 1)
         tasks.append(task)
@@ -60,22 +60,22 @@ def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
 
 
 def _agree(found: LabelTable, table: LabelTable) -> bool:
-    """Whether files under one table say the same under another; a class without rows there has no superclass."""
+    """Returns whether files mean the same under both tables; in `found`, classes without rows have no superclass."""
     same = (found.names, found.coarse_names) == (table.names, table.coarse_names)
     return same and all(own in (None, other) for own, other in zip(found.parents, table.parents, strict=True))
 
 
 def catalog_of(options: ConvertOptions) -> Catalog | None:
-    """What the output is now; None where it is nothing that can be read."""
+    """Returns the current catalog of the output, or None if it is not a readable dataset."""
     if options.output_format not in readable() or not os.path.isdir(options.output_dir):
         return None
     source = get_source(options.output_format)
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:  # for indexes; nobody reads rows through them
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:  # for indexes, not needed once it is described
         return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
 
 
 def lossless_ext(path: str, format_name: str) -> str | None:
-    """The extension that images of a dataset must get to stay what they are where its format would make all JPEG."""
+    """Returns the extension that keeps a dataset's PNG files lossless if its format would write JPEG, else None."""
     if "jpeg" not in get_sink(format_name).can.losses:
         return None
     catalog = catalog_of(ConvertOptions(path, path, format_name))
@@ -84,10 +84,10 @@ def lossless_ext(path: str, format_name: str) -> str | None:
 
 
 def foreign_files(options: ConvertOptions) -> Iterator[str]:
-    """Paths of files that lie in the output and are no part of its dataset, such as a `readme.html`: they stay.
+    """Yields paths of files in the output that are not part of its dataset, such as a `readme.html`: they are kept.
 
     Raises:
-        OutputError: it cannot be told what is part of the dataset, or something could not stay.
+        OutputError: the files of the dataset cannot be determined, or something cannot be kept.
     """
     own = _own_paths(options)
     for folder, folders, names in sorted(os.walk(options.output_dir)):
@@ -96,12 +96,12 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
             if path in own:
                 continue
             if os.path.islink(path) or not os.path.isfile(path):
-                raise OutputError(f"{path}: is no file of the dataset, and would be lost; move it, then save again")
+                raise OutputError(f"{path}: not part of the dataset, and would be lost; move it away and save again")
             yield os.path.relpath(path, options.output_dir)
 
 
 def _own_paths(options: ConvertOptions) -> set[str]:
-    """Files and folders in the output that are its dataset: what its reader finds, and what its manifest names."""
+    """Returns the dataset's files and folders in the output: those its reader finds and those its manifest lists."""
     catalog = catalog_of(options)
     files = (*catalog.files, *catalog.meta_files) if catalog else ()
     own = {blob.path for file in files for blob in (file.blob, *file.beside)}
@@ -111,14 +111,14 @@ def _own_paths(options: ConvertOptions) -> set[str]:
     except OSError:
         if catalog is None and storage.is_occupied(options.output_dir):
             raise OutputError(
-                f"{options.output_dir}: nothing tells which files are the dataset, now that its manifest is gone; "
-                "export it anew, with overwrite=True"
+                f"{options.output_dir}: cannot tell which files belong to the dataset, as its manifest is missing; "
+                "export it again with overwrite=True"
             ) from None
         return own
 
 
 def _image_paths(catalog: Catalog) -> Iterator[str]:
-    """Paths of the images of a dataset, where each is a file."""
+    """Yields the paths of a dataset's images, if each image is a file."""
     if get_sink(catalog.format).can.many_files:
         for file in catalog.files:
             with get_source(catalog.format).open_rows(file, catalog.labels) as rows:
@@ -126,7 +126,7 @@ def _image_paths(catalog: Catalog) -> Iterator[str]:
 
 
 def _named_by_manifest(output: str) -> Iterator[str]:
-    """Paths of the files that the last job wrote; raises `OSError` where it left no manifest."""
+    """Yields the paths of the files that the last job wrote; raises `OSError` if there is no manifest."""
     with open(storage.JobFolder(output).manifest, "rb") as file:
         manifest = json.load(file)
     for each in manifest_files(output, manifest):

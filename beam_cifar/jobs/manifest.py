@@ -1,4 +1,4 @@
-"""Manifests: what an output is made of, and whether it is."""
+"""Manifests: creates them, and checks outputs against them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from beam_cifar.jobs.accounts import ShardInfo
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 
 MANIFEST_VERSION = 1
-"""Of the form of a manifest, `manifest.schema.json`: it grows when a reader of the old form would misread the new."""
+"""Version of `manifest.schema.json`; increased when a reader of the old form would misread the new one."""
 
 
 def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
-    """Completes a publish that was killed between moving the tree and writing the manifest, if there was one."""
+    """Completes a publish that was killed after moving the tree; returns whether there was one."""
     if not storage.has_content(folder.pending_manifest, manifest) or not is_ours(folder.output, manifest):
         return False
     storage.promote(folder)
@@ -31,7 +31,7 @@ def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
 
 
 def is_ours(output: str, manifest: bytes) -> bool:
-    """Whether a directory holds exactly the files of a manifest, by digest."""
+    """Returns whether a directory has exactly the files of a manifest, by digest."""
     count = 0
     try:
         for file in manifest_files(output, json.loads(manifest)):
@@ -44,7 +44,7 @@ def is_ours(output: str, manifest: bytes) -> bool:
 
 
 def is_complete(folder: storage.JobFolder) -> bool:
-    """Whether an output holds the files of its manifest, by size, and no others."""
+    """Returns whether an output has exactly the files of its manifest, by size."""
     try:
         listed = manifest_files(folder.output, json.loads(storage.read_whole(folder.manifest)))
         expected = storage.FileSet.of((file["path"], file["bytes"]) for file in listed)
@@ -54,7 +54,7 @@ def is_complete(folder: storage.JobFolder) -> bool:
 
 
 def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields path, bytes and sha256 of every file that a manifest names, itself or by a list. Raises `OSError`."""
+    """Yields path, bytes and sha256 of every file in a manifest or in the lists it refers to. Raises `OSError`."""
     yield from manifest["files"]
     for shard in manifest["shards"]:
         if "listing" not in shard:
@@ -73,7 +73,7 @@ def manifest_bytes(
     results: Sequence[ShardResult],
     settings: PublishSettings,
 ) -> bytes:
-    """The manifest: equal jobs have equal ones, so no time, host, path or number of workers."""
+    """Returns the manifest. Equal jobs have equal manifests, so it has no time, host, path or number of workers."""
     subsets: Counter[str] = Counter()
     for shard in settings.sink.shards:
         subsets[shard.subset] += shard.rows
@@ -106,7 +106,7 @@ def manifest_bytes(
 
 
 def _named_subsets(written: Counts, shards: Iterable[str], settings: PublishSettings) -> list[str]:
-    """The subsets of the output, in the names that they had before the format changed them."""
+    """Returns the subset names of the output before the format changed them."""
     naming, options = get_sink(settings.sink.format).subsets, settings.sink.options.export
     names = [naming.asked(subset, options) for subset, _ in written]
     known = set(map(naming.letters, names))
@@ -114,7 +114,7 @@ def _named_subsets(written: Counts, shards: Iterable[str], settings: PublishSett
 
 
 def _source_labels(settings: PublishSettings) -> dict[str, Any]:
-    """The classes that label ids of rows read, filtered and unlabelled mean, where those of the output are others."""
+    """Returns the class names for label ids of rows read, filtered and unlabelled, if the output has others."""
     names = settings.counts.names if settings.counts else ()
     return {"source_labels": list(names)} if names and names != settings.label_map.table.names else {}
 
@@ -126,7 +126,7 @@ def _shard_entry(info: ShardInfo, sink: SinkSettings) -> dict[str, Any]:
 
 
 def _nested(counts: Counts) -> dict[str, dict[str, int]]:
-    """Counts as subset -> label id -> rows, in order; "-1" is unlabelled."""
+    """Returns counts as subset -> label id -> rows, in order; "-1" is unlabelled."""
     nested: dict[str, dict[str, int]] = {}
     for (subset, label), n in sorted(counts.items()):
         if n:

@@ -1,4 +1,4 @@
-"""Prepares a job: inputs, plan, checks, folders; and cleans up when it is left."""
+"""Prepares a job (inputs, plan, checks, folders) and cleans up afterwards."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class Job:
     """A conversion that is ready to run.
 
     Attributes:
-        options: what was asked for.
-        plan: what will be done.
-        folder: where it is staged.
-        facts: what the manifest says that is known before the start.
-        done: whether an earlier, interrupted run has finished it already.
-        resumed: whether an earlier, interrupted run of the same plan has begun, and its finished parts are kept.
-        finished: accounts of those, `PartInfo`.
+        options: options of the conversion.
+        plan: what the job will do.
+        folder: folder where it is staged.
+        facts: contents of the manifest that are known before the start.
+        done: whether an earlier, interrupted run already finished it.
+        resumed: whether it continues an interrupted run of the same plan, whose finished parts are kept.
+        finished: accounts (`PartInfo`) of those parts.
     """
 
     options: ConvertOptions
@@ -52,10 +52,10 @@ class Job:
 
 
 class prepare:  # noqa: N801 (used as a function)
-    """Plans a job and holds its folder until it is left; on failure nothing is left behind.
+    """Context manager that plans a job and locks its folder until exit; a failure leaves nothing behind.
 
     Raises:
-        BeamCifarError: on entering, anything that can be refused before the start.
+        BeamCifarError: on entering, for anything that can be rejected before the start.
     """
 
     def __init__(self, options: ConvertOptions) -> None:
@@ -97,10 +97,10 @@ def _clear(folder: storage.JobFolder, held: storage.Holding, keep: str = "") -> 
 
 @contextmanager
 def rehearsed(options: ConvertOptions) -> Iterator[Job]:
-    """A job as `prepare` gives it, to be translated and never run: nothing is written where its output would be.
+    """Yields a job like `prepare`, but only for translation: nothing is written where its output would be.
 
     Raises:
-        BeamCifarError: on entering, anything that can be refused before the start.
+        BeamCifarError: on entering, for anything that can be rejected before the start.
     """
     options = _located(options)
     folder = storage.JobFolder(options.output_dir)
@@ -111,14 +111,14 @@ def rehearsed(options: ConvertOptions) -> Iterator[Job]:
 
 
 def _located(options: ConvertOptions) -> ConvertOptions:
-    """The same with absolute paths."""
+    """Returns the options with absolute paths."""
     given = _absolute(options.input)
     output = output_path(options.output_dir)
     return replace(options, input_path=given.path, merged=given.merged, output_dir=output)
 
 
 def _check_places(folder: storage.JobFolder, options: ConvertOptions) -> None:
-    """Refuses inputs that are not there, and an output that may not be written."""
+    """Raises an error for missing inputs, or for an output that must not be written."""
     get_sink(options.output_format).check(options)
     for each in options.input.leaves:
         if options.kept is None:
@@ -130,13 +130,13 @@ def _check_places(folder: storage.JobFolder, options: ConvertOptions) -> None:
 
 
 def _absolute(given: Input) -> Input:
-    """The same with absolute paths."""
+    """Returns the input with absolute paths."""
     path = storage.absolute(given.path, "input") if given.path or not given.merged else ""
     return replace(given, path=path, merged=tuple(map(_absolute, given.merged)))
 
 
 def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ...], Plan]:
-    """What is known of the inputs, and the plan of a job, without touching the output."""
+    """Returns surveys of the inputs and the plan of a job, without touching the output."""
     sink = get_sink(options.output_format)
     sink.check(options)
     if options.by_rows:
@@ -152,7 +152,7 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
     job, surveys = _planned(options, folder, folder.index)
     plan, folder, facts = job.plan, job.folder, job.facts
     newest_input = max(summary.file.newest for found in surveys for summary in found.summaries)
-    # Facts do not cover pixels, so times are compared as well: an input that was changed since is converted anew.
+    # Facts do not cover pixels, so times are compared as well: an input changed since then is converted again.
     done = _is_same_job(folder.pending_manifest, facts, newest_input) and finish_interrupted(
         folder, storage.read_whole(folder.pending_manifest)
     )
@@ -160,18 +160,18 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
         done = _is_same_job(folder.manifest, facts, newest_input) and is_complete(folder)
     inputs = _inputs_digest([found.catalog for found in surveys], folder)
     begun = None if done or not options.resume else _begun_before(folder, inputs)
-    # Objects go to their places at once, if nothing is replaced: a store has no rename, only copying.
+    # Objects are written to their final place if nothing is replaced: stores cannot rename, only copy.
     direct = begun.direct if begun else storage.is_url(folder.output) and not storage.is_occupied(folder.output)
     folder = replace(folder, direct=direct, guarded=storage.is_url(folder.output))
     if storage.is_occupied(folder.output) and not (options.overwrite or done or folder.direct):
         raise _occupied(folder.output)
     if not done:
         if options.resume and begun is None:
-            storage.remove_tree(folder.work)  # what lost the note of its start may be of other inputs
+            storage.remove_tree(folder.work)  # without the record of its start, it may be from other inputs
         _refuse_full_disk(plan, folder, options)
         with storage.writing(folder.path):
-            if held.is_lost():  # a machine that slept while it planned
-                raise OutputError(f"{folder.output}: another job has taken it meanwhile; try again when that has ended")
+            if held.is_lost():  # for example if the machine was asleep while planning
+                raise OutputError(f"{folder.output}: another job has since locked it; try again when that has ended")
             storage.begin(folder, inputs)
             if plan.chosen is not None:
                 write_chosen(plan.chosen, folder.rows, folder.scratch)
@@ -200,9 +200,9 @@ def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str)
 
 
 def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> str:
-    """A digest of the versions of all input files, since the plan itself knows no pixels, and of what writes the parts.
+    """Returns a digest of the versions of all input files (the plan covers no pixels), of this program and libraries.
 
-    What the plan unpacked to an object store is a new version each time, and not counted.
+    Files that the plan unpacked to an object store get a new version each time, so they are excluded.
     """
     files = [file for catalog in catalogs for file in (*catalog.files, *catalog.meta_files)]
     blobs = [blob for file in files for blob in (file.blob, *file.beside)]
@@ -212,44 +212,45 @@ def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> st
 
 
 def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder | None:
-    """The interrupted run of the same job, if there was one. Raises `OutputError`: it was another job."""
+    """Returns the folder of an interrupted run of the same job, or None; raises `OutputError` if the job differs."""
     for job in storage.begun_jobs(folder):
         if job.job_id != folder.job_id:
-            why = "is another one, with other options or inputs"
+            why = "the interrupted job used different options or inputs"
         elif storage.begun(job).get("inputs") != inputs:
-            why = "read other files: an input was changed or replaced since, or this program or a library"
+            why = "an input file, this program or a library has changed since the interrupted job started"
         else:
             return job
-        raise OutputError(f"{folder.output}: the job interrupted there {why}; leave out --resume to start anew")
+        raise OutputError(f"{folder.output}: {why}; omit --resume to start over")
     return None
 
 
 def _is_same_job(manifest: str, facts: dict[str, Any], newest_input: int) -> bool:
-    """Whether a manifest is there, of a job with the same facts, and no older than the input."""
+    """Returns whether there is a manifest of a job with the same facts that is not older than the input."""
     try:
         told, written = json.loads(storage.read_whole(manifest)), storage.stamp(manifest)[1]
+        # Through JSON, because tuples in the facts are lists in the manifest.
         return written >= newest_input and {key: told[key] for key in facts} == json.loads(json.dumps(facts))
     except (OSError, ValueError, KeyError):
         return False
 
 
 def output_path(path: str) -> str:
-    """The absolute path of an output; raises `UsageError` for one that cannot be made."""
+    """Returns the absolute path of an output; raises `UsageError` if it cannot be created."""
     path = storage.absolute(path, "output")
     if storage.is_url(path):
         if path.count("/") < 3:
-            raise UsageError(f"the output {path!r} is a whole bucket; name a folder in it, such as {path}/data")
+            raise UsageError(f"the output {path!r} is a whole bucket; choose a folder in it, such as {path}/data")
         return path
     path = os.path.realpath(path) if os.path.islink(path) else path
     if os.path.ismount(path):
-        raise UsageError(f"the output {path!r} is a mount point, which cannot be replaced whole; name a folder in it")
+        raise UsageError(f"the output {path!r} is a mount point, which cannot be replaced; choose a folder in it")
     if len(os.fsencode(os.path.basename(path))) > 200:
-        raise UsageError(f"the output name {os.path.basename(path)[:40]!r}... is too long")
+        raise UsageError(f"the output name {os.path.basename(path)[:40]!r}... is too long; at most 200 bytes")
     return path
 
 
 def _refuse_occupied(folder: storage.JobFolder, options: ConvertOptions) -> None:
-    """An output that exists is refused at once, unless a killed publish may have left it."""
+    """Raises `OutputError` for an existing output, unless a killed publish may have left it."""
     may_go_on = options.overwrite or options.resume
     if storage.is_occupied(folder.output) and not may_go_on and not storage.is_unfinished(folder):
         raise _occupied(folder.output)
@@ -263,17 +264,17 @@ def _occupied(output: str) -> OutputError:
 
 def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOptions) -> None:
     needed = get_sink(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
-    # Looked at before the start: Beam would try a task again and again on a full disk.
+    # Checked before the start, because on a full disk Beam would retry tasks again and again.
     free = storage.free_bytes(folder.path) + _staged_bytes(folder)
     if needed > free:
         raise JobError(
-            f"{folder.output}: the disk has {free >> 10:,} KiB free, the output needs about {needed >> 10:,} KiB; "
+            f"{folder.output}: the disk has {free >> 10:,} KiB free, but the output needs about {needed >> 10:,} KiB; "
             "nothing was written"
         )
 
 
 def _staged_bytes(folder: storage.JobFolder) -> int:
-    """Bytes that an interrupted run has written, and this one need not, or will replace."""
+    """Returns the bytes that an interrupted run has written, which this run will reuse or replace."""
     if not storage.is_url(folder.work):
         with suppress(OSError):
             return sum(size for _, size in storage.file_sizes(folder.work))
@@ -287,7 +288,7 @@ def _remove_empty(folders: list[str]) -> None:
 
 
 def _missing_parents(path: str) -> list[str]:
-    """Folders above the output that do not exist yet, innermost first: a failed job removes them again."""
+    """Returns parent folders of the output that do not exist yet, innermost first: a failed job removes them again."""
     missing: list[str] = []
     while not storage.is_url(path) and not storage.exists(path := os.path.dirname(path)):
         missing.append(path)
@@ -295,7 +296,7 @@ def _missing_parents(path: str) -> list[str]:
 
 
 def libraries() -> dict[str, str]:
-    """Versions that the bytes of the output may depend on."""
+    """Returns the versions that the bytes of the output may depend on."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("numpy", "pillow", "pyarrow", "isal")} | {"machine": platform.machine()}

@@ -24,17 +24,17 @@ from beam_cifar.steps.base import row_bytes
 
 @dataclass(frozen=True)
 class SourceSettings:
-    """What every task needs besides itself.
+    """What reading a task needs, besides the task itself.
 
     Attributes:
-        origins: formats and label tables of the datasets; files name theirs by index.
-        files: input files; segments name them by index.
-        selection: which rows the plan counted as surviving.
+        origins: formats and label tables of the datasets; files refer to them by index.
+        files: input files; segments refer to them by index.
+        selection: decides which rows survive, as in the plan.
         decoded: whether images will be decoded, which may make them much larger.
-        row_bytes: bytes that every image will have at least.
-        chosen: path of the rows that the plan chose one by one; empty where it did not.
-        image_bytes: of an image of each file, about, where rows are chosen.
-        tolerant: whether rows that turn out to be damaged are rejected, as bad rows are, instead of ending the job.
+        row_bytes: minimum bytes that every image will need.
+        chosen: path of the rows that the plan chose one by one; empty if it did not.
+        image_bytes: approximate bytes of one image of each file, if rows are chosen.
+        tolerant: whether damaged rows are rejected like bad rows, instead of ending the job.
     """
 
     origins: tuple[Origin, ...]
@@ -48,31 +48,31 @@ class SourceSettings:
 
     @classmethod
     def of(cls, plan: Plan, chosen: str = "") -> SourceSettings:
-        """The settings of a plan."""
+        """Returns the settings for a plan."""
         decoded = are_pixels(plan.encodings) or bool(plan.pixel_steps)
         return cls(
             plan.origins, plan.files, plan.selection, decoded, row_bytes(plan.pixel_steps), chosen, plan.file_bytes
         )
 
     def origin(self, file: SourceFile) -> Origin:
-        """The dataset of a file."""
+        """Returns the dataset that a file belongs to."""
         return self.origins[file.source]
 
 
 def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
-    """Reads the rows that a task owns, in order.
+    """Reads the rows that a task owns, in order, as blocks.
 
-    Every row of them is read and counted, also those that the selection will drop. A part without rows is one
+    All of them are read and counted, including those that the selection will drop. A part without rows gives one
     empty block.
 
     Raises:
-        InputError: a file is gone, changed or damaged.
+        InputError: a file is missing, changed or damaged.
     """
     return _read_segments(task, settings) if task.chosen is None else _read_chosen(task, settings)
 
 
 def _read_chosen(task: Task, settings: SourceSettings) -> Iterator[Block]:
-    """Rows that the plan chose one by one; they count as what they become, and the plan counted what they were."""
+    """Reads rows that the plan chose one by one; counts their output labels, as the plan counted their input labels."""
     inputs = Inputs(settings.files, settings.origins, settings.image_bytes)
     rows = read_chosen(settings.chosen, task.chosen or 0, inputs, settings.row_bytes)
     for number, (table, last) in enumerate(rows):
@@ -106,8 +106,8 @@ def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:
 
 
 def _sound_rows(rows: RowReader, start: int, stop: int, file: SourceFile, bad: dict[int, BadRow]) -> pa.Table:
-    """The rows [start, stop) that can be read; the others are added to `bad`, found by halving."""
-    # Rejected here: an error that leaves a generator, caught by Beam, takes the good rows of the range with it.
+    """Returns the readable rows of [start, stop); finds the others by bisection and adds them to `bad`."""
+    # Handled here: an exception that leaves the generator would also lose the good rows of the range.
     try:
         return rows.table(start, stop)
     except InputError as error:

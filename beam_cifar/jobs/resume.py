@@ -1,4 +1,4 @@
-"""Resuming: the finished parts of an interrupted job with the same plan are kept."""
+"""Resumes an interrupted job with the same plan, keeping its finished parts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from beam_cifar.planning.plan import Task
 
 
 def with_finished(job: Job) -> Job:
-    """The job with the accounts of the parts that an earlier run has finished, and a note of how many these are."""
+    """Returns the job with the accounts of parts that an earlier run finished, and a note that says how many."""
     if job.done:
-        note = "an earlier run has finished this job; nothing was left to do"
+        note = "an earlier run already finished this job; nothing left to do"
         return replace(job, plan=replace(job.plan, notices=(*job.plan.notices, note)))
     if not job.resumed:
         return job
@@ -24,18 +24,18 @@ def with_finished(job: Job) -> Job:
     known = set(storage.names_in(job.folder.accounts))
     tasks = [task for task in job.plan.tasks if os.path.basename(sink.account_path(task.shard, task.part)) in known]
     found = tuple(part for part in storage.concurrently(lambda task: _finished(task, sink), tasks) if part is not None)
-    note = f"resumed: {len(found)} of {len(job.plan.tasks)} parts were there"
+    note = f"resumed: {len(found)} of {len(job.plan.tasks)} parts were already finished"
     return replace(job, finished=found, plan=replace(job.plan, notices=(*job.plan.notices, note)))
 
 
 def left_to_do(job: Job) -> list[Task]:
-    """The tasks whose parts are not finished."""
+    """Returns the tasks whose parts are not finished."""
     finished = {(part.shard, part.part) for part in job.finished}
     return [task for task in job.plan.tasks if (task.shard, task.part) not in finished]
 
 
 def _finished(task: Task, sink: SinkSettings) -> PartInfo | None:
-    """The account of a part, if what it says is still there; else the part is made anew."""
+    """Returns the account of a part if its files are intact; None means that the part is written again."""
     try:
         part = decode_part(storage.read_whole(sink.account_path(task.shard, task.part)))
         if (part.shard, part.part) != (task.shard, task.part) or part.written.total() != task.rows:
@@ -46,20 +46,20 @@ def _finished(task: Task, sink: SinkSettings) -> PartInfo | None:
 
 
 def _files(part: PartInfo, sink: SinkSettings) -> Iterator[tuple[str, int, str]]:
-    """Path, bytes and hex sha256 of what a part consists of; -1 bytes are not known."""
+    """Yields path, bytes and hex sha256 of each file of a part; bytes are -1 if unknown."""
     shard = sink.shards[part.shard]
     path = sink.part_path(shard, part.part)
     if not sink.many_files:
         yield path, part.bytes, part.sha256
         return
     yield path, -1, part.sha256
-    if not storage.is_url(path):  # objects are there whole once they are listed, and publishing checks their sizes
+    if not storage.is_url(path):  # a listed object is complete, and publishing checks its size
         for entry in storage.read_listing(path):
             yield os.path.join(sink.folder.tree, shard.path, entry["path"]), entry["bytes"], entry["sha256"]
 
 
 def _is_there(path: str, size: int, digest: str) -> bool:
-    """Whether a file is what it was. A file system may lose what was not yet on disk when power failed."""
+    """Returns whether a file is unchanged; after a power failure a file system may have lost recent data."""
     found, _ = storage.stamp(path)
     if size >= 0 and found != size:
         return False

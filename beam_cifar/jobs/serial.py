@@ -1,6 +1,6 @@
-"""Runs a whole job in this process, one task after the other, without a runner: the same files, byte for byte.
+"""Runs a whole job in this process, one task after another, without a runner; writes the same files, byte for byte.
 
-The quick executor of the tests, and the proof that Beam is one way of running a job among others.
+Tests use it because it is quick, and it shows that Beam is only one way to run a job.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from beam_cifar.steps.select import select_rows
 
 
 def run(job: Job, beam_options: object = None) -> None:
-    """Runs a prepared job, and publishes it; `beam_options` are ignored, so that this can stand for a pipeline.
+    """Runs a prepared job and publishes it; `beam_options` is ignored, and lets this stand in for a pipeline.
 
     Raises:
-        BeamCifarError: a damaged input, or an output that cannot be written.
+        BeamCifarError: the input is damaged, or the output cannot be written.
     """
     plan = job.plan
     source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
@@ -46,12 +46,12 @@ def _converted(task: Task, plan: Plan, source: SourceSettings, sink: SinkSetting
         raise
     info = made[-1]
     if info is None:
-        raise ValueError(f"the blocks of part {task.part} of shard {task.shard} have no last one")
+        raise ValueError(f"part {task.part} of shard {task.shard} did not end with its last block")
     return info
 
 
 def transformed_block(block: Block, plan: Plan) -> Block:
-    """A block after all that a plan does to it, in order: select, rename, change pixels, encode."""
+    """Returns a block after everything that a plan does to it, in order: select, rename, change pixels, encode."""
     block = remap_labels(select_rows(block, selection=plan.selection), targets=plan.label_map.targets)
     block = changed(block, plan.pixel_steps)
     return encode_images(block, encodings=plan.encodings) if plan.encodings else block
@@ -60,7 +60,7 @@ def transformed_block(block: Block, plan: Plan) -> Block:
 def for_each_block(
     function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings, beam_options: object = None
 ) -> None:
-    """Calls a function with every block of some tasks, last task first: nobody may count on their order."""
+    """Calls a function with every block of some tasks, last task first, so that callers cannot rely on the order."""
     for task in reversed(tasks):
         for block in read_task(task, source):
             function(block)

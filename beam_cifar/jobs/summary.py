@@ -1,4 +1,4 @@
-"""What a conversion did, as its caller is told."""
+"""The summary of a conversion that its caller gets."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ class Summary:
     """What a conversion did.
 
     Attributes:
-        version: of this package.
-        format: of the output.
-        output: its directory.
+        version: version of this package.
+        format: output format.
+        output: output directory.
         read: rows read.
         written: rows written.
         filtered: rows dropped by the selection.
         quarantined: rows that could not be kept.
-        subsets: rows written by output subset.
-        labels: rows written by class name.
-        seconds: from the call to the end.
-        bytes: of the data files.
+        subsets: rows written, by output subset.
+        labels: rows written, by class name.
+        seconds: time from the call to the end.
+        bytes: total bytes of the data files.
         files: number of data files.
-        notices: what a user should know.
+        notices: notices for the user.
 
     >>> from beam_cifar import ConvertOptions, convert
     >>> convert(ConvertOptions("cifar10", "out", "parquet")).subsets
@@ -49,7 +49,7 @@ class Summary:
 
 
 def summary_of(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
-    """What a finished job did, from its manifest; `seconds` is how long it took."""
+    """Returns what a finished job did, from its manifest; `seconds` is how long it took."""
     rows = manifest["rows"]
     unlabelled = {"(unlabelled)": manifest["unlabelled"]} if manifest["unlabelled"] else {}
     return Summary(

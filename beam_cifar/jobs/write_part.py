@@ -1,4 +1,4 @@
-"""Writes the blocks of one part to a staged file, and accounts for them."""
+"""Writes the blocks of one part to a staged file, and creates its account."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from beam_cifar.planning.summaries import scan
 
 
 class OpenPart:
-    """A part of a shard, by its number, that is being written."""
+    """A part of a shard that is being written."""
 
     def __init__(self, settings: SinkSettings, shard: Shard, part: int) -> None:
         self._shard, self._part = shard, part
@@ -38,15 +38,15 @@ class OpenPart:
         """Writes a block; returns the account of the part with its last one.
 
         Raises:
-            InputError: a row that cannot be kept.
-            JobError: a block out of order, or another number of rows than planned.
+            InputError: a row cannot be kept.
+            JobError: a block is out of order, or the number of rows is not as planned.
         """
-        # Fused stages kept the order on every runner that was tried, but no part of Beam's model promises it.
+        # Fused stages kept the order on every runner tried so far, but Beam's model does not guarantee it.
         if block.coordinates != (self._shard.index, self._part, self._next):
             raise JobError(
-                f"blocks came out of order: expected {(self._shard.index, self._part, self._next)} as (shard, part, "
-                f"number), got {block.coordinates}; a step between ReadBlocks and WriteBlocks, such as a Flatten of "
-                "blocks, breaks their order: remove it"
+                f"blocks out of order: expected (shard, part, number) {(self._shard.index, self._part, self._next)}, "
+                f"got {block.coordinates}; a step between ReadBlocks and WriteBlocks, such as a Flatten of blocks, "
+                "breaks their order: remove it"
             )
         if block.rejected:
             raise InputError(str(block.rejected[0]))
@@ -71,7 +71,7 @@ class OpenPart:
         rows, planned = self._counts["written"].total(), self._shard.rows_of(self._part)
         if rows != planned:
             raise JobError(
-                f"{self._shard.path}: {rows} rows came for part {self._part}, {planned} were planned; "
+                f"{self._shard.path}: part {self._part} received {rows} rows, but {planned} were planned; "
                 "did the input change?"
             )
         self._writer.close()
@@ -90,14 +90,14 @@ class OpenPart:
 
 
 def write_account(info: PartInfo, settings: SinkSettings) -> None:
-    """Leaves the account of a finished part where a job that is resumed finds it."""
+    """Writes the account of a finished part to the job folder, where a resumed job finds it."""
     with settings.folder.stage(settings.account_path(info.shard, info.part)) as file:
         file.write(encode_part(info))
         file.commit()
 
 
 def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInfo:
-    """Copies the one file of a task, and counts its rows from its labels."""
+    """Copies the only file of a task, and counts its rows from its labels."""
     shard, file = sink.shards[task.shard], source.files[task.segments[0].file]
     counts: Counts = Counter()
     origin = source.origin(file)

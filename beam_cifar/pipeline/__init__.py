@@ -1,5 +1,5 @@
-"""The only room that imports Beam: `convert` has the straight line, the other modules its steps and runners.
+"""The only package that imports Beam: `convert` has the main pipeline, the other modules its steps and runners.
 
-The public face, the command line, `analysis` and `dataset` import from here. `imports` loads Beam quietly and needs
-none.
+The public API, the command line, `analysis` and `dataset` import from here. `imports` loads Beam quietly and does not
+itself need it.
 """

@@ -1,4 +1,4 @@
-"""How blocks travel in a pipeline: a coder that keeps them in one stage, and a step that changes them."""
+"""Blocks in a pipeline: a coder that keeps them within one stage, and a transform that changes them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from beam_cifar.pipeline.errors import carried
 
 
 class BlockCoder(coders.Coder):
-    """Refuses to encode a block.
+    """Coder that refuses to encode blocks.
 
-    A runner encodes elements where a stage ends. Blocks carry pixels, and whatever crosses a stage is held in memory
-    by local runners and written to disk by others: a lost fusion would go unnoticed until a job of millions fails.
+    A runner encodes elements at the end of a stage. Blocks carry pixels, and local runners keep whatever leaves a
+    stage in memory, while others write it to disk: a lost fusion would go unnoticed until a job of millions fails.
     """
 
     def encode(self, value: Block) -> bytes:
@@ -29,15 +29,15 @@ class BlockCoder(coders.Coder):
             raise JobError(
                 f"block {value.number} of shard {value.shard} was about to leave its fused stage, which would hold all "
                 "pixels in memory; a Flatten of blocks, a side input made from tasks or blocks, a Reshuffle, a "
-                "GroupByKey or a resource hint between ReadBlocks and WriteBlocks does that: remove it"
+                "GroupByKey or a resource hint between ReadBlocks and WriteBlocks causes this: remove it"
             )
 
     def decode(self, encoded: bytes) -> Block:
-        """Never called: nothing can be encoded."""
+        """Always raises `JobError`; never called, because blocks cannot be encoded."""
         raise JobError("a block cannot be decoded")
 
     def estimate_size(self, value: Block) -> int:
-        """The bytes of the table, for the runner's metrics; without it Beam would pickle blocks to size them."""
+        """Returns the bytes of the table for the runner's metrics; Beam's default would pickle blocks to size them."""
         return int(value.table.nbytes)
 
     def is_deterministic(self) -> bool:
@@ -54,7 +54,7 @@ class BlockDoFn(beam.DoFn):
         self._function = function
 
     def process(self, block: Block) -> Iterator[Block]:
-        """Yields the block that the function makes of it."""
+        """Yields the block that the function returns."""
         with carried():
             made = self._function(block)
         count(
@@ -69,9 +69,9 @@ class MapBlocks(beam.PTransform):
     """Applies a function to each block; typed, so that `BlockCoder` guards what comes out.
 
     Attributes:
-        function: from block to block, with the settings as keywords.
-        settings: of the function.
-        shown: what monitoring shows of them.
+        function: takes a block and the settings as keyword arguments; returns a block.
+        settings: settings of the function.
+        shown: display data for monitoring.
     """
 
     function: Callable[..., Block]
@@ -79,7 +79,7 @@ class MapBlocks(beam.PTransform):
     shown: Mapping[str, Any] = field(default_factory=dict)
 
     def display_data(self) -> dict[str, Any]:
-        # Beam raises for a value that is None.
+        # Beam raises an error for None values.
         return {name: value for name, value in self.shown.items() if value not in (None, "")}
 
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[Block]:

@@ -1,4 +1,4 @@
-"""The straight line: tasks, blocks, parts, shards, output."""
+"""The main pipeline: tasks, blocks, parts, shards, output."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
     sink = SinkSettings.of(plan, job.options.output_format, job.folder)
     tasks = left_to_do(job)
     parts = []
-    # Only branches that have elements: an empty `Create` would still be a stage of its own.
+    # Only branches with elements are added: an empty `Create` would still be a separate stage.
     if job.finished:
         parts.append(pipeline | "Finished" >> beam.Create(job.finished, reshuffle=False).with_output_types(PartInfo))
     if written := [task for task in tasks if not task.copy]:
@@ -59,7 +59,7 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
 
 
 def _transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollection[Block]:
-    """The transforms that a job asks for, in order: select, rename, change pixels, encode."""
+    """Applies the transforms of a job, in order: select, rename, change pixels, encode."""
     if not plan.selection.keeps_all:
         selection = {"selection": plan.selection}
         blocks = blocks | "SelectRows" >> MapBlocks(select_rows, selection, plan.selection.shown())
@@ -78,7 +78,7 @@ def _transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollectio
 
 
 def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
-    """Hands the pipeline of a job to its runner; a known error comes out as itself."""
+    """Passes the pipeline of a job to its runner; known errors are raised as themselves."""
     storage.allow_writes()
     with explained():
         return run_pipeline(lambda pipeline: build_pipeline(pipeline, job), beam_options)
@@ -86,11 +86,11 @@ def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
 
 @dataclass(frozen=True)
 class Conversion:
-    """A conversion that was started, and may still run.
+    """A conversion that was started, and may still be running.
 
     Attributes:
-        job: what is done.
-        result: of the pipeline; None where an earlier, interrupted run had finished the job already.
+        job: the job.
+        result: result of the pipeline; None if an earlier, interrupted run had already finished the job.
 
     >>> from beam_cifar import ConvertOptions, run
     >>> run(ConvertOptions("cifar10", "out", "parquet")).wait().written
@@ -104,10 +104,10 @@ class Conversion:
     _beam_options: PipelineOptions
 
     def wait(self) -> Summary:
-        """Returns when the output is complete, and cleans up. To be called once.
+        """Waits until the output is complete, cleans up, and returns the summary. Call it only once.
 
         Raises:
-            BeamCifarError: the one line that explains why nothing was written.
+            BeamCifarError: the job failed; the message is one line that explains why nothing was written.
         """
         try:
             if self.result is not None:
@@ -126,11 +126,11 @@ def convert(
 
     Args:
         options: what to convert, and how.
-        beam_options: Beam's own options, as flags or parsed; a local runner without any.
-        on_start: called with the plan, once nothing is left to refuse.
+        beam_options: Beam's own options, as flags or parsed; default: a local runner.
+        on_start: called with the job once all checks have passed.
 
     Raises:
-        BeamCifarError: the one line that explains why nothing was written.
+        BeamCifarError: the job failed; the message is one line that explains why nothing was written.
 
     >>> from beam_cifar import ConvertOptions, convert
     >>> convert(ConvertOptions("cifar10", "out", "parquet")).written
@@ -142,18 +142,18 @@ def convert(
 def run(
     options: ConvertOptions, beam_options: BeamOptions = (), *, on_start: Callable[[Job], Any] = lambda job: None
 ) -> Conversion:
-    """Starts a conversion, and returns without waiting where the runner allows it: a job on a cluster goes on alone.
+    """Starts a conversion, and returns without waiting if the runner allows it: a job on a cluster continues alone.
 
-    The local runner returns when it is done. Until `Conversion.wait`, or the end of this process, no other job can
+    The local runner returns when it is done. Until `Conversion.wait` or the end of this process, no other job can
     write to the same output.
 
     Args:
         options: what to convert, and how.
-        beam_options: Beam's own options, as flags or parsed; a local runner without any.
-        on_start: called with the plan, once nothing is left to refuse.
+        beam_options: Beam's own options, as flags or parsed; default: a local runner.
+        on_start: called with the job once all checks have passed.
 
     Raises:
-        BeamCifarError: the one line that explains why nothing was started.
+        BeamCifarError: the job was not started; the message is one line that explains why.
 
     >>> from beam_cifar import ConvertOptions, run
     >>> conversion = run(ConvertOptions("cifar10", "out", "parquet"))
@@ -163,10 +163,10 @@ def run(
     started = time.monotonic()
     beam_options = parsed_options(beam_options, options.workers)
     if is_dry_run(beam_options):
-        raise UsageError("--dry_run: nothing is run, so there is no output to return; use translate()")
+        raise UsageError("--dry_run: nothing would run, so there is no output to return; use translate()")
     for obstacle in obstacles(options, beam_options):
         raise UsageError(obstacle)
-    # By hand and not by `with`: the lock of the output is held until `Conversion.wait`, which may come much later.
+    # Not a `with` block: the lock on the output is held until `Conversion.wait`, which may come much later.
     prepared = prepare(options)
     job = prepared.__enter__()
     try:
@@ -180,22 +180,22 @@ def run(
 
 
 def translate(options: ConvertOptions, beam_options: BeamOptions = ()) -> tuple[Job, PipelineResult]:
-    """Translates a conversion for its runner, where Beam's options ask for a dry run: nothing is run or written.
+    """Translates a conversion for its runner, for Beam options with `--dry_run`: nothing is run or written.
 
-    Local paths may be named: no worker will look for them. `obstacles` says what keeps the job itself from running.
+    Local paths are allowed, since no worker will read them; `obstacles` lists what would stop the real job.
 
     Args:
         options: what to convert, and how.
         beam_options: Beam's own options, as flags or parsed, with `--dry_run`.
 
     Returns:
-        The job, and the runner's result, with the translated pipeline as `job.proto_pipeline`.
+        The job, and the runner's result with the translated pipeline as `job.proto_pipeline`.
 
     Raises:
-        BeamCifarError: the one line that explains why the job could not be started.
+        BeamCifarError: the job could not be started; the message is one line that explains why.
     """
     beam_options = parsed_options(beam_options, options.workers)
     if not is_dry_run(beam_options):
-        raise UsageError("translate() needs --dry_run: without it the pipeline would be run")
+        raise UsageError("translate() needs --dry_run: without it the pipeline would run")
     with rehearsed(options) as job:
         return job, start(job, beam_options)

@@ -1,4 +1,4 @@
-"""Counters in Beam's metrics, under names that stay: monitoring is built on them. Exact counts are in the manifest."""
+"""Counters in Beam's metrics, with stable names for monitoring. Exact counts are in the manifest."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ COUNTERS = (
     "bytes_written",
     "files_copied",
 )
-"""All counters; runners that repeat a bundle may count it again."""
+"""All counters; a runner that repeats a bundle may count it twice."""
 
 
 def count(**amounts: int) -> None:
-    """Adds to counters; to be called from a DoFn."""
+    """Increments counters; call it from a DoFn."""
     for name, amount in amounts.items():
         if name not in COUNTERS:
-            raise ValueError(f"no counter is called {name!r}")
+            raise ValueError(f"unknown counter {name!r}")
         if amount:
             Metrics.counter(NAMESPACE, name).inc(amount)
 

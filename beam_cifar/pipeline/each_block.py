@@ -1,4 +1,4 @@
-"""Runs a function on every block of a dataset: a pipeline in which nothing else moves."""
+"""Runs a function on every block of a dataset, in a pipeline that moves only row counts."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from beam_cifar.planning.plan import Task
 
 
 def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
-    """Beam's options of a job that reads a dataset and writes none.
+    """Returns Beam's options for a job that reads a dataset and writes none.
 
     Raises:
-        UsageError: a runner whose workers cannot leave files where the launcher finds them.
+        UsageError: the workers of the runner cannot write files where the launcher finds them.
     """
     options = parsed_options(beam_options, workers)
     if is_dataflow(options):
-        raise UsageError("DataflowRunner: this command does not run there; use a local runner, which reads gs://")
+        raise UsageError("this command does not support DataflowRunner; use a local runner, which can read gs://")
     return options
 
 
 @contextmanager
 def shared_folder(options: PipelineOptions) -> Iterator[str]:
-    """A temporary folder that all workers see: on a cluster in `--temp_location`, else in that of this machine."""
+    """Yields a temporary folder that all workers see: in `--temp_location` on a cluster, else on this machine."""
     place = None if is_local(options) else options.view_as(GoogleCloudOptions).temp_location
     if not place:
         with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:
@@ -52,9 +52,9 @@ def shared_folder(options: PipelineOptions) -> Iterator[str]:
 def for_each_block(
     function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings, beam_options: PipelineOptions
 ) -> None:
-    """Calls a function with every block of some tasks, on the workers; a known error comes out as itself.
+    """Calls a function with every block of some tasks, on the workers; known errors are raised as themselves.
 
-    Workers must be able to import it, and what it leaves behind must be the same when a bundle is run again.
+    Workers must be able to import the function, and its results must be the same if a bundle runs again.
     """
     storage.allow_writes()
     with explained():
@@ -73,6 +73,6 @@ def _build(
 
 @carried()
 def _on_block(block: Block, function: Callable[[Block], None]) -> int:
-    """Returns how many rows the block has."""
+    """Calls the function and returns the number of rows of the block."""
     function(block)
     return len(block.table)

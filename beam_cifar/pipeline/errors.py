@@ -1,4 +1,4 @@
-"""Carries a known error out of a pipeline: runners hand back text, each in its own wrapping."""
+"""Carries known errors out of a pipeline: runners return only text, each wrapped in its own way."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from contextlib import contextmanager
 from beam_cifar import errors, storage
 from beam_cifar.errors import BeamCifarError, JobError
 
-# Put together at run time: a traceback shows source lines, and these must not look like an error.
+# Concatenated at run time: tracebacks show source lines, and these must not look like an encoded error.
 _BEGIN = "<" + "beam_cifar-error" + ">"
 _END = "</" + "beam_cifar-error" + ">"
 
 
 class CarriedError(RuntimeError):
-    """A known error in a form that survives being turned into text any number of times."""
+    """A known error in a form that survives any number of conversions to text."""
 
 
 @contextmanager
 def carried() -> Iterator[None]:
-    """Wraps the body of every DoFn: known errors, and failures of the storage, can be found again by `find_error`."""
+    """Wraps the body of every DoFn, so that `find_error` can recover known errors and storage failures."""
     try:
         yield
     except BeamCifarError as error:
@@ -32,7 +32,7 @@ def carried() -> Iterator[None]:
 
 
 def find_error(failure: BaseException) -> BeamCifarError | None:
-    """The known error behind a failure of a pipeline: in the chain of causes, or in its text.
+    """Returns the known error behind a pipeline failure, found in the chain of causes or in its text, or None.
 
     >>> from beam_cifar import find_error
     >>> find_error(RuntimeError("something of the runner's own")) is None
@@ -51,7 +51,7 @@ def find_error(failure: BaseException) -> BeamCifarError | None:
 
 
 def _encode(error: BeamCifarError) -> str:
-    # Hex, because runners escape quotes, backslashes and line ends, some of them twice.
+    # Hex, because runners escape quotes, backslashes and line breaks, sometimes twice.
     content = json.dumps([type(error).__name__, str(error), error.exit_code]).encode().hex()
     return f"{error} {_BEGIN}{content}{_END}"
 
@@ -65,7 +65,7 @@ def _decode(text: str) -> BeamCifarError | None:
     except ValueError:
         return None
     kind = getattr(errors, name, JobError)
-    # Not by calling the class: the parameters of errors differ, and the message is complete.
+    # The class is not called: constructors differ in their parameters, and the message is already complete.
     made: BeamCifarError = kind.__new__(kind)
     made.args = (message,)
     made.exit_code = exit_code
@@ -74,7 +74,7 @@ def _decode(text: str) -> BeamCifarError | None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns a failure of a pipeline into the known error behind it."""
+    """Turns a pipeline failure into the known error behind it, or into a `JobError`."""
     try:
         yield
     except BeamCifarError:
@@ -85,13 +85,13 @@ def explained() -> Iterator[None]:
     except Exception as error:
         known = find_error(error)
         if known is None:
-            known = JobError(f"the pipeline failed: {_gist(error)}; -v shows the traceback")
+            known = JobError(f"the pipeline failed: {_gist(error)}; pass -v to see the traceback")
         raise known from error
 
 
 def _gist(error: Exception) -> str:
-    """The line of an error that says most: runners wrap the one of the worker in pages of traceback."""
+    """Returns the most informative line of an error: runners bury the worker's message in pages of traceback."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     told = [line for line in lines if re.match(r"[\w.]+(Error|Exception)\b", line)]
-    # What ends in a colon is a heading.
+    # A first line that ends with a colon is only a heading.
     return (told[-1] if told else " ".join(lines[:2]) if lines[0].endswith(":") else lines[0])[:300]

@@ -1,7 +1,7 @@
-"""The public face of the line: PTransforms over single images, for anyone's own pipeline.
+"""Public PTransforms over single images, for use in any Beam pipeline.
 
-Inside, images travel a thousand at a time, and never through a shuffle. Here each is an element of its own, an
-`Example`, which costs several times as much; what a job of `beam_cifar.convert` can do, it does faster.
+Internally, images travel in blocks of about a thousand, and never through a shuffle. Here each one is a separate
+element, an `Example`, which costs several times as much: if `beam_cifar.convert` can do a job, it is faster.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ from beam_cifar.version import __version__
 
 __all__ = ["FilterExamples", "ReadExamples", "RemapLabels", "ResizeExamples", "TransformExamples", "WriteExamples"]
 
-# The standard coder for rows: any Beam SDK can read it, and it is twice as fast as the default.
+# Beam's standard row coder: any SDK can read it, and it is twice as fast as the default.
 registry.register_coder(Example, RowCoder)
 
 BATCH = 256
-"""Examples that a transform works on together."""
+"""Maximum number of examples that a transform processes together."""
 BATCH_BYTES = 16 << 20
 
 _ENCODINGS = (RAW, *EXTENSIONS)
@@ -70,21 +70,21 @@ _ENCODINGS = (RAW, *EXTENSIONS)
 
 @dataclass(eq=False)
 class ReadExamples(beam.PTransform):
-    """Reads a dataset: gives one `Example` for every image, those of one file in order.
+    """Reads a dataset as one `Example` per image; those of one file are in order.
 
-    Files are found and looked at when the transform is made, so that `labels` is known before the pipeline runs.
+    Files are found and scanned when the transform is created, so that `labels` is known before the pipeline runs.
 
     Attributes:
-        path: of a directory or archive.
-        format: its format; detected if None.
-        subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
-        index_dir: where the index of a compressed archive goes, a folder that all workers see; a temporary one, which
-            goes with the transform, if None.
+        path: directory or archive of the dataset.
+        format: its format; default: detected.
+        subsets: names of the subsets to read, or "train" / "test" for all batches of that split; default: all.
+        index_dir: folder, visible to all workers, for the index of a compressed archive; default: a temporary folder
+            that is removed with the transform.
         labels: classes and superclasses.
 
     Raises:
-        InputError: nothing there, not recognised, or damaged.
-        UsageError: an unknown format or subset.
+        InputError: the dataset is missing, not recognised, or damaged.
+        UsageError: the format or a subset is unknown.
 
     >>> import apache_beam as beam
     >>> from beam_cifar import ReadExamples
@@ -128,15 +128,15 @@ class ReadExamples(beam.PTransform):
 
 @dataclass(eq=False)
 class FilterExamples(beam.PTransform):
-    """Keeps the examples for which an XPath expression holds; see `beam_cifar.filters.xpath`.
+    """Keeps the examples that match an XPath expression; see `beam_cifar.filters.xpath`.
 
     Attributes:
-        expression: such as '/item[annotation/label="dog"]'.
+        expression: XPath expression such as '/item[annotation/label="dog"]'.
         labels: classes of the examples.
         mode: what the expression selects: "items", "annotations" or "items+annotations".
 
     Raises:
-        UsageError: an expression that cannot be evaluated, or an unknown mode.
+        UsageError: the expression cannot be evaluated, or the mode is unknown.
 
     >>> import apache_beam as beam
     >>> from beam_cifar import FilterExamples, ReadExamples
@@ -163,15 +163,15 @@ class FilterExamples(beam.PTransform):
 
 @dataclass(eq=False)
 class RemapLabels(beam.PTransform):
-    """Renames classes or superclasses; those that get one name merge. Ids are never renumbered.
+    """Renames classes or superclasses; those with the same new name merge. Label ids are never renumbered.
 
     Attributes:
-        renamings: old name to new name, applied all at once.
-        table: classes of the examples that come in.
-        labels: classes of those that go out.
+        renamings: maps old names to new names, all applied at once.
+        table: classes of the input examples.
+        labels: classes of the output examples.
 
     Raises:
-        UsageError: an unknown old name, or an empty new one.
+        UsageError: an old name is unknown, or a new one is empty.
 
     >>> from beam_cifar import ReadExamples, RemapLabels
     >>> RemapLabels({"cat": "kitten"}, ReadExamples("cifar10").labels).labels.names[3]
@@ -195,14 +195,14 @@ class RemapLabels(beam.PTransform):
 
 @dataclass(eq=False)
 class TransformExamples(beam.PTransform):
-    """Changes every image by a transform of the registry: "resize", "crop" or "grayscale".
+    """Applies a registered transform to every image: "resize", "crop" or "grayscale".
 
     Attributes:
-        name: of the transform.
-        options: of it, by their names in Python.
+        name: name of the transform.
+        options: its options, by their Python names.
 
     Raises:
-        UsageError: an unknown transform or option, or one that looks at more than single images.
+        UsageError: the transform or an option is unknown, or the transform does not work image by image.
 
     >>> import apache_beam as beam
     >>> from beam_cifar import ReadExamples, TransformExamples
@@ -218,7 +218,7 @@ class TransformExamples(beam.PTransform):
     def __post_init__(self) -> None:
         step = make_step(self.name, self.options)
         if not isinstance(step, PixelStep):
-            raise UsageError(f"{self.name} looks at more than single images; use it with `convert`, or in a `Dataset`")
+            raise UsageError(f"{self.name} does not work image by image; use it with `convert`, or on a `Dataset`")
         self._step = step
 
     def display_data(self) -> dict[str, str]:
@@ -230,10 +230,10 @@ class TransformExamples(beam.PTransform):
 
 @dataclass(eq=False)
 class ResizeExamples(beam.PTransform):
-    """Gives all images one size; those of another size become raw pixels.
+    """Resizes all images to one size; images that had another size become raw pixels.
 
     Attributes:
-        size: (height, width), in pixels.
+        size: (height, width) in pixels.
 
     >>> import apache_beam as beam
     >>> from beam_cifar import ReadExamples, ResizeExamples
@@ -258,30 +258,30 @@ class ResizeExamples(beam.PTransform):
 
 @dataclass(eq=False)
 class WriteExamples(beam.PTransform):
-    """Writes examples as a dataset, all or nothing, with a manifest beside it; gives the path of the manifest.
+    """Writes examples as a dataset, all or nothing, with a manifest next to it; returns the path of the manifest.
 
-    Examples are written in the order of `Example.order`, those of one order in an arbitrary order that is always the
-    same, and cut into shards by the rules of `convert`: of the same images, in one size, it makes the same files.
+    Examples are written in the order of `Example.order`; ties are broken in an arbitrary but reproducible order.
+    Shards follow the rules of `convert`: the same images, all of one size, give the same files.
 
-    What it costs: images cross two boundaries between stages, one while all their sizes are gathered, 60 bytes for
-    each image, and one to be grouped by part of the output. Local runners hold both in memory, encoded: some 5 GB for
-    a million PNG files of 2.4 KB. Clusters write them to disk, and a worker holds one part, at most some 500 MB. For
-    files as they are, `convert` moves no image between workers, and needs neither.
+    Cost: images cross two stage boundaries, one while their sizes are gathered (60 bytes per image) and one to be
+    grouped by part of the output. Local runners keep both copies in memory, encoded: some 5 GB for a million PNG
+    files of 2.4 KB. Clusters write them to disk, and a worker holds one part, at most some 500 MB. When it reads
+    files, `convert` needs neither, since it moves no image between workers.
 
-    Nothing keeps another job from the same output while the pipeline runs: the one that publishes last must be
-    allowed to overwrite, or fails. What a failed pipeline leaves in `OUT.beam_cifar/`, the next `convert` to that
-    output removes.
+    The output is not locked while the pipeline runs: if another job writes it too, the last one to publish must be
+    allowed to overwrite, or it fails. If the pipeline fails, the next `convert` to the same output removes what it
+    left in `OUT.beam_cifar/`.
 
     Attributes:
-        output_dir: the directory to make.
+        output_dir: directory to create.
         output_format: name of the format to write.
         labels: classes of the examples.
-        options: how to write.
-        overwrite: whether an existing output is replaced.
+        options: export options.
+        overwrite: whether to replace an existing output.
 
     Raises:
-        UsageError: an unknown format, or options that it cannot follow.
-        OutputError: the output exists, or a conversion holds it.
+        UsageError: the format is unknown, or does not support the options.
+        OutputError: the output exists, or a conversion has locked it.
 
     >>> import apache_beam as beam
     >>> from beam_cifar import ReadExamples, WriteExamples
@@ -293,7 +293,7 @@ class WriteExamples(beam.PTransform):
     output_dir: str
     output_format: str
     labels: LabelTable
-    options: ExportOptions = ExportOptions()  # noqa: RUF009 (it is frozen)
+    options: ExportOptions = ExportOptions()  # noqa: RUF009 (a frozen dataclass)
     overwrite: bool = False
 
     def __post_init__(self) -> None:
@@ -301,11 +301,11 @@ class WriteExamples(beam.PTransform):
         sink.check(self.options)
         sink.check_labels(self.labels)
         options = sink.export_of(self.options)
-        # The name of every attempt to run this pipeline; nothing of it reaches the output.
+        # A random job id, shared by all attempts to run this pipeline; it does not appear in the output.
         folder = storage.JobFolder(output_path(self.output_dir), job_id=uuid.uuid4().hex[:16])
         if storage.is_occupied(folder.output) and not self.overwrite:
             raise OutputError(
-                f"{folder.output}: exists and is not empty; pass overwrite=True, or choose another output"
+                f"{folder.output}: exists and is not empty; pass overwrite=True to replace it, or choose another output"
             )
         self._sink = SinkSettings(self.output_format, (), SinkOptions(self.labels, options), folder)
         self._encodings = sink.encodings(options)
@@ -315,7 +315,7 @@ class WriteExamples(beam.PTransform):
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
         with storage.hold(self._sink.folder):
-            pass  # refused while a conversion holds the output
+            pass  # raises if a conversion has locked the output
         described = examples | "Describe" >> _OnBatches(_describe, tuple[str, bytes], {"encodings": self._encodings})
         lay_out_all = beam.Map(_plan, beam.pvalue.AsIter(described), self._sink, self.overwrite)
         once = examples.pipeline | "Once" >> beam.Create([0], reshuffle=False)
@@ -339,7 +339,7 @@ class _Explode(beam.DoFn):
         if block.rejected:
             with carried():
                 raise InputError(str(block.rejected[0]))
-        # File and row: the order grows with the position in the dataset.
+        # File in the high bits, row in the low ones: the order follows the position in the dataset.
         first = block.shard << 40 | block.row
         orders = pa.array(range(first, first + len(block.table)), pa.int64())
         yield from examples_of(block.table.append_column(ordered_schema().field("order"), orders))
@@ -347,11 +347,11 @@ class _Explode(beam.DoFn):
 
 @dataclass(eq=False)
 class _OnBatches(beam.PTransform):
-    """Applies a function, given settings, to tables of batches of examples in the schema `ordered_schema`.
+    """Applies a function with settings to batches of examples, as tables in the schema `ordered_schema`.
 
     Attributes:
-        made: the type of what it returns.
-        row_bytes: of what it makes of an example, if that may be more than it gets.
+        made: type of the elements that the function returns.
+        row_bytes: bytes of a result per example, if it may be larger than the example.
     """
 
     function: Callable[..., Iterable[Any]]
@@ -374,18 +374,18 @@ def _on_batch(batch: list[Example], function: Callable[..., Iterable[Any]], sett
 
 def _batches(row_bytes: int = 0) -> beam.PTransform:
     size = functools.partial(_size_in_batch, least=max(row_bytes, BATCH_BYTES // BATCH))
-    # With two different limits Beam would try sizes and time them: no two runs would have the same batches.
+    # If the limits differed, Beam would tune the size by timing batches: no two runs would have the same batches.
     batches = beam.BatchElements(min_batch_size=BATCH_BYTES, max_batch_size=BATCH_BYTES, element_size_fn=size)
     return batches.with_output_types(list[Example])
 
 
 def _size_in_batch(example: Example, least: int) -> int:
-    """Bytes, and no less than makes `BATCH` examples a batch."""
+    """Returns the bytes of an example, rounded up to `least` so that a batch has at most `BATCH` examples."""
     return max(len(example.image or b""), least)
 
 
 def _over_blocks(function: Callable[..., Block], row_bytes: int = 0, **settings: Any) -> _OnBatches:
-    """A transform of examples from one of blocks."""
+    """Returns a transform of examples from a function on blocks."""
     return _OnBatches(_transformed, Example, {"transform": function, "settings": settings}, row_bytes)
 
 
@@ -394,10 +394,10 @@ def _transformed(table: pa.Table, transform: Callable[..., Block], settings: Map
 
 
 def checked_table(examples: Sequence[Example]) -> pa.Table:
-    """The table of some examples, in the schema `ordered_schema`.
+    """Returns the table of some examples, in the schema `ordered_schema`.
 
     Raises:
-        InputError: an example that cannot be one: values of other types, pixels that are not as many as its size says.
+        InputError: an example is invalid: a value has the wrong type, or the pixels do not match the size.
     """
     for example in examples:
         if wrong := _wrong(example):
@@ -405,34 +405,34 @@ def checked_table(examples: Sequence[Example]) -> pa.Table:
     try:
         return table_of(examples)
     except (ValueError, TypeError, OverflowError) as error:
-        raise InputError(f"an example has a value of another type: {error}") from error
+        raise InputError(f"an example has a value of the wrong type: {error}") from error
 
 
 def _wrong(example: Example) -> str:
-    """What is wrong with an example, or nothing."""
+    """Returns what is wrong with an example, or an empty string."""
     texts = (example.id, example.subset, example.encoding, example.filename)
     if not all(isinstance(text, str) for text in texts) or not isinstance(example.order, int):
-        return "id, subset, encoding and filename must be text, order a number"
+        return "id, subset, encoding and filename must be str, and order an int"
     try:
         "".join(texts).encode()
     except UnicodeEncodeError:
-        return "has a name that is not valid Unicode"
+        return "a name is not valid Unicode"
     size = (example.channels, example.height, example.width)
     if example.image is None:
-        return "" if size == (None, None, None) else f"has no image, but a size: {size}"
+        return "" if size == (None, None, None) else f"has a size but no image: {size}"
     channels, height, width = (side or 0 for side in size)
     if example.encoding not in _ENCODINGS:
-        return f"encoding {example.encoding!r} is none of {', '.join(_ENCODINGS)}"
+        return f"unknown encoding {example.encoding!r}; expected one of {', '.join(_ENCODINGS)}"
     if channels not in (1, 3) or height < 1 or width < 1:
-        return f"channels, height and width are {size}; expected 1 or 3 channels, and both sides at least 1"
+        return f"(channels, height, width) is {size}; expected 1 or 3 channels, and height and width at least 1"
     if example.encoding == RAW:
         if len(example.image) != channels * height * width:
-            return f"has {len(example.image)} bytes of pixels; {channels} x {height} x {width} were expected"
+            return f"has {len(example.image)} bytes of pixels, expected {channels} x {height} x {width}"
         return ""
     header = probe_whole_image(example.image, f"subset {example.subset!r}: example {example.id!r}")
     found = (header.encoding, header.channels, header.height, header.width)
     expected = (example.encoding, *size)
-    return "" if found == expected else f"its image is {found} (encoding, channels, height, width), not {expected}"
+    return "" if found == expected else f"(encoding, channels, height, width) is {expected}, but the image has {found}"
 
 
 def _describe(table: pa.Table, encodings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
@@ -440,7 +440,7 @@ def _describe(table: pa.Table, encodings: tuple[str, ...]) -> Iterator[tuple[str
 
 
 def _prepare(table: pa.Table, encodings: tuple[str, ...], classes: int) -> Iterator[Example]:
-    """Examples as the writer needs them; their images are left out where it needs none."""
+    """Returns examples as the writer needs them, without images if it needs none."""
     highest = pa.compute.max(table.column("label")).as_py()
     lowest = pa.compute.min(table.column("label")).as_py()
     if highest is not None and (highest >= classes or lowest < 0):
@@ -452,7 +452,7 @@ def _prepare(table: pa.Table, encodings: tuple[str, ...], classes: int) -> Itera
 
 @dataclass(frozen=True)
 class _Planned:
-    """What is known when all examples have been seen."""
+    """What is known once all examples have been seen."""
 
     layout: Layout
     publish: PublishSettings
@@ -475,7 +475,7 @@ def _plan(_: int, described: Iterable[tuple[str, bytes]], sink: SinkSettings, ov
 
 @carried()
 def _place(batch: list[Example], planned: _Planned, settings: SinkSettings) -> list[tuple[int, Example]]:
-    """Says for each example which part it belongs to."""
+    """Returns each example keyed by the part that it belongs to."""
     sink, export = get_sink(settings.format), settings.options.export
     placed = []
     for subset, members in by_key((sink.subsets.output(each.subset, export), each) for each in batch).items():
@@ -492,7 +492,7 @@ def _write_keyed(keyed: tuple[int, Iterable[Example]], planned: _Planned) -> Par
 
 
 def write_part(shard: int, part: int, examples: Iterable[Example], sink: SinkSettings) -> PartInfo:
-    """Writes one part; its examples may come in any order, and are held until it is done."""
+    """Writes one part; its examples may come in any order, and stay in memory until it is done."""
     members = sorted(examples, key=lambda each: (each.order, digest64(tie_breaker(each.subset, each.id))))
     largest = max(len(example.image or b"") for example in members)
     pieces = spans(0, len(members), largest)

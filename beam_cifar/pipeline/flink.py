@@ -1,4 +1,4 @@
-"""What a job on a cluster needs beside Beam: the flags that its job server knows, and an end together with us."""
+"""Support for jobs on a cluster: the flags that a job server knows, and cancelling a job on interrupt."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from apache_beam.runners.runner import PipelineResult, PipelineState
 from beam_cifar.errors import JobError
 
 CANCEL_SECONDS = 60.0
-"""How long an interrupted job may take to end on its cluster."""
+"""How long to wait for an interrupted job to end on its cluster."""
 
 ANSWER_SECONDS = 10.0
-"""How long a job server may take to answer; Beam itself waits five minutes for one that is not there."""
+"""How long to wait for a job server to answer; Beam itself waits five minutes if there is none."""
 
 ENDED = ("FINISHED", "CANCELED", "FAILED")
 
 
 def server_flags(options: PipelineOptions) -> list[str] | None:
-    """The flags that the job server of `--job_endpoint` knows; None where there is none to ask.
+    """Returns the flags that the job server at `--job_endpoint` knows, or None if there are none to ask for.
 
     Raises:
-        JobError: it does not answer.
+        JobError: the server does not answer.
     """
     endpoint = options.view_as(PortableOptions).job_endpoint
     if not endpoint or endpoint == "embed":
@@ -44,21 +44,21 @@ def server_flags(options: PipelineOptions) -> list[str] | None:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return None
         raise JobError(
-            f"--job_endpoint {endpoint}: no Beam job server answers there; start it, or correct it"
+            f"--job_endpoint {endpoint}: no Beam job server answers; start it, or correct the address"
         ) from error
     return [f"--{option.name}" for option in told.options]
 
 
 @contextmanager
 def cancelled_with_us(result: PipelineResult, options: PipelineOptions) -> Iterator[None]:
-    """While a job is waited for: an interrupt ends it as well; without this it would go on, and publish.
+    """Cancels the job if an interrupt arrives while waiting for it; otherwise it would continue, and publish.
 
-    It returns when the cluster says that the job has ended, so that what it has staged can be removed.
+    It returns when the cluster reports that the job has ended, so that its staged files can be removed.
     """
     try:
         yield
     except KeyboardInterrupt:
-        with suppress(Exception):  # whatever is not there any more needs no cancelling
+        with suppress(Exception):  # a job or cluster that is gone needs no cancelling
             cancel_on_flink(result, options)
         with suppress(Exception):
             result.cancel()
@@ -67,14 +67,14 @@ def cancelled_with_us(result: PipelineResult, options: PipelineOptions) -> Itera
 
 
 def cancel_on_flink(result: PipelineResult, options: PipelineOptions) -> None:
-    """Cancels a job by Flink's REST interface, if `--flink_master` says where that is.
+    """Cancels a job through Flink's REST API, if `--flink_master` gives its address.
 
-    Beam's job server calls a batch job cancelled at once, and leaves it running on Flink.
+    Beam's job server reports a batch job as cancelled at once, but leaves it running on Flink.
     """
     master = options.view_as(FlinkRunnerOptions).flink_master
-    # The job server appends an id to the name under which Flink lists the job.
+    # The job server's id is the name under which Flink lists the job, plus a suffix.
     name = str(getattr(result, "_job_id", "")).rpartition("_")[0]
-    # "[auto]" and "[local]" name no cluster that could be asked.
+    # "[auto]" and "[local]" are not addresses of a cluster.
     if not name or master.startswith("["):
         return
     base = master if "://" in master else f"http://{master}"
@@ -83,7 +83,7 @@ def cancel_on_flink(result: PipelineResult, options: PipelineOptions) -> None:
             url = f"{base}/jobs/{job['jid']}"
             _ask(f"{url}?mode=cancel", "PATCH")
             _wait(lambda url=url: _ask(url)["state"] in ENDED)
-    # Workers outlive the job for as long as they are kept for the next one, and finish what they are at.
+    # Workers outlive the job while they are cached for the next one, and finish their current work.
     time.sleep(options.view_as(PortableOptions).environment_cache_millis / 1000 + 1)
 
 

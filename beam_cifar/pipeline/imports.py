@@ -1,4 +1,4 @@
-"""Importing Beam quickly and quietly: most of a small job's time is its start."""
+"""Imports Beam quickly and quietly: start-up dominates the time of a small job."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-# Beam and pyarrow import these if they are there, and do without them if not; nothing that this program does needs
-# them. They take 0.4 to 0.6 of the 1.3 s that importing Beam takes.
+# Beam and pyarrow import these if they are installed, but this program does not need them. They take 0.4 to 0.6 s of
+# the 1.3 s that importing Beam takes.
 NOT_NEEDED = ("pandas", "pymongo")
-# Beam imports these for its own file systems, in 0.6 s; ours import them when they are used.
+# Beam imports these for its own file systems, which takes 0.6 s; ours import them only when they are used.
 CLOUD = ("apitools", "boto3", "google.cloud")
 
 
 class _Absent:
-    """A module finder that says of some packages that they are not installed."""
+    """A module finder that reports some packages as not installed."""
 
     def __init__(self, packages: Sequence[str]) -> None:
         self._packages = packages
@@ -30,13 +30,13 @@ class _Absent:
 
 @contextmanager
 def beam_imports(flags: Sequence[str] = (), *, verbose: bool) -> Iterator[None]:
-    """While Beam is imported for a command: leaves out what is not needed, and keeps back its remarks.
+    """Context for importing Beam in a command: skips packages that are not needed, and suppresses warnings.
 
-    pyarrow then does without pandas for as long as the process lives, which only a command of our own may decide.
+    From then on pyarrow works without pandas for the life of the process, which only our own commands may decide.
 
     Args:
-        flags: those that are Beam's; Dataflow's runner needs Beam's cloud libraries.
-        verbose: whether Beam's remarks are shown.
+        flags: Beam's flags; the Dataflow runner needs Beam's cloud libraries.
+        verbose: whether Beam's warnings are shown.
     """
     finder = _Absent(NOT_NEEDED if any("dataflow" in flag.lower() for flag in flags) else (*NOT_NEEDED, *CLOUD))
     sys.meta_path.insert(0, finder)
@@ -50,7 +50,7 @@ def beam_imports(flags: Sequence[str] = (), *, verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def quiet_imports(*, verbose: bool = False) -> Iterator[None]:
-    """While Beam is imported: keeps back its remarks on missing cloud packages."""
+    """Context for importing Beam: suppresses its warnings about missing cloud packages."""
     before = logging.root.manager.disable
     logging.disable(before if verbose else max(before, logging.WARNING))
     try:
@@ -63,12 +63,12 @@ def quiet_imports(*, verbose: bool = False) -> Iterator[None]:
 
 @contextmanager
 def quiet_workers(*, verbose: bool) -> Iterator[TextIO]:
-    """Keeps Beam's log, and what worker processes and libraries write to standard error, off the terminal.
+    """Keeps Beam's log and the standard error of worker processes and libraries off the terminal.
 
-    What matters of it reaches us as an exception.
+    Failures still reach us as exceptions.
 
     Yields:
-        The terminal (or whatever standard error is), for our own messages.
+        The original standard error, for our own messages.
     """
     if sys.stderr is None:  # closed by the caller
         with open(os.devnull, "w") as nothing:
@@ -89,11 +89,11 @@ def quiet_workers(*, verbose: bool) -> Iterator[TextIO]:
         os.dup2(terminal, 2)
         os.close(nowhere)
         os.close(terminal)
-        # The log stays off: some runners have last words when the interpreter ends.
+        # Logging stays off: some runners log when the interpreter exits.
 
 
 def _settle_pyarrow() -> None:
-    """Has pyarrow look for pandas now: it does so once, at the first array."""
+    """Makes pyarrow look for pandas now: it does so only once, at the first array."""
     import pyarrow as pa
 
     pa.array([0])

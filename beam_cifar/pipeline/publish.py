@@ -1,4 +1,4 @@
-"""The Beam steps that finish shards and publish the job."""
+"""Beam transforms that finish shards and publish the job."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from beam_cifar.pipeline.errors import carried
 
 @dataclass
 class Publish(beam.PTransform):
-    """Publishes a job: first by shard, in parallel, then once for all.
+    """Publishes a job: finishes its shards in parallel, then publishes them all at once.
 
     Attributes:
-        settings: of the job, `PublishSettings`; or a side input of one, where it is known only when the job runs.
+        settings: `PublishSettings` of the job; or a side input with it, if it is known only when the job runs.
     """
 
     settings: Any
@@ -29,13 +29,14 @@ class Publish(beam.PTransform):
         return {"output": self.settings.sink.folder.output} if isinstance(self.settings, PublishSettings) else {}
 
     def expand(self, parts: beam.PCollection[PartInfo]) -> beam.PCollection[str]:
-        # The facts of a large job are large, and carried by each step that is given them.
+        # The facts of a large job are large, and every step they are passed to carries a copy.
         sink = self.settings.sink if isinstance(self.settings, PublishSettings) else self.settings
         return (
             parts
             | "KeyByShard" >> beam.Map(lambda part: (part.shard, part)).with_output_types(tuple[int, PartInfo])
             | "GroupParts" >> beam.GroupByKey()
             | "FinishShards" >> beam.Map(_finish_shard, sink).with_output_types(ShardInfo)
+            # One key for all: a single call publishes, and only once every shard is finished.
             | "KeyByJob" >> beam.Map(lambda shard: (0, shard)).with_output_types(tuple[int, ShardInfo])
             | "GroupShards" >> beam.GroupByKey()
             | "FinishJob" >> beam.Map(_finish_job, self.settings).with_output_types(str)

@@ -1,4 +1,4 @@
-"""The Beam source: a task becomes the blocks of one part, in order."""
+"""Beam source that turns each task into the blocks of one part, in order."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class ReadBlocks(beam.PTransform):
 
 
 def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread: str) -> beam.PCollection[Task]:
-    """Deals tasks out to workers, in steps of these two names."""
-    # Without the reshuffle a runner fuses `Create` with what follows, and one worker does everything.
+    """Distributes tasks to workers, in two steps with the given names."""
+    # Without the reshuffle, a runner fuses `Create` with what follows, and one worker does everything.
     return (
         pipeline
         | name >> beam.Create(tasks, reshuffle=False).with_output_types(Task)
@@ -46,8 +46,8 @@ class _ReadTask(beam.DoFn):
         self._settings = settings
 
     def process(self, task: Task) -> Iterator[Block]:
-        """Yields block after block; only one is held at a time."""
-        # Each `next` is guarded, and the `yield` is not: an error of a later step is not one of reading.
+        """Yields the blocks of a task, with only one in memory at a time."""
+        # `next` is wrapped but `yield` is not: errors of later steps must not be treated as read errors.
         blocks = read_task(task, self._settings)
         while True:
             with carried():

@@ -1,4 +1,4 @@
-"""Which Beam runner a job runs on, and with which options."""
+"""Selects the Beam runner of a job and its options."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from beam_cifar.pipeline.stores import use_options
 
 ParsedOptions: TypeAlias = PipelineOptions
 BeamOptions: TypeAlias = Sequence[str] | PipelineOptions
-"""Beam's own options: flags, or parsed."""
+"""Beam's own options, as flags or parsed."""
 
 LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
 DATAFLOW_RUNNERS = ("dataflow", "dataflowrunner", "testdataflowrunner")
@@ -41,18 +41,16 @@ _BUILDING = threading.Lock()
 
 
 def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Sequence[str] = ()) -> PipelineOptions:
-    """Beam's options from the flags that are not ours.
+    """Returns Beam's options, parsed from the flags that are not ours; object stores use them from now on.
 
     Args:
-        flags: as given on the command line.
-        workers: local workers, or None to choose.
-        own_flags: our own flags, to suggest when one is misspelt.
+        flags: flags from the command line.
+        workers: number of local workers; default: chosen by `default_workers`.
+        own_flags: our own flags, suggested when one is misspelt.
 
     Raises:
-        UsageError: a flag that neither we nor Beam know, `workers` with a runner that is not local, or a dry run with a
-            runner that has none.
-
-    From now on object stores are reached as the flags say.
+        UsageError: a flag is unknown to us and to Beam, `workers` is used with a runner that is not local, or the
+            runner does not support a dry run.
     """
     check_workers(workers)
     with _one_line_refusals():
@@ -63,17 +61,17 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     server = None if local else server_flags(options)
     _refuse_unknown(options, flags, own_flags, server or (), strict=local or server is not None)
     if is_dry_run(options) and not is_dataflow(options):
-        raise UsageError(f"--dry_run: {runner or 'the local runner'} would run the job; --plan prints what it would do")
+        raise UsageError(f"--dry_run: not supported by {runner or 'the local runner'}; use --plan to print the plan")
     if not local:
         try:
-            # Beam itself would try only when the pipeline is run, after the dataset has been looked at.
+            # Beam itself would find this out only when the pipeline runs, after the dataset has been scanned.
             create_runner(str(runner))
         except (ValueError, ImportError, AttributeError) as error:
             raise UsageError(f"--runner {runner}: {str(error).splitlines()[0]}") from error
         if workers is not None:
-            raise UsageError(f"--workers counts local workers; {runner} has its own options, such as --parallelism")
+            raise UsageError(f"--workers is for local runners; {runner} has its own options, such as --parallelism")
         if not _given(flags, "--save_main_session"):
-            # All that workers need can be imported. Dataflow's default is to pickle the program that was started.
+            # Workers can import all they need. By default Dataflow would pickle the main program.
             options.view_as(SetupOptions).save_main_session = False
         if is_dataflow(options):
             _check_dataflow(options)
@@ -81,20 +79,20 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     direct = options.view_as(DirectOptions)
     if _given(flags, "--direct_num_workers"):
         if workers is not None:
-            raise UsageError("--workers and --direct_num_workers say the same; give one of them")
+            raise UsageError("--workers and --direct_num_workers mean the same; pass only one of them")
         if direct.direct_num_workers < 0:
             raise UsageError(f"--direct_num_workers must be at least 0, found {direct.direct_num_workers}")
         direct.direct_num_workers = direct.direct_num_workers or _cores()
     else:
         direct.direct_num_workers = workers or default_workers()
     if not _given(flags, "--direct_running_mode"):
-        # Threads: encoders release the interpreter lock, and processes cost seconds to start.
+        # Threads, because encoders release the interpreter lock and processes take seconds to start.
         direct.direct_running_mode = "in_memory" if direct.direct_num_workers == 1 else "multi_threading"
     return options
 
 
 def parsed_options(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
-    """Beam's options, as flags or parsed, in the latter form; object stores are reached as they say."""
+    """Returns Beam's options in parsed form; object stores use them from now on."""
     if not isinstance(beam_options, PipelineOptions):
         return pipeline_options(beam_options, workers)
     use_options(beam_options)
@@ -102,27 +100,27 @@ def parsed_options(beam_options: BeamOptions, workers: int | None) -> PipelineOp
 
 
 def is_local(options: PipelineOptions) -> bool:
-    """Whether the job runs on this machine, in the runner that this module makes."""
+    """Returns whether the job runs on this machine, in the runner that `make_runner` creates."""
     name = options.view_as(StandardOptions).runner
     return name is None or name.rsplit(".", 1)[-1].lower() in LOCAL_RUNNERS
 
 
 def is_dataflow(options: PipelineOptions) -> bool:
-    """Whether the job runs on Google Cloud Dataflow, whose workers see no folder of this machine."""
+    """Returns whether the job runs on Google Cloud Dataflow, whose workers cannot see local folders."""
     name = options.view_as(StandardOptions).runner
     return name is not None and name.rsplit(".", 1)[-1].lower() in DATAFLOW_RUNNERS
 
 
 def is_dry_run(options: PipelineOptions) -> bool:
-    """Whether the pipeline is translated for its runner, and not run. To Beam any value of the flag means yes."""
+    """Returns whether the pipeline is only translated, not run. To Beam, any value of the flag means yes."""
     return bool(options.view_as(TestOptions).dry_run)
 
 
 def make_runner(options: PipelineOptions) -> PipelineRunner | str:
-    """The runner object of a local job, or the name of another runner.
+    """Returns the runner object of a local job, or the name of another runner.
 
-    Beam's own DirectRunner first tries to download another engine, and runs this one only if that fails; it is pinned
-    here, so that a job runs the same everywhere and needs no network. Made this way it also hands the options to
+    Beam's DirectRunner first tries to download another engine, and uses this one only if that fails. It is pinned
+    here so that jobs run the same everywhere and need no network. Created this way, it also passes the options to
     worker processes.
     """
     if not is_local(options):
@@ -131,10 +129,10 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
     from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
     from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
-    # Every second (1000) Beam flushes the data streams of its server and of workers in threads, while another thread
-    # writes into them without a lock: half an element is sent, or what was just written is lost, and a job of 10,000
-    # tasks ends in a MemoryError. 0 turns that off. Why a constant of Beam's: the server takes no option, and
-    # `FnApiRunner.run_pipeline` replaces the environment that would tell the workers.
+    # Every second (1000) a Beam thread flushes the data streams of the server and of worker threads, while another
+    # thread writes to them without a lock: half an element is sent, or data just written is lost, and a job of 10,000
+    # tasks ends in a MemoryError. 0 turns that off. It is set in Beam's module because the server has no option for
+    # it, and `FnApiRunner.run_pipeline` replaces the environment that would pass it to the workers.
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
@@ -142,11 +140,11 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
 
 
 def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> PipelineResult:
-    """Starts a pipeline on the runner that its options name; it works in notebooks too, whichever pandas is installed.
+    """Starts a pipeline on the runner named in its options; works in notebooks too, with any version of pandas.
 
     Args:
         build: adds the steps to an empty pipeline.
-        options: Beam's own, as `pipeline_options` returns them.
+        options: Beam's own options, as returned by `pipeline_options`.
     """
     pipeline = beam.Pipeline(runner=make_runner(options), options=options)
     try:
@@ -154,17 +152,17 @@ def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions
             build(pipeline)
         return pipeline.run()
     finally:
-        # Within IPython Beam leaves this folder to its interactive parts, which do not know of this pipeline.
+        # In IPython, Beam leaves this folder to its interactive modules, which do not know this pipeline.
         shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
 
 
 @contextmanager
 def _apart_from_notebook() -> Iterator[None]:
-    """While a pipeline is built: keeps Beam from numbering its steps by the cells of a notebook.
+    """Context for building a pipeline: stops Beam from prefixing step names with the number of the notebook cell.
 
-    Within IPython Beam imports its interactive parts for that, which takes a second, needs pandas and fails with
-    pandas 3. No option turns it off. What does it is replaced for this moment only, so that the user's own pipelines on
-    Beam's interactive runner stay as they are.
+    In IPython, Beam imports its interactive modules for that, which takes a second, needs pandas and fails with
+    pandas 3. There is no option to turn it off, so the function is replaced for the moment; the user's own pipelines
+    on Beam's interactive runner are not affected.
     """
     with _BUILDING:
         numbered = beam.pipeline.alter_label_if_ipython
@@ -176,15 +174,15 @@ def _apart_from_notebook() -> Iterator[None]:
 
 
 def default_workers() -> int:
-    """As many as the machine has cores for us, four at most: threads share one interpreter lock."""
+    """Returns the number of cores available to us, at most four: threads share one interpreter lock."""
     return min(MAX_DEFAULT_WORKERS, _cores())
 
 
 def _check_dataflow(options: PipelineOptions) -> None:
-    """Refuses what Beam says in a page, or not at all: without a bucket that it can use, it makes one of its own."""
+    """Raises `UsageError` for options that Beam reports in a page or not at all: with no bucket, it creates one."""
     cloud = options.view_as(GoogleCloudOptions)
     if not cloud.project:
-        raise UsageError("DataflowRunner needs --project, the Google Cloud project that pays for the job")
+        raise UsageError("DataflowRunner needs --project, the Google Cloud project to bill for the job")
     for name in ("temp_location", "staging_location"):
         place = getattr(cloud, name)
         if not re.fullmatch(r"gs://[a-z0-9][-_a-z0-9.]+[a-z0-9]/.+", place or "") and (
@@ -194,34 +192,35 @@ def _check_dataflow(options: PipelineOptions) -> None:
 
 
 def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[str]:
-    """What workers of Dataflow would stumble over, after minutes of starting: paths and code of this machine only."""
+    """Returns why Dataflow workers would fail, after minutes of start-up: local paths, or code they do not have."""
     if not is_dataflow(beam_options):
         return []
     paths = [*(each.path for each in options.input.leaves), options.output_dir]
     found = [
-        f"{path}: workers of DataflowRunner cannot see a local path; use gs://"
+        f"{path}: DataflowRunner workers cannot access local paths; use gs://"
         for path in paths
         if not storage.is_url(path)
     ]
     setup = beam_options.view_as(SetupOptions)
     if not (beam_options.view_as(WorkerOptions).sdk_container_image or setup.setup_file or setup.extra_packages):
-        found.append("workers of DataflowRunner lack beam_cifar; name an image that has it: --sdk_container_image")
+        found.append("DataflowRunner workers lack beam_cifar; pass an image that has it with --sdk_container_image")
     return found
 
 
 def _cores() -> int:
+    # `os.cpu_count` ignores the CPU affinity of this process, which not every platform reports.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
 def _one_line_refusals() -> Iterator[None]:
-    """Turns argparse's exit, with its pages of usage, into the line that says what is wrong."""
+    """Turns argparse's exit, with its pages of usage, into a `UsageError` with the line that says what is wrong."""
     said = io.StringIO()
     try:
         with redirect_stderr(said):
             yield
     except SystemExit:
-        line = (said.getvalue().strip().splitlines() or ["a wrong Beam option"])[-1]
+        line = (said.getvalue().strip().splitlines() or ["invalid Beam option"])[-1]
         raise UsageError(line.partition("error: ")[2] or line) from None
 
 
@@ -232,7 +231,7 @@ def _given(flags: Sequence[str], name: str) -> bool:
 def _refuse_unknown(
     options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], server: Collection[str], *, strict: bool
 ) -> None:
-    """Beam only warns of unknown flags. A job server says what it knows; of other runners only typing errors count."""
+    """Raises `UsageError` for unknown flags, which Beam only warns about; if not `strict`, only for likely typos."""
     known = [*own_flags, *server]
     unknown: list[str] = []
 
@@ -241,7 +240,7 @@ def _refuse_unknown(
         unknown.extend(parser.parse_known_args(list(flags))[1])
 
     with _one_line_refusals():
-        # Unknown ones are retained only so that Beam does not remark on them.
+        # Unknown flags are retained only so that Beam does not warn about them.
         options.get_all_options(add_extra_args_fn=look, retain_unknown_options=True)
     for flag in unknown:
         name = flag.split("=", 1)[0]

@@ -1,4 +1,4 @@
-"""Settings of object stores from Beam's pipeline options, which reach workers as well as the launcher."""
+"""Object store settings from Beam's pipeline options, which reach both the workers and the launcher."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from beam_cifar import storage
 
 
 def use_options(options: PipelineOptions | None = None) -> None:
-    """Has stores reached as pipeline options say.
+    """Makes object stores use the settings in pipeline options.
 
     Args:
-        options: of the job; None for those that Beam gives its own file systems, which is what a worker has.
+        options: options of the job; default: those that Beam gives to its own file systems, as on a worker.
     """
 
     def settings(scheme: str) -> Mapping[str, Any]:
@@ -27,7 +27,7 @@ def use_options(options: PipelineOptions | None = None) -> None:
 
 
 def _of_s3(options: PipelineOptions) -> Mapping[str, Any]:
-    """Arguments of boto3's client for those of the flags `--s3_...` that were given."""
+    """Returns arguments for boto3's client from those `--s3_...` flags that were passed."""
     given = options.view_as(S3Options)
     named = {
         "aws_access_key_id": given.s3_access_key_id,
@@ -43,7 +43,7 @@ def _of_s3(options: PipelineOptions) -> Mapping[str, Any]:
 
 
 def _of_gcs(options: PipelineOptions) -> Mapping[str, Any]:
-    """Credentials as Beam finds them, impersonation included; none for an emulator."""
+    """Returns credentials as Beam finds them, including impersonation; none for an emulator."""
     given = options.view_as(GoogleCloudOptions)
     if os.environ.get("STORAGE_EMULATOR_HOST") or not given.impersonate_service_account:
         return {"project": given.project} if given.project else {}
@@ -54,6 +54,6 @@ def _of_gcs(options: PipelineOptions) -> Mapping[str, Any]:
 
 
 SETTINGS = {"s3": _of_s3, "gs": _of_gcs}
-"""What the flags of each store of `beam_cifar.storage.stores.CLIENTS` mean to its library."""
+"""Functions that turn pipeline options into client settings, for each store in `storage.stores.CLIENTS`."""
 
 use_options()

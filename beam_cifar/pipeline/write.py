@@ -1,4 +1,4 @@
-"""The Beam sink: the blocks of a part become a staged file and its account."""
+"""Beam sink that turns the blocks of a part into a staged file and its account."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class WriteBlocks(beam.PTransform):
 
 @dataclass
 class CopyFiles(beam.PTransform):
-    """Copies whole source files that the output format would write byte for byte the same."""
+    """Copies whole source files that the output format would reproduce byte for byte."""
 
     source: SourceSettings
     sink: SinkSettings
@@ -64,14 +64,14 @@ class _WriteParts(beam.DoFn):
             yield info
 
     def finish_bundle(self) -> None:
-        """A bundle holds whole tasks: a part that is still open has lost its end."""
+        """Raises `JobError` for a part that is still open: a bundle has whole tasks, so its last blocks were lost."""
         if self._open is not None:
             self._abandon()
             with carried():
-                raise JobError("a bundle ended before the last block of its part; blocks left their fused stage")
+                raise JobError("a bundle ended before the last block of its part: blocks have left their fused stage")
 
     def teardown(self) -> None:
-        # A worker that is told to stop in the middle of a bundle never comes to `finish_bundle`.
+        # A worker that is stopped in the middle of a bundle never reaches `finish_bundle`.
         self._abandon()
 
     def _append(self, block: Block) -> PartInfo | None:

@@ -1,5 +1,5 @@
-"""From what is known of the input to tasks: decided before any pixel is read.
+"""Turns what is known about the input into tasks, before any pixel is read.
 
-`plan` has the types, `survey` looks at the inputs, `by_counts`, `by_rows` and `by_examples` decide which row goes
-where. Jobs and everything above import from here; nothing here starts a job.
+`plan` has the types, `survey` scans the inputs, and `by_counts`, `by_rows` and `by_examples` decide which row goes
+where. `jobs` and everything above it import from here; this package never starts a job.
 """

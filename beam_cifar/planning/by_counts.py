@@ -1,4 +1,4 @@
-"""The plan of a job that decides on each row alone: from counts of rows by label, before any pixel is read."""
+"""Plans jobs that select rows independently: works from row counts per label, before any pixel is read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from beam_cifar.steps.pixels import Resize
 
 
 def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
-    """What a plan needs summaries to tell."""
+    """Returns what a plan needs from the file summaries."""
     return Wanted(
         filter=item_filter(options),
         sizes=are_pixels(sink.encodings(options)) and options.resize is None,
@@ -44,7 +44,7 @@ def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
 
 
 def item_filter(options: ConvertOptions) -> ItemFilter | None:
-    """The XPath filter of a job, or None. Raises `UsageError`."""
+    """Returns the XPath filter of a job, or None. Raises `UsageError`."""
     return None if options.filter is None else ItemFilter(options.filter, options.filter_mode)
 
 
@@ -58,15 +58,15 @@ def make_plan(
     """Decides which rows go where.
 
     Args:
-        catalog: of the input.
-        summaries: of the selected files, in order, with what `wanted_of` asks for.
+        catalog: files and labels of the input.
+        summaries: one per selected file, in order, with everything `wanted_of` asks for.
         sink: format to write.
-        options: of the job.
-        part_bytes: bytes of images in a part, where a shard has several; None for the format's own choice.
+        options: options of the job.
+        part_bytes: image bytes per part, for shards with several parts; default: chosen by the format.
 
     Raises:
-        InputError: bad rows, contradicting superclasses, or a selection that leaves nothing.
-        UsageError: an unknown label, or a file that the format cannot hold.
+        InputError: there are bad rows, superclasses conflict, or no row is selected.
+        UsageError: a label is unknown, or the format cannot represent a file.
     """
     refuse_bad_rows(summaries)
     labels = learn_parents(catalog, summaries)
@@ -120,14 +120,14 @@ def make_plan(
 
 
 def _resized(summary: FileSummary, size: tuple[int, int]) -> FileSummary:
-    """The summary of a file whose images all get one size, as pixels."""
+    """Returns the summary of a file after all its images are resized, as raw pixels."""
     nbytes = summary.images * 3 * size[0] * size[1]
     whole = size if summary.images == summary.rows else None
     return replace(summary, size=whole, image_bytes=nbytes, pixel_bytes=nbytes, copyable_as="")
 
 
 def _groups(sources: list[Selected], sink: Sink, options: ConvertOptions, *, unchanged: bool) -> list[_Survivors]:
-    """The sources of each output subset, in order of appearance."""
+    """Returns one group per output subset, in order of appearance."""
     sink.subsets.check([source.summary.file.subset for source in sources], options)
     groups = by_key((sink.subsets.output(source.summary.file.subset, options), source) for source in sources)
     return [
@@ -145,14 +145,14 @@ def _groups(sources: list[Selected], sink: Sink, options: ConvertOptions, *, unc
 
 
 def _counting_all(tasks: Sequence[Task], left_out: Sequence[_Survivors]) -> list[Task]:
-    """The tasks; files of which nothing is kept go to the last one, so that their rows are counted."""
+    """Returns the tasks, with files that keep no row added to the last one so that their rows are counted."""
     unowned = tuple(segment for group in left_out for segment in group.segments(0, 0))
     *most, last = tasks
     return [*most, replace(last, segments=(*last.segments, *unowned), copy=last.copy and not unowned)]
 
 
 def _refuse_incomplete(sources: Sequence[Selected], selection: Selection, sink: Sink) -> None:
-    """Refuses rows without image or label where the format takes none; the writer does where only it can tell."""
+    """Rejects rows without an image or label if the format needs one, as far as counts can show it."""
     selects = selection.labels is not None or selection.filter is not None
     for source in sources:
         summary = source.summary
@@ -167,15 +167,15 @@ def _refuse_incomplete(sources: Sequence[Selected], selection: Selection, sink: 
 def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions, selection: Selection) -> str:
     rows = sum(summary.rows for summary in summaries)
     if not rows:
-        return "the selected files hold no rows"
+        return "nothing to write: the selected files have no rows"
     asked = [f"has label {' or '.join(map(repr, options.labels))}"] if options.labels else []
     if selection.filter is not None:
         asked.append(f"passes the filter {options.filter!r}{selection.filter.hint(selection.names)}")
-    return f"the selection leaves nothing: none of {rows} rows {' and '.join(asked)}"
+    return f"nothing to write: none of {rows} rows {' and '.join(asked)}"
 
 
 def _loses_all_labels(summaries: Sequence[FileSummary], options: ConvertOptions) -> bool:
-    """Whether a filter of annotations keeps none, although there are some: a misspelt class, most likely."""
+    """Returns whether an annotation filter drops every label there is: most likely a misspelt class."""
     if options.filter is None or options.filter_mode == "items":
         return False
     labelled = any(label != UNLABELLED for summary in summaries for chunk in summary.chunks for label in chunk)
@@ -184,14 +184,14 @@ def _loses_all_labels(summaries: Sequence[FileSummary], options: ConvertOptions)
 
 @dataclass(frozen=True)
 class Selected:
-    """A summary with what the selection leaves of it.
+    """A file summary, and how many of its rows survive the selection.
 
     Attributes:
-        index: its number among the files of the plan.
-        summary: of the file.
-        cumulative: survivors up to each chunk.
-        take: how many of them to take.
-        image_bytes: of all its images, as they reach the writer, about.
+        index: index of the file in the plan.
+        summary: summary of the file.
+        cumulative: number of survivors before each chunk, then in total.
+        take: number of survivors to take.
+        image_bytes: approximate bytes of all its images as they reach the writer.
     """
 
     index: int
@@ -202,16 +202,16 @@ class Selected:
 
     @property
     def survivors(self) -> int:
-        """Rows that the selection leaves."""
+        """Number of rows that survive the selection."""
         return self.cumulative[-1]
 
     @property
     def bytes(self) -> int:
-        """Of the images taken, about."""
+        """Approximate bytes of the images taken."""
         return self.image_bytes * self.take // max(1, self.summary.rows)
 
     def segment(self, begin: int, end: int) -> Segment:
-        """The segment that takes survivors [begin, end); a file without survivors is one segment that takes none."""
+        """Returns the segment with survivors [begin, end); a file without survivors is one empty segment."""
         first = 0 if begin == 0 else self._chunk_of(begin - 1)
         if begin and self.cumulative[first + 1] == begin:
             first += 1
@@ -220,20 +220,20 @@ class Selected:
         return Segment(self.index, start, stop, begin - self.cumulative[first], end - begin)
 
     def _chunk_of(self, survivor: int) -> int:
-        """The chunk that holds a survivor."""
+        """Returns the index of the chunk that contains a survivor."""
         return bisect.bisect_right(self.cumulative, survivor) - 1
 
 
 def choose(
     summaries: Sequence[FileSummary], selection: Selection, limit: int | None, *, pixels: bool
 ) -> Iterator[Selected]:
-    """What a selection, and a limit, leave of each file.
+    """Yields what a selection and a limit keep of each file.
 
     Args:
-        summaries: of the files, in order.
-        selection: which rows are kept.
-        limit: how many at most, the first ones; None for all.
-        pixels: whether images reach the writer as pixels.
+        summaries: one per file, in order.
+        selection: decides which rows are kept.
+        limit: maximum number of rows, counted from the first; default: all.
+        pixels: whether images reach the writer as raw pixels.
     """
     left = limit
     for index, summary in enumerate(summaries):
@@ -248,13 +248,13 @@ def choose(
 
 @dataclass(frozen=True, eq=False)
 class _Survivors(Group):
-    """What the selection leaves of some files, one after the other.
+    """The surviving rows of some files, one file after the other.
 
     Attributes:
         files: all files of the plan.
-        members: those of the group.
-        ends: rows taken up to the end of each.
-        unchanged: whether rows stay as they are.
+        members: files of this group.
+        ends: cumulative number of rows taken at the end of each member.
+        unchanged: whether rows are written as they were read.
     """
 
     files: Sequence[FileSummary]
@@ -263,7 +263,7 @@ class _Survivors(Group):
     unchanged: bool
 
     def segments(self, start: int, stop: int) -> list[Segment]:
-        """The segments that hold the survivors [start, stop), and files without any that follow one of these."""
+        """Returns segments for the survivors [start, stop), and for files without survivors that follow them."""
         first = bisect.bisect_right(self.ends, start) if start else 0
         found = []
         for at in range(first, len(self.members)):
@@ -292,16 +292,16 @@ class _Survivors(Group):
 def _strict_names(
     sources: Sequence[Selected], selection: Selection, label_map: LabelMap, sink: Sink, options: ConvertOptions
 ) -> frozenset[int]:
-    """Digests of short names that several images of one folder would get.
+    """Returns digests of short names that several images of one folder would share.
 
     Raises:
-        InputError: a row without image.
-        UsageError: two images of one folder have the same id as well, which nothing can tell apart.
+        InputError: a row has no image.
+        UsageError: two images of one folder also have the same id, so no name can distinguish them.
     """
     taken = [(source.summary.file, *_names_taken(source, selection)) for source in sources]
     for file, names, rows in taken:
         if len(missing := rows[~names.images[rows]]):
-            hint = "--filter '/item[image]'" if selection.filter is None else "the filter with 'and image'"
+            hint = "--filter '/item[image]'" if selection.filter is None else "'and image' in the filter"
             refuse_missing_images(file.shown, len(missing), sink, hint, first=int(names.rows[missing[0]]))
     targets = np.array([*label_map.targets, UNLABELLED], dtype=np.int64)
     counts = [len(rows) for _, _, rows in taken]
@@ -322,10 +322,10 @@ def _strict_names(
 
 
 def _names_taken(source: Selected, selection: Selection) -> tuple[RowNames, npt.NDArray[np.int64]]:
-    """The names of a file's rows, and positions among these of the rows that are taken."""
+    """Returns the names of a file's rows, and the positions of the rows taken among them."""
     names = source.summary.row_names
     if names is None:
-        raise ValueError(f"{source.summary.file.shown}: the scan gave no names")
+        raise ValueError(f"{source.summary.file.shown}: the scan returned no names")
     if selection.labels is None:
         return names, np.arange(source.take)
     return names, np.flatnonzero(np.isin(names.labels, sorted(selection.labels)))[: source.take]

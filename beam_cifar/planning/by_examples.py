@@ -1,7 +1,7 @@
-"""Where each of many unordered examples goes: pure, from a few numbers of each, before any image moves.
+"""Decides where each of many unordered examples goes, from a few numbers per example, before any image moves.
 
-A job over files is planned by `beam_cifar.planning.by_counts`; this is the plan of `WriteExamples`, which gets its
-examples from anywhere. It cuts the same shards as a job over files that keeps the same examples.
+`beam_cifar.planning.by_counts` plans jobs over files; this plans `WriteExamples`, whose examples come from any
+pipeline. It creates the same shards as a job over files that keeps the same examples.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ RECORD = np.dtype(
         ("label", "<i4"),
     ]
 )
-"""What the layout needs to know of an example: 60 bytes. `key`, `id`, `name`, `whole`: digests of what breaks ties, of
-the id, of the short name, of the id as a name; -1 for no label and no size."""
+"""What the layout needs to know about an example, in 60 bytes. `key`, `id`, `name` and `whole` are digests of the tie
+breaker, the id, the short name, and the id used as a name; a missing label or size is -1."""
 
 Records = npt.NDArray[np.void]
 
@@ -48,10 +48,10 @@ class Ordered:
     """The examples of one output subset, in order.
 
     Attributes:
-        orders: int64 `[N]`, as bytes, ascending.
-        keys: uint64 `[N]`, as bytes, the digests of subset and id, ascending where orders are equal.
-        first: number of its first shard.
-        step: rows of each of its shards but the last.
+        orders: int64 `[N]` as bytes, ascending.
+        keys: uint64 `[N]` as bytes, digests of subset and id, ascending within equal orders.
+        first: index of its first shard.
+        step: rows per shard; the last one may have fewer.
     """
 
     orders: bytes
@@ -60,7 +60,7 @@ class Ordered:
     step: int
 
     def ranks(self, orders: npt.NDArray[np.int64], keys: npt.NDArray[np.uint64]) -> Iterator[int]:
-        """The position of each of some of its examples."""
+        """Yields the position of each given example."""
         all_orders, all_keys = np.frombuffer(self.orders, "<i8"), np.frombuffer(self.keys, "<u8")
         begins, ends = (np.searchsorted(all_orders, orders, side).tolist() for side in ("left", "right"))
         for begin, end, key in zip(begins, ends, keys, strict=True):
@@ -69,13 +69,13 @@ class Ordered:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where examples go.
+    """Where each example goes.
 
     Attributes:
-        groups: by output subset.
+        groups: ordered examples by output subset.
         shards: files of the output.
         strict_names: as in `SinkOptions`.
-        rows: how many examples there are.
+        rows: number of examples.
     """
 
     groups: Mapping[str, Ordered]
@@ -84,7 +84,7 @@ class Layout:
     rows: int
 
     def places(self, subset: str, examples: Sequence[Example]) -> list[tuple[int, int]]:
-        """Shard and part of each of some examples of one output subset."""
+        """Returns the shard and part of each given example of one output subset."""
         group = self.groups[subset]
         orders = np.array([example.order for example in examples], dtype="<i8")
         keys = digests(tie_breaker(example.subset, example.id) for example in examples)
@@ -97,16 +97,16 @@ class Layout:
 
 
 def tie_breaker(subset: str, item_id: str) -> str:
-    """Tells examples of one order apart: an id is unique in its subset."""
+    """Returns a text that orders examples of equal order; unique because ids are unique within a subset."""
     return f"{subset}\0{item_id}"
 
 
 def records_of(table: pa.Table, encodings: Sequence[str]) -> dict[str, Records]:
-    """The records of some examples by subset.
+    """Returns the records of some examples, by subset.
 
     Args:
-        table: in the schema `beam_cifar.data.schema.ordered_schema`.
-        encodings: how images may reach the writer.
+        table: examples in the schema `beam_cifar.data.schema.ordered_schema`.
+        encodings: encodings in which images may reach the writer.
     """
     ids, filenames = (table.column(name).to_pylist() for name in ("id", "filename"))
     height, width = (table.column(name).fill_null(-1).to_numpy() for name in ("height", "width"))
@@ -129,18 +129,18 @@ def lay_out(found: Iterable[tuple[str, bytes]], sink: Sink, options: SinkOptions
     """Decides on shards and parts.
 
     Args:
-        found: subsets with records of theirs, in any order.
+        found: pairs of a subset and some of its records, in any order.
         sink: format to write.
-        options: of the writers; `strict_names` is not looked at.
+        options: options of the writers; `strict_names` is ignored.
 
     Raises:
-        InputError: no examples, two that nothing can tell apart, or one without the image that the format needs.
-        UsageError: subsets or sizes that the format cannot hold.
+        InputError: there are no examples, two are indistinguishable, or one lacks an image that the format needs.
+        UsageError: the format cannot represent a subset or an image size.
     """
     records = {subset: np.frombuffer(b"".join(data), RECORD) for subset, data in sorted(by_key(found).items())}
     rows = sum(map(len, records.values()))
     if not rows:
-        raise InputError("no example reached WriteExamples: nothing is written")
+        raise InputError("WriteExamples received no examples; nothing was written")
     subsets = sorted(records, key=lambda subset: (records[subset]["order"].min(), subset))
     sink.subsets.check(subsets, options.export)
     if sink.can.many_files or not sink.can.takes_missing_images:
@@ -178,7 +178,7 @@ def _group(subset: str, records: Records) -> _Examples:
     same = (np.diff(records["order"]) == 0) & (records["key"][1:] == records["key"][:-1])
     if same.any():
         order = records["order"][1:][same][0]
-        raise InputError(f"two examples of subset {subset!r} have the same id, and the same order {order}")
+        raise InputError(f"subset {subset!r}: two examples have the same id and order {order}; make their ids unique")
     return _Examples(subset, len(records), int(records["bytes"].sum()), records)
 
 

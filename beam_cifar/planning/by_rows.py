@@ -1,7 +1,7 @@
-"""The plan of a job that looks at the whole set, row by row: splits, samples, orders, several datasets.
+"""Plans jobs that need the whole dataset, row by row: splits, samples, sorting, several datasets.
 
-Like `beam_cifar.planning.by_counts` it reads no pixels, unless a step asks for digests of them. It holds 24 bytes a
-row, and the ids and file names where something needs them; `beam_cifar.data.row_table` has the columns.
+Like `beam_cifar.planning.by_counts` it reads no pixels unless a step asks for their digests. It keeps 24 bytes per
+row in memory, plus ids and file names if they are needed; the columns are in `beam_cifar.data.row_table`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from beam_cifar.planning.plan import ChosenRows, Plan, Positions, Task
 from beam_cifar.planning.survey import Survey
 
 _PIECE = 1 << 16
-"""Names that are taken out of Arrow together."""
+"""Number of names converted from Arrow at a time."""
 
 
 def plan_by_rows(
@@ -46,7 +46,7 @@ def plan_by_rows(
         rows = sum(summary.rows for summary in gathering.summaries)
         notices = f" ({'; '.join(gathering.notices)})" if gathering.notices else ""
         paths = " and ".join(each.shown for each in options.input.leaves)
-        raise InputError(f"{paths}: the selection leaves nothing of {rows} rows{notices}")
+        raise InputError(f"{paths}: nothing to write: none of {rows} rows is left{notices}")
     sink.check_labels(view.table)
     kept = [name for name in view.subset_names if view.subset(name).any() or sink.can.keeps_empty_subsets]
     sink.subsets.check(kept, options)
@@ -55,7 +55,7 @@ def plan_by_rows(
     if not sink.can.takes_unlabelled:
         refuse_unlabelled(options.input.shown, int((view.labels < 0).sum()), sink)
     sink_options = SinkOptions(view.table, sink.export_of(options), _strict_names(view, gathering, sink, options))
-    if not view.new_ids:  # workers read them from the files
+    if not view.new_ids:  # unchanged, so workers read them from the files
         view = replace(view, ids=None, filenames=None)
     give_back()
     parts: list[Positions] = []
@@ -85,7 +85,7 @@ def plan_by_rows(
 
 
 def _strict_names(view: View, gathering: Gathering, sink: Sink, options: ConvertOptions) -> frozenset[int]:
-    """Digests of short names that several images of one folder would get."""
+    """Returns digests of short names that several images of one folder would share."""
     if not sink.can.many_files or view.ids is None or view.filenames is None:
         return frozenset()
     missing = ~view.has_image
@@ -101,7 +101,7 @@ def _strict_names(view: View, gathering: Gathering, sink: Sink, options: Convert
     named = Named(view.subsets, view.labels, *map(np.concatenate, zip(*pieces, strict=True)))
 
     def place(at: int) -> str:
-        return f"{view.ids[at].as_py()!r} of subset {view.subset_names[view.subsets[at]]!r}"  # type: ignore[index]
+        return f"{view.ids[at].as_py()!r} in subset {view.subset_names[view.subsets[at]]!r}"  # type: ignore[index]
 
     return names_that_clash(named, view.subset_names, sink, options, place)
 
@@ -109,7 +109,7 @@ def _strict_names(view: View, gathering: Gathering, sink: Sink, options: Convert
 def _groups(
     view: View, gathering: Gathering, sink: Sink, options: SinkOptions, parts: list[Positions]
 ) -> Iterator[_Rows]:
-    """The rows of each output subset, in order."""
+    """Yields the rows of each output subset, in order."""
     members: dict[str, list[Positions]] = {}
     for number, name in enumerate(view.subset_names):
         found = np.flatnonzero(view.subsets == number)
@@ -124,7 +124,7 @@ def _groups(
 
 
 def _image_bytes(view: View, rows: Positions, pictured: BoolArray, gathering: Gathering, *, pixels: bool) -> int:
-    """Bytes of the images of some rows, as they reach the writer, about."""
+    """Returns the approximate image bytes of some rows as they reach the writer."""
     if gathering.changes_pixels and view.heights is not None and view.widths is not None:
         areas = view.heights[rows].astype(np.int64) * view.widths[rows]
         return int(3 * areas[pictured[rows]].sum())
@@ -137,14 +137,14 @@ def _image_bytes(view: View, rows: Positions, pictured: BoolArray, gathering: Ga
 
 @dataclass(frozen=True, eq=False)
 class _Rows(Group):
-    """Rows of a view.
+    """Some rows of a view.
 
     Attributes:
-        members: their positions in it.
+        members: their positions in the view.
         view: all rows.
-        pictured: bool `[N]`, which of all rows have an image.
-        gathering: what is known of the input.
-        parts: takes the positions of the rows of each task.
+        pictured: bool `[N]`, which rows of the view have an image.
+        gathering: what is known about the input.
+        parts: collects the row positions of each task.
     """
 
     members: Positions
@@ -163,13 +163,13 @@ class _Rows(Group):
         )
 
     def _is_subset_of(self, file: int, rows: Positions) -> bool:
-        """Whether some rows are all of the subset that a file is of."""
+        """Returns whether all given rows still belong to the subset of a file."""
         subset = self.view.subsets[rows[0]]
         same = self.view.subset_names[subset] == self.gathering.summaries[file].file.subset
         return same and bool((self.view.subsets[rows] == subset).all())
 
     def _size(self, rows: Positions, files: Sequence[int]) -> tuple[int, int] | None:
-        """(height, width) of the images of some rows, which all have one, where that is one size."""
+        """Returns the (height, width) that the images of some rows share, or None; every row has an image."""
         if self.view.heights is None or self.view.widths is None:
             sizes = {self.gathering.summaries[file].size for file in files}
             return sizes.pop() if len(sizes) == 1 else None

@@ -1,4 +1,4 @@
-"""What cannot be done, in one line each: the same words from every plan."""
+"""Rejects what an output format cannot represent, with the same messages from every planner."""
 
 from __future__ import annotations
 
@@ -19,44 +19,43 @@ from beam_cifar.naming.collisions import strict_names
 def refuse_missing_images(
     where: str, count: int, sink: Sink, hint: str = "--filter '/item[image]'", first: int | None = None
 ) -> None:
-    """Refuses rows without image.
+    """Rejects rows without an image.
 
     Args:
-        where: the file or subset that they are in.
-        count: how many such rows there are.
+        where: file or subset that contains them.
+        count: number of such rows.
         sink: format to write.
-        hint: what leaves them out.
-        first: the first such row, where it is known.
+        hint: what excludes them.
+        first: number of the first such row, if known.
 
     Raises:
-        InputError: there are any.
+        InputError: `count` is not 0.
     """
     if not count:
         return
-    found = f"{count} rows have no image" if first is None else f"row {first}: has no image"
-    more = f" ({count} such rows)" if first is not None else ""
-    raise InputError(f"{where}: {found}, and {sink.name} is made of images{more}; leave them out by {hint}")
+    found = f"{count} rows have no image" if first is None else f"row {first}: no image ({count} such rows)"
+    raise InputError(f"{where}: {found}, but {sink.name} needs one for every row; exclude them with {hint}")
 
 
 def refuse_unlabelled(where: str, count: int, sink: Sink) -> None:
-    """Refuses rows without label, as `refuse_missing_images` does those without image."""
+    """Rejects rows without a label, like `refuse_missing_images` does for images."""
     if count:
         raise InputError(
-            f"{where}: {count} rows have no label, and {sink.name} has one for every image; leave them out by --filter "
+            f"{where}: {count} rows have no label, but {sink.name} needs one for every row; exclude them with --filter "
             "'/item[annotation]'"
         )
 
 
 @dataclass(frozen=True)
 class Named:
-    """Images, and digests of what they may be called.
+    """Images, and digests of the file names they may get.
 
     Attributes:
-        subsets: int `[N]`, a number for the subset of each.
-        labels: int `[N]`, as they are written, -1 for unlabelled.
-        ids: uint64 `[N]`, of the ids.
-        names: uint64 `[N]`, of the short names, equal for those that some file systems do not tell apart.
-        wholes: uint64 `[N]`, the same of the ids as names.
+        subsets: int `[N]`, subset number of each image.
+        labels: int `[N]`, labels as written, -1 if unlabelled.
+        ids: uint64 `[N]`, digests of ids.
+        names: uint64 `[N]`, digests of short names; equal for names that some file systems treat as the same.
+        wholes: uint64 `[N]`, likewise for ids used as names.
     """
 
     subsets: npt.NDArray[Any]
@@ -69,17 +68,17 @@ class Named:
 def names_that_clash(
     images: Named, subsets: Sequence[str], sink: Sink, options: ExportOptions, place: Callable[[int], str]
 ) -> frozenset[int]:
-    """Digests of short names that several images of one folder of the output would get.
+    """Returns digests of short names that several images of one output folder would share.
 
     Args:
-        images: all that are written.
-        subsets: what the numbers of subsets stand for.
+        images: all images that are written.
+        subsets: names of the numbered subsets.
         sink: format to write.
-        options: of the export.
-        place: how messages name the image at a position.
+        options: export options.
+        place: returns the display name, used in messages, of the image at a position.
 
     Raises:
-        UsageError: two images of one folder have the same id as well, which nothing can tell apart.
+        UsageError: two images of one folder also have the same id, so no name can distinguish them.
     """
     groups: dict[str, int] = {}
     found = [groups.setdefault(sink.subsets.group(sink.subsets.output(name, options)), len(groups)) for name in subsets]
@@ -92,14 +91,14 @@ def names_that_clash(
         first, second = map(place, twice)
         where = "all subsets in one folder" if "subsets" in sink.can.losses else "the images of a subset in one folder"
         raise UsageError(
-            f"{first} and {second} would be one file, because their ids are equal and {sink.name} keeps {where}; "
-            "convert one --subset at a time, or number the items by --transform reindex"
+            f"{first} and {second} would become the same file: their ids are equal, and {sink.name} puts {where}; "
+            "convert one --subset at a time, or renumber the items with --transform reindex"
         )
     return strict
 
 
 def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
-    """Raises `InputError` for the first row that cannot be kept."""
+    """Raises `InputError` for the first bad row, if there is one."""
     count = sum(summary.bad_count for summary in summaries)
     if count:
         first = next(bad for summary in summaries for bad in summary.bad_rows)
@@ -108,23 +107,22 @@ def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
 
 
 def check_shards(shards: Sequence[Shard], sink: Sink, options: SinkOptions) -> None:
-    """Refuses files that the format cannot hold, or that would be one. Raises `UsageError`."""
+    """Raises `UsageError` for files that the format cannot represent, or that would have the same path."""
     taken = set(sink.can.reserved_paths)
     for shard in shards:
         if shard.path in taken and not sink.can.many_files:
             raise UsageError(
-                f"two files of the output would be called {shard.path!r}; convert the subsets one at a time with "
-                "--subset"
+                f"two output files would both be named {shard.path!r}; convert the subsets one at a time with --subset"
             )
         taken.add(shard.path)
         if sink.can.one_size and shard.rows and shard.has_images and shard.size is None:
-            raise UsageError(f"{shard.path}: {sink.name} holds images of one size, and these differ; pass --resize HxW")
+            raise UsageError(f"{shard.path}: images differ in size, but {sink.name} needs one size; pass --resize HxW")
         sink.check_shard(shard, options)
 
 
 def lossy(encodings: Sequence[str]) -> Iterator[str]:
-    """A line where images lose something by being encoded."""
+    """Yields a notice if encoding the images is lossy."""
     if encodings[0] == GRAY:
-        yield "coloured images become gray (luma, ITU-R BT.601), which is lossy; gray ones stay as they are"
+        yield "coloured images become gray (luma, ITU-R BT.601), which is lossy; gray images are unchanged"
     if encodings[0] == "jpeg":
-        yield "images become JPEG files (quality 95, 4:4:4), which is lossy; JPEG files pass through as they are"
+        yield "images become JPEG files (quality 95, 4:4:4), which is lossy; JPEG files are copied unchanged"

@@ -1,4 +1,4 @@
-"""Rows that a plan chose one by one: how they are written down, and how their images are read, in any order."""
+"""Stores rows that a plan chose one by one, and reads them from the input files in any order."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from beam_cifar.planning.plan import CHOSEN, ChosenRows, Inputs
 from beam_cifar.steps.base import changed
 
 MAX_OPEN: Final = 32
-"""Input files that a reader keeps open."""
+"""Maximum number of input files that a reader keeps open."""
 
 
 def write_chosen(chosen: ChosenRows, path: str, scratch: str) -> None:
-    """Writes chosen rows to a file, a batch for each part; it appears whole."""
+    """Writes chosen rows to a file, one batch per part; the file appears only when it is complete."""
     with storage.StagedFile(path, scratch) as file:
         with pa.ipc.new_file(pa.PythonFile(file, mode="w"), CHOSEN) as writer:
             for batch in chosen.batches():
@@ -38,17 +38,17 @@ def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Itera
     """Reads the rows of one batch of a file in the schema `CHOSEN`.
 
     Args:
-        path: of that file.
-        number: of the batch.
-        inputs: what the rows are read from.
-        row_bytes: that every image will have at least, when it is worked on.
+        path: path of that file.
+        number: index of the batch.
+        inputs: files and formats to read the rows from.
+        row_bytes: minimum bytes that every image will need once it is processed.
 
     Yields:
-        Tables of at most `MAX_ROWS` rows in the schema of `beam_cifar.data.schema`, and whether it is the last one; at
-        least one table.
+        Tables of at most `MAX_ROWS` rows in the schema of `beam_cifar.data.schema`, each with whether it is the last;
+        at least one table.
 
     Raises:
-        InputError: a file is gone, changed or damaged.
+        InputError: a file is missing, changed or damaged.
     """
     with storage.open_arrow(path) as file:
         chosen = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
@@ -66,16 +66,16 @@ def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Itera
 def read_rows(
     files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], inputs: Inputs, *, row_bytes: int = 0
 ) -> Iterator[pa.Table]:
-    """Reads rows in any order; every file is opened as seldom as memory allows.
+    """Reads rows in any order, opening every file as rarely as memory allows.
 
     Args:
-        files: int32 `[N]`, index among the input files.
-        rows: int32 `[N]`.
-        inputs: what is read from.
-        row_bytes: that every image will have at least, when it is worked on.
+        files: int32 `[N]`, index of each row's input file.
+        rows: int32 `[N]`, row numbers in those files.
+        inputs: files and formats to read from.
+        row_bytes: minimum bytes that every image will need once it is processed.
 
     Yields:
-        Tables of up to `MAX_ROWS` rows, in order; one that is empty where N is 0.
+        Tables of up to `MAX_ROWS` rows, in order; one empty table if N is 0.
     """
     if not len(files):
         yield example_schema().empty_table()
@@ -90,7 +90,7 @@ def read_rows(
 
 
 def _window(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], at: int, inputs: Inputs) -> int:
-    """How many rows to read together: few where they rise, as many as fit where they jump."""
+    """Returns how many rows to read together: a block if they are sorted, up to 16 blocks (sorted here) if not."""
     ahead = slice(at, at + MAX_ROWS)
     steps = np.diff(files[ahead])
     rising = ((steps > 0) | ((steps == 0) & (np.diff(rows[ahead]) > 0))).all()
@@ -99,7 +99,7 @@ def _window(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], at: int, 
 
 
 def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
-    """Cuts a table into spans that hold no more than a block may, as pixels or as they lie there."""
+    """Yields spans of a table that fit into a block, counting the larger of stored bytes and raw pixels."""
     stored = pc.binary_length(table.column("image")).fill_null(0).to_numpy()
     height, width = (table.column(name).fill_null(0).to_numpy().astype(np.int64) for name in ("height", "width"))
     sizes = np.maximum(np.maximum(stored, 3 * height * width), row_bytes)
@@ -114,7 +114,7 @@ def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
 
 
 class _OpenFiles:
-    """Input files that are being read from."""
+    """A cache of open input files."""
 
     def __init__(self, inputs: Inputs) -> None:
         self._inputs = inputs
@@ -129,7 +129,7 @@ class _OpenFiles:
             stack.__exit__(*raised)
 
     def take(self, files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32]) -> pa.Table:
-        """The rows in their order, in one piece."""
+        """Returns the rows, in the given order, as one table."""
         order = np.lexsort((rows, files))
         by_file, by_row = files[order], rows[order]
         edges = [0, *(np.flatnonzero(np.diff(by_file)) + 1).tolist(), len(order)]
@@ -138,7 +138,7 @@ class _OpenFiles:
         ]
         table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
         if (np.diff(order) == 1).all():
-            self._close_all_but(int(by_file[-1]))  # in order, earlier files are seldom asked for again
+            self._close_all_but(int(by_file[-1]))  # rows are sorted, so earlier files are rarely needed again
             return table
         back = np.empty(len(order), dtype=np.int64)
         back[order] = np.arange(len(order))

@@ -1,4 +1,4 @@
-"""When a part of the output is an input file itself, and is copied whole instead of converted."""
+"""Decides when a part of the output equals an input file, which is then copied instead of converted."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from beam_cifar.planning.plan import Segment, Task
 def is_copy(
     shard: Shard, file: FileSummary | None, sink: Sink, options: SinkOptions, holds_whole_file: Callable[[], bool]
 ) -> bool:
-    """Whether a shard would be an input file, byte for byte.
+    """Returns whether a shard would equal an input file, byte for byte.
 
     Args:
-        shard: what would be written.
-        file: the one input file that its rows come from; None where there are several, or none.
-        sink: format to write, which knows files of its own style.
-        options: of the writers.
-        holds_whole_file: whether the rows are all that the file has, unchanged and in order; asked last.
+        shard: shard to write.
+        file: the only input file that its rows come from; None if there are several, or none.
+        sink: format to write, which recognises files of its own style.
+        options: options of the writers.
+        holds_whole_file: returns whether the rows are all rows of the file, unchanged and in order; called last.
     """
     return (
         file is not None
@@ -32,5 +32,5 @@ def is_copy(
 
 
 def as_copy(task: Task, file: int) -> Task:
-    """The task as a copy of an input file, given by its number in the plan."""
+    """Returns the task as a copy of the input file with this index in the plan."""
     return replace(task, segments=(Segment(file, 0, task.rows, 0, task.rows),), copy=True)

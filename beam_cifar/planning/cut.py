@@ -1,4 +1,4 @@
-"""Cuts rows into files of the output, parts of these, and tasks: one rule for every plan."""
+"""Cuts rows into shards, parts and tasks, by the same rule for every planner."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from beam_cifar.planning.plan import Segment, Task
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of some rows.
+    """What is known about some rows.
 
     Attributes:
-        size: (height, width) where every row has an image of that size, else None.
+        size: (height, width) if every row has an image of that size, else None.
         has_images: whether any row has an image.
-        file: number of the one input file that all of them come from, and whose subset they still are of; None where
-            there is no such file.
+        file: index of the only input file that they come from, if they still belong to its subset; else None.
     """
 
     size: tuple[int, int] | None
@@ -38,9 +37,9 @@ class Group(ABC):
     """The rows of one output subset, in order.
 
     Attributes:
-        subset: its name.
-        rows: how many.
-        bytes: of their images, as they reach the writer, about.
+        subset: name of the subset.
+        rows: number of rows.
+        bytes: approximate bytes of their images as they reach the writer.
     """
 
     subset: str
@@ -49,26 +48,26 @@ class Group(ABC):
 
     @abstractmethod
     def facts(self, start: int, stop: int) -> Facts:
-        """What a file of the rows [start, stop) would hold."""
+        """Returns what is known about the rows [start, stop)."""
 
     def filled(self, task: Task, start: int, stop: int) -> Task:
-        """The task with the places of the rows [start, stop), where there are tasks; asked once for each, in order."""
+        """Returns the task with the locations of its rows [start, stop); called once per task, in order."""
         return task
 
     def is_whole(self, start: int, stop: int) -> bool:
-        """Whether the rows [start, stop), all of one file, are all that it has: unchanged, in order."""
+        """Returns whether the rows [start, stop), all from one file, are the whole file, unchanged and in order."""
         return False
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What groups were cut into.
+    """The shards and tasks that groups were cut into.
 
     Attributes:
         shards: files of the output.
-        tasks: one for each part, in order.
-        first: the number of the first shard of each group by its subset.
-        left_out: groups without rows, of which the format makes no file.
+        tasks: one per part, in order.
+        first: index of the first shard of each group, by subset.
+        left_out: groups without rows, for which the format writes no file.
     """
 
     shards: tuple[Shard, ...]
@@ -78,7 +77,7 @@ class Cut:
 
     @property
     def notices(self) -> list[str]:
-        """What a user should know."""
+        """Notices for the user."""
         return [no_rows_left(group.subset) for group in self.left_out]
 
 
@@ -89,17 +88,17 @@ def cut(
     options: SinkOptions,
     part_bytes: int | None = None,
 ) -> Cut:
-    """Cuts groups into shards, and these into parts, by raw sizes alone: the same rows give the same files.
+    """Cuts groups into shards and these into parts, by raw sizes alone, so that the same rows give the same files.
 
     Args:
-        groups: the rows of each output subset.
-        files: input files, where rows come from some.
+        groups: rows of each output subset.
+        files: input files; empty if the rows do not come from files.
         sink: format to write.
-        options: of the writers.
-        part_bytes: bytes of images in a part, where a shard has several; None for the format's own choice.
+        options: options of the writers.
+        part_bytes: image bytes per part, for shards with several parts; default: chosen by the format.
 
     Raises:
-        UsageError: a file that the format cannot hold.
+        UsageError: the format cannot represent a file.
     """
     left_out = tuple(group for group in groups if not (group.rows or sink.can.keeps_empty_subsets))
     total = sum(group.bytes for group in groups)
@@ -117,17 +116,17 @@ def cut(
 
 
 def no_rows_left(subset: str) -> str:
-    """The notice of a subset that the output does not have."""
+    """Returns the notice for a subset that is not written."""
     return f"subset {subset!r} has no rows left and is not written"
 
 
 def long_first(tasks: Iterable[Task]) -> tuple[Task, ...]:
-    """The tasks in the order in which they are dealt out: local runners do it by count, and never steal."""
+    """Returns the tasks, longest first: local runners distribute them by count, and idle workers never steal."""
     return tuple(sorted(tasks, key=lambda task: (-task.rows, task.shard, task.part)))
 
 
 class _Piece(NamedTuple):
-    """A shard in the making: the rows of a group from `start` on; `place`: subset, number and count in the group."""
+    """A planned shard: rows of a group from `start` on; `place` has its subset, its number and the number of shards."""
 
     shard: Shard
     group: Group
@@ -139,7 +138,7 @@ class _Piece(NamedTuple):
 def _pieces(
     group: Group, first: int, total_bytes: int, sink: Sink, options: SinkOptions, part_bytes: int | None
 ) -> Iterator[_Piece]:
-    """The shards of a group, without batch labels."""
+    """Yields the shards of a group, without batch labels."""
     step = sink.shard_rows(group.rows, group.bytes, total_bytes, options.export)
     count = max(1, -(-group.rows // step))
     row_bytes = group.bytes // max(1, group.rows)
@@ -161,25 +160,25 @@ def _pieces(
 
 
 def _path(subset: str, place: tuple[str, int, int], rows: int, row_bytes: int, sink: Sink, options: SinkOptions) -> str:
-    """Where a shard goes. Raises `UsageError` where it cannot."""
+    """Returns the path of a shard; raises `UsageError` if it is invalid or the shard would be too large."""
     path, limit = sink.shard_path(subset, *place[1:]), sink.can.max_shard_bytes
     if path and ("\0" in path or not {"", ".", ".."}.isdisjoint(path.split("/"))):
         raise UsageError(
-            f"subset {place[0]!r} would be written to {path!r}, which is no place in the output; rename it"
+            f"subset {place[0]!r} would be written to {path!r}, not a valid path inside the output; rename the subset"
         )
     if limit and options.export.save_images and rows * row_bytes > limit:
         raise UsageError(
-            f"{path} would hold {rows * row_bytes} bytes of pixels, and the format allows {limit} a file; "
+            f"{path}: would have {rows * row_bytes} bytes of pixels, but the format allows at most {limit} per file; "
             f"pass --images-per-batch {limit // row_bytes} or less"
         )
     return path
 
 
 def _with_batch_labels(pieces: Sequence[_Piece], files: Sequence[FileSummary], sink: Sink) -> list[_Piece]:
-    """What each shard calls itself: what the input file does that it follows, or its place in the output subset.
+    """Returns the shards with batch labels: that of the input file they repeat, or one from their place in the subset.
 
-    Where rows come from no files, numbered shards, such as `data_batch_1`, count as one series: so examples that were
-    read from CIFAR, of which nobody says any more what their file was called, get the labels of the genuine set.
+    If rows do not come from files, numbered shards such as `data_batch_1` count as one series: examples read from
+    CIFAR no longer carry the name of their file, but still get the batch labels of the genuine dataset.
     """
     series = by_key((series_name(piece.shard.subset), piece.shard.index) for piece in pieces)
     made = []
@@ -194,7 +193,7 @@ def _with_batch_labels(pieces: Sequence[_Piece], files: Sequence[FileSummary], s
 
 
 def _tasks(piece: _Piece, files: Sequence[FileSummary], sink: Sink, options: SinkOptions) -> Iterator[Task]:
-    """The tasks of a shard: one for each part, or a copy of the input file that the shard would be, byte for byte."""
+    """Yields the tasks of a shard: one per part, or a copy of the input file that it would equal byte for byte."""
     shard, group, start = piece.shard, piece.group, piece.start
     file = None if piece.file is None else files[piece.file]
     copied = is_copy(shard, file, sink, options, lambda: group.is_whole(start, start + shard.rows))
@@ -206,18 +205,18 @@ def _tasks(piece: _Piece, files: Sequence[FileSummary], sink: Sink, options: Sin
 
 
 READ_BYTES = 16 << 20
-"""Bytes of images that a task reads, where nothing is written."""
+"""Image bytes that a task reads in jobs that write nothing."""
 
 
 def reading_tasks(summaries: Sequence[FileSummary], *, tolerant: bool = False) -> list[Task]:
-    """Tasks that read all rows of some files: the shard of each is the number of its file.
+    """Returns tasks that read all rows of some files; the shard of each task is the index of its file.
 
     Args:
-        summaries: of the files.
-        tolerant: whether bad rows are no reason to refuse: they travel in `Block.rejected`.
+        summaries: summaries of the files.
+        tolerant: whether bad rows are accepted; they travel in `Block.rejected`.
 
     Raises:
-        InputError: a bad row.
+        InputError: there is a bad row, and `tolerant` is false.
     """
     if not tolerant:
         refuse_bad_rows(summaries)

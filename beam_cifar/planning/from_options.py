@@ -1,4 +1,4 @@
-"""From a dataset with steps to the job that writes it."""
+"""Turns a dataset with steps into the job that writes it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from beam_cifar.steps.registry import make_step
 SELECTION: dict[str, Any] = {
     "labels": (), "filter": None, "filter_mode": "items", "limit": None, "remaps": (), "resize": None,
 }  # fmt: skip
-"""Options that are steps as well, in the order in which they are done, and how they are left out."""
+"""Options that are also available as steps, in the order in which they are applied, with their defaults."""
 
 
 def job_of(source: Input, output_dir: str, output_format: str, **more: Any) -> ConvertOptions:
-    """The job that writes a dataset: the quick one, planned on counts alone, where that does the same.
+    """Returns the job that writes a dataset, planned from counts alone (the fast path) if the result is the same.
 
     Args:
-        source: where it comes from, with its steps.
-        output_dir: the directory to make.
+        source: the dataset, with its steps.
+        output_dir: directory to create.
         output_format: name of the format to write.
-        more: any other fields of `ConvertOptions`; what they do to items comes after the steps of the dataset.
+        more: any other fields of `ConvertOptions`; their selections apply after the steps of the dataset.
     """
     options = ConvertOptions(
         input_path=source.path,
@@ -44,7 +44,7 @@ def job_of(source: Input, output_dir: str, output_format: str, **more: Any) -> C
 
 
 def steps_of(options: ConvertOptions) -> list[Step]:
-    """All that is done to the rows, in order: what the options ask for, then the steps."""
+    """Returns every step applied to the rows, in order: those implied by options, then the explicit ones."""
     steps: list[Step] = []
     if options.labels:
         steps.append(KeepLabels(options.labels))
@@ -60,7 +60,7 @@ def steps_of(options: ConvertOptions) -> list[Step]:
 
 
 def _as_options(steps: tuple[Step, ...]) -> dict[str, Any] | None:
-    """The options that do the same as some steps; None where there are none."""
+    """Returns options that do the same as some steps, or None if there are no such options."""
     left, asked = list(steps), dict[str, Any]()
     for name, taken in (("filter", _filter_of), ("remap_labels", _remaps_of), ("resize", _size_of)):
         if left and left[0].name == name and (found := taken(left[0].options())) is not None:
@@ -74,7 +74,7 @@ def _filter_of(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _remaps_of(options: Mapping[str, Any]) -> dict[str, Any] | None:
-    """None where names hold colons, or labels are removed."""
+    """Returns None if a name contains a colon or a label is removed: `OLD:NEW` cannot express that."""
     pairs = options.get("mapping", [])
     if options.get("default", "keep") != "keep" or any(":" in old + new or not new for old, new in pairs):
         return None

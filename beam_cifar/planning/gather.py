@@ -1,4 +1,4 @@
-"""All rows of the datasets of a job, in one view: scanned, merged, and after the steps that were asked for."""
+"""Gathers all rows of a job's datasets in one view: scans and merges the datasets and applies their steps."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_byt
 def look(
     given: Input, steps: Sequence[Step], index_dir: str, columns: frozenset[str] = frozenset(), *, sizes: bool = False
 ) -> tuple[Gathering, View]:
-    """The rows that datasets have after some steps, with unique ids.
+    """Returns the rows of a dataset after some steps, with unique ids.
 
     Args:
         given: the dataset.
-        steps: that follow its own.
-        index_dir: where unpacked archives may be put.
-        columns: that are needed whatever the steps need.
-        sizes: whether image sizes are needed where they take a look into every image.
+        steps: steps to apply after its own.
+        index_dir: directory for unpacked archives.
+        columns: columns needed in addition to those that the steps need.
+        sizes: whether image sizes are needed even if every image has to be opened for them.
 
     Raises:
         InputError: a dataset is missing or damaged.
-        UsageError: a step cannot be done.
+        UsageError: a step cannot be applied.
     """
     needed = columns.union(*(step.needs() for step in (*_all_steps(given), *steps)))
     if len(given.leaves) > 1:
@@ -61,21 +61,21 @@ def _all_steps(given: Input) -> Iterator[Step]:
 
 
 class Gathering(StepContext):
-    """Everything that is known of the datasets of a job, and what steps leave.
+    """Everything known about the datasets of a job while their steps are applied.
 
     Args:
-        index_dir: where unpacked archives may be put.
-        columns: what is needed of every row.
-        sizes: whether image sizes are needed where they take a look into every image.
+        index_dir: directory for unpacked archives.
+        columns: columns needed for every row.
+        sizes: whether image sizes are needed even if every image has to be opened for them.
 
     Attributes:
-        columns: what is known of every row.
-        surveys: of the datasets.
-        origins: their formats and label tables.
-        summaries: of all input files.
-        pixel_steps: what is done to images, so far.
-        notices: what a user should know, so far.
-        held: what must live as long as this does, such as folders that go with their last user.
+        columns: columns known for every row.
+        surveys: one survey per dataset.
+        origins: formats and label tables of the datasets.
+        summaries: summaries of all input files.
+        pixel_steps: steps applied to images so far.
+        notices: notices for the user so far.
+        held: objects to keep alive as long as this one, such as folders that are removed with their last user.
     """
 
     def __init__(self, index_dir: str, columns: frozenset[str], *, sizes: bool) -> None:
@@ -104,11 +104,11 @@ class Gathering(StepContext):
         places = {name: label for label, name in enumerate(table.names)}
         own = [UNLABELLED if label < 0 else view.table.names[label] for label in np.unique(view.labels).tolist()]
         if gone := [name for name in own if isinstance(name, str) and name not in places]:
-            raise UsageError(f"an item that was put has label {gone[0]!r}, which is no category any more")
+            raise UsageError(f"an added item has label {gone[0]!r}, which is no longer a category")
         return view.with_labels([places.get(name, UNLABELLED) for name in view.table.names], table)
 
     def blocks(self, view: View) -> Iterator[tuple[Any, Block]]:
-        order = np.lexsort((view.rows, view.files))
+        order = np.lexsort((view.rows, view.files))  # in file order, so that every file is opened only once
         done = 0
         for table in read_rows(
             view.files[order], view.rows[order], self.inputs(), row_bytes=row_bytes(self.pixel_steps)
@@ -118,18 +118,18 @@ class Gathering(StepContext):
             done += len(table)
 
     def snapshot(self) -> Gathering:
-        """What is known by now: what is done later to images does not show in it."""
+        """Returns a copy that pixel steps added later do not affect."""
         made = copy.copy(self)
         made.origins, made.summaries = list(self.origins), list(self.summaries)
         made.pixel_steps = list(self.pixel_steps)
         return made
 
     def inputs(self) -> Inputs:
-        """What rows are read from."""
+        """Returns the files and formats that rows are read from."""
         return Inputs(tuple(s.file for s in self.summaries), tuple(self.origins), self.file_bytes())
 
     def file_bytes(self) -> tuple[int, ...]:
-        """Bytes of an image of each file, about, as it is worked on."""
+        """Returns the approximate bytes of one image of each file while it is processed."""
         return tuple(
             max(
                 max(s.image_bytes, s.pixel_bytes) // max(1, s.images),
@@ -140,15 +140,15 @@ class Gathering(StepContext):
 
     @property
     def changes_pixels(self) -> bool:
-        """Whether anything is done to images."""
+        """Whether any step changes images."""
         return bool(self.pixel_steps) or any(origin.pixel_steps for origin in self.origins)
 
     def gather(self, given: Input) -> View:
-        """The rows of a dataset, merged with others, and after its steps.
+        """Returns the rows of a dataset and of those merged with it, after its steps.
 
         Raises:
             InputError: a dataset is missing, damaged, or has bad rows.
-            UsageError: datasets contradict each other, or a step cannot be done.
+            UsageError: datasets conflict, or a step cannot be applied.
         """
         outer = self._first, self.pixel_steps
         self._first, self.pixel_steps = len(self.origins), []
@@ -160,7 +160,7 @@ class Gathering(StepContext):
         return view
 
     def follow(self, view: View, step: Step) -> View:
-        """The rows after one more step, with ids that differ in each subset."""
+        """Returns the rows after one more step, with ids unique within each subset."""
         made = step.apply(view, self)
         if step.moves_ids:
             give_back()
@@ -168,7 +168,7 @@ class Gathering(StepContext):
         return made
 
     def extend(self, view: View, step: Step) -> View:
-        """The rows of the whole job after one more step; images are changed when they are read."""
+        """Returns the rows of the whole job after one more step; images are changed only when they are read."""
         self._first, self.pixel_steps = 0, []
         try:
             made = self.follow(view, step)
@@ -178,7 +178,7 @@ class Gathering(StepContext):
         return made
 
     def _settle(self) -> None:
-        """Leaves what was done to images so far to the datasets that they are of: others are going to join them."""
+        """Moves the pixel steps so far to the datasets they apply to, before other datasets join."""
         for number in range(self._first, len(self.origins)):
             origin = self.origins[number]
             self.origins[number] = replace(origin, pixel_steps=(*origin.pixel_steps, *self.pixel_steps))
@@ -196,23 +196,23 @@ class Gathering(StepContext):
         return merged(views, maps[0].table, given.on_clash, self.notice)
 
     def _note_missing_parents(self, views: Sequence[View], table: LabelTable) -> None:
-        """A set without superclasses that is merged with one that has some."""
+        """Adds a notice if a dataset without superclasses is merged with one that has some."""
         plain = {name for view in views if not view.table.has_superclasses for name in view.table.names}
         lone = [name for name, parent in zip(table.names, table.parents, strict=False) if parent is None]
         if without := [name for name in lone if name in plain]:
-            classes = f"{len(without)} classes have" if len(without) > 1 else "one class has"
-            self.notice(f"{classes} no superclass, such as {without[0]!r}: their dataset has none")
+            classes = f"{len(without)} classes have" if len(without) > 1 else "1 class has"
+            self.notice(f"{classes} no superclass, such as {without[0]!r}, because their dataset has none")
 
     def _own(self, given: Input) -> View:
         number = self._look_at(given)
         return self._view(number)
 
     def labels_of(self, file: int) -> npt.NDArray[np.int32]:
-        """int32 `[N]`: the labels that the rows of an input file had before any step."""
+        """Returns int32 `[N]`, the labels of the rows of an input file before any step."""
         return self._labels[file]
 
     def counts(self, view: View) -> ChosenCounts:
-        """What became of all rows, given those that are left."""
+        """Returns what happened to all rows, given those that are left."""
         maps = union_tables([replace(table, coarse_names=(), parents=()) for table in self._tables])
         read: Counts = Counter()
         kept: Counts = Counter()
@@ -232,12 +232,12 @@ class Gathering(StepContext):
         return ChosenCounts(names, read, read - kept, unlabelled, written)
 
     def _look_at(self, asked: Input) -> int:
-        """Surveys a dataset; its number."""
+        """Surveys a dataset and returns its number."""
         number = len(self.origins)
         wanted = self._wanted
         found = survey(asked.path, asked.format, asked.subsets, self._index_dir, wanted, number)
         if "size" not in wanted.columns and any(0 < summary.images < summary.rows for summary in found.summaries):
-            # Only sizes tell which rows have an image.
+            # Only the sizes show which rows have an image.
             wanted = replace(wanted, columns=wanted.columns | {"size"})
             found = survey(asked.path, asked.format, asked.subsets, self._index_dir, wanted, number)
         refuse_bad_rows(found.summaries)
@@ -248,7 +248,7 @@ class Gathering(StepContext):
         return number
 
     def _view(self, number: int) -> View:
-        """The rows of a dataset."""
+        """Returns the rows of a surveyed dataset."""
         found, table, first = self.surveys[number], self.origins[number].labels, len(self.summaries)
         columns = [_columns_of(summary) for summary in found.summaries]
         self.summaries += [replace(summary, columns=None) for summary in found.summaries]
@@ -282,10 +282,10 @@ class Gathering(StepContext):
 
 
 def _columns_of(summary: FileSummary) -> dict[str, Any]:
-    """What a summary says of every row, as a view holds it, and which rows have an image."""
+    """Returns the columns of a summary in the form that a view has, and which rows have an image."""
     table = summary.columns
     if table is None:
-        raise ValueError(f"{summary.file.shown}: the scan gave no columns")
+        raise ValueError(f"{summary.file.shown}: the scan returned no columns")
     made: dict[str, Any] = {}
     for name in table.column_names:
         column = table.column(name).combine_chunks()
@@ -303,7 +303,7 @@ def _joined(columns: Sequence[Any]) -> Any:
 
 
 def _no_rows(table: LabelTable, columns: frozenset[str]) -> View:
-    """What a dataset without files shows: one that was made of no items."""
+    """Returns the view of a dataset without files, such as one created from no items."""
     none = np.empty(0, dtype=np.int32)
     texts, sizes = pa.array([], pa.string()), none if "size" in columns else None
     return View(

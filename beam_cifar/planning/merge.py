@@ -1,4 +1,4 @@
-"""Several datasets become one: label tables by name, items by id and subset."""
+"""Merges several datasets into one: label tables by name, items by id and subset."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from beam_cifar.naming.image_files import digests
 from beam_cifar.options import ON_CLASH
 
 PIECE = 1 << 14
-"""Ids that are taken out of Arrow together."""
+"""Number of ids converted from Arrow at a time."""
 
 
 def union_tables(tables: Sequence[LabelTable], shown: Sequence[str] = ()) -> list[LabelMap]:
-    """One table of all classes, the first table's first; classes of one name are one class.
+    """Merges label tables into one, in order of appearance; classes with the same name become one class.
 
-    A class keeps the superclass that any of the tables gives it; tables without superclasses say nothing.
+    A class keeps the superclass that any of the tables gives it; tables without superclasses have no say.
 
     Args:
-        tables: of the datasets.
-        shown: how messages name these.
+        tables: label tables of the datasets.
+        shown: display names of the datasets, used in messages.
 
     Returns:
-        For each dataset where its labels go, all with the same table.
+        One label map per dataset, all with the same table.
 
     Raises:
-        UsageError: two tables give one class two superclasses.
+        UsageError: two tables give the same class different superclasses.
     """
     names: dict[tuple[str, int], int] = {}
     coarse_names = tuple(dict.fromkeys(name for table in tables for name in table.coarse_names))
@@ -63,7 +63,7 @@ def union_tables(tables: Sequence[LabelTable], shown: Sequence[str] = ()) -> lis
 
 
 def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
-    """Each name with its number among equal ones: a table may hold one twice."""
+    """Returns each name with its number among equal names: a table may have duplicates."""
     seen: dict[str, int] = {}
     made = []
     for name in names:
@@ -73,14 +73,14 @@ def _numbered(names: Sequence[str]) -> list[tuple[str, int]]:
 
 
 def merged(views: Sequence[View], table: LabelTable, on_clash: str, notice: Callable[[str], None]) -> View:
-    """The rows of several views with labels of one table; where ids clash, a rule decides.
+    """Returns the rows of several views that share a label table; a rule resolves clashing ids.
 
     Args:
-        views: that have ids and file names, each without clashes of its own.
-        table: of their labels.
-        on_clash: what becomes of items of one subset that have the same id: "error" refuses them, "suffix" gives the
-            later ones a suffix, and "first" keeps the first.
-        notice: takes a line about what was done.
+        views: views with ids and file names, each without clashes of its own.
+        table: label table that they share.
+        on_clash: what to do with items that have the same id and subset: "error" rejects them, "suffix" adds a suffix
+            to the later ones, and "first" keeps only the first.
+        notice: called with a line that says what was done.
 
     Raises:
         UsageError: ids clash, and the rule is "error".
@@ -92,20 +92,20 @@ def merged(views: Sequence[View], table: LabelTable, on_clash: str, notice: Call
     count = int(later.sum())
     first = int(np.flatnonzero(later)[0])
     item_id, subset = view.ids[first].as_py(), view.subset_names[view.subsets[first]]  # type: ignore[index]
-    items = f"{count} items" if count > 1 else "an item"
+    items = f"{count} items" if count > 1 else "1 item"
     if on_clash == "error":
         raise UsageError(
-            f"{items} clash: id {item_id!r} is in subset {subset!r} of more than one dataset; choose what becomes of "
-            f"them by --on-clash ({', '.join(ON_CLASH[1:])}), or give their subsets other names"
+            f"{items} with clashing ids: {item_id!r} is in subset {subset!r} of more than one dataset; choose how to "
+            f"resolve this with --on-clash ({', '.join(ON_CLASH[1:])}), or rename the subsets"
         )
     if on_clash == "suffix":
         return with_unique_ids(view, notice)
-    notice(f"{items} of a later dataset with the id of an earlier one, such as {item_id!r} of {subset!r}: dropped")
+    notice(f"{items} dropped, such as {item_id!r} in {subset!r}: an earlier dataset has the same id in the same subset")
     return view.take(~later)
 
 
 def with_unique_ids(view: View, notice: Callable[[str], None]) -> View:
-    """The same rows; every repetition of an id in its subset gets a suffix _2, _3, ..."""
+    """Returns the rows with a suffix _2, _3, ... added to every repetition of an id within a subset."""
     later = repeated(view)
     if not later.any() or view.ids is None:
         return view
@@ -114,23 +114,23 @@ def with_unique_ids(view: View, notice: Callable[[str], None]) -> View:
         members = np.flatnonzero(view.subsets == subset)
         ids[members] = unique_ids(ids[members].tolist())[0]
     first, count = int(np.flatnonzero(later)[0]), int(later.sum())
-    items = f"{count} items repeat an id of their subset" if count > 1 else "an item repeats an id of its subset"
-    example = f"{view.ids[first].as_py()!r} of {view.subset_names[view.subsets[first]]!r}"
-    notice(f"{items}, such as {example}; {'their ids get' if count > 1 else 'its id gets'} a suffix")
+    items = f"{count} items repeat an id of their subset" if count > 1 else "1 item repeats an id of its subset"
+    example = f"{view.ids[first].as_py()!r} in {view.subset_names[view.subsets[first]]!r}"
+    notice(f"{items}, such as {example}; a suffix was added to {'their ids' if count > 1 else 'its id'}")
     return view.with_ids(pa.array(ids.tolist(), pa.string()))
 
 
 def repeated(view: View) -> npt.NDArray[np.bool_]:
-    """Bool `[N]`: rows whose id an earlier row of their subset has.
+    """Returns bool `[N]`, which rows repeat the id of an earlier row of their subset.
 
-    Candidates are found by 64-bit digests, 16 bytes a row, and compared as texts.
+    Candidates are found by 64-bit digests, in 16 bytes per row, and then compared as strings.
     """
     if view.ids is None:
         raise ValueError("ids are needed")
     keys = np.empty(len(view), dtype=np.uint64)
     for start in range(0, len(view), PIECE):
         keys[start : start + PIECE] = digests(view.ids.slice(start, PIECE).to_pylist())
-    order = np.lexsort((keys, view.subsets))  # stable: rows of one key stay in order
+    order = np.lexsort((keys, view.subsets))  # stable: rows with equal keys stay in order
     keys = keys[order]
     same = keys[1:] == keys[:-1]
     subsets = view.subsets[order]

@@ -1,4 +1,4 @@
-"""What a plan is made of: plain types, which every planner makes and every later stage reads."""
+"""Types of a plan: plain data that every planner creates and every later stage reads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CHOSEN: Final = pa.schema(
         pa.field("filename", pa.string()),
     ]
 )
-"""One row to write: where it lies, and what it becomes. `id` and `filename` are null where they stay as they are."""
+"""One row to write: where it is read from and what it becomes. `id` and `filename` are null if unchanged."""
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,9 @@ class Origin:
     """A dataset that a job reads.
 
     Attributes:
-        format: its name.
+        format: name of its format.
         labels: its label table.
-        pixel_steps: what is done to its images before they meet those of other datasets.
+        pixel_steps: steps applied to its images before it is merged with other datasets.
     """
 
     format: str
@@ -51,12 +51,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What rows are read from.
+    """The files and formats that rows are read from.
 
     Attributes:
         files: input files.
-        origins: their formats and label tables.
-        image_bytes: of an image of each file, about.
+        origins: formats and label tables of the datasets.
+        image_bytes: approximate bytes of one image of each file.
     """
 
     files: tuple[SourceFile, ...]
@@ -66,18 +66,18 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Segment:
-    """Some rows of one input file.
+    """A run of rows of one input file.
 
-    Of the rows [start, stop), those that survive the selection are numbered; the segment takes the survivors
-    [skip, skip + take) and owns the filtered rows before each of them, and those after the last survivor of the
-    range. So every row belongs to exactly one task, in the counts as well.
+    The rows of [start, stop) that survive the selection are numbered. The segment takes survivors
+    [skip, skip + take); it owns the filtered rows before each of them, and those after the last survivor of the
+    range. So every row belongs to exactly one task and is counted once.
 
     Attributes:
         file: index in `Plan.files`.
         start: first row of the range.
-        stop: end of the range.
-        skip: survivors that belong to an earlier task.
-        take: survivors to take.
+        stop: end of the range, exclusive.
+        skip: number of survivors that belong to an earlier task.
+        take: number of survivors to take.
     """
 
     file: int
@@ -87,10 +87,10 @@ class Segment:
     take: int
 
     def owned(self, survives: Sequence[bool]) -> tuple[int, int]:
-        """The rows [first, end) that the segment owns.
+        """Returns the range [first, end) of rows that the segment owns.
 
         Args:
-            survives: for each row of [start, stop) whether it passes the selection.
+            survives: whether each row of [start, stop) passes the selection.
         """
         ends = [self.start + row + 1 for row, kept in enumerate(survives) if kept]
         first = self.start if self.skip == 0 else ends[self.skip - 1]
@@ -100,15 +100,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Task:
-    """One part of the output: which rows go there, in which order.
+    """What one worker does: reads rows in order and writes them as one part.
 
     Attributes:
         shard: index in `Plan.shards`.
         part: number within the shard.
-        rows: that the part will hold.
-        segments: where they come from.
-        copy: whether the part is the source file itself, byte for byte.
-        chosen: number of the batch of chosen rows that it holds, where the plan chose row by row.
+        rows: number of rows that the part will have.
+        segments: where the rows come from.
+        copy: whether the part is a copy of the source file, byte for byte.
+        chosen: index of its batch of chosen rows, if the plan chose row by row.
     """
 
     shard: int
@@ -121,14 +121,14 @@ class Task:
 
 @dataclass(frozen=True)
 class ChosenCounts:
-    """Rows of a plan that chose row by row, by subset and label; -1 is unlabelled.
+    """Row counts of a plan that chose row by row, by subset and label; -1 is unlabelled.
 
     Attributes:
-        names: the classes that rows were of, in all datasets; label ids of `read`, `filtered` and `unlabelled`.
-        read: all rows of the input, by what they were.
-        filtered: those that are not written, by what they were.
-        unlabelled: those whose label was taken away, by what they were.
-        written: those that are written, by what they become.
+        names: classes of all input datasets; `read`, `filtered` and `unlabelled` use their label ids.
+        read: all rows of the input, by input subset and label.
+        filtered: rows that are not written, by input subset and label.
+        unlabelled: rows whose label was removed, by input subset and label.
+        written: rows that are written, by output subset and label.
     """
 
     names: tuple[str, ...]
@@ -140,25 +140,25 @@ class ChosenCounts:
 
 @dataclass(frozen=True)
 class ChosenRows:
-    """Which rows every part of the output holds, before they are written down for the workers.
+    """The rows of every part of the output, before they are stored for the workers.
 
     Attributes:
-        view: all of them.
-        parts: positions in the view, int64, of each part.
+        view: all rows.
+        parts: int64 positions in the view, one array per part.
     """
 
     view: View
     parts: tuple[Positions, ...]
 
     def digest(self) -> str:
-        """A hex digest of them."""
+        """Returns a hex digest of all chosen rows."""
         found = hashlib.sha256()
         for batch in self.batches():
             found.update(batch.serialize())
         return found.hexdigest()
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """Yields a batch in the schema `CHOSEN` for each part."""
+        """Yields one batch per part, in the schema `CHOSEN`."""
         names = pa.array(self.view.subset_names, pa.string())
         for part in self.parts:
             view = self.view.take(part)
@@ -180,22 +180,22 @@ class Plan:
     """Everything that a job will do.
 
     Attributes:
-        files: input files that are read.
+        files: input files to read.
         origins: the datasets that they belong to, with superclasses filled in.
-        selection: which rows are kept.
-        label_map: where labels go.
+        selection: decides which rows are kept.
+        label_map: maps input labels to output labels.
         shards: files of the output.
-        tasks: long ones first.
+        tasks: all tasks, longest first.
         sink: what writers need to know.
-        encodings: how images may lie in blocks when they reach the writer; empty where images are left out.
-        pixel_steps: what is done to every image, in order.
-        declared: rows of all input files that are read.
+        encodings: encodings in which images may reach the writer; empty if images are not written.
+        pixel_steps: steps applied to every image, in order.
+        declared: number of rows in all input files.
         exhaustive: whether all of those are read (a limit stops early).
-        image_bytes: raw bytes of the images kept, about.
-        notices: things that a user should know.
-        file_bytes: of an image of each input file, about.
-        counts: rows by what they were and what they become, where the plan chose row by row, else None.
-        chosen: those rows; None where it did not, or once they are written down.
+        image_bytes: approximate raw bytes of the images kept.
+        notices: notices for the user.
+        file_bytes: approximate bytes of one image of each input file.
+        counts: row counts before and after, if the plan chose row by row, else None.
+        chosen: the rows chosen; None if the plan did not choose row by row, or once they are stored.
     """
 
     files: tuple[SourceFile, ...]
@@ -217,11 +217,11 @@ class Plan:
 
     @property
     def rows(self) -> int:
-        """Rows that will be written."""
+        """Number of rows to write."""
         return sum(shard.rows for shard in self.shards)
 
     def digest(self, inputs: Sequence[FileSummary], meaning: dict[str, Any]) -> str:
-        """A hash of what determines the output: the same job has the same."""
+        """Returns a hash of everything that determines the output; equal jobs have equal hashes."""
         facts = {
             "inputs": [[s.file.name, s.file.blob.size, s.digest] for s in inputs],
             "options": meaning,

@@ -1,4 +1,4 @@
-"""What the scans of all formats share: rows become counts, and digests of names where they are wanted."""
+"""Scans files of any format: counts rows, and computes digests of names if they are wanted."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary:
-    """Summarises one file.
+    """Returns the summary of one file.
 
     Args:
-        source: reads it.
-        file: which one.
+        source: format that reads the file.
+        file: the file.
         labels: label table of the dataset.
-        wanted: what is asked for.
+        wanted: what the summary must contain.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: the file cannot be read.
     """
     with source.open_rows(file, labels) as reader:
         bad = reader.bad_rows
@@ -56,7 +56,7 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
 
 
 def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
-    """Rows by label, from the labels alone: no Arrow, no numpy."""
+    """Yields row counts by label for each chunk, from the labels alone: no import of Arrow or numpy."""
     for start in range(0, reader.rows, CHUNK_ROWS):
         counts = Counter(reader.labels[start : start + CHUNK_ROWS])
         if reader.bad_rows:
@@ -66,11 +66,11 @@ def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
 
 
 BEHIND = {"label": ("label",), "id": ("id",), "filename": ("filename",), "size": ("height", "width")}
-"""The columns of an example behind those of `Wanted.columns`."""
+"""The example columns that each name in `Wanted.columns` stands for."""
 
 
 def _columns(reader: RowReader, wanted: Wanted) -> pa.Table:
-    """What is asked for of every row, in one piece: readers that hold it give it without a copy."""
+    """Returns the wanted columns of all rows in one call, so that readers that have them in memory need no copy."""
     names = [column for name in sorted(wanted.columns) for column in BEHIND[name]]
     return reader.facts(0, reader.rows, sizes="size" in wanted.columns).select(names)
 
@@ -78,7 +78,7 @@ def _columns(reader: RowReader, wanted: Wanted) -> pa.Table:
 def _looked_into(
     reader: RowReader, labels: LabelTable, wanted: Wanted, *, all_images: bool
 ) -> tuple[tuple[Mapping[int, int], ...], RowNames | None, int]:
-    """The same from the columns of every row that the filter keeps, digests of its names, and how many keep a label."""
+    """Returns row counts by label after the filter, digests of the rows' names, and how many rows keep a label."""
     import numpy as np
 
     sizes = not all_images or (wanted.filter is not None and "image" in wanted.filter.sees)
@@ -117,10 +117,10 @@ def _row_names(chunks: Sequence[tuple[Any, ...]]) -> RowNames:
 
 
 def select_files(catalog: Catalog, subsets: Sequence[str]) -> tuple[SourceFile, ...]:
-    """The files of the subsets asked for; "train" and "test" stand for all batches of that split.
+    """Returns the files of the given subsets; "train" and "test" stand for all batches of that split.
 
     Raises:
-        UsageError: a name that no file and no split has.
+        UsageError: a name is neither a subset nor a split of the dataset.
     """
     known = {file.subset for file in catalog.files} | {split_name(file.subset) for file in catalog.files}
     for subset in subsets:
@@ -131,10 +131,10 @@ def select_files(catalog: Catalog, subsets: Sequence[str]) -> tuple[SourceFile, 
 
 
 def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTable:
-    """Fills in the superclass of each class from what the rows of all files say.
+    """Returns the label table with the superclass of each class filled in from the rows of all files.
 
     Raises:
-        InputError: two rows give one class two superclasses.
+        InputError: two rows give the same class different superclasses.
     """
     table = catalog.labels
     if not table.has_superclasses:
@@ -152,17 +152,17 @@ def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTa
 
 
 def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
-    """A line for each file in which names repeat."""
+    """Yields a notice for each file in which names repeat."""
     for summary in summaries:
         if summary.duplicates:
             yield (
                 f"{summary.file.shown}: {summary.duplicates} rows repeat the file name of an earlier row; "
-                f"their ids get a suffix"
+                f"a suffix was added to their ids"
             )
 
 
 def label_counts(summary: FileSummary) -> dict[int, int]:
-    """Rows of a file by label, -1 for unlabelled, ordered by label."""
+    """Returns the row counts of a file by label, ordered by label with unlabelled (-1) last."""
     counts: Counter[int] = Counter()
     for chunk in summary.chunks:
         counts.update(chunk)

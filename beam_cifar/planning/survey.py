@@ -1,4 +1,4 @@
-"""Surveys an input: finds its files and summarises them, without reading pixels."""
+"""Finds the files of an input and summarises them, without reading pixels."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ COUNTS = Wanted()
 
 @dataclass(frozen=True)
 class Survey:
-    """What is known of an input before any pixel is read.
+    """What is known about an input before any pixel is read.
 
     Attributes:
-        catalog: files and labels.
-        summaries: of the selected files.
+        catalog: its files and labels.
+        summaries: summaries of the selected files.
     """
 
     catalog: Catalog
@@ -40,17 +40,17 @@ def survey(
     """Finds the input files and summarises those of the selected subsets.
 
     Args:
-        path: of the dataset.
-        format_name: of its format; detected if None.
-        subsets: to select; all if empty.
-        index_dir: where indexes of archives, and what is unpacked of them, may be put.
-        wanted: what summaries tell beside counts. Where it is something of every row, archives are unpacked: rows in
-            any order cannot be read from within.
-        number: of the dataset among those of the job.
+        path: path of the dataset.
+        format_name: name of its format; default: detected.
+        subsets: subsets to select; default: all.
+        index_dir: directory for indexes of archives and for files unpacked from them.
+        wanted: what summaries must contain besides counts. If columns are wanted, archives are unpacked: rows in
+            arbitrary order cannot be read from inside one.
+        number: index of the dataset within the job.
 
     Raises:
-        InputError: nothing there, not recognised, or damaged.
-        UsageError: an unknown format or subset.
+        InputError: the dataset is missing, not recognised, or damaged.
+        UsageError: the format or a subset is unknown.
     """
     catalog = find_catalog(path, format_name, index_dir)
     files = [replace(file, source=number) for file in select_files(catalog, subsets)]
@@ -63,23 +63,23 @@ def survey(
 
 
 def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
-    """What a dataset holds, without a look at its rows.
+    """Returns the files and labels of a dataset, without reading its rows.
 
     Args:
-        path: of the dataset.
-        format_name: of its format; detected if None.
-        index_dir: where indexes of archives may be put.
+        path: path of the dataset.
+        format_name: name of its format; default: detected.
+        index_dir: directory for indexes of archives.
 
     Raises:
-        InputError: nothing there, not recognised, or damaged.
-        UsageError: an unknown format.
+        InputError: the dataset is missing, not recognised, or damaged.
+        UsageError: the format is unknown.
     """
     path = storage.absolute(path, "input")
     storage.recover(path)
     if not storage.exists(path):
         raise InputError(f"{path}: no such file or directory")
     if not (storage.is_folder(path) or storage.is_file(path)):
-        raise InputError(f"{path}: is neither a directory nor a file")
+        raise InputError(f"{path}: not a file or directory")
     with storage.reading(path):
         name = format_name or detect_format(path, index_dir)
         if name is None:
@@ -104,11 +104,11 @@ def _why_unknown(path: str, index_dir: str) -> str:
     if storage.is_folder(path) and not storage.names_in(path):
         return "the directory is empty"
     if storage.is_file(path) and archives.is_archive(path):
-        archives.list_members(path, index_dir)  # says what is wrong with it
-        return "no known format in the archive; unpack it, if it holds one that is read from folders only"
+        archives.list_members(path, index_dir)  # raises an error that says what is wrong with it
+        return "no known format in the archive; if its format can only be read from folders, unpack it first"
     if storage.is_file(os.path.join(path, "features.json")):
-        return "looks like TensorFlow Datasets, which is written, but not read"
+        return "looks like TensorFlow Datasets, which can be written but not read"
     return (
-        "no known format; beam-cifar formats lists those that can be read: name the one that it should be, "
-        "to be told what is missing"
+        "no known format; to see what is missing, name the format you expect "
+        "(beam-cifar formats lists those that can be read)"
     )

@@ -1,6 +1,6 @@
-"""CIFAR-10 to Parquet with Beam's own transforms, one image an element: `beam_elements.py SOURCE OUT`.
+"""CIFAR-10 to Parquet with Beam's own transforms, one image per element: `beam_elements.py SOURCE OUT`.
 
-The runner is the local one that beam-cifar uses: Beam's DirectRunner looks for another engine on the network first.
+It uses the same local runner as beam-cifar: Beam's DirectRunner first looks for another engine on the network.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import datumaro
 
 def main(source: str, out: str, output_format: str) -> None:
     dataset = datumaro.Dataset.import_from(source, "cifar")
-    # .png is its default for cifar; for imagenet it would be .jpg.
+    # .png is Datumaro's default for cifar; for imagenet the default is .jpg.
     dataset.export(out, output_format, save_media=True, image_ext=".png")
 
 

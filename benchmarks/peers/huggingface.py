@@ -1,7 +1,7 @@
 """CIFAR-10 to Parquet with Hugging Face datasets: `huggingface.py SOURCE OUT PROCESSES`.
 
-As its documentation shows it: a generator over the batch files that gives arrays, which the Image feature makes into
-PNG files, and `to_parquet` for each split. Names of files are left out, as in the hub's own CIFAR-10 script.
+As in its documentation: a generator over the batch files yields arrays, which the Image feature encodes as PNG, and
+`to_parquet` writes each split. File names are omitted, as in the hub's own CIFAR-10 script.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def rows(files: list[Path]) -> Iterator[dict[str, Any]]:
 def main(source: Path, out: Path, processes: int) -> None:
     names = unpickle(source / "batches.meta")["label_names"]
     features = Features({"img": Image(), "label": ClassLabel(names=names)})
-    # Its cache would answer the second run of the same generator.
+    # A new cache for each run: otherwise the second run would read the result of the first.
     cache = out.with_name(out.name + ".cache")
     for split, files in (("train", training_batches(source)), ("test", [source / "test_batch"])):
-        # Files are dealt out to the processes: there cannot be more of these.
+        # Processes share out whole files, so there cannot be more processes than files.
         workers = min(processes, len(files))
         dataset = Dataset.from_generator(
             rows,

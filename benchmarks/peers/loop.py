@@ -1,7 +1,7 @@
-"""CIFAR-10 to Parquet as a person would write it in an afternoon: `loop.py SOURCE OUT`.
+"""CIFAR-10 to Parquet as one would write it in an afternoon: `loop.py SOURCE OUT`.
 
-numpy, Pillow and pyarrow, with their defaults: every batch is unpickled, every image saved as PNG and collected, every
-split written by one `write_table`. The output is laid out as the Hugging Face hub expects, card left out.
+numpy, Pillow and pyarrow, with their defaults: every batch is unpickled, every image saved as PNG and collected, and
+every split written by one `write_table`. The output has the layout of the Hugging Face hub, without a dataset card.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""CIFAR-10 to MNIST's files as a person would write it: `mnist_loop.py SOURCE OUT`.
+"""CIFAR-10 to MNIST files as one would write it by hand: `mnist_loop.py SOURCE OUT`.
 
-numpy and gzip, with their defaults: every split is stacked, made gray by Pillow's weights, and written in one piece.
+numpy and gzip, with their defaults: a split is stacked, converted to gray with Pillow's weights, and written at once.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""CIFAR-10 to WebDataset with its own ShardWriter, with its defaults: `shard_writer.py SOURCE OUT`."""
+"""CIFAR-10 to WebDataset with the webdataset library's ShardWriter and its defaults: `shard_writer.py SOURCE OUT`."""
 
 from __future__ import annotations
 

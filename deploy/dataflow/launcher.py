@@ -1,6 +1,6 @@
-"""Describes a conversion to Dataflow, for a Flex Template: the job starts when this program has ended.
+"""Launcher of the Dataflow Flex Template: submits a conversion, which starts when this program has ended.
 
-Its flags are the parameters in metadata.json; all others are Beam's.
+Its own flags are the parameters in metadata.json; all other flags are Beam's.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from beam_cifar.cli.parser import parse
 
 
 def command_line(flags: Sequence[str]) -> list[str]:
-    """The command line of `beam-cifar` that the flags of a template stand for."""
+    """Returns the `beam-cifar` command line for the flags of the template."""
     parser = argparse.ArgumentParser(prog="launcher.py", allow_abbrev=False)
     for name in ("input_path", "output_dir", "output_format"):
         parser.add_argument(f"--{name}", required=True)
@@ -37,7 +37,7 @@ def command_line(flags: Sequence[str]) -> list[str]:
 
 
 def main(flags: Sequence[str]) -> int:
-    """Hands the job to Dataflow and does not wait for it; only then does the template start it."""
+    """Submits the job to Dataflow without waiting: the template starts it once the launcher exits."""
     arguments = parse(make_parser(), command_line(flags))
     from beam_cifar import run
     from beam_cifar.pipeline.convert import translate
@@ -52,7 +52,7 @@ def main(flags: Sequence[str]) -> int:
     except BeamCifarError as error:
         print(f"launcher: error: {error}", file=sys.stderr)
         return error.exit_code
-    what = "is complete: an earlier job ended after its last file" if job.done else f"{len(job.plan.tasks):,} tasks"
+    what = "already complete, from an interrupted job" if job.done else f"{len(job.plan.tasks):,} tasks"
     print(f"launcher: {job.folder.output}: {what}", file=sys.stderr)
     return 0
 

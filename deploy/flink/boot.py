@@ -1,8 +1,8 @@
-"""Starts a worker where no container does: what the PROCESS environment of Beam's portable runners runs.
+"""Starts a worker without a container: the command for the PROCESS environment of Beam's portable runners.
 
-The runner calls `boot.py --id=ID --provision_endpoint=HOST:PORT`. It asks that endpoint what to do, installs what the
-client has sent along (`--setup_file`, `--extra_package`, `--requirements_file`), and becomes Beam's own worker. The
-file stands alone: it needs a Python with Beam, not this package, which may come with the job.
+The runner calls `boot.py --id=ID --provision_endpoint=HOST:PORT`. It asks that endpoint what to do, installs the
+packages sent by the client (`--setup_file`, `--extra_package`, `--requirements_file`), and becomes Beam's own worker.
+The file is self-contained: it needs a Python with Beam, but not this package, which may come with the job.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ WORKER = "apache_beam.runners.worker.sdk_worker_main"
 WORKFLOW = "workflow.tar.gz"
 REQUIREMENTS = "requirements.txt"
 EXTRA_PACKAGES = "extra_packages.txt"
-"""Names that Beam's stager gives to what `--setup_file` and the others stand for."""
+"""Names that Beam's stager gives to the files from `--setup_file` and the other flags."""
 
 FOLDER_VARIABLE = "BEAM_CIFAR_BOOT_DIR"
 KEPT_SECONDS = 3600
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Never returns: the process becomes the worker."""
+    """Becomes the worker process; never returns."""
     parser = argparse.ArgumentParser(prog="boot.py", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--id", required=True, help="of the worker")
-    parser.add_argument("--provision_endpoint", required=True, help="HOST:PORT that says what to do")
+    parser.add_argument("--id", required=True, help="id of the worker")
+    parser.add_argument("--provision_endpoint", required=True, help="HOST:PORT of the runner's provision service")
     arguments, _ = parser.parse_known_args(argv)
     _without_beam()
     info = provision(arguments.provision_endpoint, arguments.id)
@@ -53,17 +53,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _without_beam() -> None:
-    """Lets the messages of Beam be imported without Beam itself, which takes seconds, and is imported by the worker."""
+    """Makes Beam's protobuf modules importable without importing Beam, which takes seconds; the worker imports it."""
     spec = importlib.util.find_spec("apache_beam")
     if spec is None or spec.submodule_search_locations is None:
-        raise SystemExit(f"boot.py: {sys.executable} has no apache_beam; install it, in the version of the client")
+        raise SystemExit(f"boot.py: {sys.executable} has no apache_beam; install the same version as the client")
     package = types.ModuleType("apache_beam")
     package.__path__ = list(spec.submodule_search_locations)
     sys.modules["apache_beam"] = package
 
 
 def provision(endpoint: str, worker: str) -> Any:
-    """What the runner says of the job: endpoints, options and files that were sent along."""
+    """Returns what the runner says about the job: endpoints, options, and files sent by the client."""
     import grpc  # type: ignore[import-untyped]
     from apache_beam.portability.api import beam_provision_api_pb2, beam_provision_api_pb2_grpc
 
@@ -74,7 +74,7 @@ def provision(endpoint: str, worker: str) -> Any:
 
 
 def environment(info: Any, worker: str) -> dict[str, str]:
-    """The variables by which Beam's worker is told."""
+    """Returns the environment variables that configure Beam's worker."""
     from google.protobuf import json_format
 
     told = {
@@ -96,11 +96,11 @@ def _descriptor(endpoint: Any) -> str:
     return str(text_format.MessageToString(endpoints_pb2.ApiServiceDescriptor(url=endpoint.url)))
 
 
-# --- what was sent along ----------------------------------------------------------------------------------------------
+# --- packages sent by the client -------------------------------------------------------------------------------------
 
 
 def staged_packages(info: Any, worker: str) -> dict[str, bytes]:
-    """The files that were sent to be installed, by name; empty if there is nothing to install."""
+    """Returns the files to install, by name; empty if there is nothing to install."""
     if not info.dependencies:
         return {}
     import grpc
@@ -114,7 +114,7 @@ def staged_packages(info: Any, worker: str) -> dict[str, bytes]:
         found = {}
         for artifact in service.ResolveArtifacts(request, **told).replacements:
             name = _staged_name(artifact)
-            if name.startswith("submission_environment"):  # a list for the log
+            if name.startswith("submission_environment"):  # a list of packages, only for the log
                 continue
             wanted = beam_artifact_api_pb2.GetArtifactRequest(artifact=artifact)
             found[name] = b"".join(answer.data for answer in service.GetArtifact(wanted, **told))
@@ -129,12 +129,12 @@ def _staged_name(artifact: Any) -> str:
 
 
 def installed(packages: dict[str, bytes]) -> str:
-    """The folder of an environment that has the packages on top of this one's; workers with equal ones share it."""
+    """Returns the folder of a virtual environment with the packages added; workers with equal packages share it."""
     home = os.environ.get(FOLDER_VARIABLE) or os.path.join(tempfile.gettempdir(), f"beam_cifar-boot-{os.getuid()}")
     os.makedirs(home, mode=0o700, exist_ok=True)
     status = os.lstat(home)
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-        raise SystemExit(f"boot.py: {home} is not a folder of this user's; set {FOLDER_VARIABLE} to one")
+        raise SystemExit(f"boot.py: {home} is not a folder owned by this user; set {FOLDER_VARIABLE} to one that is")
     remove_old(home)
     digest = hashlib.sha256(f"{sys.executable}{sys.version}".encode())
     for name in sorted(packages):
@@ -145,14 +145,14 @@ def installed(packages: dict[str, bytes]) -> str:
     if not os.path.exists(os.path.join(folder, "complete")):
         install(packages, folder)
     os.utime(folder)
-    # Held, shared, for as long as the worker lives: the process stays the same.
+    # A shared lock, held as long as the worker lives: exec keeps the process and its descriptors.
     fcntl.flock(lock, fcntl.LOCK_SH)
     os.set_inheritable(lock, True)
     return folder
 
 
 def remove_old(home: str) -> None:
-    """Removes environments that no worker uses, and none has used for an hour."""
+    """Removes environments that no worker has used for an hour."""
     for entry in os.listdir(home):
         folder = os.path.join(home, entry)
         if not re.fullmatch(r"[0-9a-f]{24}", entry) or not os.path.isdir(folder):
@@ -160,12 +160,12 @@ def remove_old(home: str) -> None:
         with suppress(OSError), open(folder + ".lock", "r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if time.time() - os.path.getmtime(folder) > KEPT_SECONDS:
-                # The lock stays: another worker may wait for it.
+                # The lock file stays: another worker may be waiting for it.
                 shutil.rmtree(folder)
 
 
 def install(packages: dict[str, bytes], folder: str) -> None:
-    """Makes an environment that sees what this one has, and installs packages in it."""
+    """Creates an environment that can import everything from this one, and installs packages in it."""
     shutil.rmtree(folder, ignore_errors=True)
     staged = os.path.join(folder, "staged")
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
@@ -189,7 +189,7 @@ def install(packages: dict[str, bytes], folder: str) -> None:
     listed = packages.get(EXTRA_PACKAGES, b"").decode().splitlines()
     files = [os.path.join(staged, name) for name in (*listed, WORKFLOW) if name in packages]
     if files:
-        # First what was sent, whatever version is there already; then only what it needs and is missing.
+        # First the packages sent, whatever versions are installed already; then only missing dependencies.
         subprocess.run([*pip, "--ignore-installed", "--no-deps", *files], check=True)
         subprocess.run([*pip, *files], check=True)
     with open(os.path.join(folder, "complete"), "w"):
@@ -197,7 +197,7 @@ def install(packages: dict[str, bytes], folder: str) -> None:
 
 
 def can_build() -> bool:
-    """Whether the setuptools that are here can make wheels; if not, pip gets some that can."""
+    """Returns whether the installed setuptools can build wheels; if not, pip downloads one that can."""
     try:
         major = int(version("setuptools").split(".")[0])
     except (PackageNotFoundError, ValueError):
@@ -207,6 +207,6 @@ def can_build() -> bool:
 
 if __name__ == "__main__":
     if not __package__:
-        # Run as a file: modules beside it are no modules of their own.
+        # Run as a script: files next to it must not shadow modules.
         del sys.path[0]
     main()

@@ -1,29 +1,29 @@
 #!/usr/bin/env bash
 # A Flink cluster on this machine that runs Beam pipelines: a JobManager, TaskManagers, and Beam's job server.
 #
-#   cluster.sh start     gets what is missing (see get.sh), starts everything, waits until jobs can be submitted
-#   cluster.sh stop      ends it, and every worker it has started; nothing else on the machine is touched
-#   cluster.sh status    says what runs; exits with 1 unless everything does
+#   cluster.sh start     installs what is missing (see get.sh), starts everything, waits until jobs can be submitted
+#   cluster.sh stop      stops it and every worker it started; touches nothing else on the machine
+#   cluster.sh status    shows what is running; exits with 1 unless everything is
 #
-# Flink listens on 127.0.0.1 only; Beam's job server, and what its workers talk to, on every interface: Beam leaves no
-# choice, so keep it from networks that are not trusted. Settings, as environment variables, with their defaults:
-#   CLUSTER_DIR                 .flink in the project   what get.sh has made
-#   CLUSTER_RUN                 $CLUSTER_DIR/run        process ids, logs, configuration; one for each cluster
-#   CLUSTER_PYTHON              the project's .venv     of the workers; it must have Beam, in the version of the client
+# Flink listens on 127.0.0.1 only, but Beam's job server and its endpoints for workers listen on every interface. Beam
+# has no option for that, so keep it off untrusted networks. Settings, as environment variables, with their defaults:
+#   CLUSTER_DIR                 .flink in the project   what get.sh installed
+#   CLUSTER_RUN                 $CLUSTER_DIR/run        process ids, logs, configuration; one per cluster
+#   CLUSTER_PYTHON              the project's .venv     Python of the workers; needs the client's version of Beam
 #   CLUSTER_JAVA                java                    11 or 17
 #   CLUSTER_JAVA_FLAGS          -XX:TieredStopAtLevel=1 -XX:+UseSerialGC
-#   CLUSTER_TASKMANAGERS        2                       how many
-#   CLUSTER_SLOTS               1                       of each; the parallelism of the cluster is their product
+#   CLUSTER_TASKMANAGERS        2                       number of TaskManagers
+#   CLUSTER_SLOTS               1                       slots per TaskManager; the parallelism is their product
 #   CLUSTER_REST_PORT           8081                    Flink's web page and REST interface (--flink_master)
-#   CLUSTER_RPC_PORT            6123                    of the JobManager
+#   CLUSTER_RPC_PORT            6123                    the JobManager
 #   CLUSTER_JOB_PORT            8099                    Beam's job server (--job_endpoint)
-#   CLUSTER_ARTIFACT_PORT       8098                    the same, for files that clients send
+#   CLUSTER_ARTIFACT_PORT       8098                    Beam's job server, for files that clients send
 #   CLUSTER_JOBMANAGER_MEMORY   512                     heap, MB
-#   CLUSTER_TASKMANAGER_MEMORY  640                     heap of each, MB; Python workers need 250 to 350 MB besides
+#   CLUSTER_TASKMANAGER_MEMORY  640                     heap of each, MB; Python workers need 250 to 350 MB more
 #   CLUSTER_JOB_SERVER_MEMORY   512                     heap, MB
-#   CLUSTER_RESTART_ATTEMPTS    3                       how often a job is started again after a failure
-#   CLUSTER_RESTART_DELAY       4 s                     and after what time
-#   CLUSTER_START_SECONDS       90                      how long start waits
+#   CLUSTER_RESTART_ATTEMPTS    3                       how often a job is restarted after a failure
+#   CLUSTER_RESTART_DELAY       4 s                     delay before each restart
+#   CLUSTER_START_SECONDS       90                      timeout of start
 #   FLINK_VERSION, BEAM_JAVA_VERSION                    see get.sh
 set -euo pipefail
 
@@ -41,11 +41,11 @@ fail() {
 
 # --- processes -------------------------------------------------------------------------------------------------------
 
-# When a process was started, in clock ticks since boot: with it a recorded id cannot mean another process.
+# Start time of a process, in clock ticks since boot: guards against a recorded id that was reused.
 start_time() {
   local stat
   { read -r stat <"/proc/$1/stat"; } 2>/dev/null || return 1
-  stat=${stat##*) } # the name before it may hold anything
+  stat=${stat##*) } # the name before it may contain anything, even ") "
   set -- $stat
   [[ $1 != Z ]] && echo "${20}"
 }
@@ -55,7 +55,7 @@ is_running() {
   [[ -f $CLUSTER_RUN/$1.pid ]] && read -r pid started <"$CLUSTER_RUN/$1.pid" && [[ $(start_time "$pid") == "$started" ]]
 }
 
-# launch NAME COMMAND...: in a session of its own, so that Ctrl-C in this terminal does not reach it.
+# launch NAME COMMAND...: in a new session, so that Ctrl-C in this terminal does not reach it.
 launch() {
   local name=$1
   shift
@@ -71,7 +71,7 @@ names() {
   return 0
 }
 
-# end NAME: asks it to end, insists after ten seconds.
+# end NAME: terminates it, and kills it after ten seconds.
 end() {
   local pid _
   if is_running "$1"; then
@@ -86,7 +86,7 @@ end() {
   rm -f "$CLUSTER_RUN/$1.pid"
 }
 
-# Workers inherit the cluster's id: what still has it belongs to nobody else.
+# Workers inherit the cluster's id in their environment, so every process that has it belongs to this cluster.
 workers() {
   local id file
   id=$(<"$CLUSTER_RUN/id")
@@ -125,7 +125,7 @@ taskmanager.memory.jvm-metaspace.size: 384m
 taskmanager.memory.jvm-overhead.min: 192m
 taskmanager.memory.jvm-overhead.max: 192m
 parallelism.default: 1
-# A TaskManager that was killed is noticed after ten seconds, not fifty.
+# A killed TaskManager is noticed after ten seconds instead of fifty.
 heartbeat.interval: 2000
 heartbeat.timeout: 10000
 restart-strategy.type: fixed-delay
@@ -133,7 +133,7 @@ restart-strategy.fixed-delay.attempts: $CLUSTER_RESTART_ATTEMPTS
 restart-strategy.fixed-delay.delay: $CLUSTER_RESTART_DELAY
 io.tmp.dirs: $CLUSTER_RUN/tmp
 blob.storage.directory: $CLUSTER_RUN/tmp
-# Beam's classes are loaded once, with Flink's own: only then do its workers outlive a job (--environment_cache_millis).
+# Beam's classes are loaded once, with Flink's: only then do workers outlive a job (--environment_cache_millis).
 classloader.resolve-order: parent-first
 classloader.check-leaked-classloader: false
 YAML
@@ -145,7 +145,7 @@ appender.console.type = CONSOLE
 appender.console.layout.type = PatternLayout
 appender.console.layout.pattern = %d{yyyy-MM-dd HH:mm:ss,SSS} %-5p %c{1} - %m%n
 PROPERTIES
-  # What the PROCESS environment runs: it must be one file, without arguments.
+  # The command of the PROCESS environment must be a single file without arguments.
   printf '#!/bin/sh\nexec "%s" "%s" "$@"\n' "$CLUSTER_PYTHON" "$project/deploy/flink/boot.py" >"$CLUSTER_RUN/boot"
   chmod +x "$CLUSTER_RUN/boot"
 }
@@ -162,7 +162,7 @@ java_flags() {
   echo --add-exports=java.rmi/sun.rmi.registry=ALL-UNNAMED
   echo --add-exports=java.security.jgss/sun.security.krb5=ALL-UNNAMED
   echo "-Dlog4j.configurationFile=file:$conf/log4j.properties"
-  # A JVM without memory left must not linger: the others would wait for it.
+  # A JVM that is out of memory must exit, because the others would wait for it.
   echo -XX:+ExitOnOutOfMemoryError
 }
 
@@ -172,7 +172,7 @@ common_flags() {
 
 class_path() {
   local jar path=
-  # Beam's jar comes after Flink's: it holds some of the same classes.
+  # Beam's jar comes after Flink's, because it contains some of the same classes.
   for jar in "$FLINK_LIB"/flink-dist-*.jar "$FLINK_LIB"/log4j-*.jar "$JOB_SERVER_JAR"; do
     path+=${path:+:}$jar
   done
@@ -183,16 +183,16 @@ class_path() {
 
 check_port() {
   if (exec 3<>"/dev/tcp/127.0.0.1/$2") 2>/dev/null; then
-    fail "port $2 is in use; end what listens there, or set $1 to a free one"
+    fail "port $2 is in use; stop what listens there, or set $1 to a free port"
   fi
 }
 
 check_start() {
   local name
   for name in $(names); do
-    ! is_running "$name" || fail "$name of this cluster runs already; see $0 status, or $0 stop"
+    ! is_running "$name" || fail "$name of this cluster is already running; see $0 status, or $0 stop"
   done
-  command -v "$CLUSTER_JAVA" >/dev/null || fail "no $CLUSTER_JAVA on the path; install Java 11 or 17, or set CLUSTER_JAVA"
+  command -v "$CLUSTER_JAVA" >/dev/null || fail "$CLUSTER_JAVA not found; install Java 11 or 17, or set CLUSTER_JAVA"
   "$CLUSTER_PYTHON" -c 'import importlib.util as u, sys; sys.exit(u.find_spec("apache_beam") is None)' 2>/dev/null ||
     fail "$CLUSTER_PYTHON has no apache_beam; run make, or set CLUSTER_PYTHON to a Python that has it"
   check_port CLUSTER_REST_PORT "$CLUSTER_REST_PORT"
@@ -226,7 +226,7 @@ launch_taskmanager() {
     -D "taskmanager.resource-id=taskmanager-$number"
 }
 
-# get PORT PATH: over HTTP, without a program that may not be there.
+# get PORT PATH: over HTTP, without curl or wget, which may not be installed.
 get() {
   {
     exec 3<>"/dev/tcp/127.0.0.1/$1" || return 1
@@ -249,7 +249,7 @@ wait_until_ready() {
   local name deadline=$((SECONDS + CLUSTER_START_SECONDS))
   until is_ready; do
     for name in $(names); do
-      is_running "$name" || fail "$name ended while starting; see $log/$name.log"
+      is_running "$name" || fail "$name exited during start-up; see $log/$name.log"
     done
     ((SECONDS < deadline)) || fail "not ready after $CLUSTER_START_SECONDS s; see the logs in $log"
     sleep 0.25
@@ -260,7 +260,7 @@ start() {
   check_start
   "$here/get.sh"
   if [[ ! -d $conf && (-e $CLUSTER_RUN/tmp || -e $CLUSTER_RUN/artifacts || -e $log) ]]; then
-    fail "$CLUSTER_RUN holds other things than a cluster's; name another folder as CLUSTER_RUN"
+    fail "$CLUSTER_RUN contains files that are not from a cluster; set CLUSTER_RUN to another directory"
   fi
   rm -rf "$CLUSTER_RUN/tmp" "$CLUSTER_RUN/artifacts" "$log"
   mkdir -p "$log" "$CLUSTER_RUN/tmp" "$CLUSTER_RUN/artifacts"
@@ -274,7 +274,7 @@ start() {
 {"job_endpoint": "127.0.0.1:$CLUSTER_JOB_PORT", "flink_master": "127.0.0.1:$CLUSTER_REST_PORT",
  "boot": "$CLUSTER_RUN/boot", "job_server_jar": "$JOB_SERVER_JAR", "taskmanagers": $CLUSTER_TASKMANAGERS}
 JSON
-  echo "Flink $FLINK_VERSION runs with $CLUSTER_TASKMANAGERS TaskManagers; logs are in $log. Give beam-cifar these flags:"
+  echo "Flink $FLINK_VERSION is running with $CLUSTER_TASKMANAGERS TaskManagers; logs: $log. Flags for beam-cifar:"
   echo "  --runner=PortableRunner --job_endpoint=127.0.0.1:$CLUSTER_JOB_PORT" \
     "--flink_master=127.0.0.1:$CLUSTER_REST_PORT --environment_type=PROCESS" \
     "--environment_config='{\"command\": \"$CLUSTER_RUN/boot\"}' --environment_cache_millis=1500" \
@@ -284,7 +284,7 @@ JSON
 stop() {
   local name pid
   [[ -f $CLUSTER_RUN/id ]] || return 0
-  # The job server first, so that no job comes in; TaskManagers before the JobManager, so that they end in peace.
+  # The job server first, so that no job arrives; TaskManagers before the JobManager, so that they shut down cleanly.
   for name in $(names | sort); do
     [[ $name == jobmanager ]] || end "$name"
   done
@@ -300,13 +300,13 @@ status() {
   for name in $(names); do
     if is_running "$name"; then
       read -r pid _ <"$CLUSTER_RUN/$name.pid"
-      echo "$name runs, process $pid"
+      echo "$name is running, process $pid"
     else
-      echo "$name has ended; see $log/$name.log"
+      echo "$name is not running; see $log/$name.log"
       all=1
     fi
   done
-  [[ -n $(names) ]] || fail "no cluster runs in $CLUSTER_RUN"
+  [[ -n $(names) ]] || fail "no cluster is running in $CLUSTER_RUN"
   is_ready || fail "the cluster is not ready; see the logs in $log"
   return "$all"
 }
@@ -315,5 +315,5 @@ case ${1:-} in
   start) start ;;
   stop) stop ;;
   status) status ;;
-  *) fail "say start, stop or status" ;;
+  *) fail "usage: cluster.sh start|stop|status" ;;
 esac

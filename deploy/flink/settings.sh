@@ -1,5 +1,5 @@
-# Settings of get.sh and cluster.sh, sourced by both. Any of them may come from the environment; docs/flink.md says
-# what they mean.
+# Settings of get.sh and cluster.sh, sourced by both. Environment variables override them; docs/flink.md describes
+# them.
 # shellcheck shell=bash disable=SC2034
 
 project=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
@@ -12,7 +12,7 @@ else
   CLUSTER_PYTHON=${CLUSTER_PYTHON:-python3}
 fi
 CLUSTER_JAVA=${CLUSTER_JAVA:-java}
-# Java only passes small messages on here: the quick compiler and the simple collector start in a third of the time.
+# Java only forwards small messages here: the quick compiler and serial collector cut its start-up to a third.
 CLUSTER_JAVA_FLAGS=${CLUSTER_JAVA_FLAGS--XX:TieredStopAtLevel=1 -XX:+UseSerialGC}
 
 FLINK_VERSION=${FLINK_VERSION:-1.19.3}

@@ -257,7 +257,7 @@ def test_a_port_in_use_is_one_line_and_nothing_is_started(cluster: Cluster, tmp_
     done = clusters.script("start", settings)
     assert done.returncode == 1
     assert done.stderr == (
-        f"cluster.sh: port {port} is in use; end what listens there, or set CLUSTER_JOB_PORT to a free one\n"
+        f"cluster.sh: port {port} is in use; stop what listens there, or set CLUSTER_JOB_PORT to a free port\n"
     )
     assert not list(tmp_path.glob("*.pid"))
 

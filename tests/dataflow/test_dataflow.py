@@ -135,15 +135,15 @@ def test_a_dry_run_says_that_nothing_was_run_and_touches_nothing(cifar10: Path, 
 def test_a_dry_run_notes_what_would_keep_the_job_from_running(cifar10: Path, run: Any, tmp_path: Path) -> None:
     done = run("convert", "-i", cifar10, "-f", "parquet", "-o", "out", *PLACE, "--dry_run=True", env=offline(tmp_path))
     assert done.returncode == 0
-    assert f"{cifar10}: workers of DataflowRunner cannot see a local path; use gs://" in done.stderr
-    assert "lack beam_cifar; name an image that has it: --sdk_container_image" in done.stderr
+    assert f"{cifar10}: DataflowRunner workers cannot access local paths; use gs://" in done.stderr
+    assert "lack beam_cifar; pass an image that has it with --sdk_container_image" in done.stderr
 
 
 def test_local_paths_are_refused_before_anything_is_planned(cifar10: Path, run: Any, tmp_path: Path) -> None:
     done = run("convert", "-i", cifar10, "-f", "parquet", "-o", "out", *PLACE, env=offline(tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
-        f"beam-cifar: error: {cifar10}: workers of DataflowRunner cannot see a local path; use gs://\n"
+        f"beam-cifar: error: {cifar10}: DataflowRunner workers cannot access local paths; use gs://\n"
     )
 
 
@@ -159,8 +159,8 @@ def test_a_dry_run_refuses_what_the_job_would(cifar10: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("flags", "expected"),
     [
-        (["--dry_run=True"], "--dry_run: the local runner would run the job; --plan prints"),
-        (["--dry_run=True", "--runner=FlinkRunner"], "--dry_run: FlinkRunner would run the job; --plan prints"),
+        (["--dry_run=True"], "--dry_run: not supported by the local runner; use --plan"),
+        (["--dry_run=True", "--runner=FlinkRunner"], "--dry_run: not supported by FlinkRunner; use --plan"),
         ([*PLACE[:1], *PLACE[2:]], "needs --project"),
         (PLACE[:3], "needs --temp_location=gs://BUCKET/FOLDER, found None"),
         ([*PLACE[:3], "--temp_location=gs://x/tmp"], "needs --temp_location=gs://BUCKET/FOLDER, found 'gs://x/tmp'"),
@@ -177,7 +177,7 @@ def test_options_that_cannot_be_meant_are_one_line(flags: list[str], expected: s
 
 
 def test_a_call_that_would_wait_for_a_dry_run_is_refused(cifar10: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="nothing is run, so there is no output to return"):
+    with pytest.raises(UsageError, match="nothing would run, so there is no output to return"):
         convert(ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet"), FLAGS)
     with pytest.raises(UsageError, match="needs --dry_run"):
         line.translate(ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet"), PLACE)
@@ -332,7 +332,7 @@ def test_the_pipeline_of_stats_translates(cifar10: Path, tmp_path: Path, results
 
 def test_stats_and_diff_do_not_run_there(cifar10: Path) -> None:
     with (
-        pytest.raises(UsageError, match="does not run there"),
+        pytest.raises(UsageError, match="does not support DataflowRunner"),
         one_reading.measured(Input(str(cifar10)), Asked(), beam_options=FLAGS),
     ):
         pass

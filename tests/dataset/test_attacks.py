@@ -93,7 +93,7 @@ def test_the_label_of_an_item_that_was_put_goes_by_name(tmp_path: Path) -> None:
     third = Dataset.import_from(tmp_path / "in").put(item("more", "one", 1, label=1))
     assert len(third) == 4
     found.transform("project_labels", dst_labels=["z"]).save()
-    with pytest.raises(UsageError, match="has label 'y', which is no category any more"):
+    with pytest.raises(UsageError, match="has label 'y', which is no longer a category"):
         third.save()
 
 
@@ -221,7 +221,7 @@ def test_a_set_without_superclasses_is_named_when_it_is_merged(tmp_path: Path) -
     plain = Dataset.from_iterable([item("2", "q", 2)], ["c"])
     summary = Dataset.merge(with_parents, plain).export(tmp_path / "out", "parquet")
     assert [n for n in summary.notices if "superclass" in n] == [
-        "one class has no superclass, such as 'c': their dataset has none"
+        "1 class has no superclass, such as 'c', because their dataset has none"
     ]
     summary = Dataset.merge(with_parents, Dataset.from_iterable([item("2", "q", 2)], grouped)).export(
         tmp_path / "same", "parquet"

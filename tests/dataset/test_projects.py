@@ -532,7 +532,7 @@ REFUSED: dict[str, tuple[int, str, str]] = {
     "options before the dashes": (2, "transform -p P -t random_split -s a:1", "put the transform's options after --"),
     "one set to merge": (2, "merge PETS -o out", "merge needs at least two datasets"),
     "no output to merge into": (2, "merge PETS MORE", "-o/--output-dir"),
-    "sets that clash": (2, "merge PETS MORE -o out", "choose what becomes of them by --on-clash"),
+    "sets that clash": (2, "merge PETS MORE -o out", "choose how to resolve this with --on-clash"),
     "a set to merge that is not there": (3, "merge PETS nowhere -o out", "nowhere: no such file or directory"),
     "a first set that is not there": (3, "merge nowhere PETS -o out", "nowhere: no such file or directory"),
     "an unknown rule": (2, "merge PETS MORE -o out --on-clash last", "unknown 'last'"),

@@ -184,7 +184,7 @@ def test_packed_files_hold_exactly_as_many_rows_as_asked_for(
 def test_a_filter_looks_at_names_before_they_are_changed(cifar10: Path, rows: list[Row], tmp_path: Path) -> None:
     converted(cifar10, tmp_path / "out", filter='/item[annotation/label="dog"]', remaps=("dog:wolf",))
     assert images(tmp_path / "out") == {f"wolf/{row.id}.png": row.pixels for row in rows if row.label == "dog"}
-    with pytest.raises(InputError, match="leaves nothing"):
+    with pytest.raises(InputError, match="nothing to write"):
         converted(cifar10, tmp_path / "none", filter='/item[annotation/label="wolf"]', remaps=("dog:wolf",))
 
 
@@ -291,7 +291,7 @@ def test_a_malformed_expression_is_one_line_that_names_the_place(
 def test_a_filter_that_leaves_nothing_names_the_label_that_was_meant(cifar10: Path, run: Run, tmp_path: Path) -> None:
     done = run("convert", "-i", cifar10, "-f", "imagenet", "-o", "out", "-e", '/item[annotation/label="dgo"]')
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1), done.stderr
-    assert "leaves nothing: none of 1203 rows" in done.stderr
+    assert "nothing to write: none of 1203 rows" in done.stderr
     assert "did you mean 'dog'?" in done.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -300,7 +300,7 @@ def test_a_filter_that_leaves_nothing_names_the_label_that_was_meant(cifar10: Pa
 def test_a_filter_that_leaves_nothing_is_refused_for_every_format(
     target: str, unlabelled: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(InputError, match="leaves nothing: none of 40 rows has label 'cat' and passes the filter"):
+    with pytest.raises(InputError, match="nothing to write: none of 40 rows has label 'cat' and passes the filter"):
         converted(unlabelled, tmp_path / "out", target, filter='/item[annotation/label="dog"]', labels=("cat",))
     assert list(tmp_path.iterdir()) == []
 

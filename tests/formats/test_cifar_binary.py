@@ -269,7 +269,7 @@ def test_images_of_another_size_are_refused_with_a_hint(tmp_path: Path) -> None:
     data[:] = [picture(0).reshape(-1), picture(1, 8, 8).reshape(-1)]
     content = {"data": data, "labels": [0, 1], "filenames": ["a.png", "b.png"], "image_sizes": [(32, 32), (8, 8)]}
     source = write_cifar(tmp_path / "cifar", {"data_batch_1": content})
-    with pytest.raises(UsageError, match=r"data_batch_1.bin: cifar_binary holds images of one size"):
+    with pytest.raises(UsageError, match=r"data_batch_1.bin: images differ in size, but cifar_binary needs one size"):
         converted(source, tmp_path / "out", "cifar_binary")
     with pytest.raises(UsageError, match=r"data_batch_1.bin: its images are 8 x 8.*--resize 32x32"):
         converted(source, tmp_path / "out", "cifar_binary", resize=(8, 8))

@@ -131,6 +131,6 @@ def test_encoded_images_pass_through_byte_for_byte(tmp_path: Path) -> None:
 
 def test_equal_ids_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
     batches = {"train": batch(["x/a.png"], [0]), "test": batch(["x/a.png"], [1], 2)}
-    with pytest.raises(UsageError, match=r"test row 0 and .*train row 0 would be one file"):
+    with pytest.raises(UsageError, match=r"test row 0 and .*train row 0 would become the same file"):
         quickly(write_cifar(tmp_path / "in", batches), tmp_path / "out", "image_dir")
     assert not (tmp_path / "out").exists()

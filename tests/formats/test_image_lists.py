@@ -273,7 +273,7 @@ def test_one_id_in_two_subsets_is_refused_where_they_share_a_folder(target: str,
     if target == "datumaro":
         assert rows_of(back(source, tmp_path, target)) == rows_of(source)
         return
-    with pytest.raises(UsageError, match=r"would be one file.*--subset"):
+    with pytest.raises(UsageError, match=r"would become the same file.*--subset"):
         quickly(source, tmp_path / "out", target)
     assert not (tmp_path / "out").exists()
 
@@ -293,7 +293,7 @@ def test_ids_of_several_data_sets_meet_whatever_their_files_are_called(target: s
     write_tree(tmp_path / "folders", files)  # ids are cat/1 and dog/1, of files that are both called 1.png
     write_cifar(tmp_path / "cifar", {"train": batch(["cat/1.png"], [0])})
     merged = (Input(str(tmp_path / "cifar")),)
-    with pytest.raises(UsageError, match="'cat/1' of subset .* would be one file"):
+    with pytest.raises(UsageError, match="'cat/1' in subset .* would become the same file"):
         quickly(tmp_path / "folders", tmp_path / "out", target, merged=merged)
     quickly(tmp_path / "folders", tmp_path / "both", "datumaro", merged=merged)
     assert {name for name in contents(tmp_path / "both") if name.endswith(".png")} == {
@@ -337,7 +337,7 @@ def test_rows_without_image_are_refused_with_a_way_out(target: str, tmp_path: Pa
     data[:] = [picture(0).reshape(-1), None]
     rows = {"data": data, "labels": [0, 1], "filenames": ["a.png", "b.png"], "image_sizes": [(32, 32)] * 2}
     source = write_cifar(tmp_path / "in", {"train": rows})
-    with pytest.raises(InputError, match=r"train: row 1: has no image.*--filter '/item\[image\]'"):
+    with pytest.raises(InputError, match=r"train: row 1: no image.*--filter '/item\[image\]'"):
         quickly(source, tmp_path / "out", target)
 
 

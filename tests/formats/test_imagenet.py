@@ -249,7 +249,7 @@ def test_one_id_in_two_subsets_is_refused_where_they_share_folders(target: str, 
     batches = {"train": batch(["a.png", "b.png"], [0, 0]), "test": batch(["c.png", "b.png"], [1, 0], 1)}
     source = write_cifar(tmp_path / "in", batches)
     if target == "imagenet":
-        with pytest.raises(UsageError, match=r"test row 1 and .*train row 1 would be one file, .* --subset"):
+        with pytest.raises(UsageError, match=r"test row 1 and .*train row 1 would become the same file: .* --subset"):
             quickly(source, tmp_path / "out", target)
         assert not (tmp_path / "out").exists()
     else:
@@ -269,7 +269,7 @@ def test_rows_without_image_are_refused_with_advice_that_works(tmp_path: Path) -
     data[:] = [picture(0).reshape(-1), None, picture(1).reshape(-1)]
     rows = {"labels": [0, 1, 2], "filenames": ["a", "b", "c"], "data": data, "image_sizes": [(32, 32)] * 3}
     source = write_cifar(tmp_path / "in", {"train": rows})
-    with pytest.raises(InputError, match=r"train: row 1: has no image.*--filter '/item\[image\]'"):
+    with pytest.raises(InputError, match=r"train: row 1: no image.*--filter '/item\[image\]'"):
         quickly(source, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     quickly(source, tmp_path / "out", filter="/item[image]")
@@ -726,5 +726,5 @@ def test_ids_that_meet_when_batches_become_a_split_are_refused(
     source = write_cifar(tmp_path / "in", batches)
     made = tuple(make_step(step, {}) for step in steps)
     quickly(source, tmp_path / "out", target, steps=made)
-    with pytest.raises(UsageError, match="would be one file"):
+    with pytest.raises(UsageError, match="would become the same file"):
         quickly(source, tmp_path / "folded", target, subset_names="split", steps=made)

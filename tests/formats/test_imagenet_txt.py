@@ -115,7 +115,7 @@ def test_a_row_that_cannot_be_kept_is_refused_by_number(line: str, reason: str, 
         ({"train.txt": "a.png 0\n"}, "cat\n\ndog\n", r"synsets\.txt: line 2: is empty"),
         ({"train.txt": "a.png 0\n"}, "", r"row 0: has label 0; expected none"),
         ({}, "cat\n", r"in: has no list of images"),
-        ({"train.txt": "\n\n"}, "cat\n", "hold no rows"),
+        ({"train.txt": "\n\n"}, "cat\n", "have no rows"),
     ],
 )
 def test_a_data_set_that_is_not_one_is_refused(

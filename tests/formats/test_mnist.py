@@ -336,7 +336,7 @@ def test_images_of_several_sizes_are_refused_with_a_hint(tmp_path: Path) -> None
     data[:] = [picture(0).reshape(-1), picture(1, 8, 8).reshape(-1)]
     content = {"data": data, "labels": [0, 1], "filenames": ["a.png", "b.png"], "image_sizes": [(32, 32), (8, 8)]}
     source = write_cifar(tmp_path / "cifar", {"data_batch_1": content})
-    with pytest.raises(UsageError, match=r"train-images.*mnist holds images of one size.*--resize"):
+    with pytest.raises(UsageError, match=r"train-images.*images differ in size, but mnist needs one size.*--resize"):
         converted(source, tmp_path / "out", "mnist")
     converted(source, tmp_path / "out", "mnist", resize=(8, 8))
 

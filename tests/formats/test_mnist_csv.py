@@ -288,7 +288,9 @@ def test_images_that_are_not_square_or_of_one_size_are_refused(tmp_path: Path) -
     with pytest.raises(UsageError, match=r"mnist_train.csv: its images are 8 x 16.*--resize 16x16"):
         converted(wide, tmp_path / "out", "mnist_csv")
     mixed = write_cifar(tmp_path / "mixed", {"train": content((8, 8), (9, 9))})
-    with pytest.raises(UsageError, match=r"mnist_train.csv: mnist_csv holds images of one size.*--resize"):
+    with pytest.raises(
+        UsageError, match=r"mnist_train.csv: images differ in size, but mnist_csv needs one size.*--resize"
+    ):
         converted(mixed, tmp_path / "out", "mnist_csv")
     converted(mixed, tmp_path / "out", "mnist_csv", resize=(8, 8))
 

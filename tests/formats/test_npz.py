@@ -163,7 +163,7 @@ def test_mixed_sizes_are_refused_unless_resized(tmp_path: Path) -> None:
     data[:] = [picture(1, 8, 8).reshape(-1), picture(2, 9, 7).reshape(-1)]
     rows = {"data": data, "image_sizes": [(8, 8), (9, 7)], "labels": [0, 1], "filenames": ["a.png", "b.png"]}
     source = write_cifar(tmp_path / "in", {"a": rows})
-    with pytest.raises(UsageError, match="images of one size, and these differ; pass --resize"):
+    with pytest.raises(UsageError, match="images differ in size, but npz needs one size; pass --resize"):
         quickly(source, tmp_path / "out", "npz")
     quickly(source, tmp_path / "out", "npz", resize=(6, 6))
     assert loaded(tmp_path / "out" / "a.npz")["images"].shape == (2, 6, 6, 3)
@@ -171,7 +171,7 @@ def test_mixed_sizes_are_refused_unless_resized(tmp_path: Path) -> None:
 
 def test_rows_without_image_are_refused(tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "in", {"a": {"data": [], "labels": [0], "filenames": ["a.png"]}})
-    with pytest.raises(InputError, match="no image, and npz is made of images"):
+    with pytest.raises(InputError, match="no image, but npz needs one for every row"):
         quickly(source, tmp_path / "out", "npz")
 
 

@@ -158,7 +158,7 @@ def test_the_folders_of_the_layout_are_not_taken_for_classes(tmp_path: Path) -> 
         ({"train": "a\n", "cat_train": b"a" * 70_000}, "cat:::\n", r"cat_train\.txt: line 1: is longer than"),
         ({"train": "a\n"}, "cat:::\ndog:::\ncat:::\n", r"labelmap\.txt: line 3: class 'cat' is in line 1 already"),
         ({}, "cat:::\n", r"ImageSets/Main: cannot be read"),
-        ({"train": "# none\n"}, "cat:::\n", "hold no rows"),
+        ({"train": "# none\n"}, "cat:::\n", "have no rows"),
     ],
 )
 def test_what_cannot_be_read_is_refused_by_file_and_row(

@@ -94,9 +94,9 @@ def survive(kind: str, cluster: Cluster, case: Case, parts: int) -> Survival:
         cancel(cluster)
     assert wait_for(lambda: not cluster.active_jobs(), SECONDS), "the job on the cluster does not end"
     said = finish(case, output)
-    if "an earlier run has finished this job" in said:
+    if "an earlier run already finished this job" in said:
         return Survival(finished, "the job ended by itself, and --resume found it done")
-    assert "parts were there" in said, said
+    assert "parts were already finished" in said, said
     return Survival(finished, "--resume made what was missing")
 
 

@@ -105,7 +105,7 @@ def test_a_filter_of_annotations_may_bring_rows_together_only_if_their_ids_diffe
     rows = {"train": batch(["1.png", "2.png"], [0, 2]), "test": batch(["1.png"], [1])}
     source = write_cifar(tmp_path / "in", rows, ["cat", "dog", "ship"])
     assert len(contents_of(quickly, source, tmp_path / "apart", None)) == 3
-    with pytest.raises(UsageError, match="would be one file"):
+    with pytest.raises(UsageError, match="would become the same file"):
         contents_of(quickly, source, tmp_path / "together", "/item/annotation[label='ship']")
 
 
@@ -142,7 +142,7 @@ def test_a_staged_image_that_is_not_as_it_was_written_stops_the_publish(
         }[harm]()
 
     monkeypatch.setattr(storage.StagedFolder, "commit", harmed)
-    with pytest.raises(JobError, match="staged files are"):
+    with pytest.raises(JobError, match="staged files are missing"):
         convert(ConvertOptions(str(cifar10), str(tmp_path / "out"), "imagenet", workers=1))
     assert not (tmp_path / "out").exists()
 

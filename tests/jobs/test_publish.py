@@ -178,7 +178,7 @@ def test_a_staged_file_of_another_size_is_refused(
     settings, infos = finished
     staged = Path(settings.sink.folder.tree) / settings.sink.shards[0].path
     staged.write_bytes(staged.read_bytes()[:-1])
-    with pytest.raises(JobError, match="not all of the 2 staged files are there"):
+    with pytest.raises(JobError, match="some of the 2 staged files are missing"):
         finish_job(infos, settings)
     assert not (tmp_path / "out").exists()
 
@@ -186,7 +186,7 @@ def test_a_staged_file_of_another_size_is_refused(
 def test_two_attempts_that_differ_are_refused(finished: tuple[PublishSettings, list[ShardInfo]]) -> None:
     settings, infos = finished
     part = infos[0].parts[0]
-    with pytest.raises(JobError, match="two attempts of part 0 differ"):
+    with pytest.raises(JobError, match="two attempts at part 0 differ"):
         finish_shard(part.shard, [part, replace(part, sha256="0")], settings.sink)
 
 

@@ -124,7 +124,7 @@ def test_finished_parts_of_a_killed_job_are_kept(
     written.clear()
     summary = converted(small, tmp_path / "out", target, resume=True, **more)
     assert sorted([*finished, *written]) == every
-    assert f"resumed: 2 of {len(every)} parts were there" in summary.notices
+    assert f"resumed: 2 of {len(every)} parts were already finished" in summary.notices
     assert as_undisturbed(tmp_path / "out", tmp_path / "right")
     # What lay in the staged tree is the very file that was published.
     staged = {name.partition("/tree/")[2]: file for name, file in before.items() if "/tree/" in name}
@@ -313,7 +313,7 @@ def test_another_job_is_refused_and_harms_nothing(
     code, out, err = command("convert", "-i", small, "-f", target, "-o", output, "--resume", *flags)
     assert (code, out) == (4, "")
     assert err.count("\n") == 1
-    assert "leave out --resume to start anew" in err
+    assert "omit --resume to start over" in err
     assert snapshot(output.parent) == before
 
 
@@ -359,7 +359,7 @@ def test_a_complete_output_of_the_same_job_is_done(small: Path, tmp_path: Path) 
     before = snapshot(tmp_path)
     for overwrite in (False, True):
         summary = converted(small, tmp_path / "out", resume=True, overwrite=overwrite)
-        assert summary.notices == ("an earlier run has finished this job; nothing was left to do",)
+        assert summary.notices == ("an earlier run already finished this job; nothing left to do",)
         assert (summary.written, summary.labels) == (first.written, first.labels)
         assert snapshot(tmp_path) == before
 
@@ -407,7 +407,7 @@ def test_a_job_that_fails_keeps_its_parts_for_the_next_try(
     assert not (tmp_path / "out").exists()
     (with_a_bad_image / "ship" / "ship_39.png").write_bytes(encoded(picture(39)))
     before = snapshot(job_folder(tmp_path / "out"))
-    with pytest.raises(OutputError, match="leave out --resume to start anew"):
+    with pytest.raises(OutputError, match="omit --resume to start over"):
         converted(with_a_bad_image, tmp_path / "out", "parquet", **more)
     assert snapshot(job_folder(tmp_path / "out")) == before
     converted(with_a_bad_image, tmp_path / "out", "parquet", images_per_batch=20)
@@ -484,6 +484,6 @@ def test_ctrl_c_keeps_the_finished_parts_when_resume_is_given(mode: str, tmp_pat
     assert work.name.startswith("work-")
     count = len(accounts(tmp_path / "out"))
     done = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
-    assert f"note: resumed: {count} of 24 parts were there" in done.stderr
+    assert f"note: resumed: {count} of 24 parts were already finished" in done.stderr
     converted(tmp_path / "in", tmp_path / "right", "parquet", images_per_batch=500)
     assert as_undisturbed(tmp_path / "out", tmp_path / "right")

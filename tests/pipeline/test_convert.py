@@ -387,7 +387,7 @@ def test_a_full_disk_is_refused_before_the_start(
     cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("beam_cifar.storage.free_bytes", lambda path: 1000)
-    with pytest.raises(JobError, match="the disk has 0 KiB free, the output needs about 3,[0-9]+ KiB"):
+    with pytest.raises(JobError, match="the disk has 0 KiB free, but the output needs about 3,[0-9]+ KiB"):
         converted(cifar10, tmp_path / "out")
     assert not list(tmp_path.iterdir())
 
@@ -478,7 +478,7 @@ def test_an_input_in_the_job_folder_and_a_linked_job_folder_are_refused(cifar10:
 @pytest.mark.parametrize("names", [["a_1", "a_2", "a_1_1", "b"], ["meta_1"], ["meta_1", "meta_2"]])
 def test_packed_batches_never_share_a_path(names: list[str], tmp_path: Path) -> None:
     source = write_set(tmp_path / "in", {name: batch([0] * (4 if name == "a_1_1" else 5)) for name in names})
-    with pytest.raises(UsageError, match="two files of the output would be called"):
+    with pytest.raises(UsageError, match="two output files would both be named"):
         converted(source, tmp_path / "out", images_per_batch=4 if len(names) > 3 else 100)
 
 

@@ -204,12 +204,12 @@ def test_examples_of_several_subsets_sizes_and_without_image_are_written(tmp_pat
 
 
 WRONG: dict[str, tuple[list[Example], str]] = {
-    "no examples": ([], "no example reached"),
+    "no examples": ([], "received no examples"),
     "too few pixels": ([example("x", image=b"1")], "example 'x': has 1 bytes of pixels"),
-    "size without image": ([example("x", image=None)], "has no image, but a size"),
-    "image without size": ([example("x", height=None)], "height and width are"),
+    "size without image": ([example("x", image=None)], "has a size but no image"),
+    "image without size": ([example("x", height=None)], "height, width) is"),
     "two channels": ([example("x", channels=2, image=bytes(8))], "expected 1 or 3 channels"),
-    "unknown encoding": ([example("x", encoding="gif")], "encoding 'gif' is none of"),
+    "unknown encoding": ([example("x", encoding="gif")], "unknown encoding 'gif'; expected one of"),
     "damaged PNG": ([example("x", encoding="png", image=b"\x89PNG....")], "expected a PNG or JPEG file"),
     "label outside": ([example("x", label=2)], "label 2 is outside the label table of 2 classes"),
     "negative label": ([example("x", label=-1)], "label -1 is outside"),
@@ -286,7 +286,7 @@ def test_a_transform_that_needs_the_whole_set_is_not_one_of_single_images() -> N
     for name in set(STEPS) - {"resize", "crop", "grayscale"}:
         with pytest.raises(UsageError):
             TransformExamples(name)
-    with pytest.raises(UsageError, match="shuffle looks at more than single images"):
+    with pytest.raises(UsageError, match="shuffle does not work image by image"):
         TransformExamples("shuffle")
 
 

@@ -84,7 +84,7 @@ def test_a_broken_fusion_is_refused_in_one_line(
     middle: Any, mode: str, cifar10: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     options = pipeline_options([f"--direct_running_mode={mode}"], 2)
-    with pytest.raises(JobError, match="about to leave its fused stage|blocks came out of order") as caught:
+    with pytest.raises(JobError, match="about to leave its fused stage|blocks out of order") as caught:
         run_with(middle, cifar10, tmp_path / "out", options, monkeypatch)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())

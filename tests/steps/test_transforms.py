@@ -151,7 +151,7 @@ def test_a_rejected_row_fails_the_job_in_the_sink(cifar10: Any, tmp_path: Any) -
         bad = BadRow("data_batch_1", 7, "data_batch_1", "read", "is broken")
         with pytest.raises(InputError, match="data_batch_1: row 7: is broken"):
             part.append(replace(block, rejected=(bad,)))
-        with pytest.raises(JobError, match="out of order"):
+        with pytest.raises(JobError, match="blocks out of order"):
             part.append(replace(block, number=1))
         with pytest.raises(JobError, match="were planned"):
             part.append(replace(block, table=block.table.slice(1)))
