@@ -83,7 +83,7 @@ class DatumaroSource(Source):
         with storage.reading(os.path.join(path, ANNOTATIONS)):
             found = _json_files(path)
         if not found:
-            raise InputError(f"{path}: has no items; expected {ANNOTATIONS}/<subset>.json")
+            raise InputError(f"{path}: has no annotation files; expected {ANNOTATIONS}/<subset>.json")
         files = subset_files(found, (list_images(os.path.join(path, IMAGES)).blob,))
         tables, left_out = [], Counter[str]()
         for file in files:
@@ -92,9 +92,9 @@ class DatumaroSource(Source):
             left_out += contents.left_out
         for file, table in zip(files, tables, strict=True):
             if table != tables[0]:
-                raise InputError(f"{file.shown}: has other classes than {files[0].shown}; expected the same in all")
+                raise InputError(f"{file.shown}: classes differ from {files[0].shown}; expected the same in all")
         unread = _unread(left_out)
-        notices = (f"{unread} are left out",) if unread else ()
+        notices = (f"ignored {unread}",) if unread else ()
         return Catalog(self.name, "Datumaro", path, tables[0], files, notices=notices, unread=unread)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
@@ -111,10 +111,12 @@ class DatumaroSink(TreeSink):
     def check_labels(self, labels: LabelTable) -> None:
         """Datumaro refuses classes of one name or none; an empty parent is none."""
         for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
-            refuse_repeated(names, "which Datumaro refuses", f"{what}es")
+            refuse_repeated(names, "which Datumaro rejects", f"{what}es")
             for name in names:
                 if not name or not is_unicode(name):
-                    raise UsageError(f"{what} {name!r} is no text, which Datumaro refuses; rename one by --remap")
+                    raise UsageError(
+                        f"{what} {name!r} is empty or not Unicode, as Datumaro needs; rename it with --remap"
+                    )
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         """The folder of the subset's images."""
@@ -187,13 +189,13 @@ def _contents(file: SourceFile) -> _Contents:
         InputError: it changed, or is not what Datumaro writes.
     """
     if file.blob.size > MAX_JSON_BYTES:
-        raise InputError(f"{file.shown}: has {file.blob.size} bytes; items are read up to {MAX_JSON_BYTES}")
+        raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_JSON_BYTES} are supported")
     items, told = _Items(file), dict[str, Any]()
     with storage.open_blob(file.blob, file.shown) as opened:
         stream = JsonStream(opened, file.shown)
         for key in stream.members():
             if key in told:
-                raise InputError(f"{file.shown}: has {key!r} twice")
+                raise InputError(f"{file.shown}: key {key!r} occurs twice; expected it once")
             if key == "items":
                 told[key] = None
                 for item in stream.elements():
@@ -202,7 +204,7 @@ def _contents(file: SourceFile) -> _Contents:
                 value = stream.value()
                 told[key] = value if key in ("infos", "categories") else None
     if "items" not in told:
-        raise InputError(f"{file.shown}: has no 'items'; expected what Datumaro writes")
+        raise InputError(f"{file.shown}: has no 'items'; expected Datumaro's format")
     labels = _labels(told.get("categories"), told.get("infos"), file.shown)
     return _Contents(labels, items.opened(len(labels.names)), items.left_out)
 
@@ -222,7 +224,7 @@ class _Items:
         """Adds an item."""
         item_id = item.get("id") if isinstance(item, dict) else None
         if not isinstance(item_id, str) or not is_unicode(item_id):
-            self._rows.append("", "", "", error=f"has no id, or one that is no text: {str(item_id)[:50]!r}")
+            self._rows.append("", "", "", error=f"id is missing or not valid text: {str(item_id)[:50]!r}")
             return
         path, error = _image_path(item.get("image"), item_id)
         label, other = self._label(item.get("annotations"))
@@ -233,7 +235,7 @@ class _Items:
         if annotations is None:
             return UNLABELLED, ""
         if not (isinstance(annotations, list) and all(isinstance(each, dict) for each in annotations)):
-            return UNLABELLED, "has annotations that are no list of objects"
+            return UNLABELLED, "annotations are not a list of objects"
         labels = [each.get("label_id") for each in annotations if each.get("type") == "label"]
         if len(labels) < len(annotations):
             self._leave_out(annotations)
@@ -241,9 +243,9 @@ class _Items:
             return UNLABELLED, ""
         label = labels[0]
         if type(label) is not int or not 0 <= label < MAX_LABEL:
-            return UNLABELLED, f"has label {str(label)[:50]}; expected the number of a class"
+            return UNLABELLED, f"label is {str(label)[:50]}; expected a class number"
         if any(other != label for other in labels):
-            return UNLABELLED, f"has {len(labels)} labels, {', '.join(map(str, labels[:5]))}; expected one an image"
+            return UNLABELLED, f"has {len(labels)} labels ({', '.join(map(str, labels[:5]))}); at most one is supported"
         return label, ""
 
     def _leave_out(self, annotations: Sequence[dict[str, Any]]) -> None:
@@ -263,7 +265,7 @@ def _image_path(image: Any, item_id: str) -> tuple[str, str]:
     if path is None or path == "":
         return f"{item_id}.jpg", ""  # as Datumaro does
     if not isinstance(path, str) or not is_unicode(path):
-        return "", f"has an image without path, or with one that is no text: {str(path)[:50]!r}"
+        return "", f"image path is missing or not valid text: {str(path)[:50]!r}"
     return path, ""
 
 
@@ -274,12 +276,12 @@ def _labels(categories: Any, infos: Any, shown: str) -> LabelTable:
     if told is None or classes is None:
         classes = []
     if not (isinstance(classes, list) and all(isinstance(each, dict) for each in classes)):
-        raise InputError(f"{shown}: 'categories' has no list of labels; expected what Datumaro writes")
+        raise InputError(f"{shown}: 'categories' has no list of labels; expected Datumaro's format")
     names = [each.get("name") for each in classes]
     parents = [each.get("parent") or "" for each in classes]
     for name in (*names, *parents):
         if not isinstance(name, str) or not is_unicode(name):
-            raise InputError(f"{shown}: a class is called {str(name)[:50]!r}; expected a name")
+            raise InputError(f"{shown}: class name is {str(name)[:50]!r}; expected valid Unicode text")
     coarse = _superclasses(infos, parents)
     if not coarse:
         return LabelTable(tuple(names))
@@ -300,4 +302,4 @@ def _unread(counts: Counter[str]) -> str:
     if not counts:
         return ""
     kinds = ", ".join(f"{kind}: {counts[kind]}" for kind in sorted(counts))
-    return f"{counts.total()} annotations that are no labels of images ({kinds})"
+    return f"{counts.total()} annotations that are not image labels ({kinds})"

@@ -74,10 +74,10 @@ class DownsampledImagenetSource(RecordSource):
             if match := _BATCH.fullmatch(entry.name):
                 other = batches.get(match[1])
                 if other is not None:
-                    raise InputError(f"{entry.shown}: {other.shown} holds the same rows; move one of them away")
+                    raise InputError(f"{entry.shown}: {other.shown} has the same rows; move one of the two files away")
                 batches[match[1]] = _batch(entry, match[1], index_dir)
         if not batches:
-            raise InputError(f"{path}: no 'train_data_batch_1' or 'val_data' in it")
+            raise InputError(f"{path}: no files found; expected 'train_data_batch_1' or 'val_data'")
         names = [entry for entry in found if entry.name == NAMES]
         table = LabelTable(_class_names(names[0]) if names else _NUMBERS)
         meta_files = tuple(replace(entry, subset="") for entry in names[:1])
@@ -109,7 +109,7 @@ def _batch(entry: SourceFile, name: str, index_dir: str) -> SourceFile:
     if not entry.name.endswith(SUFFIX):
         return SourceFile(name, name, entry.shown, entry.blob)
     if entry.shown != entry.blob.path:
-        raise InputError(f"{entry.shown}: is a {SUFFIX} file in an archive; unpack the archive, and read the directory")
+        raise InputError(f"{entry.shown}: cannot read {SUFFIX} files in an archive; unpack it and read the directory")
     members = list_arrays(entry.shown)
     if not {"data", "labels"} <= members.keys():
         refuse_unknown(entry.shown, members, "'data' and 'labels'")
@@ -123,21 +123,21 @@ def _batch(entry: SourceFile, name: str, index_dir: str) -> SourceFile:
 def _class_names(entry: SourceFile) -> tuple[str, ...]:
     """The names of all classes in the order of their numbers; those of one name get their synset's id added."""
     if entry.blob.size > MAX_NAMES_BYTES:
-        raise InputError(f"{entry.shown}: {entry.blob.size} bytes; a list of names has {MAX_NAMES_BYTES} at most")
+        raise InputError(f"{entry.shown}: is {entry.blob.size} bytes; at most {MAX_NAMES_BYTES} are supported")
     with storage.open_blob(entry.blob, entry.shown) as stream:
         try:
             lines = stream.read().decode("utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise InputError(f"{entry.shown}: is not UTF-8") from error
+            raise InputError(f"{entry.shown}: is not UTF-8 text") from error
     found: dict[int, tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
         match = re.fullmatch(r"(\S+)\s+([0-9]{1,6})\s+(\S.*?)\s*", line)
         if match and int(match[2]) not in found:
             found[int(match[2])] = match[1], match[3]
         elif line.strip():
-            raise InputError(f"{entry.shown}: line {number} is {line[:80]!r}; expected <wnid> <number> <name>")
+            raise InputError(f"{entry.shown}: line {number}: found {line[:80]!r}; expected <wnid> <number> <name>")
     if set(found) != set(range(1, len(found) + 1)):
-        raise InputError(f"{entry.shown}: the numbers must be 1 to {len(found)}, each once")
+        raise InputError(f"{entry.shown}: class numbers must be 1 to {len(found)}, each exactly once")
     count = Counter(name for _, name in found.values())
     ordered = (found[number] for number in sorted(found))
     return tuple(name if count[name] == 1 else f"{name}_{wnid}" for wnid, name in ordered)
@@ -147,13 +147,13 @@ def _pickle_file(file: SourceFile) -> _Found:
     with storage.open_blob(file.blob, file.shown) as stream:
         batch = read_batch(stream, file.shown)
     if batch.kind != "cifar10":
-        raise InputError(f"{file.shown}: has no 'labels'")
+        raise InputError(f"{file.shown}: has no 'labels'; expected the labels of a Downsampled ImageNet batch")
     images = batch.images
     if images is None or images.size is None or images.missing:
-        raise InputError(f"{file.shown}: has no 'data' of one size; expected a uint8 array of N x 3*S*S")
+        raise InputError(f"{file.shown}: 'data' is missing or of mixed sizes; expected a uint8 array of N x 3*S*S")
     wrong = next((row for row, label in enumerate(batch.labels) if not isinstance(label, int)), None)
     if wrong is not None:
-        raise InputError(f"{file.shown}: row {wrong}: the label is {batch.labels[wrong]!r:.80}; expected a number")
+        raise InputError(f"{file.shown}: row {wrong}: label is {batch.labels[wrong]!r:.80}; expected a number")
     # An array, as a million numbers of Python's take 36 MB.
     return functools.partial(_read_pickled, images), images.size, array("q", batch.labels), batch.structure_sha256  # type: ignore[arg-type]
 

@@ -57,8 +57,8 @@ class ImagenetSource(Source):
             members = (_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found))
             files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
-            raise InputError(f"{path}: no PNG or JPEG files in {'<subset>/' * (self.depth - 1)}<class>/")
-        lost = f"{len(stray)} files that are no images of a class are left out, such as {min(stray, default='')}"
+            raise InputError(f"{path}: no PNG or JPEG files found in {'<subset>/' * (self.depth - 1)}<class>/")
+        lost = f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray, default='')}"
         names = tuple(map(decode_name, classes))
         table = LabelTable(names if len(set(names)) == len(names) else tuple(classes))
         return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
@@ -69,7 +69,7 @@ class ImagenetSource(Source):
 
         entries = _images(file.blob.path)
         if storage.listing_stamp(entries) != file.blob.stamp:
-            raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
+            raise InputError(f"{file.shown}: folder changed during the conversion; run the job again")
         ids = pa.array([file.id_prefix + file_stem(entry.name) for entry in entries], pa.string())
         names = pa.array([decoded_file_name(entry.name) for entry in entries], pa.string())
         return ImageFileRows(
@@ -110,7 +110,7 @@ class ImagenetSink(TreeSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """Two classes of one name would be one folder."""
-        refuse_repeated(labels.names, "and would be one folder")
+        refuse_repeated(labels.names, "and would share a folder")
 
     def class_words(self, labels: LabelTable) -> Sequence[str]:
         return class_folders(labels)
@@ -135,8 +135,8 @@ class ImagenetSink(TreeSink):
         folders = self.image_folders(options)  # the last one is found by UNLABELLED = -1
         if options.export.keep_empty_classes and any(everything - labels for labels in present.values()):
             yield (
-                "some class folders are empty: Keras numbers them, torchvision does with allow_empty=True and refuses "
-                "them without, Datumaro refuses them, datasets does not see them"
+                "some class folders are empty: Keras numbers them, torchvision rejects them unless allow_empty=True is "
+                "set, Datumaro rejects them, and datasets ignores them"
             )
         for path, labels in present.items():
             kept = labels | everything if options.export.keep_empty_classes else labels
@@ -159,12 +159,12 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
 
 def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
     """The notice that folders give other label ids than the table."""
-    readers = "readers that number the folders (torchvision, Keras, datasets) give other label ids"
+    readers = "readers that number the folders (torchvision, Keras, datasets) assign different label ids"
     if not missing:
-        return f"the classes are not in the order of their folders' names{where}, {NO_LABEL} included: {readers}"
+        return f"classes are not in the order of their folder names{where} (including {NO_LABEL}): {readers}"
     return (
-        f"{len(missing)} of {len(names)} classes have no images{where} and so no folder, such as "
-        f"{names[min(missing)]!r}: {readers}; --keep-empty-classes makes the folders"
+        f"{len(missing)} of {len(names)} classes have no images{where} and therefore no folder, such as "
+        f"{names[min(missing)]!r}: {readers}; create the folders with --keep-empty-classes"
     )
 
 
@@ -199,7 +199,7 @@ def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
     with storage.reading(path):
         for entry in storage.list_folder(path):
             if entry.is_folder:
-                raise InputError(f"{entry.path}: is a folder; expected images only in the folder of a class")
+                raise InputError(f"{entry.path}: is a folder; class folders may contain only images")
             if is_image_name(entry.name):
                 images.append(entry)
             elif stray is not None:

@@ -52,7 +52,7 @@ class ImagenetTxtSource(Source):
         with storage.reading(path):
             lists = _lists(path)
         if not lists:
-            raise InputError(f"{path}: has no list of images; expected <subset>.txt beside {SYNSETS}")
+            raise InputError(f"{path}: has no image list; expected <subset>.txt next to {SYNSETS}")
         names_path = os.path.join(path, SYNSETS)
         with storage.reading(names_path):
             names_file = SourceFile("synsets", "", names_path, storage.whole_file(names_path))
@@ -67,7 +67,7 @@ class ImagenetTxtSource(Source):
                 path, words = _parsed(line)
                 label, error = _label(words)
                 item_id, filename = path_names(path)
-                error = error if path else "has quotes that do not go around a path"
+                error = error if path else "quotes do not enclose a path"
                 rows.append(item_id, path, filename, label, error)
         return rows.opened(checked_tree(file.beside[0]), len(labels.names))
 
@@ -88,10 +88,10 @@ class ImagenetTxtSink(TreeSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """A name is one line, and readers leave out white space around it."""
-        refuse_repeated(labels.names, "which Datumaro refuses")
+        refuse_repeated(labels.names, "which Datumaro rejects")
         for name in labels.names:
             if not name or name != name.strip() or "\n" in name or "\r" in name or not is_unicode(name):
-                raise UsageError(f"class {name!r} cannot be a line of {SYNSETS}; rename it by --remap")
+                raise UsageError(f"class {name!r} cannot be written as a line of {SYNSETS}; rename it with --remap")
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the list of a subset."""
@@ -119,7 +119,7 @@ def _class_names(file: SourceFile) -> tuple[str, ...]:
     while names and not names[-1]:
         names.pop()
     if "" in names:
-        raise InputError(f"{file.shown}: line {names.index('') + 1}: is empty; expected the name of a class")
+        raise InputError(f"{file.shown}: line {names.index('') + 1}: is empty; expected a class name")
     return tuple(names)
 
 
@@ -144,7 +144,7 @@ def _label(words: Sequence[str]) -> tuple[int, str]:
         return UNLABELLED, ""
     for word in words:
         if not (word.isascii() and word.isdigit() and len(word) <= 9):
-            return UNLABELLED, f"has {word[:50]!r} for a label; expected a number, and quotes around a path with spaces"
+            return UNLABELLED, f"label is {word[:50]!r}; expected a number (and quotes around a path with spaces)"
     if len(set(words)) > 1:
-        return UNLABELLED, f"has {len(words)} labels, {', '.join(words[:5])}; expected one an image"
+        return UNLABELLED, f"has {len(words)} labels ({', '.join(words[:5])}); at most one is supported"
     return int(words[0]), ""

@@ -75,11 +75,11 @@ class MnistSource(RecordSource):
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         if not storage.is_folder(path):
-            raise InputError(f"{path}: is not a directory with files such as train{IMAGES_NAME}")
+            raise InputError(f"{path}: is not a directory; expected one with files such as train{IMAGES_NAME}")
         with storage.reading(path):
             pairs = _pairs(path)
             if not pairs:
-                raise InputError(f"{path}: no files such as train{IMAGES_NAME} and train{LABELS_NAME} in it")
+                raise InputError(f"{path}: no files such as train{IMAGES_NAME} and train{LABELS_NAME} found")
             subsets = {stem: decode_name(stem) if stem != TEST else "test" for stem in sorted(pairs, key=natural_key)}
             files = tuple(_source_file(path, stem, subsets[stem], pairs[stem], index_dir) for stem in subsets)
             refuse_one_subset(files)
@@ -176,9 +176,9 @@ class MnistSink(FileSink):
         """What Datumaro makes of it."""
         for result in shards:
             if "-" in result.shard.subset:
-                yield f"{result.shard.path}: Datumaro does not find subsets with '-' in the name; other readers do"
+                yield f"{result.shard.path}: Datumaro does not find subsets with '-' in their names; other readers do"
             if NO_LABEL in result.labels:
-                yield f"{result.shard.path}: Datumaro takes class {NO_LABEL} for unlabelled; other readers do not"
+                yield f"{result.shard.path}: Datumaro reads class {NO_LABEL} as unlabelled; other readers do not"
 
 
 @contextmanager
@@ -206,7 +206,7 @@ def _chunks(path: str, offset: int, size: int) -> Iterator[bytes]:
         while size:
             chunk = file.read(min(size, storage.COPY_BYTES))
             if not chunk:
-                raise InputError(f"{path}: the part is shorter than planned; run the job again")
+                raise InputError(f"{path}: part is shorter than planned; run the job again")
             size -= len(chunk)
             yield chunk
 
@@ -235,7 +235,7 @@ def _source_file(path: str, stem: str, subset: str, found: Mapping[str, storage.
         if kind not in found:
             expected = (IMAGES_NAME if kind == "images" else LABELS_NAME).removesuffix(".gz")
             raise InputError(
-                f"{found[other].path}: has no {kind} beside it; expected {stem}{expected}, or the same .gz"
+                f"{found[other].path}: has no matching {kind}; expected {stem}{expected} or {stem}{expected}.gz"
             )
     images, labels = (_blob(found[kind].path, index_dir) for kind in ("images", "labels"))
     meta = os.path.join(path, encode_name(subset, META_NAME))
@@ -261,7 +261,7 @@ def _read_labels(file: SourceFile) -> npt.NDArray[np.uint8]:
         (count,) = _header(stream, shown, LABELS_HEADER, LABELS_MAGIC, "labels")
         if blob.size - LABELS_HEADER.size != count:
             raise InputError(
-                f"{shown}: says that it has {count} labels, and has {blob.size - LABELS_HEADER.size} bytes of them"
+                f"{shown}: header says {count} labels, but the file has {blob.size - LABELS_HEADER.size} bytes of them"
             )
         refuse_many_rows(count, file.blob.stamp[0], shown)
         return np.frombuffer(read_exactly(stream, count, shown), dtype=np.uint8)
@@ -278,10 +278,10 @@ def _header(stream: BinaryIO, shown: str, header: struct.Struct, magic: int, wha
     """The sizes in the header of an IDX file."""
     start = stream.read(header.size)
     if len(start) < header.size:
-        raise InputError(f"{shown}: has {len(start)} bytes; expected a header of {header.size}")
+        raise InputError(f"{shown}: is {len(start)} bytes; expected a header of {header.size} bytes")
     found, *sizes = header.unpack(start)
     if found != magic:
-        raise InputError(f"{shown}: starts with the number {found}; expected {magic}, which IDX files of {what} do")
+        raise InputError(f"{shown}: magic number is {found}; expected {magic}, an IDX file of {what}")
     return tuple(sizes)
 
 
@@ -310,16 +310,16 @@ def _image_sizes(
             return None, told
     labels = _labels_shown(file)
     if count != rows and count * size[0] * size[1] == nbytes:
-        raise InputError(f"{file.shown}: has {count} images, and {labels} has {rows} labels; expected as many")
+        raise InputError(f"{file.shown}: has {count} images but {labels} has {rows} labels; expected equal counts")
     raise InputError(
-        f"{file.shown}: its header says {count} images of {size[0]} x {size[1]}, and it has {nbytes} bytes of "
-        f"pixels for the {rows} labels of {labels}"
+        f"{file.shown}: header says {count} images of {size[0]} x {size[1]}, but the file has {nbytes} bytes of "
+        f"pixels and {labels} has {rows} labels"
     )
 
 
 def _check_size(file: SourceFile, size: tuple[int, int], rows: int) -> None:
     if rows and not (min(size) > 0 and max(size) <= MAX_SIDE and size[0] * size[1] <= MAX_PIXELS):
-        raise InputError(f"{file.shown}: its images are {size[0]} x {size[1]}; expected sides from 1 to {MAX_SIDE}")
+        raise InputError(f"{file.shown}: images are {size[0]} x {size[1]}; expected sides from 1 to {MAX_SIDE}")
 
 
 def _read_meta(file: SourceFile, rows: int) -> tuple[list[str] | None, npt.NDArray[np.int32] | None]:
@@ -338,7 +338,7 @@ def _read_meta(file: SourceFile, rows: int) -> tuple[list[str] | None, npt.NDArr
     shown = os.path.join(os.path.dirname(file.shown), encode_name(file.subset, META_NAME))
     columns, rest = divmod(blob.size, rows * META_TEXT * 4)
     if rest or columns not in (1, 2, 3):
-        raise InputError(f"{shown}: has {blob.size} bytes; expected 1 to 3 texts of {META_TEXT * 4} for {rows} rows")
+        raise InputError(f"{shown}: is {blob.size} bytes; expected 1 to 3 x {META_TEXT * 4} for each of {rows} rows")
     sizes: list[npt.NDArray[np.int32]] = []
     names: list[str] = []
     with storage.open_blob(blob, shown) as stream, storage.reading(shown):
@@ -359,7 +359,7 @@ def _texts(data: bytes, shown: str) -> npt.NDArray[np.str_]:
 
     codes = np.frombuffer(data, dtype="<u4")
     if codes.max(initial=0) > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any():
-        raise InputError(f"{shown}: holds a name that is not valid Unicode")
+        raise InputError(f"{shown}: contains a name that is not valid Unicode")
     return np.frombuffer(data, dtype=f"<U{META_TEXT}")
 
 
@@ -370,12 +370,12 @@ def _sides(texts: npt.NDArray[np.str_], shown: str) -> npt.NDArray[np.int32]:
     try:
         sides = texts.astype(np.int64)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{shown}: holds a height or width that is no number: {error}") from error
+        raise InputError(f"{shown}: contains a height or width that is not a number: {error}") from error
     empty = (sides == 0).all(axis=1)
     wrong = ((sides < 1) | (sides > MAX_SIDE)).any(axis=1) | (sides[:, 0] * sides[:, 1] > MAX_PIXELS)
     if (wrong & ~empty).any():
         height, width = sides[np.argmax(wrong & ~empty)].tolist()
-        raise InputError(f"{shown}: an image would be {height} x {width}; expected sides from 1 to {MAX_SIDE}")
+        raise InputError(f"{shown}: contains the image size {height} x {width}; expected sides from 1 to {MAX_SIDE}")
     return sides.astype(np.int32)
 
 

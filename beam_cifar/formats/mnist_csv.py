@@ -81,7 +81,7 @@ class MnistCsvSource(RecordSource):
         with storage.reading(path):
             files = tuple(map(_source_file, _tables(path)))
             if not files:
-                raise InputError(f"{path}: no file such as {PREFIX}train{SUFFIX}")
+                raise InputError(f"{path}: no CSV files found; expected {PREFIX}train{SUFFIX} or similar")
             refuse_one_subset(files)
             names = own_file(path if storage.is_folder(path) else os.path.dirname(path), LABELS_FILE)
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
@@ -144,7 +144,7 @@ class MnistCsvSink(FileSink):
             height, width = shard.size
             side = max(height, width)
             raise UsageError(
-                f"{shard.path}: its images are {height} x {width}, and {self.name} holds square ones; pass "
+                f"{shard.path}: images are {height} x {width}; {self.name} supports only square ones, resize them with "
                 f"--resize {side}x{side}"
             )
 
@@ -171,7 +171,7 @@ class MnistCsvSink(FileSink):
         for result in shards:
             if "_" in result.shard.subset:
                 name = result.shard.subset.rpartition("_")[2]
-                yield f"{result.shard.path}: Datumaro takes what follows the last '_' for the subset, {name!r}"
+                yield f"{result.shard.path}: Datumaro reads the subset name as {name!r}, the part after the last '_'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +227,7 @@ def _largest_label(files: Sequence[SourceFile]) -> int:
     for file in files:
         largest = max(largest, int(_lines(file).labels.max(initial=0)))
         if largest > MAX_NUMBERED:
-            raise InputError(f"{file.shown}: has label {largest}; more than {MAX_NUMBERED} takes a {LABELS_FILE}")
+            raise InputError(f"{file.shown}: has label {largest}; labels above {MAX_NUMBERED} need a {LABELS_FILE}")
     return largest
 
 
@@ -245,7 +245,7 @@ def _image_size(file: SourceFile, lines: _Lines) -> tuple[int, int]:
 
 
 def _no_square(file: SourceFile, columns: int) -> InputError:
-    return InputError(f"{file.shown}: has {columns} values a line; expected a label and those of a square image")
+    return InputError(f"{file.shown}: has {columns} values per line; expected a label and the pixels of a square image")
 
 
 @kept()
@@ -278,15 +278,13 @@ def _start(stream: BinaryIO, shown: str) -> tuple[int, int, tuple[int, int] | No
     first = line[begin:]
     if first.strip() and not (_LABEL.match(first) or _HEADER.match(first)):
         found = _shown(first.partition(b",")[0].rstrip(b"\r\n"))
-        raise InputError(
-            f"{shown}: row 0: has the label {found}; expected a number, or a header that names the columns"
-        )
+        raise InputError(f"{shown}: row 0: label is {found}; expected a number, or a header with column names")
     if first and not _LABEL.match(first):
         sized = _SIZED.fullmatch(line.rstrip(b"\r\n").rpartition(b",")[2])
         size = (int(sized[1]), int(sized[2])) if sized else None
         begin, line = len(line), stream.readline(MAX_LINE + 1)
     if len(line) > MAX_LINE or begin > MAX_LINE:
-        raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes")
+        raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes, the supported maximum")
     return begin, line.count(b",") + 1, size
 
 
@@ -371,11 +369,11 @@ def _fault(line: bytes, columns: int, place: tuple[str, int], row: int) -> Input
         count = line.count(b",") + 1
         reason = f"has {count} values; expected {columns}, as in the first row"
     elif not re.fullmatch(rb"-?[0-9]{1,7}", values[0]):
-        reason = f"has the label {_shown(values[0])}; expected a number"
+        reason = f"label is {_shown(values[0])}; expected a number"
     elif wrong:
         reason = f"value {wrong[0][0]} is {_shown(wrong[0][1])}; expected 0 to 255"
     else:
-        reason = "is longer than numbers from 0 to 255 can be"
+        reason = "is too long for values from 0 to 255"
     return InputError(f"{place[0].format(place[1] + row)}: {reason}")
 
 
@@ -447,7 +445,7 @@ def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | No
         return None, None
     blob = file.beside[0]
     if blob.size > rows * MAX_ID:
-        raise InputError(f"{blob.path}: {blob.size} bytes is too large for ids and sizes of {rows} rows")
+        raise InputError(f"{blob.path}: is {blob.size} bytes, too large for the ids and sizes of {rows} rows")
     with storage.open_blob(blob, blob.path) as stream:
         try:
             lines = [line.rstrip("\r").split(",") for line in stream.read().decode().rstrip("\r\n").split("\n")]
@@ -463,6 +461,6 @@ def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | No
         sides = line[-2:]
         if not all(re.fullmatch("[0-9]{1,5}", side) for side in sides) or int(sides[0]) * int(sides[1]) != pixels:
             raise InputError(
-                f"{blob.path}: row {row} has the size {' x '.join(sides)[:40]!r}; {file.shown} has {pixels} pixels"
+                f"{blob.path}: row {row}: size is {' x '.join(sides)[:40]!r}; {file.shown} has {pixels} pixels"
             )
     return ids, np.array([line[-2:] for line in lines], dtype=np.int32)

@@ -122,10 +122,10 @@ class TfdsSink(SplitSink):
             for name in names:
                 if name.strip() != name or not name or len(re.split(r"[\r\n]", name)) > 1:
                     raise UsageError(
-                        f"class {name[:80]!r} cannot be a line of text that readers strip of spaces at both ends; "
-                        "rename it by --remap"
+                        f"class {name[:80]!r} cannot be written as a line of text, which readers strip of white space; "
+                        "rename it with --remap"
                     )
-            refuse_repeated(names, "and names are unique")
+            refuse_repeated(names, "and names must be unique")
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         digits = max(5, len(str(count)))

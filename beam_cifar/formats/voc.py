@@ -109,7 +109,7 @@ class VocSource(Source):
         metas = _metas(path)
         sets = _found_sets(path, metas)
         if not sets.lists:
-            raise InputError(f"{path}: has no list of images; expected {SETS}/<subset>.txt")
+            raise InputError(f"{path}: has no image list; expected {SETS}/<subset>.txt")
         images = list_images(os.path.join(path, IMAGES), is_image_name).blob
         files = subset_files(sets.lists, (sets.blob, images, *(meta.blob for meta in metas)))
         table = LabelTable(tuple(distinct_names(sets.classes, decode_name).values()))
@@ -120,9 +120,7 @@ class VocSource(Source):
         metas = _metas(path)
         sets = _found_sets(path, metas)
         if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
-            raise InputError(
-                f"{file.shown}: the lists beside it changed while it was being converted; run the job again"
-            )
+            raise InputError(f"{file.shown}: class lists changed during the conversion; run the job again")
         ids = _listed_ids(file)
         numbers, several = _labels(file, sets, ids)
         tree = checked_tree(file.beside[1], is_image_name)
@@ -153,10 +151,10 @@ class VocSink(TreeSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """The names of classes are parts of file names."""
-        refuse_repeated(labels.names, "and would be one file")
+        refuse_repeated(labels.names, "and would share a file")
         for name, written in zip(labels.names, self.class_words(labels), strict=True):
             if decode_name(written) != name:
-                raise UsageError(f"class {name[:50]!r}... is too long for the name of a file; rename it by --remap")
+                raise UsageError(f"class {name[:50]!r}... is too long for a file name; rename it with --remap")
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
         """There is a line for every image and class, and a file name of class and subset."""
@@ -164,15 +162,15 @@ class VocSink(TreeSink):
         size = _class_bytes(shard.rows, len(words))
         if size > MAX_CLASS_BYTES:
             raise UsageError(
-                f"subset {shard.subset!r}: {self.name} has a line for each of {shard.rows} images in the file of each "
-                f"of {len(words)} classes, {size} bytes or more; choose fewer by --label, or another format"
+                f"subset {shard.subset!r}: {self.name} writes {len(words)} class files of {shard.rows} lines, at "
+                f"least {size} bytes; select fewer classes with --label, or choose another format"
             )
         for word in ("", *words):
             name = f"{word}_{self.subsets.written(shard.subset)}.txt"
             if len(name.encode()) > MAX_COMPONENT_BYTES:
                 raise UsageError(
-                    f"class {decode_name(word)[:50]!r} and subset {shard.subset[:50]!r} make a file name of "
-                    f"{len(name.encode())} bytes; rename one, to {MAX_COMPONENT_BYTES} at most"
+                    f"class {decode_name(word)[:50]!r} and subset {shard.subset[:50]!r} give a file name of "
+                    f"{len(name.encode())} bytes; at most {MAX_COMPONENT_BYTES} are supported, rename one of them"
                 )
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
@@ -263,7 +261,7 @@ def _label_map(file: SourceFile) -> tuple[str, ...]:
             continue
         name = text.partition(":")[0]
         if name in names:
-            raise InputError(f"{file.shown}: line {number}: class {name!r} is in line {names[name]} already")
+            raise InputError(f"{file.shown}: line {number}: class {name!r} is already on line {names[name]}")
         names[name] = number
     return tuple(names)
 
@@ -319,7 +317,7 @@ def _labels(file: SourceFile, sets: _Sets, ids: pa.Array) -> tuple[npt.NDArray[n
         for row in rows[labels[rows] != UNLABELLED].tolist():
             other = decode_name(sets.classes[labels[row]])
             several[row] = (
-                f"{ids[row].as_py()!r} is of classes {other!r} and {decode_name(name)!r}; expected one an image"
+                f"{ids[row].as_py()!r} has classes {other!r} and {decode_name(name)!r}; at most one is supported"
             )
         labels[rows] = label
     first = found_in(ids, ids)
@@ -340,7 +338,7 @@ def _positives(path: str) -> pa.Array:
                 continue
             item_id, _, value = text.replace("\t", " ").rpartition(" ")
             if value not in ("-1", "0", "1") or not item_id:
-                raise InputError(f"{path}: line {number}: is {text[:50]!r}; expected an id and 1, 0 or -1")
+                raise InputError(f"{path}: line {number}: found {text[:50]!r}; expected an id and 1, 0 or -1")
             if value == "1":
                 found.append(item_id.rstrip())
     return found.made()

@@ -67,14 +67,14 @@ class NpzSource(RecordSource):
         with storage.reading(path):
             files = _npz_files(path)
         if not files:
-            raise InputError(f"{path}: no {SUFFIX} file in it")
+            raise InputError(f"{path}: no {SUFFIX} files found")
         found = [each for file in files for each in _subsets_of(file, index_dir)]
         taken: dict[str, str] = {}
         for subset in found:
             other = taken.setdefault(subset.file.subset, subset.file.shown)
             if other != subset.file.shown:
                 raise InputError(
-                    f"{subset.file.shown}: subset {subset.file.subset!r} is in {other} already; name one of the files"
+                    f"{subset.file.shown}: subset {subset.file.subset!r} is already in {other}; pass one file as input"
                 )
         sources = tuple(subset.file for subset in found)
         return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources)
@@ -160,7 +160,7 @@ def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) ->
     parents = integers(*read("parents")) if "parents" in members else array("q", [-1] * len(names))
     if len(parents) != len(names) or not all(-1 <= parent < len(coarse) for parent in parents):
         raise InputError(
-            f"{path}: 'parents' must have {len(names)} superclasses of -1 to {len(coarse) - 1}, one for each class"
+            f"{path}: 'parents' must have {len(names)} values from -1 to {len(coarse) - 1}, one for each class"
         )
     return LabelTable(names, coarse, tuple(None if parent < 0 else parent for parent in parents))
 
@@ -170,13 +170,13 @@ def _common_table(found: Sequence[_Subset]) -> LabelTable:
     first = found[0]
     for subset in found:
         if subset.table != first.table:
-            raise InputError(f"{subset.file.shown}: has other classes than {first.file.shown}; keep the sets apart")
+            raise InputError(f"{subset.file.shown}: classes differ from {first.file.shown}; read one at a time")
     if first.table is not None:
         return first.table
     count = max(subset.classes for subset in found)
     if count > MAX_CLASSES:
         where = max(found, key=lambda subset: subset.classes).file.shown
-        raise InputError(f"{where}: has a label {count - 1}; at most {MAX_CLASSES} classes are read")
+        raise InputError(f"{where}: has label {count - 1}; at most {MAX_CLASSES} classes are supported")
     return LabelTable(tuple(map(str, range(count))))
 
 
@@ -186,12 +186,12 @@ def _images(file: SourceFile) -> tuple[Npy, Window]:
         header = read_header(stream, file.blob.size, file.shown)
     expected = "uint8 N x H x W x 3, N x H x W x 1 or N x H x W"
     if header.dtype.kind == "f":
-        expected += " (floats of 0 to 1 become it by (255 * x).round().astype('uint8'))"
+        expected += " (convert floats from 0 to 1 with (255 * x).round().astype('uint8'))"
     shape = header.shape
     if header.dtype.name != "uint8" or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
         header.refuse(expected)
     if header.fortran:
-        header.refuse("C order; numpy.ascontiguousarray makes it")
+        header.refuse("C order (convert it with numpy.ascontiguousarray)")
     rows, height, width = shape[:3]
     if rows and not (height and width and height * width <= MAX_PIXELS):
         header.refuse(f"images of 1 to {MAX_PIXELS} pixels")
@@ -203,7 +203,7 @@ def _label_values(file: SourceFile, rows: int) -> array[int]:
     blob = file.beside[0]
     if not blob.size:
         return array("q", [UNLABELLED]) * rows
-    expected = f"one integer for each of {rows} images (of one-hot rows, numpy.argmax makes them)"
+    expected = f"one integer for each of {rows} images (convert one-hot rows with numpy.argmax)"
     return read_labels(blob, f"{file.shown}: labels", rows, expected, expected)
 
 
@@ -229,7 +229,7 @@ def _offsets(file: SourceFile, rows: int) -> npt.NDArray[np.int64]:
 
     shown = f"{file.shown}: ids_offsets"
     if not file.beside[2].size:
-        raise InputError(f"{shown}: is missing; it says where in 'ids' each id starts")
+        raise InputError(f"{shown}: is missing; expected the start of each id in 'ids'")
     header, data = read_array(file.beside[2], shown, 8 * (rows + 1))
     if header.shape != (rows + 1,):
         header.refuse(f"{rows + 1} integers")
@@ -242,11 +242,11 @@ def _cut_texts(data: bytes, offsets: npt.NDArray[np.int64], shown: str) -> pa.Ar
     import pyarrow as pa
 
     if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
-        raise InputError(f"{shown}: 'ids_offsets' must rise from 0 to {len(data)}, the bytes of 'ids'")
+        raise InputError(f"{shown}: 'ids_offsets' must rise from 0 to {len(data)}, the size of 'ids' in bytes")
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
     found = pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
     try:
         found.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise InputError(f"{shown}: is not UTF-8") from error
+        raise InputError(f"{shown}: is not UTF-8 text") from error
     return found

@@ -119,7 +119,7 @@ class NpzSink(FileSink):
     def check(self, options: ExportOptions) -> None:
         """There are no image files either."""
         if options.image_ext is not None:
-            raise UsageError(f"--image-ext {options.image_ext}: {self.name} holds pixels, no files; leave it out")
+            raise UsageError(f"--image-ext {options.image_ext}: {self.name} stores pixels, not files; omit the option")
         super().check(options)
 
     def check_labels(self, labels: LabelTable) -> None:
@@ -127,12 +127,14 @@ class NpzSink(FileSink):
         for names in (labels.names, labels.coarse_names):
             for name in names:
                 if name.endswith("\0") or any("\ud800" <= char <= "\udfff" for char in name):
-                    raise UsageError(f"class {name[:80]!r}: NumPy keeps no NUL at the end, nor half a character")
+                    raise UsageError(
+                        f"class {name[:80]!r}: NumPy text has no trailing NUL or lone surrogate; rename it with --remap"
+                    )
             if max(map(len, names), default=0) * 4 * len(names) > MAX_NAMES_BYTES:
                 longest = max(names, key=len)
                 raise UsageError(
-                    f"class {longest[:40]!r}... has {len(longest)} letters, and NumPy gives every name as much room; "
-                    "rename it by --remap"
+                    f"class {longest[:40]!r}... has {len(longest)} characters, and NumPy pads all names to that; "
+                    "rename it with --remap"
                 )
 
     def shard_path(self, subset: str, number: int, count: int) -> str:

@@ -100,7 +100,7 @@ class WebdatasetRows(EncodedRows):
         if offset < 0:
             return None
         if size > MAX_IMAGE_BYTES:
-            raise InputError(f"{self._shown(row)}: has {size} bytes; an image has {MAX_IMAGE_BYTES} at most")
+            raise InputError(f"{self._shown(row)}: image is {size} bytes; at most {MAX_IMAGE_BYTES} are supported")
         stream = self._stream()
         stream.seek(offset)
         return stream.read(size)
@@ -165,11 +165,11 @@ class _Gathered:
         if key != self._key:
             self._finish()
             if key in self._seen:
-                raise self._error(f"members of sample {key!r} are not one after the other; sort them by name")
+                raise self._error(f"members of sample {key!r} are not adjacent; sort them by name")
             self._seen.add(key)
             self._key = key
         if kind in self._members:
-            raise self._error(f"sample {key!r} has two members called {kind!r}")
+            raise self._error(f"sample {key!r} has two {kind!r} members; keep one")
         self._members[kind] = offset, size
 
     def made(self) -> ShardIndex:
@@ -194,7 +194,7 @@ class _Gathered:
         if self._key is None:
             return
         if len(self._ids) >= MAX_SAMPLES:
-            raise self._error(f"has more than {MAX_SAMPLES} samples; a shard has some thousand")
+            raise self._error(f"has more than {MAX_SAMPLES} samples; split the shard")
         kind = self._image_kind()
         offset, size = self._members[kind] if kind else (-1, 0)
         facts = self._json()
@@ -228,12 +228,12 @@ class _Gathered:
         kinds = [kind for kind in self._members if is_image_name(f"x.{kind}")]
         found = kinds if len(kinds) < 2 else [kind for kind in kinds if "." not in kind]
         if len(found) > 1 or (kinds and not found):
-            raise self._error(f"sample {self._key!r} has several images: {', '.join(kinds)}; keep one")
+            raise self._error(
+                f"sample {self._key!r} has {len(kinds)} images ({', '.join(kinds)}); at most one is supported"
+            )
         others = [kind for kind in self._members if kind.lower().rpartition(".")[2] in _OTHER_IMAGES]
         if others and not found:
-            raise self._error(
-                f"sample {self._key!r} has an image as .{others[0]}; expected PNG or JPEG: convert it first"
-            )
+            raise self._error(f"sample {self._key!r} has a .{others[0]} image; expected PNG or JPEG, convert it first")
         return found[0] if found else ""
 
     def _json(self) -> dict[str, Any]:
@@ -241,11 +241,11 @@ class _Gathered:
             return {}
         size = self._members["json"][1]
         if size > MAX_JSON_BYTES:
-            raise self._error(f"member '{self._key}.json' has {size} bytes; {MAX_JSON_BYTES} at most are expected")
+            raise self._error(f"member '{self._key}.json' is {size} bytes; at most {MAX_JSON_BYTES} are supported")
         try:
             found = json.loads(self._content("json"))
         except (ValueError, RecursionError) as error:
-            raise self._error(f"member '{self._key}.json' is no JSON: {str(error)[:100]}") from error
+            raise self._error(f"member '{self._key}.json' is not valid JSON: {str(error)[:100]}") from error
         return found if isinstance(found, dict) else {}
 
     def _label(self, facts: dict[str, Any]) -> tuple[int, str | None]:
@@ -263,18 +263,18 @@ class _Gathered:
                 number = value
         if not UNLABELLED <= number < 1 << 31:
             raise self._error(
-                f"sample {self._key!r} has label {str(number)[:30]}; expected -1 for none, or a class from 0"
+                f"sample {self._key!r} has label {str(number)[:30]}; expected a class number, or -1 for unlabelled"
             )
         return number, name
 
     def _whole(self, value: float) -> int:
         if not value.is_integer():
-            raise self._error(f"sample {self._key!r} has label {value}; expected a whole number, or a name")
+            raise self._error(f"sample {self._key!r} has label {value}; expected a whole number or a name")
         return int(value)
 
     def _int(self, text: str) -> int:
         if len(text) > 20:
-            raise self._error(f"member '{self._key}.cls' is a number of {len(text)} digits; expected a class")
+            raise self._error(f"member '{self._key}.cls' is a number of {len(text)} digits; expected a class number")
         return int(text)
 
     def _text(self, kind: str, *, required: bool = False) -> str | None:
@@ -289,7 +289,7 @@ class _Gathered:
             except UnicodeDecodeError:
                 text = None
         if required and text is None:
-            raise self._error(f"member '{self._key}.{kind}' of {size} bytes is no label; expected a number or a name")
+            raise self._error(f"member '{self._key}.{kind}' ({size} bytes) is not a label; expected a number or name")
         return text or None
 
     def _content(self, kind: str) -> bytes:
@@ -339,16 +339,18 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
                 alone.add(name)
             elif name is not None and known.setdefault(number, name) != name:
                 raise InputError(
-                    f"{file.shown}: class {number} is called {known[number]!r} and {name!r}; keep one name"
+                    f"{file.shown}: class {number} is named both {known[number]!r} and {name!r}; keep one name"
                 )
         texts.update(index.names[code] for code in np.unique(index.texts[index.texts >= 0]).tolist())
         if max(largest, len(alone)) >= MAX_CLASSES:
-            raise InputError(f"{file.shown}: has more than {MAX_CLASSES} classes")
+            raise InputError(f"{file.shown}: has more than {MAX_CLASSES} classes, the supported maximum")
     if largest < 0 and not alone:
         if 0 < len(texts) <= MAX_TEXT_CLASSES:
             return LabelTable(tuple(sorted(texts))), ()
         why = (
-            f"{len(texts)} different .txt, which are captions" if texts else "neither .cls nor a label in .json or .txt"
+            f"{len(texts)} different .txt texts look like captions"
+            if texts
+            else "no .cls, and no label in .json or .txt"
         )
         return LabelTable(()), (f"samples have no labels: {why}",)
     named = tuple(known.get(number, str(number)) for number in range(largest + 1))

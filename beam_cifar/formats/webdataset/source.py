@@ -60,8 +60,12 @@ class WebdatasetSource(Source):
             paths = {"": [path]} if storage.is_file(path) else _shard_paths(path)
             if not paths:
                 raise InputError(
-                    f"{path}: no {SUFFIX} files in it"
-                    + (", but packed ones, which cannot be read at any place; unpack them" if _has_packed(path) else "")
+                    f"{path}: no {SUFFIX} files found"
+                    + (
+                        "; compressed shards do not support random access, unpack them first"
+                        if _has_packed(path)
+                        else ""
+                    )
                 )
             told = _read_table(os.path.join(root, TABLE))
             own = _own_table(told, root) if told else None
@@ -146,7 +150,7 @@ def _read_table(path: str) -> dict[str, Any]:
         try:
             told = json.loads(file.read())
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: is no JSON: {error}; remove or restore it") from error
+            raise InputError(f"{path}: is not valid JSON: {error}; remove or restore it") from error
     own = isinstance(told, dict) and {"names", "superclasses", "parents", "subsets"} <= told.keys()
     return told if own else {}
 
@@ -161,7 +165,7 @@ def _own_table(told: dict[str, Any], root: str) -> LabelTable:
         or not all(map(_is_name, subsets.values()))
     ):
         raise InputError(
-            f"{os.path.join(root, TABLE)}: is damaged; expected lists 'names', 'superclasses' and 'parents' and an "
+            f"{os.path.join(root, TABLE)}: is damaged: expected lists 'names', 'superclasses' and 'parents' and an "
             "object 'subsets'"
         )
     return LabelTable(tuple(names), tuple(coarse), tuple(parents))
@@ -176,4 +180,4 @@ def _missing(told: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterat
     missing = told["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
     if missing:
         first = min(missing)[:100]
-        yield f"{TABLE} lists {len(missing)} shards that are not there, {first!r} first; their rows are left out"
+        yield f"{TABLE} lists {len(missing)} missing shards, such as {first!r}; their rows are not read"
