@@ -1,4 +1,4 @@
-"""WebDataset: finding shards and their labels (`source`), the samples of one (`rows`), and writing (`sink`).
+"""WebDataset: finding shards and their labels (`source`), reading samples (`rows`), and writing (`sink`).
 
-Loaded by the registry.
+The registry loads these modules.
 """

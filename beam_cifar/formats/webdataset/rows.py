@@ -1,4 +1,4 @@
-"""The samples of one WebDataset shard: found in one pass over its headers, images read where they lie."""
+"""The samples of one WebDataset shard: indexed in one pass over the tar headers; images are read in place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from beam_cifar.storage.tar import tar_members
 MAX_SAMPLES: Final = 5_000_000
 MAX_CLASSES: Final = 100_000
 MAX_TEXT_CLASSES: Final = 1000
-"""More different texts than that are captions."""
+"""With more distinct texts than this, `.txt` members are taken for captions."""
 MAX_TEXT_BYTES: Final = 4096
 MAX_JSON_BYTES: Final = 1 << 20
 _WHOLE_BYTES: Final = 1 << 16
@@ -46,17 +46,17 @@ _OTHER_IMAGES: Final = ("webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm"
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What the headers and the small members of a shard say, of N samples.
+    """Index of the N samples of a shard, from its headers and small members.
 
     Attributes:
         ids: string `[N]`.
         filenames: string `[N]`.
-        offsets: int64 `[N]`, of images, -1 without one.
-        sizes: int64 `[N]`, bytes of images.
-        numbers: int64 `[N]`, labels that are numbers, -1 for none.
-        codes: int32 `[N]`, labels that are names, as an index of `names`, -1 for none.
-        names: of labels.
-        texts: int32 `[N]`, what `.txt` says where nothing else does, as an index of `names`, -1 for none.
+        offsets: int64 `[N]`, offset of the image in the shard, -1 for none.
+        sizes: int64 `[N]`, size of the image in bytes.
+        numbers: int64 `[N]`, label given as a number, -1 for none.
+        codes: int32 `[N]`, label given as a name, as an index into `names`, -1 for none.
+        names: all distinct label names.
+        texts: int32 `[N]`, text of `.txt` if there is no other label, as an index into `names`, -1 for none.
     """
 
     ids: pa.Array
@@ -73,7 +73,7 @@ class WebdatasetRows(EncodedRows):
     """The samples of one shard.
 
     Args:
-        file: that holds them.
+        file: the shard.
         labels: label table of the dataset.
     """
 
@@ -122,10 +122,10 @@ class WebdatasetRows(EncodedRows):
 
 @kept()
 def shard_index(file: SourceFile) -> ShardIndex:
-    """Reads the headers of a shard, and its small members, kept for a while, because several tasks read parts of it.
+    """Reads the headers and small members of a shard; cached, because several tasks read segments of it.
 
     Raises:
-        InputError: it is damaged, or its samples are not what they should be.
+        InputError: the shard is damaged or has invalid samples.
     """
     with storage.open_blob(file.blob, file.shown) as stream:
         gathered = _Gathered(stream, file)
@@ -135,11 +135,11 @@ def shard_index(file: SourceFile) -> ShardIndex:
 
 
 class _Gathered:
-    """Gathers samples from members, in order.
+    """Collects samples from the members of a shard, in order.
 
     Args:
         stream: the open shard.
-        file: it.
+        file: the shard, for messages.
     """
 
     def __init__(self, stream: BinaryIO, file: SourceFile) -> None:
@@ -154,7 +154,7 @@ class _Gathered:
         self._columns = {name: array("q") for name in ("offsets", "sizes", "numbers", "codes", "texts")}
 
     def add(self, name: str, offset: int, size: int) -> None:
-        """Takes a member; names without a dot, and those between `__`, belong to no sample (`tariterators.py`)."""
+        """Adds a member; as in `tariterators.py`, names without a dot or between `__` are not part of a sample."""
         name = name.removeprefix("./")
         folder, slash, base = name.rpartition("/")
         stem, dot, kind = base.partition(".")
@@ -173,7 +173,7 @@ class _Gathered:
         self._members[kind] = offset, size
 
     def made(self) -> ShardIndex:
-        """The index of all samples."""
+        """Returns the index of all samples."""
         self._finish()
         columns = {name: np.frombuffer(values, np.int64) for name, values in self._columns.items() if len(values)}
         none = np.empty(0, np.int64)
@@ -190,7 +190,7 @@ class _Gathered:
         )
 
     def _finish(self) -> None:
-        """Ends the sample at hand."""
+        """Completes the current sample."""
         if self._key is None:
             return
         if len(self._ids) >= MAX_SAMPLES:
@@ -211,7 +211,7 @@ class _Gathered:
         self._key = None
 
     def _told(self, facts: dict[str, Any], what: str, otherwise: str) -> str:
-        """A text of the sample's JSON."""
+        """Returns a text of the sample's JSON, or the default."""
         text = facts.get(what)
         return self._unicode(text, repr(what)) if isinstance(text, str) else otherwise
 
@@ -221,7 +221,7 @@ class _Gathered:
         return text
 
     def _image_kind(self) -> str:
-        """Which member is the image, "" for none."""
+        """Returns the kind of the member that is the image, "" for none."""
         first = next(iter(self._members))
         if first in _IMAGES and _FACTS.issuperset(islice(self._members, 1, None)):
             return first
@@ -249,7 +249,7 @@ class _Gathered:
         return found if isinstance(found, dict) else {}
 
     def _label(self, facts: dict[str, Any]) -> tuple[int, str | None]:
-        """The label as a number, -1 for none, and as a name."""
+        """Returns the label as a number, -1 for none, and as a name, None for none."""
         text = self._text("cls", required=True)
         number, name = UNLABELLED, None
         for value in (text, *(facts.get(key) for key in _LABEL_KEYS)):
@@ -278,7 +278,7 @@ class _Gathered:
         return int(text)
 
     def _text(self, kind: str, *, required: bool = False) -> str | None:
-        """What a member says in one line; a longer one is none, unless it must be."""
+        """Returns a member's text; None if missing, empty, or (an error if `required`) too long or not UTF-8."""
         if kind not in self._members:
             return None
         size = self._members[kind][1]
@@ -305,7 +305,7 @@ class _Gathered:
 
 
 def _label_numbers(index: ShardIndex, labels: LabelTable, *, own: bool) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
-    """The label of each sample, int64 `[N]`, and what is wrong with some; `own` shards have no labels in `.txt`."""
+    """Returns the label of each sample, int64 `[N]`, and errors by row; `own` shards have no labels in `.txt`."""
     found = index.numbers.copy()
     places = {name: number for number, name in enumerate(labels.names)}
     by_code = np.array([places.get(name, UNLABELLED) for name in index.names] + [UNLABELLED], dtype=np.int64)
@@ -319,12 +319,12 @@ def _label_numbers(index: ShardIndex, labels: LabelTable, *, own: bool) -> tuple
 
 
 def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...]]:
-    """The classes of shards by others, and what a user should know of them.
+    """Returns the classes of shards without `labels.json`, and notices about them.
 
-    Numbers keep their place, named where a sample says both; names alone follow in alphabetical order.
+    Numbers stay label ids, named if a sample has both; classes with a name only follow in alphabetical order.
 
     Raises:
-        InputError: a number with two names, or too many classes.
+        InputError: a number has two names, or there are too many classes.
     """
     known: dict[int, str] = {}
     alone: set[str] = set()
@@ -358,5 +358,5 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
 
 
 def shard_ids(file: SourceFile) -> pa.ChunkedArray:
-    """The ids of a shard's samples."""
+    """Returns the ids of a shard's samples."""
     return pa.chunked_array([shard_index(file).ids])

@@ -1,7 +1,7 @@
-"""WebDataset: tar files, in which the members of a sample stand together and share a name up to the first dot.
+"""WebDataset source: tar files in which the members of a sample are adjacent and share a name up to the first dot.
 
-Facts: https://github.com/webdataset/webdataset, README and `tariterators.py`; `KEY.png`, `KEY.cls`, `KEY.json` are the
-names that its decoders know.
+Reference: README and `tariterators.py` of https://github.com/webdataset/webdataset; its decoders know the names
+`KEY.png`, `KEY.cls` and `KEY.json`.
 """
 
 from __future__ import annotations
@@ -33,39 +33,35 @@ SUFFIX: Final = ".tar"
 MAX_FOLDERS: Final = 64
 MAX_TABLE_BYTES: Final = 64 << 20
 _LOOK: Final = 64
-"""Members that detection looks at."""
+"""How many members of a shard detection looks at."""
 _CIFAR_NAMES: Final = frozenset({"batches.meta", "meta", "batches.meta.txt"})
 _PACKED: Final = re.compile(r"\d\.(?:tar\.(?:gz|bz2|xz|zst)|tgz)", re.IGNORECASE)
 _NUMBERING: Final = re.compile(r"(?:(?:^|[-_.])(?:part|shard))?[-_.]?\d+(?:[-_.]of[-_.]\d+)?\Z")
 
 
 class WebdatasetSource(Source):
-    """Reads a folder of shards, in it or in a folder for each subset, or one shard."""
+    """Reads one shard, a folder of shards, or a folder with a folder of shards for each subset."""
 
     name = "webdataset"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether the first shard begins with images by name, as no CIFAR archive does."""
+        """Returns whether the first shard starts with images, judging by names, and is not a CIFAR archive."""
         if storage.is_file(path):
             return _is_shard(path) and _starts_right(path, needs_labels=True)
-        if storage.has_file(path, is_image_name):  # maybe millions of them, which are not to be listed
+        if storage.has_file(path, is_image_name):  # do not list a folder of perhaps millions of images
             return False
         first = next((paths[0] for paths in _shard_paths(path).values()), "")
         return _starts_right(first) if first else _has_packed(path)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds shards and classes; reads the shards for names that repeat, those of others also for their labels."""
+        """Finds shards and classes; reads the shards to find repeated ids and, without `labels.json`, the labels."""
         with storage.reading(path):
             root = os.path.dirname(path) if storage.is_file(path) else path
             paths = {"": [path]} if storage.is_file(path) else _shard_paths(path)
             if not paths:
                 raise InputError(
                     f"{path}: no {SUFFIX} files found"
-                    + (
-                        "; compressed shards do not support random access, unpack them first"
-                        if _has_packed(path)
-                        else ""
-                    )
+                    + ("; compressed shards allow no random access, unpack them" if _has_packed(path) else "")
                 )
             told = _read_table(os.path.join(root, TABLE))
             own = _own_table(told, root) if told else None
@@ -95,7 +91,7 @@ class WebdatasetSource(Source):
 
 
 def _shard_paths(path: str) -> dict[str, list[str]]:
-    """The shards of a folder, or of each folder in it, in natural order."""
+    """Returns the shards of a folder, or of each folder in it, in natural order."""
     if own := sorted_files(path, _is_shard):
         return {"": [entry.path for entry in own]}
     folders = sorted(storage.folders_in(path), key=lambda folder: natural_key(os.path.basename(folder)))
@@ -110,12 +106,12 @@ def _is_shard(name: str) -> bool:
 
 
 def _has_packed(path: str) -> bool:
-    """Whether a folder has packed shards, which `describe` refuses with a reason."""
+    """Returns whether a folder has compressed shards, which `describe` refuses with a reason."""
     return storage.is_folder(path) and storage.has_file(path, lambda name: _PACKED.search(name) is not None)
 
 
 def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
-    """Whether an archive begins like a shard: with images; and where it stands alone, with labels beside them."""
+    """Returns whether an archive starts like a shard: with images, and if `needs_labels` with their labels."""
     with storage.open_file(path) as file:
         names = [name.rpartition("/")[2] for name, *_ in islice(tar_members(file, storage.stamp(path)[0], path), _LOOK)]
     if _CIFAR_NAMES.intersection(names):
@@ -128,7 +124,7 @@ def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
 
 
 def _subset(folder: str, name: str, told: dict[str, Any]) -> str:
-    """The subset of a shard: as the table says, or its folder, or its name without numbers."""
+    """Returns the subset of a shard: as listed in `labels.json`, else its folder, else its name without numbers."""
     known = told.get("subsets", {}).get(name)
     if known is not None:
         return str(known)
@@ -138,12 +134,12 @@ def _subset(folder: str, name: str, told: dict[str, Any]) -> str:
 
 
 def _series(path: str) -> str:
-    """What shards of one subset have in common: the name without numbers."""
+    """Returns what the names of a subset's shards have in common: the name without numbers."""
     return _NUMBERING.sub("", os.path.basename(path)[: -len(SUFFIX)])
 
 
 def _read_table(path: str) -> dict[str, Any]:
-    """What `labels.json` says; nothing where it is not there, or is somebody else's."""
+    """Returns the contents of `labels.json`; empty if it is missing or was not written by this package."""
     if not storage.is_file(path) or storage.stamp(path)[0] > MAX_TABLE_BYTES:
         return {}
     with storage.open_file(path) as file:
@@ -176,7 +172,7 @@ def _is_name(name: Any) -> bool:
 
 
 def _missing(told: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Shards that the table lists and that are not there."""
+    """Yields a notice if shards listed in the table are missing."""
     missing = told["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
     if missing:
         first = min(missing)[:100]
