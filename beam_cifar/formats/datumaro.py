@@ -111,11 +111,11 @@ class DatumaroSink(TreeSink):
     def check_labels(self, labels: LabelTable) -> None:
         """Refuses repeated and empty names: Datumaro rejects them, and an empty parent means none."""
         for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
-            refuse_repeated(names, "which Datumaro rejects", f"{what}es")
+            refuse_repeated(names, "which Datumaro refuses", f"{what}es")
             for name in names:
                 if not name or not is_unicode(name):
                     raise UsageError(
-                        f"{what} {name!r} is empty or not Unicode, as Datumaro needs; rename it with --remap"
+                        f"{what} {name!r} is not valid text, which Datumaro refuses; rename one with --remap"
                     )
 
     def shard_path(self, subset: str, number: int, count: int) -> str:

@@ -128,7 +128,7 @@ def _class_names(entry: SourceFile) -> tuple[str, ...]:
         try:
             lines = stream.read().decode("utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise InputError(f"{entry.shown}: is not UTF-8 text") from error
+            raise InputError(f"{entry.shown}: is not valid UTF-8") from error
     found: dict[int, tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
         match = re.fullmatch(r"(\S+)\s+([0-9]{1,6})\s+(\S.*?)\s*", line)

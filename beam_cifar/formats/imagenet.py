@@ -69,7 +69,7 @@ class ImagenetSource(Source):
 
         entries = _images(file.blob.path)
         if storage.listing_stamp(entries) != file.blob.stamp:
-            raise InputError(f"{file.shown}: folder changed during the conversion; run the job again")
+            raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
         ids = pa.array([file.id_prefix + file_stem(entry.name) for entry in entries], pa.string())
         names = pa.array([decoded_file_name(entry.name) for entry in entries], pa.string())
         return ImageFileRows(
@@ -159,9 +159,9 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
 
 def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
     """Returns the notice that readers will assign other label ids than the label table."""
-    readers = "readers that number the folders (torchvision, Keras, datasets) assign different label ids"
+    readers = "readers that number the folders (torchvision, Keras, datasets) assign other label ids"
     if not missing:
-        return f"classes are not in the order of their folder names{where} (including {NO_LABEL}): {readers}"
+        return f"classes are not in the order of their folder names{where}, {NO_LABEL} included: {readers}"
     return (
         f"{len(missing)} of {len(names)} classes have no images{where} and therefore no folder, such as "
         f"{names[min(missing)]!r}: {readers}; create the folders with --keep-empty-classes"

@@ -88,7 +88,7 @@ class ImagenetTxtSink(TreeSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """Checks that names survive as lines that readers strip of white space."""
-        refuse_repeated(labels.names, "which Datumaro rejects")
+        refuse_repeated(labels.names, "which Datumaro refuses")
         for name in labels.names:
             if not name or name != name.strip() or "\n" in name or "\r" in name or not is_unicode(name):
                 raise UsageError(f"class {name!r} cannot be written as a line of {SYNSETS}; rename it with --remap")

@@ -261,7 +261,7 @@ def _read_labels(file: SourceFile) -> npt.NDArray[np.uint8]:
         (count,) = _header(stream, shown, LABELS_HEADER, LABELS_MAGIC, "labels")
         if blob.size - LABELS_HEADER.size != count:
             raise InputError(
-                f"{shown}: header says {count} labels, but the file has {blob.size - LABELS_HEADER.size} bytes of them"
+                f"{shown}: header says {count} labels, but {blob.size - LABELS_HEADER.size} bytes of labels follow"
             )
         refuse_many_rows(count, file.blob.stamp[0], shown)
         return np.frombuffer(read_exactly(stream, count, shown), dtype=np.uint8)
@@ -312,8 +312,8 @@ def _image_sizes(
     if count != rows and count * size[0] * size[1] == nbytes:
         raise InputError(f"{file.shown}: has {count} images but {labels} has {rows} labels; expected equal counts")
     raise InputError(
-        f"{file.shown}: header says {count} images of {size[0]} x {size[1]}, but the file has {nbytes} bytes of "
-        f"pixels and {labels} has {rows} labels"
+        f"{file.shown}: header says {count} images of {size[0]} x {size[1]}, but {nbytes} bytes of pixels "
+        f"follow, and {labels} has {rows} labels"
     )
 
 

@@ -450,7 +450,7 @@ def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | No
         try:
             lines = [line.rstrip("\r").split(",") for line in stream.read().decode().rstrip("\r\n").split("\n")]
         except UnicodeDecodeError as error:
-            raise InputError(f"{blob.path}: is not UTF-8 text: {error}") from error
+            raise InputError(f"{blob.path}: is not valid UTF-8: {error}") from error
     columns = len(lines[0])
     if len(lines) != rows or columns > 3 or any(len(line) != columns for line in lines):
         raise InputError(f"{blob.path}: expected an id, height and width, or all three for each of {rows} rows")

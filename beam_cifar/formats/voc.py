@@ -120,7 +120,7 @@ class VocSource(Source):
         metas = _metas(path)
         sets = _found_sets(path, metas)
         if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
-            raise InputError(f"{file.shown}: class lists changed during the conversion; run the job again")
+            raise InputError(f"{file.shown}: class lists changed while it was being converted; run the job again")
         ids = _listed_ids(file)
         numbers, several = _labels(file, sets, ids)
         tree = checked_tree(file.beside[1], is_image_name)

@@ -248,5 +248,5 @@ def _cut_texts(data: bytes, offsets: npt.NDArray[np.int64], shown: str) -> pa.Ar
     try:
         found.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise InputError(f"{shown}: is not UTF-8 text") from error
+        raise InputError(f"{shown}: is not valid UTF-8") from error
     return found
