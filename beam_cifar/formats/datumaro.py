@@ -190,22 +190,22 @@ def _contents(file: SourceFile) -> _Contents:
     """
     if file.blob.size > MAX_JSON_BYTES:
         raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_JSON_BYTES} are supported")
-    items, told = _Items(file), dict[str, Any]()
+    items, members = _Items(file), dict[str, Any]()
     with storage.open_blob(file.blob, file.shown) as opened:
         stream = JsonStream(opened, file.shown)
         for key in stream.members():
-            if key in told:
+            if key in members:
                 raise InputError(f"{file.shown}: key {key!r} occurs twice; expected it once")
             if key == "items":
-                told[key] = None
+                members[key] = None
                 for item in stream.elements():
                     items.append(item)
             else:
                 value = stream.value()
-                told[key] = value if key in ("infos", "categories") else None
-    if "items" not in told:
+                members[key] = value if key in ("infos", "categories") else None
+    if "items" not in members:
         raise InputError(f"{file.shown}: has no 'items'; expected Datumaro's format")
-    labels = _labels(told.get("categories"), told.get("infos"), file.shown)
+    labels = _labels(members.get("categories"), members.get("infos"), file.shown)
     return _Contents(labels, items.opened(len(labels.names)), items.left_out)
 
 
@@ -271,9 +271,9 @@ def _image_path(image: Any, item_id: str) -> tuple[str, str]:
 
 def _labels(categories: Any, infos: Any, shown: str) -> LabelTable:
     """Returns the label table; the parents of classes are the superclasses."""
-    told = categories.get("label") if isinstance(categories, dict) else {}
-    classes = told.get("labels") if isinstance(told, dict) else []
-    if told is None or classes is None:
+    label = categories.get("label") if isinstance(categories, dict) else {}
+    classes = label.get("labels") if isinstance(label, dict) else []
+    if label is None or classes is None:
         classes = []
     if not (isinstance(classes, list) and all(isinstance(each, dict) for each in classes)):
         raise InputError(f"{shown}: 'categories' has no list of labels; expected Datumaro's format")

@@ -92,8 +92,8 @@ class MnistSource(RecordSource):
 
         found = _read_labels(file).astype(np.int32)
         numbers = np.where((found == NO_LABEL) & (len(labels.names) <= NO_LABEL), np.int32(UNLABELLED), found)
-        names, told = _read_meta(file, len(numbers))
-        size, sizes = _image_sizes(file, len(numbers), told)
+        names, listed = _read_meta(file, len(numbers))
+        size, sizes = _image_sizes(file, len(numbers), listed)
         ends = None if sizes is None else np.concatenate([[0], np.cumsum(sizes.prod(axis=1, dtype=np.int64))])
         read = functools.partial(_read_pixels, file.shown, size, ends)
         return FileRecords(file, 1, numbers, read, size, sizes, names, bad_labels(file, numbers, len(labels.names)))
@@ -286,7 +286,7 @@ def _header(stream: BinaryIO, shown: str, header: struct.Struct, magic: int, wha
 
 
 def _image_sizes(
-    file: SourceFile, rows: int, told: npt.NDArray[np.int32] | None
+    file: SourceFile, rows: int, listed: npt.NDArray[np.int32] | None
 ) -> tuple[tuple[int, int] | None, npt.NDArray[np.int32] | None]:
     """Returns the common size of all images, or the size of each.
 
@@ -304,10 +304,10 @@ def _image_sizes(
         _check_size(file, size, rows)
         return size, None
     if count == nbytes and size == GENUINE_SIZE:
-        if told is None and rows * size[0] * size[1] == nbytes:
+        if listed is None and rows * size[0] * size[1] == nbytes:
             return size, None
-        if told is not None and int(told.prod(axis=1, dtype="int64").sum()) == nbytes:
-            return None, told
+        if listed is not None and int(listed.prod(axis=1, dtype="int64").sum()) == nbytes:
+            return None, listed
     labels = _labels_shown(file)
     if count != rows and count * size[0] * size[1] == nbytes:
         raise InputError(f"{file.shown}: has {count} images but {labels} has {rows} labels; expected equal counts")

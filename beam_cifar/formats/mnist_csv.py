@@ -263,7 +263,7 @@ def _lines(file: SourceFile) -> _Lines:
         end = _content_end(stream, begin, file.blob.size)
         if columns == 1 and end > begin:
             raise _no_square(file, columns)
-        for offset, text in _pieces(stream, begin, end, _widest(columns)):
+        for offset, text in _line_chunks(stream, begin, end, _widest(columns)):
             place = f"{file.shown}: row {{}}", sum(map(len, labels))
             found = _row_starts(text, columns, place)
             starts.append(found + offset)
@@ -305,7 +305,7 @@ def _content_end(stream: BinaryIO, begin: int, size: int) -> int:
     return begin
 
 
-def _pieces(stream: BinaryIO, begin: int, end: int, widest: int) -> Iterator[tuple[int, bytes]]:
+def _line_chunks(stream: BinaryIO, begin: int, end: int, widest: int) -> Iterator[tuple[int, bytes]]:
     """Yields (offset, whole lines), some megabytes at a time; adds a missing line end at the end of the file."""
     stream.seek(begin)
     rest = b""
@@ -387,13 +387,13 @@ def _shown(value: bytes) -> str:
 
 def _read_pixels(shown: str, lines: _Lines, stream: BinaryIO, runs: Runs) -> Any:
     """Returns the pixels of runs of rows, uint8 `[bytes]`."""
-    pieces = []
+    chunks = []
     for start, stop in runs:
         begin, end = (int(lines.starts[row]) for row in (start, stop))
         stream.seek(begin)
         # The last line may have no line end.
-        pieces += [read_exactly(stream, end - 1 - begin, shown), b"\n"] if start < stop else []
-    text = b"".join(pieces).replace(b"\r\n", b"\n")
+        chunks += [read_exactly(stream, end - 1 - begin, shown), b"\n"] if start < stop else []
+    text = b"".join(chunks).replace(b"\r\n", b"\n")
     return _pixels(text, lines.columns, row_numbers(runs), f"{shown}: row {{}}")
 
 

@@ -1,4 +1,1 @@
-"""WebDataset: finding shards and their labels (`source`), reading samples (`rows`), and writing (`sink`).
-
-The registry loads these modules.
-"""
+"""WebDataset: finding shards and labels (`source`), reading samples (`rows`), writing (`sink`); loaded by the registry."""

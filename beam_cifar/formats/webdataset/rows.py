@@ -199,18 +199,18 @@ class _Gathered:
         offset, size = self._members[kind] if kind else (-1, 0)
         facts = self._json()
         number, name = self._label(facts)
-        told = self._text("txt") if number < 0 and name is None else None
+        caption = self._text("txt") if number < 0 and name is None else None
         base = self._key.rpartition("/")[2]
-        self._ids.append(self._told(facts, "id", self._key))
-        self._filenames.append(self._told(facts, "filename", f"{base}.{kind or 'png'}"))
+        self._ids.append(self._fact(facts, "id", self._key))
+        self._filenames.append(self._fact(facts, "filename", f"{base}.{kind or 'png'}"))
         for column, value in zip(
-            self._columns.values(), (offset, size, number, self._code(name), self._code(told)), strict=True
+            self._columns.values(), (offset, size, number, self._code(name), self._code(caption)), strict=True
         ):
             column.append(value)
         self._members = {}
         self._key = None
 
-    def _told(self, facts: dict[str, Any], what: str, otherwise: str) -> str:
+    def _fact(self, facts: dict[str, Any], what: str, otherwise: str) -> str:
         """Returns a text of the sample's JSON, or the default."""
         text = facts.get(what)
         return self._unicode(text, repr(what)) if isinstance(text, str) else otherwise

@@ -39,18 +39,18 @@ class _ShardWriter(PartWriter):
     def append(self, table: pa.Table) -> None:
         suffixes = file_extensions(table, self.options.export.image_ext)
         columns = (table.column(name).to_pylist() for name in ("image", "id", "filename"))
-        pieces: list[bytes] = []
+        chunks: list[bytes] = []
         for suffix, label, image, item_id, filename in zip(
             suffixes, plain_labels(table).tolist(), *columns, strict=True
         ):
             key = f"{self._prefix}-{self._rows:06d}"
             if image is not None:
-                pieces += _member(f"{key}{suffix.lower()}", image)
+                chunks += _member(f"{key}{suffix.lower()}", image)
             if label != UNLABELLED:
-                pieces += _member(f"{key}.cls", b"%d" % label)
-            pieces += _member(f"{key}.json", self._facts(item_id, filename, label))
+                chunks += _member(f"{key}.cls", b"%d" % label)
+            chunks += _member(f"{key}.json", self._facts(item_id, filename, label))
             self._rows += 1
-        self.file.write(b"".join(pieces))
+        self.file.write(b"".join(chunks))
 
     def close(self) -> None:
         self.file.write(bytes(2 * BLOCK))
@@ -83,13 +83,13 @@ class WebdatasetSink(FileSink):
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """Returns `labels.json`: the label table, and the subset of each shard."""
         labels = options.labels
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "names": labels.names,
             "superclasses": labels.coarse_names,
             "parents": labels.parents if labels.has_superclasses else (),
             "subsets": {result.shard.path: result.shard.subset for result in shards},
         }
-        return {TABLE: (json.dumps(told, indent=1) + "\n").encode()}
+        return {TABLE: (json.dumps(content, indent=1) + "\n").encode()}
 
 
 def key_prefix(path: str) -> str:

@@ -63,13 +63,13 @@ class WebdatasetSource(Source):
                     f"{path}: no {SUFFIX} files found"
                     + ("; compressed shards allow no random access, unpack them" if _has_packed(path) else "")
                 )
-            told = _read_table(os.path.join(root, TABLE))
-            own = _own_table(told, root) if told else None
-            beside = (storage.whole_file(os.path.join(root, TABLE)),) if told else ()
+            content = _read_table(os.path.join(root, TABLE))
+            own = _own_table(content, root) if content else None
+            beside = (storage.whole_file(os.path.join(root, TABLE)),) if content else ()
             files = [
                 SourceFile(
                     os.path.relpath(shard, root).replace(os.sep, "/"),
-                    _subset(folder if len(set(map(_series, shards))) == 1 else "", os.path.basename(shard), told),
+                    _subset(folder if len(set(map(_series, shards))) == 1 else "", os.path.basename(shard), content),
                     shard,
                     storage.whole_file(shard),
                     beside=beside,
@@ -78,7 +78,7 @@ class WebdatasetSource(Source):
                 for shard in shards
             ]
         if own is not None:
-            table, notices = own, tuple(_missing(told, paths)) if storage.is_folder(path) else ()
+            table, notices = own, tuple(_missing(content, paths)) if storage.is_folder(path) else ()
         else:
             table, notices = learn_table(files)
         return Catalog(self.name, "WebDataset", path, table, with_prefixes(files, shard_ids), notices=notices)
@@ -123,12 +123,12 @@ def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
     return bool(images & labels if needs_labels else images)
 
 
-def _subset(folder: str, name: str, told: dict[str, Any]) -> str:
+def _subset(folder: str, name: str, content: dict[str, Any]) -> str:
     """Returns the subset of a shard: as listed in `labels.json`, else its folder, else its name without numbers."""
-    known = told.get("subsets", {}).get(name)
+    known = content.get("subsets", {}).get(name)
     if known is not None:
         return str(known)
-    if told:
+    if content:
         return decode_name(re.sub(r"-\d{6,}\Z", "", name[: -len(SUFFIX)])) or SUBSET
     return folder or _series(name) or SUBSET
 
@@ -144,15 +144,15 @@ def _read_table(path: str) -> dict[str, Any]:
         return {}
     with storage.open_file(path) as file:
         try:
-            told = json.loads(file.read())
+            content = json.loads(file.read())
         except (ValueError, RecursionError) as error:
             raise InputError(f"{path}: is not valid JSON: {error}; remove or restore it") from error
-    own = isinstance(told, dict) and {"names", "superclasses", "parents", "subsets"} <= told.keys()
-    return told if own else {}
+    own = isinstance(content, dict) and {"names", "superclasses", "parents", "subsets"} <= content.keys()
+    return content if own else {}
 
 
-def _own_table(told: dict[str, Any], root: str) -> LabelTable:
-    names, coarse, parents, subsets = (told[key] for key in ("names", "superclasses", "parents", "subsets"))
+def _own_table(content: dict[str, Any], root: str) -> LabelTable:
+    names, coarse, parents, subsets = (content[key] for key in ("names", "superclasses", "parents", "subsets"))
     lists = all(isinstance(each, list) and all(map(_is_name, each)) for each in (names, coarse))
     if (
         not lists
@@ -171,9 +171,9 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and is_unicode(name)
 
 
-def _missing(told: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterator[str]:
+def _missing(content: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yields a notice if shards listed in the table are missing."""
-    missing = told["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
+    missing = content["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
     if missing:
         first = min(missing)[:100]
         yield f"{TABLE} lists {len(missing)} missing shards, such as {first!r}; their rows are not read"
