@@ -1,1 +1,1 @@
-"""WebDataset: finding shards and labels (`source`), reading samples (`rows`), writing (`sink`); loaded by the registry."""
+"""WebDataset: finding shards (`source`), reading samples (`rows`), writing (`sink`). Loaded by the registry."""
