@@ -130,7 +130,7 @@ class MnistSink(FileSink):
     )
     subsets = SubsetNaming(
         by_split=True,
-        # A subset called `t10k` would be read back as "test", so it becomes "test" when written.
+        # A subset named `t10k` would be read back as "test", so it becomes "test" when written.
         letters=lambda name: "test" if name == TEST else name,
         word=lambda name: encode_name(name, IMAGES_NAME)[: -len(IMAGES_NAME)],
     )

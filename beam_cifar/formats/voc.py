@@ -221,6 +221,7 @@ class _ClassLines:
 
         signs = np.frombuffer(self._signs, np.int64)[np.frombuffer(self._labels, np.int64) == label]
         lines = np.frombuffer(self._lines, np.uint8)
+        # Changes the shared lines in place and back, rather than copying them for each class.
         lines[signs] = ord(" ")
         file.write(lines)
         lines[signs] = ord("-")

@@ -223,6 +223,7 @@ class _Gathered:
     def _image_kind(self) -> str:
         """Returns the kind of the member that is the image, "" for none."""
         first = next(iter(self._members))
+        # Fast path: an image first, then nothing but labels and JSON.
         if first in _IMAGES and _FACTS.issuperset(islice(self._members, 1, None)):
             return first
         kinds = [kind for kind in self._members if is_image_name(f"x.{kind}")]
