@@ -229,9 +229,7 @@ class _Gathered:
         kinds = [kind for kind in self._members if is_image_name(f"x.{kind}")]
         found = kinds if len(kinds) < 2 else [kind for kind in kinds if "." not in kind]
         if len(found) > 1 or (kinds and not found):
-            raise self._error(
-                f"sample {self._key!r} has {len(kinds)} images ({', '.join(kinds)}); at most one is supported"
-            )
+            raise self._error(f"sample {self._key!r} has {len(kinds)} images ({', '.join(kinds)}); keep one")
         others = [kind for kind in self._members if kind.lower().rpartition(".")[2] in _OTHER_IMAGES]
         if others and not found:
             raise self._error(f"sample {self._key!r} has a .{others[0]} image; expected PNG or JPEG, convert it first")
@@ -348,11 +346,7 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
     if largest < 0 and not alone:
         if 0 < len(texts) <= MAX_TEXT_CLASSES:
             return LabelTable(tuple(sorted(texts))), ()
-        why = (
-            f"{len(texts)} different .txt texts look like captions"
-            if texts
-            else "no .cls, and no label in .json or .txt"
-        )
+        why = f"{len(texts)} distinct .txt texts look like captions" if texts else "no .cls, no label in .json or .txt"
         return LabelTable(()), (f"samples have no labels: {why}",)
     named = tuple(known.get(number, str(number)) for number in range(largest + 1))
     return LabelTable((*named, *sorted(alone - set(named)))), ()
