@@ -6,7 +6,7 @@ IMAGES ?= 60000
 # One test process per core.
 JOBS ?= auto
 
-.PHONY: demo check test test-slow test-oldest lint peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
+.PHONY: demo check test test-slow test-oldest lint docs peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
   cluster-start cluster-stop test-cluster faults test-faults bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
@@ -26,6 +26,8 @@ demo: $(VENV)/.installed
 	$(BIN)/beam-cifar convert --input-format cifar --input-path demo/cifar-10-python.tar.gz \
 	  --output-format imagenet --output-dir demo/dogs --filter '/item[annotation/label="dog"]'
 	$(BIN)/python examples/contact_sheet.py demo/dogs demo/dogs.png
+	$(BIN)/beam-cifar convert -i demo/cifar10-parquet -f imagenet -o demo/classes --limit 2000
+	$(BIN)/python examples/contact_sheet.py demo/classes demo/classes.png --images 20
 	$(BIN)/beam-cifar diff demo/cifar-10-python.tar.gz demo/cifar10-parquet
 	$(BIN)/beam-cifar report demo/cifar10-parquet -o demo/report.html
 
@@ -41,6 +43,17 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/typing/api.py
+
+# The pages of docs/ as a site, in build/site; its libraries are of no use elsewhere, so in an environment of their own.
+.docs/.installed: setup.py requirements.txt
+	$(PYTHON) -m venv .docs
+	.docs/bin/python -m pip install --quiet --upgrade pip
+	.docs/bin/python -m pip install --quiet --constraint requirements.txt --config-settings editable_mode=compat \
+	  --editable '.[docs]'
+	touch $@
+
+docs: .docs/.installed
+	NO_MKDOCS_2_WARNING=1 .docs/bin/python -m mkdocs build --strict
 
 # What takes long for its kind: worker processes, object stores, jobs that are killed at every step.
 test-slow: $(VENV)/.installed
@@ -154,4 +167,4 @@ sdist-check: $(VENV)/.installed
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 
 clean:
-	rm -rf $(VENV) .oldest .peers .prism .flink .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .oldest .docs .peers .prism .flink .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""A block: about a thousand examples on their way from a source file to a part of the output."""
+"""A block: up to about a thousand examples on their way from a source file to a part of the output."""
 
 from __future__ import annotations
 
@@ -10,25 +10,26 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# Few enough for memory, enough for formats: with row groups of 10 a Parquet file is 42 % larger than with 1,000.
+# Small enough for memory, large enough for file formats: with row groups of 10 instead of 1,000 rows a Parquet file is
+# 42 % larger.
 MAX_ROWS = 1000
 MAX_BYTES = 16 << 20
 
 Counts = Counter[tuple[str, int]]
-"""Rows by (subset, label); the label is -1 for unlabelled rows."""
+"""Row counts by (subset, label); the label is -1 for unlabelled rows."""
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that cannot be kept.
+    """A rejected row.
 
     Attributes:
-        file: the source file, as the user knows it.
-        row: its number in the file, from 0.
-        subset: the subset that it belongs to.
-        stage: the step that refused it.
-        error: what is wrong with it, in words.
-        label: its label as far as the table knows it, else -1.
+        file: display name of the source file.
+        row: row number in the file, from 0.
+        subset: subset the row belongs to.
+        stage: the step that rejected it.
+        error: why it was rejected.
+        label: its label if that is in the label table, else -1.
     """
 
     file: str
@@ -42,25 +43,25 @@ class BadRow:
         return f"{self.file}: row {self.row}: {self.error}"
 
 
-# Blocks go through no shuffle: 1 GB of images in one took local runners 4.5 to 12 GB of memory, and 143 MB without.
+# Blocks are never shuffled: with a shuffle, 1 GB of images took local runners 4.5 to 12 GB of memory; without, 143 MB.
 @dataclass(frozen=True)
 class Block:
-    """Examples that belong to one part, and the account of those that no longer do.
+    """Examples of one part, with counts of the rows that were dropped from it.
 
-    The blocks of a part travel in order, and an emptied one still travels, so that nothing is lost on the way:
-    `read = rows in table + filtered + len(rejected)` holds for each block after each step.
+    The blocks of a part stay in order, and empty blocks are passed on too, so that every row is accounted for:
+    after each step, `read = rows in table + filtered + len(rejected)`.
 
     Attributes:
         table: the examples, in the schema of `beam_cifar.data.schema`.
-        shard: number of the output file that they go to.
+        shard: number of the output file that the examples go to.
         part: number of the part within the shard.
         number: position of the block within the part, from 0.
-        last: whether the part ends here.
-        read: rows that the source read for this block, by their label there.
-        filtered: rows that transforms dropped, by their source label.
-        unlabelled: rows whose label was taken away, by the label that they had in the source.
-        rejected: rows that cannot be kept, with their reason.
-        row: number of its first row in the source file.
+        last: whether this is the last block of the part.
+        read: rows that the source read for this block, by source label.
+        filtered: rows dropped by transforms, by source label.
+        unlabelled: rows whose label was removed, by source label.
+        rejected: rejected rows, with the reason.
+        row: number of the block's first row in the source file.
     """
 
     table: pa.Table
@@ -81,7 +82,7 @@ class Block:
 
 
 def row_counts(table: pa.Table) -> Counts:
-    """Counts the rows of a table by subset and label."""
+    """Returns the number of rows of a table by subset and label."""
     grouped = table.group_by(["subset", "label"], use_threads=False).aggregate([([], "count_all")])
     subsets, labels, counts = (grouped.column(i).to_pylist() for i in (0, 1, 2))
     return Counter(
@@ -95,7 +96,7 @@ def row_counts(table: pa.Table) -> Counts:
 
 
 def add_counts(counts: Iterable[Counts]) -> Counts:
-    """The sum of several counts."""
+    """Returns the sum of several counts."""
     total: Counts = Counter()
     for each in counts:
         total.update(each)
@@ -103,6 +104,6 @@ def add_counts(counts: Iterable[Counts]) -> Counts:
 
 
 def spans(start: int, stop: int, row_bytes: int) -> list[tuple[int, int]]:
-    """Cuts rows [start, stop) into block-sized spans, by rows and by bytes; an empty range is one empty span."""
+    """Cuts rows [start, stop) into spans of block size, in rows and bytes; an empty range gives one empty span."""
     step = max(1, min(MAX_ROWS, MAX_BYTES // max(1, row_bytes)))
     return [(at, min(at + step, stop)) for at in range(start, stop, step)] or [(start, start)]

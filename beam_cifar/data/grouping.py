@@ -10,7 +10,7 @@ V = TypeVar("V")
 
 
 def by_key(pairs: Iterable[tuple[K, V]]) -> dict[K, list[V]]:
-    """The values of each key, both in order of appearance.
+    """Returns the values of each key, keys and values in order of appearance.
 
     >>> by_key([("train", 1), ("test", 2), ("train", 3)])
     {'train': [1, 3], 'test': [2]}

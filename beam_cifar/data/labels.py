@@ -1,4 +1,4 @@
-"""Class names, their superclasses, and what selections and renamings do to them."""
+"""The label table (classes and superclasses), and selecting and renaming labels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from beam_cifar.data.grouping import by_key
 from beam_cifar.errors import InputError, UsageError
 
 UNLABELLED = -1
-"""Stands for "no label" wherever labels are plain integers; never a row of the table."""
+"""Means "no label" wherever labels are plain integers; never an index in the label table."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class LabelTable:
     """The classes of a dataset, in the order of their ids.
 
     Attributes:
-        names: class names; a label is an index in this tuple (the fine label of CIFAR-100).
-        coarse_names: superclass names; empty where the dataset has no superclasses.
-        parents: for each class the index of its superclass, or None where it is not known;
-            empty where the dataset has no superclasses.
+        names: class names; a label is an index in this tuple (the fine label in CIFAR-100).
+        coarse_names: superclass names; empty if the dataset has no superclasses.
+        parents: for each class the index of its superclass, or None if unknown; empty if the dataset has no
+            superclasses.
 
     >>> from beam_cifar import LabelTable
     >>> LabelTable(("cat", "car"), ("animal", "vehicle"), (0, 1)).classes_of("animal")
@@ -34,19 +34,19 @@ class LabelTable:
 
     def __post_init__(self) -> None:
         if self.coarse_names and len(self.parents) != len(self.names):
-            raise ValueError(f"{len(self.names)} classes, but {len(self.parents)} parents")
+            raise ValueError(f"{len(self.names)} classes but {len(self.parents)} parents; expected one per class")
 
     @property
     def has_superclasses(self) -> bool:
-        """Whether classes are grouped, as in CIFAR-100."""
+        """Whether the dataset has superclasses, as CIFAR-100 does."""
         return bool(self.coarse_names)
 
     def name(self, label: int) -> str | None:
-        """The name of a label, or None for an unlabelled row."""
+        """Returns the name of a label, or None for `UNLABELLED`."""
         return None if label == UNLABELLED else self.names[label]
 
     def classes_of(self, name: str) -> frozenset[int]:
-        """The ids that a class or superclass name stands for; raises `UsageError` for an unknown one."""
+        """Returns the labels of a class, or of all classes in a superclass. Raises `UsageError` for an unknown name."""
         found = {i for i, known in enumerate(self.names) if known == name}
         if name in self.coarse_names:
             coarse = self.coarse_names.index(name)
@@ -56,35 +56,35 @@ class LabelTable:
         return frozenset(found)
 
     def select(self, names: Iterable[str]) -> frozenset[int]:
-        """The ids that any of the names stands for; raises `UsageError` for an unknown one."""
+        """Returns the labels of all the named classes and superclasses. Raises `UsageError` for an unknown name."""
         return frozenset().union(*(self.classes_of(name) for name in names))
 
 
 @dataclass(frozen=True)
 class LabelMap:
-    """Where each label of the source goes.
+    """A mapping from old labels to new ones.
 
     Attributes:
-        targets: for each source label its label in `table`.
-        table: the label table after the change; it has as many classes as before, because ids are never
-            renumbered: a class whose rows all went elsewhere stays, without rows.
+        targets: for each old label the new one, an index in `table`.
+        table: the label table after the change. Labels are never renumbered, so it has as many classes as before:
+            a class that was merged into another one stays in the table, without rows.
     """
 
     targets: tuple[int, ...]
     table: LabelTable
 
     def __getitem__(self, label: int) -> int:
-        """The new label of an old one; unlabelled stays unlabelled."""
+        """Returns the new label for an old one; unlabelled stays unlabelled."""
         return UNLABELLED if label == UNLABELLED else self.targets[label]
 
     @property
     def is_identity(self) -> bool:
-        """Whether every label keeps its id (names may still change)."""
+        """Whether every label stays the same (names may still change)."""
         return all(target == label for label, target in enumerate(self.targets))
 
 
 def are_parents(parents: object, classes: int, superclasses: int) -> bool:
-    """Whether a value that was read says the superclass of each class, or None."""
+    """Returns whether a value read from a file is a valid list of parents: a superclass or None for each class."""
     return (
         isinstance(parents, list)
         and len(parents) == classes
@@ -93,7 +93,7 @@ def are_parents(parents: object, classes: int, superclasses: int) -> bool:
 
 
 def outside_table(label: int, count: int, known: str = "") -> str:
-    """Why a row is bad whose label is none of `count` classes; `known` says which there are.
+    """Returns the reason to reject a row whose label is outside a table of `count` classes, described by `known`.
 
     >>> outside_table(12, 10)
     'label 12 is outside the label table, which has 10 classes (0 to 9)'
@@ -102,56 +102,56 @@ def outside_table(label: int, count: int, known: str = "") -> str:
 
 
 def outside_superclasses(label: int, count: int) -> str:
-    """The same for a superclass."""
-    return f"coarse label {label} is outside the table, which has {count} superclasses (0 to {count - 1})"
+    """Returns the reason to reject a row whose superclass is outside the table."""
+    return f"coarse label {label} is outside the label table, which has {count} superclasses (0 to {count - 1})"
 
 
 def parent_conflict(table: LabelTable, label: int, first: tuple[str, int], second: tuple[str, int]) -> InputError:
-    """The error for a class that two rows give two superclasses; each is (where, superclass)."""
+    """Returns the error for a class with two different superclasses, each given as (where it was found, superclass)."""
     return InputError(
         f"class {table.names[label]!r} has superclass {table.coarse_names[first[1]]!r} in {first[0]}, "
-        f"but {table.coarse_names[second[1]]!r} in {second[0]}; a class belongs to one superclass"
+        f"but {table.coarse_names[second[1]]!r} in {second[0]}; expected one superclass per class"
     )
 
 
 def refuse_repeated(names: Sequence[str], why: str, what: str = "classes") -> None:
-    """Refuses two classes of one name, for formats that cannot keep them apart.
+    """Refuses two classes with the same name, for formats that cannot tell them apart.
 
     Args:
-        names: of all classes.
-        why: what makes it impossible, such as "and would be one folder".
+        names: names of all classes.
+        why: the reason, as the end of a clause, such as "and would be one folder".
         what: "classes" or "superclasses".
 
     Raises:
-        UsageError: a name is there twice.
+        UsageError: a name occurs twice.
     """
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            raise UsageError(f"two {what} are called {name!r}, {why}; rename one by --remap")
+            raise UsageError(f"two {what} are named {name!r}, {why}; rename one with --remap")
         seen.add(name)
 
 
 def unknown_name(what: str, name: str, known: Sequence[str]) -> UsageError:
-    """The error for a name that does not exist, with the nearest ones that do."""
+    """Returns the error for an unknown name, suggesting similar known ones."""
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
         hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
     else:
         shown = ", ".join(repr(n) for n in known[:12])
-        hint = f"known: {shown}{', ...' if len(known) > 12 else ''}" if known else "there are none"
+        hint = f"known: {shown}{', ...' if len(known) > 12 else ''}" if known else "none are defined"
     return UsageError(f"unknown {what} {name!r}; {hint}")
 
 
 def remap_table(table: LabelTable, renamings: Sequence[tuple[str, str]]) -> LabelMap:
-    """Applies renamings (old, new), all at once, to a label table.
+    """Applies renamings (old, new) to a label table, all at once.
 
-    A class whose new name exists already merges into the class that has it; several classes with one new
-    name merge into the one with the lowest id. A merged row takes the superclass of the class that it joins.
-    An old name may also be a superclass, which is then renamed or merged itself.
+    If the new name is already taken, the class merges into the one that has it; classes given the same new name merge
+    into the one with the lowest label. Merged rows get the superclass of the class they join. An old name may also be
+    a superclass, which is renamed or merged in the same way.
 
     Raises:
-        UsageError: an unknown old name, an empty new one, or an old one that is given twice.
+        UsageError: an old name is unknown or is given two new names, or a new name is empty.
     """
     fine: dict[int, str] = {}
     coarse: dict[int, str] = {}
@@ -163,7 +163,7 @@ def remap_table(table: LabelTable, renamings: Sequence[tuple[str, str]]) -> Labe
         names, moves = (table.names, fine) if old in table.names else (table.coarse_names, coarse)
         position = names.index(old)
         if moves.setdefault(position, new) != new:
-            raise UsageError(f"--remap: {old!r} is given two new names, {moves[position]!r} and {new!r}")
+            raise UsageError(f"--remap: {old!r} has two new names, {moves[position]!r} and {new!r}; expected one")
     names, targets = _move_names(table.names, fine)
     coarse_names, coarse_targets = _move_names(table.coarse_names, coarse)
     parents = [None if parent is None else coarse_targets[parent] for parent in table.parents]
@@ -174,24 +174,24 @@ def remap_table(table: LabelTable, renamings: Sequence[tuple[str, str]]) -> Labe
 
 
 def merged_away(label_map: LabelMap, table: LabelTable) -> Iterator[str]:
-    """A line for each class of a table that a renaming leaves without rows."""
+    """Yields a notice for each class that a renaming leaves without rows."""
     taken = set(label_map.targets)
     for label in range(len(table.names)):
         if label not in taken:
-            yield f"class {label_map.table.names[label]!r} is merged away; its id stays in the table, without rows"
+            yield f"class {label_map.table.names[label]!r} was merged into another; it stays in the table without rows"
 
 
 def split_renamings(table: LabelTable, texts: Sequence[str]) -> list[tuple[str, str]]:
-    """Splits texts `OLD:NEW`; see `remap_table`. Raises `UsageError` for one without a colon or a known OLD."""
+    """Splits `OLD:NEW` texts for `remap_table`. Raises `UsageError` if a text has no colon or OLD is unknown."""
     return [_split_renaming(text, table) for text in texts]
 
 
 def _split_renaming(renaming: str, table: LabelTable) -> tuple[str, str]:
-    """Names may hold colons themselves: the first split with a known OLD counts."""
+    """Splits at the first colon that leaves a known OLD: names may contain colons themselves."""
     known = table.names + table.coarse_names
     cuts = [i for i, char in enumerate(renaming) if char == ":"]
     if not cuts:
-        raise UsageError(f"--remap takes OLD:NEW, found {renaming!r}")
+        raise UsageError(f"--remap: expected OLD:NEW, found {renaming!r}")
     for cut in cuts:
         if renaming[:cut] in known:
             return renaming[:cut], renaming[cut + 1 :]
@@ -199,11 +199,11 @@ def _split_renaming(renaming: str, table: LabelTable) -> tuple[str, str]:
 
 
 def _move_names(names: tuple[str, ...], moves: dict[int, str]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Renames entries in place and merges those whose new name is taken: (new names, target of each entry)."""
+    """Renames entries in place, merging those whose new name is taken; returns (new names, target of each entry)."""
     slots = list(names)
     groups = by_key((moves[position], position) for position in sorted(moves))
     targets = list(range(len(names)))
-    # A name that is free now, or becomes free because its owner is renamed away, is taken in place.
+    # Loop until stable: a name may become free only because its owner is renamed as well, as in a swap.
     while free := [new for new in groups if new not in slots]:
         for new in free:
             slots[groups[new][0]] = new

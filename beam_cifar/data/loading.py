@@ -1,4 +1,4 @@
-"""What is imported only when it is used, by its name: formats, steps, stores, the public names, the pipeline."""
+"""Imports objects by name when first used: formats, steps, stores, public names, the pipeline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from typing import Any
 
 
 def load(target: str) -> Any:
-    """The object that "package.module:name" names."""
+    """Returns the object named by "package.module:name"."""
     module, _, name = target.partition(":")
     return getattr(importlib.import_module(module), name)

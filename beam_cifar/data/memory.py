@@ -1,4 +1,4 @@
-"""Giving memory back: the C library keeps what was freed in small pieces, which a plan does a million times."""
+"""Returns freed memory to the system: glibc keeps small freed blocks, and planning frees millions of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def give_back() -> None:
-    """Returns what was freed to the system, where the C library is glibc; does nothing elsewhere."""
+    """Returns freed memory to the system if the C library is glibc; otherwise does nothing."""
     _trim()(0)
 
 

@@ -1,8 +1,7 @@
-"""All rows of a job as the plan sees them: a few numbers of each, and names where something asks for them; no pixels.
+"""All rows of a job as seen by the planner: a few numbers per row, names only if needed, no pixels.
 
-A job that only selects by what one row says is planned on counts (`beam_cifar.planning.by_counts`). Where the whole
-set has to be looked at (splits, sampling, order, several sources), the plan holds a `View`, and every step makes
-another one of it.
+A job that selects rows one by one is planned on counts alone (`beam_cifar.planning.by_counts`). If it needs the whole
+dataset (splits, sampling, order, several sources), the planner builds a `View`, and each step returns a new one.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from beam_cifar.data.arrays import BoolArray, Int32Array
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 
 COLUMNS = frozenset({"id", "filename", "size"})
-"""What a view holds only where it is asked for."""
+"""Columns that a view has only if requested."""
 
 _NUMBERS = ("files", "rows", "labels", "subsets", "heights", "widths", "images")
 _TEXTS = ("ids", "filenames")
@@ -29,21 +28,21 @@ _TEXTS = ("ids", "filenames")
 
 @dataclass(frozen=True)
 class View:
-    """N rows, in the order in which they will be written.
+    """N rows, in the order they will be written.
 
     Attributes:
         files: int32 `[N]`, index of the input file.
-        rows: int32 `[N]`, number of the row in that file.
+        rows: int32 `[N]`, row number in that file.
         labels: int32 `[N]`, index in `table`, -1 for unlabelled.
         subsets: int32 `[N]`, index in `subset_names`.
-        subset_names: in the order in which they will be written; some may have no rows.
-        table: classes and superclasses.
-        ids: string `[N]`, unique in each subset as far as steps keep them so; None unless asked for.
-        filenames: string `[N]`, as found; None unless asked for.
-        heights: int32 `[N]`, pixels, -1 without image; None unless asked for.
-        widths: int32 `[N]`, pixels, -1 without image; None unless asked for.
-        images: bool `[N]`, which rows have an image; None where `heights` tell, or where all have.
-        new_ids: whether any id is another than the source's.
+        subset_names: in the order they will be written; a subset may have no rows.
+        table: the label table.
+        ids: string `[N]`, unique in each subset unless a step made them clash; None unless requested.
+        filenames: string `[N]`, as found; None unless requested.
+        heights: int32 `[N]`, pixels, -1 for rows without an image; None unless requested.
+        widths: int32 `[N]`, pixels, -1 for rows without an image; None unless requested.
+        images: bool `[N]`, which rows have an image; None if given by `heights`, or if all have one.
+        new_ids: whether any id differs from the one in the source.
     """
 
     files: Int32Array
@@ -72,7 +71,7 @@ class View:
         return np.ones(len(self), dtype=np.bool_)
 
     def take(self, which: npt.NDArray[Any]) -> View:
-        """Some of the rows: those where a bool `[N]` is True, or those at some positions, in that order."""
+        """Returns the rows selected by a mask, bool `[N]`, or by positions, in their order."""
         if which.dtype == np.bool_:
             if which.all():
                 return self
@@ -85,20 +84,20 @@ class View:
         return replace(self, **changed)
 
     def with_labels(self, targets: Sequence[int], table: LabelTable) -> View:
-        """The same rows under another table: label i becomes `targets[i]`, which may be -1."""
+        """Returns the same rows with another label table: label i becomes `targets[i]`, which may be -1."""
         labels = np.array([*targets, UNLABELLED], dtype=np.int32)[self.labels]
         return replace(self, labels=labels, table=table)
 
     def with_subsets(self, subsets: Int32Array, names: Sequence[str]) -> View:
-        """The same rows in other subsets; equal names become one subset, in its first place."""
+        """Returns the same rows in other subsets; equal names become one subset, at the position of the first."""
         order = tuple(dict.fromkeys(names))
         places = np.array([order.index(name) for name in names], dtype=np.int32)
         return replace(self, subsets=places[subsets] if len(names) else subsets, subset_names=order)
 
     def with_ids(self, ids: pa.Array) -> View:
-        """The same rows with other ids; where one changes the file name follows, and keeps only its extension."""
+        """Returns the same rows with other ids; a row with a new id is renamed to it, keeping its file extension."""
         if self.ids is None or self.filenames is None:
-            raise ValueError("new ids need the old ones, and file names")
+            raise ValueError("cannot change ids: the view was built without ids or filenames")
         same = pc.equal(ids, self.ids)
         if pc.all(same, min_count=0).as_py():
             return self
@@ -106,13 +105,13 @@ class View:
         return replace(self, ids=ids, filenames=pc.if_else(same, self.filenames, named), new_ids=True)
 
     def subset(self, name: str) -> BoolArray:
-        """Bool `[N]`: which rows are of a subset."""
+        """Returns bool `[N]`: which rows belong to a subset."""
         if name not in self.subset_names:
             return np.zeros(len(self), dtype=np.bool_)
         return np.asarray(self.subsets == self.subset_names.index(name))
 
     def facts(self, start: int, stop: int) -> pa.Table:
-        """The columns that an item filter looks at, of some rows; null or empty where they were not asked for."""
+        """Returns the columns that item filters use, for some rows; null or empty if not requested."""
         rows = stop - start
         subsets = pa.array(self.subset_names, pa.string()).take(pa.array(self.subsets[start:stop]))
         labels = self.labels[start:stop].astype(np.int64)
@@ -128,12 +127,12 @@ class View:
 
 
 def extensions(filenames: pa.Array) -> pa.Array:
-    """The extension of each name, such as ".png", or ""."""
+    """Returns the extension of each name, such as ".png", or ""."""
     return pa.array([os.path.splitext(name)[1] for name in filenames.to_pylist()], pa.string())
 
 
 def joined(views: Sequence[View], table: LabelTable) -> View:
-    """The rows of several views, one after the other; all of them have labels of one table already."""
+    """Returns the rows of several views, one after the other; their labels must already refer to the same table."""
     names = tuple(dict.fromkeys(name for view in views for name in view.subset_names))
     subsets = []
     for view in views:

@@ -1,4 +1,4 @@
-"""One image as an element of its own, the Arrow schema that many travel in, and how a table of it is made."""
+"""Examples: a single one as a tuple, the Arrow schema of a block of them, and functions that build such tables."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-# NumPy and Arrow take 0.2 s to import, as long as `info` takes in all: here they are imported by what needs them.
+# NumPy and Arrow take 0.2 s to import, as long as all of `info`: functions here import them only when needed.
 
 
 @functools.cache
 def example_schema() -> pa.Schema:
-    """The columns of a block: one row is one image.
+    """Returns the schema of a block: one row is one example.
 
-    `id` is unique in its subset. `image` holds pixels (`encoding` "raw": uint8, planar C x H x W, CIFAR's own order)
-    or an encoded file ("png", ...), and is null, like the three sizes, where a row has no image. `label` is an index
-    in the label table, null for unlabelled. `filename` is the name as found.
+    `id` is unique in its subset. `image` contains pixels (`encoding` "raw": uint8, planar C x H x W, as in CIFAR) or
+    an encoded file ("png", ...); it is null, like `height`, `width` and `channels`, if a row has no image. `label` is
+    an index in the label table, null for unlabelled. `filename` is the name as found.
     """
     import pyarrow as pa
 
@@ -41,7 +41,7 @@ def example_schema() -> pa.Schema:
 
 @functools.cache
 def facts_schema() -> pa.Schema:
-    """The columns that can be known without reading images; sizes may be null where nobody asked."""
+    """Returns the columns that are known without reading images; sizes may be null if not requested."""
     import pyarrow as pa
 
     return pa.schema([field for field in example_schema() if field.name not in ("image", "encoding")])
@@ -49,26 +49,26 @@ def facts_schema() -> pa.Schema:
 
 @functools.cache
 def ordered_schema() -> pa.Schema:
-    """The columns of `Example`."""
+    """Returns the schema of a table of `Example`s."""
     import pyarrow as pa
 
     return example_schema().append(pa.field("order", pa.int64(), nullable=False))
 
 
 class Example(NamedTuple):
-    """One image.
+    """One image with its label, id and subset.
 
     Attributes:
         id: unique in its subset.
         subset: any name, such as "data_batch_1".
-        image: pixels as uint8, planar C x H x W, where `encoding` is "raw"; else an encoded file; None without image.
+        image: pixels as uint8, planar C x H x W, if `encoding` is "raw"; else an encoded file; None without an image.
         encoding: "raw", "png" or "jpeg".
-        height: in pixels; None without image.
-        width: in pixels; None without image.
-        channels: 3, or 1 for gray; None without image.
+        height: in pixels; None without an image.
+        width: in pixels; None without an image.
+        channels: 3, or 1 for gray; None without an image.
         label: index in the label table; None for unlabelled.
         filename: as found, such as "leptodactylus_s_000004.png".
-        order: where it stands in its dataset: examples are written in this order, those of one order by id.
+        order: position in the dataset: examples are written in this order, ties by id.
 
     >>> from beam_cifar import Example
     >>> Example("1", "train", None, "raw", None, None, None, 3, "1.png")._replace(label=4).label
@@ -88,7 +88,7 @@ class Example(NamedTuple):
 
 
 def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np.int32]) -> pa.Array:
-    """A `binary` array over one buffer of values, without copying it; offsets are int32 `[N + 1]`."""
+    """Returns a `binary` array over one buffer of values, without a copy; offsets are int32 `[N + 1]`."""
     import pyarrow as pa
 
     return pa.Array.from_buffers(pa.binary(), len(offsets) - 1, [None, pa.py_buffer(offsets), pa.py_buffer(buffer)])
@@ -97,15 +97,15 @@ def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np
 def image_array(
     buffer: bytes | bytearray | memoryview, lengths: Sequence[int | None] | npt.NDArray[np.int64]
 ) -> pa.Array:
-    """A `binary` array from concatenated images; a length of None, or 0, is a row without image."""
+    """Returns a `binary` array of concatenated images; a length of None or 0 means a row without an image."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
     sizes = lengths if isinstance(lengths, np.ndarray) else np.array([n or 0 for n in lengths], dtype=np.int64)
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    if offsets[-1] > np.iinfo(np.int32).max:  # `large_binary` would hold them, and be another type in every file
-        raise ValueError(f"{offsets[-1]} bytes of images in one block")
+    if offsets[-1] > np.iinfo(np.int32).max:  # `large_binary` has no such limit, but is another type in every file
+        raise ValueError(f"a block has {offsets[-1]} bytes of images; at most 2 GiB are supported")
     values = binary_array(buffer, offsets.astype(np.int32))
     if sizes.all():
         return values
@@ -121,16 +121,16 @@ def facts_table(
     filenames: Sequence[str] | pa.Array,
     channels: Sequence[int | None] | None = None,
 ) -> pa.Table:
-    """Makes the table of what is known of N examples without their images.
+    """Returns a table of N examples without their images, in the schema `facts_schema`.
 
     Args:
         ids: `[N]`.
-        subset: the one subset of all rows.
-        sizes: one (height, width) for all rows, or one or None per row; or heights, widths and channels, int32
-            `[3, N]`, 0 or less where a row has no image.
+        subset: the subset of all rows.
+        sizes: (height, width) of all rows, or one or None per row; or heights, widths and channels as int32 `[3, N]`,
+            0 or less for a row without an image.
         labels: int64 `[N]`, -1 for unlabelled.
         filenames: `[N]`, as found.
-        channels: `[N]`, where `sizes` does not have them; default: three.
+        channels: `[N]`, if `sizes` does not include them; default: three.
     """
     import numpy as np
     import pyarrow as pa
@@ -162,7 +162,7 @@ def _texts(values: Sequence[str] | pa.Array) -> pa.Array:
 
 
 def with_images(facts: pa.Table, images: pa.Array, encodings: str | Sequence[str]) -> pa.Table:
-    """Adds images, a `binary` array, and the encoding of all or of each to a table in the schema `facts_schema`."""
+    """Adds images (a `binary` array) and their encodings (one for all, or one each) to a table of `facts_schema`."""
     import pyarrow as pa
 
     if isinstance(encodings, str):
@@ -175,7 +175,7 @@ def with_images(facts: pa.Table, images: pa.Array, encodings: str | Sequence[str
 
 
 def with_columns(table: pa.Table, **columns: pa.Array | str | int) -> pa.Table:
-    """The same table with some columns replaced, by an array or by one value for all rows."""
+    """Returns the table with some columns replaced, by an array or by one value for all rows."""
     import pyarrow as pa
 
     for name, values in columns.items():
@@ -188,14 +188,14 @@ def with_columns(table: pa.Table, **columns: pa.Array | str | int) -> pa.Table:
 
 
 def label_array(labels: npt.NDArray[np.int64]) -> pa.Array:
-    """The `label` column from plain integers, where -1 is unlabelled."""
+    """Returns the `label` column for plain integers, where -1 is unlabelled."""
     import pyarrow as pa
 
     return pa.array(labels, mask=labels < 0)
 
 
 def joined_images(table: pa.Table) -> memoryview:
-    """All images of a table as one run of bytes, without copying where they lie together already."""
+    """Returns all images of a table as one run of bytes, without a copy if they are already contiguous."""
     import numpy as np
 
     images = table.column("image").combine_chunks()
@@ -204,21 +204,21 @@ def joined_images(table: pa.Table) -> memoryview:
 
 
 def has_images(table: pa.Table) -> npt.NDArray[np.bool_]:
-    """Which rows have an image: bool `[N]`."""
+    """Returns bool `[N]`: which rows have an image."""
     import numpy as np
 
     return np.asarray(table.column("height").is_valid().combine_chunks().to_numpy(zero_copy_only=False))
 
 
 def plain_labels(table: pa.Table) -> npt.NDArray[np.int64]:
-    """The `label` column as int64 `[N]`, -1 for unlabelled."""
+    """Returns the `label` column as int64 `[N]`, -1 for unlabelled."""
     import numpy as np
 
     return np.asarray(table.column("label").fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False))
 
 
 def table_of(examples: Iterable[Example]) -> pa.Table:
-    """The table of some examples, in the schema `ordered_schema`. Raises `ValueError`: a value of another type."""
+    """Returns a table of examples, in the schema `ordered_schema`. Raises `ValueError` for a value of a wrong type."""
     import pyarrow as pa
 
     columns = list(zip(*examples, strict=True)) or [()] * len(ordered_schema())
@@ -232,5 +232,5 @@ def table_of(examples: Iterable[Example]) -> pa.Table:
 
 
 def examples_of(table: pa.Table) -> Iterator[Example]:
-    """The examples of a table in the schema `ordered_schema`."""
+    """Yields the examples of a table in the schema `ordered_schema`."""
     return map(Example, *(table.column(name).to_pylist() for name in Example._fields))

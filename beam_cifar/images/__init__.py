@@ -1,4 +1,4 @@
-"""Images: headers, decoding, encoding, resizing, digests, and runs of alike images in a block.
+"""Images: headers, decoding, encoding, resizing, digests, and runs of similar images in a block.
 
-Pure functions on bytes and arrays; no file and no dataset is known here. Formats, steps and reports import from here.
+Pure functions on bytes and arrays, independent of files and datasets; used by formats, steps and reports.
 """

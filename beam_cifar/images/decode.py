@@ -1,7 +1,7 @@
-"""PNG and JPEG files to pixels, by Pillow: without loss, or refused with a reason.
+"""Decodes PNG and JPEG files with Pillow, without loss; a file that cannot be decoded exactly is refused.
 
-Pillow gets the file without text, profiles, EXIF and animation: nothing in them changes a pixel, and they are where
-small files grow large and where Pillow warns. EXIF orientation is ignored: the pixels are those stored.
+Text, profiles, EXIF and animation are removed before Pillow sees the file: none of them changes a pixel, and they are
+where decompression bombs hide and where Pillow warns. EXIF orientation is ignored: the pixels are those stored.
 
 Format facts are from the PNG specification (W3C, third edition), sections 5, 8 and 11, and ITU-T T.81 (JPEG), annex B.
 """
@@ -33,39 +33,39 @@ if TYPE_CHECKING:
     from PIL.JpegImagePlugin import JpegImageFile
     from PIL.PngImagePlugin import PngImageFile
 
-# NumPy and Pillow are imported when an image is decoded: commands that look at labels only answer in half the time.
+# NumPy and Pillow are imported when an image is decoded: commands that only look at labels take half the time.
 
-# A progressive file in use has about ten scans; each costs a pass over the whole image, and takes only a few bytes.
+# Real progressive files have about ten scans. A scan takes a few bytes, but decoding it is a pass over the whole image.
 MAX_SCANS: Final = 100
 
-# Without acTL an animated PNG is its default image.
+# The chunks passed to Pillow. Without acTL an animated PNG is just its default image.
 _PNG_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
-# Colour type to the samples of a pixel.
+# Samples per pixel by colour type.
 _PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
-# Of the passes of an interlaced image, each: first column and row, steps across and down (section 8.1).
+# Passes of an interlaced image: first column and row, column and row step (section 8.1).
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-# Inflated at a time.
+# Inflated at a time, to count bytes without holding the whole image.
 _INFLATED_BYTES: Final = 1 << 18
 
-# Comments, and application data but APP0 (JFIF) and APP14 (Adobe), which say what the colours are.
+# Comments and application data, except APP0 (JFIF) and APP14 (Adobe), which define the colour space.
 _JPEG_REMARKS: Final = frozenset({*range(0xE1, 0xEE), 0xEF, 0xFE})
-# A marker that a segment follows, or EOI; not stuffing, fill, or RSTn, which stand in compressed data.
+# A marker followed by a segment, or EOI; not stuffing, fill or RSTn, which occur within compressed data.
 _JPEG_MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
 
 def decode_image(data: Buffer, name: str) -> UInt8Array:
-    """Decodes a PNG or JPEG file to its pixels, uint8 [C, H, W], C being 1 (gray) or 3 (R, G, B).
+    """Decodes a PNG or JPEG file to uint8 [C, H, W], where C is 1 (gray) or 3 (R, G, B).
 
-    Palettes become RGB, bilevel and other gray of less than 8 bits becomes 0..255, opaque alpha is dropped, an animated
-    PNG gives its default image. A JPEG whose compressed data are damaged may still decode: it has no checksum.
+    Palettes become RGB, gray of less than 8 bits is scaled to 0..255, opaque alpha is dropped, and an animated PNG
+    gives its default image. A JPEG with damaged image data may still decode: the format has no checksums.
 
     Args:
         data: the whole file.
-        name: the file, as the user knows it.
+        name: display name used in messages.
 
     Raises:
-        InputError: as `probe_image`; or if the file is damaged or cut short, or if uint8 gray or RGB cannot hold it:
-            transparent pixels, more than 8 bits a sample, CMYK.
+        InputError: as `probe_image`; or the file is damaged or truncated, or not representable as uint8 gray or RGB:
+            transparent pixels, more than 8 bits per sample, CMYK.
     """
     header = probe_image(data, name)
     if header.refusal:
@@ -79,19 +79,19 @@ def decode_image(data: Buffer, name: str) -> UInt8Array:
         return _pixels(JpegImageFile(io.BytesIO(_bare_jpeg(view, name))), header, name)
     except (InputError, MemoryError):
         raise
-    # Pillow raises about ten kinds of errors for files that are damaged.
+    # Pillow raises about ten different exception types for damaged files.
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise InputError(f"{name}: is a damaged {header.encoding.upper()} file: {reason}") from error
+        raise InputError(f"{name}: damaged {header.encoding.upper()} file: {reason}") from error
 
 
 def probe_whole_image(data: bytes, name: str) -> ImageHeader:
-    """Reads the header as `probe_image`, and refuses a file that is cut short or differs from its checksums.
+    """Reads the header as `probe_image` does, and refuses a truncated file or one with wrong checksums.
 
-    It is for files that are passed through: much cheaper than a decoder, and finds what most often happens to files.
+    For files copied without decoding: much cheaper than a decoder, and it catches the most common kinds of damage.
 
     Raises:
-        InputError: as `probe_image`; or if the file is damaged or cut short.
+        InputError: as `probe_image`; or the file is damaged or truncated.
     """
     header = probe_image(data, name)
     if header.encoding == "png":
@@ -102,32 +102,33 @@ def probe_whole_image(data: bytes, name: str) -> ImageHeader:
     file.seek(len(JPEG_START))
     for _ in jpeg_segments(file, name):
         pass
-    # In compressed data 0xFF is stuffed, so this is the marker; before the frame header it may be a thumbnail's.
+    # 0xFF is stuffed in compressed data, so a match is the marker. Searched after the frame header only: a thumbnail in
+    # EXIF has an EOI of its own.
     if data.find(bytes((0xFF, JPEG_EOI)), file.tell()) < 0:
-        raise InputError(f"{name}: ends at byte {len(data)} before its end marker (EOI); it is cut short")
+        raise InputError(f"{name}: truncated: ends at byte {len(data)} without an end marker (EOI)")
     return header
 
 
 def _open_png(data: memoryview, name: str) -> PngImageFile:
-    """Opens the file without the chunks that change no pixel."""
+    """Opens a PNG file without the chunks that do not affect pixels."""
     from PIL.PngImagePlugin import PngImageFile
 
     chunks = [(kind, chunk) for kind, chunk in _png_chunks(data, name) if kind in _PNG_CHUNKS]
     width, height, depth, colour, interlaced = struct.unpack_from(">IIBB2xB", data, 16)
     size = _filtered_size(width, height, depth * _PNG_SAMPLES[colour], bool(interlaced))
     found = _inflated_size((chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT"), size)
-    # Pillow would leave the other rows black.
+    # Pillow would silently leave the missing rows black.
     if found < size:
-        raise InputError(f"{name}: holds {found} bytes of rows of pixels; expected {size}: it is damaged")
+        raise InputError(f"{name}: damaged: found {found} bytes of pixel rows, expected {size}")
     image = PngImageFile(io.BytesIO(b"".join((PNG_START, *(chunk for _, chunk in chunks)))))
     if image.mode == "L" and depth < 8 and "transparency" in image.info:
-        # Pillow widens gray of 2 and 4 bits to 0..255, but not the gray that tRNS says is transparent.
+        # Pillow scales gray of 2 and 4 bits to 0..255, but not the transparent gray value in tRNS.
         image.info["transparency"] *= 255 // (2**depth - 1)
     return image
 
 
 def _png_chunks(data: memoryview, name: str) -> Iterator[tuple[bytes, memoryview]]:
-    """Yields kind and bytes of each chunk up to IEND, all of them checked: Pillow does not check IDAT."""
+    """Yields kind and bytes of each chunk up to IEND, after checking its CRC: Pillow does not check that of IDAT."""
     place = len(PNG_START)
     while place + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
@@ -135,16 +136,16 @@ def _png_chunks(data: memoryview, name: str) -> Iterator[tuple[bytes, memoryview
         if len(chunk) < 12 + length:
             break
         if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
-            raise InputError(f"{name}: the chunk at byte {place} differs from its checksum; it is damaged")
+            raise InputError(f"{name}: damaged: wrong checksum of the chunk at byte {place}")
         yield kind, chunk
         if kind == b"IEND":
             return
         place += len(chunk)
-    raise InputError(f"{name}: ends at byte {len(data)} before its IEND chunk; it is cut short")
+    raise InputError(f"{name}: truncated: ends at byte {len(data)} without an IEND chunk")
 
 
 def _filtered_size(width: int, height: int, bits: int, interlaced: bool) -> int:
-    """Returns the bytes that the rows of all passes take, each with its filter's number, at so many bits a pixel."""
+    """Returns the size in bytes of the filtered rows of all passes, at `bits` per pixel plus a filter byte per row."""
     size = 0
     for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
         columns, rows = -((left - width) // across), -((top - height) // down)
@@ -154,7 +155,7 @@ def _filtered_size(width: int, height: int, bits: int, interlaced: bool) -> int:
 
 
 def _inflated_size(pieces: Iterable[memoryview], limit: int) -> int:
-    """Returns how many bytes a zlib stream gives, counted up to a limit."""
+    """Returns the decompressed size of a zlib stream, counted up to a limit."""
     from isal import isal_zlib
 
     stream, size = isal_zlib.decompressobj(), 0
@@ -163,7 +164,7 @@ def _inflated_size(pieces: Iterable[memoryview], limit: int) -> int:
         while size < limit and not stream.eof:
             inflated = stream.decompress(rest, min(limit - size, _INFLATED_BYTES))
             rest = stream.unconsumed_tail
-            # The stream may hold back output after all its input is taken.
+            # The stream may still have output after it has consumed all its input.
             if not inflated and not rest:
                 break
             size += len(inflated)
@@ -171,23 +172,23 @@ def _inflated_size(pieces: Iterable[memoryview], limit: int) -> int:
 
 
 def _bare_jpeg(data: memoryview, name: str) -> bytes:
-    """Returns the file without remarks before its frame header."""
+    """Returns the file without comments and metadata before its frame header."""
     file = io.BytesIO(data)
     file.seek(len(JPEG_START))
     kept = [JPEG_START]
-    # EXIF goes before Pillow sees it, so orientation cannot turn the image: the pixels are those stored.
+    # Without EXIF, Pillow cannot rotate the image by its orientation: the pixels are those stored.
     for marker, body in jpeg_segments(file, name):
         if marker not in _JPEG_REMARKS:
             kept.append(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body)
     rest = file.read()
     scans = _count_scans(rest)
     if scans > MAX_SCANS:
-        raise InputError(f"{name}: has {scans} scans, each a pass over the image; expected at most {MAX_SCANS}")
+        raise InputError(f"{name}: has {scans} scans, each a pass over the image; at most {MAX_SCANS} are supported")
     return b"".join((*kept, rest))
 
 
 def _count_scans(data: bytes) -> int:
-    """Counts the scans of what follows a frame header; other files may follow EOI, such as a phone's video."""
+    """Counts the scans after a frame header, up to EOI: phones append other files there, such as a video."""
     scans = place = 0
     while match := _JPEG_MARKER.search(data, place):
         marker = match[0][1]
@@ -201,34 +202,34 @@ def _count_scans(data: bytes) -> int:
 def _pixels(image: PngImageFile | JpegImageFile, header: ImageHeader, name: str) -> UInt8Array:
     import numpy as np
 
-    # A second header inside may say otherwise; nothing is allocated before this.
+    # A second header inside the file may declare another size; checked before anything is allocated.
     if image.size != (header.width, header.height):
         raise InputError(
-            f"{name}: is {header.height} x {header.width} and {image.height} x {image.width}; it is damaged"
+            f"{name}: damaged: has two sizes, {header.height} x {header.width} and {image.height} x {image.width}"
         )
     image.load()
     if image.mode == "P":
         _check_palette(image, name)
     plain = _opaque(image, name)
     mode = "L" if header.channels == 1 else "RGB"
-    # Copied, so that the pixels can be written to.
+    # A copy, because an array over Pillow's own buffer is read-only.
     pixels = np.array(plain if plain.mode == mode else plain.convert(mode))
     return np.ascontiguousarray(pixels.reshape(header.height, header.width, -1).transpose(2, 0, 1))
 
 
 def _check_palette(image: Image.Image, name: str) -> None:
-    # Pillow takes colours beyond the palette for black.
+    # Pillow silently treats indices beyond the palette as black.
     colours = len(image.palette.palette or b"") // 3 if image.palette else 0
     highest = int(image.getextrema()[1])  # type: ignore[arg-type]
     if highest >= colours:
-        raise InputError(f"{name}: has a pixel of colour {highest} and a palette of {colours} colours; it is damaged")
+        raise InputError(f"{name}: damaged: a pixel has colour {highest}, but the palette has {colours} colours")
 
 
 def _opaque(image: Image.Image, name: str) -> Image.Image:
-    """Returns the image, without its alpha if it has any. Raises `InputError`: that would lose transparency."""
+    """Returns the image without an alpha channel. Raises `InputError` if any pixel is transparent."""
     if not image.has_transparency_data:
         return image
     whole = image.convert("RGBA")
     if whole.getchannel("A").getextrema() != (255, 255):
-        raise InputError(f"{name}: has transparent pixels; expected none: put it on a background first")
+        raise InputError(f"{name}: has transparent pixels; expected none: flatten it onto a background first")
     return whole.getchannel("R") if image.mode in ("1", "L", "LA") else whole.convert("RGB")

@@ -17,7 +17,7 @@ from beam_cifar.images.runs import alike_runs, raw_pixels
 
 
 def pixel_digests(pixels: UInt8Array) -> list[bytes]:
-    """The digest of each image of uint8 `[N, C, H, W]`; a gray image has that of the RGB image that shows the same."""
+    """Returns the digest of each image of uint8 `[N, C, H, W]`; a gray image gets that of the equal RGB image."""
     start = hashlib.blake2b(struct.pack("<II", *pixels.shape[2:]), digest_size=16)
     planes = 3 // pixels.shape[1]
     step = pixels[:1].nbytes
@@ -34,9 +34,10 @@ def pixel_digests(pixels: UInt8Array) -> list[bytes]:
 def pixel_runs(
     table: pa.Table, names: Sequence[str], damaged: Callable[[int, InputError], None]
 ) -> Iterator[tuple[Sequence[int], UInt8Array]]:
-    """The images of a table as pixels, alike neighbours together: (their positions, uint8 `[N, C, H, W]`).
+    """Yields the images of a table as pixels, in runs of equal size: (their positions, uint8 `[N, C, H, W]`).
 
-    `names` are their ids; `damaged` takes the position of an image that cannot be decoded, and why.
+    `names` are the ids, used in messages; `damaged` is called with the position of an image that cannot be decoded and
+    the error.
     """
     for run in alike_runs(table):
         part = table.slice(run.start, len(run))
@@ -60,5 +61,5 @@ def _decoded(content: memoryview, name: str, shape: tuple[int, ...]) -> UInt8Arr
     pixels = decode_image(content, f"image {name!r}")
     if pixels.shape != shape:
         found, expected = (" x ".join(map(str, sides)) for sides in (pixels.shape, shape))
-        raise InputError(f"image {name!r}: is {found} (channels, height, width), not {expected} as the dataset says")
+        raise InputError(f"image {name!r}: size is {found} (channels, height, width); the dataset says {expected}")
     return pixels

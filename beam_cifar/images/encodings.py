@@ -1,4 +1,4 @@
-"""How images lie: as pixels or files, which encodings there are, and which extensions they have."""
+"""Image encodings: raw pixels or image files, and the file extensions of each."""
 
 from __future__ import annotations
 
@@ -11,40 +11,40 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 EXTENSIONS: Final[dict[str, tuple[str, ...]]] = {"png": (".png",), "jpeg": (".jpg", ".jpeg")}
-"""Extensions of each encoding, in lower case; the first one is what we write."""
+"""Extensions of each encoding, in lower case; the first one is used for writing."""
 
 RAW: Final = "raw"
-"""Pixels, uint8 C x H x W; as something that a writer asks for: of three channels."""
+"""Pixels, uint8 C x H x W; requested by a sink, it means three channels."""
 
 GRAY: Final = "gray"
-"""What a writer asks for that takes pixels of one channel: they lie in blocks as "raw"."""
+"""Requested by a sink that writes pixels of one channel; in blocks they are "raw"."""
 
 _KNOWN: Final = frozenset(extension for known in EXTENSIONS.values() for extension in known)
 
 
 def are_pixels(encodings: Sequence[str]) -> bool:
-    """Whether images reach a writer of these encodings as pixels."""
+    """Returns whether a sink with these encodings gets images as pixels."""
     return RAW in encodings or GRAY in encodings
 
 
 def file_encodings(image_ext: str | None) -> tuple[str, ...]:
-    """The encodings that an extension allows, the preferred one first; all for None. Raises `UsageError`."""
+    """Returns the encodings for an extension, the preferred one first; None means all. Raises `UsageError`."""
     if image_ext is None:
         return tuple(EXTENSIONS)
     for encoding, extensions in EXTENSIONS.items():
         if image_ext.lower() in extensions:
             return (encoding,)
     known = ", ".join(extension for extensions in EXTENSIONS.values() for extension in extensions)
-    raise UsageError(f"--image-ext {image_ext}: images are written as one of {known}")
+    raise UsageError(f"--image-ext {image_ext}: not a supported extension; expected one of {known}")
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file is named as an image of a known encoding."""
+    """Returns whether a file name has the extension of a known encoding."""
     return _extension(name).lower() in _KNOWN
 
 
 def file_extensions(table: pa.Table, image_ext: str | None) -> list[str]:
-    """The extension of each example's file: the one asked for, or the one found if it fits, or that of the encoding."""
+    """Returns the file extension for each example: `image_ext`, else the one found if it fits, else the default."""
     if image_ext is not None:
         return [image_ext] * len(table)
     encodings, names = (table.column(name).to_pylist() for name in ("encoding", "filename"))

@@ -1,4 +1,4 @@
-"""Gray images from coloured ones, as Pillow makes them."""
+"""Converts RGB images to gray exactly as Pillow does."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from beam_cifar.data.arrays import UInt8Array, are_images
 
 
 def to_gray(pixels: UInt8Array) -> UInt8Array:
-    """Makes images gray: the luma of ITU-R BT.601, to the bit what Pillow's `convert("L")` makes of RGB.
+    """Converts images to gray: the luma of ITU-R BT.601, bit for bit equal to Pillow's `convert("L")` of RGB.
 
-    The weights are 0.299, 0.587 and 0.114 in 1/65536, and half is rounded up (Pillow, `Convert.c`, `L24`).
+    The weights are 0.299, 0.587 and 0.114 in units of 1/65536, rounding half up (Pillow, `Convert.c`, `L24`).
 
     Args:
-        pixels: uint8 `[N, 3, H, W]`, planes of red, green and blue; or uint8 `[N, 1, H, W]`, returned as it is.
+        pixels: uint8 `[N, 3, H, W]`, planes of red, green and blue; or uint8 `[N, 1, H, W]`, returned unchanged.
 
     Returns:
-        uint8 `[N, 1, H, W]`; raises `ValueError` for any other array.
+        uint8 `[N, 1, H, W]`. Raises `ValueError` for any other array.
     """
     if not are_images(pixels):
         raise ValueError(f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, 3, H, W] or [N, 1, H, W]")

@@ -1,7 +1,7 @@
-"""The headers of PNG and JPEG files: sizes and channels without a decoder.
+"""Reads the headers of PNG and JPEG files: size and channels, without a decoder.
 
-It is code of the project's own: opening by Pillow also reads text, profiles and EXIF, and a dataset may have millions
-of files. Format facts are from the PNG specification (W3C, third edition), section 11, and ITU-T T.81 (JPEG), annex B.
+Pillow is not used because its `open` also reads text, profiles and EXIF, and a dataset may have millions of files.
+Format facts are from the PNG specification (W3C, third edition), section 11, and ITU-T T.81 (JPEG), annex B.
 """
 
 from __future__ import annotations
@@ -22,29 +22,29 @@ PNG_START: Final = b"\x89PNG\r\n\x1a\n"
 JPEG_START: Final = b"\xff\xd8"
 
 
-# Colour type to the depths it may have.
+# Valid bit depths by colour type.
 _PNG_DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PNG_GRAY: Final = (0, 4)
 
-# Start of frame: all of 0xC0..0xCF but DHT, JPG and DAC.
+# Start of frame: 0xC0..0xCF except DHT, JPG and DAC.
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Stuffing, fill, TEM, RSTn, SOI: bytes that start no segment.
+# Stuffing, fill, TEM, RSTn, SOI: no segment follows these.
 _JPEG_ALONE: Final = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xD9)})
 JPEG_EOI, JPEG_SOS = 0xD9, 0xDA
-# Segments, and bytes between them, that are looked at before giving up.
+# Segments and stray bytes read before giving up.
 _JPEG_STEPS: Final = 1 << 16
 
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the first bytes of an image file say.
+    """Facts from the header of an image file.
 
     Attributes:
         encoding: of the file.
         height: in pixels.
         width: in pixels.
-        channels: that `decode_image` gives, 1 for gray, 3 otherwise.
-        refusal: why `decode_image` refuses such a file, empty if nothing in the header forbids it.
+        channels: number of channels that `decode_image` returns: 1 for gray, otherwise 3.
+        refusal: why `decode_image` would refuse the file; empty if the header is fine.
     """
 
     encoding: Literal["png", "jpeg"]
@@ -55,14 +55,14 @@ class ImageHeader:
 
 
 def probe_image(file: BinaryIO | Buffer, name: str) -> ImageHeader:
-    """Reads the header of a PNG or JPEG file, from its first byte on and no further than needed.
+    """Reads the header of a PNG or JPEG file, no further than needed.
 
     Args:
-        file: open at its start, buffered; or the whole file.
-        name: the file, as the user knows it.
+        file: the file, open at its start and buffered; or its content.
+        name: display name used in messages.
 
     Raises:
-        InputError: if it is neither, is cut short or damaged, has no pixels, or more than `MAX_PIXELS`.
+        InputError: not a PNG or JPEG file, truncated, damaged, without pixels, or with more than `MAX_PIXELS`.
     """
     if isinstance(file, Buffer):
         file = io.BytesIO(file)
@@ -76,55 +76,53 @@ def probe_image(file: BinaryIO | Buffer, name: str) -> ImageHeader:
 
 
 def _checked(header: ImageHeader, name: str) -> ImageHeader:
-    # Pillow warns only beyond 89 megapixels: a bomb of 81 it decodes without a word.
+    # Pillow warns only above 89 megapixels, and would decode a bomb of 81 silently.
     pixels = header.height * header.width
     if not 1 <= pixels <= MAX_PIXELS:
-        raise InputError(f"{name}: is {header.height} x {header.width}; expected 1 to {MAX_PIXELS:,} pixels")
+        raise InputError(f"{name}: size is {header.height} x {header.width}; expected 1 to {MAX_PIXELS:,} pixels")
     return header
 
 
 def _exactly(file: BinaryIO, size: int, name: str) -> bytes:
     data = file.read(size)
     if len(data) < size:
-        raise InputError(f"{name}: ends within its header; it is cut short")
+        raise InputError(f"{name}: truncated: ends within its header")
     return data
 
 
 def _png_header(file: BinaryIO, name: str) -> ImageHeader:
-    """Reads IHDR, which is the first chunk."""
+    """Reads IHDR, which must be the first chunk."""
     length, body, check = struct.unpack(">I17sI", _exactly(file, 25, name))
     if length != 13 or body[:4] != b"IHDR" or zlib.crc32(body) != check:
-        raise InputError(f"{name}: does not start with a sound IHDR chunk as a PNG file does; it is damaged")
+        raise InputError(f"{name}: damaged: the first chunk is not a valid IHDR")
     width, height, depth, colour, *methods = struct.unpack(">4xIIBBBBB", body)
     if depth not in _PNG_DEPTHS.get(colour, ()) or methods[:2] != [0, 0] or methods[2] > 1:
-        raise InputError(
-            f"{name}: no PNG file has depth {depth}, colour type {colour}, methods {methods}; it is damaged"
-        )
-    refusal = "has 16 bits a sample; expected 8: convert it first" if depth == 16 else ""
+        raise InputError(f"{name}: damaged: invalid IHDR with depth {depth}, colour type {colour}, methods {methods}")
+    refusal = "has 16 bits per sample; expected at most 8: convert it first" if depth == 16 else ""
     return ImageHeader("png", height, width, 1 if colour in _PNG_GRAY else 3, refusal)
 
 
 def _jpeg_header(file: BinaryIO, name: str) -> ImageHeader:
     body = next(body for marker, body in jpeg_segments(file, name) if marker in _JPEG_FRAMES)
     if len(body) < 6:
-        raise InputError(f"{name}: has a frame header of {len(body)} bytes; it is damaged")
+        raise InputError(f"{name}: damaged: frame header of {len(body)} bytes, expected at least 6")
     depth, height, width, components = struct.unpack(">BHHB", body[:6])
     refusal = ""
     if depth != 8:
-        refusal = f"has {depth} bits a sample; expected 8: convert it first"
+        refusal = f"has {depth} bits per sample; expected 8: convert it first"
     elif components == 4:
-        refusal = "is CMYK, which has no exact RGB; expected gray or RGB: convert it first"
+        refusal = "is CMYK, which has no exact RGB equivalent; expected gray or RGB: convert it first"
     elif components not in (1, 3):
         refusal = f"has {components} components; expected 1 (gray) or 3 (RGB)"
     return ImageHeader("jpeg", height, width, 1 if components == 1 else 3, refusal)
 
 
 def jpeg_segments(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
-    """Yields marker and body of the segments after SOI, up to and with the frame header."""
+    """Yields marker and body of the segments after SOI, up to and including the frame header."""
     before = 0
     for _ in range(_JPEG_STEPS):
         marker = _exactly(file, 1, name)[0]
-        # Decoders skip bytes that are out of place here, and so does this.
+        # Stray bytes between segments are skipped, as decoders do.
         if before != 0xFF or marker in _JPEG_ALONE:
             before = marker
             continue
@@ -135,4 +133,4 @@ def jpeg_segments(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         if marker in _JPEG_FRAMES:
             return
         before = 0
-    raise InputError(f"{name}: has no frame header where a JPEG file has it; it is damaged")
+    raise InputError(f"{name}: damaged: no frame header before the image data")

@@ -1,4 +1,4 @@
-"""JPEG files for a block of images, by Pillow: full colour resolution (4:4:4), standard tables, no metadata."""
+"""Encodes blocks of images as JPEG files with Pillow: no chroma subsampling, standard tables, no metadata."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from PIL import Image
 from beam_cifar.data.arrays import Offsets, UInt8Array, narrow, refuse_other_than_images
 from beam_cifar.data.limits import MAX_SIDE
 
-# Pillow and Datumaro write 75 by default, which loses what small images have little of.
+# Pillow and Datumaro default to 75, which loses too much detail in small images.
 QUALITY: Final = 95
 
 
 def encode_jpeg(pixels: UInt8Array, *, quality: int = QUALITY) -> tuple[bytearray, Offsets]:
     """Encodes each image of a block as a baseline JPEG file.
 
-    The files are deterministic for a version of Pillow and its JPEG library.
+    The output is deterministic for a given version of Pillow and its JPEG library.
 
     Args:
         pixels: uint8 [N, C, H, W], planes; C is 1 (gray) or 3 (R, G, B).
-        quality: 1 to 100, as the IJG library counts; 95 keeps differences invisible.
+        quality: 1 to 100 on the IJG library's scale; at 95 differences are invisible.
 
     Returns:
-        All files one after another, and their offsets, as `encode_png`.
+        All files one after another, and their offsets, as `encode_png` does.
 
     Raises:
-        ValueError: if the pixels are not such an array, a side has more than `MAX_SIDE` pixels, or the quality is not
-            from 1 to 100.
+        ValueError: invalid pixels, a side longer than `MAX_SIDE`, or a quality outside 1 to 100.
     """
     if not 1 <= quality <= 100:
         raise ValueError(f"quality is {quality}; expected 1 to 100")

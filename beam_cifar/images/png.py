@@ -1,4 +1,4 @@
-"""PNG files for a block of images: rows are filtered for all images at once, then each image is deflated by itself.
+"""Encodes blocks of images as PNG files: rows of all images are filtered at once, then each image is deflated.
 
 Format facts are from the PNG specification (W3C, third edition): chunks in section 5.3, filters in section 9.
 """
@@ -17,8 +17,8 @@ from isal import isal_zlib
 
 from beam_cifar.data.arrays import Offsets, UInt8Array, narrow, refuse_other_than_images
 
-# Filtered rows of photographs hold next to no repeats: isal's levels 2 and 3 find nothing more and cost up to 30 %, and
-# zlib does best when it looks for runs only (Z_RLE): smaller files than with its matches, and faster.
+# Filtered rows of photographs have almost no repeats: isal's levels 2 and 3 find no more and cost up to 30 %, and zlib
+# does best looking for runs only (Z_RLE), which gives smaller files than its string matching, and faster.
 _ISAL_LEVEL: Final = 1
 _ZLIB_LEVEL: Final = 1
 
@@ -28,10 +28,10 @@ _SUB: Final = 1
 _UP: Final = 2
 _IDAT_CRC: Final = zlib.crc32(b"IDAT")
 _IEND: Final = b"\x00\x00\x00\x00IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
-# The bytes of a chunk's length and CRC are known after it is deflated; they are filled in for all images at once.
+# Placeholder for a chunk's length or CRC, known only after deflating; filled in for all images at once.
 _BLANK: Final = bytes(4)
 
-# Pixels filtered at a time: the temporaries are about four times this.
+# Pixels filtered at a time; the temporary arrays are about four times as large.
 _SLAB_BYTES: Final = 1 << 18
 _MAX_SIDE: Final = 2**31 - 1
 _MAX_CHUNK: Final = 2**31 - 1
@@ -40,21 +40,21 @@ _MAX_CHUNK: Final = 2**31 - 1
 def encode_png(pixels: UInt8Array, *, encoder: str = "isal") -> tuple[bytearray, Offsets]:
     """Encodes each image of a block as a PNG file.
 
-    The files are deterministic: with `zlib` for a version of that library, with `isal` also for a family of CPUs.
+    The output is deterministic for a given version of the library and, with `isal`, a given CPU family.
 
     Args:
         pixels: uint8 [N, C, H, W], planes; C is 1 (gray) or 3 (R, G, B).
         encoder: `isal` (fast) or `zlib` (the same bytes on every CPU).
 
     Returns:
-        All files one after another, and int32 [N + 1], where each of them starts and the last ends (int64 if they take
-        2 GiB or more): the value buffers of an Arrow binary column.
+        All files one after another, and their offsets, int32 [N + 1] (int64 if the files take 2 GiB or more): the
+        buffers of an Arrow binary column.
 
     Raises:
-        ValueError: if the pixels are not such an array, or the encoder is unknown.
+        ValueError: invalid pixels, or an unknown encoder.
     """
     if encoder not in _COMPRESSORS:
-        raise ValueError(f"encoder {encoder!r} is unknown; expected one of {', '.join(_COMPRESSORS)}")
+        raise ValueError(f"unknown encoder {encoder!r}; expected one of {', '.join(_COMPRESSORS)}")
     refuse_other_than_images(pixels, "PNG", _MAX_SIDE)
     step = max(1, _SLAB_BYTES // (pixels[:1].nbytes or 1))
     deflated: list[bytes] = []
@@ -71,13 +71,14 @@ def _deflate_slab(pixels: UInt8Array, encoder: str) -> list[bytes]:
 
 
 def _isal_streams(rows: UInt8Array) -> list[bytes]:
-    """Returns a zlib stream for each row of uint8 [N, bytes]; `map` keeps the time with the GIL held short."""
-    # Files of 3 KB are deflated too fast for threads: two are 1.2 to 1.5 times as fast as one, two processes 1.9 times.
+    """Returns a zlib stream for each row of uint8 [N, bytes]; `map` holds the GIL for less time than a loop."""
+    # Files of 3 KB deflate too fast for threads to pay: two threads are 1.2 to 1.5 times as fast as one, two processes
+    # 1.9 times.
     return list(map(isal_zlib.compress, rows, repeat(_ISAL_LEVEL)))
 
 
 def _zlib_streams(rows: UInt8Array) -> list[bytes]:
-    """The same with the standard library."""
+    """Returns the same streams from the standard library."""
     return [_joined(_zlib_object(), (row,)) for row in rows]
 
 
@@ -97,24 +98,24 @@ def _deflate_in_stripes(pixels: UInt8Array, encoder: str) -> bytes:
 
 
 def _joined(compressor: zlib._Compress | isal_zlib.Compress, pieces: Iterable[UInt8Array]) -> bytes:
-    """Returns the stream of all pieces."""
+    """Returns one stream of all the data."""
     parts = [compressor.compress(piece.data) for piece in pieces]
     parts.append(compressor.flush())
     return b"".join(parts)
 
 
 def filter_rows(pixels: UInt8Array, start: int = 0, stop: int | None = None) -> UInt8Array:
-    """Filters rows start..stop of each image for PNG, each row by Sub or Up, whichever leaves the smaller differences.
+    """Filters rows start..stop of each image for PNG, each row with Sub or Up, whichever leaves smaller differences.
 
-    One of these two, chosen by row, costs about a fifth of Paeth in numpy and gives files one percent larger.
+    Choosing between these two costs about a fifth of Paeth in numpy, and files are one percent larger.
 
     Args:
         pixels: uint8 [N, C, H, W].
-        start: the first row.
-        stop: the row after the last; None or beyond the image for all.
+        start: first row.
+        stop: row after the last one; None or beyond the image means all rows.
 
     Returns:
-        uint8 [N, rows, 1 + W * C]: the filter's number, then the differences, channels interleaved.
+        uint8 [N, rows, 1 + W * C]: the filter type, then the differences, channels interleaved.
     """
     count, channels, _, width = pixels.shape
     part = pixels[:, :, start:stop]
@@ -128,7 +129,7 @@ def filter_rows(pixels: UInt8Array, start: int = 0, stop: int | None = None) -> 
     out = np.empty((count, rows.shape[1], 1 + width * channels), np.uint8)
     by_sub = _size(sub) < _size(up)
     out[:, :, 0] = np.where(by_sub, np.uint8(_SUB), np.uint8(_UP))
-    # The same as `where`, four times as fast: bytes under an all-ones mask come from `sub`, the others from `up`.
+    # Equivalent to `np.where` and four times as fast: masked bytes come from `sub`, the others from `up`.
     sub ^= up
     sub &= np.where(by_sub, np.uint8(255), np.uint8(0))[:, :, None]
     np.bitwise_xor(sub, up, out=out[:, :, 1:])
@@ -145,34 +146,34 @@ def _interleaved(pixels: UInt8Array) -> UInt8Array:
 
 
 def _minus_left(rows: UInt8Array, channels: int) -> UInt8Array:
-    """Returns rows uint8 [N, H, W * C] less, at each sample, the pixel to its left; the leftmost are kept."""
+    """Returns rows uint8 [N, H, W * C] minus the pixel to the left of each sample; the leftmost pixels are kept."""
     out = np.empty_like(rows)
-    # One run over the whole block, across row ends, then the row ends repaired: twice as fast as row by row.
+    # One pass over the whole block, ignoring row ends and then repairing them: twice as fast as row by row.
     np.subtract(rows.reshape(-1)[channels:], rows.reshape(-1)[:-channels], out=out.reshape(-1)[channels:])
     out[:, :, :channels] = rows[:, :, :channels]
     return out
 
 
 def _size(differences: UInt8Array) -> npt.NDArray[np.uint32]:
-    """Returns uint32 [N, rows]: the sum of differences, each without its sign (the heuristic of section 12.7)."""
+    """Returns uint32 [N, rows]: the sum of absolute differences (the heuristic in section 12.7)."""
     magnitudes = np.abs(differences.view(np.int8)).view(np.uint8)
     sizes: npt.NDArray[np.uint32] = np.add.reduce(magnitudes, axis=2, dtype=np.uint32)
     return sizes
 
 
 def _header(pixels: UInt8Array) -> bytes:
-    """Returns the signature and IHDR: 8 bits a sample, no interlace."""
+    """Returns the signature and IHDR: 8 bits per sample, not interlaced."""
     _, channels, height, width = pixels.shape
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
     return _SIGNATURE + b"\x00\x00\x00\x0d" + body + zlib.crc32(body).to_bytes(4, "big")
 
 
 def _framed(deflated: list[bytes], header: bytes) -> tuple[bytearray, Offsets]:
-    """Returns the files in one buffer, each its header, one IDAT with the stream, and IEND; and their offsets."""
+    """Returns the files (header, one IDAT with the stream, IEND) in one buffer, and their offsets."""
     head, tail = header + _BLANK + b"IDAT", _BLANK + _IEND
     lengths = np.fromiter(map(len, deflated), np.int64, len(deflated))
     if len(lengths) and lengths.max() > _MAX_CHUNK:
-        raise ValueError(f"an image takes {lengths.max()} bytes deflated; a PNG chunk holds at most {_MAX_CHUNK}")
+        raise ValueError(f"an image is {lengths.max()} bytes deflated; a PNG chunk has at most {_MAX_CHUNK} bytes")
     checks = np.fromiter(map(isal_zlib.crc32, deflated, repeat(_IDAT_CRC)), np.uint32, len(deflated))
     pieces: list[bytes] = [tail + head] * (2 * len(deflated) + 1)
     pieces[1::2] = deflated
@@ -187,5 +188,5 @@ def _framed(deflated: list[bytes], header: bytes) -> tuple[bytearray, Offsets]:
 
 
 def _fill(view: UInt8Array, places: npt.NDArray[np.int64], values: npt.NDArray[np.integer]) -> None:
-    """Writes each value at its place, four bytes, big-endian."""
+    """Writes each value at its place as four bytes, big-endian."""
     view[places[:, None] + np.arange(4)] = values.astype(">u4").view(np.uint8).reshape(-1, 4)

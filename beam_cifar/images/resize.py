@@ -1,4 +1,4 @@
-"""Blocks of images at another size, by Pillow."""
+"""Resizes blocks of images with Pillow."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from PIL import Image
 
 from beam_cifar.data.arrays import UInt8Array
 
-# Of the larger of both sizes, resized at a time: up to four times as fast for small images as one by one.
+# Pixels resized at a time, at the larger of the two sizes: for small images up to four times as fast as one by one.
 _SLAB_BYTES: Final = 1 << 17
 
 
 def resize_images(pixels: UInt8Array, size: tuple[int, int]) -> UInt8Array:
-    """Resizes each image of a block by Pillow's bicubic filter, which on shrinking averages over all pixels covered.
+    """Resizes each image of a block with Pillow's bicubic filter, which averages over all covered pixels on shrinking.
 
-    The same filter serves both ways, each channel by itself. At sharp edges it overshoots by up to a tenth of the step,
-    clipped to 0..255. The pixels are those of `PIL.Image.resize` on each image, and the same on every machine: Pillow
-    computes in integers.
+    Channels are resized independently. At sharp edges the filter overshoots by up to a tenth of the step, clipped to
+    0..255. The result equals `PIL.Image.resize` on each image, on every machine: Pillow computes in integers.
 
     Args:
         pixels: uint8 [N, C, H, W], planes.
-        size: height and width to give, (h, w).
+        size: new height and width, (h, w).
 
     Returns:
-        uint8 [N, C, h, w]; the very array that was given if it has that size.
+        uint8 [N, C, h, w]; `pixels` itself if it already has that size.
 
     Raises:
-        ValueError: if the pixels are not such an array, or a side is less than 1.
+        ValueError: invalid pixels, or a side less than 1.
     """
     _check(pixels, size)
     if pixels.shape[2:] == tuple(size):
@@ -47,14 +46,14 @@ def _check(pixels: UInt8Array, size: tuple[int, int]) -> None:
             f"pixels are {pixels.dtype} {list(pixels.shape)}; expected uint8 [N, C, H, W] of at least 1 x 1"
         )
     if min(size) < 1:
-        raise ValueError(f"size is {size[0]} x {size[1]}; expected height and width of 1 or more")
+        raise ValueError(f"size is {size[0]} x {size[1]}; expected a height and width of 1 or more")
 
 
 def _resize_planes(planes: UInt8Array, height: int, width: int) -> UInt8Array:
-    """Resizes uint8 [N, H, W] in two calls: Pillow stretches rows, then columns, so each can be done for all planes."""
+    """Resizes uint8 [N, H, W] in two calls: Pillow's filter is separable, so all planes share each direction."""
     count, rows, columns = planes.shape
     wide = _stretch(planes.reshape(count * rows, columns), count * rows, width)
-    # All planes side by side: one row of this image holds that row of every plane.
+    # All planes side by side: a row of this image contains that row of every plane.
     beside = wide.reshape(count, rows, width).transpose(1, 0, 2).reshape(rows, count * width)
     tall = _stretch(beside, height, count * width).reshape(height, count, width)
     resized: UInt8Array = tall.transpose(1, 0, 2)

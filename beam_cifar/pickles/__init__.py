@@ -1,4 +1,4 @@
-"""CIFAR's pickles, read without unpickling and written as Python 2 would."""
+"""CIFAR's pickle files, read without unpickling and written as Python 2 would."""
 
 from beam_cifar.pickles.recognise import Batch, Meta, read_batch, read_meta
 from beam_cifar.pickles.rows import Images

@@ -1,7 +1,7 @@
-"""The calls that numpy's pickles make, recognised instead of made: each yields a description of its result.
+"""Recognises the calls in numpy's pickles without executing them: each gives a description of its result.
 
-The shapes are those of `ndarray.__reduce__`, `dtype.__reduce__` and `generic.__reduce__` in numpy 1 and 2, and of
-Python 3's pickler where it writes bytes for protocols 0 to 2.
+The supported forms are those of `ndarray.__reduce__`, `dtype.__reduce__` and `generic.__reduce__` in numpy 1 and 2, and
+of bytes as Python 3 pickles them in protocols 0 to 2.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _MAX_DIMENSIONS = 32  # numpy 1's limit
 
 
 def text_of(value: Value) -> str | None:
-    """Returns a short str or ASCII bytes as str, None for anything else."""
+    """Returns a short str or ASCII bytes as str; None for anything else."""
     if type(value) is bytes and value.isascii():
         return value.decode("ascii")
     return value if type(value) is str else None
 
 
 def call(source: PickleFile, function: Value, args: Value) -> Value:
-    """Returns what `function(*args)` would: only for the known constructors with the arguments that picklers write."""
+    """Returns a description of what `function(*args)` would return, if both are of a form that picklers write."""
     if type(function) is not GlobalValue:
-        source.refuse(f"calls a {kind_of(function)}; a CIFAR file calls only numpy's array constructors")
+        source.refuse(f"calls a {kind_of(function)}; expected only numpy's array constructors in a CIFAR file")
     if type(args) is not TupleValue:
         source.refuse(f"calls {function.name} with a {kind_of(args)}; expected a tuple of arguments")
     made = KNOWN_GLOBALS[function.module, function.name]
@@ -56,13 +56,13 @@ def call(source: PickleFile, function: Value, args: Value) -> Value:
 
 
 def set_state(source: PickleFile, target: Value, state: Value) -> None:
-    """Gives an array or a dtype its state."""
+    """Sets the state of an array or a dtype."""
     if type(target) not in (ArrayValue, DtypeValue):
-        source.refuse(f"sets the state of a {kind_of(target)}; only an array or a dtype has one")
+        source.refuse(f"sets the state of a {kind_of(target)}; expected an array or a dtype")
     if target.closed:
         source.refuse("sets the state of a value that is already in use")
     if type(state) is not TupleValue:
-        source.refuse(f"the state of an array or dtype is a {kind_of(state)}; expected a tuple")
+        source.refuse(f"state of an array or dtype is a {kind_of(state)}; expected a tuple")
     if type(target) is ArrayValue:
         _build_array(source, target, state.items)
     else:
@@ -70,7 +70,7 @@ def set_state(source: PickleFile, target: Value, state: Value) -> None:
 
 
 def kind_of(value: Value) -> str:
-    """Names a value's type for a message."""
+    """Returns the name of a value's type, for messages."""
     names = {"NoneType": "None", "Inline": "bytes", "Span": "bytes", "CodedSpan": "bytes", "TextSpan": "text"}
     name = type(value).__name__
     return names.get(name, name.removesuffix("Value").lower())
@@ -80,16 +80,16 @@ def _reconstruct(source: PickleFile, args: list[Value]) -> ArrayValue:
     match args:
         case [GlobalValue(name="ndarray"), TupleValue(items=[0]), b"b" | "b"]:
             return ArrayValue(source.at)
-    source.refuse("_reconstruct with other arguments than (numpy.ndarray, (0,), 'b')")
+    source.refuse("invalid arguments of _reconstruct; expected (numpy.ndarray, (0,), 'b')")
 
 
 def _dtype(source: PickleFile, args: list[Value]) -> DtypeValue:
     text = text_of(args[0]) if len(args) == 3 else None
     if text is None or not all(type(flag) in (bool, int) for flag in args[1:]):
-        source.refuse("numpy.dtype with other arguments than (name, align, copy)")
+        source.refuse("invalid arguments of numpy.dtype; expected (name, align, copy)")
     found = _DTYPE.fullmatch(text)
     if found is None:
-        source.refuse(f"dtype {shorten(text)}; expected plain numbers, text or objects")
+        source.refuse(f"unsupported dtype {shorten(text)}; expected plain numbers, text or objects")
     order, *groups = found.groups()
     kind, size = [group for group in (*groups, "0") if group][:2]
     value = DtypeValue(source.at, kind, int(size) * (4 if kind == "U" else 1))
@@ -103,17 +103,17 @@ def _build_dtype(source: PickleFile, dtype: DtypeValue, state: list[Value]) -> N
         case [3, b"|" | b"<" | b">" | b"=" | "|" | "<" | ">" | "=" as order, None, None, None, elsize, align, flags]:
             pass
         case _:
-            source.refuse("the state of a dtype is not that of a plain type: (3, order, None, None, None, -1, -1, 0)")
+            source.refuse("unsupported state of a dtype; expected (3, order, None, None, None, -1, -1, 0)")
     numbers = (elsize, align, flags)
     if not all(type(number) is int for number in numbers) or not (-1 <= align <= 16 and 0 <= flags <= 255):
-        source.refuse(f"impossible state of dtype {dtype}: {shorten(numbers)}")
+        source.refuse(f"invalid state of dtype {dtype}: {shorten(numbers)}")
     if elsize != dtype.itemsize and (elsize != -1 or dtype.kind in "SU"):
-        source.refuse(f"dtype {dtype} with an element size of {elsize}; expected {dtype.itemsize}")
+        source.refuse(f"dtype {dtype} has an element size of {elsize}; expected {dtype.itemsize}")
     order = text_of(order)
-    # Only these need one; numpy writes '|' for the others.
+    # Types without a byte order have '|' in numpy's pickles.
     if dtype.order != "|":
         if order not in ("<", ">"):
-            source.refuse(f"dtype {dtype} without a byte order; expected '<' or '>'")
+            source.refuse(f"dtype {dtype} has no byte order; expected '<' or '>'")
         dtype.order = order
 
 
@@ -122,18 +122,18 @@ def _build_array(source: PickleFile, array: ArrayValue, state: list[Value]) -> N
         case [1, TupleValue() as shape, DtypeValue() as dtype, bool() | 0 | 1 as fortran, payload]:
             _set_array(source, array, shape.items, dtype, bool(fortran), payload)
         case _:
-            source.refuse("the state of an array is not (1, shape, dtype, is_fortran, data)")
+            source.refuse("invalid state of an array; expected (1, shape, dtype, is_fortran, data)")
 
 
 def _frombuffer(source: PickleFile, args: list[Value]) -> ArrayValue:
     match args:
         case [payload, DtypeValue(kind=kind) as dtype, TupleValue() as shape, b"C" | b"F" | "C" | "F" as order]:
             if kind == "O":
-                source.refuse("_frombuffer with a dtype of objects; expected plain elements")
+                source.refuse("_frombuffer with an object dtype; expected numbers or text")
             array = ArrayValue(source.at)
             _set_array(source, array, shape.items, dtype, order in (b"F", "F"), payload)
             return array
-    source.refuse("_frombuffer with other arguments than (data, dtype, shape, order)")
+    source.refuse("invalid arguments of _frombuffer; expected (data, dtype, shape, order)")
 
 
 def _set_array(
@@ -142,7 +142,7 @@ def _set_array(
     if array.built:
         source.refuse("sets the state of an array a second time")
     if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and side >= 0 for side in shape):
-        source.refuse(f"impossible shape of an array: {shorten(tuple(shape))}")
+        source.refuse(f"invalid array shape: {shorten(tuple(shape))}")
     array.shape, array.dtype, array.fortran, array.built = tuple(shape), dtype, fortran, True
     _close(source, dtype)
     count = math.prod(shape)
@@ -152,60 +152,60 @@ def _set_array(
     array.payload = payload_of(source, payload)
     if array.payload.length != count * dtype.itemsize:
         source.refuse(
-            f"an array of shape {shorten(array.shape)} and dtype {dtype} takes {count * dtype.itemsize} bytes,"
-            f" the file holds {array.payload.length}"
+            f"array of shape {shorten(array.shape)} and dtype {dtype} has {array.payload.length} bytes;"
+            f" expected {count * dtype.itemsize}"
         )
 
 
 def _close(source: PickleFile, dtype: DtypeValue) -> None:
     dtype.closed = True
     if not dtype.order:
-        source.refuse(f"dtype {dtype} is used before its byte order is known")
+        source.refuse(f"dtype {dtype} is used before its byte order is set")
 
 
 def _set_items(source: PickleFile, array: ArrayValue, count: int, items: Value) -> None:
     if type(items) is not ListValue:
-        source.refuse(f"the data of an object array is a {kind_of(items)}; expected a list")
+        source.refuse(f"data of an object array is a {kind_of(items)}; expected a list")
     items.closed = True
     source.charge(len(items.items))
     found = count_items(items.items)
     if found != count:
-        source.refuse(f"an object array of shape {shorten(array.shape)} takes {count} items, the file holds {found}")
+        source.refuse(f"object array of shape {shorten(array.shape)} has {found} items; expected {count}")
     array.items = items.items
     array.depth, array.weight = items.depth + 1, items.weight + 1
 
 
 def count_items(items: list[Value]) -> int:
-    """Returns how many elements a list has, its runs of ints expanded."""
+    """Returns the number of elements of a list, counting each int in runs of ints."""
     return len(items) + sum(item.count - 1 for item in items if type(item) is IntRun)
 
 
 def payload_of(source: PickleFile, value: Value) -> Payload:
-    """Returns bytes of any kind as a payload; text is refused."""
+    """Returns bytes of any kind as a payload. Refuses text."""
     if type(value) is bytes:
-        # A small payload keeps its place where it is known: directly before the array's state.
+        # The offset of a short payload is known only if it was the last string read, directly before the array's state.
         return Span(source.last_offset, len(value)) if value and source.last is value else Inline(value)
     if type(value) in (Span, CodedSpan, Inline):
         return value  # type: ignore[no-any-return]
-    source.refuse(f"the data of an array is a {kind_of(value)}; expected bytes")
+    source.refuse(f"data of an array is a {kind_of(value)}; expected bytes")
 
 
 def _encode(source: PickleFile, args: list[Value]) -> Value:
-    # Only Latin-1, which Python 3 writes for bytes: 'hex', nested, takes 1.2 GB.
+    # Only Latin-1, which Python 3 writes for bytes: nested calls with 'hex' would take 1.2 GB.
     match args:
         case [str() as text, b"latin1" | "latin1" | b"latin-1" | "latin-1"]:
             return decode("utf-8", text.encode("utf-8"), source.name, source.at)
         case [TextSpan() as span, b"latin1" | "latin1" | b"latin-1" | "latin-1"]:
-            # Looked through once: bytes of 0x80 and above take two as text, so no offset of a row can be computed.
+            # Scanned once to index it: bytes of 0x80 and above take two in UTF-8, so row offsets cannot be computed.
             source.charge(span.size)
             return index_coded(source.file, source.name, span.coding, span.offset, span.size)
     found = [shorten(arg) for arg in args[1:] if type(arg) in (bytes, str)]
-    source.refuse(f"_codecs.encode with {', '.join(found) or 'other arguments'}; expected (text, 'latin1')")
+    source.refuse(f"_codecs.encode with {', '.join(found) or 'invalid arguments'}; expected (text, 'latin1')")
 
 
 def _bytes(source: PickleFile, args: list[Value]) -> Value:
     if args:
-        source.refuse("bytes with arguments; expected none")
+        source.refuse("invalid arguments of bytes; expected none")
     return b""
 
 
@@ -217,7 +217,7 @@ def _bytearray(source: PickleFile, args: list[Value]) -> Value:
             return data
         case [str() | TextSpan(), _]:
             return _encode(source, args)
-    source.refuse("bytearray with other arguments than (bytes,) or (text, 'latin-1')")
+    source.refuse("invalid arguments of bytearray; expected (bytes,) or (text, 'latin-1')")
 
 
 def _scalar(source: PickleFile, args: list[Value]) -> Value:
@@ -229,14 +229,12 @@ def _scalar(source: PickleFile, args: list[Value]) -> Value:
             _close(source, dtype)
             payload = payload_of(source, data)
             if payload.length != dtype.itemsize:
-                source.refuse(
-                    f"a scalar of dtype {dtype} takes {dtype.itemsize} bytes, the file holds {payload.length}"
-                )
+                source.refuse(f"scalar of dtype {dtype} has {payload.length} bytes; expected {dtype.itemsize}")
             source.charge(payload.length)
             return _scalar_value(
                 source, dtype, PayloadReader(source.file, source.name, payload).read(0, payload.length)
             )
-    source.refuse("scalar with other arguments than (dtype, bytes)")
+    source.refuse("invalid arguments of scalar; expected (dtype, bytes)")
 
 
 def _scalar_value(source: PickleFile, dtype: DtypeValue, data: bytes) -> Value:
@@ -251,13 +249,13 @@ def _scalar_value(source: PickleFile, dtype: DtypeValue, data: bytes) -> Value:
         try:
             return data.decode("utf-32-be" if big else "utf-32-le").rstrip("\0")
         except UnicodeDecodeError:
-            source.refuse("an element of a text array is not Unicode")
+            source.refuse("element of a text array is not valid Unicode")
     if dtype.kind == "f" and dtype.itemsize in (2, 4, 8):
         return struct.unpack((">" if big else "<") + {2: "e", 4: "f", 8: "d"}[dtype.itemsize], data)[0]
-    return math.nan  # complex and long double: only a skipped key can hold them
+    return math.nan  # complex and long double: only in keys that are ignored, so the value does not matter
 
 
-# Names alone make nothing safe: of real ones, three crafted states crash numpy 2.4.6. So arguments are matched as well.
+# Safe names are not enough: three crafted states of real objects crash numpy 2.4.6. So arguments are matched as well.
 KNOWN_GLOBALS: dict[tuple[str, str], Callable[[PickleFile, list[Value]], Value] | None] = {
     ("numpy", "ndarray"): None,
     ("numpy", "dtype"): _dtype,
@@ -268,4 +266,4 @@ KNOWN_GLOBALS: dict[tuple[str, str], Callable[[PickleFile, list[Value]], Value] 
     **{(module, "bytes"): _bytes for module in _BUILTINS},
     **{(module, "bytearray"): _bytearray for module in _BUILTINS},
 }
-"""What a file may name, and what a call of it gives; None for what is only an argument."""
+"""The globals a file may refer to, and what interprets a call of each; None for those used only as arguments."""

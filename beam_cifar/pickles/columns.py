@@ -1,4 +1,4 @@
-"""Turns scanned values into the columns of a batch: labels, names, sizes; everything of another shape is refused."""
+"""Converts scanned values to the columns of a batch (labels, names, sizes) and refuses anything of another shape."""
 
 from __future__ import annotations
 
@@ -32,31 +32,31 @@ _INT_CODES = {("i", 1): "b", ("i", 2): "h", ("i", 4): "i", ("i", 8): "q"}
 
 
 class Columns:
-    """Reads the values of one scanned file, with messages that name the key."""
+    """Reads the values of one scanned file; errors name the key."""
 
     def __init__(self, scan: Scan) -> None:
         self.scan, self.name, self.file = scan, scan.source.name, scan.source.file
-        # The memo can repeat a value at two bytes each; it is decoded once.
+        # The memo can repeat a value at two bytes each, so each is decoded only once.
         self._texts: dict[int, str] = {}
         self._sizes: dict[Size, Size] = {}
 
     def refuse(self, value: Value, reason: str) -> NoReturn:
-        """Raises `PickleError` at the place of `value`, as far as that is known."""
+        """Raises `PickleError` at the offset of `value` if known, else of the whole dictionary."""
         offset = getattr(value, "at", getattr(value, "offset", getattr(self.scan.value, "at", 0)))
         raise PickleError(self.name, offset, reason)
 
     def fields(self) -> dict[str, Value]:
-        """Returns the dictionary that the file holds, by key as text."""
+        """Returns the dictionary in the file, with keys as text."""
         top = self.scan.value
         if type(top) is not DictValue:
-            self.refuse(top, f"holds a {kind_of(top)}; expected a dictionary")
+            self.refuse(top, f"contains a {kind_of(top)}; expected a dictionary")
         found: dict[str, Value] = {}
         for key, value in top.pairs():
             if type(key) not in (bytes, str, Span, TextSpan, CodedSpan):
-                self.refuse(key, f"a dictionary key is a {kind_of(key)}; expected text")
-            text = self.text(key, "a dictionary key")
+                self.refuse(key, f"dictionary key is a {kind_of(key)}; expected text")
+            text = self.text(key, "dictionary key")
             if text in found:
-                self.refuse(top, f"the key {shorten(text)} comes twice")
+                self.refuse(top, f"key {shorten(text)} occurs twice")
             found[text] = value
         return found
 
@@ -76,14 +76,14 @@ class Columns:
                 return decode_uescape(data)
             return data.decode("utf-8")
         except ValueError:
-            self.refuse(value, f"{what} is not UTF-8: {shorten(data)}")
+            self.refuse(value, f"{what} is not valid UTF-8: {shorten(data)}")
 
     def _long_text(self, value: Value, what: str) -> bytes:
         if type(value) not in (Span, TextSpan, CodedSpan):
             self.refuse(value, f"{what} is a {kind_of(value)}; expected text")
         size = value.size if type(value) is TextSpan else value.length
         if size > MAX_STRING_BYTES:
-            self.refuse(value, f"{what} is {size} bytes long; at most {MAX_STRING_BYTES} expected")
+            self.refuse(value, f"{what} is {size} bytes long; expected at most {MAX_STRING_BYTES}")
         if type(value) is TextSpan:
             return read_exact(self.file, self.name, value.offset, size)
         return PayloadReader(self.file, self.name, value).read(0, size)
@@ -97,15 +97,15 @@ class Columns:
         return expand_ints(self.scan.source, items) if any(type(item) is IntRun for item in items) else items
 
     def describe(self, value: Value) -> str:
-        """Returns what a value is, in a few words."""
+        """Returns a short description of a value, for messages."""
         if type(value) is not ArrayValue:
             return f"a {kind_of(value)}"
         if not value.built:
-            return "an array without state"
+            return "an array without a state"
         return f"an array of dtype {value.dtype} and shape {shorten(value.shape)}"
 
     def labels(self, value: Value, key: str) -> tuple[int | str | None, ...]:
-        """Returns class numbers, as they are; None for a row without; names as text."""
+        """Returns labels: an int as found, a class name as text, or None for an unlabelled row."""
         if type(value) is ArrayValue and value.built and value.dtype.kind in "iu" and len(value.shape) == 1:
             labels: list[Value] = self._int_array(value)
         elif self._is_text_array(value):
@@ -117,7 +117,7 @@ class Columns:
             labels = [self._label(label, key, row) for row, label in enumerate(labels)]
         numbers = [label for label in labels if type(label) is int]
         if numbers and not (min(numbers) in INT64 and max(numbers) in INT64):
-            self.refuse(value, f"'{key}' holds an int of more than 8 bytes: {max(numbers, key=abs)}")
+            self.refuse(value, f"'{key}' has an int of more than 8 bytes: {max(numbers, key=abs)}")
         return tuple(labels)
 
     def _label(self, label: Value, key: str, row: int) -> int | str | None:
@@ -131,7 +131,7 @@ class Columns:
         return self.text(label, f"'{key}' entry {row}")
 
     def coarse_labels(self, value: Value, key: str) -> tuple[int | None, ...]:
-        """Returns superclass numbers."""
+        """Returns superclass numbers, None for a row without one."""
         found: list[int | None] = []
         for row, label in enumerate(self.labels(value, key)):
             if isinstance(label, str):
@@ -145,7 +145,7 @@ class Columns:
             return tuple(self._text_array(value, key))
         items = self.items(value, key)
         if set(map(type, items)) <= {bytes} and sum(map(len, items)) <= self.scan.source.size:
-            # One decode for all is far faster than one each, and NUL is in no sane name.
+            # Decoding all at once is far faster than one by one; NUL does not occur in real names.
             joined = b"\0".join(items)
             if items and joined.count(b"\0") == len(items) - 1 and joined.isascii():
                 return tuple(joined.decode("ascii").split("\0"))
@@ -158,7 +158,7 @@ class Columns:
         return value
 
     def sizes(self, value: Value, key: str) -> Sequence[Size | None]:
-        """Returns (height, width) per row."""
+        """Returns (height, width) per row, None for a row without an image."""
         if type(value) is ArrayValue and value.built and value.dtype.kind in "iu" and value.shape[1:] == (2,):
             numbers = self._int_array(value)
             half = len(numbers) // 2
@@ -186,7 +186,7 @@ class Columns:
     def _int_array(self, value: ArrayValue) -> list[int]:
         dtype, payload = value.dtype, value.payload
         if payload is None:
-            self.refuse(value, "an array without data")
+            self.refuse(value, "array has no data")
         code = _INT_CODES["i", dtype.itemsize]
         numbers = array(code if dtype.kind == "i" else code.upper())
         numbers.frombytes(PayloadReader(self.file, self.name, payload).read(0, payload.length))
@@ -207,4 +207,4 @@ class Columns:
         try:
             return [(cell.rstrip(b"\0") if coding == "utf-8" else cell).decode(coding).rstrip("\0") for cell in cells]
         except UnicodeDecodeError:
-            self.refuse(value, f"'{key}' holds text that is not {'UTF-8' if dtype.kind == 'S' else 'Unicode'}")
+            self.refuse(value, f"'{key}' has text that is not valid {'UTF-8' if dtype.kind == 'S' else 'Unicode'}")

@@ -1,36 +1,36 @@
-"""Emits pickle opcodes as Python 2.7's cPickle does with protocol 2, byte for byte where the content allows it."""
+"""Encodes values as pickle opcodes, byte for byte as Python 2.7's cPickle does with protocol 2 where possible."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import index
 
-MAX_STRING = (1 << 31) - 1  # BINSTRING states its length as a signed int
-RUN = 1000  # cPickle's batch of list items
+MAX_STRING = (1 << 31) - 1  # BINSTRING has a signed length
+RUN = 1000  # list items per APPENDS in cPickle
 
 
 class Opcodes:
     """Encodes values and numbers the memo entries of those that cPickle memoises.
 
     Attributes:
-        memo: the number of the latest entry; cPickle counts from 1.
+        memo: number of the last memo entry; cPickle counts from 1.
     """
 
     def __init__(self) -> None:
         self.memo = 0
 
     def put(self) -> bytes:
-        """Returns a PUT into the next memo entry."""
+        """Returns a PUT to the next memo entry."""
         self.memo += 1
         return put(self.memo)
 
     def text(self, value: str) -> bytes:
-        """Returns a str with its PUT."""
+        """Returns a str and its PUT."""
         return text(value) + self.put()
 
 
 def put(number: int) -> bytes:
-    """Returns a PUT into one memo entry."""
+    """Returns a PUT to a memo entry."""
     return b"q%c" % number if number < 256 else b"r" + number.to_bytes(4, "little")
 
 
@@ -40,14 +40,14 @@ def get(number: int) -> bytes:
 
 
 def string_head(count: int) -> bytes:
-    """Returns what precedes the `count` bytes of a Python 2 str. Raises `ValueError`: the style cannot hold so many."""
+    """Returns the opcode and length before the `count` bytes of a Python 2 str. Raises `ValueError` if too long."""
     if count > MAX_STRING:
-        raise ValueError(f"{count} bytes in one array; a pickle of Python 2 holds at most {MAX_STRING}")
+        raise ValueError(f"array has {count} bytes; a Python 2 pickle supports at most {MAX_STRING}")
     return b"U%c" % count if count < 256 else b"T" + count.to_bytes(4, "little")
 
 
 def text(value: str) -> bytes:
-    """Returns ASCII as Python 2's str; anything else as unicode, which every reader decodes alike."""
+    """Returns ASCII text as a Python 2 str, other text as unicode, which all readers decode in the same way."""
     data = value.encode("utf-8")
     if value.isascii():
         return string_head(len(data)) + data
@@ -67,16 +67,16 @@ def integer(value: int | None) -> bytes:
         return b"J" + value.to_bytes(4, "little", signed=True)
     if -(1 << 63) <= value < 1 << 63:
         return b"I%d\n" % value
-    raise ValueError(f"the int {value} takes more than 8 bytes")
+    raise ValueError(f"int {value} is out of range; expected at most 8 bytes")
 
 
 def before_item(position: int, count: int) -> bytes:
-    """Returns what precedes item `position` of a list of `count`."""
+    """Returns the opcode before item `position` of a list of `count` items, if any."""
     return b"(" if position % RUN == 0 and position + 1 < count else b""
 
 
 def after_item(position: int, count: int) -> bytes:
-    """Returns what follows item `position` of a list of `count`; a last run of one is appended alone."""
+    """Returns the opcode after item `position` of a list of `count` items: a last run of one uses APPEND."""
     last = position + 1 == count
     if last and position % RUN == 0:
         return b"a"
@@ -84,7 +84,7 @@ def after_item(position: int, count: int) -> bytes:
 
 
 class ListBuffer:
-    """The encoded items of a list whose length is known."""
+    """The encoded items of a list of known length."""
 
     def __init__(self, count: int) -> None:
         self.count = count

@@ -1,4 +1,4 @@
-"""Decodes payloads block by block: array bytes that a pickle holds raw, as text, as escapes or as ints."""
+"""Reads payloads (the bytes of arrays), which a pickle stores raw, as text, as escapes or as ints, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from beam_cifar.pickles.source import read_exact
 from beam_cifar.pickles.values import CodedSpan, Inline, IntPayload, Payload, Span
 
 DECODED_BYTES = 1 << 18
-"""Encoded bytes that are decoded at a time: a reader that wants one row of many decodes no more than this."""
+"""Encoded bytes decoded at a time: reading a single row decodes no more than this."""
 
 
 def _cut_escape(chunk: bytes) -> int:
-    """Returns where to cut so that no escape of Python 2's repr is split."""
+    """Returns where to cut a chunk so that no escape of Python 2's repr is split."""
     last = chunk.rfind(b"\\", max(0, len(chunk) - 4))
     if last < 0:
         return len(chunk)
@@ -30,8 +30,8 @@ def _cut_escape(chunk: bytes) -> int:
 def _decode_escape(chunk: bytes) -> bytes:
     plain = chunk.replace(b"\\\\", b"__")
     known = sum(map(plain.count, (b"\\x", b"\\'", b'\\"', b"\\n", b"\\r", b"\\t")))
-    if plain.count(b"\\") != known:  # also keeps the codec from warning
-        raise ValueError("an escape that Python 2 never writes")
+    if plain.count(b"\\") != known:  # the codec would only warn about invalid escapes
+        raise ValueError("unsupported escape, which Python 2 never writes")
     return chunk.decode("unicode_escape").encode("latin-1")
 
 
@@ -44,14 +44,14 @@ def _cut_uescape(chunk: bytes) -> int:
 
 
 def decode_uescape(chunk: bytes) -> str:
-    """Decodes protocol 0's text, which holds a backslash only at the start of a Unicode escape."""
+    """Decodes protocol 0 text, in which every backslash starts a Unicode escape."""
     if chunk.count(b"\\") != chunk.count(b"\\u") + chunk.count(b"\\U"):
-        raise ValueError("a backslash that starts no \\u escape")
+        raise ValueError("backslash that does not start a \\u escape")
     return chunk.decode("raw_unicode_escape")
 
 
 def _cut_utf8(chunk: bytes) -> int:
-    # Characters up to U+00FF take two bytes at most.
+    # Only characters up to U+00FF occur, which take at most two bytes.
     return len(chunk) - 1 if chunk[-1] >= 0xC0 else len(chunk)
 
 
@@ -60,21 +60,21 @@ DECODERS: dict[str, tuple[Callable[[bytes], int], Callable[[bytes], bytes]]] = {
     "uescape": (_cut_uescape, lambda chunk: decode_uescape(chunk).encode("latin-1")),
     "utf-8": (_cut_utf8, lambda chunk: chunk.decode("utf-8").encode("latin-1")),
 }
-"""Per coding: where to cut a block, and how to decode a whole one."""
+"""By coding: a function that returns where to cut a chunk, and one that decodes it."""
 
 
 def decode(coding: str, chunk: bytes, name: str, offset: int) -> bytes:
-    """Decodes a short payload, or a block of a long one."""
+    """Decodes a short payload, or a chunk of a long one."""
     try:
         return DECODERS[coding][1](chunk)
     except UnicodeEncodeError as error:
-        raise PickleError(name, offset, "bytes as text hold a character above U+00FF; expected Latin-1") from error
+        raise PickleError(name, offset, "bytes as text have a character above U+00FF; expected Latin-1") from error
     except ValueError as error:
         raise PickleError(name, offset, f"bytes as text cannot be decoded ({coding})") from error
 
 
 def index_coded(file: BinaryIO, name: str, coding: str, offset: int, size: int) -> CodedSpan:
-    """Decodes `size` bytes at `offset` once, to learn their decoded length and a starting point per block."""
+    """Decodes `size` bytes at `offset` once, to find their decoded length and where each chunk starts."""
     starts, offsets = array("q"), array("q")
     position, stop = 0, offset + size
     cut = DECODERS[coding][0]
@@ -92,7 +92,7 @@ def index_coded(file: BinaryIO, name: str, coding: str, offset: int, size: int) 
 
 
 class PayloadReader:
-    """Reads ranges of a payload; remembers the last block, so that rising ranges decode each block once."""
+    """Reads ranges of a payload; keeps the last chunk, so that ascending ranges decode each chunk once."""
 
     def __init__(self, file: BinaryIO, name: str, payload: Payload) -> None:
         self._file = file
@@ -102,7 +102,7 @@ class PayloadReader:
         self._block = b""
 
     def read(self, start: int, stop: int) -> bytes:
-        """Returns the decoded bytes `start` to `stop`, which must lie in the payload."""
+        """Returns the decoded bytes `start` to `stop`, which must be within the payload."""
         payload = self._payload
         if isinstance(payload, Span):
             return read_exact(self._file, self._name, payload.offset + start, stop - start)
@@ -130,13 +130,13 @@ class PayloadReader:
             else:
                 block = read_exact(self._file, self._name, offset, 2 * expected)[1::2]
             if len(block) != expected:
-                raise PickleError(self._name, offset, "the file has changed since it was scanned")
+                raise PickleError(self._name, offset, "the file changed after it was scanned; run the job again")
             self._index, self._block = index, block
         return self._block
 
 
 def spans_of(payload: Payload) -> Iterator[tuple[int, int]]:
-    """Yields (start, stop) of every part of the file that holds the payload."""
+    """Yields (start, stop) of every range of the file that contains bytes of the payload."""
     if isinstance(payload, Span):
         yield payload.offset, payload.offset + payload.length
     elif isinstance(payload, CodedSpan):

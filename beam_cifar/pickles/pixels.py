@@ -1,4 +1,4 @@
-"""Recognises the layouts in which `data` holds a batch's pixels."""
+"""Recognises the layouts in which `data` stores the pixels of a batch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Sizes = Sequence[Size | None] | None
 
 
 def images_of(columns: Columns, data: Value, sizes: Sizes) -> Images | None:
-    """Returns where the pixels lie, or None if `data` is empty; `sizes` is `image_sizes`, if the file has it."""
+    """Returns where the pixels are, or None if `data` is empty; `sizes` is `image_sizes`, if the file has it."""
     if _length(columns, data) == 0 and not _keeps_shape(data):
         return None
     if sizes is not None and len(sizes) != _length(columns, data):
@@ -28,12 +28,12 @@ def images_of(columns: Columns, data: Value, sizes: Sizes) -> Images | None:
     else:
         images = _rows(columns, data, sizes)
     if images.nbytes > columns.scan.source.size + _SLACK:
-        columns.refuse(data, f"'data' refers to its rows so often that it stands for {images.nbytes} bytes")
+        columns.refuse(data, f"'data' repeats rows, {images.nbytes} bytes in all; refused as a decompression bomb")
     return images
 
 
 def _keeps_shape(data: Value) -> bool:
-    """Returns whether an array without rows tells the size that rows would have."""
+    """Returns whether an array without rows has a shape that gives the image size."""
     return type(data) is ArrayValue and str(data.dtype) == "|u1" and len(data.shape) in (2, 4)
 
 
@@ -42,11 +42,11 @@ def _length(columns: Columns, data: Value) -> int:
         return data.shape[0]
     if type(data) in (ListValue, TupleValue):
         return len(data.items)
-    columns.refuse(data, f"'data' is {columns.describe(data)}; expected a uint8 array or a list of such rows")
+    columns.refuse(data, f"'data' is {columns.describe(data)}; expected a uint8 array or a list of uint8 rows")
 
 
 def _block(columns: Columns, data: ArrayValue, sizes: Sizes) -> Images:
-    """One array: [N, K] or [N, 3, H, W], of uint8 or of objects that are small ints."""
+    """Recognises a single array, [N, K] or [N, 3, H, W], of uint8 or of objects that are small ints."""
     shape = data.shape
     if len(shape) not in (2, 4) or (len(shape) == 4 and shape[1] != 3):
         columns.refuse(data, f"'data' has shape {shorten(shape)}; expected N x 3*S*S or N x 3 x H x W")
@@ -60,17 +60,17 @@ def _block(columns: Columns, data: ArrayValue, sizes: Sizes) -> Images:
         columns.refuse(data, f"'data' has dtype {data.dtype}; expected uint8")
     inner = shape[1:]
     own = _own_size(columns, data, inner)
-    for row, told in enumerate(sizes or ()):
-        _check_told(columns, data, row, inner, told)
+    for row, stated in enumerate(sizes or ()):
+        _check_stated(columns, data, row, inner, stated)
     found: Size | list[Size | None] | None = own if sizes is None else list(sizes)
     if found is None and shape[0]:
-        columns.refuse(data, f"a row of 'data' has {prod(inner)} bytes, which is not 3 x S x S")
+        columns.refuse(data, f"rows of 'data' have {prod(inner)} bytes; expected 3 x S x S, or 'image_sizes'")
     kind = FortranImages if data.fortran else BlockImages
     return kind(columns.name, shape[0], found, payload, inner)
 
 
 def _own_size(columns: Columns, data: Value, inner: tuple[int, ...]) -> Size | None:
-    """Returns the size that an array's shape tells; None if it tells none."""
+    """Returns the image size given by an array's shape; None if it is ambiguous."""
     size = (inner[1], inner[2]) if len(inner) == 3 else _square(inner[0])
     if size is not None and not (size[0] >= 1 and size[1] >= 1 and size[0] * size[1] <= MAX_PIXELS):
         columns.refuse(data, f"'data' has images of {size[0]} x {size[1]}; expected 1 to {MAX_PIXELS} pixels")
@@ -82,17 +82,17 @@ def _square(count: int) -> Size | None:
     return (side, side) if side and 3 * side * side == count else None
 
 
-def _check_told(columns: Columns, value: Value, row: int, inner: tuple[int, ...], told: Size | None) -> None:
-    """Refuses an entry of `image_sizes` that is not the size of its row."""
+def _check_stated(columns: Columns, value: Value, row: int, inner: tuple[int, ...], stated: Size | None) -> None:
+    """Refuses an entry of `image_sizes` that does not match its row."""
     own = inner[1:] if len(inner) == 3 else None
-    if told is None or 3 * told[0] * told[1] != prod(inner) or own not in (None, told):
-        entry = f"{told[0]} x {told[1]}" if told else "None"
+    if stated is None or 3 * stated[0] * stated[1] != prod(inner) or own not in (None, stated):
+        entry = f"{stated[0]} x {stated[1]}" if stated else "None"
         found = f"{inner[0]} bytes long" if own is None else "3 x {} x {}".format(*own)
         columns.refuse(value, f"'image_sizes' entry {row} is {entry}, but row {row} of 'data' is {found}")
 
 
 def _int_payload(columns: Columns, data: ArrayValue) -> IntPayload:
-    """Rows of one length in an object array are pickled as ints: so Datumaro writes them."""
+    """Recognises rows of equal length in an object array, pickled as ints: Datumaro writes them that way."""
     starts, offsets, kept = array("q"), array("q"), dict[int, bytes]()
     position, loose = 0, bytearray()
     for item in [*data.items, None]:
@@ -116,7 +116,7 @@ def _int_payload(columns: Columns, data: ArrayValue) -> IntPayload:
 
 
 def _rows(columns: Columns, data: Value, sizes: Sizes) -> Images:
-    """A list or object array: uint8 rows [K] or [3, H, W], and None."""
+    """Recognises a list or an object array of uint8 rows, [K] or [3, H, W], and None."""
     found: list[Size | None] = []
     payloads: list[Payload | None] = []
     fortran = set()
@@ -132,14 +132,14 @@ def _rows(columns: Columns, data: Value, sizes: Sizes) -> Images:
     return RowImages(columns.name, found, payloads, frozenset(fortran))
 
 
-def _row_size(columns: Columns, item: Value, row: int, told: Size | None) -> Size:
+def _row_size(columns: Columns, item: Value, row: int, stated: Size | None) -> Size:
     plain = type(item) is ArrayValue and item.built and item.dtype.kind == "u" and item.dtype.itemsize == 1
     if not plain or not (len(item.shape) == 1 or (len(item.shape) == 3 and item.shape[0] == 3)):
         columns.refuse(item, f"row {row} of 'data' is {columns.describe(item)}; expected uint8 of 3*H*W or 3 x H x W")
-    if told is not None:
-        _check_told(columns, item, row, item.shape, told)
-        return told
+    if stated is not None:
+        _check_stated(columns, item, row, item.shape, stated)
+        return stated
     size = _own_size(columns, item, item.shape)
     if size is None:
-        columns.refuse(item, f"row {row} of 'data' has {item.shape[0]} bytes, which is not 3 x S x S")
+        columns.refuse(item, f"row {row} of 'data' has {item.shape[0]} bytes; expected 3 x S x S, or 'image_sizes'")
     return size

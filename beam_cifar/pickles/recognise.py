@@ -28,8 +28,8 @@ class Meta:
         kind: 'cifar10' (`label_names`) or 'cifar100' (`fine_label_names`).
         label_names: the classes.
         coarse_label_names: the superclasses; () for CIFAR-10.
-        num_cases_per_batch: rows of a batch, where the file tells.
-        num_vis: bytes of an image, where the file tells.
+        num_cases_per_batch: rows per batch; None if the key is absent.
+        num_vis: bytes per image; None if the key is absent.
     """
 
     kind: str
@@ -41,17 +41,17 @@ class Meta:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A batch file: its small columns, and where its pixels lie.
+    """A batch file: its small columns, and where its pixels are.
 
     Attributes:
-        rows: that all columns agree on.
+        rows: number of rows, the same in all columns.
         kind: 'cifar10' (key `labels`), 'cifar100' (key `fine_labels`), or None (no labels at all).
         labels: per row: an int as found, a class name, or None.
         coarse_labels: per row; None if the key is absent.
         filenames: per row; None if the key is absent.
         batch_label: such as 'training batch 1 of 5'.
-        images: None when the file holds no pixels.
-        python2_style: the file is wholly in the one style that every reader knows, with exactly the standard keys.
+        images: None if the file has no pixels.
+        python2_style: whether the file is in the style that all readers support, with exactly the standard keys.
         structure_sha256: hex digest of every byte of the file that is not pixel payload.
     """
 
@@ -67,14 +67,14 @@ class Batch:
 
 
 def read_batch(file: BinaryIO, name: str) -> Batch:
-    """Reads a batch file without its pixels; `name` stands in messages. Raises `PickleError` for any other file."""
-    # The scan holds places, not pixels: 20 to 30 ms and 1 MB for a batch of 31 MB.
+    """Reads a batch file without its pixels; `name` is used in messages. Raises `PickleError` for any other file."""
+    # The scan keeps offsets, not pixels: 20 to 30 ms and 1 MB of memory for a batch of 31 MB.
     columns = Columns(scan_pickle(file, name))
     fields = columns.fields()
     if not any(key in fields for key in _BATCH_KEYS):
         _refuse_keys(columns, fields, "batch", _META_KEYS, "a meta file")
     if "labels" in fields and "fine_labels" in fields:
-        columns.refuse(None, "has both 'labels' and 'fine_labels'; expected one of them")
+        columns.refuse(None, "has both 'labels' and 'fine_labels'; expected only one of them")
     label_key = "fine_labels" if "fine_labels" in fields else "labels"
     labels = columns.labels(fields[label_key], label_key) if label_key in fields else None
     coarse = columns.coarse_labels(fields["coarse_labels"], "coarse_labels") if "coarse_labels" in fields else None
@@ -86,7 +86,7 @@ def read_batch(file: BinaryIO, name: str) -> Batch:
     if sizes and len(sizes) != rows:
         columns.refuse(fields["image_sizes"], f"'image_sizes' has {len(sizes)} entries for {rows} rows")
     if images is not None and images.rows != rows:
-        images = None  # an empty array beside rows: labels only
+        images = None  # an empty array although there are rows: labels only
     label = fields.get("batch_label")
     return Batch(
         rows=rows,
@@ -102,14 +102,14 @@ def read_batch(file: BinaryIO, name: str) -> Batch:
 
 
 def read_meta(file: BinaryIO, name: str) -> Meta:
-    """Reads a meta file; raises `PickleError` for any other."""
+    """Reads a meta file. Raises `PickleError` for any other file."""
     columns = Columns(scan_pickle(file, name))
     fields = columns.fields()
     keys = [key for key in _META_KEYS if key in fields]
     if not keys:
         _refuse_keys(columns, fields, "meta file", _BATCH_KEYS, "a batch")
     if len(keys) > 1:
-        columns.refuse(None, "has both 'label_names' and 'fine_label_names'; expected one of them")
+        columns.refuse(None, "has both 'label_names' and 'fine_label_names'; expected only one of them")
     fine = keys[0] == "fine_label_names"
     coarse = _distinct(columns, fields, "coarse_label_names") if fine and "coarse_label_names" in fields else ()
     return Meta(
@@ -132,13 +132,13 @@ def _distinct(columns: Columns, fields: dict[str, Value], key: str) -> tuple[str
     seen: set[str] = set()
     for name in names:
         if name in seen:
-            columns.refuse(fields[key], f"'{key}' holds {shorten(name)} twice")
+            columns.refuse(fields[key], f"'{key}' has {shorten(name)} twice")
         seen.add(name)
     return names
 
 
 def _agree(columns: Columns, counts: dict[str, int], images: Images | None) -> int:
-    """Returns the row count of all columns; an empty `data` says nothing."""
+    """Returns the row count common to all columns; an empty `data` is ignored."""
     described = {key: (count, f"{count} entries") for key, count in counts.items()}
     if images is not None and (images.rows or not counts):
         described["data"] = (images.rows, f"{images.rows} rows")
@@ -147,12 +147,12 @@ def _agree(columns: Columns, counts: dict[str, int], images: Images | None) -> i
         return 0
     for key, (count, text) in described.items():
         if count != described[first][0]:
-            columns.refuse(None, f"'{first}' has {described[first][1]}, '{key}' has {text}")
+            columns.refuse(None, f"'{first}' has {described[first][1]}, but '{key}' has {text}")
     return described[first][0]
 
 
 def _digest_around(file: BinaryIO, name: str, size: int, spans: Iterable[tuple[int, int]]) -> str:
-    """Returns the digest of the file without the spans, which may repeat."""
+    """Returns the digest of the file without the given spans, which may overlap."""
     digest = hashlib.sha256()
     position = 0
     for start, stop in [*sorted(spans), (size, size)]:

@@ -1,4 +1,4 @@
-"""Where a batch's pixels lie, and how to read any range of rows; every row comes out planar, uint8 [3, H, W]."""
+"""Locates a batch's pixels in the file and reads any range of rows, each planar, uint8 [3, H, W]."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ Size = tuple[int, int]
 
 
 class Images:
-    """The pixels of a batch: places in the file, no data.
+    """The pixels of a batch, as offsets in the file rather than data.
 
     Attributes:
-        name: the file, for messages.
-        rows: of the batch, with and without image.
-        size: (height, width) if all rows that have an image share one, else None.
-        present: rows with an image.
+        name: display name of the file, used in messages.
+        rows: number of rows, with and without an image.
+        size: (height, width) if all images have the same size, else None.
+        present: number of rows with an image.
         nbytes: decoded bytes of all images.
     """
 
     __slots__ = ("_sizes", "name", "nbytes", "present", "rows", "size")
 
     def __init__(self, name: str, rows: int, sizes: Size | list[Size | None] | None) -> None:
-        """Takes one size for all rows, or one per row."""
+        """Creates it from one size for all rows, or one per row."""
         self.name = name
         self.rows = rows
         self._sizes: list[Size | None] | None = None
@@ -46,16 +46,16 @@ class Images:
         self.present = len(sizes) - sizes.count(None)
         self.size = found.pop() if len(found) == 1 else None
         if len(kinds) > 1 or None in kinds:
-            shared = {size: size for size in kinds}  # one tuple per size, not per row
+            shared = {size: size for size in kinds}  # saves memory: one tuple per size, not per row
             self._sizes = [shared[size] for size in sizes]
 
     @property
     def missing(self) -> int:
-        """Rows without an image."""
+        """Number of rows without an image."""
         return self.rows - self.present
 
     def sizes(self, start: int, stop: int) -> Sequence[Size | None]:
-        """Returns (height, width) of the rows `start` to `stop`, None for one without image."""
+        """Returns (height, width) of the rows `start` to `stop`, None for a row without an image."""
         self._check(start, stop)
         if self._sizes is None:
             return [self.size] * (stop - start)
@@ -65,16 +65,16 @@ class Images:
         """Reads the pixels of the rows `start` to `stop`.
 
         Returns:
-            The rows one after the other, each uint8 [3, H, W]; and their lengths in bytes (None: no image), or None
-            instead of lengths if every row has an image of `size`.
+            The rows one after the other, each uint8 [3, H, W]; and their lengths in bytes, None for a row without an
+            image. Instead of the lengths, None if every row has an image of `size`.
 
         Raises:
-            PickleError: the file no longer holds what the scan found.
+            PickleError: the file changed after it was scanned.
         """
         return self.gather(file, [(start, stop)])
 
     def gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> tuple[bytes, Sequence[int | None] | None]:
-        """Reads the pixels of several runs of rows, each (start, stop), rising; returns them as `read` does."""
+        """Reads the pixels of several runs of rows, each (start, stop), in ascending order; returns as `read` does."""
         for start, stop in runs:
             self._check(start, stop)
         filled = [run for run in runs if run[0] < run[1]]
@@ -85,7 +85,7 @@ class Images:
         return data, [3 * size[0] * size[1] if size else None for size in sizes]
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        """Yields (start, stop) of each part of the file that holds pixels, in no order."""
+        """Yields (start, stop) of each range of the file that contains pixels, in no particular order."""
         raise NotImplementedError
 
     def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
@@ -93,11 +93,11 @@ class Images:
 
     def _check(self, start: int, stop: int) -> None:
         if not 0 <= start <= stop <= self.rows:
-            raise IndexError(f"rows {start} to {stop} of {self.rows}")
+            raise IndexError(f"rows {start} to {stop} are out of range; the batch has {self.rows} rows")
 
 
 class BlockImages(Images):
-    """One array [N, ...] in C order: the rows follow each other; `inner` is the shape behind N: (K,) or (3, H, W)."""
+    """One array [N, ...] in C order, row after row; `inner` is the shape of a row: (K,) or (3, H, W)."""
 
     __slots__ = ("_inner", "_payload", "_row_bytes")
 
@@ -108,7 +108,7 @@ class BlockImages(Images):
         self._payload, self._inner, self._row_bytes = payload, inner, prod(inner)
 
     def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
-        # One reader for all: an encoded payload is decoded once, because positions rise.
+        # One reader for all runs: they are ascending, so an encoded payload is decoded only once.
         reader, width = PayloadReader(file, self.name, self._payload), self._row_bytes
         return b"".join(reader.read(start * width, stop * width) for start, stop in runs)
 
@@ -117,12 +117,12 @@ class BlockImages(Images):
 
 
 class FortranImages(BlockImages):
-    """The same in Fortran order: the N first bytes of all rows, then the second ones, and so on."""
+    """One array [N, ...] in Fortran order: the first byte of every row, then the second of every row, and so on."""
 
     __slots__ = ()
 
     def _read(self, file: BinaryIO, start: int, stop: int) -> bytes:
-        # Rising positions, so an encoded payload is decoded once per call, block by block.
+        # In ascending order, so that an encoded payload is decoded once per call, chunk by chunk.
         reader = PayloadReader(file, self.name, self._payload)
         width = self._row_bytes
         found = bytearray((stop - start) * width)
@@ -132,16 +132,16 @@ class FortranImages(BlockImages):
         return bytes(found)
 
     def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
-        # A row is a byte here and a byte there: what lies between the runs is read as well.
+        # The bytes of a row are scattered over the file, so rows between the runs are read as well.
         first, width = runs[0][0], self._row_bytes
         data = self._read(file, first, runs[-1][1])
         return b"".join(data[(start - first) * width : (stop - first) * width] for start, stop in runs)
 
 
 class RowImages(Images):
-    """Each row has an array of its own, or none.
+    """One array per row, or None.
 
-    Long payloads are kept as offsets; others by row. `fortran` names the rows of shape [3, H, W] in Fortran order.
+    Raw payloads are kept as offsets to save memory, others by row. `fortran` is the set of 3-D rows in Fortran order.
     """
 
     __slots__ = ("_fortran", "_offsets", "_others")
@@ -168,7 +168,7 @@ class RowImages(Images):
             return data
         found = bytearray(count)
         height, width = size
-        for channel in range(3):  # [3, H, W] in Fortran order: the channel moves fastest, then y
+        for channel in range(3):  # [3, H, W] in Fortran order: the channel varies fastest, then y
             plane = data[channel::3]
             for y in range(height):
                 begin = (channel * height + y) * width

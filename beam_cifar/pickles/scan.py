@@ -1,8 +1,8 @@
-"""Reads a pickle's opcodes into a tree of plain values; nothing is imported, nothing is called.
+"""Reads a pickle's opcodes into a tree of plain values, without importing or calling anything.
 
-Everything large stays in the file. All opcodes that picklers of Python 2 and 3 write for plain data and numpy arrays
-are known, protocols 0 to 5; any other is refused. Each value costs bytes of the file, and the sums below bound what a
-file can make the reader hold.
+Large values stay in the file. Supports all opcodes that Python 2 and 3 write for plain data and numpy arrays, protocols
+0 to 5; any other is refused. Every value takes bytes of the file, and the limits below bound the memory that a crafted
+file can make the reader use.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from beam_cifar.pickles.values import (
 
 MAX_NESTING = 32
 SHORT = 255  # longer strings stay in the file
-_MAX_RUN = 1 << 11  # picklers close a run after 1,000
+_MAX_RUN = 1 << 11  # picklers end a run after 1,000 items
 _MIN_RUN = 64
 _SLACK = 1 << 14
 _UINT32 = struct.Struct("<I").unpack_from
 INT64 = range(-(1 << 63), 1 << 63)
-_SHORT_STRINGS = {0x55: False, 0x43: False, 0x8C: True}  # opcode: is it text
+_SHORT_STRINGS = {0x55: False, 0x43: False, 0x8C: True}  # by opcode, whether it is text
 _LONG_COUNTS = (0x8E, 0x96, 0x8D)
 _TEXTS = (0x58, 0x8D)
 _BINPUT, _LONG_BINPUT, _MEMOIZE = 0x71, 0x72, 0x94
 _FOREIGN = {
     b"\x1f\x8b": "a gzip file",
-    b"PK\x03\x04": "a zip archive, such as PyTorch writes",
+    b"PK\x03\x04": "a zip archive, as written by PyTorch",
     b"BZh": "a bzip2 file",
     b"\xfd7zXZ": "an xz file",
     b"\x93NUMPY": "a numpy file",
@@ -57,7 +57,7 @@ _FOREIGN = {
 _CONSTANTS: dict[int, bool | None] = {0x4E: None, 0x88: True, 0x89: False}
 _EMPTY: dict[int, type[Container]] = {0x5D: ListValue, 0x29: TupleValue, 0x7D: DictValue, 0x8F: SetValue}
 _MARKED: dict[int, type[Container]] = {0x6C: ListValue, 0x74: TupleValue, 0x64: DictValue, 0x91: SetValue}
-# What items are added to, and how many; all since the mark if 0.
+# The container that items are added to, and how many; 0 means all since the mark.
 _ADDED: dict[int, tuple[type[Container], int]] = {
     ord("a"): (ListValue, 1),
     ord("e"): (ListValue, 0),
@@ -95,17 +95,17 @@ _REFUSED = {
     **dict.fromkeys((0x82, 0x83, 0x84), "uses an extension code"),
     **dict.fromkeys((ord("i"), ord("o"), 0x81, 0x92), "creates an instance of a class"),
     **dict.fromkeys((0x97, 0x98), "refers to out-of-band buffers"),
-    **dict.fromkeys(b"012", "drops or doubles a value on the stack"),
+    **dict.fromkeys(b"012", "drops or duplicates a value on the stack"),
 }
 
 
 class Scan:
-    """The stack machine; `run` fills `value`.
+    """The stack machine; `run` sets `value`.
 
     Attributes:
-        protocol: as the file states it; 0 where it states none.
+        protocol: as declared by the file; default: 0.
         seen: by opcode, whether the file uses it.
-        globals: the (module, name) pairs that the file mentions.
+        globals: the (module, name) pairs that the file refers to.
         value: the scanned value.
     """
 
@@ -124,11 +124,11 @@ class Scan:
         self._max_memo = _SLACK + size // 8
 
     def run(self) -> None:
-        """Reads the file up to its end."""
-        # Not by `pickletools.genops`: it fails on Python 2's payloads of protocol 0, and reads every argument whole.
+        """Reads the whole file."""
+        # `pickletools.genops` fails on Python 2's payloads of protocol 0, and reads every argument into memory.
         source, seen = self.source, self.seen
         _check_start(source)
-        # A list and no dictionary: it is asked for every opcode, of which a file of protocol 0 has a million.
+        # A list rather than a dictionary for speed: a file of protocol 0 has a million opcodes.
         handlers: list[Callable[[int], None]] = [self._refuse_opcode] * 256
         for code, method in _HANDLERS.items():
             handlers[code] = getattr(self, method)
@@ -148,32 +148,32 @@ class Scan:
     def _stop(self) -> None:
         source = self.source
         if self._marks or len(self._stack) != 1:
-            source.refuse(f"ends with {len(self._stack)} values and {len(self._marks)} open marks; expected one value")
+            source.refuse(f"ends with {len(self._stack)} values and {len(self._marks)} open marks; expected 1 value")
         if source.left:
             source.at = source.offset
-            source.refuse(f"{source.left} bytes after the end of the pickle")
+            source.refuse(f"{source.left} bytes after the end of the pickle; expected none")
         self.value = self._stack.pop()
         self._memo.clear()
 
     def _refuse_opcode(self, code: int) -> None:
         what = _REFUSED.get(code)
         if what is None:
-            self.source.refuse(f"unknown opcode {shorten(bytes([code]))}: not a pickle, or a damaged one")
-        self.source.refuse(f"{what}; a CIFAR file holds none")
+            self.source.refuse(f"unknown opcode {shorten(bytes([code]))}: not a pickle, or damaged")
+        self.source.refuse(f"{what}; not expected in a CIFAR file")
 
     # The stack.
 
     def _pop(self) -> Value:
         if not self._stack:
-            self.source.refuse("takes a value from an empty stack")
+            self.source.refuse("pops a value from an empty stack")
         value = self._stack.pop()
         if type(value) is IntRun:
-            self.source.refuse("takes an int out of a run of ints in another way than a pickler does")
+            self.source.refuse("pops an int from a run of ints, which no pickler does")
         return value
 
     def _pop_mark(self) -> list[Value]:
         if not self._marks:
-            self.source.refuse("closes a mark that was not set")
+            self.source.refuse("pops a mark that was not set")
         items = self._stack
         self._stack = self._marks.pop()
         return items
@@ -187,7 +187,7 @@ class Scan:
         return value
 
     def _grow(self, container: Container, items: list[Value]) -> None:
-        """Adds items, and keeps account of depth and weight."""
+        """Adds items, and updates depth and weight."""
         types = set(map(type, items))
         weight = len(items)
         if IntRun in types:
@@ -198,15 +198,15 @@ class Scan:
                 weight += item.weight
         container.weight += weight
         if container.depth > MAX_NESTING:
-            self.source.refuse(f"nested more than {MAX_NESTING} levels deep")
+            self.source.refuse(f"nested more than {MAX_NESTING} levels deep; not expected in a CIFAR file")
         if container.weight > self._weight_left:
-            self.source.refuse(f"refers to its own values so often that it stands for {container.weight} elements")
+            self.source.refuse(f"repeats values, {container.weight} elements in all; refused as a decompression bomb")
         container.items.extend(items)
 
     def _push_new(self, kind: type[Container], items: list[Value]) -> None:
         self._containers_left -= 1
         if self._containers_left < 0:
-            self.source.refuse("more containers than a CIFAR file of this size can hold")
+            self.source.refuse("more containers than expected in a CIFAR file of this size")
         container = kind(self.source.at)
         if items:
             self._grow(container, items)
@@ -216,7 +216,7 @@ class Scan:
 
     def _op_mark(self, code: int) -> None:
         if len(self._marks) >= MAX_NESTING * 2:
-            self.source.refuse(f"more than {MAX_NESTING * 2} open marks")
+            self.source.refuse(f"more than {MAX_NESTING * 2} open marks; not expected in a CIFAR file")
         self._marks.append(self._stack)
         self._stack = []
 
@@ -224,7 +224,7 @@ class Scan:
         self._push_new(_EMPTY[code], [])
 
     def _op_marked(self, code: int) -> None:
-        """LIST, TUPLE, DICT, FROZENSET: a container of all items since the mark."""
+        """LIST, TUPLE, DICT, FROZENSET: pushes a container of all items since the mark."""
         items = self._pop_mark()
         kind = _MARKED[code]
         self._push_new(kind, self._checked_pairs(items) if kind is DictValue else items)
@@ -246,13 +246,13 @@ class Scan:
         if any(type(item) is IntRun for item in items):
             items = expand_ints(self.source, items)
         if len(items) % 2:
-            self.source.refuse("a dictionary with a key that has no value")
+            self.source.refuse("a dictionary key has no value")
         return items
 
     # The memo.
 
     def _index(self, code: int) -> int:
-        """The memo entry that a PUT or GET names: in decimals, in one byte, or in four."""
+        """Returns the memo index of a PUT or GET, encoded in decimal, in one byte, or in four."""
         if code in b"pg":
             return self._decimal(self.source.line(32))
         return self.source.number(1 if code in b"qh" else 4)
@@ -260,18 +260,18 @@ class Scan:
     def _op_put(self, code: int) -> None:
         index = len(self._memo) if code == _MEMOIZE else self._index(code)
         if not self._stack or type(self._stack[-1]) is IntRun or not 0 <= index < 1 << 32:
-            self.source.refuse(f"puts nothing into the memo, or at an impossible index ({index})")
+            self.source.refuse(f"invalid memo entry {index}: nothing to store, or index out of range")
         self._memo[index] = self._stack[-1]
         self._check_memo()
 
     def _check_memo(self) -> None:
         if len(self._memo) > self._max_memo:
-            self.source.refuse("more memo entries than a CIFAR file of this size can hold")
+            self.source.refuse("more memo entries than expected in a CIFAR file of this size")
 
     def _op_get(self, code: int) -> None:
         index = self._index(code)
         if index not in self._memo:
-            self.source.refuse(f"fetches memo entry {index}, which was never stored")
+            self.source.refuse(f"refers to memo entry {index}, which was never stored")
         value = self._memo[index]
         if isinstance(value, Node):
             value.closed = True
@@ -283,7 +283,7 @@ class Scan:
         self._stack.append(_CONSTANTS[code])
 
     def _op_binint1(self, code: int) -> None:
-        """BININT1, and the run of them that it may start."""
+        """BININT1, and the run of them that may follow."""
         source, stack = self.source, self._stack
         start = source.pos - 1
         run = _run_length(source.buf, start, _MIN_RUN)
@@ -295,7 +295,7 @@ class Scan:
             source.pos = start + 2 * run
             return
         run = _run_length(source.buf, start, _MAX_RUN)
-        # What follows may take up to three values; APPENDS takes them all.
+        # Opcodes other than APPENDS may pop up to three of the ints, which therefore stay single values.
         if source.buf[start + 2 * run : start + 2 * run + 1] != b"e":
             run -= 3
         stack.append(IntRun(source.at, run))
@@ -310,11 +310,11 @@ class Scan:
         """LONG1, LONG4."""
         count = self.source.number(1 if code == 0x8A else 4)
         if count > 8:
-            self.source.refuse(f"an int of {count} bytes; at most 8 expected")
+            self.source.refuse(f"int of {count} bytes; expected at most 8")
         self._stack.append(int.from_bytes(self.source.take(count), "little", signed=True))
 
     def _op_decimal(self, code: int) -> None:
-        """INT, LONG: decimal lines; two of them stand for booleans."""
+        """INT, LONG: decimal lines; INT also encodes booleans, as 00 and 01."""
         line = self.source.line(32)
         if code == 0x49 and line in (b"00", b"01"):
             self._stack.append(line == b"01")
@@ -323,10 +323,10 @@ class Scan:
 
     def _decimal(self, line: bytes) -> int:
         if not re.fullmatch(rb"-?[0-9]{1,20}", line):
-            self.source.refuse(f"{shorten(line)} where a decimal number of at most 8 bytes is expected")
+            self.source.refuse(f"found {shorten(line)}; expected a decimal number of at most 8 bytes")
         value = int(line)
         if value not in INT64:
-            self.source.refuse(f"the int {value} takes more than 8 bytes")
+            self.source.refuse(f"int {value} is out of range; expected at most 8 bytes")
         return value
 
     def _op_float(self, code: int) -> None:
@@ -335,20 +335,20 @@ class Scan:
             return
         line = self.source.line(64)
         if not re.fullmatch(rb"[-+]?(nan|inf|[0-9]+(\.[0-9]*)?([eE][-+]?[0-9]{1,4})?)", line):
-            self.source.refuse(f"{shorten(line)} where a float is expected")
+            self.source.refuse(f"found {shorten(line)}; expected a float")
         self._stack.append(float(line))
 
     # Strings.
 
     def _op_short_string(self, code: int) -> None:
-        """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: names come by the thousand, with their memo entries."""
+        """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: thousands of names follow each other, so they are fast."""
         text = _SHORT_STRINGS[code]
         if not self._names_in_buffer(code, text):
             self._name(text)
         self._check_memo()
 
     def _names_in_buffer(self, code: int, text: bool) -> bool:
-        """Reads names that surely lie in the buffer; returns whether another opcode follows the last one."""
+        """Reads names that are entirely in the buffer; returns whether another opcode follows the last one."""
         source, memo, push = self.source, self._memo, self._stack.append
         buf, pos = source.buf, source.pos
         limit = len(buf) - SHORT - 8
@@ -379,7 +379,7 @@ class Scan:
         return False
 
     def _name(self, text: bool) -> None:
-        """Reads one name near the end of the buffer; its memo entry is an opcode like any other."""
+        """Reads a single name near the end of the buffer; its PUT is left to `run`."""
         source = self.source
         need = min(SHORT + 8, source.left)
         if source.pos + need > len(source.buf):
@@ -387,16 +387,16 @@ class Scan:
         buf, pos = source.buf, source.pos
         end = pos + 1 + buf[pos] if need else pos + 1
         if end > len(buf):
-            source.refuse(f"truncated: a string of {shorten(buf[pos : pos + 1])} bytes, {need} left")
+            source.refuse(f"truncated: string of length {shorten(buf[pos : pos + 1])}, but only {need} bytes left")
         self._push_short(buf[pos + 1 : end], source.offset + 1, text)
         source.pos = end
 
     def _op_string(self, code: int) -> None:
-        """BINSTRING, BINBYTES, BINBYTES8, BYTEARRAY8, BINUNICODE, BINUNICODE8: long ones are skipped."""
+        """BINSTRING, BINBYTES, BINBYTES8, BYTEARRAY8, BINUNICODE, BINUNICODE8: long strings are skipped."""
         source, text = self.source, code in _TEXTS
         count = source.number(8 if code in _LONG_COUNTS else 4)
         if code == 0x54 and count >= 1 << 31:
-            source.refuse("a string of negative length")
+            source.refuse("string of negative length")
         if count > SHORT:
             self._stack.append(TextSpan("utf-8", source.offset, count) if text else Span(source.offset, count))
             source.skip(count)
@@ -414,7 +414,7 @@ class Scan:
         try:
             return data.decode("utf-8")
         except UnicodeDecodeError:
-            self.source.refuse(f"text that is not UTF-8: {shorten(data)}")
+            self.source.refuse(f"text is not valid UTF-8: {shorten(data)}")
 
     def _op_string_line(self, code: int) -> None:
         """STRING: Python 2's repr of a str."""
@@ -432,7 +432,7 @@ class Scan:
 
     def _check_quotes(self, first: bytes, last: bytes) -> None:
         if first not in (b"'", b'"') or first != last:
-            self.source.refuse("a string line without quotes around it")
+            self.source.refuse("string without quotes around it")
 
     def _op_text_line(self, code: int) -> None:
         """UNICODE: text with Unicode escapes."""
@@ -445,7 +445,7 @@ class Scan:
         try:
             self._stack.append(decode_uescape(source.line(SHORT)))
         except ValueError:
-            source.refuse("text with an escape that no pickler writes")
+            source.refuse("text with an unsupported escape, which no pickler writes")
 
     # Names, calls, framing.
 
@@ -456,13 +456,13 @@ class Scan:
     def _op_stack_global(self, code: int) -> None:
         name, module = self._pop(), self._pop()
         if type(name) is not str or type(module) is not str:
-            self.source.refuse("a global whose name is not text")
+            self.source.refuse("the name of a global is not text")
         self._push_global(module, name)
 
     def _push_global(self, module: str, name: str) -> None:
         if (module, name) not in arrays.KNOWN_GLOBALS:
             shown = shorten(f"{module}.{name}")[1:-1]
-            self.source.refuse(f"refused: calls {shown}; a CIFAR file calls only numpy's array constructors")
+            self.source.refuse(f"refused: calls {shown}; expected only numpy's array constructors in a CIFAR file")
         self.globals.add((module, name))
         self._stack.append(GlobalValue(self.source.at, module, name))
 
@@ -478,25 +478,25 @@ class Scan:
     def _op_proto(self, code: int) -> None:
         self.protocol = self.source.number(1)
         if self.source.at:
-            self.source.refuse("states its protocol in the middle of the file")
+            self.source.refuse("protocol declared in the middle of the file; expected at its start")
         if self.protocol > 5:
-            self.source.refuse(f"pickle protocol {self.protocol}; 0 to 5 expected")
+            self.source.refuse(f"unsupported pickle protocol {self.protocol}; expected 0 to 5")
 
     def _op_frame(self, code: int) -> None:
         size = self.source.number(8)
         if size > self.source.left:
-            self.source.refuse(f"truncated: a frame of {size} bytes, {self.source.left} left")
+            self.source.refuse(f"truncated: frame of {size} bytes, but only {self.source.left} left")
 
 
 def scan_pickle(file: BinaryIO, name: str) -> Scan:
-    """Scans a whole pickle; raises `PickleError` if it is damaged, or holds more than plain data and numpy arrays."""
+    """Scans a whole pickle. Raises `PickleError` if it is damaged, or not just plain data and numpy arrays."""
     machine = Scan(file, name)
     machine.run()
     return machine
 
 
 def expand_ints(source: PickleFile, items: list[Value]) -> list[Value]:
-    """Returns the items with every run of ints read from the file."""
+    """Returns the items, with every run of ints read from the file."""
     expanded: list[Value] = []
     for item in items:
         if type(item) is IntRun:
@@ -507,13 +507,13 @@ def expand_ints(source: PickleFile, items: list[Value]) -> list[Value]:
 
 
 def _run_length(buf: bytes, start: int, limit: int) -> int:
-    """Returns how many whole `K<byte>` pairs follow each other from `start`, at most `limit`."""
+    """Returns the number of complete consecutive `K<byte>` pairs from `start`, at most `limit`."""
     codes = buf[start : start + 2 * limit : 2]
     return min(len(codes) - len(codes.lstrip(b"K")), (len(buf) - start) // 2)
 
 
 def _check_start(source: PickleFile) -> None:
-    """Refuses what is no pickle at all, with its own reason."""
+    """Refuses a file that is not a pickle, saying what it is if known."""
     if not source.size:
         source.refuse("the file is empty; expected a pickle")
     source.fill(1)

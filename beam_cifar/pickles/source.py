@@ -1,4 +1,4 @@
-"""A window over a seekable file: small reads are served from memory, large ones are skipped by seek."""
+"""Buffered reading of a seekable file: small values are read from memory, large ones skipped by seeking."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import BinaryIO, NoReturn
 
 from beam_cifar.errors import PickleError
 
-_FIRST_WINDOW = 1 << 13  # after a jump: little is known to be wanted
+_FIRST_WINDOW = 1 << 13  # after a seek: most of what follows may be skipped again
 _LAST_WINDOW = 1 << 18
 
 
 def shorten(value: object, limit: int = 80) -> str:
-    """Returns `repr(value)` on one line and at most `limit` characters, to be echoed in a message."""
+    """Returns `repr(value)` on one line, shortened to `limit` characters for use in messages."""
     if isinstance(value, (bytes, str)):
         value = value[:limit]
     text = repr(value)
@@ -19,25 +19,25 @@ def shorten(value: object, limit: int = 80) -> str:
 
 
 def read_exact(file: BinaryIO, name: str, offset: int, count: int) -> bytes:
-    """Returns the `count` bytes at `offset`. Raises `PickleError`: the file ends earlier."""
+    """Returns the `count` bytes at `offset`. Raises `PickleError` if the file ends earlier."""
     file.seek(offset)
     data = file.read(count)
-    while len(data) < count:  # a raw file may answer in parts
+    while len(data) < count:  # an unbuffered file may return fewer bytes
         more = file.read(count - len(data))
         if not more:
-            raise PickleError(name, offset, f"truncated: {count} bytes expected, {len(data)} read")
+            raise PickleError(name, offset, f"truncated: expected {count} bytes, found {len(data)}")
         data += more
     return data
 
 
 class PickleFile:
-    """The bytes of one file with a position, as the opcode machine wants them.
+    """A file with a read position, for the opcode machine.
 
     Attributes:
         buf: the bytes in memory; `buf[pos]` is the next one. Fast loops use both directly.
-        size: of the file, in bytes.
-        at: the offset that an error names: of the opcode being read.
-        last: the latest short byte string that was read on its own, and the offset of its bytes.
+        size: size of the file in bytes.
+        at: offset of the current opcode, for errors.
+        last: the last short byte string that was read on its own; its bytes are at `last_offset`.
     """
 
     __slots__ = ("_base", "_window", "_work_left", "at", "buf", "file", "last", "last_offset", "name", "pos", "size")
@@ -52,30 +52,30 @@ class PickleFile:
 
     @property
     def offset(self) -> int:
-        """The offset of the next byte in the file."""
+        """Offset of the next byte in the file."""
         return self._base + self.pos
 
     @property
     def left(self) -> int:
-        """How many bytes the file still has."""
+        """Number of bytes left in the file."""
         return self.size - self._base - self.pos
 
     def refuse(self, reason: str) -> NoReturn:
-        """Raises `PickleError` at the opcode being read."""
+        """Raises `PickleError` at the current opcode."""
         raise PickleError(self.name, self.at, reason)
 
     def charge(self, work: int) -> None:
-        """Counts work that one value of the file causes.
+        """Counts the work for one value of the file, and refuses a file that needs too much.
 
-        Each value is used once, unless the memo repeats it; so the work for all is bounded by the file's size.
+        Each value is used once unless the memo repeats it, so the total for a normal file is bounded by its size.
         """
         self._work_left -= work
         if self._work_left < 0:
-            self.refuse("refers to the same values so often that reading them takes more work than the file is long")
+            self.refuse("repeats the same values too often for a file of this size; refused as a decompression bomb")
 
     def _check_left(self, need: int) -> None:
         if need > self.left:
-            self.refuse(f"truncated: the opcode needs {need} bytes, {self.left} left")
+            self.refuse(f"truncated: the opcode needs {need} bytes, but only {self.left} are left")
 
     def fill(self, need: int) -> None:
         """Makes at least `need` bytes available in `buf` after `pos`."""
@@ -89,7 +89,7 @@ class PickleFile:
         self.pos = 0
 
     def take(self, count: int) -> bytes:
-        """Returns the next `count` bytes, of which there are few."""
+        """Returns the next `count` bytes; meant for small counts."""
         if self.pos + count > len(self.buf):
             self.fill(count)
         self.pos += count
@@ -100,7 +100,7 @@ class PickleFile:
         return int.from_bytes(self.take(count), "little")
 
     def skip(self, count: int) -> None:
-        """Moves over `count` bytes without reading those that are not in memory."""
+        """Skips `count` bytes without reading those that are not in memory."""
         self._check_left(count)
         if self.pos + count <= len(self.buf):
             self.pos += count
@@ -111,7 +111,7 @@ class PickleFile:
         self._window = _FIRST_WINDOW
 
     def find_newline(self) -> int:
-        """Returns how many bytes lie before the next newline, streaming over a long line."""
+        """Returns the number of bytes before the next newline; a long line is streamed, not kept in memory."""
         found = self.buf.find(b"\n", self.pos)
         if found >= 0:
             return found - self.pos
@@ -125,8 +125,8 @@ class PickleFile:
         self.refuse(f"truncated: no end of line in the {self.left} bytes left")
 
     def line(self, limit: int) -> bytes:
-        """Returns the next line, without its newline; one longer than `limit` bytes is refused."""
+        """Returns the next line without its newline. Refuses a line longer than `limit` bytes."""
         count = self.find_newline()
         if count > limit:
-            self.refuse(f"a line of {count} bytes; at most {limit} expected")
+            self.refuse(f"line of {count} bytes; expected at most {limit}")
         return self.take(count + 1)[:-1]

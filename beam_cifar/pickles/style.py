@@ -1,4 +1,4 @@
-"""Tells whether a file is wholly in the one style that torchvision, Keras and Datumaro all read."""
+"""Checks whether a file is in the style that torchvision, Keras and Datumaro can all read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KEYS = {
 
 
 def is_python2_style(scan: Scan, fields: dict[str, Value]) -> bool:
-    """Returns whether the file is as Python 2's cPickle would write the standard keys with protocol 2."""
+    """Returns whether the file has the standard keys, written as Python 2's cPickle does with protocol 2."""
     if scan.protocol != 2 or scan.globals - _GLOBALS:
         return False
     if any(seen and code not in _OPCODES for code, seen in enumerate(scan.seen)):
@@ -41,7 +41,7 @@ def _are_styled_names(names: Sequence[Value]) -> bool:
 
 
 def _is_styled_text(value: Value) -> bool:
-    """ASCII as Python 2's str, anything else as unicode; a long str is not looked at again."""
+    """Returns whether ASCII is a Python 2 str and other text unicode; long strings are not read to check them."""
     if type(value) is bytes:
         return value.isascii()
     return (type(value) is str and not value.isascii()) or type(value) in (Span, TextSpan)
@@ -55,7 +55,7 @@ def _is_styled_data(data: Value, sizes: Value) -> bool:
     if type(data) is not ArrayValue or data.fortran:
         return False
     if data.dtype.kind == "O":
-        # Without sizes a row can only be standard.
+        # Without `image_sizes` every row must have the standard 32 x 32 pixels.
         lengths = {_flat_length(row) for row in data.items if row is not None}
         return len(data.shape) == 1 and (lengths <= {3072} if sizes is None else None not in lengths)
     if len(data.shape) != 2 or (type(data.payload) is not Span and data.shape[0]):

@@ -1,4 +1,4 @@
-"""What a scanned pickle consists of: plain values, and places in the file for everything large."""
+"""The values of a scanned pickle: plain values, and offsets in the file for everything large."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ Value = Any
 """None, bool, int, float, bytes (also Python 2's str), str, or one of the classes below."""
 
 
-# Classes of nodes have no `repr`: messages quote values, and that of a tree which refers to itself often is long.
+# No `repr` for nodes: messages quote values, and the `repr` of a tree with many shared values would be huge.
 @dataclass(slots=True, eq=False, repr=False)
 class Node:
     """A value that others may refer to through the memo.
 
     Attributes:
-        at: offset of the opcode that made it.
-        depth: levels of containers below it, itself included.
-        weight: elements below it, each counted as often as it is referred to.
-        closed: a value that was fetched from the memo no longer changes. So no cycle can come about, and `depth`
-            and `weight` stay true.
+        at: offset of the opcode that created it.
+        depth: nesting depth, including itself.
+        weight: number of elements below it, counting shared ones once per reference.
+        closed: whether it may no longer change, because it was fetched from the memo. This rules out cycles, and
+            keeps `depth` and `weight` correct.
     """
 
     at: int
@@ -32,7 +32,7 @@ class Node:
 
 @dataclass(slots=True, eq=False, repr=False)
 class Container(Node):
-    """Holds `items`; a run of small ints may stand in it as one `IntRun`."""
+    """A container; a run of small ints may be a single `IntRun` in `items`."""
 
     items: list[Value] = field(default_factory=list, init=False)
 
@@ -50,13 +50,13 @@ class TupleValue(Container):
 
 
 class SetValue(Container):
-    """A set or frozenset, which only a skipped key can hold."""
+    """A set or frozenset, which can occur only under a key that is ignored."""
 
     __slots__ = ()
 
 
 class DictValue(Container):
-    """A dictionary; `items` holds key, value, key, value: nothing is hashed, so nested keys can do no harm."""
+    """A dictionary; `items` is key, value, key, value: nothing is hashed, so deeply nested keys are harmless."""
 
     __slots__ = ()
 
@@ -75,7 +75,7 @@ class IntRun:
 
 @dataclass(slots=True, eq=False, repr=False)
 class GlobalValue(Node):
-    """A name that the file may mention, such as ('numpy', 'dtype'); never imported."""
+    """A global that the file may refer to, such as ('numpy', 'dtype'); never imported."""
 
     module: str
     name: str
@@ -86,9 +86,9 @@ class DtypeValue(Node):
     """The type of an array's elements.
 
     Attributes:
-        kind: numpy's letter: b, i, u, f, c, S, U or O.
-        itemsize: bytes of one element (0 for objects).
-        order: '<', '>', or '' while unknown; '|' where it does not matter.
+        kind: numpy's kind character: b, i, u, f, c, S, U or O.
+        itemsize: bytes per element (0 for objects).
+        order: '<' or '>', '' while unknown, '|' if not applicable.
     """
 
     kind: str
@@ -99,7 +99,7 @@ class DtypeValue(Node):
         self.order = "|" if self.itemsize <= 1 or self.kind in "SO" else ""
 
     def __str__(self) -> str:
-        """Returns numpy's short name."""
+        """Returns numpy's short name for the type."""
         if self.kind == "O":
             return "object"
         return f"{self.order}{self.kind}{self.itemsize // 4 if self.kind == 'U' else self.itemsize}"
@@ -107,32 +107,32 @@ class DtypeValue(Node):
 
 @dataclass(slots=True, eq=False)
 class Inline:
-    """A payload so short that it is kept."""
+    """A payload short enough to be kept in memory."""
 
     data: bytes
 
     @property
     def length(self) -> int:
-        """The decoded bytes."""
+        """Number of decoded bytes."""
         return len(self.data)
 
 
 @dataclass(slots=True, eq=False)
 class Span:
-    """`length` bytes that lie in the file as they are."""
+    """`length` bytes stored raw in the file."""
 
     offset: int
     length: int
 
 
 class CodedSpan:
-    """Bytes that lie in the file encoded, from `offset` to `stop`.
+    """Bytes stored encoded in the file, from `offset` to `stop`.
 
     Attributes:
         coding: a key of `payload.DECODERS`.
-        length: of the decoded bytes.
-        starts: decoded position at which each block starts; then `length`.
-        offsets: file offset at which each block starts; then `stop`.
+        length: number of decoded bytes.
+        starts: decoded position of each chunk; then `length`.
+        offsets: file offset of each chunk; then `stop`.
     """
 
     __slots__ = ("coding", "length", "offset", "offsets", "starts", "stop")
@@ -148,7 +148,7 @@ class CodedSpan:
 
 @dataclass(slots=True, eq=False)
 class TextSpan:
-    """Long text that was not looked at yet: UTF-8, or protocol 0's escapes."""
+    """Long text that was not decoded yet: UTF-8, or protocol 0's escapes."""
 
     coding: str
     offset: int
@@ -156,12 +156,12 @@ class TextSpan:
 
 
 class IntPayload:
-    """Bytes that were pickled as a list of ints: the pieces lie in the file as `K<byte>` pairs, or are kept.
+    """Bytes pickled as a list of ints, in chunks that are `K<byte>` pairs in the file or kept in memory.
 
     Attributes:
-        starts: decoded position at which each piece starts; then the length.
-        offsets: file offset of each piece, or -1.
-        kept: the bytes of the pieces without offset, by index.
+        starts: decoded position of each chunk; then the total length.
+        offsets: file offset of each chunk, or -1 if kept in memory.
+        kept: the bytes of chunks kept in memory, by index.
     """
 
     __slots__ = ("kept", "length", "offsets", "starts")
@@ -178,7 +178,7 @@ Payload = Inline | Span | CodedSpan | IntPayload
 
 @dataclass(slots=True, eq=False, repr=False)
 class ArrayValue(Node):
-    """A numpy array: `payload` for plain elements, `items` for objects; `built` once its state is known."""
+    """A numpy array: `payload` for plain elements, `items` for objects; `built` once its state is set."""
 
     built: bool = field(default=False, init=False)
     fortran: bool = field(default=False, init=False)
@@ -189,4 +189,4 @@ class ArrayValue(Node):
 
 
 NODES_IN_LISTS = frozenset({ListValue, TupleValue, SetValue, DictValue, ArrayValue})
-"""The types whose depth and weight count for what holds them."""
+"""The types whose depth and weight are added to their container's."""

@@ -1,4 +1,4 @@
-"""Writes batches and meta files in the one style that torchvision, Keras and Datumaro all read: Python 2's."""
+"""Writes batch and meta files in the style that torchvision, Keras and Datumaro can all read: Python 2's."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ Pixels = bytes | bytearray | memoryview
 STANDARD: Size = (32, 32)
 _LABEL_KEYS = {"cifar10": ("labels",), "cifar100": ("fine_labels", "coarse_labels")}
 _RECONSTRUCT = b"cnumpy.core.multiarray\n_reconstruct\n"
-# Arrays of uint8 where all rows are alike: arrays of objects, which Datumaro writes, take twice the size, and neither
-# torchvision nor Keras reads them.
+# If all images have the same size, `data` is a uint8 array: the object arrays that Datumaro writes take twice the size,
+# and neither torchvision nor Keras can read them.
 _DTYPE_STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK%ctb"
 
 
@@ -24,11 +24,11 @@ class Writer(Protocol):
     """Anything with `write`."""
 
     def write(self, data: Any, /) -> object:
-        """Takes the next bytes."""
+        """Writes the next bytes."""
 
 
 def write_meta(file: Writer, meta: Meta) -> None:
-    """Writes a meta file; for the genuine names its bytes are those of the genuine file."""
+    """Writes a meta file; for the original names it is byte for byte the original file."""
     fields: dict[str, int | Sequence[str]] = {}
     if meta.kind == "cifar10":
         if meta.num_cases_per_batch is not None:
@@ -48,14 +48,15 @@ def write_meta(file: Writer, meta: Meta) -> None:
 
 
 def _list(ops: Opcodes, items: Iterable[bytes], count: int) -> bytes:
-    """Returns a list of `count` encoded items, which are drawn after its PUT: their own PUTs follow that."""
+    """Returns a list of `count` encoded items."""
+    # The list's own PUT comes before those of its items, which are numbered as the iterable is consumed.
     head, buffer = b"]" + ops.put(), ListBuffer(count)
     buffer.extend(items)
     return head + buffer.data
 
 
 def _array_head(ops: Opcodes) -> bytes:
-    """Returns an array without state: entries `memo - 2` and `memo - 1` are the two globals."""
+    """Returns an array without a state; memo entries `memo - 2` and `memo - 1` are the two globals."""
     globals_ = _RECONSTRUCT + ops.put() + b"cnumpy\nndarray\n" + ops.put()
     return globals_ + b"K\x00\x85U\x01b\x87R" + ops.put()
 
@@ -66,7 +67,7 @@ def _dtype(ops: Opcodes, name: bytes, flags: int) -> bytes:
 
 
 def _uniform_head(ops: Opcodes, rows: int, row_bytes: int) -> bytes:
-    """Returns a uint8 array [rows, row_bytes] up to its payload; `tb` follows that."""
+    """Returns a uint8 array [rows, row_bytes] up to its payload, which must be followed by `tb`."""
     head = string_head(rows * row_bytes)
     shape = b"(K\x01" + integer(rows) + integer(row_bytes) + b"\x86"
     return _array_head(ops) + shape + _dtype(ops, b"u1", 0) + b"\x89" + head
@@ -74,7 +75,7 @@ def _uniform_head(ops: Opcodes, rows: int, row_bytes: int) -> bytes:
 
 def _row_bytes(size: Size) -> int:
     if min(size) < 1:
-        raise ValueError(f"an image of {size[0]} x {size[1]} pixels")
+        raise ValueError(f"image size is {size[0]} x {size[1]}; expected at least 1 x 1")
     return 3 * size[0] * size[1]
 
 
@@ -90,21 +91,21 @@ def write_batch(
     rows: int,
     size: Size = STANDARD,
 ) -> None:
-    """Writes a batch of images of one size with the keys in the order of the genuine files.
+    """Writes a batch of images of one size, with the keys in the order of the original files.
 
     Args:
-        file: gets the bytes, in order.
+        file: where the bytes are written, in order.
         kind: 'cifar10' or 'cifar100'.
         batch_label: such as 'training batch 1 of 5'.
         labels: one per row.
         coarse_labels: one per row for 'cifar100', else None.
         filenames: one per row.
-        pixels: uint8 [3, H, W] of all rows, in parts of any length.
-        rows: of the batch.
+        pixels: uint8 [3, H, W] of all rows, in chunks of any length.
+        rows: number of rows.
         size: (H, W) of every image.
 
     Raises:
-        ValueError: the columns disagree, or the payload is too long for the format.
+        ValueError: the columns have different lengths, or the payload is too long for the format.
     """
     columns = dict(zip(_label_keys(kind), _label_columns(kind, labels, coarse_labels), strict=True))
     for key, column in {**columns, "filenames": filenames}.items():
@@ -135,7 +136,7 @@ def write_batch(
 
 def _label_keys(kind: str) -> tuple[str, ...]:
     if kind not in _LABEL_KEYS:
-        raise ValueError(f"kind {kind!r}; expected one of {sorted(_LABEL_KEYS)}")
+        raise ValueError(f"unknown kind {kind!r}; expected one of {sorted(_LABEL_KEYS)}")
     return _LABEL_KEYS[kind]
 
 
@@ -144,7 +145,7 @@ def _label_columns(
 ) -> list[Sequence[int | None]]:
     columns = [labels] if coarse_labels is None else [labels, coarse_labels]
     if len(columns) != len(_LABEL_KEYS[kind]):
-        raise ValueError("'coarse_labels' belong to cifar100, and only there")
+        raise ValueError("'coarse_labels' must be given for cifar100, and only for it")
     return columns
 
 
@@ -154,7 +155,7 @@ def _copy_pixels(file: Writer, pixels: Iterable[Pixels], expected: int) -> None:
         file.write(part)
         found += memoryview(part).nbytes
     if found != expected:
-        raise ValueError(f"{found} bytes of pixels; expected {expected}")
+        raise ValueError(f"found {found} bytes of pixels; expected {expected}")
 
 
 def _pair(size: Size) -> bytes:
@@ -162,18 +163,18 @@ def _pair(size: Size) -> bytes:
 
 
 class BatchWriter:
-    """Writes a batch whose rows come in runs.
+    """Writes a batch incrementally, a run of rows at a time.
 
-    Pixels go straight to the file, so `data` is its first key; labels and names are kept as opcodes until `close`.
+    Pixels go straight to the file, so `data` is the first key; labels and names are kept as opcodes until `close`.
 
     Args:
-        file: gets the bytes, in order.
-        rows: how many will come.
+        file: where the bytes are written, in order.
+        rows: total number of rows.
         kind: 'cifar10' or 'cifar100'.
         batch_label: such as 'training batch 1 of 5'.
         size: (H, W) if every row has an image of that size; None for an object array, whose rows may lack images or
             differ in size.
-        images: False for a file without pixels: `data` is then empty, as Datumaro wants it to have a length.
+        images: False for a file without pixels; `data` is then an empty array, because Datumaro takes its length.
 
     Raises:
         ValueError: an unknown kind, or a payload too long for the format.
@@ -204,7 +205,7 @@ class BatchWriter:
         reconstruct, ndarray = ops.memo - 2, ops.memo - 1
         shape = b"(K\x01" + integer(self._rows) + b"\x85"
         head += shape + _dtype(ops, b"O8", 63) + b"\x89]" + ops.put()
-        # Rows name the globals through the memo; only the first one spells out uint8.
+        # Rows refer to the globals through the memo; only the first row has the uint8 dtype in full.
         self._reuse = get(reconstruct) + get(ndarray) + b"K\x00\x85U\x01b\x87R"
         dtype_class = ops.memo - 2
         self._first_dtype = get(dtype_class) + b"U\x02u1K\x00K\x01\x87R" + ops.put() + _DTYPE_STATE % 0
@@ -212,7 +213,7 @@ class BatchWriter:
         return head
 
     def _plan_columns(self, ops: Opcodes, keys: Sequence[str], batch_label: str) -> None:
-        """Fixes the memo entries of all that follows the pixels, in the order of the file."""
+        """Assigns memo entries to everything after the pixels, in file order."""
         self._heads: list[bytes] = [ops.text("batch_label") + ops.text(batch_label)]
         self._labels = [ListBuffer(self._rows) for _ in keys]
         self._heads += [ops.text(key) + b"]" + ops.put() for key in keys]
@@ -235,21 +236,21 @@ class BatchWriter:
         """Adds rows.
 
         Args:
-            pixels: uint8 [3, H, W] of the rows, one after the other or one each; None for a row without image.
-            labels: one per row, as in `write_batch`.
-            coarse_labels: the same.
-            filenames: the same.
-            sizes: (H, W) per row, where the writer was given no size; None for a row without image.
+            pixels: uint8 [3, H, W] of the rows, concatenated or one each; None for a row without an image.
+            labels: as in `write_batch`.
+            coarse_labels: as in `write_batch`.
+            filenames: as in `write_batch`.
+            sizes: (H, W) per row, None for a row without an image; needed only if the writer's `size` is None.
 
         Raises:
-            ValueError: the arguments disagree with each other or with what the writer was told.
+            ValueError: the arguments do not match each other, or those of the writer.
         """
         columns = _label_columns(self._kind, labels, coarse_labels)
         count = len(filenames)
         if any(len(column) != count for column in columns):
-            raise ValueError(f"{[len(column) for column in columns]} labels for {count} filenames")
+            raise ValueError(f"found {[len(column) for column in columns]} labels for {count} filenames")
         if self._added + count > self._rows:
-            raise ValueError(f"more than the {self._rows} rows that were announced")
+            raise ValueError(f"found {self._added + count} rows; expected {self._rows}")
         self._append_pixels(pixels, count, sizes)
         for buffer, column in zip(self._labels, columns, strict=True):
             buffer.extend(map(integer, column))
@@ -262,11 +263,11 @@ class BatchWriter:
     ) -> None:
         if not self._images:
             if pixels is not None and any(part is not None for part in pixels):
-                raise ValueError("pixels for a batch without images")
+                raise ValueError("found pixels; expected none in a batch without images")
         elif self._size is not None:
             parts = [pixels] if isinstance(pixels, Pixels) else pixels or []
             if any(part is None for part in parts):
-                raise ValueError("a row without image in a batch of images of one size")
+                raise ValueError("found a row without an image in a batch of images of one size")
             _copy_pixels(self._file, parts, count * _row_bytes(self._size))  # type: ignore[arg-type]
             if self._odd_size:
                 self._add_sizes([self._size] * count)
@@ -277,10 +278,10 @@ class BatchWriter:
         self, pixels: Pixels | Sequence[Pixels | None] | None, count: int, sizes: Sequence[Size | None] | None
     ) -> None:
         if sizes is None or len(sizes) != count:
-            raise ValueError(f"{None if sizes is None else len(sizes)} sizes for {count} rows")
+            raise ValueError(f"found {'no' if sizes is None else len(sizes)} sizes for {count} rows")
         rows = _split(pixels, sizes)
         if len(rows) != count:
-            raise ValueError(f"{len(rows)} images for {count} rows")
+            raise ValueError(f"found {len(rows)} images for {count} rows")
         for number, (row, size) in enumerate(zip(rows, sizes, strict=True), self._added):
             self._file.write(before_item(number, self._rows))
             self._append_row(row, size, self._row_memo + number)
@@ -291,7 +292,7 @@ class BatchWriter:
     def _append_row(self, row: Pixels | None, size: Size | None, memo: int) -> None:
         if row is None or size is None:
             if row is not None or size is not None:
-                raise ValueError("a row with an image but no size, or a size but no image")
+                raise ValueError("found a row with an image but no size, or with a size but no image")
             self._file.write(b"N")
             return
         length = _row_bytes(size)
@@ -307,9 +308,9 @@ class BatchWriter:
         self._sizes.extend(_pair(size) + put(number) for number, size in numbered)
 
     def close(self) -> None:
-        """Writes labels and names. Raises `ValueError`: not all announced rows came."""
+        """Writes labels and names. Raises `ValueError` if rows are missing."""
         if self._added != self._rows:
-            raise ValueError(f"{self._added} rows came; {self._rows} were announced")
+            raise ValueError(f"found {self._added} rows; expected {self._rows}")
         self._file.write(b"tb")
         bodies = [bytearray(), *(buffer.data for buffer in self._labels), self._names.data]
         if self._odd_size and self._rows:
@@ -321,7 +322,7 @@ class BatchWriter:
 
 
 def _split(pixels: Pixels | Sequence[Pixels | None] | None, sizes: Sequence[Size | None]) -> Sequence[Pixels | None]:
-    """Returns one part per row."""
+    """Returns the pixels of each row."""
     if pixels is None:
         return [None] * len(sizes)
     if not isinstance(pixels, Pixels):
@@ -334,5 +335,5 @@ def _split(pixels: Pixels | Sequence[Pixels | None] | None, sizes: Sequence[Size
         parts.append(view[position : position + length] if size else None)
         position += length
     if position != len(view):
-        raise ValueError(f"{len(view)} bytes of pixels; expected {position}")
+        raise ValueError(f"found {len(view)} bytes of pixels; expected {position}")
     return parts

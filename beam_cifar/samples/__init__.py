@@ -1,5 +1,5 @@
-"""Sample datasets: drawn images in the genuine layout of CIFAR-10 or CIFAR-100, for tests, benchmarks and demos.
+"""Sample datasets: drawn images in the original layout of CIFAR-10 or CIFAR-100, for tests, benchmarks and demos.
 
-`make` writes the files (`beam_cifar.make_sample`, `beam-cifar make-sample`); `drawing` makes pixels whose PNG files are
-as large as those of photos. Nothing here needs Beam or Arrow, and only the command line and the public face import it.
+`make` writes the files (`beam_cifar.make_sample`, `beam-cifar make-sample`); `drawing` draws the images. Neither needs
+Beam or Arrow; only the command line and the public API import this package.
 """

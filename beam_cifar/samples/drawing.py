@@ -1,7 +1,7 @@
-"""Drawn images for sample sets: an object of a few parts for each class, posed at random on a textured background.
+"""Draws images for sample datasets: a simple object per class, posed at random on a textured background.
 
-Their PNG files are as large as those of photos, 2.3 KB on average. Only operations that every machine rounds alike
-touch pixels (no `exp`, `sin` or normal deviates, whose last bit differs), so a seed gives the same bytes everywhere.
+As PNG files they are as large as photos, 2.3 KB on average. Pixels are computed only with operations that round the
+same on every machine (no `exp`, `sin` or normal deviates), so a seed gives the same bytes everywhere.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FloatArray = npt.NDArray[np.float32]
 
 SIDE: Final = 32
 
-# A background and a main colour, then parts from back to front: colour (main, second, dark or light; a capital makes a
-# box, others are ellipses), centre x and y, half width and half height, in hundredths of the object's half side.
+# Background and main colour, then shapes from back to front: colour (m, s, d, l: main, second, dark, light; a capital
+# is a box, lower case an ellipse), centre x and y, half width and half height, in hundredths of the object's half side.
 _OBJECTS: Final = {
     "plane": "sky c8ccd4 S 75 -30 12 32 s 12 -25 11 40 m 0 0 100 18 d -70 -5 14 7 s -4 34 15 46 l -25 22 18 9",
     "car": "earth be2823 m 5 -15 55 36 D 5 -16 40 17 M 0 18 98 26 d -52 42 24 24 d 52 42 24 24 l -88 12 9 8",
@@ -47,13 +47,13 @@ _OBJECTS: Final = {
     "person": "room d7aa91 s 0 95 78 46 d 0 -28 54 60 m 0 -8 42 54 d -17 -16 9 5 d 17 -16 9 5 s 0 24 15 5",
     "crawler": "earth b4c846 s 72 42 42 12 m 30 30 46 20 m -15 15 46 24 m -55 -5 38 22 s -78 -28 26 19 d -84 -32 6 6",
 }
-# The objects of CIFAR-10's classes, and of CIFAR-100's superclasses, in the order of labels.
+# The object for each CIFAR-10 class and each CIFAR-100 superclass, in label order.
 _CIFAR10: Final = "plane car bird cat deer dog frog horse ship truck"
 _CIFAR100: Final = (
     "fish fish flower vessel fruit device furniture bug deer building "
     "scene horse dog bug person crawler cat tree car truck"
 )
-# Colours at the top and at the bottom.
+# Background colours at the top and at the bottom.
 _GROUNDS: Final = {
     "sky": "78a0d2 becddc",
     "field": "82966e 557337",
@@ -67,16 +67,16 @@ _AXIS: Final = (np.arange(SIDE, dtype=np.float32) - np.float32(15.5)) / np.float
 
 
 class _Classes(NamedTuple):
-    """What is fixed for each of K classes."""
+    """The constants of K classes."""
 
-    shapes: UInt8Array  # [K, 96, 96]: the colour of each point of an object, from 1 on; 0 is the background
-    colours: FloatArray  # [K, 3]: its main colour
-    grounds: FloatArray  # [K, 2, 3]: the background's colours at the top and at the bottom
+    shapes: UInt8Array  # [K, 96, 96]: colour index of each point of the object, from 1; 0 is the background
+    colours: FloatArray  # [K, 3]: main colour
+    grounds: FloatArray  # [K, 2, 3]: background colours at the top and at the bottom
 
 
 @lru_cache(maxsize=2)
 def _classes(kind: str) -> _Classes:
-    """Returns the tables of a kind; the five classes of a superclass differ in proportions and in tint."""
+    """Returns the constants for a kind; the five classes of a superclass differ in proportions and tint."""
     spread = 0 if kind == "cifar10" else 1
     names = [_CIFAR100.split()[coarse] for coarse in CIFAR100_COARSE_OF_FINE] if spread else _CIFAR10.split()
     grounds, colours, *parts = zip(*(_OBJECTS[name].split() for name in names), strict=True)
@@ -91,7 +91,7 @@ def _classes(kind: str) -> _Classes:
 
 
 def _paint(words: list[str], sizes: npt.NDArray[np.float64]) -> UInt8Array:
-    """Returns uint8 [96, 96]: an object, from -150 to 150 hundredths, with parts larger by factors [6, 2]."""
+    """Returns uint8 [96, 96]: an object, from -150 to 150 hundredths, its shapes scaled by factors [6, 2]."""
     axis = (np.arange(_SHAPE_SIDE) + 0.5) * (300 / _SHAPE_SIDE) - 150
     shape = np.zeros((_SHAPE_SIDE, _SHAPE_SIDE), np.uint8)
     for number, (width, height) in enumerate(sizes):
@@ -104,12 +104,12 @@ def _paint(words: list[str], sizes: npt.NDArray[np.float64]) -> UInt8Array:
 
 
 def draw_images(rng_seed: int | Sequence[int], labels: npt.NDArray[np.integer], kind: str) -> UInt8Array:
-    """Draws one image for each label: an object of that class, posed and coloured at random, on a background.
+    """Draws one image per label: an object of that class, posed and coloured at random, on a background.
 
     Args:
-        rng_seed: what the images depend on, together with the labels: one or several numbers >= 0.
+        rng_seed: one or more numbers >= 0; the images depend on these and the labels only.
         labels: int [N], classes of `kind`.
-        kind: `cifar10` or `cifar100`, known names only.
+        kind: `cifar10` or `cifar100`; not checked.
 
     Returns:
         uint8 [N, 3, 32, 32], R, G, B planes.
@@ -122,7 +122,7 @@ def draw_images(rng_seed: int | Sequence[int], labels: npt.NDArray[np.integer], 
     lit = classes.grounds[labels] * _uniform(rng, 0.6, 1.2, count, 1, 1)
     top, bottom = lit.transpose(1, 2, 0)[..., None, None]
     image = np.where(colours > 0, paint, top + (bottom - top) * (_AXIS[:, None] + 1) / 2)
-    # Most images are middling, some smooth, some rough, as photos are.
+    # Like photos, most images are of medium roughness, some smooth, some rough.
     rough = _uniform(rng, 0.1, 1.2, count, 1, 1) + _uniform(rng, 0, 1, count, 1, 1) * _uniform(rng, 0, 1, count, 1, 1)
     image += _noise(rng, 4, 3, count) * np.float32(0.15)
     for side in (8, 16, SIDE):
@@ -137,7 +137,7 @@ def _uniform(rng: np.random.Generator, low: float, high: float, *shape: int) -> 
 
 
 def _posed(rng: np.random.Generator, shapes: UInt8Array, labels: npt.NDArray[np.integer]) -> UInt8Array:
-    """Returns uint8 [N, 32, 32]: the colours of objects that are turned, scaled, moved, and mirrored half the time."""
+    """Returns uint8 [N, 32, 32]: colour indices of the objects, rotated, scaled, moved, and half of them mirrored."""
     count = len(labels)
     turn, right, down = _uniform(rng, -0.2, 0.2, 3, count, 1, 1)
     zoom = _uniform(rng, 1, 1.4, count, 1, 1) * np.float32(_SHAPE_SIDE / 3)
@@ -149,16 +149,16 @@ def _posed(rng: np.random.Generator, shapes: UInt8Array, labels: npt.NDArray[np.
 
 
 def _palette(rng: np.random.Generator, main: FloatArray) -> FloatArray:
-    """Returns float32 [3, N, 5]: nothing, then main, second, dark and light colour of each object; main [N, 3]."""
+    """Returns float32 [3, N, 5]: unused, then main, second, dark and light colour of each object; main is [N, 3]."""
     main = main * _uniform(rng, 0.7, 1.25, len(main), 1) + _uniform(rng, -25, 25, *main.shape)
     dark, light = _uniform(rng, 15, 60, len(main), 1), _uniform(rng, 170, 250, len(main), 1)
     return np.asarray(np.stack([main, main, main * np.float32(0.6) + 40, dark + main / 8, light + main / 8]).T)
 
 
 def _noise(rng: np.random.Generator, side: int, *shape: int) -> FloatArray:
-    """Returns float32 [..., 32, 32] in -128..127: random grids of a size, linearly interpolated.
+    """Returns float32 [..., 32, 32] in -128..127: random grids of side x side, linearly interpolated.
 
-    Weights are multiples of 1 / 16 and values of one byte, so that sums are exact, in whatever order BLAS adds.
+    Weights are multiples of 1 / 16 and values are single bytes, so sums are exact in whatever order BLAS adds them.
     """
     values = np.frombuffer(rng.bytes(math.prod(shape) * side * side), np.int8)
     grids = values.reshape(*shape, side, side).astype(np.float32)

@@ -1,7 +1,7 @@
-"""Makes sample datasets: drawn images in the genuine layout of CIFAR-10 or CIFAR-100, as many as wanted.
+"""Creates sample datasets of any size: drawn images in the original layout of CIFAR-10 or CIFAR-100.
 
-A seed gives the same files on every machine for a major version of numpy. Images are written a thousand at a time, so
-memory does not depend on their number.
+A seed gives the same files on every machine with the same major version of numpy. Images are written a thousand at a
+time, so memory use does not depend on their number.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _KINDS: Final = ("cifar10", "cifar100")
 
 _GENUINE_TRAINING: Final = 50_000
 _GENUINE_TEST: Final = 10_000
-# Images drawn at a time: a plane of all of them stays in a core's cache. It is part of what a seed means.
+# Images drawn at a time, so that one of their planes stays in a core's cache. Changing it changes what a seed gives.
 _BLOCK: Final = 125
 # Blocks written at a time: one by one, glibc returns memory to the system after each, which takes as long as drawing.
 _BLOCKS: Final = 8
 _LABELS, _NAMES, _PIXELS = range(3)
-# With the class and `_s_000123.png` names are as long as genuine ones, 24 characters on average.
+# With the class and `_s_000123.png`, names are as long as the original ones, 24 characters on average.
 _ADJECTIVES: Final = ("", "common_", "small_", "great_")
 _README: Final = b'<meta HTTP-EQUIV="REFRESH" content="0; url=http://www.cs.toronto.edu/~kriz/cifar.html">\n'
 
 
 class _Batch(NamedTuple):
-    """A file to write: its name, its label such as 'training batch 1 of 5', its rows and the number of the first."""
+    """A batch file to write: name, batch label such as 'training batch 1 of 5', number of its first row, row count."""
 
     name: str
     batch_label: str
@@ -46,26 +46,26 @@ class _Batch(NamedTuple):
 
 
 def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, tar: bool = False) -> list[str]:
-    """Makes a dataset of drawn images, as its genuine counterpart is laid out.
+    """Creates a dataset of drawn images in the layout of the original.
 
-    A sixth of the images, at most 10,000, are the test batch, the others training batches: five for CIFAR-10 and one
-    for CIFAR-100 up to 60,000 images; beyond, batches of the genuine size (10,000 or 50,000 rows) as many as it takes,
-    `data_batch_6` or `train_2` and on. A set too small to give every file a row has fewer files. Classes are as
-    balanced as the number allows, in every batch.
+    One sixth of the images, at most 10,000, become the test batch, the others training batches: up to 60,000 images
+    five for CIFAR-10 and one for CIFAR-100; above that, as many batches of the original size (10,000 or 50,000 rows)
+    as needed, named `data_batch_6` or `train_2` and so on. A dataset too small for a row in every file has fewer
+    files. Classes are as balanced as possible in every batch.
 
     Args:
-        out: the directory to make, or with `tar` the `.tar.gz` archive; missing or empty.
+        out: directory to create, or with `tar` the `.tar.gz` archive; must not exist or be an empty directory.
         kind: `cifar10` or `cifar100`.
-        images: how many, at least 1.
-        seed: what labels, names and pixels depend on; >= 0.
-        tar: whether to write an archive; its bytes are reproducible, too.
+        images: number of images, at least 1.
+        seed: determines labels, names and pixels; >= 0.
+        tar: whether to write an archive, which is reproducible byte for byte as well.
 
     Returns:
-        The paths written: the dataset's files, or the archive.
+        The paths written: the files of the dataset, or the archive.
 
     Raises:
         UsageError: an unknown kind, no images, or a negative seed.
-        OutputError: `out` holds something already.
+        OutputError: `out` exists and is not an empty directory.
 
     >>> from beam_cifar import make_sample
     >>> len(make_sample("drawn", kind="cifar100", images=200))
@@ -75,7 +75,7 @@ def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, 
     if not tar:
         os.makedirs(out, exist_ok=True)
         return list(_write_set(out, kind, images, seed))
-    # With "x", so that a file that appeared since the check is not overwritten.
+    # Mode "x": a file created since the check is not overwritten.
     with open(out, "xb") as file, tempfile.TemporaryDirectory() as folder:
         _pack(file, kind, _write_set(folder, kind, images, seed))
     return [out]
@@ -85,20 +85,20 @@ def _check(out: str, kind: str, images: int, seed: int, tar: bool) -> None:
     if kind not in _KINDS:
         raise UsageError(f"unknown kind {kind!r}; expected one of {', '.join(_KINDS)}")
     if images < 1:
-        raise UsageError(f"cannot make {images} images; expected at least 1")
+        raise UsageError(f"cannot create {images} images; expected at least 1")
     if seed < 0:
         raise UsageError(f"seed is {seed}; expected 0 or more")
     if os.path.isdir(out):
         if tar:
-            raise OutputError(f"{out}: is a directory; expected the name of an archive to write")
+            raise OutputError(f"{out}: is a directory; expected the name of the archive to create")
         if os.listdir(out):
-            raise OutputError(f"{out}: directory is not empty; expected a new or empty one")
+            raise OutputError(f"{out}: directory is not empty; choose a new or empty one")
     elif os.path.exists(out):
-        raise OutputError(f"{out}: exists already; expected a new name")
+        raise OutputError(f"{out}: already exists; choose a new name")
 
 
 def _write_set(folder: str, kind: str, images: int, seed: int) -> Iterator[str]:
-    """Writes all files of a set; yields the path of each once it is there."""
+    """Writes all files of a dataset; yields the path of each when it is complete."""
     batches = plan_batches(kind, images)
     for batch in batches:
         with open(os.path.join(folder, batch.name), "xb") as file:
@@ -120,7 +120,7 @@ def _write_set(folder: str, kind: str, images: int, seed: int) -> Iterator[str]:
 
 
 def plan_batches(kind: str, images: int) -> list[_Batch]:
-    """Returns the batch files of a set of so many images; none is empty, and together they hold exactly these."""
+    """Returns the batch files of a dataset of `images` rows; no file is empty."""
     is_cifar10 = kind == "cifar10"
     test = min(max(images // 6, 1), _GENUINE_TEST) if images > 1 else 0
     training, usual = images - test, 5 if is_cifar10 else 1
@@ -138,7 +138,7 @@ def plan_batches(kind: str, images: int) -> list[_Batch]:
 
 def _write_batch(file: BinaryIO, batch: _Batch, kind: str, seed: int) -> None:
     classes = facts.CIFAR10_NAMES if kind == "cifar10" else facts.CIFAR100_NAMES
-    # Every class in turn, from where the batch before left off: as balanced as the number of rows allows.
+    # Classes in turn, continuing where the previous batch stopped, so that they are balanced over all batches.
     in_turn = (batch.start + np.arange(batch.rows, dtype=np.int64)) % len(classes)
     labels = _generator(seed, _LABELS, batch.start).permutation(in_turn)
     words = _generator(seed, _NAMES, batch.start).choice(_ADJECTIVES, batch.rows).tolist()
@@ -163,7 +163,7 @@ def _generator(*key: int) -> np.random.Generator:
 
 
 def _pack(file: BinaryIO, kind: str, paths: Iterable[str]) -> None:
-    """Moves files into a `.tar.gz` of one gzip member, without users and with all times 0, so that bytes repeat."""
+    """Moves files into a `.tar.gz` of one gzip member, without owners and with all times 0, for reproducible bytes."""
     folder = tarfile.TarInfo(facts.CIFAR10_DIRECTORY if kind == "cifar10" else facts.CIFAR100_DIRECTORY)
     folder.type, folder.mode = tarfile.DIRTYPE, 0o755
     with (
@@ -171,7 +171,7 @@ def _pack(file: BinaryIO, kind: str, paths: Iterable[str]) -> None:
         tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
         archive.addfile(folder)
-        # A tar has the size first, so files go through the disk: one at a time, which needs less of it.
+        # A tar header has the size, so each file is first written to disk: one at a time, to use less of it.
         for path in paths:
             info = tarfile.TarInfo(f"{folder.name}/{os.path.basename(path)}")
             info.size = os.path.getsize(path)

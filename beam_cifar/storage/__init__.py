@@ -1,6 +1,6 @@
-"""The only package that touches paths: finding and opening inputs, staging and moving outputs.
+"""The only package that does file I/O: finding and opening inputs, staging and publishing outputs.
 
-Paths are those of the local file system, or of one that all workers share; or URLs of objects, `s3://` and `gs://`.
+Paths are on the local file system or one shared by all workers, or URLs of objects, `s3://` and `gs://`.
 """
 
 from beam_cifar.storage.blobs import Blob as Blob

@@ -1,4 +1,4 @@
-"""Reads `.tar`, `.tar.gz` and plain `.gz` in place: members by name, bytes by seek, nothing extracted."""
+"""Reads `.tar`, `.tar.gz` and plain `.gz` in place: lists members and seeks to them, without extracting anything."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from beam_cifar.storage.tar import tar_entries
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
 MAX_MEMBERS = 10_000
-# Photographs deflate 1.1 : 1, drawings 10 : 1. What unpacks to more than this much at more than this ratio is a bomb.
+# Photographs compress 1.1 : 1, drawings 10 : 1. A file above both this ratio and this size is taken for a bomb.
 MAX_RATIO = 100
 RATIO_FREE_BYTES = 1 << 30
 
@@ -28,7 +28,7 @@ _Found = TypeVar("_Found")
 
 @dataclass(frozen=True)
 class Member:
-    """One file of an archive: its path there, and where its bytes lie in the decompressed stream."""
+    """A file in an archive: its path there, and where its bytes are in the decompressed stream."""
 
     path: str
     offset: int
@@ -41,19 +41,19 @@ class Member:
 
 
 def is_archive(path: str) -> bool:
-    """Whether a path is named like an archive that this module reads."""
+    """Returns whether a path has the extension of an archive that this module reads."""
     return path.lower().endswith(SUFFIXES)
 
 
 def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
-    """Lists the regular files of an archive; asked again of the same one, it does not read it again.
+    """Lists the regular files of an archive; cached until the archive changes.
 
     Returns:
         The members in archive order, and the path of the random-access index in `index_dir`, "" for an uncompressed
         archive.
 
     Raises:
-        InputError: the archive is damaged, or holds links, devices, too many members, or a bomb.
+        InputError: the archive is damaged, has links, devices or too many members, or is a decompression bomb.
     """
     members, index, _ = _once(_list_members, path, index_dir)
     return members, index
@@ -62,13 +62,13 @@ def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
 def _once(
     look: functools._lru_cache_wrapper[tuple[_Found, str]], path: str, index_dir: str
 ) -> tuple[_Found, str, tuple[int, int]]:
-    """What a look at an archive finds, the path of its index, or "", and its stamp; it looks again if that is gone."""
+    """Returns the (cached) result of `look` for an archive, the path of its index or "", and its stamp."""
     with reading_archive(path):
         stamp = files.stamp(path)
     digest = hashlib.sha256(f"{path}\0{stamp}".encode("utf-8", "surrogateescape")).hexdigest()
     asked = path, stamp, os.path.join(index_dir, f"archive-{digest[:16]}.index")
     found, index = look(*asked)
-    if index and not files.exists(index):  # of an earlier job, which has cleaned up
+    if index and not files.exists(index):  # written by an earlier job, which has removed it since
         look.cache_clear()
         found, index = look(*asked)
     return found, index, stamp
@@ -83,16 +83,16 @@ def _list_members(path: str, stamp: tuple[int, int], index: str) -> tuple[tuple[
                 return tuple(_members(stream, path, stamp[0], limit)), ""
     with reading_archive(path), local_copy(path) as copy, open_gzip(copy) as stream:
         members = tuple(_members(stream, path, limit, limit))
-        stream.seek(0, os.SEEK_END)  # the checksum at the end of the stream is checked on the way
+        stream.seek(0, os.SEEK_END)  # reads to the end, which also verifies the stream's checksum
         export_index(stream, index)
     return members, index
 
 
 def gzip_blob(path: str, index_dir: str) -> Blob:
-    """The unpacked bytes of a plain `.gz` file, for seeking; otherwise as `list_members`.
+    """Returns a seekable blob of the decompressed content of a plain `.gz` file; cached as in `list_members`.
 
     Raises:
-        InputError: it is not gzip, damaged, cut short, or a decompression bomb.
+        InputError: the file is not gzip, damaged, truncated, or a decompression bomb.
     """
     size, index, stamp = _once(_unpacked_size, path, index_dir)
     return Blob(path, 0, size, stamp, index)
@@ -100,16 +100,16 @@ def gzip_blob(path: str, index_dir: str) -> Blob:
 
 @functools.lru_cache(maxsize=64)
 def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> tuple[int, str]:
-    """Unpacks a `.gz` file once, which checks its checksum, and writes the index."""
+    """Decompresses a `.gz` file once, which verifies its checksum, and writes the index."""
     with reading_archive(path, "file"):
         if not _is_gzip(path):
-            raise InputError(f"{path}: is not gzip, as its name says; rename or remove it")
+            raise InputError(f"{path}: not a gzip file, although its name says so; rename or remove it")
         limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
         with local_copy(path) as copy, open_gzip(copy) as stream:
             while stream.read(COPY_BYTES):
                 if stream.tell() > limit:
                     raise InputError(
-                        f"{path}: unpacks to more than {limit} bytes, {MAX_RATIO} times its packed size or more; "
+                        f"{path}: decompresses to more than {limit} bytes, at least {MAX_RATIO} times its size; "
                         "refused as a decompression bomb"
                     )
             size: int = stream.tell()
@@ -119,10 +119,10 @@ def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> tuple[int, 
 
 
 def _refuse_cut(path: str, size: int) -> None:
-    """Raises `EOFError` if a `.gz` file is cut short, which rapidgzip takes for its end.
+    """Raises `EOFError` if a `.gz` file is truncated, which rapidgzip does not detect.
 
-    A member ends with its unpacked size, modulo 2**32 (RFC 1952): where that is not the whole, there are several
-    members, or the end is missing, and only reading it in order tells which.
+    A member ends with its decompressed size modulo 2**32 (RFC 1952). If that differs from the total, there are several
+    members or the end is missing; only reading the file sequentially shows which.
     """
     with files.open_file(path) as file:
         file.seek(-4, os.SEEK_END)
@@ -133,24 +133,24 @@ def _refuse_cut(path: str, size: int) -> None:
     with igzip.open(path) as stream:
         found = sum(len(chunk) for chunk in iter(lambda: stream.read(COPY_BYTES), b""))
     if found != size:
-        raise EOFError(f"{found} bytes are in it, {size} could be read")
+        raise EOFError(f"expected {found} bytes, found {size}")
 
 
 def _members(stream: Any, path: str, size: int, limit: int) -> Iterator[Member]:
     seen = set()
     for count, (name, offset, length) in enumerate(tar_entries(stream, size, path), 1):
         if count > MAX_MEMBERS:
-            raise InputError(f"{path}: more than {MAX_MEMBERS} members; this is not a CIFAR archive")
+            raise InputError(f"{path}: more than {MAX_MEMBERS} members; not a CIFAR archive")
         if offset + length > limit:
             raise InputError(
-                f"{path}: member {name!r} ends at byte {offset + length} of the unpacked archive, more than "
-                f"{MAX_RATIO} times its packed size; refused as a decompression bomb"
+                f"{path}: member {name!r} ends at byte {offset + length} of the decompressed archive, more than "
+                f"{MAX_RATIO} times its compressed size; refused as a decompression bomb"
             )
         if name.endswith("/"):
             continue
         plain = posixpath.normpath(name).lstrip("/")
         if plain in seen:
-            raise InputError(f"{path}: member {plain!r} is there twice")
+            raise InputError(f"{path}: member {plain!r} occurs twice")
         seen.add(plain)
         yield Member(plain, offset, length)
 

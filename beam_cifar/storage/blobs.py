@@ -1,4 +1,4 @@
-"""Input files: where their bytes lie, and how they are opened."""
+"""Input files: where their bytes are, and opening and copying them."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from beam_cifar.storage.objects import FIRST_WINDOW, ObjectReader, fetch
 from beam_cifar.storage.paths import Entry, is_url
 from beam_cifar.storage.staging import StagedFile, writing
 
-# What unpacks asks for little at a time, and goes on in order.
+# Read ahead from compressed objects: decompression reads little at a time, but in order.
 ARCHIVE_WINDOW = 1 << 20
 
 
 @dataclass(frozen=True)
 class Blob:
-    """Where the bytes of one input file lie.
+    """Where the bytes of an input file are.
 
     Attributes:
-        path: the file, or the archive that holds it.
+        path: the file, or the archive that contains it.
         offset: where it starts in the archive's (decompressed) stream.
-        size: its bytes.
-        stamp: size and mtime (ns) of `path` when it was planned; a change in between is refused.
+        size: its size in bytes.
+        stamp: size and mtime (ns) of `path` at planning time; a file that changed since is refused.
         index: path of the random-access index of a compressed archive; empty for a plain file.
     """
 
@@ -42,24 +42,24 @@ class Blob:
 
     @property
     def is_part(self) -> bool:
-        """Whether it is a window of a plain file."""
+        """Whether it is a range of a plain file rather than all of it."""
         return self.offset > 0 or self.size != self.stamp[0]
 
 
 def whole_file(path: str) -> Blob:
-    """The blob of a plain file. Raises `OSError`."""
+    """Returns the blob of a plain file. Raises `OSError`."""
     size, mtime = stamp(path)
     return Blob(path, 0, size, (size, mtime))
 
 
 def listed_file(entry: Entry) -> Blob:
-    """The blob of a file that a list of a folder has named."""
+    """Returns the blob of a file found by listing a folder."""
     return Blob(entry.path, 0, entry.size, (entry.size, entry.mtime))
 
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns a failure to read into one line that names the file."""
+    """Turns an `OSError` on reading into an `InputError` that names the file."""
     try:
         yield
     except OSError as error:
@@ -68,7 +68,7 @@ def reading(name: str) -> Iterator[None]:
 
 @contextmanager
 def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
-    """Opens an input file for reading and seeking; raises `InputError` if it is gone, or changed since the plan."""
+    """Opens an input file for reading and seeking. Raises `InputError` if it is missing, or changed since planning."""
     if is_url(blob.path):
         with _object(blob, name) as stream:
             yield stream
@@ -86,7 +86,7 @@ def open_blob(blob: Blob, name: str) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _object(blob: Blob, name: str) -> Iterator[BinaryIO]:
-    """Opens an object, or a window of it, for reading and seeking."""
+    """Opens an object, or a range of it, for reading and seeking."""
     try:
         window = ARCHIVE_WINDOW if blob.index else FIRST_WINDOW
         with reading(name), ObjectReader(blob.path, blob.stamp, window) as stream:
@@ -94,7 +94,7 @@ def _object(blob: Blob, name: str) -> Iterator[BinaryIO]:
                 with _unpacking(blob, stream) as unpacked:
                     yield unpacked
             elif blob.is_part:
-                # Unbuffered: the reader of objects has a buffer of its own.
+                # Unbuffered: `ObjectReader` has its own buffer.
                 yield cast(BinaryIO, io.BufferedReader(SubFile(stream, blob.offset, blob.size), 1))
             else:
                 yield cast(BinaryIO, stream)
@@ -107,13 +107,13 @@ def _object(blob: Blob, name: str) -> Iterator[BinaryIO]:
 @contextmanager
 def _unpacking(blob: Blob, archive: Any = None) -> Iterator[BinaryIO]:
     with open_indexed(blob.path, blob.index, archive) as stream:
-        # A small buffer: what is read ahead of need may be unpacked in vain.
+        # A small buffer: reading ahead may decompress data that is never used.
         yield io.BufferedReader(SubFile(stream, blob.offset, blob.size))
 
 
 @contextmanager
 def mapped(blob: Blob, name: str) -> Iterator[Any]:
-    """Opens a plain input file for Arrow, mapped into memory rather than read; raises `InputError` as `open_blob`."""
+    """Opens a plain input file for Arrow, memory-mapped if it is local. Raises `InputError` as `open_blob` does."""
     import pyarrow as pa
 
     if is_url(blob.path):
@@ -127,7 +127,7 @@ def mapped(blob: Blob, name: str) -> Iterator[Any]:
 
 
 def open_arrow(path: str) -> Any:
-    """Opens a file for Arrow, which closes it."""
+    """Opens a file for Arrow; closing the Arrow file closes it as well."""
     import pyarrow as pa
 
     return pa.PythonFile(ObjectReader(path), mode="r") if is_url(path) else pa.OSFile(path)
@@ -135,7 +135,7 @@ def open_arrow(path: str) -> Any:
 
 @contextmanager
 def local_copy(path: str) -> Iterator[str]:
-    """The path of a file that can be opened by its name: its own, or, of an object, that of a copy for a while."""
+    """Yields a local path for a file: its own, or that of a temporary copy of an object."""
     if not is_url(path):
         yield path
         return
@@ -149,7 +149,7 @@ def local_copy(path: str) -> Iterator[str]:
 
 
 def unpack(blob: Blob, name: str, path: str) -> Blob:
-    """Copies an input file out of its archive, with the archive's time. Raises `InputError` or `JobError`."""
+    """Extracts an input file from its archive, keeping the archive's mtime. Raises `InputError` or `JobError`."""
     make_folder(os.path.dirname(path))
     with StagedFile(path, os.path.dirname(path)) as file:
         copy_blob(blob, name, file)
@@ -159,17 +159,17 @@ def unpack(blob: Blob, name: str, path: str) -> Blob:
 
 
 def copy_blob(blob: Blob, name: str, file: StagedFile) -> None:
-    """Copies an input file to a new one, and commits that. Raises as `unpack`."""
+    """Copies an input file to a new file and commits it. Raises as `unpack` does."""
     with open_blob(blob, name) as stream:
         while chunk := stream.read(COPY_BYTES):
             file.write(chunk)
     if file.bytes_written != blob.size:
-        raise InputError(f"{name}: ended at byte {file.bytes_written} of {blob.size}")
+        raise InputError(f"{name}: truncated: ended at byte {file.bytes_written} of {blob.size}")
     file.commit()
 
 
 def _refuse_changed(blob: Blob, name: str) -> None:
-    # Looked at before and after: of a file that is replaced while it is read, half would be the old one.
+    # Checked before and after reading: if a file is replaced meanwhile, part of the data may be old and part new.
     if stamp(blob.path) != blob.stamp:
         raise _changed(name)
 
@@ -179,7 +179,7 @@ def _changed(name: str) -> InputError:
 
 
 def read_listed(entry: Entry) -> bytes:
-    """The content of a small file that was listed; raises `InputError` if it is gone, unreadable, or changed since."""
+    """Reads a small listed file. Raises `InputError` if it is missing, unreadable, or changed since it was listed."""
     with reading(entry.path):
         if is_url(entry.path):
             content, found = fetch(entry.path)
@@ -194,17 +194,17 @@ def read_listed(entry: Entry) -> bytes:
 
 
 def read_all_listed(entries: Sequence[Entry]) -> list[bytes]:
-    """The contents of some of them, in order; from an object store several at a time. Raises as `read_listed`."""
+    """Reads several listed files, in order; from an object store concurrently. Raises as `read_listed` does."""
     return list(each(read_listed, entries, entries[0].path if entries else ""))
 
 
 def each(function: Callable[[In], Out], items: Iterable[In], path: str) -> Iterator[Out]:
-    """Yields what a function returns of each item, in order; several calls at a time if `path` is that of an object."""
+    """Yields the results of a function for each item, in order; calls are concurrent if `path` is a URL."""
     return concurrently(function, items) if is_url(path) else map(function, items)
 
 
 class SubFile(io.RawIOBase):
-    """A window on a seekable file: the `size` bytes from `offset` on, such as those of one archive member."""
+    """A range of a seekable file as a file: `size` bytes from `offset`, such as an archive member."""
 
     def __init__(self, file: Any, offset: int, size: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What an object store can do: the same few calls for each, over its own client library."""
+"""The interface to object stores: a few calls, implemented for each store with its own client library."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import BinaryIO, TypeVar
 
 CONNECTIONS = 32
-"""At one time, of one process to one store."""
+"""Maximum number of open connections per process and store."""
 THREADS = 16
-"""Requests at a time, where there are many small ones."""
+"""Number of concurrent requests if there are many small ones."""
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -18,13 +18,13 @@ Out = TypeVar("Out")
 
 @dataclass(frozen=True)
 class StoredObject:
-    """An object.
+    """Facts about an object.
 
     Attributes:
-        key: its name in the bucket.
-        size: bytes.
-        tag: changes whenever the object is replaced: an ETag, or a generation.
-        modified: seconds since 1970.
+        key: name in the bucket.
+        size: in bytes.
+        tag: an ETag or a generation, which changes whenever the object is replaced.
+        modified: modification time, in seconds since 1970.
     """
 
     key: str
@@ -34,76 +34,77 @@ class StoredObject:
 
 
 class Client(ABC):
-    """A store. Objects appear and are replaced whole; failures are `OSError`, of what is missing `FileNotFoundError`.
+    """An object store, in which objects are created and replaced atomically.
 
-    Calls are safe from several threads, and try again what a busy store refuses.
+    Calls are thread-safe, and retry requests that fail because the store is busy. Errors are `OSError`, for missing
+    objects `FileNotFoundError`.
     """
 
     @abstractmethod
     def head(self, bucket: str, key: str) -> StoredObject | None:
-        """Looks at an object."""
+        """Returns facts about an object, or None if it does not exist."""
 
     @abstractmethod
     def read(self, bucket: str, found: StoredObject, start: int, stop: int) -> bytes:
-        """Reads the bytes [start, stop) of an object, which are at least one, in one request.
+        """Reads the bytes [start, stop) of an object, at least one, in one request.
 
         Raises:
-            ChangedError: it was replaced.
-            FileNotFoundError: it is gone.
+            ChangedError: the object was replaced.
+            FileNotFoundError: the object was removed.
         """
 
     @abstractmethod
     def fetch(self, bucket: str, key: str) -> tuple[bytes, StoredObject]:
-        """Reads a whole small object, and looks at it. Raises `FileNotFoundError`."""
+        """Reads a whole small object; returns its content and facts. Raises `FileNotFoundError`."""
 
     @abstractmethod
     def listing(self, bucket: str, prefix: str, *, deep: bool) -> Iterator[StoredObject | str]:
-        """Yields the objects below a prefix in the order of their keys; unless deep, folders of them as prefixes."""
+        """Yields the objects below a prefix in key order; unless `deep`, subfolders as prefixes instead."""
 
     @abstractmethod
     def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
-        """Writes an object in one request; returns whether it was written: not if there is something else.
+        """Writes an object in one request; returns False if the condition of `replaces` is not met.
 
-        `replaces` is the tag of what it replaces; "" if there must be nothing; None for anything.
+        `replaces` is the tag of the object to replace, "" if it must not exist yet, or None to write unconditionally.
         """
 
     @abstractmethod
     def upload(self, bucket: str, key: str, file: BinaryIO, size: int) -> None:
-        """Writes an object from a file, in several requests where it is large; it appears when the last one is done."""
+        """Writes an object from a file, in several requests if large; it appears when the last one is done."""
 
     @abstractmethod
     def copy(self, bucket: str, key: str, target: str) -> None:
-        """Copies an object within its bucket, in the store."""
+        """Copies an object within its bucket, on the server."""
 
     @abstractmethod
     def delete(self, bucket: str, keys: Sequence[str]) -> None:
-        """Removes up to 1,000 objects; those that are not there are no error."""
+        """Removes up to 1,000 objects; missing ones are ignored."""
 
     def pending(self, bucket: str) -> Iterator[tuple[str, str]]:
-        """Yields key and id of uploads that were started and not ended, where the store keeps and bills them."""
+        """Yields key and id of unfinished uploads, if the store keeps (and bills) them."""
         return iter(())
 
     def abort(self, bucket: str, key: str, upload: str) -> None:
-        """Gives up such an upload."""
+        """Aborts an unfinished upload."""
         raise NotImplementedError
 
 
 class ChangedError(OSError):
-    """An object is not the one that it was."""
+    """An object was replaced since it was first looked at."""
 
 
 def concurrently(function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
-    """Yields what a function returns of each item, in order, some calls at a time; calls may do the same in turn."""
+    """Yields the results of a function for each item, in order, calling it in several threads; calls may be nested."""
     from concurrent.futures import ThreadPoolExecutor
 
-    # In chunks: a pool's `map` draws all items before it yields the first result.
+    # In chunks: `ThreadPoolExecutor.map` consumes all items before it yields the first result.
     for chunk in in_chunks(items, 64 * THREADS):
         with ThreadPoolExecutor(min(THREADS, len(chunk)), thread_name_prefix="beam_cifar-storage") as pool:
             yield from pool.map(function, chunk)
 
 
 def in_chunks(items: Iterable[In], size: int) -> Iterator[list[In]]:
-    """Yields items in lists of a size, the last one shorter."""
+    """Yields the items in lists of length `size`; the last one may be shorter."""
     chunk: list[In] = []
     for item in items:
         chunk.append(item)

@@ -1,4 +1,4 @@
-"""Files and folders, of a file system or of an object store: found, listed, read, counted, removed."""
+"""Finds, lists, reads, counts and removes files and folders on a file system or in an object store."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ COPY_BYTES = 1 << 20
 
 
 def exists(path: str) -> bool:
-    """Whether there is something of this name, be it a broken link."""
+    """Returns whether a path exists, even as a broken link."""
     return objects.find(path) is not None if is_url(path) else os.path.lexists(path)
 
 
 def is_file(path: str) -> bool:
-    """Whether a path is a file."""
+    """Returns whether a path is a file."""
     if not is_url(path):
         return os.path.isfile(path)
     found = objects.find(path)
@@ -34,7 +34,7 @@ def is_file(path: str) -> bool:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a path is a folder; in an object store, whether objects are below it."""
+    """Returns whether a path is a folder; in an object store, whether there are objects below it."""
     if not is_url(path):
         return os.path.isdir(path)
     found = objects.find(path)
@@ -47,7 +47,7 @@ def open_file(path: str) -> BinaryIO:
 
 
 def read_whole(path: str) -> bytes:
-    """The content of a small file. Raises `OSError`."""
+    """Returns the content of a small file. Raises `OSError`."""
     if is_url(path):
         return objects.fetch(path)[0]
     with open(path, "rb") as file:
@@ -55,13 +55,13 @@ def read_whole(path: str) -> bytes:
 
 
 def make_folder(path: str) -> None:
-    """Makes a folder and those above it, where they are missing; an object store has none to make."""
+    """Creates a folder and its missing parents; does nothing in an object store."""
     if not is_url(path):
         os.makedirs(path, exist_ok=True)
 
 
 def names_in(path: str) -> list[str]:
-    """The names of all that a folder holds, hidden ones as well; none of one that is not there."""
+    """Returns the names in a folder, including hidden ones; an empty list if it does not exist."""
     try:
         return [entry.name for entry in objects.entries(path)] if is_url(path) else os.listdir(path)
     except FileNotFoundError:
@@ -69,24 +69,24 @@ def names_in(path: str) -> list[str]:
 
 
 def list_folder(path: str, accept: Callable[[str], bool] = bool) -> list[Entry]:
-    """Lists a folder, in no particular order; hidden names, which editors and systems leave behind, are left out.
+    """Lists a folder, in no particular order, without hidden names, which editors and systems leave behind.
 
-    `accept` says which names are wanted, all by default; others are not looked at.
+    `accept` selects names, default: all; other entries are not examined.
 
     Raises:
-        InputError: something that is neither a file nor a folder, or a name that is not Unicode.
+        InputError: an entry is neither a file nor a folder, or its name is not valid Unicode.
         OSError: the folder cannot be read.
     """
     return [_entry(found) for found in _visible(path) if accept(found.name)]
 
 
 def folders_in(path: str) -> list[str]:
-    """The paths of the visible folders in a folder, whatever else lies there. Raises `OSError`."""
+    """Returns the paths of the visible folders in a folder, ignoring everything else. Raises `OSError`."""
     return [found.path for found in _visible(path) if _is_folder(found)]
 
 
 def _visible(path: str) -> Iterator[Entry | os.DirEntry[str]]:
-    """Yields what a folder holds, but for hidden names; of a file system not looked at yet, which would cost a call."""
+    """Yields the visible entries of a folder; on a file system unexamined, because `stat` is a call per entry."""
     if is_url(path):
         yield from (entry for entry in objects.entries(path) if not entry.name.startswith("."))
         return
@@ -99,10 +99,10 @@ def _is_folder(found: Entry | os.DirEntry[str]) -> bool:
 
 
 def list_tree(path: str) -> Iterator[Entry]:
-    """Yields the files of a folder and of all folders in it, in no particular order; names are relative, with "/".
+    """Yields the files in a folder and its subfolders, in no particular order; names are relative, with "/".
 
     Raises:
-        InputError: as `list_folder`, or a link that leads to a folder of the tree, which would have no end.
+        InputError: as `list_folder`, or a link leads to a folder of the same tree, which would never end.
         OSError: a folder cannot be read.
     """
     if is_url(path):
@@ -114,7 +114,7 @@ def list_tree(path: str) -> Iterator[Entry]:
         prefix, folder = waiting.pop()
         status = os.stat(folder)
         if (status.st_dev, status.st_ino) in met:
-            raise InputError(f"{folder}: a link leads to a folder that is there already; remove the link")
+            raise InputError(f"{folder}: a link leads to a folder that was already listed; remove the link")
         met.add((status.st_dev, status.st_ino))
         for entry in map(_entry, _visible(folder)):
             if entry.is_folder:
@@ -124,7 +124,7 @@ def list_tree(path: str) -> Iterator[Entry]:
 
 
 def has_file(path: str, accept: Callable[[str], bool]) -> bool:
-    """Whether a folder holds a visible file with such a name; it is read no further than needed."""
+    """Returns whether a folder has a visible file with an accepted name; stops at the first one."""
     return any(accept(found.name) and not _is_folder(found) for found in _visible(path))
 
 
@@ -132,17 +132,17 @@ def _entry(found: Entry | os.DirEntry[str]) -> Entry:
     if isinstance(found, Entry):
         return found
     if not is_unicode(found.name):
-        raise InputError(f"{found.path}: has a name that is not valid Unicode; rename it")
+        raise InputError(f"{found.path}: name is not valid Unicode; rename it")
     if found.is_dir():
         return Entry(found.name, found.path, True)
     if not found.is_file():
-        raise InputError(f"{found.path}: is not a file (a broken link, a pipe or a device); remove or restore it")
+        raise InputError(f"{found.path}: not a file (a broken link, a pipe or a device); remove or restore it")
     status = found.stat()
     return Entry(found.name, found.path, False, status.st_size, status.st_mtime_ns)
 
 
 def listing_stamp(entries: Iterable[Entry]) -> tuple[int, int]:
-    """A digest of names, sizes and times, and the newest time (ns), to notice that a folder changed."""
+    """Returns a digest of names, sizes and times, and the newest time (ns), to detect changes of a folder."""
     digest, newest = hashlib.sha256(), 0
     for entry in entries:
         digest.update(f"{entry.name}\0{entry.size}\0{entry.mtime}\0".encode("utf-8", "surrogateescape"))
@@ -151,7 +151,7 @@ def listing_stamp(entries: Iterable[Entry]) -> tuple[int, int]:
 
 
 def stamp(path: str) -> tuple[int, int]:
-    """Size and modification time of a file, to notice that it changed. Raises `OSError`."""
+    """Returns size and modification time (ns) of a file, to detect changes. Raises `OSError`."""
     if is_url(path):
         found = objects.find(path)
         if found is None or found.is_folder:
@@ -162,14 +162,14 @@ def stamp(path: str) -> tuple[int, int]:
 
 
 def file_digest(path: str) -> tuple[int, str]:
-    """Bytes and hex sha256 of a file."""
+    """Returns size and hex sha256 of a file."""
     with open_file(path) as file:
         digest = digest_of(file, "sha256")
         return file.tell(), digest
 
 
 def digest_of(stream: BinaryIO, algorithm: str) -> str:
-    """The hex digest of what is left of a stream; to recognise it, not to guard it."""
+    """Returns the hex digest of the rest of a stream; for identification, not for security."""
     digest = hashlib.new(algorithm, usedforsecurity=False)
     while chunk := stream.read(COPY_BYTES):
         digest.update(chunk)
@@ -177,7 +177,7 @@ def digest_of(stream: BinaryIO, algorithm: str) -> str:
 
 
 def remove_file(path: str) -> None:
-    """Removes a file, best effort."""
+    """Removes a file; errors are ignored."""
     with suppress(OSError):
         if is_url(path):
             objects.remove([path])
@@ -186,7 +186,7 @@ def remove_file(path: str) -> None:
 
 
 def remove_tree(path: str) -> None:
-    """Removes a folder, best effort: one of a file system is moved aside first, so that nobody finds half of it."""
+    """Removes a folder, ignoring errors; on a file system it is renamed first, so that no half-removed one is seen."""
     if is_url(path):
         with suppress(OSError):
             objects.remove(entry.path for entry in objects.tree(path))
@@ -200,9 +200,9 @@ def remove_tree(path: str) -> None:
 
 
 def is_occupied(path: str) -> bool:
-    """Whether a path exists and is anything but an empty directory."""
+    """Returns whether a path exists and is not an empty directory."""
     if is_url(path):
-        found = objects.find(path)  # a folder that was made by hand is an object, and empty
+        found = objects.find(path)  # a folder created by hand is an object, and may be empty
         return found is not None and (not found.is_folder or any(True for _ in objects.tree(path)))
     if not os.path.lexists(path):
         return False
@@ -210,7 +210,7 @@ def is_occupied(path: str) -> bool:
 
 
 def has_content(path: str, content: bytes) -> bool:
-    """Whether a file holds exactly these bytes."""
+    """Returns whether a file exists and has exactly this content."""
     try:
         return read_whole(path) == content
     except FileNotFoundError:
@@ -219,25 +219,25 @@ def has_content(path: str, content: bytes) -> bool:
 
 @dataclass(frozen=True)
 class FileSet:
-    """What a set of files is, in no order: how many, and a digest of their paths and sizes."""
+    """Identifies a set of files, in any order, by their number and a digest of their paths and sizes."""
 
     files: int
     digest: int
 
     @classmethod
     def of(cls, files: Iterable[tuple[str, int]]) -> FileSet:
-        """The tally of some files, each (path, bytes)."""
+        """Creates it from files, each (path, bytes)."""
         count = total = 0
         for path, size in files:
             text = f"{size} {path}".encode("utf-8", "surrogatepass")
-            # A sum and not a hash of all: it takes files in any order, and holds none of a million names.
+            # A sum of hashes rather than one hash: independent of order, without keeping a million names to sort.
             total += int.from_bytes(hashlib.blake2b(text, digest_size=16).digest(), "little")
             count += 1
         return cls(count, total % 2**128)
 
 
 def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
-    """Yields path and bytes of every file in a folder and its folders, hidden ones as well. Raises `OSError`."""
+    """Yields path and size of every file in a folder and its subfolders, including hidden ones. Raises `OSError`."""
     if is_url(folder):
         yield from ((entry.name, entry.size) for entry in objects.tree(folder))
         return
@@ -253,7 +253,7 @@ def file_sizes(folder: str) -> Iterator[tuple[str, int]]:
 
 
 def free_bytes(path: str) -> int:
-    """Bytes free on the file system that will hold `path`, which need not exist yet."""
+    """Returns the free bytes on the file system of `path`, which need not exist yet."""
     if is_url(path):
         return sys.maxsize
     while not os.path.exists(path):

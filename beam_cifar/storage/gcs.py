@@ -1,4 +1,4 @@
-"""Google Cloud Storage, by google-cloud-storage."""
+"""Google Cloud Storage, with the google-cloud-storage library."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from requests.adapters import HTTPAdapter
 
 from beam_cifar.storage.client import CONNECTIONS, ChangedError, Client, StoredObject, concurrently
 
-# Of every call: seconds to connect, and between bytes; and all of them are tried again, also those that the library
-# does not repeat by itself because they are not idempotent. Here they are: an object is always written whole.
+# For every call: seconds to connect, and between bytes. All calls are retried, even those that the library does not
+# retry by default because they may not be idempotent: ours are, as objects are always written whole.
 CALL: dict[str, Any] = {"timeout": (5, 60), "retry": DEFAULT_RETRY.with_timeout(60)}
 
 
@@ -26,8 +26,8 @@ class Gcs(Client):
     """Google Cloud Storage.
 
     Args:
-        settings: arguments of the library's client, which count before what it finds itself: the machine's default
-            credentials, or none at all for an emulator that STORAGE_EMULATOR_HOST names.
+        settings: arguments of the library's client, which override what it finds itself: the machine's default
+            credentials, or none for an emulator named by STORAGE_EMULATOR_HOST.
     """
 
     def __init__(self, settings: Mapping[str, Any]) -> None:
@@ -45,11 +45,11 @@ class Gcs(Client):
         blob = self._client.bucket(bucket).blob(found.key, generation=int(found.tag))
         try:
             with _known(bucket, found.key):
-                # No checksum: the store has none of a part.
+                # No checksum: the store has none for byte ranges.
                 asked = {"start": start, "end": stop - 1, "if_generation_match": int(found.tag), "checksum": None}
                 data: bytes = blob.download_as_bytes(**asked, **CALL)
         except FileNotFoundError as error:
-            # An object that was replaced answers as one that is gone: asked for is one generation of it.
+            # A request for one generation fails in the same way whether the object was replaced or removed.
             if self.head(bucket, found.key) is None:
                 raise
             raise ChangedError(116, "the object changed", error.filename) from error
@@ -70,11 +70,11 @@ class Gcs(Client):
                     yield from sorted(page.prefixes)
                     for blob in page:
                         yield _found(blob)
-        except FileNotFoundError as error:  # of a folder that is not there the list is empty
-            raise OSError(5, f"there is no bucket {bucket!r}", error.filename) from error
+        except FileNotFoundError as error:  # a missing folder gives an empty list, so the bucket is missing
+            raise OSError(5, f"bucket {bucket!r} does not exist", error.filename) from error
 
     def put(self, bucket: str, key: str, data: bytes, *, replaces: str | None = None) -> bool:
-        condition = None if replaces is None else int(replaces or 0)  # generation 0: there must be no such object
+        condition = None if replaces is None else int(replaces or 0)  # generation 0 means: must not exist
         kind = "application/octet-stream"
         try:
             with _known(bucket, key):
@@ -113,7 +113,7 @@ def _found(blob: storage.Blob) -> StoredObject:
 
 @contextmanager
 def _known(bucket: str, key: str) -> Iterator[None]:
-    """Turns the library's failures into `OSError`."""
+    """Turns the library's exceptions into `OSError`."""
     url = f"gs://{bucket}/{key}"
     try:
         yield
@@ -121,14 +121,14 @@ def _known(bucket: str, key: str) -> Iterator[None]:
         raise ChangedError(116, "the object changed", url) from error
     except NotFound as error:
         if "bucket does not exist" in str(error.message):
-            raise OSError(5, f"there is no bucket {bucket!r}", url) from error
+            raise OSError(5, f"bucket {bucket!r} does not exist", url) from error
         raise FileNotFoundError(2, "no such object", url) from error
     except GoogleAPICallError as error:
         reason = " ".join(str(error.message).split())
         if error.code in (401, 403):
-            raise PermissionError(13, f"access refused: {reason}", url) from error
-        raise OSError(5, f"the store refused: {reason}", url) from error
+            raise PermissionError(13, f"access denied: {reason}", url) from error
+        raise OSError(5, f"request refused by the store: {reason}", url) from error
     except RetryError as error:
-        raise OSError(5, f"tried again and again: {' '.join(str(error.cause or error).split())}", url) from error
+        raise OSError(5, f"gave up after retries: {' '.join(str(error.cause or error).split())}", url) from error
     except (GoogleAPIError, GoogleAuthError, DataCorruption, requests.exceptions.RequestException) as error:
         raise OSError(5, " ".join(str(error).split()), url) from error

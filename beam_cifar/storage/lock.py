@@ -1,4 +1,4 @@
-"""Who holds a job folder: one process at a time."""
+"""Locks: a job folder is held by one process at a time."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ from beam_cifar.storage.staging import writing
 
 RENEWED_EVERY = 20.0
 HELD_FOR = 90.0
-"""Seconds after which a lock that is not renewed belongs to nobody. Clocks of the machines may differ by half of it."""
+"""Seconds after which a lock that is not renewed expires. Clocks of different machines may differ by half of it."""
 
 
 class Holding(AbstractContextManager["Holding"]):
-    """A job folder that is held."""
+    """A lock on a job folder."""
 
     def is_lost(self) -> bool:
-        """Whether another job has taken it: then nothing in it may be touched any more."""
+        """Returns whether another job took the lock; if so, this job must no longer change the folder."""
         return False
 
 
 def hold(folder: JobFolder) -> Holding:
-    """Holds a job folder for one job, until it is left; made if missing, and removed if nothing is left in it.
+    """Returns a context manager that locks a job folder, creating it if missing and removing it if left empty.
 
     Raises:
-        OutputError: on entering, if another job holds it.
-        JobError: it cannot be made.
+        OutputError: another job holds the lock (on entering).
+        JobError: the folder cannot be created.
     """
     return _ObjectLock(folder) if is_url(folder.path) else _FileLock(folder)
 
 
-# Both are classes and not generators: one that is collected at the interpreter's end would clean up below a job that
-# still runs elsewhere.
+# Classes rather than generators: a generator collected when the interpreter exits would release the lock of a job that
+# is still running elsewhere.
 
 
 class _ObjectLock(Holding):
-    """An object that is made only where there is none, and renewed as long as its process lives."""
+    """An object that is created only if it does not exist, and renewed as long as its process lives."""
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
@@ -64,13 +64,13 @@ class _ObjectLock(Holding):
                 if objects.write(self._path, self._content(), replaces=""):
                     break
                 if (there := objects.fetch_if_any(self._path)) is None:
-                    continue  # let go of in between
+                    continue  # released in the meantime
                 self._refuse_held(*there)
                 if objects.write(self._path, self._content(), replaces=there[1].tag):
                     break
             there = objects.fetch_if_any(self._path)
             if there is None or not self._is_ours(there[0]):
-                raise OutputError(f"{self._folder.output}: another job began to write to it at the same time")
+                raise OutputError(f"{self._folder.output}: another job started writing to it at the same time")
         self._thread.start()
         return self
 
@@ -97,42 +97,42 @@ class _ObjectLock(Holding):
             with suppress(OSError):
                 there = objects.fetch_if_any(self._path)
                 if there is None or not self._is_ours(there[0]):
-                    return  # taken for dead; what belongs to the job was removed, so that it fails
+                    return  # another job took this one for dead and removed its files, so it will fail
                 objects.write(self._path, self._content(), replaces=there[1].tag)
 
     def _refuse_held(self, content: bytes, found: StoredObject) -> None:
-        told = json_object(content)
-        age = time.time() - _renewed(told, found)
-        here = {name: told.get(name) for name in _here()} == _here()
-        dead = here and _started(told.get("process", 0)) != told.get("started")
+        held = json_object(content)
+        age = time.time() - _renewed(held, found)
+        here = {name: held.get(name) for name in _here()} == _here()
+        dead = here and _started(held.get("process", 0)) != held.get("started")
         if dead or age > HELD_FOR:
             return
-        holder = f"process {told.get('process')} on {told.get('host')}, seen {max(0, age):.0f} s ago"
+        holder = f"process {held.get('process')} on {held.get('host')}, seen {max(0, age):.0f} s ago"
         raise OutputError(
-            f"{self._folder.output}: another job ({holder}) is writing to it; if that was killed, try again in "
+            f"{self._folder.output}: another job ({holder}) is writing to it; if it was killed, try again in "
             f"{max(1, HELD_FOR - age):.0f} s"
         )
 
 
 def json_object(content: bytes) -> dict[str, Any]:
-    """What a small file of a job says, such as a lock of its holder; nothing if it is damaged."""
+    """Returns the JSON object in a small file, such as a lock; empty if it is damaged."""
     with suppress(ValueError, RecursionError):
-        told = json.loads(content)
-        if isinstance(told, dict):
-            return told
+        value = json.loads(content)
+        if isinstance(value, dict):
+            return value
     return {}
 
 
-def _renewed(told: Mapping[str, Any], found: StoredObject) -> float:
-    """When a lock was renewed last: as it says itself, unless that is no time or far ahead; or as the store says."""
-    renewed = told.get("renewed")
+def _renewed(held: Mapping[str, Any], found: StoredObject) -> float:
+    """Returns when a lock was last renewed: as it says itself if plausible, else the object's modification time."""
+    renewed = held.get("renewed")
     if isinstance(renewed, (int, float)) and 0 <= renewed < time.time() + HELD_FOR:
         return renewed
     return found.modified
 
 
 def _here() -> dict[str, str]:
-    """This machine: its name, which others may have as well, and what tells those and containers apart."""
+    """Identifies this machine: its host name, which may not be unique, and its boot id and PID namespace."""
     machine = ""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
         machine = f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
@@ -140,14 +140,14 @@ def _here() -> dict[str, str]:
 
 
 def _started(process: int) -> str:
-    """When a process of this machine started, in the system's own units; empty if it does not run, or nobody knows."""
+    """Returns when a process on this machine started, in clock ticks; empty if it is not running or unknown."""
     with suppress(OSError, ValueError), open(f"/proc/{process}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()[19].decode()
     return ""
 
 
 class _FileLock(Holding):
-    """A lock of the file system: the system lets go of it however the process ends."""
+    """A file lock, which the system releases however the process ends."""
 
     def __init__(self, folder: JobFolder) -> None:
         self._folder = folder
@@ -170,11 +170,11 @@ class _FileLock(Holding):
             os.rmdir(self._folder.path)
 
     def _taken(self) -> bool:
-        """Takes the lock file, and looks whether it is the one that others will see: a holder removes it on leaving."""
+        """Locks the file; returns False if the previous holder removed it meanwhile, so that others do not see it."""
         os.makedirs(self._folder.path, exist_ok=True)
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            # No `lockf`: the process loses that as soon as it closes any other handle of the file.
+            # Not `lockf`: a process loses such a lock as soon as it closes any other handle of the file.
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(self._handle, 64, 0).decode("ascii", "replace").strip()

@@ -1,4 +1,4 @@
-"""Objects of a store as files and folders: found, listed, read in pieces, written whole."""
+"""Presents objects as files and folders: finds, lists, reads, writes, copies and removes them by URL."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from beam_cifar.storage.client import ChangedError, Client, StoredObject, concur
 from beam_cifar.storage.paths import Entry, split_url
 from beam_cifar.storage.stores import client
 
-# What is read ahead: little after a jump, which reads a header or a label, more the longer reading goes on in order.
+# Bytes read ahead: few after a seek, as for a header or a label, and more the longer reading is sequential.
 FIRST_WINDOW = 64 << 10
 LARGEST_WINDOW = 1 << 20
 
@@ -22,25 +22,25 @@ def _place(url: str) -> tuple[Client, str, str]:
 
 
 def _folder(url: str) -> tuple[Client, str, str, str]:
-    """As `_place`, with the prefix of what lies below: of a whole bucket there is none."""
+    """Returns `_place` and the prefix of the objects below the URL, "" for a whole bucket."""
     store, bucket, key = _place(url)
     return store, bucket, key, f"{key}/" if key else ""
 
 
 def find(url: str) -> Entry | None:
-    """The object of a URL, or the folder that it is of objects; None if it is neither."""
+    """Returns the entry of an object, or of a folder if there are objects below it; None if there is neither."""
     store, bucket, key, prefix = _folder(url)
     found = store.head(bucket, key) if key else None
     if found is not None:
         return _entry(url, url.rpartition("/")[2], found)
-    # This also tells a bucket that is not there from an object that is not.
+    # Listing also raises an error if the bucket does not exist, unlike `head`.
     for _ in store.listing(bucket, prefix, deep=False):
         return Entry(url.rpartition("/")[2], url, True)
     return None
 
 
 def entries(url: str) -> Iterator[Entry]:
-    """Yields what a folder holds. Raises `FileNotFoundError`: it holds nothing, so there is none."""
+    """Yields the entries of a folder. Raises `FileNotFoundError` if empty: in a store such a folder does not exist."""
     store, bucket, _, prefix = _folder(url)
     empty = True
     for found in store.listing(bucket, prefix, deep=False):
@@ -48,7 +48,7 @@ def entries(url: str) -> Iterator[Entry]:
         if isinstance(found, str):
             name = found[len(prefix) :].rstrip("/")
             yield Entry(name, f"{url}/{name}", True)
-        elif not found.key.endswith("/"):  # some programs make such objects for empty folders
+        elif not found.key.endswith("/"):  # some programs create such objects for empty folders
             name = found.key[len(prefix) :]
             yield _entry(f"{url}/{name}", name, found)
     if empty:
@@ -56,7 +56,7 @@ def entries(url: str) -> Iterator[Entry]:
 
 
 def tree(url: str) -> Iterator[Entry]:
-    """Yields the files of a folder and of all folders in it, in the order of their names; these are relative."""
+    """Yields the files in a folder and its subfolders, in the order of their names, which are relative."""
     store, bucket, _, prefix = _folder(url)
     for found in store.listing(bucket, prefix, deep=True):
         if isinstance(found, StoredObject) and not found.key.endswith("/"):
@@ -65,22 +65,22 @@ def tree(url: str) -> Iterator[Entry]:
 
 
 def _entry(url: str, name: str, found: StoredObject) -> Entry:
-    # Lists tell milliseconds, answers to requests only seconds; the version tells more than either.
+    # Lists have milliseconds, single requests only seconds; so seconds, with the version as the fraction.
     version = int.from_bytes(hashlib.sha256(found.tag.encode()).digest()[:4], "little") % 10**9
     return Entry(name, url, False, found.size, found.modified * 10**9 + version)
 
 
 class ObjectReader(io.BufferedIOBase):
-    """An object as a seekable file. Each read asks for the bytes that it needs, and little more.
+    """An object as a seekable file. Each read requests the bytes it needs, and few more.
 
     Args:
         url: of the object.
-        stamp: size and mtime that its entry must have; None for any.
-        window: bytes that are read ahead at least, after a jump.
+        stamp: expected size and mtime; None for any.
+        window: minimum number of bytes to read ahead after a seek.
 
     Raises:
-        FileNotFoundError: there is no such object.
-        ChangedError: here or on reading, it is not the one that it was.
+        FileNotFoundError: the object does not exist.
+        ChangedError: the object was replaced; also raised on reading.
     """
 
     def __init__(self, url: str, stamp: tuple[int, int] | None = None, window: int = FIRST_WINDOW) -> None:
@@ -105,7 +105,7 @@ class ObjectReader(io.BufferedIOBase):
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         base = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._found.size}[whence]
         if base + offset < 0:
-            raise OSError(22, "negative position")
+            raise OSError(22, "negative seek position")
         self._position = base + offset
         return self._position
 
@@ -132,7 +132,7 @@ class ObjectReader(io.BufferedIOBase):
         return b"".join((have, data)) if have else data
 
     def read1(self, size: int = -1) -> bytes:
-        """As `read`, with what is there without a request if anything is."""
+        """Reads as `read` does, but returns only buffered bytes if there are any, without a request."""
         buffered = len(self._buffered())
         return self.read(min(size, buffered) if buffered and size >= 0 else buffered or (size if size >= 0 else 8192))
 
@@ -149,29 +149,29 @@ class ObjectReader(io.BufferedIOBase):
     def _get(self, start: int, stop: int) -> bytes:
         data = self._store.read(self._bucket, self._found, start, stop)
         if len(data) != stop - start:
-            raise OSError(5, f"the store sent {len(data)} bytes where {stop - start} were asked for", self._found.key)
+            raise OSError(5, f"the store sent {len(data)} bytes; expected {stop - start}", self._found.key)
         return data
 
 
 def write(url: str, data: Any, *, replaces: str | None = None) -> bool:
-    """Writes a small object; returns whether it did. `replaces` is that of `Client.put`."""
+    """Writes a small object; returns whether it was written. `replaces` is as in `Client.put`."""
     store, bucket, key = _place(url)
     if store.put(bucket, key, bytes(data), replaces=replaces):
         return True
-    # The answer to a request that did it may have been lost: tried again, it finds its own work.
+    # If the response to a successful request was lost, the retry fails because it finds its own object.
     there = fetch_if_any(url)
     return there is not None and there[0] == data
 
 
 def fetch(url: str) -> tuple[bytes, Entry]:
-    """A whole small object, and what the store says of it. Raises `FileNotFoundError`."""
+    """Reads a whole small object; returns its content and entry. Raises `FileNotFoundError`."""
     store, bucket, key = _place(url)
     data, found = store.fetch(bucket, key)
     return data, _entry(url, url.rpartition("/")[2], found)
 
 
 def fetch_if_any(url: str) -> tuple[bytes, StoredObject] | None:
-    """A small object and its version; None if there is none."""
+    """Reads a small object; returns its content and facts, or None if it does not exist."""
     store, bucket, key = _place(url)
     try:
         return store.fetch(bucket, key)
@@ -180,7 +180,7 @@ def fetch_if_any(url: str) -> tuple[bytes, StoredObject] | None:
 
 
 def upload(url: str, file: BinaryIO, size: int) -> None:
-    """Writes an object from a file, from its start."""
+    """Writes an object from the content of a file."""
     store, bucket, key = _place(url)
     file.seek(0)
     if size <= FIRST_WINDOW:
@@ -190,20 +190,20 @@ def upload(url: str, file: BinaryIO, size: int) -> None:
 
 
 def copy(url: str, target: str) -> None:
-    """Copies an object within its bucket, in the store."""
+    """Copies an object within its bucket, on the server."""
     store, bucket, key = _place(url)
     store.copy(bucket, key, split_url(target)[2])
 
 
 def copy_tree(url: str, target: str) -> None:
-    """Copies the objects of a folder to another of the same bucket, in the store."""
-    # In the store: read here and written back, every byte would cross the network twice.
+    """Copies the objects of a folder to another one in the same bucket, on the server."""
+    # Reading them here and writing them back would send every byte over the network twice.
     for _ in concurrently(lambda entry: copy(entry.path, f"{target}/{entry.name}"), tree(url)):
         pass
 
 
 def remove(urls: Iterable[str]) -> int:
-    """Removes objects of one bucket; those that are not there are no error. Returns how many were named."""
+    """Removes objects of one bucket, ignoring missing ones; returns the number of URLs."""
     count = 0
     for chunk in in_chunks(urls, 1000):
         store, bucket, _ = _place(chunk[0])
@@ -213,7 +213,7 @@ def remove(urls: Iterable[str]) -> int:
 
 
 def pending(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yields URLs and ids of uploads into some folders of one bucket that were started and not ended."""
+    """Yields URL and id of unfinished uploads into some folders of one bucket."""
     scheme, bucket, _ = split_url(folders[0])
     for key, upload in client(scheme).pending(bucket):
         url = f"{scheme}://{bucket}/{key}"
@@ -222,6 +222,6 @@ def pending(folders: Sequence[str]) -> Iterator[tuple[str, str]]:
 
 
 def abort(url: str, upload: str) -> None:
-    """Gives up such an upload."""
+    """Aborts an unfinished upload."""
     store, bucket, key = _place(url)
     store.abort(bucket, key, upload)

@@ -1,4 +1,4 @@
-"""Paths: of a file system that all workers see, or URLs of objects in a store."""
+"""Paths on a file system that all workers can access, and URLs of objects in a store."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from beam_cifar.errors import UsageError
 
 SCHEMES = {"s3": "aws", "gs": "gcp"}
-"""URL schemes that are read and written, and the extra that brings the client of each."""
+"""Supported URL schemes, and the pip extra that installs the client library of each."""
 
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What a folder holds: a file or another folder.
+    """An entry of a folder: a file or another folder.
 
     Attributes:
-        name: in its folder.
-        path: the whole of it.
-        is_folder: whether it is one.
-        size: bytes of a file.
-        mtime: modification time of a file, ns; of an object in seconds, and below them a digest of its version.
+        name: name in the folder.
+        path: full path.
+        is_folder: whether it is a folder.
+        size: size of a file in bytes.
+        mtime: modification time of a file in ns; for an object whole seconds, plus a digest of its version.
     """
 
     name: str
@@ -34,27 +34,27 @@ class Entry:
 
 
 def is_url(path: str) -> bool:
-    """Whether a path is the URL of an object, or of a folder of them."""
+    """Returns whether a path is a URL, of an object or a folder of objects."""
     return "://" in path and _URL.match(path) is not None
 
 
 def split_url(url: str) -> tuple[str, str, str]:
-    """Scheme, bucket and key of a URL."""
+    """Returns scheme, bucket and key of a URL."""
     scheme, _, rest = url.partition("://")
     bucket, _, key = rest.partition("/")
     return scheme, bucket, key
 
 
 def absolute(path: str, what: str) -> str:
-    """The absolute form of a user's path, or the plain form of a URL; `what` it is stands in the error.
+    """Returns a user's path as an absolute path, or a URL in normal form; `what` names the option in errors.
 
     Raises:
-        UsageError: it cannot be a path, or it is a URL that is not read.
+        UsageError: not a valid path, or an unsupported or invalid URL.
     """
     if match := _URL.match(path):
         return _plain_url(path, match[1].lower(), match[2], what)
     if not path or "\0" in path:
-        raise UsageError(f"{what} {path!r} is not a path")
+        raise UsageError(f"{what} {path!r} is not a valid path")
     return os.path.abspath(os.path.expanduser(path))
 
 
@@ -65,19 +65,19 @@ def _plain_url(url: str, scheme: str, rest: str, what: str) -> str:
     bucket, _, key = rest.partition("/")
     parts = key.rstrip("/").split("/") if key.rstrip("/") else []
     if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{1,221}", bucket):
-        raise UsageError(f"{what} {url!r}: expected {scheme}://BUCKET/FOLDER, and {bucket!r} is no name of a bucket")
-    # Stores take ".." for a name like any other, and tools for the folder above.
+        raise UsageError(f"{what} {url!r}: expected {scheme}://BUCKET/FOLDER; {bucket!r} is not a valid bucket name")
+    # Stores treat ".." as an ordinary name, but many tools as the parent folder.
     if any(part in ("", ".", "..") for part in parts) or "\0" in key:
-        raise UsageError(f"{what} {url!r}: a part of the path is empty, '.' or '..'; write it without")
+        raise UsageError(f"{what} {url!r}: the path has a component that is empty, '.' or '..'; remove it")
     return "/".join((f"{scheme}://{bucket}", *parts))
 
 
 def name_of(path: str) -> str:
-    """The last part of a path or URL."""
+    """Returns the last component of a path or URL."""
     return os.path.basename(path if is_url(path) else os.path.abspath(path))
 
 
 def contains(folder: str, path: str) -> bool:
-    """Whether a path lies below a folder; both as `absolute` makes them."""
+    """Returns whether a path is inside a folder; both as returned by `absolute`."""
     separator = "/" if is_url(folder) else os.sep
     return path.startswith(folder.rstrip(separator) + separator)

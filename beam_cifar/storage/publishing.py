@@ -1,4 +1,4 @@
-"""Publishing: the staged tree becomes the output, the manifest comes last; leftovers of killed jobs go."""
+"""Publishing: the staged tree becomes the output, then the manifest is written. Also cleans up after killed jobs."""
 
 from __future__ import annotations
 
@@ -30,32 +30,32 @@ from beam_cifar.storage.staging import refuse_cancelled, refuse_lost, write_whol
 
 
 def begin(folder: JobFolder, inputs: str) -> None:
-    """Writes down that a job begins: from now on what it writes can be told from what others wrote.
+    """Records that a job starts, so that its files can later be distinguished from others.
 
-    `inputs` is a digest of the input files, as they are now.
+    `inputs` is a digest of the current input files.
     """
     if folder.direct:
-        objects.remove([folder.manifest])  # of an output that somebody has removed: it must not vouch for this one
+        objects.remove([folder.manifest])  # left by an output that was removed by hand; it must not describe this one
     begun = {"job": folder.job_id, "direct": folder.direct, "inputs": inputs}
     write_whole(folder.begun, json.dumps(begun).encode(), folder.scratch)
 
 
 def begun(folder: JobFolder) -> dict[str, Any]:
-    """What a job wrote when it began; nothing if it did not, or was cleaned up."""
+    """Returns what `begin` recorded for a job; empty if it never started, or was cleaned up."""
     with suppress(OSError):
         return json_object(read_whole(folder.begun))
     return {}
 
 
 def begun_jobs(folder: JobFolder) -> list[JobFolder]:
-    """The jobs that began in a job folder, and neither ended nor were cleaned up."""
+    """Returns the unfinished jobs in a job folder: started, but neither ended nor cleaned up."""
     ids = (name.removeprefix("work-") for name in names_in(folder.path) if name.startswith("work-"))
     jobs = [JobFolder(folder.output, job_id) for job_id in ids if not job_id.endswith(".removed")]
     return [replace(job, direct=bool(facts.get("direct"))) for job in jobs if (facts := begun(job))]
 
 
 def is_unfinished(folder: JobFolder) -> bool:
-    """Whether what lies at the output may be that of a killed job, and not yet complete."""
+    """Returns whether the output may be the incomplete output of a killed job."""
     if exists(folder.manifest):
         return False
     return exists(folder.pending_manifest) or any(job.direct for job in begun_jobs(folder))
@@ -69,16 +69,16 @@ def publish_tree(
     overwrite: bool,
     listings: Sequence[str] = (),
 ) -> None:
-    """Makes the staged tree the output, by one rename where there is such a thing, then writes the manifest.
+    """Makes the staged tree the output, on a file system with a single rename, then writes the manifest.
 
-    Each step leaves a state from which the same call, or `restore` and a new job, goes on.
+    If interrupted after any step, the same call can be repeated, or `restore` allows a new job to start.
 
     Args:
-        folder: of the job.
-        manifest: its content.
-        is_ours: whether an output is the one of a manifest, left by an earlier call.
+        folder: the job folder.
+        manifest: content of the manifest.
+        is_ours: returns whether an output matches a manifest, because an earlier call moved it there.
         overwrite: whether any other output may be replaced.
-        listings: what lists of files the manifest names.
+        listings: names of the lists of files that the manifest refers to.
 
     Raises:
         OutputError: the output exists and must not be replaced.
@@ -90,17 +90,17 @@ def publish_tree(
     occupied = is_occupied(folder.output)
     ours = occupied and is_ours(folder.output, manifest)
     if occupied and not ours and not overwrite:
-        raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
+        raise OutputError(f"{folder.output}: was created by something else during the job; nothing was replaced")
     for name in listings:
         with suppress(FileNotFoundError):
             os.replace(folder.staged_listing(name), os.path.join(folder.path, name))
     write_whole(folder.pending_manifest, manifest, folder.scratch)
     if ours:
-        promote(folder)  # an earlier call got this far, or further
+        promote(folder)  # an earlier call got at least this far
         return
     if occupied:
         with suppress(FileNotFoundError):
-            os.unlink(folder.replaced_manifest)  # of what an unfinished publish replaced: never of what is there now
+            os.unlink(folder.replaced_manifest)  # left by an unfinished publish; never that of the current output
         remove_tree(folder.replaced)
         with suppress(FileNotFoundError):
             os.replace(folder.manifest, folder.replaced_manifest)
@@ -111,19 +111,19 @@ def publish_tree(
         if os.path.isdir(folder.output):
             os.rmdir(folder.output)
     os.makedirs(os.path.dirname(folder.output), exist_ok=True)
-    # One rename of the folder, not one of each file: killed half way, those would leave half a dataset.
+    # One rename of the folder, not one per file: a job killed half way would leave half a dataset.
     os.rename(folder.tree, folder.output)
     promote(folder)
 
 
 def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, listings: Sequence[str]) -> None:
-    """The same for objects, which lie in their places, or are copied to them over those of the output before."""
+    """Publishes objects, which were written directly to the output, or are copied over those of the old output."""
     if not has_content(folder.manifest, manifest):
         refuse_lost(folder.guard)
     if not folder.direct:
         if is_occupied(folder.output) and not overwrite:
-            raise OutputError(f"{folder.output}: something appeared there while the job ran; nothing was replaced")
-        objects.remove([folder.manifest])  # or nothing is touched: from now on the output is not complete
+            raise OutputError(f"{folder.output}: was created by something else during the job; nothing was replaced")
+        objects.remove([folder.manifest])  # if this fails, nothing has changed; from now on it is incomplete
         objects.copy_tree(folder.tree, folder.output)
         objects.remove(_not_in(folder.tree, folder.output))
     for name in listings:
@@ -134,7 +134,7 @@ def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, lis
 
 
 def _not_in(tree: str, output: str) -> Iterator[str]:
-    """URLs of the objects of a folder that another has none of the name of; both are listed in order."""
+    """Yields URLs of the objects in `output` without a counterpart in `tree`; both are listed in key order."""
     wanted = objects.tree(tree)
     name = next((entry.name for entry in wanted), None)
     for entry in objects.tree(output):
@@ -145,7 +145,7 @@ def _not_in(tree: str, output: str) -> Iterator[str]:
 
 
 def promote(folder: JobFolder) -> None:
-    """The last step of publishing: the pending manifest becomes the manifest, what was replaced goes."""
+    """Completes publishing: the pending manifest becomes the manifest, and the replaced output is removed."""
     os.replace(folder.pending_manifest, folder.manifest)
     with suppress(FileNotFoundError):
         os.unlink(folder.replaced_manifest)
@@ -159,7 +159,7 @@ def _remove_old_listings(folder: JobFolder) -> None:
 
 
 def recover(path: str) -> None:
-    """Puts back a dataset that a killed job had moved aside from its place, unless another job is at it."""
+    """Restores a dataset that a killed job moved aside, unless another job is working on it."""
     folder = JobFolder(path)
     if not is_url(path) and not os.path.lexists(path) and os.path.isdir(folder.replaced):
         with suppress(OutputError, JobError), hold(folder):
@@ -167,9 +167,9 @@ def recover(path: str) -> None:
 
 
 def restore(folder: JobFolder) -> None:
-    """Puts back an output that a killed job had moved aside, and not yet replaced, with its manifest."""
+    """Restores an output, with its manifest, that a killed job moved aside and did not replace yet."""
     if is_url(folder.output):
-        return  # nothing is moved there
+        return  # objects are never moved aside
     if os.path.lexists(folder.replaced) and not os.path.lexists(folder.output):
         os.rename(folder.replaced, folder.output)
     if not os.path.lexists(folder.replaced) and os.path.lexists(folder.replaced_manifest):
@@ -178,23 +178,23 @@ def restore(folder: JobFolder) -> None:
 
 @dataclass(frozen=True)
 class Leftover:
-    """Something that a job which did not end has left.
+    """A leftover of an unfinished job.
 
     Attributes:
-        path: of a file or a folder.
-        upload: the id, where it is an upload that was not completed.
+        path: path of a file or a folder.
+        upload: id of an unfinished upload, else "".
     """
 
     path: str
     upload: str = ""
 
     def remove(self) -> None:
-        """Removes it, best effort; raises `OSError` only for objects in the place of an output."""
+        """Removes it, ignoring errors; raises `OSError` only for a folder of objects, such as an output."""
         if self.upload:
             with suppress(OSError):
                 objects.abort(self.path, self.upload)
         elif is_folder(self.path) and not os.path.islink(self.path):
-            if is_url(self.path):  # an error here keeps what tells whose they are, which goes after them
+            if is_url(self.path):  # on an error here, the file that says whose they are must stay: it is removed later
                 objects.remove(entry.path for entry in objects.tree(self.path))
             else:
                 remove_tree(self.path)
@@ -203,16 +203,16 @@ class Leftover:
 
 
 def clear_leftovers(folder: JobFolder, keep: str = "") -> None:
-    """Removes what this job, or killed ones before it, staged; see `leftovers` for what is kept."""
+    """Removes what this job or earlier killed ones staged; see `leftovers` for what is kept."""
     restore(folder)
     for leftover in leftovers(folder, keep):
         leftover.remove()
 
 
 def leftovers(folder: JobFolder, keep: str = "", *, pending: bool = True) -> list[Leftover]:
-    """What jobs that did not end have left; not what an unfinished publish needs, nor the parts of the job `keep`.
+    """Returns the leftovers of unfinished jobs, except what an unfinished publish needs and the files of job `keep`.
 
-    A pending manifest is kept if `pending`: it may be that of the output.
+    If `pending`, a pending manifest is not a leftover: it may be that of the output.
     """
     needed = _needed(folder, pending=pending)
     kept = {"lock", f"work-{keep}"} | {os.path.basename(path) for path in needed}
@@ -223,7 +223,7 @@ def leftovers(folder: JobFolder, keep: str = "", *, pending: bool = True) -> lis
 
 
 def _needed(folder: JobFolder, *, pending: bool = True) -> list[str]:
-    """What is no leftover: the manifest, and what completes an unfinished publish or puts back what it moved aside."""
+    """Returns what must be kept: the manifest, and what is needed to complete or undo an unfinished publish."""
     there, complete = exists(folder.output), exists(folder.manifest)
     needed = [folder.manifest]
     if not (there and complete):
@@ -234,7 +234,7 @@ def _needed(folder: JobFolder, *, pending: bool = True) -> list[str]:
 
 
 def _leftover_objects(folder: JobFolder, keep: str) -> Iterator[Leftover]:
-    # Not everybody may list them, nor can every store: then they are left to a rule of the bucket.
+    # Not all users may list uploads, and not all stores can: then they are left to a lifecycle rule of the bucket.
     with suppress(PermissionError):
         yield from (Leftover(url, upload) for url, upload in objects.pending([folder.output, folder.path]))
     jobs = [job for job in begun_jobs(folder) if job.direct]
@@ -243,7 +243,7 @@ def _leftover_objects(folder: JobFolder, keep: str) -> Iterator[Leftover]:
 
 
 def _old_listings(folder: JobFolder, needed: Collection[str]) -> Iterator[Leftover]:
-    """The lists that no manifest names which is needed."""
+    """Returns the lists of files that no needed manifest refers to."""
     names = [name for name in names_in(folder.path) if re.fullmatch(r"files-[0-9a-f]{16}\.jsonl", name)]
     named = b""
     for manifest in (folder.manifest, folder.pending_manifest, folder.replaced_manifest) if names else ():
@@ -255,6 +255,6 @@ def _old_listings(folder: JobFolder, needed: Collection[str]) -> Iterator[Leftov
 
 
 def _is_own(name: str, kept: set[str]) -> bool:
-    """Whether a name in a job folder is one that this module gives; whatever else lies there is somebody's."""
+    """Returns whether a name in a job folder is one of ours, not a file that a user put there."""
     own = r"(index|replaced|work-[0-9a-f]{16})(\.[0-9a-f]{8}\.removed)*|manifest\.(pending|replaced)\.json"
     return name not in kept and re.fullmatch(own, name) is not None

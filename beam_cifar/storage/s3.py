@@ -1,4 +1,4 @@
-"""S3, and what speaks its language (MinIO, Ceph, R2, ...), by boto3."""
+"""S3 and compatible stores (MinIO, Ceph, R2, ...), with the boto3 library."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, Inc
 
 from beam_cifar.storage.client import CONNECTIONS, ChangedError, Client, StoredObject
 
-# One request up to the threshold; in parts above it. The library enlarges parts where there would be too many.
+# A single request up to the threshold, multipart above it. The library uses larger chunks if there would be too many.
 TRANSFER = TransferConfig(multipart_threshold=16 << 20, multipart_chunksize=8 << 20, max_concurrency=3)
 CONFIG = Config(
     max_pool_connections=CONNECTIONS,
     connect_timeout=5,
     read_timeout=30,
-    retries={"mode": "standard", "total_max_attempts": 8},  # a store that restarts is gone for some seconds
+    retries={"mode": "standard", "total_max_attempts": 8},  # a store that restarts is down for several seconds
 )
 MISSING = ("404", "NoSuchKey", "NotFound")
 OTHER = ("412", "PreconditionFailed", "ConditionalRequestConflict", "409")
@@ -31,7 +31,7 @@ class S3(Client):
     """An S3 store.
 
     Args:
-        settings: arguments of boto3's client, which count before what it finds itself (environment, `~/.aws`, the
+        settings: arguments of boto3's client, which override what it finds itself (environment, `~/.aws`, the
             machine's role).
     """
 
@@ -59,7 +59,7 @@ class S3(Client):
                 answer = self._client.get_object(Bucket=bucket, Key=key, **asked)
                 try:
                     return answer["Body"].read(), answer
-                except (HTTPClientError, IncompleteReadError):  # it broke off, which the library does not mend
+                except (HTTPClientError, IncompleteReadError):  # broke off while reading, which boto3 does not retry
                     if not left:
                         raise
                     time.sleep(1 / (1 + left))
@@ -81,7 +81,7 @@ class S3(Client):
         try:
             with _known(bucket, key):
                 self._client.put_object(Bucket=bucket, Key=key, Body=data, **condition)
-        except (ChangedError, FileNotFoundError):  # what was to be replaced is gone: 404, not 412
+        except (ChangedError, FileNotFoundError):  # if the object to replace was removed, it is 404, not 412
             if replaces is None:
                 raise
             return False
@@ -99,12 +99,12 @@ class S3(Client):
         with _known(bucket, keys[0]):
             wanted = {"Objects": [{"Key": key} for key in keys], "Quiet": True}
             answer = self._client.delete_objects(Bucket=bucket, Delete=wanted)
-        # The answer is a success even if every key was refused.
+        # The response is 200 even if every key was refused.
         for refused in answer.get("Errors", ()):
             raise PermissionError(1, refused["Message"], f"s3://{bucket}/{refused['Key']}")
 
     def pending(self, bucket: str) -> Iterator[tuple[str, str]]:
-        # Of the whole bucket: MinIO takes a prefix for a whole key.
+        # Lists the whole bucket: MinIO treats a prefix as a complete key.
         pages = self._client.get_paginator("list_multipart_uploads").paginate(Bucket=bucket)
         with _known(bucket, ""):
             for page in pages:
@@ -121,25 +121,25 @@ def _found(key: str, answer: Any, size: int) -> StoredObject:
 
 @contextmanager
 def _known(bucket: str, key: str) -> Iterator[None]:
-    """Turns the library's failures into `OSError`."""
+    """Turns the library's exceptions into `OSError`."""
     url = f"s3://{bucket}/{key}"
     try:
         yield
     except ClientError as error:
-        told = error.response.get("Error", {})
-        code, status = told.get("Code", ""), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-        reason = f"{told.get('Message') or code} ({code}, {error.operation_name})"
+        cause = error.response.get("Error", {})
+        code, status = cause.get("Code", ""), error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+        reason = f"{cause.get('Message') or code} ({code}, {error.operation_name})"
         if code == "NoSuchBucket":
-            raise OSError(5, f"there is no bucket {bucket!r}", url) from error
+            raise OSError(5, f"bucket {bucket!r} does not exist", url) from error
         if code in MISSING:
             raise FileNotFoundError(2, "no such object", url) from error
         if code in OTHER or status == 412:
             raise ChangedError(116, "the object changed", url) from error
         if status in (401, 403, 405, 501):
-            raise PermissionError(13, f"access refused: {reason}", url) from error
-        raise OSError(5, f"the store refused: {reason}", url) from error
+            raise PermissionError(13, f"access denied: {reason}", url) from error
+        raise OSError(5, f"request refused by the store: {reason}", url) from error
     except (BotoCoreError, boto3.exceptions.Boto3Error) as error:
-        if isinstance(error.__cause__, ClientError):  # of an upload in parts
+        if isinstance(error.__cause__, ClientError):  # multipart uploads wrap the error of a request
             with _known(bucket, key):
                 raise error.__cause__ from None
         raise OSError(5, " ".join(str(error).split()), url) from error

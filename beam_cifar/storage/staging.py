@@ -1,4 +1,4 @@
-"""Writing: files that appear whole at their final names, or not at all."""
+"""Atomic writing: a file appears complete under its final name, or not at all."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from beam_cifar.storage.client import concurrently
 from beam_cifar.storage.files import COPY_BYTES, file_digest, is_file, open_file
 from beam_cifar.storage.paths import is_url
 
-# The lists are JSON, one object a line, put together by hand: the encoder takes longer than writing the file.
+# Lists of files are JSON Lines, formatted by hand: the JSON encoder takes longer than writing the file.
 _quoted = json.encoder.encode_basestring
 
 _cancelled = threading.Event()
 
 
 def cancel_writes() -> None:
-    """Makes every writer of this process stop at its next write; for an interrupted job, whose threads go on."""
+    """Makes every writer in this process fail at its next write, because threads of an interrupted job keep running."""
     _cancelled.set()
 
 
 def allow_writes() -> None:
-    """The opposite, for the next job of this process."""
+    """Allows writing again, for the next job in this process."""
     _cancelled.clear()
 
 
@@ -44,7 +44,7 @@ def refuse_cancelled() -> None:
 
 @contextmanager
 def writing(path: str) -> Iterator[None]:
-    """Turns a failure to write into one line that names the output; other errors pass."""
+    """Turns an `OSError` on writing into a `JobError` that names the output; other exceptions pass."""
     try:
         yield
     except BeamCifarError:
@@ -58,20 +58,20 @@ def _unwritable(path: str, error: OSError) -> JobError:
 
 
 class StagedFile(io.RawIOBase):
-    """A file that appears whole at its final name, or not at all.
+    """A file that appears complete under its final name, or not at all.
 
-    It is written under a name of its own and renamed on `commit`, or, for an object store, without a name and uploaded
-    then; a second attempt of the same part replaces a file by its equal. Use as a context manager: leaving it without
-    a commit removes the attempt.
+    It is written to a unique temporary file, which `commit` renames, or uploads to an object store; a second attempt of
+    the same part replaces the file with an identical one. Use it as a context manager: leaving it without a commit
+    removes the temporary file.
 
     Args:
-        final: the path that it gets.
-        scratch: a folder on the same file system to write it in; not used for an object store.
-        only_while: a file without which `commit` fails: it is removed when the job loses its output to another one.
+        final: final path.
+        scratch: folder for temporary files on the same file system; not used for an object store.
+        only_while: `commit` fails if this file is missing, as it is when the job lost its output to another one.
 
     Attributes:
-        bytes_written: so far.
-        files: always one.
+        bytes_written: bytes written so far.
+        files: always 1.
     """
 
     files = 1
@@ -80,7 +80,7 @@ class StagedFile(io.RawIOBase):
         super().__init__()
         refuse_cancelled()
         self._final, self._only_while = final, only_while
-        # A name that no other attempt has: a runner may try a part again while the first attempt still writes.
+        # Unique per attempt: a runner may retry a part while the first attempt is still writing.
         self._attempt = "" if is_url(final) else os.path.join(scratch, uuid.uuid4().hex)
         if self._attempt:
             os.makedirs(scratch, exist_ok=True)
@@ -94,7 +94,7 @@ class StagedFile(io.RawIOBase):
         return True
 
     def write(self, data: Any) -> int:
-        """Writes and hashes all of `data`."""
+        """Writes all of `data`, and adds it to the digest."""
         refuse_cancelled()
         view = memoryview(data).cast("B")
         self._digest.update(view)
@@ -110,7 +110,7 @@ class StagedFile(io.RawIOBase):
 
     @property
     def sha256(self) -> str:
-        """The hex digest of all bytes written."""
+        """Hex digest of all bytes written."""
         return self._digest.hexdigest()
 
     def commit(self) -> None:
@@ -122,16 +122,16 @@ class StagedFile(io.RawIOBase):
                 objects.upload(self._final, self._file, self.bytes_written)
             self._file.close()
             return
-        self._file.close()  # without `sync`: what power failure loses, a resumed job misses by its digest
+        self._file.close()  # without `sync`: a resumed job detects data lost in a power failure by its digest
         os.makedirs(os.path.dirname(self._final), exist_ok=True)
         os.replace(self._attempt, self._final)
 
     def sync(self) -> None:
-        """Has what was written so far on disk."""
+        """Flushes what was written so far to disk."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Removes the attempt if it was not committed."""
+        """Removes the temporary file if it was not committed."""
         if not self.closed:
             self._file.close()
             if self._attempt:
@@ -141,16 +141,16 @@ class StagedFile(io.RawIOBase):
 
 
 def refuse_lost(path: str) -> None:
-    """Raises `JobError` if a file is gone that is there as long as a job may write to its output; "" is none."""
+    """Raises `JobError` if the guard file of a job (`JobFolder.guard`) was removed; "" means no guard."""
     if path and not is_file(path):
-        raise JobError(f"{path}: is gone: another job has taken the output, or what this one left was cleaned up")
+        raise JobError(f"{path}: was removed: another job took over the output, or this job was cleaned up")
 
 
 class StagedFiles:
-    """Files of a tree that are written one after the other, each whole or not at all; arguments as of `StagedFile`.
+    """Files of a tree, written atomically one after the other; arguments are as in `StagedFile`.
 
     Attributes:
-        made: path, bytes and hex sha256 of each so far.
+        made: path, size and hex sha256 of each file so far.
     """
 
     def __init__(self, tree: str, scratch: str, only_while: str = "") -> None:
@@ -159,7 +159,7 @@ class StagedFiles:
 
     @contextmanager
     def open(self, path: str) -> Iterator[StagedFile]:
-        """Starts one, which is completed when this is left without an error."""
+        """Opens a new file, which is committed on leaving the context without an error."""
         with StagedFile(os.path.join(self._tree, path), self._scratch, self._only_while) as file:
             yield file
             file.commit()
@@ -167,7 +167,7 @@ class StagedFiles:
 
 
 def stage_link(source: str, final: str, scratch: str) -> tuple[int, str]:
-    """Gives a file a second name, or copies it where the file system cannot; returns its bytes and hex sha256."""
+    """Creates a hard link to a file, or a copy if that is not supported; returns its size and hex sha256."""
     refuse_cancelled()
     attempt = os.path.join(scratch, uuid.uuid4().hex)
     with writing(final):
@@ -179,7 +179,7 @@ def stage_link(source: str, final: str, scratch: str) -> tuple[int, str]:
             shutil.copy2(source, attempt)
         os.replace(attempt, final)
         with suppress(FileNotFoundError):
-            os.unlink(attempt)  # renaming a name onto another of the same file does nothing
+            os.unlink(attempt)  # renaming a hard link onto another one of the same file does nothing
     return file_digest(final)
 
 
@@ -187,18 +187,18 @@ _File = tuple[str, str, Any, Mapping[str, str]]
 
 
 class StagedFolder:
-    """Many small files that go straight to their places in the staged tree, and a list of them.
+    """Many small files, written directly to their places in the staged tree, and a list of them.
 
-    A file's name and bytes follow from its task: an attempt overwrites what an earlier one left with the same bytes,
-    and never makes a file shorter on the way, so that a late attempt cannot harm a tree that is being published.
+    A file's name and bytes depend only on its task, so a retry overwrites a file with the same bytes. It never
+    truncates one on the way, so that a late attempt cannot damage a tree that is being published.
 
     Args:
         folder: where the files go.
-        listing: the path that the list gets, one JSON object a line; it is a `StagedFile`, with what else that takes.
+        listing: path of the list, in JSON Lines; written as a `StagedFile`, to which the other arguments are passed.
 
     Attributes:
-        files: written so far.
-        bytes_written: of these.
+        files: number of files written so far.
+        bytes_written: their total size.
     """
 
     def __init__(self, folder: str, listing: str, scratch: str, only_while: str = "") -> None:
@@ -215,7 +215,7 @@ class StagedFolder:
         self._listing.close()
 
     def add(self, files: Iterable[_File]) -> None:
-        """Writes files: of each its folder in this one, name, content, and what else the list says of it."""
+        """Writes files, each given as (subfolder, name, content, additional facts for the list)."""
         listed = []
         for folder, name, data, facts in self._written(files):
             digest = hashlib.sha256(data).hexdigest()
@@ -228,7 +228,7 @@ class StagedFolder:
         self._listing.write("".join(listed).encode("utf-8", "surrogatepass"))
 
     def _written(self, files: Iterable[_File]) -> Iterator[_File]:
-        """Writes files, and yields them."""
+        """Writes the files, and yields each one afterwards."""
         if is_url(self._folder):
             refuse_lost(self._only_while)
             yield from concurrently(self._put, files)
@@ -246,7 +246,7 @@ class StagedFolder:
         return file
 
     def _existing(self, folder: str) -> str:
-        """The path of a folder, which is made if it does not exist."""
+        """Returns the path of a subfolder, creating it if it does not exist."""
         path = self._made.get(folder)
         if path is None:
             refuse_cancelled()
@@ -258,7 +258,7 @@ class StagedFolder:
 
     @property
     def sha256(self) -> str:
-        """The hex digest of the list."""
+        """Hex digest of the list."""
         return self._listing.sha256
 
     def commit(self) -> None:
@@ -268,8 +268,8 @@ class StagedFolder:
 
 def _write_in_place(path: str, data: Any) -> None:
     refuse_cancelled()
-    # No other name first, and no rename: one call less for each of a million images, and every attempt writes the same.
-    # A link is not followed: it would lead out of the tree.
+    # No temporary file and rename: that saves a call for each of a million images, and all attempts write the same.
+    # O_NOFOLLOW: a symbolic link could lead out of the tree.
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
@@ -277,7 +277,7 @@ def _write_in_place(path: str, data: Any) -> None:
             while done < len(data):
                 done += os.write(handle, memoryview(data)[done:])
             if os.fstat(handle).st_size > len(data):
-                os.ftruncate(handle, len(data))  # damaged, as no attempt writes more
+                os.ftruncate(handle, len(data))  # the file was damaged: no attempt writes more than this
         finally:
             os.close(handle)
     except OSError as error:
@@ -285,7 +285,7 @@ def _write_in_place(path: str, data: Any) -> None:
 
 
 def join_listings(paths: Sequence[str], listing: str, scratch: str) -> None:
-    """Puts several lists one after the other."""
+    """Concatenates lists of files into one."""
     with StagedFile(listing, scratch) as file:
         for path in paths:
             with open_file(path) as part:
@@ -295,7 +295,7 @@ def join_listings(paths: Sequence[str], listing: str, scratch: str) -> None:
 
 
 def read_listing(path: str) -> Iterator[dict[str, Any]]:
-    """Yields what a list says of each file."""
+    """Yields the entry of each file in a list."""
     with io.BufferedReader(cast(io.RawIOBase, open_file(path)), COPY_BYTES) as file:
         for line in file:
             entry: dict[str, Any] = json.loads(line.decode("utf-8", "surrogatepass"))
@@ -303,7 +303,7 @@ def read_listing(path: str) -> Iterator[dict[str, Any]]:
 
 
 def write_whole(path: str, data: bytes, scratch: str) -> None:
-    """Writes a small file so that it appears whole; its bytes are on disk before its name is."""
+    """Writes a small file atomically; its content is on disk before its name."""
     with StagedFile(path, scratch) as file:
         file.write(data)
         file.sync()

@@ -1,6 +1,6 @@
-"""The headers of a tar file, read in one pass and without an object for each member; a shard may have 300,000.
+"""Reads the headers of tar files in one pass, without an object per member as in `tarfile`: a shard may have 300,000.
 
-Facts are from POSIX (pax, "ustar Interchange Format") and the GNU tar manual ("Basic Tar Format").
+Format facts are from POSIX (pax, "ustar Interchange Format") and the GNU tar manual ("Basic Tar Format").
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ MAX_NAME_BYTES: Final = 4096
 
 _PLAIN: Final = (b"0", b"\0", b"7", b"5")
 _FOLDER, _LONG_NAME, _LONG_LINK, _PAX, _PAX_GLOBAL = b"5", b"L", b"K", b"x", b"g"
-_NO_NAME: Final = f"byte {{}}: a member's name is not UTF-8, or has more than {MAX_NAME_BYTES} bytes"
+_NO_NAME: Final = f"byte {{}}: member name is not valid UTF-8, or has more than {MAX_NAME_BYTES} bytes"
 _RECORD: Final = re.compile(rb"(\d{1,7}) ([^=]+)=")
 
 
 class DamagedTarError(ValueError):
-    """A tar file whose headers cannot be read; the message says where and why."""
+    """A tar file with damaged headers; the message says where and why."""
 
 
 def tar_members(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, int, int]]:
-    """Yields name, offset and size of the plain files of an archive, in order; the stream may be moved in between.
+    """Yields name, offset and size of the regular files of an archive, in order; callers may seek the stream.
 
     Raises:
         InputError: a damaged header, a missing end, a link, a device or a sparse file, or a name that is not UTF-8.
@@ -44,11 +44,11 @@ def tar_members(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, 
 
 
 def tar_entries(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, int, int]]:
-    """The same with folders, whose names end with "/", and any names, which have surrogates where they are not UTF-8.
+    """Yields the same, and folders, whose names end with "/"; names that are not UTF-8 have surrogates.
 
     Args:
         stream: the archive, seekable.
-        size: of it, or the most that it may have where that is not known; who asks looks at what ends behind it.
+        size: size of the archive, or an upper limit if unknown; then callers must check where members end.
         shown: display name used in messages.
 
     Raises:
@@ -56,7 +56,7 @@ def tar_entries(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, 
         InputError: a link, a device or a sparse file.
     """
     at = 0
-    told: dict[bytes, bytes] = {}
+    records: dict[bytes, bytes] = {}
     while True:
         block = _block(stream, at, size)
         if not block.strip(b"\0"):
@@ -66,19 +66,19 @@ def tar_entries(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, 
         if kind in (_PAX, _LONG_NAME, _LONG_LINK, _PAX_GLOBAL):
             data = _extension(stream, at, length, size)
             if kind == _PAX:
-                told |= _pax_records(data, at)
+                records |= _pax_records(data, at)
             elif kind == _LONG_NAME:
-                told[b"path"] = data.rstrip(b"\0")
+                records[b"path"] = data.rstrip(b"\0")
         else:
-            name = _text(told.get(b"path", _own_name(block)), at)
-            length = _number(told[b"size"], at) if b"size" in told else length
-            length = 0 if kind == _FOLDER else length  # no data follow, whatever it says; so does `tarfile` read it
-            if kind not in _PLAIN or (told and any(key.startswith(b"GNU.sparse") for key in told)):
-                raise InputError(f"{shown}: member {name!r} is a link, a device or sparse; only plain files are read")
+            name = _text(records.get(b"path", _own_name(block)), at)
+            length = _number(records[b"size"], at) if b"size" in records else length
+            length = 0 if kind == _FOLDER else length  # folders have no data whatever the header says, as in `tarfile`
+            if kind not in _PLAIN or (records and any(key.startswith(b"GNU.sparse") for key in records)):
+                raise InputError(f"{shown}: member {name!r} is a link, a device or a sparse file; expected plain files")
             yield name + "/" if kind == _FOLDER and not name.endswith("/") else name, at, length
             if length > size - at:
-                raise DamagedTarError(f"member {name!r} has {length} bytes, and {size - at} follow; it is cut short")
-            told = {}
+                raise DamagedTarError(f"member {name!r} has {length} bytes, but only {size - at} follow")
+            records = {}
         at += -(-length // BLOCK) * BLOCK
 
 
@@ -86,26 +86,24 @@ def _block(stream: BinaryIO, at: int, size: int) -> bytes:
     stream.seek(at)
     block = stream.read(BLOCK)
     if len(block) < BLOCK:
-        raise DamagedTarError(
-            f"ends at byte {min(at + len(block), size)}, without the end of an archive; it is cut short"
-        )
+        raise DamagedTarError(f"truncated: ends at byte {min(at + len(block), size)} without an end-of-archive marker")
     return block
 
 
 def _check_rest(stream: BinaryIO, at: int) -> None:
-    """What follows a block of zeros must be zeros: many readers would not see a second archive there."""
+    """Checks that only zeros follow a block of zeros: many readers would miss a second archive there."""
     stream.seek(at)
     rest = stream.read(MAX_PADDING + 1)
     if len(rest) > MAX_PADDING or rest.strip(b"\0"):
-        raise DamagedTarError(f"byte {at}: more follows after the end of the archive; it is damaged, or several")
+        raise DamagedTarError(f"byte {at}: more data after the end of the archive; damaged, or several archives")
 
 
 def _checked_size(block: bytes, at: int) -> int:
     checksum = block[148:156]
     if _number(checksum.strip(b" \0"), at, 8) != sum(block) - sum(checksum) + 8 * ord(" "):
-        raise DamagedTarError(f"byte {at}: the checksum of a header does not match; it is damaged, or no tar file")
+        raise DamagedTarError(f"byte {at}: wrong header checksum; damaged, or not a tar file")
     field = block[124:136]
-    # Sizes that do not fit in digits are binary in GNU's format.
+    # In GNU's format, sizes too large for the octal digits are binary.
     return int.from_bytes(field[1:], "big") if field[0] == 0x80 else _number(field.strip(b" \0"), at, 8)
 
 
@@ -115,7 +113,7 @@ def _number(digits: bytes, at: int, base: int = 10) -> int:
             return int(digits, base)
     except ValueError:
         pass
-    raise DamagedTarError(f"byte {at}: {digits[:20]!r} is no number; the archive is damaged, or no tar file")
+    raise DamagedTarError(f"byte {at}: {digits[:20]!r} is not a valid number; damaged, or not a tar file")
 
 
 def _own_name(block: bytes) -> bytes:
@@ -126,19 +124,19 @@ def _own_name(block: bytes) -> bytes:
 
 def _extension(stream: BinaryIO, at: int, length: int, size: int) -> bytes:
     if length > min(MAX_EXTENSION, size - at):
-        raise DamagedTarError(f"byte {at}: a header of {length} bytes; {MAX_EXTENSION} at most are expected")
+        raise DamagedTarError(f"byte {at}: extended header of {length} bytes; expected at most {MAX_EXTENSION}")
     stream.seek(at)
     return stream.read(length)
 
 
 def _pax_records(data: bytes, at: int) -> dict[bytes, bytes]:
-    """Records of the form `LENGTH KEY=VALUE`, each with a line break."""
+    """Parses records of the form `LENGTH KEY=VALUE`, each with a newline."""
     found, start = {}, 0
     while start < len(data):
         record = _RECORD.match(data, start)
         end = start + int(record[1]) if record else 0
         if not record or not record.end() < end <= len(data) or data[end - 1 : end] != b"\n":
-            raise DamagedTarError(f"byte {at}: an extended header is damaged")
+            raise DamagedTarError(f"byte {at}: damaged extended header")
         found[record[2]] = data[record.end() : end - 1]
         start = end
     return found

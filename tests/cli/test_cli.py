@@ -77,7 +77,7 @@ WRONG_CALLS: dict[str, tuple[int, list[str], str]] = {
     "an unknown runner": (2, ["-i", "IN", "-f", "cifar", "--runner", "NoSuchRunner"], "Unexpected pipeline runner"),
     "workers twice": (2, ["-i", "IN", "-f", "cifar", "--workers", "2", "--direct_num_workers=3"], "give one of them"),
     "a bad value for Beam": (2, ["-i", "IN", "-f", "cifar", "-o", "out", "--direct_num_workers", "x"], "direct_num_workers"),
-    "a wrong image extension": (2, ["-i", "IN", "-f", "parquet", "--image-ext", ".gif"], "images are written as one of .png, .jpg, .jpeg"),
+    "a wrong image extension": (2, ["-i", "IN", "-f", "parquet", "--image-ext", ".gif"], "not a supported extension; expected one of .png, .jpg, .jpeg"),
 }  # fmt: skip
 
 

@@ -183,7 +183,7 @@ def test_a_damaged_image_comes_back_as_its_line(cluster: Cluster, local: Local, 
     image = sorted(folder.rglob("*.png"))[1500]
     image.write_bytes(image.read_bytes()[:200])
     done = run("convert", "-i", "folder", "-f", "cifar", "-o", "out", *cluster.flags(1), "--", "--save-images")
-    assert_one_line(done, 3, image.name, "cut short")
+    assert_one_line(done, 3, image.name, "truncated")
     assert_nothing_of(tmp_path / "out")
 
 

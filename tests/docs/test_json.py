@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers import ROOT
 from tests.helpers.commands import Run
-
-PAGE = (ROOT / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
+from tests.helpers.tables import documented_fields
 
 ARGUMENTS = {
     "convert": ["-i", "IN", "-f", "parquet", "-o", "OUT"],
@@ -27,9 +25,7 @@ ARGUMENTS = {
 
 def fields(commands: str) -> set[str]:
     """The fields that the page lists for commands, without those in brackets."""
-    row = re.search(rf"^\| `{re.escape(commands)}`[^|]* \| (.*) \|$", PAGE, re.MULTILINE)
-    assert row is not None
-    always = row[1].partition("; with `--checksums`")[0]
+    always = documented_fields(commands).partition("; with `--checksums`")[0]
     return set(re.findall(r"`(\w+)`", re.sub(r"\([^)]*\)", "", always)))
 
 

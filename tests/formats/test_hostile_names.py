@@ -271,10 +271,10 @@ def test_hostile_names_survive_cifar(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["\ud800", "a\udfffb"], ids=ascii)
 def test_names_that_are_no_unicode_text_are_refused(name: str, tmp_path: Path) -> None:
     source = hostile_set(tmp_path / "in", [name, "b"], [0, 0], ["cat"], "train")
-    with pytest.raises(InputError, match=r"in/train: byte \d+: text that is not UTF-8"):
+    with pytest.raises(InputError, match=r"in/train: byte \d+: text is not valid UTF-8"):
         quickly(source, tmp_path / "out")
     source = hostile_set(tmp_path / "classes", ["a", "b"], [0, 0], [name], "train")
-    with pytest.raises(InputError, match=r"classes/batches\.meta: byte \d+: text that is not UTF-8"):
+    with pytest.raises(InputError, match=r"classes/batches\.meta: byte \d+: text is not valid UTF-8"):
         quickly(source, tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"in", "classes"}
 

@@ -101,11 +101,11 @@ def test_what_is_no_tree_of_images_is_refused_by_name(damage: str, tmp_path: Pat
         reason = "in: no PNG or JPEG files found"
     elif damage == "pipe":
         os.mkfifo(folder / "bad.png")
-        reason = r"bad\.png: is not a file"
+        reason = r"bad\.png: not a file"
     elif damage == "circle":
         (folder / "x").mkdir()
         (folder / "x" / "bad.png").symlink_to(folder)
-        reason = r"bad\.png: a link leads to a folder that is there already"
+        reason = r"bad\.png: a link leads to a folder that was already listed"
     elif damage == "missing":
         folder = tmp_path / "missing"
         reason = "missing: no"

@@ -157,7 +157,7 @@ def test_a_class_that_is_not_a_line_is_refused(name: str) -> None:
 
 
 def test_two_classes_of_one_name_are_refused() -> None:
-    with pytest.raises(UsageError, match="two classes are called 'cat'"):
+    with pytest.raises(UsageError, match="two classes are named 'cat'"):
         ImagenetTxtSink().check_labels(LabelTable(("cat", "dog", "cat")))
 
 

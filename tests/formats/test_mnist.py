@@ -303,7 +303,7 @@ DAMAGED: dict[str, tuple[Files, str]] = {
     "meta file without numbers": (GOOD | {"train-meta.gz": meta([["a", "b"]] * 4)}, r"train-meta.gz: contains a height or width that is not a number"),
     "meta file with a size below zero": (GOOD | {"train-meta.gz": meta([["-1", "-784"]] * 4)}, r"train-meta.gz: contains the image size -1 x -784"),
     "meta file that is no text": (GOOD | {"train-meta.gz": gzip.compress(b"\xff" * 512)}, r"train-meta.gz: contains a name that is not valid"),
-    "not gzip": (packed(b"", lambda data: b"plain"), r"idx3-ubyte.gz: is not gzip"),
+    "not gzip": (packed(b"", lambda data: b"plain"), r"idx3-ubyte.gz: not a gzip file, although its name says so"),
     "cut gzip": (packed(GOOD[IMAGES], lambda data: data[:-400]), r"idx3-ubyte.gz: the file is truncated or damaged"),
     "wrong checksum": (packed(GOOD[IMAGES], lambda data: data[:-8] + bytes(4) + data[-4:]), r"idx3-ubyte.gz: the file is truncated or damaged"),
     "something after gzip": (packed(GOOD[IMAGES], lambda data: data + b"garbage"), r"idx3-ubyte.gz: the file is truncated or damaged"),
@@ -438,7 +438,7 @@ def test_a_changed_gz_file_is_read_again(tmp_path: Path) -> None:
 def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "RATIO_FREE_BYTES", 1 << 20)
     source = write_tree(tmp_path / "in", packed(idx_images(np.zeros((10_000, 28, 28), np.uint8))))
-    with pytest.raises(InputError, match=r"idx3-ubyte.gz: unpacks to more than 1048576 bytes.*decompression bomb"):
+    with pytest.raises(InputError, match=r"idx3-ubyte.gz: decompresses to more than 1048576 bytes.*decompression bomb"):
         converted(source, tmp_path / "out", "cifar")
 
 

@@ -329,7 +329,7 @@ def test_class_names_that_a_list_cannot_hold_are_refused(
 def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
     # Folders whose names differ only in how they are escaped.
     labels = LabelTable(("cat", "dog", "cat"))
-    with pytest.raises(UsageError, match="two classes are called 'cat'"):
+    with pytest.raises(UsageError, match="two classes are named 'cat'"):
         tfds.TfdsParquetSink().check_labels(labels)
 
 

@@ -206,7 +206,7 @@ def test_names_that_make_no_file_are_refused() -> None:
         VocSink().check_shard(shard, options)
     with pytest.raises(UsageError, match="is too long for a file name"):
         VocSink().check_labels(LabelTable(("y" * 300,)))
-    with pytest.raises(UsageError, match="two classes are called 'x'"):
+    with pytest.raises(UsageError, match="two classes are named 'x'"):
         VocSink().check_labels(LabelTable(("x", "x")))
 
 

@@ -355,19 +355,19 @@ def linked(kind: bytes) -> bytes:
 
 WHOLE = tar(samples(4, cls=lambda n: b"%d" % n), tarfile.USTAR_FORMAT)
 BOTH = {
-    "cut within a member": (WHOLE[:3000], "cut short"),
-    "cut between members": (WHOLE[: WHOLE.index(b"002.png")], "without the end of an archive"),
-    "a flipped bit": (patched(WHOLE, 3, b"q"), "checksum of a header does not match"),
-    "text": (b"id,label\n" * 200, "the archive is damaged, or no tar file"),
-    "a second archive": (WHOLE + WHOLE, "more follows after the end"),
-    "a size of exabytes": (resized(WHOLE, b"\x80" + b"\x7f" * 11), "bytes, and .* follow"),
-    "a negative size": (resized(WHOLE, b"-0000000001\0"), "is no number"),
-    "a symbolic link": (linked(tarfile.SYMTYPE), "'a.png' is a link, a device or sparse"),
-    "a hard link": (linked(tarfile.LNKTYPE), "'a.png' is a link, a device or sparse"),
-    "a device": (linked(tarfile.CHRTYPE), "'a.png' is a link, a device or sparse"),
-    "a large extended header": (tar([("k" * (2 << 20) + ".png", b"")]), "a header of .* bytes; 1048576 at most"),
-    "an extended header with wrong lengths": (tar([("k" * 300 + ".png", b"")]).replace(b"314 path=", b"999 path="), "an extended header is damaged"),
-    "a name that is not UTF-8": (tar([("\udcff.png", b"")], tarfile.GNU_FORMAT), "a member's name is not UTF-8"),
+    "cut within a member": (WHOLE[:3000], "truncated: ends at byte 3000 without an end"),
+    "cut between members": (WHOLE[: WHOLE.index(b"002.png")], "without an end-of-archive marker"),
+    "a flipped bit": (patched(WHOLE, 3, b"q"), "wrong header checksum"),
+    "text": (b"id,label\n" * 200, "damaged, or not a tar file"),
+    "a second archive": (WHOLE + WHOLE, "more data after the end"),
+    "a size of exabytes": (resized(WHOLE, b"\x80" + b"\x7f" * 11), "bytes, but only .* follow"),
+    "a negative size": (resized(WHOLE, b"-0000000001\0"), "is not a valid number"),
+    "a symbolic link": (linked(tarfile.SYMTYPE), "'a.png' is a link, a device or a sparse file"),
+    "a hard link": (linked(tarfile.LNKTYPE), "'a.png' is a link, a device or a sparse file"),
+    "a device": (linked(tarfile.CHRTYPE), "'a.png' is a link, a device or a sparse file"),
+    "a large extended header": (tar([("k" * (2 << 20) + ".png", b"")]), "extended header of .* bytes; expected at most 1048576"),
+    "an extended header with wrong lengths": (tar([("k" * 300 + ".png", b"")]).replace(b"314 path=", b"999 path="), "damaged extended header"),
+    "a name that is not UTF-8": (tar([("\udcff.png", b"")], tarfile.GNU_FORMAT), "member name is not valid UTF-8"),
 }  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Any
 
 from beam_cifar.formats.registry import FORMATS, get_sink
 from beam_cifar.steps.registry import STEPS, help_text, step_class
+from tests.helpers import ROOT
 
 
 def table_of_formats(folder: str = "docs/formats/") -> str:
@@ -38,3 +40,11 @@ def table_of_steps() -> str:
 
 def _value_of(field: dataclasses.Field[Any]) -> str:
     return "\\|".join(field.metadata["choices"]) or field.name.upper()
+
+
+def documented_fields(command: str) -> str:
+    """The cell of the page about `--json` that lists what a command prints."""
+    page = (ROOT / "docs" / "reference" / "json.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{re.escape(command)}`[^|]* \| (.*) \|$", page, re.MULTILINE)
+    assert row is not None
+    return row[1]

@@ -118,7 +118,7 @@ def test_the_longest_side_is_encoded(shape: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("pixels", "quality", "reason"),
     [
-        (np.zeros((1, 1, MAX_SIDE + 1, 1), np.uint8), 95, "images are 65501 x 1; JPEG has sides from 1 to 65500"),
+        (np.zeros((1, 1, MAX_SIDE + 1, 1), np.uint8), 95, "images are 65501 x 1; JPEG supports sides from 1 to 65500"),
         (np.zeros((1, 1, 1, MAX_SIDE + 1), np.uint8), 95, "images are 1 x 65501"),
         (np.zeros((1, 3, 0, 5), np.uint8), 95, "images are 0 x 5"),
         (np.zeros((1, 4, 5, 5), np.uint8), 95, "uint8 [1, 4, 5, 5]"),

@@ -105,7 +105,7 @@ def test_an_empty_block_gives_an_empty_block(shape: tuple[int, ...]) -> None:
         (DRAWN.astype(np.float32), (8, 8), "pixels are float32"),
         (DRAWN[0], (8, 8), r"uint8 \[3, 32, 32\]"),
         (np.empty((2, 3, 0, 5), np.uint8), (8, 8), r"uint8 \[2, 3, 0, 5\]"),
-        (DRAWN, (0, 8), "size is 0 x 8; expected height and width of 1 or more"),
+        (DRAWN, (0, 8), "size is 0 x 8; expected a height and width of 1 or more"),
         (DRAWN, (8, -1), "size is 8 x -1"),
     ],
 )

@@ -192,7 +192,7 @@ def test_resizing_keeps_each_piece_small_and_no_offset_wraps() -> None:
     made = resize(raw_block(40, (8, 8)), size=(1024, 1024)).table
     assert [len(chunk) for chunk in made.column("image").chunks] == [RUN_BYTES // (3 * 1024 * 1024)] * 8
     pixels = np.broadcast_to(np.zeros((1, 3, 1, 1), np.uint8), (256, 3, 2400, 2400))
-    with pytest.raises(ValueError, match="bytes of pixels in one run"):
+    with pytest.raises(ValueError, match="bytes of pixels; at most"):
         with_pixels(raw_block(256, (1, 1)).table, pixels)
 
 

@@ -121,7 +121,7 @@ def test_a_job_that_lost_its_output_joins_nothing(target: str, cifar10: Path, tm
 
     with (
         mock.patch("beam_cifar.pipeline.convert.start", start),
-        pytest.raises(JobError, match="another job has taken the output"),
+        pytest.raises(JobError, match="another job took over the output"),
     ):
         convert(ConvertOptions(str(cifar10), str(tmp_path / "out"), target, workers=1))
     assert not (tmp_path / "out").exists()

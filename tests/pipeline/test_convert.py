@@ -469,7 +469,7 @@ def test_an_input_in_the_job_folder_and_a_linked_job_folder_are_refused(cifar10:
         converted(cifar10, tmp_path / "out")
     (tmp_path / "out.beam_cifar").unlink()
     source = write_set(tmp_path / "out.beam_cifar", {"train": batch([0])})
-    with pytest.raises(UsageError, match="is staged"):
+    with pytest.raises(UsageError, match="in the staging directory"):
         converted(source, tmp_path / "out")
     assert (source / "train").exists()
     assert tree(cifar10) == before
@@ -491,7 +491,7 @@ def test_a_batch_that_is_no_file_is_refused_and_a_folder_is_not_a_batch(kind: st
         os.mkfifo(source / "more")
     else:
         (source / "more").symlink_to("/nowhere" if kind == "broken link" else "/dev/zero")
-    with pytest.raises(InputError, match="more: is not a file"):
+    with pytest.raises(InputError, match="more: not a file"):
         converted(source, tmp_path / "out2")
 
 

@@ -69,7 +69,7 @@ def test_a_damaged_image_comes_back_as_its_line(sample: Path, run: Run, tmp_path
     assert len(lines) == 1, done.stderr
     assert lines[0].startswith("beam-cifar: error: ")
     assert image.name in lines[0]
-    assert "cut short" in lines[0]
+    assert "truncated" in lines[0]
     assert not list(tmp_path.glob("out*"))
 
 

@@ -219,5 +219,5 @@ def test_the_command_line_takes_height_first(uniform: Path, run: Run, tmp_path: 
 
 @pytest.mark.parametrize("size", [(0, 1), (1, 0), (-1, 5), (65501, 1)])
 def test_the_same_from_python(size: tuple[int, int], uniform: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--resize takes sides from 1 to 65500"):
+    with pytest.raises(UsageError, match="--resize must have sides from 1 to 65500"):
         converted(uniform, tmp_path / "out", resize=size)

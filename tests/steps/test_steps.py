@@ -239,10 +239,10 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("project_labels", {"dst_labels": ["a", ""]}, "--label is empty"),
     ("project_labels", {"dst_labels": [3]}, "option 'dst_labels' is"),
     ("resize", {"width": 3}, "option 'height' is missing"),
-    ("resize", {"width": 0, "height": 3}, "resize: takes sides from 1 to 65500, .* found 3x0"),
-    ("resize", {"width": 20000, "height": 20000}, "resize: takes sides from 1"),
+    ("resize", {"width": 0, "height": 3}, "resize: must have sides from 1 to 65500 .* found 3x0"),
+    ("resize", {"width": 20000, "height": 20000}, "resize: must have sides from 1"),
     ("resize", {"width": 3.0, "height": 3}, "option 'width' is 3.0; expected int"),
-    ("crop", {"width": 3, "height": -1}, "crop: takes sides"),
+    ("crop", {"width": 3, "height": -1}, "crop: must have sides"),
     ("crop", {"width": 3, "height": 3, "left": -1}, "--left must be 0 or more, found -1"),
     ("crop", {"width": 3, "height": 3, "top": -2}, "--top must be 0 or more, found -2"),
 ]
@@ -706,7 +706,7 @@ def test_merged_and_removed_classes_are_told() -> None:
     notes = Notes()
     applied("remap_labels", view_of(SMALL), notes, mapping={"cat": "dog", "ship": ""})
     assert notes.notices == [
-        "class 'cat' is merged away; its id stays in the table, without rows",
+        "class 'cat' was merged into another; it stays in the table without rows",
         "remap_labels: items of class 'ship' become unlabelled",
     ]
     notes = Notes()

@@ -246,6 +246,9 @@ def test_an_index_gone_or_damaged_is_refused_in_one_line(damage: str, noise: tup
     index.unlink()
     if damage != "gone":
         index.write_bytes({"empty": b"", "cut": whole[: len(whole) // 2], "noise": NOISE[: len(whole)]}[damage])
-    with pytest.raises(InputError, match="index .* is gone or damaged") as caught, open_blob(blob_of(*noise), "batch"):
+    with (
+        pytest.raises(InputError, match="index .* is missing or damaged") as caught,
+        open_blob(blob_of(*noise), "batch"),
+    ):
         pass
     assert "\n" not in str(caught.value)

@@ -216,7 +216,7 @@ def test_a_refusal_is_not_tried_again(proxied: tuple[str, CountingProxy], server
     server.upload_tree(small, f"{bucket}/set")
     proxy.inject(Fault("answer", "GET", path=r"data_batch_3(\?|$)", status=403, code="AccessDenied", first=2, times=0))
     proxy.inject(Fault("answer", "HEAD", path=r"data_batch_3(\?|$)", status=403, code="AccessDenied", first=2, times=0))
-    with pytest.raises(InputError, match=r"data_batch_3: .*access refused: (injected|Forbidden|)"):
+    with pytest.raises(InputError, match=r"data_batch_3: .*access denied: (injected|Forbidden|)"):
         plainly(f"{bucket}/set", f"{bucket}/out")
     assert len(proxy.struck) <= 2
     assert set(server.listing(bucket)) == {f"set/{path.name}" for path in small.iterdir()}
@@ -244,7 +244,7 @@ def test_an_output_that_cannot_be_unmarked_is_not_replaced(
         before = everything(s3, bucket)
         # The first removal of a job is that of the old manifest.
         proxy.inject(Fault("answer", "POST", path=r"\?delete", status=403, code="AccessDenied"))
-        with pytest.raises(PermissionError, match="access refused: injected by a test"):
+        with pytest.raises(PermissionError, match="access denied: injected by a test"):
             plainly(small, f"{bucket}/out", overwrite=True)
         assert proxy.struck
         assert everything(s3, bucket) == before

@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 import beam_cifar
-from beam_cifar.cli.main import make_parser
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.source import Source
-from beam_cifar.formats.registry import FORMATS, INTERNAL, get_sink, get_source, readable, writable
+from beam_cifar.formats.registry import INTERNAL, get_sink, get_source, readable, writable
 from tests.helpers.tables import table_of_steps
 
 PACKAGE = Path(beam_cifar.__file__).parent
@@ -159,17 +158,6 @@ def below(kind: type) -> set[type]:
     """All classes of the package that derive from one."""
     found = {each for each in kind.__subclasses__() if each.__module__.startswith("beam_cifar.")}  # type: ignore[var-annotated]
     return found.union(*map(below, found))
-
-
-def test_the_readme_documents_every_flag_command_and_format() -> None:
-    commands = make_parser()._subparsers._group_actions[0].choices  # type: ignore[union-attr]
-    for command, parser in commands.items():  # type: ignore[union-attr]
-        assert f"beam-cifar {command}" in README
-        for action in parser._actions:
-            for flag in action.option_strings:
-                assert f"`{flag}" in README or re.search(rf"[` ]{re.escape(flag)}[` =\n]", README), (command, flag)
-    for name, entry in FORMATS.items():
-        assert re.search(rf"\| \[`{name}`\]\(.*{re.escape(entry.title)}", README), name
 
 
 def test_the_guarantees_list_the_exit_codes() -> None:

@@ -228,7 +228,7 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     kept.write_bytes(b"mine")
     with pytest.raises(OutputError, match="not empty"):
         make_sample(str(tmp_path), images=6)
-    with pytest.raises(OutputError, match="exists already"):
+    with pytest.raises(OutputError, match="already exists"):
         make_sample(str(kept), images=6, tar=True)
     with pytest.raises(OutputError, match="is a directory"):
         make_sample(str(tmp_path), images=6, tar=True)
