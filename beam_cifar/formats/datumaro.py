@@ -1,7 +1,7 @@
 """Datumaro's own format: `annotations/<subset>.json`, and `images/<subset>/`.
 
-An item is `{"id", "annotations", "attr", "image": {"path", "size"}}`, its path relative to `images/<subset>/`, or in
-older sets to `images/`. A class has a name and a parent, which is what this package calls its superclass.
+An item is `{"id", "annotations", "attr", "image": {"path", "size"}}`, with a path relative to `images/<subset>/`, or to
+`images/` in older datasets. A class has a name and a parent, which this package calls its superclass.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ ANNOTATIONS: Final = "annotations"
 IMAGES: Final = "images"
 VERSION: Final = "1.0"
 IMAGE_MEDIA: Final = 2
-"""Datumaro's number for images, in `media_type`."""
+"""Value of `media_type` for images."""
 
 MAX_JSON_BYTES: Final = 8 << 30
-"""Of the items of one subset; a million have 0.2 GB."""
+"""Limit for the annotation file of one subset; a million items are about 0.2 GB."""
 
 DETECT_BYTES: Final = 8 << 20
-"""Of a JSON file, that are looked at for what Datumaro puts before the items."""
+"""How much of a JSON file detection reads to find what Datumaro writes before the items."""
 
 MAX_LABEL: Final = 1 << 31
 
 KINDS: Final = frozenset(
     {"bbox", "caption", "cuboid_2d", "cuboid_3d", "ellipse", "mask", "points", "polygon", "polyline"}
 )
-"""Datumaro's annotations that are no labels of whole images."""
+"""Datumaro's annotation types that are not labels of whole images."""
 
 SUPERCLASSES: Final = "superclasses"
-"""The member of `infos` in which we keep all superclasses in order; readers that do not know it leave it alone."""
+"""Our key in `infos` for the ordered list of all superclasses; other readers ignore it."""
 
 
 @dataclass(frozen=True)
 class _Contents:
-    """What one JSON file says.
+    """The contents of one annotation file.
 
     Attributes:
-        labels: its classes.
-        rows: of its items.
-        left_out: how many annotations of each other kind there are.
+        labels: its label table.
+        rows: its items.
+        left_out: number of ignored annotations by kind.
     """
 
     labels: LabelTable
@@ -68,22 +68,22 @@ class _Contents:
 
 
 class DatumaroSource(Source):
-    """Reads the items of each subset, and the images that they name."""
+    """Reads the items of each subset and the images they name."""
 
     name = "datumaro"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether a JSON file in `annotations/` has categories and items; those of COCO have `images`."""
+        """Returns whether a JSON file in `annotations/` has categories and items; COCO's have `images` instead."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, ANNOTATIONS)):
             return False
         return any(_has_items(entry.path) for entry in _json_files(path)[:3])
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Reads all items once: they say what is left out."""
+        """Reads all items once, to count the annotations that are ignored."""
         with storage.reading(os.path.join(path, ANNOTATIONS)):
             found = _json_files(path)
         if not found:
-            raise InputError(f"{path}: has no items; expected {ANNOTATIONS}/<subset>.json")
+            raise InputError(f"{path}: has no annotation files; expected {ANNOTATIONS}/<subset>.json")
         files = subset_files(found, (list_images(os.path.join(path, IMAGES)).blob,))
         tables, left_out = [], Counter[str]()
         for file in files:
@@ -92,9 +92,9 @@ class DatumaroSource(Source):
             left_out += contents.left_out
         for file, table in zip(files, tables, strict=True):
             if table != tables[0]:
-                raise InputError(f"{file.shown}: has other classes than {files[0].shown}; expected the same in all")
+                raise InputError(f"{file.shown}: classes differ from {files[0].shown}; expected the same in all")
         unread = _unread(left_out)
-        notices = (f"{unread} are left out",) if unread else ()
+        notices = (f"ignored {unread}",) if unread else ()
         return Catalog(self.name, "Datumaro", path, tables[0], files, notices=notices, unread=unread)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
@@ -102,33 +102,35 @@ class DatumaroSource(Source):
 
 
 class DatumaroSink(TreeSink):
-    """Writes `images/<subset>/<id>.png`, and the items of each subset."""
+    """Writes `images/<subset>/<id>.png`, and the annotation file of each subset."""
 
     name = "datumaro"
     can = replace(ID_TREE, keeps_empty_subsets=True, listed=("label", "height", "width"))
     subsets = SubsetNaming(word=lambda name: stem(encode_word(name, ".json")), own_folders=True)
 
     def check_labels(self, labels: LabelTable) -> None:
-        """Datumaro refuses classes of one name or none; an empty parent is none."""
+        """Refuses repeated and empty names: Datumaro rejects them, and an empty parent means none."""
         for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
             refuse_repeated(names, "which Datumaro refuses", f"{what}es")
             for name in names:
                 if not name or not is_unicode(name):
-                    raise UsageError(f"{what} {name!r} is no text, which Datumaro refuses; rename one by --remap")
+                    raise UsageError(
+                        f"{what} {name!r} is not valid text, which Datumaro refuses; rename one with --remap"
+                    )
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
-        """The folder of the subset's images."""
+        """Returns the folder of the subset's images."""
         return f"{IMAGES}/{self.subsets.written(subset)}"
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
-        """Writes the items of a subset."""
+        """Writes the annotation file of a subset."""
         items = (("," if at else "") + "\n" + _item(*listed) for at, listed in enumerate(self.listed_images(parts)))
         path = f"{ANNOTATIONS}/{self.subsets.written(shard.subset)}.json"
         write_lines(files, path, chain([_head(options.labels)], items, ["\n]}\n"]))
 
 
 def _head(labels: LabelTable) -> str:
-    """Everything before the items."""
+    """Returns the JSON text before the items."""
     parents = labels.parents or (None,) * len(labels.names)
     classes = [
         {"name": name, "parent": "" if parent is None else labels.coarse_names[parent], "attributes": []}
@@ -145,7 +147,7 @@ def _head(labels: LabelTable) -> str:
 
 
 def _item(path: str, label: int, entry: Mapping[str, Any]) -> str:
-    """An item, from what the list of a shard's files says of its image."""
+    """Returns an item as JSON, from the entry of its image in a part's list of files."""
     annotation = {"id": 0, "type": "label", "attributes": {}, "group": 0, "label_id": label}
     return _dumped(
         {
@@ -164,7 +166,7 @@ def _json_files(path: str) -> list[storage.Entry]:
 
 
 def _has_items(path: str) -> bool:
-    """Whether a file has categories, and then an array of items, as far as its start tells."""
+    """Returns whether a file starts with categories, followed by an array of items."""
     with storage.open_file(path) as file:
         stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), path)
     found = set[str]()
@@ -181,37 +183,37 @@ def _has_items(path: str) -> bool:
 
 @kept()
 def _contents(file: SourceFile) -> _Contents:
-    """Reads one file, and keeps it for a while, because several tasks read parts of it.
+    """Reads one annotation file; cached, because several tasks read segments of it.
 
     Raises:
-        InputError: it changed, or is not what Datumaro writes.
+        InputError: the file changed, or is not in Datumaro's format.
     """
     if file.blob.size > MAX_JSON_BYTES:
-        raise InputError(f"{file.shown}: has {file.blob.size} bytes; items are read up to {MAX_JSON_BYTES}")
-    items, told = _Items(file), dict[str, Any]()
+        raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_JSON_BYTES} are supported")
+    items, members = _Items(file), dict[str, Any]()
     with storage.open_blob(file.blob, file.shown) as opened:
         stream = JsonStream(opened, file.shown)
         for key in stream.members():
-            if key in told:
-                raise InputError(f"{file.shown}: has {key!r} twice")
+            if key in members:
+                raise InputError(f"{file.shown}: key {key!r} occurs twice; expected it once")
             if key == "items":
-                told[key] = None
+                members[key] = None
                 for item in stream.elements():
                     items.append(item)
             else:
                 value = stream.value()
-                told[key] = value if key in ("infos", "categories") else None
-    if "items" not in told:
-        raise InputError(f"{file.shown}: has no 'items'; expected what Datumaro writes")
-    labels = _labels(told.get("categories"), told.get("infos"), file.shown)
+                members[key] = value if key in ("infos", "categories") else None
+    if "items" not in members:
+        raise InputError(f"{file.shown}: has no 'items'; expected Datumaro's format")
+    labels = _labels(members.get("categories"), members.get("infos"), file.shown)
     return _Contents(labels, items.opened(len(labels.names)), items.left_out)
 
 
 class _Items:
-    """Gathers the items of a file.
+    """Collects the items of a file.
 
     Args:
-        file: where they are.
+        file: the annotation file.
     """
 
     def __init__(self, file: SourceFile) -> None:
@@ -222,18 +224,18 @@ class _Items:
         """Adds an item."""
         item_id = item.get("id") if isinstance(item, dict) else None
         if not isinstance(item_id, str) or not is_unicode(item_id):
-            self._rows.append("", "", "", error=f"has no id, or one that is no text: {str(item_id)[:50]!r}")
+            self._rows.append("", "", "", error=f"id is missing or not valid text: {str(item_id)[:50]!r}")
             return
         path, error = _image_path(item.get("image"), item_id)
         label, other = self._label(item.get("annotations"))
         self._rows.append(item_id, path, path_names(path)[1] if path else item_id, label, error or other)
 
     def _label(self, annotations: Any) -> tuple[int, str]:
-        """The one label of an item, or what is wrong with it."""
+        """Returns the label of an item, and an error, "" for none."""
         if annotations is None:
             return UNLABELLED, ""
         if not (isinstance(annotations, list) and all(isinstance(each, dict) for each in annotations)):
-            return UNLABELLED, "has annotations that are no list of objects"
+            return UNLABELLED, "annotations are not a list of objects"
         labels = [each.get("label_id") for each in annotations if each.get("type") == "label"]
         if len(labels) < len(annotations):
             self._leave_out(annotations)
@@ -241,9 +243,9 @@ class _Items:
             return UNLABELLED, ""
         label = labels[0]
         if type(label) is not int or not 0 <= label < MAX_LABEL:
-            return UNLABELLED, f"has label {str(label)[:50]}; expected the number of a class"
+            return UNLABELLED, f"label is {str(label)[:50]}; expected a class number"
         if any(other != label for other in labels):
-            return UNLABELLED, f"has {len(labels)} labels, {', '.join(map(str, labels[:5]))}; expected one an image"
+            return UNLABELLED, f"has {len(labels)} labels ({', '.join(map(str, labels[:5]))}); at most one is supported"
         return label, ""
 
     def _leave_out(self, annotations: Sequence[dict[str, Any]]) -> None:
@@ -251,35 +253,35 @@ class _Items:
         self.left_out.update(kind if kind in KINDS else "unknown" for kind in kinds)
 
     def opened(self, classes: int) -> ImageFileRows:
-        """The rows, with their images."""
+        """Returns the rows with their images."""
         return self._rows.opened(checked_tree(self._file.beside[0]), classes, (f"{self._file.name}/", ""))
 
 
 def _image_path(image: Any, item_id: str) -> tuple[str, str]:
-    """The path of an item's image, empty if it has none, or what is wrong with it."""
+    """Returns the path of an item's image, "" if it has none, and an error, "" for none."""
     if image is None:
         return "", ""
     path = image.get("path") if isinstance(image, dict) else 0
     if path is None or path == "":
         return f"{item_id}.jpg", ""  # as Datumaro does
     if not isinstance(path, str) or not is_unicode(path):
-        return "", f"has an image without path, or with one that is no text: {str(path)[:50]!r}"
+        return "", f"image path is missing or not valid text: {str(path)[:50]!r}"
     return path, ""
 
 
 def _labels(categories: Any, infos: Any, shown: str) -> LabelTable:
-    """The classes, and what their parents say of superclasses."""
-    told = categories.get("label") if isinstance(categories, dict) else {}
-    classes = told.get("labels") if isinstance(told, dict) else []
-    if told is None or classes is None:
+    """Returns the label table; the parents of classes are the superclasses."""
+    label = categories.get("label") if isinstance(categories, dict) else {}
+    classes = label.get("labels") if isinstance(label, dict) else []
+    if label is None or classes is None:
         classes = []
     if not (isinstance(classes, list) and all(isinstance(each, dict) for each in classes)):
-        raise InputError(f"{shown}: 'categories' has no list of labels; expected what Datumaro writes")
+        raise InputError(f"{shown}: 'categories' has no list of labels; expected Datumaro's format")
     names = [each.get("name") for each in classes]
     parents = [each.get("parent") or "" for each in classes]
     for name in (*names, *parents):
         if not isinstance(name, str) or not is_unicode(name):
-            raise InputError(f"{shown}: a class is called {str(name)[:50]!r}; expected a name")
+            raise InputError(f"{shown}: class name is {str(name)[:50]!r}; expected valid Unicode text")
     coarse = _superclasses(infos, parents)
     if not coarse:
         return LabelTable(tuple(names))
@@ -288,7 +290,7 @@ def _labels(categories: Any, infos: Any, shown: str) -> LabelTable:
 
 
 def _superclasses(infos: Any, parents: Sequence[str]) -> tuple[str, ...]:
-    """All superclasses: in the order of `infos`, or of the classes."""
+    """Returns all superclasses, in the order of `infos` if valid, else of the classes."""
     found = tuple(dict.fromkeys(parent for parent in parents if parent))
     listed = infos.get(SUPERCLASSES) if isinstance(infos, dict) else None
     if not isinstance(listed, list) or not all(isinstance(name, str) and is_unicode(name) for name in listed):
@@ -300,4 +302,4 @@ def _unread(counts: Counter[str]) -> str:
     if not counts:
         return ""
     kinds = ", ".join(f"{kind}: {counts[kind]}" for kind in sorted(counts))
-    return f"{counts.total()} annotations that are no labels of images ({kinds})"
+    return f"{counts.total()} annotations that are not image labels ({kinds})"

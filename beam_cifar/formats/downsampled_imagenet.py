@@ -1,9 +1,9 @@
-"""Downsampled ImageNet: all of ImageNet at 8 to 64 pixels, in files of CIFAR's shape (Chrabaszcz et al. 2017).
+"""Downsampled ImageNet: all of ImageNet at 8 to 64 pixels, in files laid out like CIFAR's (Chrabaszcz et al. 2017).
 
-Facts: https://arxiv.org/abs/1707.08819, https://image-net.org/download-images.php and the authors'
+Reference: https://arxiv.org/abs/1707.08819, https://image-net.org/download-images.php and the authors'
 https://github.com/PatrykChrabaszcz/Imagenet32_Scripts: `train_data_batch_1` to `_10` and `val_data` hold `data` uint8
-N x 3*S*S, planar, `labels` 1 to 1000, and in the training files `mean`. There is no meta file; `map_clsloc.txt`, a line
-`<wnid> <number> <name>` for each class, comes with the scripts. The same arrays are offered as `.npz` files.
+N x 3*S*S, planar, `labels` 1 to 1000, and in the training files `mean`. There is no meta file; the scripts come with
+`map_clsloc.txt`, a line `<wnid> <number> <name>` for each class. The same arrays are also offered as `.npz` files.
 """
 
 from __future__ import annotations
@@ -47,22 +47,22 @@ if TYPE_CHECKING:
 NAMES = "map_clsloc.txt"
 CLASSES = 1000
 _NUMBERS = tuple(f"{number:04d}" for number in range(1, CLASSES + 1))
-"""Classes without names, of one length: readers that sort them keep their order."""
+"""Names for classes without one; zero-padded, so that readers that sort names keep the order."""
 MAX_NAMES_BYTES = 1 << 20
 _BATCH = re.compile(r"(train_data_batch_\d+|val_data)(\.npz)?")
 _META_FILES = ("batches.meta", "meta")
 
 _Found: TypeAlias = "tuple[ReadPixels, tuple[int, int], array[int], str]"
-"""What reads images, their size, labels as found, and a digest of what else the file says."""
+"""A function that reads images, their size, the labels as stored, and a digest of the rest of the file."""
 
 
 class DownsampledImagenetSource(RecordSource):
-    """Reads pickles and `.npz` files, in a directory or folders `Imagenet*` of it; pickles also in an archive."""
+    """Reads pickles and `.npz` files in a directory or its `Imagenet*` folders; pickles also in an archive."""
 
     name = "downsampled_imagenet"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there is a file of such a name, and none of CIFAR's."""
+        """Returns whether there is a file with a known name, and none of CIFAR's meta files."""
         names = {entry.name for entry in _found(path, index_dir)}
         return any(map(_BATCH.fullmatch, names)) and names.isdisjoint(_META_FILES)
 
@@ -74,10 +74,10 @@ class DownsampledImagenetSource(RecordSource):
             if match := _BATCH.fullmatch(entry.name):
                 other = batches.get(match[1])
                 if other is not None:
-                    raise InputError(f"{entry.shown}: {other.shown} holds the same rows; move one of them away")
+                    raise InputError(f"{entry.shown}: {other.shown} has the same rows; move one of the two files away")
                 batches[match[1]] = _batch(entry, match[1], index_dir)
         if not batches:
-            raise InputError(f"{path}: no 'train_data_batch_1' or 'val_data' in it")
+            raise InputError(f"{path}: no files found; expected 'train_data_batch_1' or 'val_data'")
         names = [entry for entry in found if entry.name == NAMES]
         table = LabelTable(_class_names(names[0]) if names else _NUMBERS)
         meta_files = tuple(replace(entry, subset="") for entry in names[:1])
@@ -90,11 +90,11 @@ class DownsampledImagenetSource(RecordSource):
 
 
 def _found(path: str, index_dir: str) -> list[SourceFile]:
-    """The files of a directory, of its folders, or of an archive, whose names say something."""
+    """Returns the files with known names in a directory, its `Imagenet*` folders, or an archive."""
     if archives.is_archive(path):
         found = list(archive_files(path, index_dir, _is_known).values())
     else:
-        # No others: looking into every folder would take long where they hold a million images.
+        # Other folders are skipped: listing them would take long if they have a million images.
         inner = [each for each in storage.folders_in(path) if os.path.basename(each).lower().startswith("imagenet")]
         found = [folder_files(folder, _is_known) for folder in (path, *inner)]
     return [file for files in found for file in files.values()]
@@ -105,11 +105,11 @@ def _is_known(name: str) -> bool:
 
 
 def _batch(entry: SourceFile, name: str, index_dir: str) -> SourceFile:
-    """A file as it is read: of a `.npz`, the images, and the labels beside them."""
+    """Returns a batch as a source file; for `.npz`, the array of images with the labels in `beside`."""
     if not entry.name.endswith(SUFFIX):
         return SourceFile(name, name, entry.shown, entry.blob)
     if entry.shown != entry.blob.path:
-        raise InputError(f"{entry.shown}: is a {SUFFIX} file in an archive; unpack the archive, and read the directory")
+        raise InputError(f"{entry.shown}: cannot read {SUFFIX} files in an archive; unpack it and read the directory")
     members = list_arrays(entry.shown)
     if not {"data", "labels"} <= members.keys():
         refuse_unknown(entry.shown, members, "'data' and 'labels'")
@@ -121,23 +121,23 @@ def _batch(entry: SourceFile, name: str, index_dir: str) -> SourceFile:
 
 
 def _class_names(entry: SourceFile) -> tuple[str, ...]:
-    """The names of all classes in the order of their numbers; those of one name get their synset's id added."""
+    """Returns the class names in order of their numbers; a name shared by several classes gets the synset id added."""
     if entry.blob.size > MAX_NAMES_BYTES:
-        raise InputError(f"{entry.shown}: {entry.blob.size} bytes; a list of names has {MAX_NAMES_BYTES} at most")
+        raise InputError(f"{entry.shown}: is {entry.blob.size} bytes; at most {MAX_NAMES_BYTES} are supported")
     with storage.open_blob(entry.blob, entry.shown) as stream:
         try:
             lines = stream.read().decode("utf-8").splitlines()
         except UnicodeDecodeError as error:
-            raise InputError(f"{entry.shown}: is not UTF-8") from error
+            raise InputError(f"{entry.shown}: is not valid UTF-8") from error
     found: dict[int, tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
         match = re.fullmatch(r"(\S+)\s+([0-9]{1,6})\s+(\S.*?)\s*", line)
         if match and int(match[2]) not in found:
             found[int(match[2])] = match[1], match[3]
         elif line.strip():
-            raise InputError(f"{entry.shown}: line {number} is {line[:80]!r}; expected <wnid> <number> <name>")
+            raise InputError(f"{entry.shown}: line {number}: found {line[:80]!r}; expected <wnid> <number> <name>")
     if set(found) != set(range(1, len(found) + 1)):
-        raise InputError(f"{entry.shown}: the numbers must be 1 to {len(found)}, each once")
+        raise InputError(f"{entry.shown}: class numbers must be 1 to {len(found)}, each exactly once")
     count = Counter(name for _, name in found.values())
     ordered = (found[number] for number in sorted(found))
     return tuple(name if count[name] == 1 else f"{name}_{wnid}" for wnid, name in ordered)
@@ -147,14 +147,14 @@ def _pickle_file(file: SourceFile) -> _Found:
     with storage.open_blob(file.blob, file.shown) as stream:
         batch = read_batch(stream, file.shown)
     if batch.kind != "cifar10":
-        raise InputError(f"{file.shown}: has no 'labels'")
+        raise InputError(f"{file.shown}: has no 'labels'; expected the labels of a Downsampled ImageNet batch")
     images = batch.images
     if images is None or images.size is None or images.missing:
-        raise InputError(f"{file.shown}: has no 'data' of one size; expected a uint8 array of N x 3*S*S")
+        raise InputError(f"{file.shown}: 'data' is missing or of mixed sizes; expected a uint8 array of N x 3*S*S")
     wrong = next((row for row, label in enumerate(batch.labels) if not isinstance(label, int)), None)
     if wrong is not None:
-        raise InputError(f"{file.shown}: row {wrong}: the label is {batch.labels[wrong]!r:.80}; expected a number")
-    # An array, as a million numbers of Python's take 36 MB.
+        raise InputError(f"{file.shown}: row {wrong}: label is {batch.labels[wrong]!r:.80}; expected a number")
+    # An array, because a million Python integers take 36 MB.
     return functools.partial(_read_pickled, images), images.size, array("q", batch.labels), batch.structure_sha256  # type: ignore[arg-type]
 
 

@@ -1,6 +1,6 @@
-"""A folder of images and nothing else, flat or with folders in it: ids are paths without extension.
+"""A folder of images without labels, flat or nested; ids are paths without extension.
 
-Datumaro's `image_dir` writes such a tree; it reads only the images that lie in the folder itself.
+Datumaro's `image_dir` writes nested trees, but reads only the images directly in the folder.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from beam_cifar.naming.ids import natural_bytes
 from beam_cifar.storage import archives
 
 SUBSET = "default"
-"""The subset of all images, as Datumaro calls it."""
+"""Datumaro's name for the only subset."""
 
 MAX_LOOKED_AT = 10_000
-"""Files that are looked at to find an image."""
+"""How many files detection checks when looking for an image."""
 
 
 class ImageDirSource(Source):
@@ -32,7 +32,7 @@ class ImageDirSource(Source):
     name = "image_dir"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there is an image anywhere; formats with more to say are asked first."""
+        """Returns whether there is an image anywhere in the tree; more specific formats are tried first."""
         if archives.is_archive(path):
             return False
         files = zip(range(MAX_LOOKED_AT), storage.list_tree(path), strict=False)
@@ -43,7 +43,7 @@ class ImageDirSource(Source):
         with storage.reading(path):
             tree = list_images(path, is_image_name)
         if not len(tree):
-            raise InputError(f"{path}: no PNG or JPEG files in it")
+            raise InputError(f"{path}: no PNG or JPEG files found")
         file = SourceFile(SUBSET, SUBSET, path, tree.blob)
         return Catalog(self.name, "folder of images", path, LabelTable(()), (file,))
 

@@ -1,8 +1,8 @@
-"""ImageNet's layout: a folder of images for each class, in one tree or in one for each subset.
+"""ImageNet's layout: a folder of images for each class, in one tree or in one tree for each subset.
 
-Datumaro calls them `imagenet` (`<class>/<image>`) and `imagenet_with_subset_dirs` (`<subset>/<class>/<image>`); images
-without label lie in `no_label`. torchvision's ImageFolder and the imagefolder of Hugging Face datasets number the class
-folders that they find, in order.
+Datumaro calls these `imagenet` (`<class>/<image>`) and `imagenet_with_subset_dirs` (`<subset>/<class>/<image>`);
+unlabelled images are in `no_label`. torchvision's ImageFolder and the imagefolder of Hugging Face datasets number the
+class folders they find, in the order of their names.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 NO_LABEL = "no_label"
 SUBSET = "default"
-"""The subset of all images of one tree, as Datumaro calls it."""
+"""Datumaro's name for the only subset of a tree."""
 
 
 class ImagenetSource(Source):
@@ -41,11 +41,11 @@ class ImagenetSource(Source):
     depth: ClassVar[int] = 1
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether images lie as deep as they should; where they lie at both depths, `describe` says what is wrong."""
+        """Returns whether images are at the right depth; `describe` reports those that are deeper too."""
         return not archives.is_archive(path) and min(_image_depths(path), default=0) == self.depth
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Lists all folders; classes are numbered as torchvision does, by the order of their folders' names."""
+        """Lists all folders; numbers the classes in the order of their folder names, as torchvision does."""
         with storage.reading(path):
             inner = self._subsets(path)
             folders = {name: _folders(folder) for name, folder in inner.items()}
@@ -57,8 +57,8 @@ class ImagenetSource(Source):
             members = (_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found))
             files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
-            raise InputError(f"{path}: no PNG or JPEG files in {'<subset>/' * (self.depth - 1)}<class>/")
-        lost = f"{len(stray)} files that are no images of a class are left out, such as {min(stray, default='')}"
+            raise InputError(f"{path}: no PNG or JPEG files found in {'<subset>/' * (self.depth - 1)}<class>/")
+        lost = f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray, default='')}"
         names = tuple(map(decode_name, classes))
         table = LabelTable(names if len(set(names)) == len(names) else tuple(classes))
         return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
@@ -77,7 +77,7 @@ class ImagenetSource(Source):
         )
 
     def _subsets(self, path: str) -> dict[str, str]:
-        """The folder of each subset."""
+        """Returns the folder of each subset."""
         return {SUBSET: path}
 
 
@@ -96,7 +96,7 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
 
 @functools.lru_cache(maxsize=8)
 def class_folders(labels: LabelTable) -> tuple[str, ...]:
-    """The folder of each class: its name in a safe form, and not that of the folder of the unlabelled."""
+    """Returns the folder of each class: its name encoded for file systems, and never `no_label`."""
     found = distinct_components(labels.names, taken={NO_LABEL})
     return tuple(escape_first(folder) if folder == NO_LABEL else folder for folder in found)
 
@@ -109,34 +109,34 @@ class ImagenetSink(TreeSink):
     subsets = SubsetNaming(merges=True)
 
     def check_labels(self, labels: LabelTable) -> None:
-        """Two classes of one name would be one folder."""
-        refuse_repeated(labels.names, "and would be one folder")
+        """Refuses classes with the same name, which would share a folder."""
+        refuse_repeated(labels.names, "and would share a folder")
 
     def class_words(self, labels: LabelTable) -> Sequence[str]:
         return class_folders(labels)
 
     def image_folders(self, options: SinkOptions) -> Sequence[str]:
-        """One of each class."""
+        """Returns one folder per class, then that of unlabelled images."""
         return (*class_folders(options.labels), NO_LABEL)
 
     def folders(self, options: SinkOptions, shards: Sequence[ShardResult]) -> list[str]:
-        """Folders of all classes, if empty ones are wanted."""
+        """Returns the folders of all classes with `--keep-empty-classes`, else none."""
         if not options.export.keep_empty_classes:
             return []
         paths = {result.shard.path for result in shards}
         return sorted(f"{path}/{folder}".lstrip("/") for path in paths for folder in class_folders(options.labels))
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """Readers number the folders that are there."""
+        """Yields notices if readers, which number the folders they find, will assign other label ids."""
         present: dict[str, set[int]] = {}
         for result in shards:
             present.setdefault(result.shard.path, set()).update(result.labels)
         everything = set(range(len(options.labels.names)))
-        folders = self.image_folders(options)  # the last one is found by UNLABELLED = -1
+        folders = self.image_folders(options)  # UNLABELLED is -1 and so indexes the last one
         if options.export.keep_empty_classes and any(everything - labels for labels in present.values()):
             yield (
-                "some class folders are empty: Keras numbers them, torchvision does with allow_empty=True and refuses "
-                "them without, Datumaro refuses them, datasets does not see them"
+                "some class folders are empty: Keras numbers them, torchvision rejects them unless allow_empty=True is "
+                "set, Datumaro rejects them, and datasets ignores them"
             )
         for path, labels in present.items():
             kept = labels | everything if options.export.keep_empty_classes else labels
@@ -158,18 +158,18 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
 
 
 def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
-    """The notice that folders give other label ids than the table."""
-    readers = "readers that number the folders (torchvision, Keras, datasets) give other label ids"
+    """Returns the notice that readers will assign other label ids than the label table."""
+    readers = "readers that number the folders (torchvision, Keras, datasets) assign other label ids"
     if not missing:
-        return f"the classes are not in the order of their folders' names{where}, {NO_LABEL} included: {readers}"
+        return f"classes are not in the order of their folder names{where}, {NO_LABEL} included: {readers}"
     return (
-        f"{len(missing)} of {len(names)} classes have no images{where} and so no folder, such as "
-        f"{names[min(missing)]!r}: {readers}; --keep-empty-classes makes the folders"
+        f"{len(missing)} of {len(names)} classes have no images{where} and therefore no folder, such as "
+        f"{names[min(missing)]!r}: {readers}; create the folders with --keep-empty-classes"
     )
 
 
 def _image_depths(path: str) -> set[int]:
-    """How many folders deep images lie: 1 for `<class>/<image>`, 2 for `<subset>/<class>/<image>`, maybe both."""
+    """Returns the depths of images: 1 for `<class>/<image>`, 2 for `<subset>/<class>/<image>`, or both."""
     depths = set()
     for folder in _folders(path).values():
         if storage.has_file(folder, is_image_name):
@@ -180,26 +180,26 @@ def _image_depths(path: str) -> set[int]:
 
 
 def _folders(path: str) -> dict[str, str]:
-    """The folders in a folder, name to path."""
+    """Returns the paths of the folders in a folder, by name."""
     return {entry.name: entry.path for entry in storage.list_folder(path) if entry.is_folder}
 
 
 def _files(path: str) -> list[str]:
-    """The paths of the files in a folder."""
+    """Returns the paths of the files in a folder."""
     return [entry.path for entry in storage.list_folder(path) if not entry.is_folder]
 
 
 def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
-    """The images of a class folder, in natural order; names of other files are added to `stray`.
+    """Returns the images of a class folder in natural order; adds the paths of other files to `stray`.
 
     Raises:
-        InputError: a folder where images should be, or something that is not a file.
+        InputError: there is a folder among the images, or something that is not a file.
     """
     images = []
     with storage.reading(path):
         for entry in storage.list_folder(path):
             if entry.is_folder:
-                raise InputError(f"{entry.path}: is a folder; expected images only in the folder of a class")
+                raise InputError(f"{entry.path}: is a folder; class folders may contain only images")
             if is_image_name(entry.name):
                 images.append(entry)
             elif stray is not None:
@@ -210,7 +210,7 @@ def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
 def _source_file(
     subset: str, folder: str, path: str, label: int, stray: list[str]
 ) -> tuple[SourceFile, npt.NDArray[np.uint64]]:
-    """One folder, and the digests of its images' names without extension."""
+    """Returns one class folder, and the digests of its image names without extension."""
     images = _images(path, stray)
     blob = storage.Blob(path, 0, sum(entry.size for entry in images), storage.listing_stamp(images))
     return SourceFile(f"{subset}/{folder}", subset, path, blob, label), digests(
@@ -219,7 +219,7 @@ def _source_file(
 
 
 def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -> list[SourceFile]:
-    """Ids are file names, with the folder's name in front of all of a subset if they would not be unique without."""
+    """Prefixes all ids of a subset with the class folder if file names alone are not unique; otherwise none."""
     import numpy as np
 
     files = [file for file, _ in found]

@@ -1,7 +1,7 @@
-"""ImageNet with lists: `<subset>.txt` has a path and a label a line, `synsets.txt` the class names, `images/` the rest.
+"""ImageNet with lists: `<subset>.txt` has a path and a label per line, `synsets.txt` the class names.
 
-As Datumaro's `imagenet_txt` reads and writes it: a path with white space stands in double quotes up to its extension,
-`"a cat".png 3`; a line without number is an image without label.
+As Datumaro's `imagenet_txt` reads and writes it: a path with white space has double quotes around all but its
+extension, as in `"a cat".png 3`; a line without a number is an unlabelled image.
 """
 
 from __future__ import annotations
@@ -37,22 +37,22 @@ IMAGES = "images"
 
 
 class ImagenetTxtSource(Source):
-    """Reads the lists, and the images that they name."""
+    """Reads the lists and the images they name."""
 
     name = "imagenet_txt"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there are `synsets.txt`, another list and `images/`."""
+        """Returns whether there are `synsets.txt`, another list and `images/`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
         return storage.is_file(os.path.join(path, SYNSETS)) and bool(_lists(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Reads the names of the classes, and lists the images."""
+        """Reads the class names, and lists the images."""
         with storage.reading(path):
             lists = _lists(path)
         if not lists:
-            raise InputError(f"{path}: has no list of images; expected <subset>.txt beside {SYNSETS}")
+            raise InputError(f"{path}: has no image list; expected <subset>.txt next to {SYNSETS}")
         names_path = os.path.join(path, SYNSETS)
         with storage.reading(names_path):
             names_file = SourceFile("synsets", "", names_path, storage.whole_file(names_path))
@@ -67,19 +67,19 @@ class ImagenetTxtSource(Source):
                 path, words = _parsed(line)
                 label, error = _label(words)
                 item_id, filename = path_names(path)
-                error = error if path else "has quotes that do not go around a path"
+                error = error if path else "quotes do not enclose a path"
                 rows.append(item_id, path, filename, label, error)
         return rows.opened(checked_tree(file.beside[0]), len(labels.names))
 
 
 def list_name(subset: str) -> str:
-    """The file of a subset's list; not that of the class names on any disk."""
+    """Returns the file name of a subset's list; never `synsets.txt`, even on a case-insensitive file system."""
     made = encode_word(subset, ".txt")
     return escape_first(made) if clash_key(made) == SYNSETS else made
 
 
 class ImagenetTxtSink(TreeSink):
-    """Writes `images/<id>.png`, and a list of each subset."""
+    """Writes `images/<id>.png`, and a list for each subset."""
 
     name = "imagenet_txt"
     can = replace(ID_TREE, losses=frozenset({"superclasses"}), keeps_empty_subsets=True, listed=("label",))
@@ -87,11 +87,11 @@ class ImagenetTxtSink(TreeSink):
     root = IMAGES
 
     def check_labels(self, labels: LabelTable) -> None:
-        """A name is one line, and readers leave out white space around it."""
+        """Checks that names survive as lines that readers strip of white space."""
         refuse_repeated(labels.names, "which Datumaro refuses")
         for name in labels.names:
             if not name or name != name.strip() or "\n" in name or "\r" in name or not is_unicode(name):
-                raise UsageError(f"class {name!r} cannot be a line of {SYNSETS}; rename it by --remap")
+                raise UsageError(f"class {name!r} cannot be written as a line of {SYNSETS}; rename it with --remap")
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
         """Writes the list of a subset."""
@@ -99,12 +99,12 @@ class ImagenetTxtSink(TreeSink):
         write_lines(files, list_name(shard.subset), (f"{path} {label}\n" for path, label in listed))
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The names of the classes."""
+        """Returns the list of class names."""
         return {SYNSETS: names_file(options.labels.names)}
 
 
 def _quoted(path: str) -> str:
-    """A path as a list has it."""
+    """Returns a path as written in a list."""
     if " " not in path:
         return path
     return f'"{stem(path)}"{path[len(stem(path)) :]}'
@@ -119,12 +119,12 @@ def _class_names(file: SourceFile) -> tuple[str, ...]:
     while names and not names[-1]:
         names.pop()
     if "" in names:
-        raise InputError(f"{file.shown}: line {names.index('') + 1}: is empty; expected the name of a class")
+        raise InputError(f"{file.shown}: line {names.index('') + 1}: is empty; expected a class name")
     return tuple(names)
 
 
 def _parsed(line: str) -> tuple[str, list[str]]:
-    """The path of a line, empty if it cannot be told, and what follows it."""
+    """Returns the path of a line, "" if its quotes are invalid, and the words after it."""
     before, *quoted = line.split('"')
     if not quoted:
         path, *words = line.split()
@@ -139,12 +139,12 @@ def _parsed(line: str) -> tuple[str, list[str]]:
 
 
 def _label(words: Sequence[str]) -> tuple[int, str]:
-    """The label that follows a path, or what is wrong with it."""
+    """Returns the label after a path, and an error, "" for none."""
     if not words:
         return UNLABELLED, ""
     for word in words:
         if not (word.isascii() and word.isdigit() and len(word) <= 9):
-            return UNLABELLED, f"has {word[:50]!r} for a label; expected a number, and quotes around a path with spaces"
+            return UNLABELLED, f"label is {word[:50]!r}; expected a number (and quotes around a path with spaces)"
     if len(set(words)) > 1:
-        return UNLABELLED, f"has {len(words)} labels, {', '.join(words[:5])}; expected one an image"
+        return UNLABELLED, f"has {len(words)} labels ({', '.join(words[:5])}); at most one is supported"
     return int(words[0]), ""

@@ -1,7 +1,7 @@
-"""MNIST's own format: two files for each subset, of images and of labels (http://yann.lecun.com/exdb/mnist/).
+"""MNIST's own format: a file of images and one of labels for each subset (http://yann.lecun.com/exdb/mnist/).
 
-Both are in the IDX form: a magic number, the sizes of all dimensions, big-endian, then bytes. torchvision and Datumaro
-read it; Datumaro 1.13 also writes it, in a way of its own (`plugins/data_formats/mnist.py`), see `_image_sizes`.
+Both are IDX files: a magic number and the size of each dimension, big-endian, then bytes. torchvision and Datumaro read
+them; Datumaro 1.13 also writes them, with a quirk (`plugins/data_formats/mnist.py`), see `_image_sizes`.
 """
 
 from __future__ import annotations
@@ -54,32 +54,32 @@ IMAGES_HEADER, LABELS_HEADER = struct.Struct(">IIII"), struct.Struct(">II")
 IMAGES_NAME, LABELS_NAME, META_NAME = "-images-idx3-ubyte.gz", "-labels-idx1-ubyte.gz", "-meta.gz"
 GENUINE_SIZE = 28, 28
 TEST = "t10k"
-"""What the files of the subset "test" are called."""
+"""Name of the subset "test" in file names."""
 NO_LABEL = 255
-"""Datumaro's mark for a row without label."""
+"""Datumaro's label for an unlabelled row."""
 META_TEXT = 32
-"""Characters of each text in a meta file, four bytes each."""
+"""Characters of each text in a meta file, each of four bytes."""
 COMPRESSION_LEVEL = 2
 
 _FILE = re.compile(r"(.+)-(?:(images)[-.]idx3|(labels)[-.]idx1)-ubyte(?:\.gz)?", re.DOTALL)
 
 
 class MnistSource(RecordSource):
-    """Reads pairs of IDX files, packed by gzip or not."""
+    """Reads pairs of IDX files, gzip-compressed or not."""
 
     name = "mnist"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether the directory has images or labels of a subset; `describe` says which are missing."""
+        """Returns whether the directory has images or labels of a subset; `describe` reports missing files."""
         return storage.is_folder(path) and bool(_pairs(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         if not storage.is_folder(path):
-            raise InputError(f"{path}: is not a directory with files such as train{IMAGES_NAME}")
+            raise InputError(f"{path}: is not a directory; expected one with files such as train{IMAGES_NAME}")
         with storage.reading(path):
             pairs = _pairs(path)
             if not pairs:
-                raise InputError(f"{path}: no files such as train{IMAGES_NAME} and train{LABELS_NAME} in it")
+                raise InputError(f"{path}: no files such as train{IMAGES_NAME} and train{LABELS_NAME} found")
             subsets = {stem: decode_name(stem) if stem != TEST else "test" for stem in sorted(pairs, key=natural_key)}
             files = tuple(_source_file(path, stem, subsets[stem], pairs[stem], index_dir) for stem in subsets)
             refuse_one_subset(files)
@@ -92,15 +92,15 @@ class MnistSource(RecordSource):
 
         found = _read_labels(file).astype(np.int32)
         numbers = np.where((found == NO_LABEL) & (len(labels.names) <= NO_LABEL), np.int32(UNLABELLED), found)
-        names, told = _read_meta(file, len(numbers))
-        size, sizes = _image_sizes(file, len(numbers), told)
+        names, listed = _read_meta(file, len(numbers))
+        size, sizes = _image_sizes(file, len(numbers), listed)
         ends = None if sizes is None else np.concatenate([[0], np.cumsum(sizes.prod(axis=1, dtype=np.int64))])
         read = functools.partial(_read_pixels, file.shown, size, ends)
         return FileRecords(file, 1, numbers, read, size, sizes, names, bad_labels(file, numbers, len(labels.names)))
 
 
 class _PartWriter(PartWriter):
-    """Writes pixels as they come, and the labels behind them."""
+    """Writes pixels as they arrive, and all labels at the end."""
 
     def __post_init__(self) -> None:
         self._labels = bytearray()
@@ -115,7 +115,7 @@ class _PartWriter(PartWriter):
 
 
 class MnistSink(FileSink):
-    """Writes pairs of IDX files, packed by gzip."""
+    """Writes pairs of gzip-compressed IDX files."""
 
     name = "mnist"
     can = replace(
@@ -130,21 +130,21 @@ class MnistSink(FileSink):
     )
     subsets = SubsetNaming(
         by_split=True,
-        # Files called `t10k` are those of "test", whoever made them.
+        # A subset named `t10k` would be read back as "test", so it becomes "test" when written.
         letters=lambda name: "test" if name == TEST else name,
         word=lambda name: encode_name(name, IMAGES_NAME)[: -len(IMAGES_NAME)],
     )
     writer = _PartWriter
 
     def check_labels(self, labels: LabelTable) -> None:
-        """A label is a byte, a name is a line."""
+        """Checks that labels fit in a byte and names in a line."""
         check_byte_classes(labels.names, "class", self)
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return _file_name(subset, IMAGES_NAME)
 
     def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
-        """Packs the pixels of all parts, as one gzip member without name or time."""
+        """Compresses the pixels of all parts as one gzip member without name or time."""
         size = _size(shard)
         with _gzip(file) as write:
             write(IMAGES_HEADER.pack(IMAGES_MAGIC, shard.rows, *size))
@@ -153,7 +153,7 @@ class MnistSink(FileSink):
                     write(chunk)
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
-        """Packs the labels; and for Datumaro, which knows one size, those of images of another."""
+        """Writes the labels, and if images are not 28 x 28 their sizes, which Datumaro needs."""
         size = _size(shard)
         with files.open(_file_name(shard.subset, LABELS_NAME)) as file, _gzip(file) as write:
             write(LABELS_HEADER.pack(LABELS_MAGIC, shard.rows))
@@ -169,29 +169,29 @@ class MnistSink(FileSink):
                 write(row * min(1000, shard.rows - start))
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The names of the classes, which Datumaro looks for."""
+        """Returns the class names, which Datumaro looks for."""
         return {LABELS_FILE: names_file(options.labels.names)}
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """What Datumaro makes of it."""
+        """Yields notices about what Datumaro reads differently."""
         for result in shards:
             if "-" in result.shard.subset:
-                yield f"{result.shard.path}: Datumaro does not find subsets with '-' in the name; other readers do"
+                yield f"{result.shard.path}: Datumaro does not find subsets with '-' in their names; other readers do"
             if NO_LABEL in result.labels:
-                yield f"{result.shard.path}: Datumaro takes class {NO_LABEL} for unlabelled; other readers do not"
+                yield f"{result.shard.path}: Datumaro reads class {NO_LABEL} as unlabelled; other readers do not"
 
 
 @contextmanager
 def _gzip(file: storage.StagedFile) -> Iterator[Any]:
-    """Gives a function that packs bytes into a file; how they are cut changes nothing."""
+    """Yields a function that compresses bytes into a file; the output does not depend on the chunks passed in."""
     from isal import isal_zlib
 
-    packer = isal_zlib.compressobj(COMPRESSION_LEVEL, isal_zlib.DEFLATED, 16 + 15)  # 16: a gzip header, with no time
+    packer = isal_zlib.compressobj(COMPRESSION_LEVEL, isal_zlib.DEFLATED, 16 + 15)  # 16: a gzip header, without a time
     waiting = bytearray()
 
     def write(data: bytes) -> None:
         waiting.extend(data)
-        while len(waiting) >= storage.COPY_BYTES:  # what is found depends on where the input is cut
+        while len(waiting) >= storage.COPY_BYTES:  # ISA-L's output depends on how the input is cut
             file.write(packer.compress(waiting[: storage.COPY_BYTES]))
             del waiting[: storage.COPY_BYTES]
 
@@ -200,19 +200,19 @@ def _gzip(file: storage.StagedFile) -> Iterator[Any]:
 
 
 def _chunks(path: str, offset: int, size: int) -> Iterator[bytes]:
-    """Some bytes of a part, piece by piece."""
+    """Yields a range of bytes of a part in chunks."""
     with storage.open_file(path) as file:
         file.seek(offset)
         while size:
             chunk = file.read(min(size, storage.COPY_BYTES))
             if not chunk:
-                raise InputError(f"{path}: the part is shorter than planned; run the job again")
+                raise InputError(f"{path}: part is shorter than planned; run the job again")
             size -= len(chunk)
             yield chunk
 
 
 def _size(shard: Shard) -> tuple[int, int]:
-    """(height, width) of all images; the usual one where there are none, or Datumaro would stumble over them."""
+    """Returns the (height, width) of all images; 28 x 28, which Datumaro expects, if there are none."""
     return shard.size if shard.rows and shard.size else GENUINE_SIZE
 
 
@@ -221,7 +221,7 @@ def _file_name(subset: str, ending: str) -> str:
 
 
 def _pairs(path: str) -> dict[str, dict[str, storage.Entry]]:
-    """What files are called in front -> "images" and "labels" -> the file; not packed, if both are there."""
+    """Returns file name prefix -> "images" or "labels" -> file; the uncompressed file if both exist."""
     found: dict[str, dict[str, storage.Entry]] = {}
     for entry in sorted(storage.list_folder(path), key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
         match = None if entry.is_folder else _FILE.fullmatch(entry.name)
@@ -235,7 +235,7 @@ def _source_file(path: str, stem: str, subset: str, found: Mapping[str, storage.
         if kind not in found:
             expected = (IMAGES_NAME if kind == "images" else LABELS_NAME).removesuffix(".gz")
             raise InputError(
-                f"{found[other].path}: has no {kind} beside it; expected {stem}{expected}, or the same .gz"
+                f"{found[other].path}: has no matching {kind}; expected {stem}{expected} or {stem}{expected}.gz"
             )
     images, labels = (_blob(found[kind].path, index_dir) for kind in ("images", "labels"))
     meta = os.path.join(path, encode_name(subset, META_NAME))
@@ -248,12 +248,12 @@ def _blob(path: str, index_dir: str) -> storage.Blob:
 
 
 def _largest_label(files: Sequence[SourceFile]) -> int:
-    """The largest label of all files, which are a byte a row."""
+    """Returns the largest label in all files; reads all labels, one byte a row."""
     return max((int(_read_labels(file).max(initial=0)) for file in files), default=0)
 
 
 def _read_labels(file: SourceFile) -> npt.NDArray[np.uint8]:
-    """The labels of a subset: uint8 `[N]`."""
+    """Returns the labels of a subset, uint8 `[N]`."""
     import numpy as np
 
     blob, shown = file.beside[0], _labels_shown(file)
@@ -261,40 +261,40 @@ def _read_labels(file: SourceFile) -> npt.NDArray[np.uint8]:
         (count,) = _header(stream, shown, LABELS_HEADER, LABELS_MAGIC, "labels")
         if blob.size - LABELS_HEADER.size != count:
             raise InputError(
-                f"{shown}: says that it has {count} labels, and has {blob.size - LABELS_HEADER.size} bytes of them"
+                f"{shown}: header says {count} labels, but {blob.size - LABELS_HEADER.size} bytes of labels follow"
             )
         refuse_many_rows(count, file.blob.stamp[0], shown)
         return np.frombuffer(read_exactly(stream, count, shown), dtype=np.uint8)
 
 
 def _labels_shown(file: SourceFile) -> str:
-    """How messages name the labels: where they were found, and not where they may have been unpacked to."""
+    """Returns the path of the labels for messages: where they were found, not where they were unpacked to."""
     folder, name = os.path.split(file.shown)
     stem, found, end = name.rpartition("images")
     return os.path.join(folder, f"{stem}labels{end.replace('3', '1')}" if found else name)
 
 
 def _header(stream: BinaryIO, shown: str, header: struct.Struct, magic: int, what: str) -> tuple[int, ...]:
-    """The sizes in the header of an IDX file."""
+    """Returns the sizes in the header of an IDX file."""
     start = stream.read(header.size)
     if len(start) < header.size:
-        raise InputError(f"{shown}: has {len(start)} bytes; expected a header of {header.size}")
+        raise InputError(f"{shown}: is {len(start)} bytes; expected a header of {header.size} bytes")
     found, *sizes = header.unpack(start)
     if found != magic:
-        raise InputError(f"{shown}: starts with the number {found}; expected {magic}, which IDX files of {what} do")
+        raise InputError(f"{shown}: magic number is {found}; expected {magic}, an IDX file of {what}")
     return tuple(sizes)
 
 
 def _image_sizes(
-    file: SourceFile, rows: int, told: npt.NDArray[np.int32] | None
+    file: SourceFile, rows: int, listed: npt.NDArray[np.int32] | None
 ) -> tuple[tuple[int, int] | None, npt.NDArray[np.int32] | None]:
-    """The size of all images, or that of each.
+    """Returns the common size of all images, or the size of each.
 
-    In files of Datumaro the number of images is that of their bytes, and their size 28 x 28, whatever it is; other
-    sizes are in the meta file alone.
+    Datumaro writes the number of bytes where the number of images should be, and always 28 x 28 as their size; the
+    true sizes are only in the meta file.
 
     Raises:
-        InputError: a header that the bytes contradict.
+        InputError: the header contradicts the size of the file.
     """
     with storage.open_blob(file.blob, file.shown) as stream, storage.reading(file.shown):
         count, *sides = _header(stream, file.shown, IMAGES_HEADER, IMAGES_MAGIC, "images")
@@ -304,31 +304,31 @@ def _image_sizes(
         _check_size(file, size, rows)
         return size, None
     if count == nbytes and size == GENUINE_SIZE:
-        if told is None and rows * size[0] * size[1] == nbytes:
+        if listed is None and rows * size[0] * size[1] == nbytes:
             return size, None
-        if told is not None and int(told.prod(axis=1, dtype="int64").sum()) == nbytes:
-            return None, told
+        if listed is not None and int(listed.prod(axis=1, dtype="int64").sum()) == nbytes:
+            return None, listed
     labels = _labels_shown(file)
     if count != rows and count * size[0] * size[1] == nbytes:
-        raise InputError(f"{file.shown}: has {count} images, and {labels} has {rows} labels; expected as many")
+        raise InputError(f"{file.shown}: has {count} images but {labels} has {rows} labels; expected equal counts")
     raise InputError(
-        f"{file.shown}: its header says {count} images of {size[0]} x {size[1]}, and it has {nbytes} bytes of "
-        f"pixels for the {rows} labels of {labels}"
+        f"{file.shown}: header says {count} images of {size[0]} x {size[1]}, but {nbytes} bytes of pixels "
+        f"follow, and {labels} has {rows} labels"
     )
 
 
 def _check_size(file: SourceFile, size: tuple[int, int], rows: int) -> None:
     if rows and not (min(size) > 0 and max(size) <= MAX_SIDE and size[0] * size[1] <= MAX_PIXELS):
-        raise InputError(f"{file.shown}: its images are {size[0]} x {size[1]}; expected sides from 1 to {MAX_SIDE}")
+        raise InputError(f"{file.shown}: images are {size[0]} x {size[1]}; expected sides from 1 to {MAX_SIDE}")
 
 
 def _read_meta(file: SourceFile, rows: int) -> tuple[list[str] | None, npt.NDArray[np.int32] | None]:
-    """What Datumaro's `<subset>-meta.gz` says, if there is one: names of rows, and sizes `[N, 2]`.
+    """Returns the names of rows and the sizes `[N, 2]` in Datumaro's `<subset>-meta.gz`, each None if missing.
 
-    A row has an id, or height and width, or all three, 32 characters each.
+    A row has an id, or height and width, or all three, of 32 characters each.
 
     Raises:
-        InputError: it is not such a file.
+        InputError: the file is not a valid meta file.
     """
     import numpy as np
 
@@ -338,7 +338,7 @@ def _read_meta(file: SourceFile, rows: int) -> tuple[list[str] | None, npt.NDArr
     shown = os.path.join(os.path.dirname(file.shown), encode_name(file.subset, META_NAME))
     columns, rest = divmod(blob.size, rows * META_TEXT * 4)
     if rest or columns not in (1, 2, 3):
-        raise InputError(f"{shown}: has {blob.size} bytes; expected 1 to 3 texts of {META_TEXT * 4} for {rows} rows")
+        raise InputError(f"{shown}: is {blob.size} bytes; expected 1 to 3 x {META_TEXT * 4} for each of {rows} rows")
     sizes: list[npt.NDArray[np.int32]] = []
     names: list[str] = []
     with storage.open_blob(blob, shown) as stream, storage.reading(shown):
@@ -354,35 +354,35 @@ def _read_meta(file: SourceFile, rows: int) -> tuple[list[str] | None, npt.NDArr
 
 
 def _texts(data: bytes, shown: str) -> npt.NDArray[np.str_]:
-    """Texts of 32 characters, which NumPy fills with zeros: `[N]`."""
+    """Returns texts of 32 characters, zero-padded as in NumPy: `[N]`."""
     import numpy as np
 
     codes = np.frombuffer(data, dtype="<u4")
     if codes.max(initial=0) > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any():
-        raise InputError(f"{shown}: holds a name that is not valid Unicode")
+        raise InputError(f"{shown}: contains a name that is not valid Unicode")
     return np.frombuffer(data, dtype=f"<U{META_TEXT}")
 
 
 def _sides(texts: npt.NDArray[np.str_], shown: str) -> npt.NDArray[np.int32]:
-    """Heights and widths from their texts; (0, 0) is a row without image."""
+    """Returns heights and widths as numbers; (0, 0) is a row without image."""
     import numpy as np
 
     try:
         sides = texts.astype(np.int64)
     except (ValueError, OverflowError) as error:
-        raise InputError(f"{shown}: holds a height or width that is no number: {error}") from error
+        raise InputError(f"{shown}: contains a height or width that is not a number: {error}") from error
     empty = (sides == 0).all(axis=1)
     wrong = ((sides < 1) | (sides > MAX_SIDE)).any(axis=1) | (sides[:, 0] * sides[:, 1] > MAX_PIXELS)
     if (wrong & ~empty).any():
         height, width = sides[np.argmax(wrong & ~empty)].tolist()
-        raise InputError(f"{shown}: an image would be {height} x {width}; expected sides from 1 to {MAX_SIDE}")
+        raise InputError(f"{shown}: contains the image size {height} x {width}; expected sides from 1 to {MAX_SIDE}")
     return sides.astype(np.int32)
 
 
 def _read_pixels(
     shown: str, size: tuple[int, int] | None, ends: npt.NDArray[np.int64] | None, stream: BinaryIO, runs: Runs
 ) -> npt.NDArray[np.uint8]:
-    """The pixels of some runs of rows: uint8 `[bytes]`; `ends` says where rows end that have no one size."""
+    """Returns the pixels of runs of rows, uint8 `[bytes]`; `ends` has the row boundaries if sizes differ."""
     import numpy as np
 
     row_bytes = size[0] * size[1] if size else 0

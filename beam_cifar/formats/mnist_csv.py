@@ -1,7 +1,7 @@
-"""MNIST as text: a line for each image, its label and then its pixels, in a CSV file for each subset.
+"""MNIST as CSV: a file for each subset, with a line for each image: its label, then its pixels.
 
-The well-known downloads have a header, `label,1x1,1x2,...`. Datumaro 1.13 writes none, calls its files
-`mnist_<subset>.csv`, and says in `meta_<subset>.csv` what ids and sizes are, where they are not numbers and 28 x 28
+The well-known downloads have a header, `label,1x1,1x2,...`. Datumaro 1.13 writes no header, names its files
+`mnist_<subset>.csv`, and writes ids and sizes to `meta_<subset>.csv` unless they are running numbers and 28 x 28
 (`plugins/data_formats/mnist_csv.py`).
 """
 
@@ -49,39 +49,39 @@ if TYPE_CHECKING:
 PREFIX, META_PREFIX, SUFFIX = "mnist_", "meta_", ".csv"
 GENUINE_SIZE = 28, 28
 MAX_LINE = 64 << 20
-"""Bytes of a line: 4,096 x 4,096 pixels."""
+"""Bytes of a line; enough for 4,096 x 4,096 pixels."""
 LABEL_WIDTH = 8
-"""Bytes of a label and the comma behind it."""
+"""Bytes of the longest label with its comma."""
 MAX_NUMBERED = 65_535
-"""The largest label where classes have no names."""
+"""The largest label supported without a file of class names."""
 MAX_ID = 4096
-"""Bytes of an id, on average."""
+"""Bytes of a line in a meta file, on average at most."""
 MIN_PIXELS = 64
-"""Pixels of an image in a file whose name does not say what it is: less could be any table."""
+"""Least pixels of an image to detect a file by its content: with fewer it could be any table."""
 CHUNK = 4 << 20
 
 _ROW = re.compile(rb"-?[0-9]{1,7}(?:,(?:1?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]))+")
 _LABEL = re.compile(rb"-?[0-9]+")
-# A first line whose first value is no number, but for one that pandas writes where there is none.
+# A first line whose first value is not a number; "nan" is a label missing in pandas, not a header.
 _HEADER = re.compile(rb"(?!\s*\"?nan\b)[^,]*[A-Za-z\x80-\xff]", re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
 _SIZED = re.compile(rb".*?([0-9]{1,5})x([0-9]{1,5})\"?", re.DOTALL)
 
 
 class MnistCsvSource(RecordSource):
-    """Reads CSV files of pixels, or one of them."""
+    """Reads a CSV file of pixels, or a directory of them."""
 
     name = "mnist_csv"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether a CSV file starts with a line of a label and the pixels of a square image."""
+        """Returns whether a CSV file starts with a label and the pixels of a square image."""
         return any(map(_starts_right, _tables(path)))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         with storage.reading(path):
             files = tuple(map(_source_file, _tables(path)))
             if not files:
-                raise InputError(f"{path}: no file such as {PREFIX}train{SUFFIX}")
+                raise InputError(f"{path}: no CSV files found; expected {PREFIX}train{SUFFIX} or similar")
             refuse_one_subset(files)
             names = own_file(path if storage.is_folder(path) else os.path.dirname(path), LABELS_FILE)
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
@@ -104,7 +104,7 @@ class _CsvWriter(PartWriter):
 
         size = self.shard.size or GENUINE_SIZE
         self._pixels = size[0] * size[1]
-        # Texts padded with zeros, which are taken out of whole blocks: no look at any single value.
+        # Looks up zero-padded texts and deletes the zeros of a whole block at once: no Python loop over pixels.
         self._values = np.array([f",{value}" for value in range(256)], dtype="S4").view(np.uint32)
         texts = [str(label) for label in (*range(len(self.options.labels.names)), UNLABELLED)]
         labels = np.array(texts, dtype=f"S{max(map(len, texts))}")
@@ -121,7 +121,7 @@ class _CsvWriter(PartWriter):
 
 
 class MnistCsvSink(FileSink):
-    """Writes a CSV file for each subset, as Datumaro calls them."""
+    """Writes a CSV file for each subset, named as Datumaro does."""
 
     name = "mnist_csv"
     can = replace(
@@ -135,16 +135,16 @@ class MnistCsvSink(FileSink):
     writer = _CsvWriter
 
     def check_labels(self, labels: LabelTable) -> None:
-        """A name is a line."""
+        """Checks that class names fit in a line."""
         check_names(labels.names, "class")
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
-        """Readers take the square root of the number of pixels for the sides."""
+        """Refuses images that are not square, as readers compute the sides from the number of pixels."""
         if shard.rows and shard.size and shard.size[0] != shard.size[1]:
             height, width = shard.size
             side = max(height, width)
             raise UsageError(
-                f"{shard.path}: its images are {height} x {width}, and {self.name} holds square ones; pass "
+                f"{shard.path}: images are {height} x {width}; {self.name} supports only square ones, resize them with "
                 f"--resize {side}x{side}"
             )
 
@@ -152,11 +152,11 @@ class MnistCsvSink(FileSink):
         return PREFIX + encode_name(subset, SUFFIX)
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Two characters at least for each pixel."""
+        """Estimates two bytes, the minimum, for each pixel."""
         return image_bytes // 3 * 2
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """Names that are not simply numbers; and sizes that Datumaro would not expect."""
+        """Returns class names unless they are the default numbers, and sizes other than Datumaro's default."""
         files = {}
         if options.labels.names != numbered_names(0):
             files[LABELS_FILE] = names_file(options.labels.names)
@@ -167,22 +167,22 @@ class MnistCsvSink(FileSink):
         return files
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """What Datumaro makes of it."""
+        """Yields notices about what Datumaro reads differently."""
         for result in shards:
             if "_" in result.shard.subset:
                 name = result.shard.subset.rpartition("_")[2]
-                yield f"{result.shard.path}: Datumaro takes what follows the last '_' for the subset, {name!r}"
+                yield f"{result.shard.path}: Datumaro reads the subset name as {name!r}, the part after the last '_'"
 
 
 @dataclass(frozen=True, eq=False)
 class _Lines:
-    """Where the rows of a file lie.
+    """Index of the rows of a file.
 
     Attributes:
-        columns: values of each row, the label included; 0 where there are no rows.
-        starts: int64 `[N + 1]`, where each row starts, and where the last one ends.
+        columns: values per row including the label; 0 if there are no rows.
+        starts: int64 `[N + 1]`, the start of each row, then the end of the last one.
         labels: int32 `[N]`.
-        size: (height, width) that the header tells, if it does.
+        size: (height, width) from the header, None if it has none.
     """
 
     columns: int
@@ -192,7 +192,7 @@ class _Lines:
 
 
 def _tables(path: str) -> list[str]:
-    """The CSV files of a directory, or the one that the path is; those that only describe others left out."""
+    """Returns the CSV files of a directory without meta files, or the path itself if it is a CSV file."""
     if not storage.is_folder(path):
         return [path] if path.lower().endswith(SUFFIX) else []
     found = sorted_files(path, lambda name: name.lower().endswith(SUFFIX) and not name.startswith(META_PREFIX))
@@ -200,19 +200,19 @@ def _tables(path: str) -> list[str]:
 
 
 def _starts_right(path: str) -> bool:
-    """Whether the first line, or the one after a header, is one of label and pixels."""
+    """Returns whether the first line, or the one after a header, has a label and pixels."""
     named = PREFIX in os.path.basename(path)
     with storage.open_file(path) as file:
         lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
     row = lines[0] if _LABEL.match(lines[0]) else lines[1]
-    if named:  # whatever is wrong with it, `describe` says
+    if named:  # `describe` reports what is wrong with it
         return bool(_LABEL.match(row))
     pixels = row.count(b",")
     return pixels >= MIN_PIXELS and math.isqrt(pixels) ** 2 == pixels and bool(_ROW.fullmatch(row))
 
 
 def _source_file(path: str) -> SourceFile:
-    """One file, and what describes it."""
+    """Returns a CSV file with its meta file in `beside`."""
     folder, name = os.path.split(path)
     stem = name[: -len(SUFFIX)]
     subset = decode_name(stem.partition(PREFIX)[2] or stem)
@@ -222,17 +222,17 @@ def _source_file(path: str) -> SourceFile:
 
 
 def _largest_label(files: Sequence[SourceFile]) -> int:
-    """The largest label of all files."""
+    """Returns the largest label in all files."""
     largest = 0
     for file in files:
         largest = max(largest, int(_lines(file).labels.max(initial=0)))
         if largest > MAX_NUMBERED:
-            raise InputError(f"{file.shown}: has label {largest}; more than {MAX_NUMBERED} takes a {LABELS_FILE}")
+            raise InputError(f"{file.shown}: has label {largest}; labels above {MAX_NUMBERED} need a {LABELS_FILE}")
     return largest
 
 
 def _image_size(file: SourceFile, lines: _Lines) -> tuple[int, int]:
-    """The size that a header tells, or that of a square."""
+    """Returns the image size: from the header, or a square."""
     if not len(lines.labels):
         return GENUINE_SIZE
     pixels = lines.columns - 1
@@ -245,15 +245,15 @@ def _image_size(file: SourceFile, lines: _Lines) -> tuple[int, int]:
 
 
 def _no_square(file: SourceFile, columns: int) -> InputError:
-    return InputError(f"{file.shown}: has {columns} values a line; expected a label and those of a square image")
+    return InputError(f"{file.shown}: has {columns} values per line; expected a label and the pixels of a square image")
 
 
 @kept()
 def _lines(file: SourceFile) -> _Lines:
-    """Where the rows of a file lie, from one look at all of it; kept for those who read parts of it.
+    """Returns the index of a file from one pass over it; cached, because several tasks read segments of it.
 
     Raises:
-        InputError: a line that cannot be a row like the first.
+        InputError: a line does not match the first row.
     """
     import numpy as np
 
@@ -263,7 +263,7 @@ def _lines(file: SourceFile) -> _Lines:
         end = _content_end(stream, begin, file.blob.size)
         if columns == 1 and end > begin:
             raise _no_square(file, columns)
-        for offset, text in _pieces(stream, begin, end, _widest(columns)):
+        for offset, text in _line_chunks(stream, begin, end, _widest(columns)):
             place = f"{file.shown}: row {{}}", sum(map(len, labels))
             found = _row_starts(text, columns, place)
             starts.append(found + offset)
@@ -272,31 +272,29 @@ def _lines(file: SourceFile) -> _Lines:
 
 
 def _start(stream: BinaryIO, shown: str) -> tuple[int, int, tuple[int, int] | None]:
-    """Where the first row starts, how many values it has, and the size of images if a header tells."""
+    """Returns the start of the first row, its number of values, and the image size if the header has it."""
     line, size = stream.readline(MAX_LINE + 1), None
     begin = len(_BOM) if line.startswith(_BOM) else 0
     first = line[begin:]
     if first.strip() and not (_LABEL.match(first) or _HEADER.match(first)):
         found = _shown(first.partition(b",")[0].rstrip(b"\r\n"))
-        raise InputError(
-            f"{shown}: row 0: has the label {found}; expected a number, or a header that names the columns"
-        )
+        raise InputError(f"{shown}: row 0: label is {found}; expected a number, or a header with column names")
     if first and not _LABEL.match(first):
         sized = _SIZED.fullmatch(line.rstrip(b"\r\n").rpartition(b",")[2])
         size = (int(sized[1]), int(sized[2])) if sized else None
         begin, line = len(line), stream.readline(MAX_LINE + 1)
     if len(line) > MAX_LINE or begin > MAX_LINE:
-        raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes")
+        raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes, the supported maximum")
     return begin, line.count(b",") + 1, size
 
 
 def _widest(columns: int) -> int:
-    """Bytes of the longest line of a row."""
+    """Returns the length in bytes of the longest valid line."""
     return LABEL_WIDTH + 4 * columns
 
 
 def _content_end(stream: BinaryIO, begin: int, size: int) -> int:
-    """Where the last line ends, without line end; empty ones may follow."""
+    """Returns the end of the last line that is not empty, without its line end."""
     while size > begin:
         start = max(begin, size - storage.COPY_BYTES)
         stream.seek(start)
@@ -307,8 +305,8 @@ def _content_end(stream: BinaryIO, begin: int, size: int) -> int:
     return begin
 
 
-def _pieces(stream: BinaryIO, begin: int, end: int, widest: int) -> Iterator[tuple[int, bytes]]:
-    """Whole lines, some megabytes at a time, all of them with a line end, and where they start."""
+def _line_chunks(stream: BinaryIO, begin: int, end: int, widest: int) -> Iterator[tuple[int, bytes]]:
+    """Yields (offset, whole lines), some megabytes at a time; adds a missing line end at the end of the file."""
     stream.seek(begin)
     rest = b""
     while begin + len(rest) < end:
@@ -318,7 +316,7 @@ def _pieces(stream: BinaryIO, begin: int, end: int, widest: int) -> Iterator[tup
             yield begin, text + b"\n"
             return
         cut = text.rfind(b"\n") + 1
-        if not cut and len(text) > widest:  # one that can be no row: the reader of lines says so
+        if not cut and len(text) > widest:  # too long for a row: `_row_starts` reports it
             yield begin, text + b"\n"
             return
         if cut:
@@ -327,7 +325,7 @@ def _pieces(stream: BinaryIO, begin: int, end: int, widest: int) -> Iterator[tup
 
 
 def _row_starts(text: bytes, columns: int, place: tuple[str, int]) -> npt.NDArray[np.int64]:
-    """Where each line of some text starts; raises `InputError` for one that is too short or too long for a row."""
+    """Returns the start of each line. Raises `InputError` for a line too short or too long for a row."""
     import numpy as np
 
     ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
@@ -343,7 +341,7 @@ def _row_starts(text: bytes, columns: int, place: tuple[str, int]) -> npt.NDArra
 def _row_labels(
     text: bytes, starts: npt.NDArray[np.int64], columns: int, place: tuple[str, int]
 ) -> npt.NDArray[np.int32]:
-    """The numbers at the start of lines: int32 `[N]`."""
+    """Returns the labels at the start of lines, int32 `[N]`."""
     import numpy as np
 
     heads = np.frombuffer(text + bytes(LABEL_WIDTH), dtype=np.uint8)[starts[:, None] + np.arange(LABEL_WIDTH)]
@@ -364,18 +362,18 @@ def _row_labels(
 
 
 def _fault(line: bytes, columns: int, place: tuple[str, int], row: int) -> InputError:
-    """What is wrong with a line that cannot be a row."""
+    """Returns the error for a line that is not a valid row."""
     values = line.rstrip(b"\r").split(b",", columns)
     wrong = [(at, value) for at, value in enumerate(values) if at and not _is_pixel(value)]
     if len(values) != columns:
         count = line.count(b",") + 1
         reason = f"has {count} values; expected {columns}, as in the first row"
     elif not re.fullmatch(rb"-?[0-9]{1,7}", values[0]):
-        reason = f"has the label {_shown(values[0])}; expected a number"
+        reason = f"label is {_shown(values[0])}; expected a number"
     elif wrong:
         reason = f"value {wrong[0][0]} is {_shown(wrong[0][1])}; expected 0 to 255"
     else:
-        reason = "is longer than numbers from 0 to 255 can be"
+        reason = "is too long for values from 0 to 255"
     return InputError(f"{place[0].format(place[1] + row)}: {reason}")
 
 
@@ -388,22 +386,22 @@ def _shown(value: bytes) -> str:
 
 
 def _read_pixels(shown: str, lines: _Lines, stream: BinaryIO, runs: Runs) -> Any:
-    """The pixels of some runs of rows: uint8 `[bytes]`."""
-    pieces = []
+    """Returns the pixels of runs of rows, uint8 `[bytes]`."""
+    chunks = []
     for start, stop in runs:
         begin, end = (int(lines.starts[row]) for row in (start, stop))
         stream.seek(begin)
-        # The last line may have no end.
-        pieces += [read_exactly(stream, end - 1 - begin, shown), b"\n"] if start < stop else []
-    text = b"".join(pieces).replace(b"\r\n", b"\n")
+        # The last line may have no line end.
+        chunks += [read_exactly(stream, end - 1 - begin, shown), b"\n"] if start < stop else []
+    text = b"".join(chunks).replace(b"\r\n", b"\n")
     return _pixels(text, lines.columns, row_numbers(runs), f"{shown}: row {{}}")
 
 
 def _pixels(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) -> npt.NDArray[np.uint8]:
-    """The values of lines, the first of each left out: uint8 `[values]`.
+    """Returns the pixels of lines, without the labels, uint8 `[values]`.
 
     Raises:
-        InputError: one that is not a whole number from 0 to 255, or a line that has more or fewer.
+        InputError: a value is not a whole number from 0 to 255, or a line has too many or too few of them.
     """
     import numpy as np
 
@@ -428,7 +426,7 @@ def _pixels(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) 
 
 
 def _first_fault(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) -> InputError:
-    """What is wrong with the first line that is no row."""
+    """Returns the error for the first line that is not a valid row."""
     for row, line in zip(rows.tolist(), text.split(b"\n"), strict=False):
         if line.count(b",") != columns - 1 or not all(map(_is_pixel, line.split(b",")[1:])):
             return _fault(line, columns, (place, 0), row)
@@ -436,10 +434,10 @@ def _first_fault(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: 
 
 
 def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | None, npt.NDArray[np.int32] | None]:
-    """What Datumaro's `meta_<subset>.csv` says of each row: an id, or height and width, or all three.
+    """Returns ids and sizes in Datumaro's `meta_<subset>.csv`: each line has an id, or height and width, or all three.
 
     Raises:
-        InputError: it is not such a file, or contradicts the number of pixels.
+        InputError: the file is not a valid meta file, or contradicts the number of pixels.
     """
     import numpy as np
 
@@ -447,12 +445,12 @@ def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | No
         return None, None
     blob = file.beside[0]
     if blob.size > rows * MAX_ID:
-        raise InputError(f"{blob.path}: {blob.size} bytes is too large for ids and sizes of {rows} rows")
+        raise InputError(f"{blob.path}: is {blob.size} bytes, too large for the ids and sizes of {rows} rows")
     with storage.open_blob(blob, blob.path) as stream:
         try:
             lines = [line.rstrip("\r").split(",") for line in stream.read().decode().rstrip("\r\n").split("\n")]
         except UnicodeDecodeError as error:
-            raise InputError(f"{blob.path}: is not UTF-8 text: {error}") from error
+            raise InputError(f"{blob.path}: is not valid UTF-8: {error}") from error
     columns = len(lines[0])
     if len(lines) != rows or columns > 3 or any(len(line) != columns for line in lines):
         raise InputError(f"{blob.path}: expected an id, height and width, or all three for each of {rows} rows")
@@ -463,6 +461,6 @@ def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | No
         sides = line[-2:]
         if not all(re.fullmatch("[0-9]{1,5}", side) for side in sides) or int(sides[0]) * int(sides[1]) != pixels:
             raise InputError(
-                f"{blob.path}: row {row} has the size {' x '.join(sides)[:40]!r}; {file.shown} has {pixels} pixels"
+                f"{blob.path}: row {row}: size is {' x '.join(sides)[:40]!r}; {file.shown} has {pixels} pixels"
             )
     return ids, np.array([line[-2:] for line in lines], dtype=np.int32)

@@ -1,8 +1,8 @@
-"""TensorFlow Datasets: a prepared dataset, which `tfds.builder_from_directory` opens without any code.
+"""TensorFlow Datasets: a prepared dataset that `tfds.builder_from_directory` opens without the code that made it.
 
-The output is what TFDS calls a version directory. Facts: `naming.py`, `dataset_info.py`, `features/` and
-`file_adapters.py` of https://github.com/tensorflow/datasets, 4.9.10. It reads Parquet without TensorFlow, by
-`as_data_source`; TFRecord needs it.
+The output is a "version directory" of TFDS. Reference: `naming.py`, `dataset_info.py`, `features/` and
+`file_adapters.py` of https://github.com/tensorflow/datasets, 4.9.10. TFDS reads Parquet without TensorFlow, with
+`as_data_source`; TFRecord needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from beam_cifar.formats.kit.splits import SPLITS, RowGroups, SplitSink, split_na
 from beam_cifar.formats.kit.tf_example import framed, serialized_example
 
 NAME = "dataset"
-"""What the dataset calls itself; a sink does not know a better name."""
+"""Name of the dataset inside TFDS; fixed, because a sink knows no better one."""
 
 VERSION = "1.0.0"
-# Serialized at a time.
+# Examples serialized at a time.
 CHUNK_ROWS = 100
 _PYTHON = "tensorflow_datasets.core.features."
 _PARQUET = pa.schema([pa.field("data", pa.binary())])
@@ -38,11 +38,11 @@ _TEMPLATE = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
 
 class _ExampleWriter(PartWriter):
-    """Serializes examples, and counts what `TfdsSink.finish` tells of them."""
+    """Serializes examples, and collects the statistics that `TfdsSink.finish` needs."""
 
     def __post_init__(self) -> None:
         table = self.options.labels
-        # The last one is found by UNLABELLED = -1.
+        # The extra last entry is for UNLABELLED, which is -1 and so indexes it.
         parents = (UNLABELLED if parent is None else parent for parent in table.parents)
         self._parents = (*parents, UNLABELLED) if table.has_superclasses else ()
         self._statistics = dict.fromkeys(
@@ -58,10 +58,10 @@ class _ExampleWriter(PartWriter):
 
     @abstractmethod
     def write(self, records: Sequence[bytes]) -> None:
-        """Writes some serialized examples."""
+        """Writes serialized examples."""
 
     def statistics(self) -> dict[str, int]:
-        """Sums that tell whether all images are alike, and the size of all examples."""
+        """Returns sums that show whether all images have the same size and encoding, and the size of all examples."""
         return self._statistics
 
     def _serialized(self, table: pa.Table) -> Iterator[bytes]:
@@ -82,18 +82,18 @@ class _ExampleWriter(PartWriter):
 
 
 class _RecordExamples(_ExampleWriter):
-    """Appends examples to a TFRecord file."""
+    """Writes examples to a TFRecord file."""
 
     def write(self, records: Sequence[bytes]) -> None:
         self.file.write(framed(records))
 
 
 class _ParquetExamples(_ExampleWriter):
-    """Gathers examples to row groups."""
+    """Writes examples to a Parquet file, in row groups."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Images are compressed already.
+        # PNG and JPEG are already compressed.
         self._groups = RowGroups(self.file, _PARQUET, compression="NONE", use_dictionary=False)
 
     def write(self, records: Sequence[bytes]) -> None:
@@ -104,35 +104,35 @@ class _ParquetExamples(_ExampleWriter):
 
 
 def _split(name: str) -> str:
-    """Splits have few letters, and one that is no underscore (`naming.py`, `splits.py`)."""
+    """Returns a valid split name: letters, digits and `_`, and not only `_` (`naming.py`, `splits.py`)."""
     found = re.sub(r"[^A-Za-z0-9_]", "_", name)
     return found if re.search("[A-Za-z0-9]", found) else f"split{found}"
 
 
 class TfdsSink(SplitSink):
-    """What both file formats share."""
+    """Base of the sinks for both file formats."""
 
     can = replace(SPLITS, takes_missing_images=False)
     subsets = split_naming(_split)
     file_format: ClassVar[str]
 
     def check_labels(self, labels: LabelTable) -> None:
-        """Names stand in a text file, one a line, and readers strip them (`class_label_feature.py`)."""
+        """Checks that names survive as lines of a text file that readers strip (`class_label_feature.py`)."""
         for names in (labels.names, labels.coarse_names):
             for name in names:
                 if name.strip() != name or not name or len(re.split(r"[\r\n]", name)) > 1:
                     raise UsageError(
-                        f"class {name[:80]!r} cannot be a line of text that readers strip of spaces at both ends; "
-                        "rename it by --remap"
+                        f"class {name[:80]!r} cannot be written as a line of text, which readers strip of white space; "
+                        "rename it with --remap"
                     )
-            refuse_repeated(names, "and names are unique")
+            refuse_repeated(names, "and names must be unique")
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         digits = max(5, len(str(count)))
         return f"{NAME}-{subset}.{self.file_format}-{number:0{digits}d}-of-{count:0{digits}d}"
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """What the examples mean, how many there are, and the names of the classes."""
+        """Returns the features of the examples, the splits and their counts, and the class names."""
         files = {
             "features.json": _json(_features(options.labels, shards)),
             "dataset_info.json": _json(self._info(shards)),
@@ -143,14 +143,14 @@ class TfdsSink(SplitSink):
         return files
 
     def _info(self, shards: Sequence[ShardResult]) -> dict[str, Any]:
-        """The fields of the message `DatasetInfo`, as JSON has them: numbers of 64 bits are text."""
+        """Returns the fields of the message `DatasetInfo` as protobuf's JSON, in which 64-bit numbers are text."""
         splits = by_key((result.shard.subset, result) for result in shards)
         return {
             "name": NAME,
             "version": VERSION,
             "description": "An image classification dataset.",
             "fileFormat": self.file_format,
-            # Examples are read in the order in which they were written.
+            # Keeps the order in which examples were written.
             "disableShuffling": True,
             "supervisedKeys": {"tuple": {"items": [{"featureKey": "image"}, {"featureKey": "label"}]}},
             "splits": [
@@ -166,7 +166,7 @@ class TfdsSink(SplitSink):
 
 
 class TfdsParquetSink(TfdsSink):
-    """Writes Parquet files, which are read without TensorFlow, at random."""
+    """Writes Parquet files, which support random access without TensorFlow."""
 
     name = "tfds_parquet"
     file_format = "parquet"
@@ -174,7 +174,7 @@ class TfdsParquetSink(TfdsSink):
 
 
 class TfdsTfrecordSink(TfdsSink):
-    """Writes TFRecord files, which TensorFlow and others read in order."""
+    """Writes TFRecord files, which TensorFlow and other tools read sequentially."""
 
     name = "tfds_tfrecord"
     file_format = "tfrecord"
@@ -182,13 +182,13 @@ class TfdsTfrecordSink(TfdsSink):
 
 
 def _classes(labels: LabelTable) -> Mapping[str, tuple[str, ...]]:
-    """The features that are classes; called as in TFDS' own `cifar100`."""
+    """Returns the class names of each label feature; features are named as in TFDS' own `cifar100`."""
     coarse = {"coarse_label": labels.coarse_names} if labels.has_superclasses else {}
     return {**coarse, "label": labels.names}
 
 
 def _features(labels: LabelTable, shards: Sequence[ShardResult]) -> dict[str, Any]:
-    """The message `FeaturesDict` in the frame of `FeatureConnector.to_json`."""
+    """Returns the message `FeaturesDict` as `FeatureConnector.to_json` wraps it."""
     features: dict[str, Any] = {
         feature: {
             "pythonClassName": f"{_PYTHON}class_label_feature.ClassLabel",
@@ -206,7 +206,7 @@ def _features(labels: LabelTable, shards: Sequence[ShardResult]) -> dict[str, An
 
 
 def _image_feature(shards: Sequence[ShardResult]) -> dict[str, Any]:
-    """The message `ImageFeature`; sizes that differ are -1, and gray images among coloured ones are read as these."""
+    """Returns the message `ImageFeature`: -1 for sides that differ, and 3 channels unless all images are gray."""
     totals: Counter[str] = Counter()
     for result in shards:
         totals.update(result.statistics)
@@ -219,7 +219,7 @@ def _image_feature(shards: Sequence[ShardResult]) -> dict[str, Any]:
 
 
 def _common(count: int, total: int, squares: int) -> int:
-    """The one value that all of some numbers have, by their sums (Cauchy-Schwarz); -1 where they differ."""
+    """Returns the value of `count` equal numbers from their sums, -1 if they are not all equal (Cauchy-Schwarz)."""
     return total // count if count * squares == total * total else -1
 
 

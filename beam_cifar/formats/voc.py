@@ -1,8 +1,8 @@
 """Pascal VOC, classification: `JPEGImages/`, lists of ids in `ImageSets/Main/`, and a file for each class and subset.
 
-The lines of `<class>_<subset>.txt` are an id and 1, -1, or 0 for "difficult" (VOC2012 development kit, section 4.1),
-the number right-aligned. `labelmap.txt` with `name:color:parts:actions` a line is Datumaro's, whose reader takes only
-lists without `_` in their name: one in a subset's name is written as %5F, which also keeps class and subset apart.
+Each line of `<class>_<subset>.txt` is an id and 1, -1, or 0 for "difficult", right-aligned (VOC2012 development kit,
+section 4.1). `labelmap.txt`, lines of `name:color:parts:actions`, is Datumaro's. Its reader accepts only lists without
+`_` in their names, so in subset names that is written as %5F, which also separates class and subset unambiguously.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ IMAGES: Final = "JPEGImages"
 SETS: Final = "ImageSets/Main"
 LABEL_MAP: Final = "labelmap.txt"
 MAX_CLASS_BYTES: Final = 1 << 31
-"""Of the class files of one subset: each has a line for every image."""
+"""Limit for all class files of one subset together: each has a line for every image."""
 
 CLASSES: Final = (
     "aeroplane",
@@ -73,18 +73,18 @@ CLASSES: Final = (
     "train",
     "tvmonitor",
 )
-"""Those of VOC2007 to VOC2012."""
+"""The classes of VOC2007 to VOC2012."""
 
 
 @dataclass(frozen=True)
 class _Sets:
-    """What the files of `ImageSets/Main` are.
+    """The files of `ImageSets/Main`.
 
     Attributes:
-        blob: of that folder.
-        classes: names of the classes, as files have them.
-        lists: those of subsets, in natural order.
-        stems: names of all lists.
+        blob: the folder, with the stamp of its listing.
+        classes: class names as written in file names.
+        lists: the lists of subsets, in natural order.
+        stems: names of all files without `.txt`.
     """
 
     blob: storage.Blob
@@ -94,22 +94,22 @@ class _Sets:
 
 
 class VocSource(Source):
-    """Reads the lists, and the images that they name."""
+    """Reads the lists and the images they name."""
 
     name = "voc_classification"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there are `JPEGImages/` and a list in `ImageSets/Main/`."""
+        """Returns whether there are `JPEGImages/` and a list in `ImageSets/Main/`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
         return storage.has_file(os.path.join(path, SETS), _is_list)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Tells lists of subsets from files of classes, and lists the images."""
+        """Separates subset lists from class files, and lists the images."""
         metas = _metas(path)
         sets = _found_sets(path, metas)
         if not sets.lists:
-            raise InputError(f"{path}: has no list of images; expected {SETS}/<subset>.txt")
+            raise InputError(f"{path}: has no image list; expected {SETS}/<subset>.txt")
         images = list_images(os.path.join(path, IMAGES), is_image_name).blob
         files = subset_files(sets.lists, (sets.blob, images, *(meta.blob for meta in metas)))
         table = LabelTable(tuple(distinct_names(sets.classes, decode_name).values()))
@@ -120,9 +120,7 @@ class VocSource(Source):
         metas = _metas(path)
         sets = _found_sets(path, metas)
         if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
-            raise InputError(
-                f"{file.shown}: the lists beside it changed while it was being converted; run the job again"
-            )
+            raise InputError(f"{file.shown}: class lists changed while it was being converted; run the job again")
         ids = _listed_ids(file)
         numbers, several = _labels(file, sets, ids)
         tree = checked_tree(file.beside[1], is_image_name)
@@ -131,13 +129,13 @@ class VocSource(Source):
         for row, (item_id, image, label) in enumerate(images):
             decoded = decode_path(item_id)
             filename = decoded + (image[len(stem(image)) :] or ".jpg")
-            image_path = image if image or is_inside(item_id) else item_id  # which is refused
+            image_path = image if image or is_inside(item_id) else item_id  # refused later
             rows.append(decoded, image_path, filename, label, several.get(row, ""))
         return rows.opened(tree, len(sets.classes))
 
 
 class VocSink(TreeSink):
-    """Writes `JPEGImages/<id>.jpg`, and the lists of each subset."""
+    """Writes `JPEGImages/<id>.jpg`, and the lists of each subset and class."""
 
     name = "voc_classification"
     can = replace(
@@ -147,32 +145,32 @@ class VocSink(TreeSink):
         keeps_empty_subsets=True,
         listed=("label",),
     )
-    # Datumaro does not find lists with `_` in their name.
+    # Datumaro does not find lists with `_` in their names.
     subsets = SubsetNaming(word=lambda name: encode_word(name).replace("_", "%5F") if name else encode_word(name))
     root = IMAGES
 
     def check_labels(self, labels: LabelTable) -> None:
-        """The names of classes are parts of file names."""
-        refuse_repeated(labels.names, "and would be one file")
+        """Checks that class names fit in file names."""
+        refuse_repeated(labels.names, "and would share a file")
         for name, written in zip(labels.names, self.class_words(labels), strict=True):
             if decode_name(written) != name:
-                raise UsageError(f"class {name[:50]!r}... is too long for the name of a file; rename it by --remap")
+                raise UsageError(f"class {name[:50]!r}... is too long for a file name; rename it with --remap")
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
-        """There is a line for every image and class, and a file name of class and subset."""
+        """Checks the size of the class files and the length of their names."""
         words = self.class_words(options.labels)
         size = _class_bytes(shard.rows, len(words))
         if size > MAX_CLASS_BYTES:
             raise UsageError(
-                f"subset {shard.subset!r}: {self.name} has a line for each of {shard.rows} images in the file of each "
-                f"of {len(words)} classes, {size} bytes or more; choose fewer by --label, or another format"
+                f"subset {shard.subset!r}: {self.name} writes {len(words)} class files of {shard.rows} lines, at "
+                f"least {size} bytes; select fewer classes with --label, or choose another format"
             )
         for word in ("", *words):
             name = f"{word}_{self.subsets.written(shard.subset)}.txt"
             if len(name.encode()) > MAX_COMPONENT_BYTES:
                 raise UsageError(
-                    f"class {decode_name(word)[:50]!r} and subset {shard.subset[:50]!r} make a file name of "
-                    f"{len(name.encode())} bytes; rename one, to {MAX_COMPONENT_BYTES} at most"
+                    f"class {decode_name(word)[:50]!r} and subset {shard.subset[:50]!r} give a file name of "
+                    f"{len(name.encode())} bytes; at most {MAX_COMPONENT_BYTES} are supported, rename one of them"
                 )
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
@@ -180,7 +178,7 @@ class VocSink(TreeSink):
         return super().estimate_bytes(rows, image_bytes, options) + lists
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
-        """Writes the list of a subset, and those of its classes."""
+        """Writes the list of a subset and its class files."""
         subset = self.subsets.written(shard.subset)
         lines = _ClassLines()
         listed = self.listed_images(parts)
@@ -190,11 +188,11 @@ class VocSink(TreeSink):
                 lines.write(label, file)
 
     def folders(self, options: SinkOptions, shards: Sequence[ShardResult]) -> list[str]:
-        """That of the boxes, which readers expect."""
+        """Returns the folder for boxes, which readers expect even if it is empty."""
         return ["Annotations"]
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The names of the classes."""
+        """Returns the label map."""
         lines = ["# label:color_rgb:parts:actions", *(f"{word}:::" for word in self.class_words(options.labels))]
         return {LABEL_MAP: ("\n".join(lines) + "\n").encode()}
 
@@ -203,14 +201,14 @@ class VocSink(TreeSink):
 
 
 class _ClassLines:
-    """The lines that the files of all classes share but for a sign: "id -1", and "id  1" for images of the class."""
+    """The lines of the class files, which differ only in a sign: "id -1", or "id  1" for images of the class."""
 
     def __init__(self) -> None:
         self._lines = bytearray()
         self._signs, self._labels = array("q"), array("q")
 
     def append(self, item_id: str, label: int) -> str:
-        """Adds an image, and returns its line in the list of all; Datumaro's lists of classes lack unlabelled ones."""
+        """Adds an image and returns its line in the subset list; like Datumaro, class files omit unlabelled images."""
         if label != UNLABELLED:
             self._lines += f"{item_id} -1\n".encode()
             self._signs.append(len(self._lines) - 3)
@@ -223,13 +221,14 @@ class _ClassLines:
 
         signs = np.frombuffer(self._signs, np.int64)[np.frombuffer(self._labels, np.int64) == label]
         lines = np.frombuffer(self._lines, np.uint8)
+        # Changes the shared lines in place and back, rather than copying them for each class.
         lines[signs] = ord(" ")
         file.write(lines)
         lines[signs] = ord("-")
 
 
 def _class_bytes(rows: int, classes: int) -> int:
-    """Bytes of the class files of some rows, at least."""
+    """Returns the minimum size in bytes of the class files."""
     return rows * classes * len("0 -1\n")
 
 
@@ -238,7 +237,7 @@ def _is_list(name: str) -> bool:
 
 
 def _metas(path: str) -> tuple[SourceFile, ...]:
-    """The label map, where there is one."""
+    """Returns the label map, if there is one."""
     found = os.path.join(path, LABEL_MAP)
     with storage.reading(found):
         return (SourceFile("labelmap", "", found, storage.whole_file(found)),) if storage.is_file(found) else ()
@@ -263,13 +262,13 @@ def _label_map(file: SourceFile) -> tuple[str, ...]:
             continue
         name = text.partition(":")[0]
         if name in names:
-            raise InputError(f"{file.shown}: line {number}: class {name!r} is in line {names[name]} already")
+            raise InputError(f"{file.shown}: line {number}: class {name!r} is already on line {names[name]}")
         names[name] = number
     return tuple(names)
 
 
 def _guessed_classes(stems: Sequence[str]) -> tuple[str, ...]:
-    """The twenty of VOC if there are files of any; else those of all files that are called after a list."""
+    """Returns the VOC classes if any has a file, else the classes of all files named `<class>_<subset>`."""
     known, genuine = set(stems), set(CLASSES)
     if any(_split(name, genuine, known) for name in stems):
         return CLASSES
@@ -278,7 +277,7 @@ def _guessed_classes(stems: Sequence[str]) -> tuple[str, ...]:
 
 
 def _subsets(stems: Sequence[str], classes: Iterable[str]) -> set[str]:
-    """The names that are not of a class and a subset; short ones first, as those of subsets are parts of others."""
+    """Returns the names of subset lists; checks short names first, as a class file's name ends with its subset's."""
     known, subsets = set(classes), set[str]()
     for name in sorted(stems, key=len):
         if not _split(name, known, subsets):
@@ -287,12 +286,12 @@ def _subsets(stems: Sequence[str], classes: Iterable[str]) -> set[str]:
 
 
 def _split(name: str, classes: set[str], subsets: set[str]) -> bool:
-    """Whether a name is that of a class and a subset."""
+    """Returns whether a name is `<class>_<subset>`."""
     return any(subset in subsets and name[: -len(subset) - 1] in classes for subset in _ends(name))
 
 
 def _ends(name: str) -> Iterator[str]:
-    """What follows each `_` in a name."""
+    """Returns the ends of a name, one after each `_`."""
     return (name[at + 1 :] for at, char in enumerate(name) if char == "_")
 
 
@@ -306,7 +305,7 @@ def _listed_ids(file: SourceFile) -> pa.Array:
 
 
 def _labels(file: SourceFile, sets: _Sets, ids: pa.Array) -> tuple[npt.NDArray[np.int64], Mapping[int, str]]:
-    """The label of every row, int64 `[N]`, and which rows are of several classes."""
+    """Returns the label of each row, int64 `[N]`, and errors by row for images with several classes."""
     import numpy as np
 
     labels, several = np.full(len(ids), UNLABELLED), dict[int, str]()
@@ -319,7 +318,7 @@ def _labels(file: SourceFile, sets: _Sets, ids: pa.Array) -> tuple[npt.NDArray[n
         for row in rows[labels[rows] != UNLABELLED].tolist():
             other = decode_name(sets.classes[labels[row]])
             several[row] = (
-                f"{ids[row].as_py()!r} is of classes {other!r} and {decode_name(name)!r}; expected one an image"
+                f"{ids[row].as_py()!r} has classes {other!r} and {decode_name(name)!r}; at most one is supported"
             )
         labels[rows] = label
     first = found_in(ids, ids)
@@ -329,25 +328,25 @@ def _labels(file: SourceFile, sets: _Sets, ids: pa.Array) -> tuple[npt.NDArray[n
 
 
 def _positives(path: str) -> pa.Array:
-    """The ids that a file of a class says 1 of."""
+    """Returns the ids marked 1 in a class file."""
     found = Texts()
     with storage.reading(path):
         blob = storage.whole_file(path)
     for first, lines in read_line_blocks(blob, path):
-        # Most lines end so, and there is one for each image and class.
+        # Fast path: most lines end with -1, and there is one for each image and class.
         for number, text in [(n, line.strip()) for n, line in enumerate(lines, first) if not line.endswith(" -1")]:
             if not text or text.startswith("#"):
                 continue
             item_id, _, value = text.replace("\t", " ").rpartition(" ")
             if value not in ("-1", "0", "1") or not item_id:
-                raise InputError(f"{path}: line {number}: is {text[:50]!r}; expected an id and 1, 0 or -1")
+                raise InputError(f"{path}: line {number}: found {text[:50]!r}; expected an id and 1, 0 or -1")
             if value == "1":
                 found.append(item_id.rstrip())
     return found.made()
 
 
 def _image_paths(tree: ImageTree, ids: pa.Array) -> Iterator[str]:
-    """The image of each id, of any extension; "" where there is none."""
+    """Yields the path of each id's image, with any extension; "" if there is none."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

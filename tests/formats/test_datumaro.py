@@ -120,7 +120,7 @@ def test_other_annotations_are_left_out_and_counted(tmp_path: Path) -> None:
     summary = quickly(written(tmp_path / "in", {"train": content(items)}), tmp_path / "out", "cifar", save_images=True)
     assert [row[:2] for row in cifar_rows(tmp_path / "out")] == [("a.png", 1), ("b.png", None)]
     assert any(
-        "5 annotations that are no labels" in each and "bbox: 2, caption: 2, unknown: 1" in each
+        "5 annotations that are not image labels" in each and "bbox: 2, caption: 2, unknown: 1" in each
         for each in summary.notices
     )
 
@@ -173,25 +173,25 @@ def test_coco_is_not_taken_for_it(tmp_path: Path) -> None:
     ("bad", "reason"),
     [
         (item("x", 2), "row 1: has label 2; expected 0 to 1"),
-        (item("x", -1), "row 1: has label -1; expected the number of a class"),
-        (item("x", 1 << 70), "row 1: has label 1180"),
-        ({"id": "x", "annotations": [{"type": "label", "label_id": True}]}, "row 1: has label True"),
-        ({"id": "x", "annotations": [{"type": "label"}]}, "row 1: has label None"),
-        ({"id": "x", "annotations": {"type": "label"}}, "row 1: has annotations that are no list"),
-        ({"id": "x", "annotations": [7]}, "row 1: has annotations that are no list"),
+        (item("x", -1), "row 1: label is -1; expected a class number"),
+        (item("x", 1 << 70), "row 1: label is 1180"),
+        ({"id": "x", "annotations": [{"type": "label", "label_id": True}]}, "row 1: label is True"),
+        ({"id": "x", "annotations": [{"type": "label"}]}, "row 1: label is None"),
+        ({"id": "x", "annotations": {"type": "label"}}, "row 1: annotations are not a list"),
+        ({"id": "x", "annotations": [7]}, "row 1: annotations are not a list"),
         (
             {"id": "x", "annotations": [{"type": "label", "label_id": n} for n in (0, 1)]},
-            "row 1: has 2 labels, 0, 1; expected one an image",
+            "row 1: has 2 labels \\(0, 1\\); at most one",
         ),
         (item("x", 0, "../../a.png"), r"row 1: names the image '\.\./\.\./a\.png'"),
         (item("x", 0, "/etc/a.png"), "row 1: names the image '/etc/a.png'"),
         ({"id": "../../a", "image": {}}, "row 1: names the image"),
-        ({"id": "x", "image": {"path": 5}}, "row 1: has an image without path"),
-        ({"id": "x", "image": "a.png"}, "row 1: has an image without path"),
-        ({"id": 5}, "row 1: has no id, or one that is no text: '5'"),
-        ({"id": "\ud800"}, "row 1: has no id"),
-        ({}, "row 1: has no id"),
-        ([], "row 1: has no id"),
+        ({"id": "x", "image": {"path": 5}}, "row 1: image path is missing"),
+        ({"id": "x", "image": "a.png"}, "row 1: image path is missing"),
+        ({"id": 5}, "row 1: id is missing or not valid text: '5'"),
+        ({"id": "\ud800"}, "row 1: id is missing"),
+        ({}, "row 1: id is missing"),
+        ([], "row 1: id is missing"),
     ],
 )
 def test_an_item_that_cannot_be_kept_is_refused_by_number(bad: Any, reason: str, tmp_path: Path) -> None:
@@ -208,12 +208,12 @@ def test_an_item_that_cannot_be_kept_is_refused_by_number(bad: Any, reason: str,
         (b'{"items": {"id": "a"}}', r"expected '\['"),
         (b"[]", "expected '{'"),
         (b'{"categories": {}}', "has no 'items'"),
-        (b'{"items": [], "items": []}', "has 'items' twice"),
+        (b'{"items": [], "items": []}', "key 'items' occurs twice"),
         (b'{"items": [' + b"[" * 100_000 + b"]" * 100_000 + b"]}", "nested too deep"),
         (b'{"x": ' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b', "items": []}', "nested too deep"),
         (b'{"categories": {"label": {"labels": [5]}}, "items": []}', "has no list of labels"),
-        (b'{"categories": {"label": {"labels": [{"name": 5}]}}, "items": []}', "a class is called '5'"),
-        (b'{"categories": {"label": {"labels": [{"name": "\\ud800"}]}}, "items": []}', "a class is called"),
+        (b'{"categories": {"label": {"labels": [{"name": 5}]}}, "items": []}', "class name is '5'"),
+        (b'{"categories": {"label": {"labels": [{"name": "\\ud800"}]}}, "items": []}', "class name is"),
         (b'{"items": []}', "have no rows"),
         (b"", "ends early"),
         (b'{"categories": {}, "items": []}{"items": []}', "expected nothing after the object"),
@@ -229,7 +229,7 @@ def test_a_file_that_is_not_datumaros_is_refused_by_name(found: bytes, reason: s
 
 def test_subsets_with_different_classes_are_refused(tmp_path: Path) -> None:
     subsets = {"a": content([item("a", 0)]), "b": content([item("a", 0)], ("dog", "cat"))}
-    with pytest.raises(InputError, match=r"b\.json: has other classes than .*a\.json"):
+    with pytest.raises(InputError, match=r"b\.json: classes differ from .*a\.json"):
         read(written(tmp_path / "in", subsets), tmp_path / "out")
 
 

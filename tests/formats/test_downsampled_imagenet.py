@@ -180,12 +180,12 @@ def changed(**changes: Any) -> bytes:
 BAD: dict[str, tuple[bytes, str]] = {
     "label 0": (changed(labels=[1, 0, 2]), "row 1: label 0 is outside the label table, which has 1 to 1000"),
     "label 1001": (changed(labels=[1, 2, 1001]), "row 2: label 1001 is outside"),
-    "a class name": (changed(labels=[1, 2, "cat"]), "row 2: the label is 'cat'; expected a number"),
-    "no label": (changed(labels=[1, None, 2]), "row 1: the label is None"),
+    "a class name": (changed(labels=[1, 2, "cat"]), "row 2: label is 'cat'; expected a number"),
+    "no label": (changed(labels=[1, None, 2]), "row 1: label is None"),
     "labels missing": (changed(labels=...), "has no 'labels'"),
     "fine labels": (changed(labels=..., fine_labels=[1, 2, 3]), "has no 'labels'"),
     "two labels": (changed(labels=[1, 2]), "'labels' has 2 entries, but 'data' has 3 rows"),
-    "images missing": (changed(data=...), "has no 'data' of one size"),
+    "images missing": (changed(data=...), "'data' is missing or of mixed sizes"),
     "no square": (changed(data=np.zeros((3, 3 * 15), np.uint8)), "45 bytes; expected 3 x S x S"),
     "floats": (changed(data=np.zeros((3, 12))), "dtype <f8; expected uint8"),
     "a call in mean": (changed(mean=Evil()), "calls posix.system; expected only"),
@@ -214,11 +214,11 @@ def test_damaged_and_hostile_files_are_refused_with_file_and_reason(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (b"n01 1 fox\nn02 one crane\n", "line 2 is 'n02 one crane'; expected <wnid> <number> <name>"),
-        (b"n01 1 fox\nn02 1 crane\n", "line 2 is 'n02 1 crane'"),
-        (NAMES.encode(), "the numbers must be 1 to 4, each once"),
-        (b"n01 1 \xff\n", "is not UTF-8"),
-        (b"\n" * ((1 << 20) + 1), "1048577 bytes; a list of names has 1048576 at most"),
+        (b"n01 1 fox\nn02 one crane\n", "line 2: found 'n02 one crane'; expected <wnid> <number> <name>"),
+        (b"n01 1 fox\nn02 1 crane\n", "line 2: found 'n02 1 crane'"),
+        (NAMES.encode(), "class numbers must be 1 to 4, each exactly once"),
+        (b"n01 1 \xff\n", "is not valid UTF-8"),
+        (b"\n" * ((1 << 20) + 1), "1048577 bytes; at most 1048576 are supported"),
     ],
 )
 def test_a_damaged_list_of_names_is_refused(text: bytes, words: str, tmp_path: Path) -> None:
@@ -247,7 +247,7 @@ def test_npz_files_of_another_shape_are_refused(arrays: dict[str, Any], words: s
 def test_the_same_rows_in_two_files_are_refused(tmp_path: Path) -> None:
     write_set(tmp_path / "in", {"val_data": rows(3)})
     np.savez(tmp_path / "in" / "val_data.npz", **rows(3))
-    with pytest.raises(InputError, match="val_data.npz: .*in/val_data holds the same rows"):
+    with pytest.raises(InputError, match="val_data.npz: .*in/val_data has the same rows"):
         quickly(tmp_path / "in", tmp_path / "out", "cifar")
 
 
@@ -255,7 +255,7 @@ def test_npz_files_in_an_archive_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "val_data.npz", **rows(3))
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
         archive.add(tmp_path / "val_data.npz", "val_data.npz")
-    with pytest.raises(InputError, match="unpack the archive"):
+    with pytest.raises(InputError, match="files in an archive; unpack it"):
         quickly(tmp_path / "a.tar", tmp_path / "out", "cifar")
 
 

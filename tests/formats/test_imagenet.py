@@ -178,7 +178,7 @@ def test_classes_in_another_order_than_their_names_are_noticed(tmp_path: Path) -
     source = write_cifar(tmp_path / "in", {"train": batch(["a", "b"], [0, 1])}, ["dog", "cat"])
     summary = quickly(source, tmp_path / "out", keep_empty_classes=True)
     assert len(summary.notices) == 1
-    assert "not in the order of their folders' names" in summary.notices[0]
+    assert "not in the order of their folder names" in summary.notices[0]
 
 
 def test_a_folder_of_unlabelled_images_among_the_classes_is_noticed(tmp_path: Path) -> None:
@@ -481,7 +481,7 @@ def test_stray_files_are_noted_and_hidden_ones_are_not(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == wanted
     write_tree(source, {"dog/notes.txt": b"x", "cat/Thumbs.db": b"x", "lost.png": encoded(picture(3))})
     (notice,) = quickly(source, tmp_path / "again").notices
-    assert "3 files that are no images of a class are left out" in notice
+    assert "ignored 3 files that are not images in a class folder" in notice
     assert contents(tmp_path / "again") == wanted
 
 
@@ -559,7 +559,7 @@ def test_an_image_that_cannot_be_decoded_is_named_with_its_class(tmp_path: Path)
 def test_trees_without_images_are_refused(name: str, files: dict[str, bytes], tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     source = write_tree(tmp_path / "in", files)
-    with pytest.raises(InputError, match="no PNG or JPEG files in .*<class>/"):
+    with pytest.raises(InputError, match="no PNG or JPEG files found in .*<class>/"):
         quickly(source, tmp_path / "out", input_format=name)
     if "a.png" not in files:
         with pytest.raises(InputError, match=r"empty|no known format"):

@@ -278,36 +278,36 @@ def packed(data: bytes, change: Callable[[bytes], bytes] = bytes) -> Files:
 
 
 DAMAGED: dict[str, tuple[Files, str]] = {
-    "images of another magic": (GOOD | {IMAGES: GOOD[LABELS] + bytes(20)}, rf"{IMAGES}: starts with the number 2049; expected 2051"),
-    "labels of another magic": (GOOD | {LABELS: GOOD[IMAGES]}, rf"{LABELS}: starts with the number 2051; expected 2049"),
-    "empty images": (GOOD | {IMAGES: b""}, rf"{IMAGES}: has 0 bytes; expected a header of 16"),
-    "cut labels": (GOOD | {LABELS: GOOD[LABELS][:-1]}, rf"{LABELS}: says that it has 4 labels, and has 3 bytes"),
-    "cut images": (GOOD | {IMAGES: GOOD[IMAGES][:-1]}, rf"{IMAGES}: its header says 4 images of 28 x 28, and it has 3135 bytes"),
-    "more after the images": (GOOD | {IMAGES: GOOD[IMAGES] + b"x"}, rf"{IMAGES}: its header says 4 images of 28 x 28, and it has 3137"),
-    "fewer images than labels": (GOOD | {IMAGES: idx_images(noise(3))}, rf"{IMAGES}: has 3 images, and .*{LABELS} has 4 labels"),
-    "absurd sizes": (GOOD | {IMAGES: struct.pack(">IIII", 2051, 4, 2**31, 2**31)}, rf"{IMAGES}: its header says 4 images of 2147483648"),
-    "images of nothing": (GOOD | {IMAGES: struct.pack(">IIII", 2051, 4, 0, 28)}, rf"{IMAGES}: its images are 0 x 28"),
+    "images of another magic": (GOOD | {IMAGES: GOOD[LABELS] + bytes(20)}, rf"{IMAGES}: magic number is 2049; expected 2051"),
+    "labels of another magic": (GOOD | {LABELS: GOOD[IMAGES]}, rf"{LABELS}: magic number is 2051; expected 2049"),
+    "empty images": (GOOD | {IMAGES: b""}, rf"{IMAGES}: is 0 bytes; expected a header of 16"),
+    "cut labels": (GOOD | {LABELS: GOOD[LABELS][:-1]}, rf"{LABELS}: header says 4 labels, but 3 bytes"),
+    "cut images": (GOOD | {IMAGES: GOOD[IMAGES][:-1]}, rf"{IMAGES}: header says 4 images of 28 x 28, but 3135 bytes"),
+    "more after the images": (GOOD | {IMAGES: GOOD[IMAGES] + b"x"}, rf"{IMAGES}: header says 4 images of 28 x 28, but 3137"),
+    "fewer images than labels": (GOOD | {IMAGES: idx_images(noise(3))}, rf"{IMAGES}: has 3 images but .*{LABELS} has 4 labels"),
+    "absurd sizes": (GOOD | {IMAGES: struct.pack(">IIII", 2051, 4, 2**31, 2**31)}, rf"{IMAGES}: header says 4 images of 2147483648"),
+    "images of nothing": (GOOD | {IMAGES: struct.pack(">IIII", 2051, 4, 0, 28)}, rf"{IMAGES}: images are 0 x 28"),
     "too wide": (
         {IMAGES: struct.pack(">IIII", 2051, 1, 1, 70000) + bytes(70000), LABELS: idx_labels([0])},
-        rf"{IMAGES}: its images are 1 x 70000",
+        rf"{IMAGES}: images are 1 x 70000",
     ),
-    "no labels": (without(GOOD, LABELS), rf"{IMAGES}: has no labels beside it"),
-    "no images": (without(GOOD, IMAGES), rf"{LABELS}: has no images beside it"),
+    "no labels": (without(GOOD, LABELS), rf"{IMAGES}: has no matching labels"),
+    "no images": (without(GOOD, IMAGES), rf"{LABELS}: has no matching images"),
     "a name that is blank": (GOOD | {"labels.txt": b"a\n \nb\n"}, r"labels.txt: line 2 is ' '"),
     "names that are no text": (GOOD | {"labels.txt": b"\xff\xfe"}, r"labels.txt: is not UTF-8"),
     "two test subsets": (
         GOOD | {name.replace("train", to): data for name, data in GOOD.items() for to in ("test", "t10k")},
         r"test-images-idx3-ubyte: is subset 'test', as 't10k-images-idx3-ubyte' is",
     ),
-    "meta file of another length": (GOOD | {"train-meta.gz": gzip.compress(bytes(100))}, r"train-meta.gz: has 100 bytes"),
-    "meta file without numbers": (GOOD | {"train-meta.gz": meta([["a", "b"]] * 4)}, r"train-meta.gz: holds a height or width that is no number"),
-    "meta file with a size below zero": (GOOD | {"train-meta.gz": meta([["-1", "-784"]] * 4)}, r"train-meta.gz: an image would be -1 x -784"),
-    "meta file that is no text": (GOOD | {"train-meta.gz": gzip.compress(b"\xff" * 512)}, r"train-meta.gz: holds a name that is not valid"),
+    "meta file of another length": (GOOD | {"train-meta.gz": gzip.compress(bytes(100))}, r"train-meta.gz: is 100 bytes"),
+    "meta file without numbers": (GOOD | {"train-meta.gz": meta([["a", "b"]] * 4)}, r"train-meta.gz: contains a height or width that is not a number"),
+    "meta file with a size below zero": (GOOD | {"train-meta.gz": meta([["-1", "-784"]] * 4)}, r"train-meta.gz: contains the image size -1 x -784"),
+    "meta file that is no text": (GOOD | {"train-meta.gz": gzip.compress(b"\xff" * 512)}, r"train-meta.gz: contains a name that is not valid"),
     "not gzip": (packed(b"", lambda data: b"plain"), r"idx3-ubyte.gz: not a gzip file, although its name says so"),
     "cut gzip": (packed(GOOD[IMAGES], lambda data: data[:-400]), r"idx3-ubyte.gz: the file is truncated or damaged"),
     "wrong checksum": (packed(GOOD[IMAGES], lambda data: data[:-8] + bytes(4) + data[-4:]), r"idx3-ubyte.gz: the file is truncated or damaged"),
     "something after gzip": (packed(GOOD[IMAGES], lambda data: data + b"garbage"), r"idx3-ubyte.gz: the file is truncated or damaged"),
-    "empty gzip": (packed(b""), r"idx3-ubyte.gz: has 0 bytes"),
+    "empty gzip": (packed(b""), r"idx3-ubyte.gz: is 0 bytes"),
 }  # fmt: skip
 
 
@@ -384,7 +384,7 @@ def test_packing_batches_is_refused(cifar: Path, tmp_path: Path) -> None:
 def test_what_datumaro_reads_differently_is_said(tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "cifar", {"a-b": batch(["a.png"], [255])}, tuple(map(str, range(256))))
     notices = converted(source, tmp_path / "out", "mnist").notices
-    assert any("'-' in the name" in notice for notice in notices)
+    assert any("'-' in their names" in notice for notice in notices)
     assert any("class 255" in notice for notice in notices)
     assert [row[1] for row in read_back(tmp_path / "out", tmp_path)] == [255]
 
@@ -455,7 +455,7 @@ def test_messages_name_the_files_where_they_were_found(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "in", {f"{name}.gz": gzip.compress(data) for name, data in GOOD.items()})
     (source / f"{LABELS}.gz").write_bytes(gzip.compress(GOOD[LABELS] + b"x"))
     (source / "labels.txt").write_bytes(b"a\nb\nc\nd\n")
-    with pytest.raises(InputError, match=rf"{source}/{LABELS}.gz: says that it has 4 labels, and has 5 bytes"):
+    with pytest.raises(InputError, match=rf"{source}/{LABELS}.gz: header says 4 labels, but 5 bytes"):
         list(Dataset.import_from(source))
 
 

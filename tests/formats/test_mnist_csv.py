@@ -121,7 +121,7 @@ def test_a_subset_without_rows_keeps_its_file(cifar: Path, tmp_path: Path) -> No
 def test_subset_names_survive(name: str, tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "cifar", {name: batch(["a.png"], [0])})
     notices = converted(source, tmp_path / "out", "mnist_csv").notices
-    assert any("Datumaro takes what follows the last '_'" in notice for notice in notices) == ("_" in name)
+    assert any("the part after the last '_'" in notice for notice in notices) == ("_" in name)
     found = get_source("mnist_csv").describe(str(tmp_path / "out"), "")
     assert [file.subset for file in found.files] == [name]
 
@@ -216,26 +216,26 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "values that moved to the next line": ({"mnist_a.csv": LINE + SHORT + b"1," + LINE}, r"row 1: has 784 values"),
     "an empty line between": ({"mnist_a.csv": LINE + b"\n" + LINE}, r"row 1: has 1 values; expected 785"),
     "an image that datumaro had not": ({"mnist_a.csv": LINE + b"1,None\n"}, r"row 1: has 2 values; expected 785"),
-    "a first row in quotes": ({"mnist_a.csv": b'"1"' + LINE[1:] + LINE}, r"row 0: has the label '\"1\"'; expected a number, or a header"),
-    "a first row after a space": ({"mnist_a.csv": b" " + LINE * 2}, r"row 0: has the label ' 1'"),
-    "a first row with a sign": ({"mnist_a.csv": b"+" + LINE * 2}, r"row 0: has the label '\+1'"),
-    "a first row without label": ({"mnist_a.csv": b"NaN" + LINE[1:] + LINE}, r"row 0: has the label 'NaN'"),
-    "labels only": ({"mnist_a.csv": b"1\n2\n"}, r"mnist_a.csv: has 1 values a line; expected a label and those of a square"),
-    "no square": ({"mnist_a.csv": b"1" + b",0" * 783}, r"mnist_a.csv: has 784 values a line; expected a label"),
-    "a label that is no number": ({"mnist_a.csv": LINE + b"x" + LINE[1:]}, r"row 1: has the label 'x'; expected a number"),
-    "a label that is half a number": ({"mnist_a.csv": LINE + b"1x" + LINE[1:]}, r"row 1: has the label '1x'"),
-    "a label of only a sign": ({"mnist_a.csv": LINE + b"-" + LINE[1:]}, r"row 1: has the label '-'"),
-    "a label of many digits": ({"mnist_a.csv": LINE + b"123456789" + LINE[1:]}, r"row 1: has the label '123456789'"),
+    "a first row in quotes": ({"mnist_a.csv": b'"1"' + LINE[1:] + LINE}, r"row 0: label is '\"1\"'; expected a number, or a header"),
+    "a first row after a space": ({"mnist_a.csv": b" " + LINE * 2}, r"row 0: label is ' 1'"),
+    "a first row with a sign": ({"mnist_a.csv": b"+" + LINE * 2}, r"row 0: label is '\+1'"),
+    "a first row without label": ({"mnist_a.csv": b"NaN" + LINE[1:] + LINE}, r"row 0: label is 'NaN'"),
+    "labels only": ({"mnist_a.csv": b"1\n2\n"}, r"mnist_a.csv: has 1 values per line; expected a label and the pixels of a square"),
+    "no square": ({"mnist_a.csv": b"1" + b",0" * 783}, r"mnist_a.csv: has 784 values per line; expected a label"),
+    "a label that is no number": ({"mnist_a.csv": LINE + b"x" + LINE[1:]}, r"row 1: label is 'x'; expected a number"),
+    "a label that is half a number": ({"mnist_a.csv": LINE + b"1x" + LINE[1:]}, r"row 1: label is '1x'"),
+    "a label of only a sign": ({"mnist_a.csv": LINE + b"-" + LINE[1:]}, r"row 1: label is '-'"),
+    "a label of many digits": ({"mnist_a.csv": LINE + b"123456789" + LINE[1:]}, r"row 1: label is '123456789'"),
     "a label below -1": ({"mnist_a.csv": LINE + b"-2" + LINE[1:]}, r"row 1: label -2 is outside"),
-    "an absurd label": ({"mnist_a.csv": b"70000" + LINE[1:]}, r"has label 70000; more than 65535 takes a labels.txt"),
+    "an absurd label": ({"mnist_a.csv": b"70000" + LINE[1:]}, r"has label 70000; labels above 65535 need a labels.txt"),
     "a label outside the names": ({"mnist_a.csv": LINE, "labels.txt": b"one\n"}, r"row 0: label 1 is outside the label table, which has 1"),
-    "another table": ({"mnist_a.csv": LINE, "weather.csv": b"day,rain\nmonday,3\n"}, r"weather.csv: row 0: has the label 'monday'"),
+    "another table": ({"mnist_a.csv": LINE, "weather.csv": b"day,rain\nmonday,3\n"}, r"weather.csv: row 0: label is 'monday'"),
     "one subset twice": ({"mnist_a.csv": LINE, "a.csv": LINE}, r"is subset 'a', as 'a.csv' is"),
     "meta file of another length": ({"mnist_a.csv": LINE, "meta_a.csv": b"a\nb\n"}, r"meta_a.csv: expected an id, .* each of 1 rows"),
-    "meta file of another size": ({"mnist_a.csv": LINE, "meta_a.csv": b"5,5\n"}, r"meta_a.csv: row 0 has the size '5 x 5'; .* has 784 pixels"),
-    "meta file without numbers": ({"mnist_a.csv": LINE, "meta_a.csv": b"a,b,c\n"}, r"meta_a.csv: row 0 has the size 'b x c'"),
-    "meta file that is too large": ({"mnist_a.csv": LINE, "meta_a.csv": bytes(5000)}, r"meta_a.csv: 5000 bytes is too large"),
-    "meta file that is no text": ({"mnist_a.csv": LINE, "meta_a.csv": b"\xff"}, r"meta_a.csv: is not UTF-8"),
+    "meta file of another size": ({"mnist_a.csv": LINE, "meta_a.csv": b"5,5\n"}, r"meta_a.csv: row 0: size is '5 x 5'; .* has 784 pixels"),
+    "meta file without numbers": ({"mnist_a.csv": LINE, "meta_a.csv": b"a,b,c\n"}, r"meta_a.csv: row 0: size is 'b x c'"),
+    "meta file that is too large": ({"mnist_a.csv": LINE, "meta_a.csv": bytes(5000)}, r"meta_a.csv: is 5000 bytes, too large"),
+    "meta file that is no text": ({"mnist_a.csv": LINE, "meta_a.csv": b"\xff"}, r"meta_a.csv: is not valid UTF-8"),
     "a line without end": ({"mnist_a.csv": LINE + b"7" * 100_000}, r"mnist_a.csv: row 1: has 1 values"),
 }  # fmt: skip
 
@@ -285,7 +285,7 @@ def test_images_that_are_not_square_or_of_one_size_are_refused(tmp_path: Path) -
         return {"data": data, "labels": [0] * len(sizes), "filenames": names, "image_sizes": list(sizes)}
 
     wide = write_cifar(tmp_path / "wide", {"train": content((8, 16))})
-    with pytest.raises(UsageError, match=r"mnist_train.csv: its images are 8 x 16.*--resize 16x16"):
+    with pytest.raises(UsageError, match=r"mnist_train.csv: images are 8 x 16.*--resize 16x16"):
         converted(wide, tmp_path / "out", "mnist_csv")
     mixed = write_cifar(tmp_path / "mixed", {"train": content((8, 8), (9, 9))})
     with pytest.raises(

@@ -190,7 +190,7 @@ def test_gray_and_jpeg_files_become_pixels_of_three_channels(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"image_ext": ".png"}, "--image-ext .png: npz holds pixels"), ({"images_per_batch": 2}, "one file for each")],
+    [({"image_ext": ".png"}, "--image-ext .png: npz stores pixels"), ({"images_per_batch": 2}, "one file for each")],
 )
 def test_options_about_files_and_batches_are_refused(options: Arrays, words: str, source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
@@ -199,7 +199,7 @@ def test_options_about_files_and_batches_are_refused(options: Arrays, words: str
 
 @pytest.mark.parametrize(
     ("classes", "words"),
-    [(("cat", "dog\0"), "no NUL at the end"), (("cat", *map(str, range(2000)), "x" * 60_000), "has 60000 letters")],
+    [(("cat", "dog\0"), "no trailing NUL"), (("cat", *map(str, range(2000)), "x" * 60_000), "has 60000 characters")],
 )
 def test_class_names_that_arrays_of_text_cannot_hold_are_refused(
     classes: tuple[str, ...], words: str, tmp_path: Path
@@ -376,7 +376,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         zipped(images=npy_with("{'descr': '|O', 'fortran_order': False, 'shape': (3,), }")),
         "unpickled",
     ),
-    "floats": (npz_bytes(images=IMAGES / 2), "dtype float64 .* expected uint8 .*floats of 0 to 1 become it by"),
+    "floats": (npz_bytes(images=IMAGES / 2), "dtype float64 .* expected uint8 .*convert floats from 0 to 1 with"),
     "fortran order": (npz_bytes(images=np.asfortranarray(IMAGES)), "expected C order"),
     "four channels": (npz_bytes(images=np.zeros((3, 4, 4, 4), np.uint8)), "expected uint8 N x H x W x 3"),
     "too large": (npz_bytes(images=np.zeros((0, 5), np.uint8)), r"shape \(0, 5\); expected uint8"),
@@ -387,7 +387,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "one-hot labels": (npz_bytes(images=IMAGES, labels=np.eye(3, dtype=int)), "numpy.argmax"),
     "float labels": (npz_bytes(images=IMAGES, labels=np.zeros(3)), "expected integers"),
     "huge labels": (npz_bytes(images=IMAGES, labels=np.full(3, 2**63, np.uint64)), "at most 63 bits"),
-    "many classes": (npz_bytes(images=IMAGES, labels=[0, 1, 2**40]), "a label 1099511627776; at most 100000"),
+    "many classes": (npz_bytes(images=IMAGES, labels=[0, 1, 2**40]), "label 1099511627776; at most 100000"),
     "label outside": (
         npz_bytes(images=IMAGES, labels=[0, 1, 2], label_names=np.array(["a", "b"])),
         "row 2: label 2 is outside the label table, which has 0 to 1",
@@ -429,7 +429,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "offsets beyond": (npz_bytes(**IDS, ids_offsets=[0, 1, 2, 2**40]), "must rise from 0 to 3"),
     "ids of no text": (
         npz_bytes(images=IMAGES, ids=np.full(3, 255, np.uint8), ids_offsets=[0, 1, 2, 3]),
-        "is not UTF-8",
+        "is not valid UTF-8",
     ),
     "names of no text": (
         npz_bytes(images=IMAGES, label_names=np.array([0x7FFFFFFF], "<u4").view("<U1")),
@@ -437,7 +437,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "wrong parents": (
         npz_bytes(images=IMAGES, label_names=np.array(["a"]), coarse_names=np.array(["b"]), parents=[7]),
-        "'parents' must have 1 superclasses of -1 to 0",
+        "'parents' must have 1 values from -1 to 0",
     ),
 }
 
@@ -475,9 +475,9 @@ def test_two_files_with_one_subset_or_other_classes_are_refused(tmp_path: Path) 
     for name in ("mnist", "fashion"):
         write_npz(tmp_path / "a" / f"{name}.npz", x_train=IMAGES, y_train=np.arange(3))
         write_npz(tmp_path / "b" / f"{name}.npz", images=IMAGES, label_names=np.array([name]))
-    with pytest.raises(InputError, match="mnist.npz:x_train: subset 'train' is in .*fashion.npz:x_train already"):
+    with pytest.raises(InputError, match="mnist.npz:x_train: subset 'train' is already in .*fashion.npz:x_train"):
         quickly(tmp_path / "a", tmp_path / "out", "cifar")
-    with pytest.raises(InputError, match="mnist.npz: has other classes than .*fashion.npz"):
+    with pytest.raises(InputError, match="mnist.npz: classes differ from .*fashion.npz"):
         quickly(tmp_path / "b", tmp_path / "out", "cifar")
 
 

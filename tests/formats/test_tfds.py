@@ -311,10 +311,10 @@ def test_subsets_that_would_become_one_split_are_refused(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("classes", "words"),
     [
-        (("cat", " dog"), "class ' dog' cannot be a line of text"),
-        (("cat", ""), "class '' cannot be a line"),
-        (("cat", "d\nog"), r"class 'd\\nog' cannot be a line"),
-        (("cat", "d\rog"), r"class 'd\\rog' cannot be a line"),
+        (("cat", " dog"), "class ' dog' cannot be written as a line of text"),
+        (("cat", ""), "class '' cannot be written as a line"),
+        (("cat", "d\nog"), r"class 'd\\nog' cannot be written as a line"),
+        (("cat", "d\rog"), r"class 'd\\rog' cannot be written as a line"),
     ],
 )
 @pytest.mark.parametrize("target", TARGETS)

@@ -147,16 +147,20 @@ def test_the_folders_of_the_layout_are_not_taken_for_classes(tmp_path: Path) -> 
         (
             {"train": "a\n", "cat_train": "a 1\n", "dog_train": "a 1\n"},
             "cat:::\ndog:::\n",
-            r"train\.txt: row 0: 'a' is of",
+            r"train\.txt: row 0: 'a' has classes",
         ),
-        ({"train": "a\n", "cat_train": "a 2\n"}, "cat:::\n", r"cat_train\.txt: line 1: is 'a 2'; expected an id and"),
-        ({"train": "a\n", "cat_train": "b -1\n1\n"}, "cat:::\n", r"cat_train\.txt: line 2: is '1'"),
+        (
+            {"train": "a\n", "cat_train": "a 2\n"},
+            "cat:::\n",
+            r"cat_train\.txt: line 1: found 'a 2'; expected an id and",
+        ),
+        ({"train": "a\n", "cat_train": "b -1\n1\n"}, "cat:::\n", r"cat_train\.txt: line 2: found '1'"),
         ({"train": "../a\n"}, "cat:::\n", r"train\.txt: row 0: names the image '\.\./a"),
         ({"train": "/etc/a\n"}, "cat:::\n", r"train\.txt: row 0: names the image '/etc/a"),
         ({"train": b"a\xff\n"}, "cat:::\n", r"train\.txt: line 1: is not UTF-8"),
         ({"train": b"a" * 70_000}, "cat:::\n", r"train\.txt: line 1: is longer than"),
         ({"train": "a\n", "cat_train": b"a" * 70_000}, "cat:::\n", r"cat_train\.txt: line 1: is longer than"),
-        ({"train": "a\n"}, "cat:::\ndog:::\ncat:::\n", r"labelmap\.txt: line 3: class 'cat' is in line 1 already"),
+        ({"train": "a\n"}, "cat:::\ndog:::\ncat:::\n", r"labelmap\.txt: line 3: class 'cat' is already on line 1"),
         ({}, "cat:::\n", r"ImageSets/Main: cannot be read"),
         ({"train": "# none\n"}, "cat:::\n", "have no rows"),
     ],
@@ -198,9 +202,9 @@ def test_class_names_that_no_line_holds_survive(tmp_path: Path) -> None:
 def test_names_that_make_no_file_are_refused() -> None:
     options = SinkOptions(LabelTable(("y" * 200,)), ExportOptions())
     shard = Shard(0, "s" * 60, "", 1, 1, None, True)
-    with pytest.raises(UsageError, match="make a file name of 265 bytes"):
+    with pytest.raises(UsageError, match="give a file name of 265 bytes"):
         VocSink().check_shard(shard, options)
-    with pytest.raises(UsageError, match="is too long for the name of a file"):
+    with pytest.raises(UsageError, match="is too long for a file name"):
         VocSink().check_labels(LabelTable(("y" * 300,)))
     with pytest.raises(UsageError, match="two classes are named 'x'"):
         VocSink().check_labels(LabelTable(("x", "x")))
@@ -208,11 +212,11 @@ def test_names_that_make_no_file_are_refused() -> None:
 
 def test_more_lines_than_a_disk_should_hold_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = SinkOptions(LabelTable(tuple(map(str, range(1000)))), ExportOptions())
-    with pytest.raises(UsageError, match=r"1280000 images in the file of each of 1000 classes, \d{10} bytes or more"):
+    with pytest.raises(UsageError, match=r"1000 class files of 1280000 lines, at least \d{10} bytes"):
         VocSink().check_shard(Shard(0, "train", "", 1_280_000, 1000, None, True), options)
     VocSink().check_shard(Shard(0, "train", "", 50_000, 1000, None, True), options)
     monkeypatch.setattr(voc, "MAX_CLASS_BYTES", 10)
-    with pytest.raises(UsageError, match="has a line for each of 2 images"):
+    with pytest.raises(UsageError, match="class files of 2 lines"):
         quickly(
             write_cifar(tmp_path / "in", {"train": batch(["a", "b"], [0, 1])}), tmp_path / "out", "voc_classification"
         )

@@ -383,24 +383,24 @@ def test_a_damaged_shard_is_refused_with_its_place(damage: str, tmp_path: Path) 
 
 
 SAMPLES: dict[str, tuple[Members, str]] = {
-    "members apart": ([("a.png", png()), ("b.png", png()), ("a.cls", b"0")], "sample 2: members of sample 'a' are not one after the other"),
-    "a member twice": ([("a.png", png()), ("a.png", png())], "'a' has two members called 'png'"),
-    "two images": ([("a.png", png()), ("a.jpg", png())], "sample 0: sample 'a' has several images: png, jpg"),
-    "two views": ([("a.left.png", png()), ("a.right.png", png())], "several images: left.png, right.png"),
-    "WebP": ([("a.webp", b"RIFF"), ("a.cls", b"0")], "'a' has an image as .webp; expected PNG or JPEG"),
+    "members apart": ([("a.png", png()), ("b.png", png()), ("a.cls", b"0")], "sample 2: members of sample 'a' are not adjacent"),
+    "a member twice": ([("a.png", png()), ("a.png", png())], "'a' has two 'png' members"),
+    "two images": ([("a.png", png()), ("a.jpg", png())], "sample 0: sample 'a' has 2 images \\(png, jpg\\)"),
+    "two views": ([("a.left.png", png()), ("a.right.png", png())], "has 2 images \\(left.png, right.png\\)"),
+    "WebP": ([("a.webp", b"RIFF"), ("a.cls", b"0")], "'a' has a .webp image; expected PNG or JPEG"),
     "something else in .png": ([("a.png", b"GIF89a" * 9)], "row 0: starts with bytes 47 49 46"),
     "a cut image": ([("a.png", png()), ("b.png", png()[:-20])], "row 1: "),
-    "JSON that ends": ([("a.png", png()), ("a.json", b'{"id": ')], "'a.json' is no JSON"),
-    "deep JSON": ([("a.png", png()), ("a.json", b"[" * 200_000)], "'a.json' is no JSON"),
-    "large JSON": ([("a.png", png()), ("a.json", b" " * (2 << 20))], "'a.json' has 2097152 bytes; 1048576 at most"),
+    "JSON that ends": ([("a.png", png()), ("a.json", b'{"id": ')], "'a.json' is not valid JSON"),
+    "deep JSON": ([("a.png", png()), ("a.json", b"[" * 200_000)], "'a.json' is not valid JSON"),
+    "large JSON": ([("a.png", png()), ("a.json", b" " * (2 << 20))], "'a.json' is 2097152 bytes; at most 1048576"),
     "an id that is not Unicode": ([("a.png", png()), ("a.json", b'{"id": "\\ud800"}')], "which is not valid Unicode"),
     "a label of many digits": ([("a.png", png()), ("a.cls", b"9" * 4000)], "a number of 4000 digits"),
-    "a label that is no text": ([("a.png", png()), ("a.cls", b"\x80\x02K\x01.")], "'a.cls' of 5 bytes is no label"),
-    "a label below -1": ([("a.png", png()), ("a.cls", b"-2")], "has label -2; expected -1 for none"),
+    "a label that is no text": ([("a.png", png()), ("a.cls", b"\x80\x02K\x01.")], "'a.cls' \\(5 bytes\\) is not a label"),
+    "a label below -1": ([("a.png", png()), ("a.cls", b"-2")], "has label -2; expected a class number, or -1"),
     "a label that is no whole number": ([("a.png", png()), ("a.json", b'{"label": 1.5}')], "has label 1.5; expected a whole number"),
     "a name that is not Unicode": ([("a.png", png()), ("a.json", b'{"label": "\\ud800"}')], "a label .* which is not valid Unicode"),
     "a label of billions": ([("a.png", png()), ("a.cls", b"2000000000")], "more than 100000 classes"),
-    "a class of two names": ([("a.png", png()), ("a.json", b'{"label": "x", "cls": 0}'), ("b.png", png()), ("b.json", b'{"label": "y", "cls": 0}')], "class 0 is called 'x' and 'y'"),
+    "a class of two names": ([("a.png", png()), ("a.json", b'{"label": "x", "cls": 0}'), ("b.png", png()), ("b.json", b'{"label": "y", "cls": 0}')], "class 0 is named both 'x' and 'y'"),
 }  # fmt: skip
 
 
@@ -414,7 +414,7 @@ def test_samples_that_make_no_sense_are_refused_with_a_reason(name: str, tmp_pat
 
 
 TABLES = {
-    "no JSON": ("{", "labels.json: is no JSON"),
+    "no JSON": ("{", "labels.json: is not valid JSON"),
     "names that are numbers": ('{"names": [1], "superclasses": [], "parents": [], "subsets": {}}', "is damaged"),
     "a parent outside": ('{"names": ["a"], "superclasses": ["b"], "parents": [1], "subsets": {}}', "is damaged"),
     "a name that is not Unicode": (
@@ -445,7 +445,7 @@ def test_a_damaged_label_table_is_refused(name: str, tmp_path: Path) -> None:
 
 def test_packed_shards_are_refused_with_a_reason(tmp_path: Path) -> None:
     write_tree(tmp_path / "set", {"train-000000.tar.gz": b"\x1f\x8b"})
-    with pytest.raises(InputError, match="packed ones, which cannot be read at any place; unpack them"):
+    with pytest.raises(InputError, match="compressed shards allow no random access, unpack them"):
         quickly(tmp_path / "set", tmp_path / "out", "cifar")
 
 
@@ -510,7 +510,7 @@ def test_shards_of_ours_that_are_missing_are_told(tmp_path: Path) -> None:
     told = {**OWN, "subsets": {"train-000000.tar": "train", "train-000001.tar": "train"}}
     folder = write_tree(tmp_path, {"train-000000.tar": tar(samples(1)), "labels.json": json.dumps(told).encode()})
     (notice,) = WebdatasetSource().describe(str(folder), "").notices
-    assert "1 shards that are not there, 'train-000001.tar' first" in notice
+    assert "1 missing shards, such as 'train-000001.tar'" in notice
 
 
 def test_shards_of_several_subsets_in_one_folder_below_are_told_apart_by_name(tmp_path: Path) -> None:

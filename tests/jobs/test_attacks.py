@@ -90,7 +90,7 @@ def test_detection_does_not_depend_on_the_order_of_the_directory(tmp_path: Path)
     for number in range(12):
         tree = write_tree(tmp_path / f"{number}", {f"a{number}/x.png": encoded(picture(1)), f"b{number}/c/y.png": b"x"})
         assert detect_format(str(tree), str(tmp_path)) == "imagenet"
-        with pytest.raises(InputError, match="is a folder; expected images only"):
+        with pytest.raises(InputError, match="is a folder; class folders may contain only images"):
             quickly(tree, tmp_path / "out")
 
 

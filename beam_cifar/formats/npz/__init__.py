@@ -1,1 +1,1 @@
-"""NumPy arrays, one `.npz` file for each subset: reading, and writing. Loaded by the registry."""
+"""NumPy arrays, one `.npz` file for each subset: `read` and `write`. The registry loads these modules."""

@@ -1,6 +1,6 @@
-"""NumPy's `.npz`, read: own files of one subset each, and those of Keras (`x_train`) and MedMNIST (`train_images`).
+"""NumPy `.npz` source: our files of one subset each, and those of Keras (`x_train`) and MedMNIST (`train_images`).
 
-Facts: `numpy.savez` (a zip of `.npy` files), Keras' `mnist.npz`, and https://github.com/MedMNIST/MedMNIST.
+Reference: `numpy.savez` (a zip of `.npy` files), Keras' `mnist.npz`, and https://github.com/MedMNIST/MedMNIST.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 IMAGES = "images"
 MAX_CLASSES = 100_000
 MAX_NAME = 1 << 16
-# Names are cells of one width, four bytes a letter.
+# NumPy stores text in cells of one width, four bytes per character.
 MAX_NAMES_BYTES = 64 << 20
-# Arrow's texts have offsets of 32 bits.
+# Arrow's `string` type has 32-bit offsets.
 MAX_IDS_BYTES = 2**31 - 1
 _EXPECTED = "'images' and 'labels', or 'x_train' and 'y_train', or 'train_images' and 'train_labels'"
 
@@ -58,23 +58,23 @@ class NpzSource(RecordSource):
     name = "npz"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether the first `.npz` file holds images under a name that is known."""
+        """Returns whether the first `.npz` file has an array of images under a known name."""
         files = _npz_files(path)
         return bool(files and _layout(files[0], list_arrays(files[0])))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds the arrays of each subset; those that are compressed are unpacked to `index_dir`."""
+        """Finds the arrays of each subset; unpacks compressed ones to `index_dir`."""
         with storage.reading(path):
             files = _npz_files(path)
         if not files:
-            raise InputError(f"{path}: no {SUFFIX} file in it")
+            raise InputError(f"{path}: no {SUFFIX} files found")
         found = [each for file in files for each in _subsets_of(file, index_dir)]
         taken: dict[str, str] = {}
         for subset in found:
             other = taken.setdefault(subset.file.subset, subset.file.shown)
             if other != subset.file.shown:
                 raise InputError(
-                    f"{subset.file.shown}: subset {subset.file.subset!r} is in {other} already; name one of the files"
+                    f"{subset.file.shown}: subset {subset.file.subset!r} is already in {other}; pass one file as input"
                 )
         sources = tuple(subset.file for subset in found)
         return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources)
@@ -88,12 +88,12 @@ class NpzSource(RecordSource):
 
 @dataclass(frozen=True)
 class _Subset:
-    """What a file says of one subset.
+    """One subset of a file.
 
     Attributes:
-        file: where its images lie; beside it labels, ids and the ends of ids, each empty if there is none.
-        table: its classes; None if it has no names.
-        classes: how many there are by the labels, where it has no names.
+        file: its images; `beside` has labels, ids and id offsets, each an empty blob if missing.
+        table: its label table; None if the file has no class names.
+        classes: number of classes according to the labels, if the file has no class names.
     """
 
     file: SourceFile
@@ -102,14 +102,14 @@ class _Subset:
 
 
 def _npz_files(path: str) -> list[str]:
-    """The file itself, or the `.npz` files of a directory, in natural order."""
+    """Returns the file itself, or the `.npz` files of a directory in natural order."""
     if storage.is_file(path):
         return [path] if path.lower().endswith(SUFFIX) else []
     return [entry.path for entry in sorted_files(path, lambda name: name.lower().endswith(SUFFIX))]
 
 
 def _layout(path: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Subset -> the names of its images and labels."""
+    """Returns the array names (images, labels) of each subset."""
     if IMAGES in names:
         return {decode_name(os.path.basename(path)[: -len(SUFFIX)]): (IMAGES, "labels")}
     found = {}
@@ -118,13 +118,13 @@ def _layout(path: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
             found[match[1]] = name, f"y_{match[1]}"
         elif match := re.fullmatch(r"(.+)_images", name, re.DOTALL):
             found[match[1]] = name, f"{match[1]}_labels"
-    # As people list them.
+    # The conventional order; the alphabet would put test before train.
     order = {name: at for at, name in enumerate(("train", "val", "test"))}
     return {subset: found[subset] for subset in sorted(found, key=lambda name: order.get(name, len(order)))}
 
 
 def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
-    """What a file holds; raises `InputError` where that is no images."""
+    """Yields the subsets of a file. Raises `InputError` if it has no images."""
     members = list_arrays(path)
     layout = _layout(path, members)
     if not layout:
@@ -146,7 +146,7 @@ def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
 
 
 def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) -> LabelTable | None:
-    """The classes that a file names."""
+    """Returns the label table of a file, None if it has no class names."""
     if "label_names" not in members:
         return None
 
@@ -160,38 +160,38 @@ def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) ->
     parents = integers(*read("parents")) if "parents" in members else array("q", [-1] * len(names))
     if len(parents) != len(names) or not all(-1 <= parent < len(coarse) for parent in parents):
         raise InputError(
-            f"{path}: 'parents' must have {len(names)} superclasses of -1 to {len(coarse) - 1}, one for each class"
+            f"{path}: 'parents' must have {len(names)} values from -1 to {len(coarse) - 1}, one for each class"
         )
     return LabelTable(names, coarse, tuple(None if parent < 0 else parent for parent in parents))
 
 
 def _common_table(found: Sequence[_Subset]) -> LabelTable:
-    """The one table of all files; numbers as names where no file has names."""
+    """Returns the label table that all files share; classes are named by number if no file has names."""
     first = found[0]
     for subset in found:
         if subset.table != first.table:
-            raise InputError(f"{subset.file.shown}: has other classes than {first.file.shown}; keep the sets apart")
+            raise InputError(f"{subset.file.shown}: classes differ from {first.file.shown}; read one at a time")
     if first.table is not None:
         return first.table
     count = max(subset.classes for subset in found)
     if count > MAX_CLASSES:
         where = max(found, key=lambda subset: subset.classes).file.shown
-        raise InputError(f"{where}: has a label {count - 1}; at most {MAX_CLASSES} classes are read")
+        raise InputError(f"{where}: has label {count - 1}; at most {MAX_CLASSES} classes are supported")
     return LabelTable(tuple(map(str, range(count))))
 
 
 def _images(file: SourceFile) -> tuple[Npy, Window]:
-    """Where the images of a subset lie."""
+    """Returns the header of a subset's images, and a window on their pixels."""
     with storage.open_blob(file.blob, file.shown) as stream:
         header = read_header(stream, file.blob.size, file.shown)
     expected = "uint8 N x H x W x 3, N x H x W x 1 or N x H x W"
     if header.dtype.kind == "f":
-        expected += " (floats of 0 to 1 become it by (255 * x).round().astype('uint8'))"
+        expected += " (convert floats from 0 to 1 with (255 * x).round().astype('uint8'))"
     shape = header.shape
     if header.dtype.name != "uint8" or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
         header.refuse(expected)
     if header.fortran:
-        header.refuse("C order; numpy.ascontiguousarray makes it")
+        header.refuse("C order (convert it with numpy.ascontiguousarray)")
     rows, height, width = shape[:3]
     if rows and not (height and width and height * width <= MAX_PIXELS):
         header.refuse(f"images of 1 to {MAX_PIXELS} pixels")
@@ -199,16 +199,16 @@ def _images(file: SourceFile) -> tuple[Npy, Window]:
 
 
 def _label_values(file: SourceFile, rows: int) -> array[int]:
-    """The labels as found, -1 for all where there are none."""
+    """Returns the labels as stored, all -1 if there are none."""
     blob = file.beside[0]
     if not blob.size:
         return array("q", [UNLABELLED]) * rows
-    expected = f"one integer for each of {rows} images (of one-hot rows, numpy.argmax makes them)"
+    expected = f"one integer for each of {rows} images (convert one-hot rows with numpy.argmax)"
     return read_labels(blob, f"{file.shown}: labels", rows, expected, expected)
 
 
 def _ids(file: SourceFile, rows: int) -> pa.Array:
-    """The ids, string `[N]`."""
+    """Returns the ids, string `[N]`."""
     import pyarrow as pa
 
     shown = f"{file.shown}: ids"
@@ -229,7 +229,7 @@ def _offsets(file: SourceFile, rows: int) -> npt.NDArray[np.int64]:
 
     shown = f"{file.shown}: ids_offsets"
     if not file.beside[2].size:
-        raise InputError(f"{shown}: is missing; it says where in 'ids' each id starts")
+        raise InputError(f"{shown}: is missing; expected the start of each id in 'ids'")
     header, data = read_array(file.beside[2], shown, 8 * (rows + 1))
     if header.shape != (rows + 1,):
         header.refuse(f"{rows + 1} integers")
@@ -237,16 +237,16 @@ def _offsets(file: SourceFile, rows: int) -> npt.NDArray[np.int64]:
 
 
 def _cut_texts(data: bytes, offsets: npt.NDArray[np.int64], shown: str) -> pa.Array:
-    """Texts that lie one after the other."""
+    """Splits concatenated UTF-8 texts at the offsets."""
     import numpy as np
     import pyarrow as pa
 
     if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
-        raise InputError(f"{shown}: 'ids_offsets' must rise from 0 to {len(data)}, the bytes of 'ids'")
+        raise InputError(f"{shown}: 'ids_offsets' must rise from 0 to {len(data)}, the size of 'ids' in bytes")
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
     found = pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
     try:
         found.validate(full=True)
     except pa.ArrowInvalid as error:
-        raise InputError(f"{shown}: is not UTF-8") from error
+        raise InputError(f"{shown}: is not valid UTF-8") from error
     return found

@@ -1,7 +1,7 @@
-"""NumPy's `.npz`, written: one file for each subset, which `numpy.load` opens without pickles.
+"""NumPy `.npz` sink: one file for each subset, which `numpy.load` opens without pickles.
 
-`images` uint8 `[N, H, W, 3]` comes first and is streamed. Ids are UTF-8, one after the other, with offsets: in an array
-of text a single long id would make all of them as long.
+`images` uint8 `[N, H, W, 3]` comes first and is streamed. Ids are concatenated UTF-8 with offsets, because in a NumPy
+text array one long id would pad all the others to its length.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-# The first that a zip can say.
+# The earliest date of the zip format: equal rows must give equal bytes.
 _DATE = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
 
 
 class _Zip(zipfile.ZipFile):
-    """Completes a file only when told to: an abandoned part must not write, nor complain, when it is collected."""
+    """A zip file completed only by `close`: an abandoned part must not write, or fail, when garbage-collected."""
 
     def __del__(self) -> None:
         pass
 
 
 class _NpzWriter(PartWriter):
-    """Streams the images of one file into its first member; labels and ids wait for the end."""
+    """Streams images into the first member of a file; keeps labels and ids in memory until the end."""
 
     def __post_init__(self) -> None:
         self._labels, self._ids, self._ends = array("q"), bytearray(), array("q", [0])
@@ -58,13 +58,13 @@ class _NpzWriter(PartWriter):
         pixels, labels = written_columns(table, self)
         planes = np.frombuffer(pixels, np.uint8).reshape(len(table), 3, *self._size)
         made = np.empty((len(table), *self._size, 3), np.uint8)
-        for channel in range(3):  # six times as fast as to copy the transposed whole
+        for channel in range(3):  # six times as fast as copying the transposed array
             made[..., channel] = planes[:, channel]
         self._images.write(made.reshape(-1).data)
         self._add_rows(labels.tobytes(), map(str.encode, table.column("id").to_pylist()))
 
     def add_part(self, path: str) -> None:
-        """Appends all that another such file holds, without a look at it."""
+        """Appends the rows of a finished part without decoding them."""
         members = list_arrays(path)
         blobs = {name: find_array(path, members[name], "") for name in (IMAGES, "labels", "ids", "ids_offsets")}
         with storage.open_blob(blobs[IMAGES], path) as stream:
@@ -96,7 +96,7 @@ class _NpzWriter(PartWriter):
             self._ends.append(len(self._ids))
 
     def _open(self, name: str, size: int) -> IO[bytes]:
-        """Starts a member of known size, so that only one beyond 2 GiB gets the fields for that."""
+        """Opens a member of known size, so that only members beyond 2 GiB get ZIP64 fields."""
         info = zipfile.ZipInfo(f"{name}.npy", _DATE)
         info.create_system, info.external_attr, info.file_size = _UNIX, 0o644 << 16, size
         return self._zip.open(info, "w")
@@ -117,29 +117,31 @@ class NpzSink(FileSink):
     writer = _NpzWriter
 
     def check(self, options: ExportOptions) -> None:
-        """There are no image files either."""
+        """Refuses `--image-ext` too, since there are no image files."""
         if options.image_ext is not None:
-            raise UsageError(f"--image-ext {options.image_ext}: {self.name} holds pixels, no files; leave it out")
+            raise UsageError(f"--image-ext {options.image_ext}: {self.name} stores pixels, not files; omit the option")
         super().check(options)
 
     def check_labels(self, labels: LabelTable) -> None:
-        """Names that an array of text would change, or that would make it huge."""
+        """Refuses names that a NumPy text array would change, or that would make it huge."""
         for names in (labels.names, labels.coarse_names):
             for name in names:
                 if name.endswith("\0") or any("\ud800" <= char <= "\udfff" for char in name):
-                    raise UsageError(f"class {name[:80]!r}: NumPy keeps no NUL at the end, nor half a character")
+                    raise UsageError(
+                        f"class {name[:80]!r}: NumPy text has no trailing NUL or lone surrogate; rename it with --remap"
+                    )
             if max(map(len, names), default=0) * 4 * len(names) > MAX_NAMES_BYTES:
                 longest = max(names, key=len)
                 raise UsageError(
-                    f"class {longest[:40]!r}... has {len(longest)} letters, and NumPy gives every name as much room; "
-                    "rename it by --remap"
+                    f"class {longest[:40]!r}... has {len(longest)} characters, and NumPy pads all names to that; "
+                    "rename it with --remap"
                 )
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return encode_name(subset, SUFFIX)
 
     def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
-        """Copies what the parts hold, which are such files themselves."""
+        """Concatenates the parts, which are `.npz` files themselves."""
         writer = _NpzWriter(file, shard, shard.rows, options, self)
         for part in parts:
             writer.add_part(part)
@@ -153,7 +155,7 @@ def _names(names: Sequence[str]) -> npt.NDArray[np.str_]:
 
 
 def _header(descr: str, shape: tuple[int, ...]) -> bytes:
-    """The header of an array in C order, as numpy writes it."""
+    """Returns the header of an array in C order, as NumPy writes it."""
     from numpy.lib import format as npy_format
 
     buffer = io.BytesIO()

@@ -1,4 +1,1 @@
-"""WebDataset: finding shards and their labels (`source`), the samples of one (`rows`), and writing (`sink`).
-
-Loaded by the registry.
-"""
+"""WebDataset: finding shards (`source`), reading samples (`rows`), writing (`sink`). Loaded by the registry."""

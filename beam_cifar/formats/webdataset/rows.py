@@ -1,4 +1,4 @@
-"""The samples of one WebDataset shard: found in one pass over its headers, images read where they lie."""
+"""The samples of one WebDataset shard: indexed in one pass over the tar headers; images are read in place."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from beam_cifar.storage.tar import tar_members
 MAX_SAMPLES: Final = 5_000_000
 MAX_CLASSES: Final = 100_000
 MAX_TEXT_CLASSES: Final = 1000
-"""More different texts than that are captions."""
+"""With more distinct texts than this, `.txt` members are taken for captions."""
 MAX_TEXT_BYTES: Final = 4096
 MAX_JSON_BYTES: Final = 1 << 20
 _WHOLE_BYTES: Final = 1 << 16
@@ -46,17 +46,17 @@ _OTHER_IMAGES: Final = ("webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm"
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What the headers and the small members of a shard say, of N samples.
+    """Index of the N samples of a shard, from its headers and small members.
 
     Attributes:
         ids: string `[N]`.
         filenames: string `[N]`.
-        offsets: int64 `[N]`, of images, -1 without one.
-        sizes: int64 `[N]`, bytes of images.
-        numbers: int64 `[N]`, labels that are numbers, -1 for none.
-        codes: int32 `[N]`, labels that are names, as an index of `names`, -1 for none.
-        names: of labels.
-        texts: int32 `[N]`, what `.txt` says where nothing else does, as an index of `names`, -1 for none.
+        offsets: int64 `[N]`, offset of the image in the shard, -1 for none.
+        sizes: int64 `[N]`, size of the image in bytes.
+        numbers: int64 `[N]`, label given as a number, -1 for none.
+        codes: int32 `[N]`, label given as a name, as an index into `names`, -1 for none.
+        names: all distinct label names.
+        texts: int32 `[N]`, text of `.txt` if there is no other label, as an index into `names`, -1 for none.
     """
 
     ids: pa.Array
@@ -73,7 +73,7 @@ class WebdatasetRows(EncodedRows):
     """The samples of one shard.
 
     Args:
-        file: that holds them.
+        file: the shard.
         labels: label table of the dataset.
     """
 
@@ -100,7 +100,7 @@ class WebdatasetRows(EncodedRows):
         if offset < 0:
             return None
         if size > MAX_IMAGE_BYTES:
-            raise InputError(f"{self._shown(row)}: has {size} bytes; an image has {MAX_IMAGE_BYTES} at most")
+            raise InputError(f"{self._shown(row)}: image is {size} bytes; at most {MAX_IMAGE_BYTES} are supported")
         stream = self._stream()
         stream.seek(offset)
         return stream.read(size)
@@ -122,10 +122,10 @@ class WebdatasetRows(EncodedRows):
 
 @kept()
 def shard_index(file: SourceFile) -> ShardIndex:
-    """Reads the headers of a shard, and its small members, kept for a while, because several tasks read parts of it.
+    """Reads the headers and small members of a shard; cached, because several tasks read segments of it.
 
     Raises:
-        InputError: it is damaged, or its samples are not what they should be.
+        InputError: the shard is damaged or has invalid samples.
     """
     with storage.open_blob(file.blob, file.shown) as stream:
         gathered = _Gathered(stream, file)
@@ -135,11 +135,11 @@ def shard_index(file: SourceFile) -> ShardIndex:
 
 
 class _Gathered:
-    """Gathers samples from members, in order.
+    """Collects samples from the members of a shard, in order.
 
     Args:
         stream: the open shard.
-        file: it.
+        file: the shard, for messages.
     """
 
     def __init__(self, stream: BinaryIO, file: SourceFile) -> None:
@@ -154,7 +154,7 @@ class _Gathered:
         self._columns = {name: array("q") for name in ("offsets", "sizes", "numbers", "codes", "texts")}
 
     def add(self, name: str, offset: int, size: int) -> None:
-        """Takes a member; names without a dot, and those between `__`, belong to no sample (`tariterators.py`)."""
+        """Adds a member; as in `tariterators.py`, names without a dot or between `__` are not part of a sample."""
         name = name.removeprefix("./")
         folder, slash, base = name.rpartition("/")
         stem, dot, kind = base.partition(".")
@@ -165,15 +165,15 @@ class _Gathered:
         if key != self._key:
             self._finish()
             if key in self._seen:
-                raise self._error(f"members of sample {key!r} are not one after the other; sort them by name")
+                raise self._error(f"members of sample {key!r} are not adjacent; sort them by name")
             self._seen.add(key)
             self._key = key
         if kind in self._members:
-            raise self._error(f"sample {key!r} has two members called {kind!r}")
+            raise self._error(f"sample {key!r} has two {kind!r} members; keep one")
         self._members[kind] = offset, size
 
     def made(self) -> ShardIndex:
-        """The index of all samples."""
+        """Returns the index of all samples."""
         self._finish()
         columns = {name: np.frombuffer(values, np.int64) for name, values in self._columns.items() if len(values)}
         none = np.empty(0, np.int64)
@@ -190,28 +190,28 @@ class _Gathered:
         )
 
     def _finish(self) -> None:
-        """Ends the sample at hand."""
+        """Completes the current sample."""
         if self._key is None:
             return
         if len(self._ids) >= MAX_SAMPLES:
-            raise self._error(f"has more than {MAX_SAMPLES} samples; a shard has some thousand")
+            raise self._error(f"has more than {MAX_SAMPLES} samples; split the shard")
         kind = self._image_kind()
         offset, size = self._members[kind] if kind else (-1, 0)
         facts = self._json()
         number, name = self._label(facts)
-        told = self._text("txt") if number < 0 and name is None else None
+        caption = self._text("txt") if number < 0 and name is None else None
         base = self._key.rpartition("/")[2]
-        self._ids.append(self._told(facts, "id", self._key))
-        self._filenames.append(self._told(facts, "filename", f"{base}.{kind or 'png'}"))
+        self._ids.append(self._fact(facts, "id", self._key))
+        self._filenames.append(self._fact(facts, "filename", f"{base}.{kind or 'png'}"))
         for column, value in zip(
-            self._columns.values(), (offset, size, number, self._code(name), self._code(told)), strict=True
+            self._columns.values(), (offset, size, number, self._code(name), self._code(caption)), strict=True
         ):
             column.append(value)
         self._members = {}
         self._key = None
 
-    def _told(self, facts: dict[str, Any], what: str, otherwise: str) -> str:
-        """A text of the sample's JSON."""
+    def _fact(self, facts: dict[str, Any], what: str, otherwise: str) -> str:
+        """Returns a text of the sample's JSON, or the default."""
         text = facts.get(what)
         return self._unicode(text, repr(what)) if isinstance(text, str) else otherwise
 
@@ -221,19 +221,18 @@ class _Gathered:
         return text
 
     def _image_kind(self) -> str:
-        """Which member is the image, "" for none."""
+        """Returns the kind of the member that is the image, "" for none."""
         first = next(iter(self._members))
+        # Fast path: an image first, then nothing but labels and JSON.
         if first in _IMAGES and _FACTS.issuperset(islice(self._members, 1, None)):
             return first
         kinds = [kind for kind in self._members if is_image_name(f"x.{kind}")]
         found = kinds if len(kinds) < 2 else [kind for kind in kinds if "." not in kind]
         if len(found) > 1 or (kinds and not found):
-            raise self._error(f"sample {self._key!r} has several images: {', '.join(kinds)}; keep one")
+            raise self._error(f"sample {self._key!r} has {len(kinds)} images ({', '.join(kinds)}); keep one")
         others = [kind for kind in self._members if kind.lower().rpartition(".")[2] in _OTHER_IMAGES]
         if others and not found:
-            raise self._error(
-                f"sample {self._key!r} has an image as .{others[0]}; expected PNG or JPEG: convert it first"
-            )
+            raise self._error(f"sample {self._key!r} has a .{others[0]} image; expected PNG or JPEG, convert it first")
         return found[0] if found else ""
 
     def _json(self) -> dict[str, Any]:
@@ -241,15 +240,15 @@ class _Gathered:
             return {}
         size = self._members["json"][1]
         if size > MAX_JSON_BYTES:
-            raise self._error(f"member '{self._key}.json' has {size} bytes; {MAX_JSON_BYTES} at most are expected")
+            raise self._error(f"member '{self._key}.json' is {size} bytes; at most {MAX_JSON_BYTES} are supported")
         try:
             found = json.loads(self._content("json"))
         except (ValueError, RecursionError) as error:
-            raise self._error(f"member '{self._key}.json' is no JSON: {str(error)[:100]}") from error
+            raise self._error(f"member '{self._key}.json' is not valid JSON: {str(error)[:100]}") from error
         return found if isinstance(found, dict) else {}
 
     def _label(self, facts: dict[str, Any]) -> tuple[int, str | None]:
-        """The label as a number, -1 for none, and as a name."""
+        """Returns the label as a number, -1 for none, and as a name, None for none."""
         text = self._text("cls", required=True)
         number, name = UNLABELLED, None
         for value in (text, *(facts.get(key) for key in _LABEL_KEYS)):
@@ -263,22 +262,22 @@ class _Gathered:
                 number = value
         if not UNLABELLED <= number < 1 << 31:
             raise self._error(
-                f"sample {self._key!r} has label {str(number)[:30]}; expected -1 for none, or a class from 0"
+                f"sample {self._key!r} has label {str(number)[:30]}; expected a class number, or -1 for unlabelled"
             )
         return number, name
 
     def _whole(self, value: float) -> int:
         if not value.is_integer():
-            raise self._error(f"sample {self._key!r} has label {value}; expected a whole number, or a name")
+            raise self._error(f"sample {self._key!r} has label {value}; expected a whole number or a name")
         return int(value)
 
     def _int(self, text: str) -> int:
         if len(text) > 20:
-            raise self._error(f"member '{self._key}.cls' is a number of {len(text)} digits; expected a class")
+            raise self._error(f"member '{self._key}.cls' is a number of {len(text)} digits; expected a class number")
         return int(text)
 
     def _text(self, kind: str, *, required: bool = False) -> str | None:
-        """What a member says in one line; a longer one is none, unless it must be."""
+        """Returns a member's text; None if missing, empty, or (an error if `required`) too long or not UTF-8."""
         if kind not in self._members:
             return None
         size = self._members[kind][1]
@@ -289,7 +288,7 @@ class _Gathered:
             except UnicodeDecodeError:
                 text = None
         if required and text is None:
-            raise self._error(f"member '{self._key}.{kind}' of {size} bytes is no label; expected a number or a name")
+            raise self._error(f"member '{self._key}.{kind}' ({size} bytes) is not a label; expected a number or name")
         return text or None
 
     def _content(self, kind: str) -> bytes:
@@ -305,7 +304,7 @@ class _Gathered:
 
 
 def _label_numbers(index: ShardIndex, labels: LabelTable, *, own: bool) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
-    """The label of each sample, int64 `[N]`, and what is wrong with some; `own` shards have no labels in `.txt`."""
+    """Returns the label of each sample, int64 `[N]`, and errors by row; `own` shards have no labels in `.txt`."""
     found = index.numbers.copy()
     places = {name: number for number, name in enumerate(labels.names)}
     by_code = np.array([places.get(name, UNLABELLED) for name in index.names] + [UNLABELLED], dtype=np.int64)
@@ -319,12 +318,12 @@ def _label_numbers(index: ShardIndex, labels: LabelTable, *, own: bool) -> tuple
 
 
 def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...]]:
-    """The classes of shards by others, and what a user should know of them.
+    """Returns the classes of shards without `labels.json`, and notices about them.
 
-    Numbers keep their place, named where a sample says both; names alone follow in alphabetical order.
+    Numbers stay label ids, named if a sample has both; classes with a name only follow in alphabetical order.
 
     Raises:
-        InputError: a number with two names, or too many classes.
+        InputError: a number has two names, or there are too many classes.
     """
     known: dict[int, str] = {}
     alone: set[str] = set()
@@ -339,22 +338,20 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
                 alone.add(name)
             elif name is not None and known.setdefault(number, name) != name:
                 raise InputError(
-                    f"{file.shown}: class {number} is called {known[number]!r} and {name!r}; keep one name"
+                    f"{file.shown}: class {number} is named both {known[number]!r} and {name!r}; keep one name"
                 )
         texts.update(index.names[code] for code in np.unique(index.texts[index.texts >= 0]).tolist())
         if max(largest, len(alone)) >= MAX_CLASSES:
-            raise InputError(f"{file.shown}: has more than {MAX_CLASSES} classes")
+            raise InputError(f"{file.shown}: has more than {MAX_CLASSES} classes, the supported maximum")
     if largest < 0 and not alone:
         if 0 < len(texts) <= MAX_TEXT_CLASSES:
             return LabelTable(tuple(sorted(texts))), ()
-        why = (
-            f"{len(texts)} different .txt, which are captions" if texts else "neither .cls nor a label in .json or .txt"
-        )
+        why = f"{len(texts)} distinct .txt texts look like captions" if texts else "no .cls, no label in .json or .txt"
         return LabelTable(()), (f"samples have no labels: {why}",)
     named = tuple(known.get(number, str(number)) for number in range(largest + 1))
     return LabelTable((*named, *sorted(alone - set(named)))), ()
 
 
 def shard_ids(file: SourceFile) -> pa.ChunkedArray:
-    """The ids of a shard's samples."""
+    """Returns the ids of a shard's samples."""
     return pa.chunked_array([shard_index(file).ids])

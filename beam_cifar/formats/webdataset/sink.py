@@ -1,4 +1,4 @@
-"""Writes WebDataset shards."""
+"""WebDataset sink: tar shards with a label table beside them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 SHARD_BYTES: Final = 128 << 20
 SHARD_ROWS: Final = 10_000
 
-# Of each sample: three headers, two small members, and half a block on average after the image.
+# Tar overhead of a sample: three headers, two small members, and on average half a block of padding after the image.
 _ROW_BYTES: Final = 3 * BLOCK + 2 * BLOCK + BLOCK // 2
 _MAX_KEY: Final = 72
 
 
 class _ShardWriter(PartWriter):
-    """Writes samples to one tar file: image, label and facts of each, one after the other."""
+    """Writes samples to a tar file; each has its image, label and JSON in this order."""
 
     def __post_init__(self) -> None:
         self._prefix = key_prefix(self.shard.path)
@@ -39,18 +39,18 @@ class _ShardWriter(PartWriter):
     def append(self, table: pa.Table) -> None:
         suffixes = file_extensions(table, self.options.export.image_ext)
         columns = (table.column(name).to_pylist() for name in ("image", "id", "filename"))
-        pieces: list[bytes] = []
+        chunks: list[bytes] = []
         for suffix, label, image, item_id, filename in zip(
             suffixes, plain_labels(table).tolist(), *columns, strict=True
         ):
             key = f"{self._prefix}-{self._rows:06d}"
             if image is not None:
-                pieces += _member(f"{key}{suffix.lower()}", image)
+                chunks += _member(f"{key}{suffix.lower()}", image)
             if label != UNLABELLED:
-                pieces += _member(f"{key}.cls", b"%d" % label)
-            pieces += _member(f"{key}.json", self._facts(item_id, filename, label))
+                chunks += _member(f"{key}.cls", b"%d" % label)
+            chunks += _member(f"{key}.json", self._facts(item_id, filename, label))
             self._rows += 1
-        self.file.write(b"".join(pieces))
+        self.file.write(b"".join(chunks))
 
     def close(self) -> None:
         self.file.write(bytes(2 * BLOCK))
@@ -65,35 +65,35 @@ class _ShardWriter(PartWriter):
 
 
 class WebdatasetSink(FileSink):
-    """Writes `<subset>-000000.tar`, ..., and `labels.json` with what samples cannot say."""
+    """Writes `<subset>-000000.tar`, ..., and `labels.json` with the label table and the subset of each shard."""
 
     name = "webdataset"
-    # `webdataset` and `datasets` refuse a subset without samples: none is kept.
+    # Empty subsets are not kept: `webdataset` and `datasets` reject a subset without samples.
     can = Capabilities(packs=True, row_bytes=_ROW_BYTES, reserved_paths=frozenset({TABLE}))
     subsets = SubsetNaming(by_split=True)
     writer = _ShardWriter
 
     def even_rows(self, rows: int, image_bytes: int, total_bytes: int) -> int:
-        """Even shards of at most 10,000 samples and 128 MiB raw."""
+        """Returns rows per shard, for even shards of at most 10,000 samples and 128 MiB of raw pixels."""
         return -(-rows // max(1, -(-rows // SHARD_ROWS), -(-image_bytes // SHARD_BYTES)))
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return encode_name(subset, f"-{number:06d}{SUFFIX}")
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The label table, and the subset of each shard."""
+        """Returns `labels.json`: the label table, and the subset of each shard."""
         labels = options.labels
-        told: dict[str, Any] = {
+        content: dict[str, Any] = {
             "names": labels.names,
             "superclasses": labels.coarse_names,
             "parents": labels.parents if labels.has_superclasses else (),
             "subsets": {result.shard.path: result.shard.subset for result in shards},
         }
-        return {TABLE: (json.dumps(told, indent=1) + "\n").encode()}
+        return {TABLE: (json.dumps(content, indent=1) + "\n").encode()}
 
 
 def key_prefix(path: str) -> str:
-    """What the keys of a shard start with: its name, in letters, digits, `_` and `-`, different for each shard."""
+    """Returns the start of all keys in a shard: its name in letters, digits, `_`, `-` and `=`, unique to the shard."""
     name = path[: -len(SUFFIX)]
     made = re.sub(rb"[^A-Za-z0-9_-]", lambda match: b"=%02X" % match[0][0], name.encode("utf-8", "surrogatepass"))
     text = made.decode("ascii")
@@ -109,7 +109,7 @@ _REST: Final = (b"0" + bytes(100) + b"ustar\x0000" + bytes(64)).ljust(BLOCK - 15
 
 
 def _member(name: str, data: bytes) -> tuple[bytes, bytes, bytes]:
-    """Header, content and padding; `tarfile` makes the same header, ten times as slowly."""
+    """Returns header, content and padding; `tarfile` builds the same header but takes ten times as long."""
     before = name.encode("ascii").ljust(100, b"\0") + _BEFORE_SIZE + b"%011o\0" % len(data) + _AFTER_SIZE
     checksum = b"%06o\0 " % (sum(before) + sum(_BLANK) + sum(_REST))
     return before + checksum + _REST, data, bytes(-len(data) % BLOCK)

@@ -1,7 +1,7 @@
-"""WebDataset: tar files, in which the members of a sample stand together and share a name up to the first dot.
+"""WebDataset source: tar files in which the members of a sample are adjacent and share a name up to the first dot.
 
-Facts: https://github.com/webdataset/webdataset, README and `tariterators.py`; `KEY.png`, `KEY.cls`, `KEY.json` are the
-names that its decoders know.
+Reference: README and `tariterators.py` of https://github.com/webdataset/webdataset; its decoders know the names
+`KEY.png`, `KEY.cls` and `KEY.json`.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ SUFFIX: Final = ".tar"
 MAX_FOLDERS: Final = 64
 MAX_TABLE_BYTES: Final = 64 << 20
 _LOOK: Final = 64
-"""Members that detection looks at."""
+"""How many members of a shard detection looks at."""
 _CIFAR_NAMES: Final = frozenset({"batches.meta", "meta", "batches.meta.txt"})
 _PACKED: Final = re.compile(r"\d\.(?:tar\.(?:gz|bz2|xz|zst)|tgz)", re.IGNORECASE)
 _NUMBERING: Final = re.compile(r"(?:(?:^|[-_.])(?:part|shard))?[-_.]?\d+(?:[-_.]of[-_.]\d+)?\Z")
 
 
 class WebdatasetSource(Source):
-    """Reads a folder of shards, in it or in a folder for each subset, or one shard."""
+    """Reads one shard, a folder of shards, or a folder with a folder of shards for each subset."""
 
     name = "webdataset"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether the first shard begins with images by name, as no CIFAR archive does."""
+        """Returns whether the first shard starts with images, judging by names, and is not a CIFAR archive."""
         if storage.is_file(path):
             return _is_shard(path) and _starts_right(path, needs_labels=True)
-        if storage.has_file(path, is_image_name):  # maybe millions of them, which are not to be listed
+        if storage.has_file(path, is_image_name):  # do not list a folder of perhaps millions of images
             return False
         first = next((paths[0] for paths in _shard_paths(path).values()), "")
         return _starts_right(first) if first else _has_packed(path)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds shards and classes; reads the shards for names that repeat, those of others also for their labels."""
+        """Finds shards and classes; reads the shards to find repeated ids and, without `labels.json`, the labels."""
         with storage.reading(path):
             root = os.path.dirname(path) if storage.is_file(path) else path
             paths = {"": [path]} if storage.is_file(path) else _shard_paths(path)
             if not paths:
                 raise InputError(
-                    f"{path}: no {SUFFIX} files in it"
-                    + (", but packed ones, which cannot be read at any place; unpack them" if _has_packed(path) else "")
+                    f"{path}: no {SUFFIX} files found"
+                    + ("; compressed shards allow no random access, unpack them" if _has_packed(path) else "")
                 )
-            told = _read_table(os.path.join(root, TABLE))
-            own = _own_table(told, root) if told else None
-            beside = (storage.whole_file(os.path.join(root, TABLE)),) if told else ()
+            content = _read_table(os.path.join(root, TABLE))
+            own = _own_table(content, root) if content else None
+            beside = (storage.whole_file(os.path.join(root, TABLE)),) if content else ()
             files = [
                 SourceFile(
                     os.path.relpath(shard, root).replace(os.sep, "/"),
-                    _subset(folder if len(set(map(_series, shards))) == 1 else "", os.path.basename(shard), told),
+                    _subset(folder if len(set(map(_series, shards))) == 1 else "", os.path.basename(shard), content),
                     shard,
                     storage.whole_file(shard),
                     beside=beside,
@@ -78,7 +78,7 @@ class WebdatasetSource(Source):
                 for shard in shards
             ]
         if own is not None:
-            table, notices = own, tuple(_missing(told, paths)) if storage.is_folder(path) else ()
+            table, notices = own, tuple(_missing(content, paths)) if storage.is_folder(path) else ()
         else:
             table, notices = learn_table(files)
         return Catalog(self.name, "WebDataset", path, table, with_prefixes(files, shard_ids), notices=notices)
@@ -91,7 +91,7 @@ class WebdatasetSource(Source):
 
 
 def _shard_paths(path: str) -> dict[str, list[str]]:
-    """The shards of a folder, or of each folder in it, in natural order."""
+    """Returns the shards of a folder, or of each folder in it, in natural order."""
     if own := sorted_files(path, _is_shard):
         return {"": [entry.path for entry in own]}
     folders = sorted(storage.folders_in(path), key=lambda folder: natural_key(os.path.basename(folder)))
@@ -106,12 +106,12 @@ def _is_shard(name: str) -> bool:
 
 
 def _has_packed(path: str) -> bool:
-    """Whether a folder has packed shards, which `describe` refuses with a reason."""
+    """Returns whether a folder has compressed shards, which `describe` refuses with a reason."""
     return storage.is_folder(path) and storage.has_file(path, lambda name: _PACKED.search(name) is not None)
 
 
 def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
-    """Whether an archive begins like a shard: with images; and where it stands alone, with labels beside them."""
+    """Returns whether an archive starts like a shard: with images, and if `needs_labels` with their labels."""
     with storage.open_file(path) as file:
         names = [name.rpartition("/")[2] for name, *_ in islice(tar_members(file, storage.stamp(path)[0], path), _LOOK)]
     if _CIFAR_NAMES.intersection(names):
@@ -123,36 +123,36 @@ def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
     return bool(images & labels if needs_labels else images)
 
 
-def _subset(folder: str, name: str, told: dict[str, Any]) -> str:
-    """The subset of a shard: as the table says, or its folder, or its name without numbers."""
-    known = told.get("subsets", {}).get(name)
+def _subset(folder: str, name: str, content: dict[str, Any]) -> str:
+    """Returns the subset of a shard: as listed in `labels.json`, else its folder, else its name without numbers."""
+    known = content.get("subsets", {}).get(name)
     if known is not None:
         return str(known)
-    if told:
+    if content:
         return decode_name(re.sub(r"-\d{6,}\Z", "", name[: -len(SUFFIX)])) or SUBSET
     return folder or _series(name) or SUBSET
 
 
 def _series(path: str) -> str:
-    """What shards of one subset have in common: the name without numbers."""
+    """Returns what the names of a subset's shards have in common: the name without numbers."""
     return _NUMBERING.sub("", os.path.basename(path)[: -len(SUFFIX)])
 
 
 def _read_table(path: str) -> dict[str, Any]:
-    """What `labels.json` says; nothing where it is not there, or is somebody else's."""
+    """Returns the contents of `labels.json`; empty if it is missing or was not written by this package."""
     if not storage.is_file(path) or storage.stamp(path)[0] > MAX_TABLE_BYTES:
         return {}
     with storage.open_file(path) as file:
         try:
-            told = json.loads(file.read())
+            content = json.loads(file.read())
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: is no JSON: {error}; remove or restore it") from error
-    own = isinstance(told, dict) and {"names", "superclasses", "parents", "subsets"} <= told.keys()
-    return told if own else {}
+            raise InputError(f"{path}: is not valid JSON: {error}; remove or restore it") from error
+    own = isinstance(content, dict) and {"names", "superclasses", "parents", "subsets"} <= content.keys()
+    return content if own else {}
 
 
-def _own_table(told: dict[str, Any], root: str) -> LabelTable:
-    names, coarse, parents, subsets = (told[key] for key in ("names", "superclasses", "parents", "subsets"))
+def _own_table(content: dict[str, Any], root: str) -> LabelTable:
+    names, coarse, parents, subsets = (content[key] for key in ("names", "superclasses", "parents", "subsets"))
     lists = all(isinstance(each, list) and all(map(_is_name, each)) for each in (names, coarse))
     if (
         not lists
@@ -161,7 +161,7 @@ def _own_table(told: dict[str, Any], root: str) -> LabelTable:
         or not all(map(_is_name, subsets.values()))
     ):
         raise InputError(
-            f"{os.path.join(root, TABLE)}: is damaged; expected lists 'names', 'superclasses' and 'parents' and an "
+            f"{os.path.join(root, TABLE)}: is damaged: expected lists 'names', 'superclasses' and 'parents' and an "
             "object 'subsets'"
         )
     return LabelTable(tuple(names), tuple(coarse), tuple(parents))
@@ -171,9 +171,9 @@ def _is_name(name: Any) -> bool:
     return isinstance(name, str) and is_unicode(name)
 
 
-def _missing(told: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Shards that the table lists and that are not there."""
-    missing = told["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
+def _missing(content: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yields a notice if shards listed in the table are missing."""
+    missing = content["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
     if missing:
         first = min(missing)[:100]
-        yield f"{TABLE} lists {len(missing)} shards that are not there, {first!r} first; their rows are left out"
+        yield f"{TABLE} lists {len(missing)} missing shards, such as {first!r}; their rows are not read"
