@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from beam_cifar.cli.jobs import input_of, reading_job
 from beam_cifar.cli.parser import add_command, add_reading
-from beam_cifar.cli.terminal import plain, print_result
+from beam_cifar.cli.terminal import print_result
 from beam_cifar.data.text import counted
 from beam_cifar.errors import DifferencesError
 
@@ -78,9 +78,9 @@ def _shown(found: Comparison) -> Iterator[str]:
 
 def _shown_subset(subset: SubsetComparison) -> Iterator[str]:
     if subset.equal:
-        yield f"{plain(subset.name)}: equal, {counted(subset.rows[0], 'row')}, digest {subset.digests[0]}"
+        yield f"{subset.name}: equal, {counted(subset.rows[0], 'row')}, digest {subset.digests[0]}"
         return
-    yield f"{plain(subset.name)}: differs, {counted(subset.rows[0], 'row')} in A, {subset.rows[1]:,} in B"
+    yield f"{subset.name}: differs, {counted(subset.rows[0], 'row')} in A, {subset.rows[1]:,} in B"
     for which, rows in (("A", subset.only_a), ("B", subset.only_b)):
         yield from _listed(f"only in {which}", rows, _row_line)
     for name, what in CHANGES.items():
@@ -96,14 +96,14 @@ def _listed(what: str, listed: Listed[_T], line: Callable[[_T], str]) -> Iterato
 
 
 def _row_line(row: Row) -> str:
-    return f"{_name(row)} ({'no label' if row.label is None else plain(row.label)})"
+    return f"{_name(row)} ({'no label' if row.label is None else row.label})"
 
 
 def _change_line(change: Change) -> str:
     """The row, also under its name in B if that differs, and what changed."""
     a, b = _name(change.a), _name(change.b)
-    return f"{a if a == b else f'{a} / {b}'}: {plain(change.before)} -> {plain(change.after)}"
+    return f"{a if a == b else f'{a} / {b}'}: {change.before} -> {change.after}"
 
 
 def _name(row: Row) -> str:
-    return f"{plain(row.subset)}: {plain(row.id)}"
+    return f"{row.subset}: {row.id}"

@@ -13,7 +13,7 @@ from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from beam_cifar.cli.parser import Parser, list_flags
-from beam_cifar.cli.terminal import Progress, print_result, scratch_folder
+from beam_cifar.cli.terminal import Progress, plain, print_result, scratch_folder
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.registry import readable
@@ -98,7 +98,7 @@ def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, b
 
 def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:
     for notice in notices:
-        print(f"beam-cifar: note: {notice}", file=stream or sys.stderr, flush=True)
+        print(f"beam-cifar: note: {plain(notice)}", file=stream or sys.stderr, flush=True)
 
 
 def _print_plan(arguments: argparse.Namespace, options: ConvertOptions) -> None:

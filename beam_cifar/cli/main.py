@@ -31,6 +31,7 @@ from beam_cifar.cli import (
 from beam_cifar.cli.completion import SHELLS, PrintCompletion
 from beam_cifar.cli.interrupts import Interrupts, end_workers
 from beam_cifar.cli.parser import Parser, parse
+from beam_cifar.cli.terminal import plain
 from beam_cifar.errors import BeamCifarError
 from beam_cifar.version import __version__
 
@@ -130,6 +131,6 @@ def _flush() -> None:
 def _fail(message: str, code: int, verbose: bool, stream: TextIO | None = None) -> int:
     if verbose:
         traceback.print_exc()
-    line = " ".join(message.split("\n"))
+    line = plain(" ".join(message.split("\n")))
     print(f"beam-cifar: error: {line}", file=stream or sys.stderr, flush=True)
     return code

@@ -77,7 +77,7 @@ class Progress:
 
 def print_result(arguments: argparse.Namespace, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
     """Prints the result of a command: all facts as JSON with `--json`, the text lines otherwise."""
-    print(json.dumps(facts, ensure_ascii=False) if arguments.json else "\n".join(lines))
+    print(json.dumps(facts, ensure_ascii=False) if arguments.json else "\n".join(map(plain, lines)))
 
 
 @contextmanager
@@ -97,9 +97,9 @@ def aligned(lines: Sequence[Sequence[str]], indent: int = 2) -> list[str]:
     return made
 
 
-def plain(name: str) -> str:
-    """The name on one line, with unprintable characters escaped."""
-    return name if name.isprintable() else repr(name)[1:-1]
+def plain(text: str) -> str:
+    """The text on one line, with unprintable characters escaped: a name in the data must not control the terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def percentage(part: int, whole: int) -> str:

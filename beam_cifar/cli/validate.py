@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.jobs import reading_job
 from beam_cifar.cli.parser import add_command, add_reading, add_source
-from beam_cifar.cli.terminal import plain, print_result
+from beam_cifar.cli.terminal import print_result
 from beam_cifar.data.text import counted
 from beam_cifar.errors import DifferencesError
 
@@ -40,8 +40,8 @@ def run(arguments: argparse.Namespace) -> None:
 def _shown(found: Validation, valid: bool) -> Iterator[str]:
     yield f"{found.title} ({found.format}) at {found.path}: {counted(found.rows, 'row')}"
     for finding in found.findings:
-        yield f"{finding.severity:<8} {finding.check:<12} {plain(finding.text)}"
-        yield from (f"{'':<21} {plain(example)}" for example in finding.examples)
+        yield f"{finding.severity:<8} {finding.check:<12} {finding.text}"
+        yield from (f"{'':<21} {example}" for example in finding.examples)
     yield f"{'valid' if valid else 'not valid'}: {_counts(found)}"
 
 

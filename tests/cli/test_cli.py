@@ -17,6 +17,7 @@ import pytest
 
 from beam_cifar.formats.registry import FORMATS
 from tests.helpers.commands import Run
+from tests.helpers.image_trees import encoded, picture, write_tree
 from tests.helpers.reading import batch_names, cifar_rows, tree, unpickled
 
 
@@ -287,6 +288,17 @@ sys.exit(main.main(["convert", "-i", "in", "-f", "parquet", "-o", "out"]))
 def test_after_an_interrupt_nobody_else_writes_to_the_terminal(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", LAST_WORDS], capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "beam-cifar: error: interrupted\n")
+
+
+def test_names_in_the_data_cannot_control_the_terminal(run: Run, tmp_path: Path) -> None:
+    write_tree(tmp_path / "in", {"cat\x1b[2J/1.png": encoded(picture(1)), "dog/2.png": encoded(picture(2))})
+    missing, info = run("info", "no\x1b[31mwhere"), run("info", "in")
+    noted = run("convert", "-i", "in", "-f", "imagenet", "-o", "out", "--remap", "dog:cat\x1b[2J")
+    assert (missing.returncode, missing.stderr.count("\n")) == (3, 1)
+    assert r"no\x1b[31mwhere" in missing.stderr
+    assert r"cat\x1b[2J 1" in info.stdout
+    assert r"cat\x1b[2J" in noted.stderr
+    assert "\x1b" not in missing.stderr + info.stdout + noted.stderr
 
 
 SLOW_STARTS = {
