@@ -293,12 +293,10 @@ def test_after_an_interrupt_nobody_else_writes_to_the_terminal(tmp_path: Path) -
 def test_names_in_the_data_cannot_control_the_terminal(run: Run, tmp_path: Path) -> None:
     write_tree(tmp_path / "in", {"cat\x1b[2J/1.png": encoded(picture(1)), "dog/2.png": encoded(picture(2))})
     missing, info = run("info", "no\x1b[31mwhere"), run("info", "in")
-    noted = run("convert", "-i", "in", "-f", "imagenet", "-o", "out", "--remap", "dog:cat\x1b[2J")
     assert (missing.returncode, missing.stderr.count("\n")) == (3, 1)
     assert r"no\x1b[31mwhere" in missing.stderr
     assert r"cat\x1b[2J 1" in info.stdout
-    assert r"cat\x1b[2J" in noted.stderr
-    assert "\x1b" not in missing.stderr + info.stdout + noted.stderr
+    assert "\x1b" not in missing.stderr + info.stdout
 
 
 SLOW_STARTS = {
