@@ -63,21 +63,21 @@ class CifarBinarySource(RecordSource):
         root, files = _files(path, index_dir)
         batches = sorted((file for name, file in files.items() if _is_batch(name)), key=lambda f: natural_key(f.name))
         if not batches:
-            raise InputError(f"{path}: has names of classes, but no batch beside them, such as test_batch{SUFFIX}")
+            raise InputError(f"{path}: has class names, but no batch file next to them, such as test_batch{SUFFIX}")
         if NAMES in files and (FINE_NAMES in files or COARSE_NAMES in files):
             raise InputError(
-                f"{path}: has both {NAMES!r} (CIFAR-10) and {FINE_NAMES!r} or {COARSE_NAMES!r} (CIFAR-100); keep the "
-                "two datasets apart"
+                f"{path}: has both {NAMES!r} (CIFAR-10) and {FINE_NAMES!r} or {COARSE_NAMES!r} (CIFAR-100); move "
+                "one dataset to another folder"
             )
         expected = (NAMES,) if NAMES in files else (FINE_NAMES, COARSE_NAMES)
         for name in expected:
             if name not in files:
-                raise InputError(f"{path}: has no {name!r}; CIFAR-100 has {FINE_NAMES!r} and {COARSE_NAMES!r}")
+                raise InputError(f"{path}: has no {name!r}; CIFAR-100 needs {FINE_NAMES!r} and {COARSE_NAMES!r}")
         refuse_one_subset(batches)
         metas = tuple(files[name] for name in expected)
         names, coarse_names = read_names(metas[0]), read_names(metas[1]) if len(metas) == 2 else ()
         if len(metas) == 2 and not coarse_names:
-            raise InputError(f"{metas[1].shown}: has no names; expected those of the superclasses")
+            raise InputError(f"{metas[1].shown}: is empty; expected the superclass names, one per line")
         table = LabelTable(names, coarse_names, known_parents(names, coarse_names))
         title = "CIFAR-100, binary version" if coarse_names else "CIFAR-10, binary version"
         return Catalog(self.name, title, path, table, tuple(batches), metas, root=root)
@@ -95,7 +95,7 @@ class CifarBinarySource(RecordSource):
         if rest:
             kind = "CIFAR-100" if labels.has_superclasses else "CIFAR-10"
             raise InputError(
-                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} rows; a row of {kind} is "
+                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} rows; a {kind} row is "
                 f"{skip + PIXELS} bytes of label and pixels"
             )
         found = _read_labels(file, rows, skip)
@@ -133,8 +133,8 @@ class _BatchWriter(PartWriter):
         if (parents < 0).any():
             name = classes.names[int(labels[np.argmax(parents < 0)])]
             raise InputError(
-                f"{self.shard.path}: class {name!r} has no superclass, and CIFAR-100 has one for every row; leave its "
-                "rows out by --label"
+                f"{self.shard.path}: class {name!r} has no superclass, but every CIFAR-100 row needs one; select "
+                "the other classes with --label"
             )
         return parents
 
@@ -164,7 +164,7 @@ class CifarBinarySink(FileSink):
         """All images are 32 x 32."""
         if shard.rows and shard.size and shard.size != SIZE:
             raise UsageError(
-                f"{shard.path}: its images are {shard.size[0]} x {shard.size[1]}, and {self.name} holds those of "
+                f"{shard.path}: images are {shard.size[0]} x {shard.size[1]}, but {self.name} supports only "
                 f"{SIZE[0]} x {SIZE[1]}; pass --resize {SIZE[0]}x{SIZE[1]}"
             )
 

@@ -149,7 +149,7 @@ def _refuse_repeated(path: str, subset: str) -> None:
         for row in np.flatnonzero(met).tolist():
             item_id = ids[row].as_py()
             if item_id in seen:
-                raise InputError(f"two items of subset {subset!r} have the id {item_id!r}; ids are unique in a subset")
+                raise InputError(f"two items of subset {subset!r} have the id {item_id!r}; ids must be unique")
             seen.add(item_id)
 
 

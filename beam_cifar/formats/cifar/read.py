@@ -47,21 +47,21 @@ class CifarSource(Source):
         metas = [name for name in META_FILES if name in files]
         if len(metas) > 1:
             raise InputError(
-                f"{path}: has both 'batches.meta' (CIFAR-10) and 'meta' (CIFAR-100); keep the two datasets apart"
+                f"{path}: has both 'batches.meta' (CIFAR-10) and 'meta' (CIFAR-100); move one dataset to another folder"
             )
         with storage.open_blob(files[metas[0]].blob, files[metas[0]].shown) as file:
             meta = read_meta(file, files[metas[0]].shown)
         notices = []
         if META_FILES[metas[0]] != TITLES[meta.kind]:
             shown, expected = files[metas[0]].shown, META_FILES[metas[0]]
-            raise InputError(f"{shown}: holds {TITLES[meta.kind]} names, but a file of this name is {expected}'s")
+            raise InputError(f"{shown}: contains {TITLES[meta.kind]} names; expected {expected} for this file name")
         names = meta.label_names
         if CUSTOM_META in files:
             names = _custom_names(files[CUSTOM_META])
-            notices.append(f"class names are taken from {CUSTOM_META}: {len(names)} classes")
+            notices.append(f"using class names from {CUSTOM_META}: {len(names)} classes")
         batches = sorted((f for name, f in files.items() if is_batch_name(name)), key=lambda f: natural_key(f.name))
         if not batches:
-            raise InputError(f"{path}: has {metas[0]!r}, but no batch beside it (a file without extension)")
+            raise InputError(f"{path}: has {metas[0]!r}, but no batch file (without extension) next to it")
         table = LabelTable(names, meta.coarse_label_names, known_parents(names, meta.coarse_label_names))
         meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
         return Catalog(self.name, TITLES[meta.kind], path, table, tuple(batches), meta_files, tuple(notices), root=root)
@@ -141,8 +141,8 @@ class CifarRows(ColumnRows):
         if found == "cifar10" or self._batch.coarse_labels is not None:
             other, expected = (TITLES[kind] for kind in (found, cifar_kind(self._table)))
             raise InputError(
-                f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
-                "keep the two datasets apart"
+                f"{self.file.shown}: is a {other} batch, but the meta file next to it is for {expected}; "
+                "move one dataset to another folder"
             )
 
     def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:
@@ -238,25 +238,25 @@ def _custom_names(file: SourceFile) -> tuple[str, ...]:
     """Class names from Datumaro's `dataset_meta.json`: "labels", a list, or "label_map", ids to names."""
     with storage.open_blob(file.blob, file.shown) as stream:
         if file.blob.size > MAX_META_BYTES:
-            raise InputError(f"{file.shown}: {file.blob.size} bytes is too large for a list of names")
+            raise InputError(f"{file.shown}: has {file.blob.size} bytes; expected at most {MAX_META_BYTES}")
         try:
             content = json.loads(stream.read())
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{file.shown}: is not JSON: {error}") from error
+            raise InputError(f"{file.shown}: is not valid JSON: {error}") from error
     names = content.get("labels") if isinstance(content, dict) else None
     if names is None and isinstance(content, dict) and isinstance(content.get("label_map"), dict):
         by_id = content["label_map"]
         if set(by_id) != {str(i) for i in range(len(by_id))}:
-            raise InputError(f"{file.shown}: the ids of 'label_map' must be 0 to {len(by_id) - 1}, each once")
+            raise InputError(f"{file.shown}: ids in 'label_map' must be 0 to {len(by_id) - 1}, each exactly once")
         names = [by_id[str(i)] for i in range(len(by_id))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f'{file.shown}: expected {{"labels": [names]}} or {{"label_map": {{id: name}}}}')
     if len(set(names)) != len(names):
-        raise InputError(f"{file.shown}: a class name is there twice")
+        raise InputError(f"{file.shown}: lists a class name twice")
     _refuse_no_unicode(names, file.shown)
     return tuple(names)
 
 
 def _refuse_no_unicode(names: Sequence[str], shown: str) -> None:
     if not is_unicode("".join(names)):
-        raise InputError(f"{shown}: holds a name that is not valid Unicode")
+        raise InputError(f"{shown}: contains a name that is not valid Unicode")

@@ -146,7 +146,7 @@ class CifarSink(FileSink):
     def notices(self, options: SinkOptions) -> Iterator[str]:
         """Pixels left out."""
         if not options.export.save_images:
-            yield "pixels are left out; pass --save-images to write them"
+            yield "pixels are not written; pass --save-images to include them"
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Files that some disks take for one; and superclasses, which Datumaro learns file by file.
@@ -157,7 +157,7 @@ class CifarSink(FileSink):
         for result in shards:
             path = met.setdefault(clash_key(result.shard.path), result.shard.path)
             if path != result.shard.path:
-                yield f"{path!r} and {result.shard.path!r} would be one file on disks that do not tell cases apart"
+                yield f"{path!r} and {result.shard.path!r} would be the same file on a case-insensitive file system"
         if not options.labels.has_superclasses:
             return
         everywhere = set().union(*(result.labels for result in shards)) - {UNLABELLED}
@@ -166,6 +166,6 @@ class CifarSink(FileSink):
                 example = options.labels.names[min(missing)]
                 yield (
                     f"{result.shard.path} has no rows of {len(missing)} of the {len(everywhere)} classes in use, such "
-                    f"as {example!r}: Datumaro cannot import such a set; torchvision and Keras can"
+                    f"as {example!r}: Datumaro cannot import this dataset; torchvision and Keras can"
                 )
                 return

@@ -158,16 +158,16 @@ class SubsetNaming:
         names = [self.asked(subset, options) for subset in subsets]
         for refused in self.refused.intersection(map(self.letters, names)):
             raise UsageError(
-                f"a subset called {refused!r} cannot be a split: readers mean every split by it; rename the file"
+                f"a split cannot be called {refused!r}: readers take that name to mean all splits; rename the file"
             )
         for name in () if self.merges else names:
             written = self.letters(name)
             other = met.setdefault(self.letters(clash_key(written)), name)
             if other != name:
-                where = "" if self.letters(other) == written else " on some disks"
+                where = "" if self.letters(other) == written else " on some file systems"
                 raise UsageError(
                     f"subsets {other!r} and {name!r} would both become {written!r}{where}; convert one at a time with "
-                    "--subset, or rename one by --transform 'map_subsets -s OLD:NEW'"
+                    "--subset, or rename one with --transform 'map_subsets -s OLD:NEW'"
                 )
 
     def renamed(self, names: Iterable[str]) -> dict[str, str]:
@@ -199,8 +199,8 @@ class Sink(ABC):
         """Refuses options that the format cannot follow. Raises `UsageError`."""
         self.encodings(options)
         if options.images_per_batch is not None and not self.can.packs:
-            files = "a file for every image" if self.can.many_files else "one file for each subset"
-            raise UsageError(f"--images-per-batch: {self.name} has {files}; leave it out")
+            files = "one file per image" if self.can.many_files else "one file per subset"
+            raise UsageError(f"--images-per-batch: {self.name} writes {files}; omit this option")
 
     def export_of(self, options: ExportOptions) -> ExportOptions:
         """The export options alone, with pixels also where only the format asks for them."""

@@ -178,7 +178,7 @@ class ListedRows:
             error: why it cannot be kept.
         """
         if not error and path and not is_inside(path):
-            error = f"names the image {path!r}, which is not in the folder of images; expected a path in it"
+            error = f"names the image {path!r}, which is outside the image folder; expected a path inside it"
         if error:
             self._refuse(len(self.labels), error)
             path, label = "", -1
@@ -189,7 +189,7 @@ class ListedRows:
     def _refuse(self, row: int, error: str) -> None:
         self.bad[row] = self._file.bad_row(row, error)
         if len(self.bad) > MAX_TOLD:
-            raise InputError(f"{self.bad[row]} (and {MAX_TOLD} bad rows before it)")
+            raise InputError(f"{self.bad[row]} (after {MAX_TOLD} other bad rows)")
 
     def opened(self, tree: ImageTree, classes: int, folders: Sequence[str] = ("",)) -> ImageFileRows:
         """The rows, with their images.
@@ -253,7 +253,7 @@ def read_line_blocks(blob: storage.Blob, shown: str) -> Iterator[tuple[int, list
         InputError: it changed, cannot be read, is not UTF-8, or is larger than a list is.
     """
     if blob.size > MAX_LIST_BYTES:
-        raise InputError(f"{shown}: has {blob.size} bytes; a list has {MAX_LIST_BYTES} at most")
+        raise InputError(f"{shown}: has {blob.size} bytes; a list may have at most {MAX_LIST_BYTES}")
     number, rest = 1, b""
     with storage.open_blob(blob, shown) as stream:
         while data := stream.read(storage.COPY_BYTES):

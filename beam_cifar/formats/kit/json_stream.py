@@ -57,7 +57,7 @@ class JsonStream:
                 raise self._error("found '}'; expected a key")
         self._take("}")
         if self._next():
-            raise self._error(f"found {self._next()!r}; expected nothing after the object")
+            raise self._error(f"found {self._next()!r}; expected the end of the file")
 
     def elements(self) -> Iterator[Any]:
         """Yields the elements of an array. Raises `InputError`."""
@@ -83,7 +83,7 @@ class JsonStream:
                     continue
                 raise self._error(error.msg, error.pos) from error
             except RecursionError as error:
-                raise self._error("is nested too deep") from error
+                raise self._error("nested too deeply") from error
             except ValueError as error:  # a number of thousands of digits
                 raise self._error(str(error)) from error
             if self._text[end : end + 1] not in _GOES_ON or not self._more():
@@ -107,7 +107,7 @@ class JsonStream:
     def _take(self, wanted: str) -> None:
         found = self._next()
         if found != wanted:
-            raise self._error(f"found {found!r}; expected {wanted!r}" if found else "ends early")
+            raise self._error(f"found {found!r}; expected {wanted!r}" if found else "unexpected end of file")
         self._at += 1
 
     def _more(self) -> bool:
@@ -116,15 +116,15 @@ class JsonStream:
             return False
         left = self._text[self._at :]
         if len(left) > MAX_VALUE:
-            raise self._error(f"a value is not whole after {len(left)} characters; expected {MAX_VALUE} at most")
+            raise self._error(f"a value is incomplete after {len(left)} characters; expected at most {MAX_VALUE}")
         data = self._stream.read(max(CHUNK_BYTES, len(left)))
         self._ended = not data
         try:
             self._text, self._dropped, self._at = left + self._utf8.decode(data, not data), self._dropped + self._at, 0
         except UnicodeDecodeError as error:
-            raise self._error(f"is not UTF-8: {error.reason}") from error
+            raise self._error(f"not UTF-8: {error.reason}") from error
         return not self._ended
 
     def _error(self, what: str, at: int | None = None) -> InputError:
         place = self._dropped + (self._at if at is None else at)
-        return InputError(f"{self._shown}: character {place}: is not JSON as expected: {what}")
+        return InputError(f"{self._shown}: character {place}: is not valid JSON: {what}")

@@ -92,9 +92,9 @@ def list_arrays(path: str) -> dict[str, ZippedArray]:
             if name == info.filename:
                 continue
             if not name.isprintable():
-                raise InputError(f"{path}: holds an array called {name[:80]!r}; expected a name that can be printed")
+                raise InputError(f"{path}: has an array called {name[:80]!r}; expected printable characters")
             if name in found:
-                raise InputError(f"{path}: holds {info.filename!r} twice")
+                raise InputError(f"{path}: contains {info.filename!r} twice")
             found[name] = ZippedArray(name, info)
     return found
 
@@ -114,12 +114,12 @@ def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool 
     info, stamp = member.info, _stamp(path)
     shown = f"{path}:{info.filename}"
     if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{shown}: is encrypted, or packed in another way than numpy.savez and savez_compressed do")
+        raise InputError(f"{shown}: is encrypted, or compressed in a way that numpy.savez_compressed does not use")
     start = _data_start(path, info, shown)
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return _unpacked(path, info, shown, stamp, index_dir)
     if info.file_size != info.compress_size or start + info.file_size > stamp[0]:
-        raise InputError(f"{shown}: {info.file_size} bytes at byte {start} reach beyond the file of {stamp[0]} bytes")
+        raise InputError(f"{shown}: {info.file_size} bytes at byte {start} extend past the file's end at {stamp[0]}")
     blob = storage.Blob(path, start, info.file_size, stamp)
     if checked:
         _check(blob, info.CRC, shown)
@@ -132,7 +132,7 @@ def _check(blob: storage.Blob, checksum: int, shown: str) -> None:
         while chunk := stream.read(storage.COPY_BYTES):
             found = zlib.crc32(chunk, found)
     if found != checksum:
-        raise InputError(f"{shown}: differs from its checksum; it is damaged")
+        raise InputError(f"{shown}: does not match its checksum; the file is damaged")
 
 
 def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
@@ -154,19 +154,19 @@ def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
     try:
         version = npy_format.read_magic(head)
         if version not in readers:
-            raise ValueError(f"version {version} of the format; expected (1, 0) or (2, 0)")
+            raise ValueError(f"format version {version}; expected (1, 0) or (2, 0)")
         shape, fortran, dtype = readers[version](head, max_header_size=MAX_HEADER)
     # numpy evaluates a literal and falls back on tokens of Python 2: about ten kinds of errors.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{shown}: is no array that numpy wrote: {reason}") from error
+        raise InputError(f"{shown}: is not a valid .npy array: {reason}") from error
     found = Npy(shown, dtype, tuple(map(int, shape)), bool(fortran), head.tell())
     stream.seek(found.start)
     if dtype.hasobject or dtype.names is not None:
-        found.refuse("plain numbers or text: Python objects would have to be unpickled, which this reader never does")
+        found.refuse("plain numbers or text: Python objects would need unpickling, which this reader never does")
     if min(found.shape, default=0) < 0 or found.start + found.nbytes != size:
         raise InputError(
-            f"{shown}: an array of {found} takes {str(found.nbytes)[:40]} bytes, the file holds {size - found.start}"
+            f"{shown}: an array of {found} takes {str(found.nbytes)[:40]} bytes, but the file has {size - found.start}"
         )
     return found
 
@@ -189,7 +189,7 @@ def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -
             header.refuse(expected or f"at most {limit} bytes")
         data = stream.read(header.nbytes)
     if len(data) != header.nbytes:
-        raise InputError(f"{shown}: ended at byte {len(data)} of {header.nbytes}")
+        raise InputError(f"{shown}: ends at byte {len(data)} of {header.nbytes}")
     return header, data
 
 
@@ -238,13 +238,13 @@ def texts(header: Npy, data: bytes) -> list[str]:
     """
     width = header.dtype.itemsize
     if header.dtype.kind not in "SU" or len(header.shape) != 1 or not width:
-        header.refuse("one line of text")
+        header.refuse("a one-dimensional array of text")
     coding = "utf-8" if header.dtype.kind == "S" else "utf-32-be" if header.dtype.byteorder == ">" else "utf-32-le"
     cells = (data[start : start + width] for start in range(0, len(data), width))
     try:
         return [(cell.rstrip(b"\0") if coding == "utf-8" else cell).decode(coding).rstrip("\0") for cell in cells]
     except UnicodeDecodeError as error:
-        raise InputError(f"{header.shown}: holds text that is not Unicode") from error
+        raise InputError(f"{header.shown}: contains text that is not valid Unicode") from error
 
 
 def refuse_many_rows(rows: int, size: int, shown: str) -> None:
@@ -265,7 +265,7 @@ def refuse_many_rows(rows: int, size: int, shown: str) -> None:
 def refuse_unknown(path: str, names: Mapping[str, ZippedArray], expected: str) -> NoReturn:
     """Raises `InputError` for a file without the arrays that a format has."""
     shown = ", ".join(sorted(names)[:8]) or "none"
-    raise InputError(f"{path}: arrays found are {shown[:200]}; expected {expected}")
+    raise InputError(f"{path}: arrays found: {shown[:200]}; expected {expected}")
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -284,7 +284,7 @@ class _BoundedFile:
         if size is None or size < 0:
             size = max(0, self._size - self._file.tell())
         if size > MAX_DIRECTORY:
-            raise zipfile.BadZipFile(f"a directory of {size} bytes; at most {MAX_DIRECTORY} are expected")
+            raise zipfile.BadZipFile(f"the zip directory has {size} bytes; expected at most {MAX_DIRECTORY}")
         return self._file.read(size)
 
 
@@ -300,7 +300,7 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path}: is no .npz file, or a damaged one: {reason}") from error
+        raise InputError(f"{path}: is damaged, or not an .npz file: {reason}") from error
 
 
 def _data_start(path: str, info: zipfile.ZipInfo, shown: str) -> int:
@@ -312,7 +312,7 @@ def _data_start(path: str, info: zipfile.ZipInfo, shown: str) -> int:
         raise InputError(f"{shown}: the zip has no member at byte {info.header_offset}")
     magic, _, _, method, *_, name, extra = _LOCAL_HEADER.unpack(head)
     if magic != b"PK\x03\x04" or method != info.compress_type:
-        raise InputError(f"{shown}: the zip's directory does not fit the member at byte {info.header_offset}")
+        raise InputError(f"{shown}: the zip directory does not match the member at byte {info.header_offset}")
     return info.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 

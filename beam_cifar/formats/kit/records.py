@@ -185,16 +185,16 @@ def numbered_names(largest: int) -> tuple[str, ...]:
 def read_names(file: SourceFile) -> tuple[str, ...]:
     """Reads names, one a line; empty lines may follow the last. Raises `InputError`."""
     if file.blob.size > MAX_NAMES_BYTES:
-        raise InputError(f"{file.shown}: {file.blob.size} bytes is too large for a list of names")
+        raise InputError(f"{file.shown}: has {file.blob.size} bytes; expected at most {MAX_NAMES_BYTES}")
     with storage.open_blob(file.blob, file.shown) as stream:
         try:
             text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"{file.shown}: is not UTF-8 text, one name a line: {error}") from error
+            raise InputError(f"{file.shown}: is not UTF-8 text with one name per line: {error}") from error
     names = tuple(line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")) if text.strip("\r\n") else ()
     for number, name in enumerate(names, 1):
         if not name.strip() or "\0" in name:
-            raise InputError(f"{file.shown}: line {number} is {name!r}; expected a name on every line")
+            raise InputError(f"{file.shown}: line {number} is {name!r}; expected one name per line")
     return names
 
 
@@ -209,14 +209,14 @@ def refuse_one_subset(files: Sequence[SourceFile]) -> None:
     met: dict[str, str] = {}
     for file in files:
         if met.setdefault(file.subset, file.name) != file.name:
-            raise InputError(f"{file.shown}: is subset {file.subset!r}, as {met[file.subset]!r} is; move one of them")
+            raise InputError(f"{file.shown}: is subset {file.subset!r}, like {met[file.subset]!r}; move one of them")
 
 
 def read_exactly(stream: BinaryIO, size: int, shown: str) -> bytes:
     """Reads some bytes; raises `InputError` if the file ends before."""
     data = stream.read(size)
     if len(data) != size:
-        raise InputError(f"{shown}: ended {size - len(data)} bytes too early")
+        raise InputError(f"{shown}: ends {size - len(data)} bytes too early")
     return data
 
 
@@ -254,13 +254,13 @@ def check_names(names: Sequence[str], what: str) -> None:
     """
     for name in names:
         if not name.strip() or set("\r\n\0") & set(name) or name.startswith("\ufeff") or not is_unicode(name):
-            raise UsageError(f"{what} {name!r} cannot be a line of a list of names; rename it by --remap OLD:NEW")
+            raise UsageError(f"{what} {name!r} cannot be written as a line of text; rename it with --remap OLD:NEW")
 
 
 def check_byte_classes(names: Sequence[str], what: str, sink: Sink) -> None:
     """Refuses more names than a byte can tell apart, and those that `check_names` does. Raises `UsageError`."""
     if len(names) > BYTE_CLASSES:
-        raise UsageError(f"{len(names)} {what}es: {sink.name} has one byte for a label, and so {BYTE_CLASSES} at most")
+        raise UsageError(f"{len(names)} {what}es: {sink.name} supports at most {BYTE_CLASSES}, as a label is one byte")
     check_names(names, what)
 
 
@@ -281,7 +281,7 @@ def written_columns(table: pa.Table, writer: PartWriter) -> tuple[memoryview, np
             row = column.is_null().to_pylist().index(True)
             found = table.column("id")[row].as_py()
             where = f"{writer.shard.subset}: item {found!r}"
-            raise InputError(f"{where} has no {name}, and {writer.sink.name} has one for every row")
+            raise InputError(f"{where} has no {name}, but {writer.sink.name} needs one for every row")
     return joined_images(table), plain_labels(table)
 
 

@@ -38,18 +38,18 @@ def find_root(path: str, index_dir: str, metas: Collection[str], is_wanted: Call
     if archives.is_archive(path):
         found = archive_files(path, index_dir, is_wanted)
         roots = [folder for folder, files in found.items() if not files.keys().isdisjoint(metas)]
-        _refuse_several(path, roots, "unpack the one that you mean")
+        _refuse_several(path, roots, "unpack the one you want")
         if not roots:
             raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in the archive")
         return "", found[roots[0]]
     with storage.reading(path):
         if not storage.is_folder(path):
-            raise InputError(f"{path}: is not a directory, nor an archive ({', '.join(archives.SUFFIXES)})")
+            raise InputError(f"{path}: is neither a directory nor an archive ({', '.join(archives.SUFFIXES)})")
         if not storage.names_in(path):
             raise InputError(f"{path}: the directory is empty")
         root = _directory_root(path, metas)
         if not root:
-            raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in it")
+            raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in the directory")
         return root, folder_files(root, is_wanted)
 
 
@@ -92,10 +92,10 @@ def _directory_root(path: str, metas: Collection[str]) -> str:
         return path
     inner = [folder for folder in storage.folders_in(path) if not storage.name_of(folder).startswith("_")]
     roots = list(filter(has_meta, inner))
-    _refuse_several(path, list(map(os.path.basename, roots)), "name one of them")
+    _refuse_several(path, list(map(os.path.basename, roots)), "pass the path of one")
     return roots[0] if roots else ""
 
 
 def _refuse_several(path: str, roots: Sequence[str], advice: str) -> None:
     if len(roots) > 1:
-        raise InputError(f"{path}: holds several datasets ({', '.join(sorted(roots))}); {advice}")
+        raise InputError(f"{path}: contains several datasets ({', '.join(sorted(roots))}); {advice}")
