@@ -156,10 +156,10 @@ def test_pieces_give_what_the_whole_gives(content: dict[str, Any], indent: int |
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "character 0: .* ends early"),
+        (b"", "character 0: .* unexpected end of file"),
         (b"[1]", "expected '{'"),
-        (b'{"a": 1', "ends early"),
-        (b'{"a": [1, 2', "ends early"),
+        (b'{"a": 1', "unexpected end of file"),
+        (b'{"a": [1, 2', "unexpected end of file"),
         (b'{"a": [1 2]}', "character 9: .*expected ']'"),
         (b'{"a": "x', "Unterminated string"),
         (b'{"a" 1}', "expected ':'"),

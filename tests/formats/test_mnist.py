@@ -364,9 +364,9 @@ def test_rows_without_image_or_label_are_refused(
 @pytest.mark.parametrize(
     ("classes", "reason"),
     [
-        (("a\nb",), r"class 'a\\nb' cannot be a line"),
-        (("a", ""), r"class '' cannot be a line"),
-        (("\ufeffa",), r"cannot be a line"),
+        (("a\nb",), r"class 'a\\nb' cannot be written as a line"),
+        (("a", ""), r"class '' cannot be written as a line"),
+        (("\ufeffa",), r"cannot be written as a line"),
         (tuple(map(str, range(257))), r"257 classes: mnist has one byte"),
     ],
 )
