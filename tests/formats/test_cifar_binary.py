@@ -230,7 +230,7 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "both kinds": (TEN | HUNDRED, r"has both 'batches.meta.txt' \(CIFAR-10\) and"),
     "a blank name": (TEN | {"batches.meta.txt": b"a\n\nb\n"}, r"batches.meta.txt: line 2 is ''"),
     "names that are no text": (TEN | {"batches.meta.txt": b"\xff"}, r"batches.meta.txt: is not UTF-8"),
-    "names without end": (TEN | {"batches.meta.txt": bytes((16 << 20) + 1)}, r"batches.meta.txt: 16777217 bytes is too large"),
+    "names without end": (TEN | {"batches.meta.txt": bytes((16 << 20) + 1)}, r"batches.meta.txt: has 16777217 bytes; expected at most 16777216"),
     "two datasets": (
         {f"{folder}/{name}": data for folder in "ab" for name, data in TEN.items()},
         r"contains several datasets",
@@ -271,7 +271,7 @@ def test_images_of_another_size_are_refused_with_a_hint(tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "cifar", {"data_batch_1": content})
     with pytest.raises(UsageError, match=r"data_batch_1.bin: cifar_binary holds images of one size"):
         converted(source, tmp_path / "out", "cifar_binary")
-    with pytest.raises(UsageError, match=r"data_batch_1.bin: its images are 8 x 8.*--resize 32x32"):
+    with pytest.raises(UsageError, match=r"data_batch_1.bin: images are 8 x 8.*--resize 32x32"):
         converted(source, tmp_path / "out", "cifar_binary", resize=(8, 8))
     converted(source, tmp_path / "out", "cifar_binary", resize=(32, 32))
     assert len((tmp_path / "out/data_batch_1.bin").read_bytes()) == 2 * 3073

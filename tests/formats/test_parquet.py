@@ -498,7 +498,7 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
     "a path in place of an image": (
         {"image": pa.array([{"bytes": None, "path": "/etc/passwd"}], IMAGE)},
         None,
-        "1 rows have no bytes in 'image.bytes', and some have a path",
+        "1 rows have no bytes in 'image.bytes', and some have only a path",
     ),
     "two columns of classes": (
         {"image": pictures(1), "kind": [0], "sort": [0]},

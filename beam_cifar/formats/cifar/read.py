@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100, python version, with Datumaro's extensions (https://www.cs.toronto.edu/~kriz/cifar.html).
 
-A dataset is a directory, or a folder in an archive, with a meta file and one pickle per subset beside it.
+A dataset is a directory, or a folder in an archive, with a meta file and one pickle per subset.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ MAX_META_BYTES = 64 << 20
 
 
 class CifarSource(Source):
-    """Reads any layout that `beam_cifar.pickles` knows."""
+    """Reads every layout that `beam_cifar.pickles` supports."""
 
     name = "cifar"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there is a meta file, in the directory or archive or one folder deeper."""
+        """Whether a meta file is in the directory or archive, or one folder deeper."""
         return has_root(path, index_dir, META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
@@ -75,12 +75,12 @@ class CifarRows(ColumnRows):
     """The rows of one batch; their sizes are always known.
 
     Args:
-        file: the batch.
-        table: the label table; labels beyond it make bad rows.
-        batch: what is in it.
+        file: the batch file.
+        table: the label table; rows with labels outside it are bad.
+        batch: its contents.
     """
 
-    # To open a batch in an archive takes longer than to read its columns, and many look at those alone.
+    # Opening a batch in an archive takes longer than reading its columns, which are often all that is needed.
     opened_late = True
 
     def __init__(self, file: SourceFile, table: LabelTable, batch: Batch) -> None:
@@ -134,7 +134,7 @@ class CifarRows(ColumnRows):
         return raw_images(pixels, sizes), "raw", sizes
 
     def _check_kind(self) -> None:
-        """Datumaro writes unlabelled CIFAR-10 rows under CIFAR-100's keys: only rows with a label tell the kind."""
+        """Refuses a batch of the other kind. Only labelled rows tell: Datumaro gives unlabelled ones CIFAR-100's keys."""
         found = self._batch.kind
         if found is None or found == cifar_kind(self._table) or all(label is None for label in self._batch.labels):
             return
@@ -149,7 +149,7 @@ class CifarRows(ColumnRows):
         self.bad_rows.setdefault(row, self.file.bad_row(row, error, label))
 
     def _resolve_labels(self) -> list[int]:
-        """The label of every row as a number, -1 for none; rows with an impossible one are marked bad."""
+        """Returns the label of every row as a number, -1 for none; rows with an invalid label are marked bad."""
         labels = self._batch.labels
         count = len(self._table.names)
         kinds = set(map(type, labels))
@@ -178,7 +178,7 @@ class CifarRows(ColumnRows):
         return list(coarse)
 
     def _parents(self) -> dict[int, tuple[int, int]]:
-        """Class -> (superclass, row that says so)."""
+        """Returns class -> (superclass, row that it was found in)."""
         firsts: dict[tuple[int, int | None], int] = {}
         for row, pair in enumerate(zip(self.labels, self._coarse, strict=False)):
             if pair not in firsts and row not in self.bad_rows:
@@ -194,8 +194,8 @@ class CifarRows(ColumnRows):
 class _Texts:
     """Ids and file names of the rows of a batch: ids are file names without extension, and made unique.
 
-    Arrow holds them in a tenth of the room of lists, which go with the first call of `columns`; a plan that needs no
-    names, as most do, starts without Arrow.
+    Arrow columns take a tenth of the memory of lists; the first call of `columns` replaces the lists with them. Most
+    plans need no names, and so start without importing Arrow.
     """
 
     def __init__(self, batch: str, rows: int, filenames: Sequence[str] | None) -> None:
@@ -208,7 +208,7 @@ class _Texts:
         self._lock = threading.Lock()
 
     def columns(self) -> tuple[pa.Array, pa.Array]:
-        """Ids and file names, string `[N]` each; the latter as found, or made from the ids."""
+        """Returns ids and file names, string `[N]` each; file names are as found, or derived from the ids."""
         import pyarrow as pa
 
         with self._lock:
@@ -221,7 +221,7 @@ class _Texts:
 
 
 def _stems(filenames: Sequence[str]) -> list[str]:
-    """File names without their extension; quick where all have the same one, as genuine files do."""
+    """Returns file names without extension; faster where all share one, as in genuine files."""
     extension = os.path.splitext(filenames[0])[1] if filenames else ""
     if extension and all(name.endswith(extension) for name in filenames):
         stems = [name[: -len(extension)] for name in filenames]
@@ -235,7 +235,7 @@ def _is_wanted(name: str) -> bool:
 
 
 def _custom_names(file: SourceFile) -> tuple[str, ...]:
-    """Class names from Datumaro's `dataset_meta.json`: "labels", a list, or "label_map", ids to names."""
+    """Returns the class names in Datumaro's `dataset_meta.json`: a list "labels", or "label_map", ids to names."""
     with storage.open_blob(file.blob, file.shown) as stream:
         if file.blob.size > MAX_META_BYTES:
             raise InputError(f"{file.shown}: has {file.blob.size} bytes; expected at most {MAX_META_BYTES}")
