@@ -337,7 +337,7 @@ def test_two_classes_of_one_name_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [{}, {"filter": "/item"}])
 def test_rows_without_image_are_refused(target: str, options: dict[str, Any], tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "in", {"a": {"data": [], "labels": [0], "filenames": ["a.png"]}})
-    with pytest.raises(InputError, match="no image, but tfds_"):
+    with pytest.raises(InputError, match="no image, (and|but) tfds_"):
         quickly(source, tmp_path / "out", target, **options)
     assert not (tmp_path / "out").exists()
 

@@ -134,7 +134,7 @@ class CifarRows(ColumnRows):
         return raw_images(pixels, sizes), "raw", sizes
 
     def _check_kind(self) -> None:
-        """Refuses a batch of the other kind. Only labelled rows tell: Datumaro gives unlabelled ones CIFAR-100's keys."""
+        """Refuses a batch of the other kind, by labelled rows: Datumaro gives unlabelled ones CIFAR-100's keys."""
         found = self._batch.kind
         if found is None or found == cifar_kind(self._table) or all(label is None for label in self._batch.labels):
             return

@@ -1,6 +1,6 @@
-"""Reads a JSON file whose top is an object, member by member, and a long array of it element by element.
+"""Reads a JSON file with an object at the top, member by member, and a long array in it element by element.
 
-The standard library parses each value; only the piece of the file that holds it is in memory.
+The standard library parses each value; only the piece of the file with that value is in memory.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from beam_cifar.errors import InputError
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_VALUE: Final = 64 << 20
-"""Characters of one value."""
+"""Maximum number of characters of one value."""
 
 _GOES_ON: Final = ("", ".", "e", "E")
-"""What may follow a number that is cut by the end of a piece."""
+"""Characters after a number that may mean it continues in the next piece."""
 
 _space = re.compile(r"[ \t\n\r]*").match
 
@@ -28,7 +28,7 @@ class JsonStream:
 
     Args:
         stream: the file, at its start.
-        shown: how messages name it.
+        shown: display name used in messages.
     """
 
     def __init__(self, stream: BinaryIO, shown: str) -> None:
@@ -38,10 +38,10 @@ class JsonStream:
         self._text, self._at, self._dropped, self._ended = "", 0, 0, False
 
     def members(self) -> Iterator[str]:
-        """Yields the keys of the object; after each, its value must be taken by `value` or `elements`.
+        """Yields the keys of the object; after each, its value must be read with `value` or `elements`.
 
         Raises:
-            InputError: this is not JSON, or not an object.
+            InputError: not valid JSON, or not an object.
         """
         self._take("{")
         while self._next() != "}":
@@ -73,7 +73,7 @@ class JsonStream:
         self._take("]")
 
     def value(self) -> Any:
-        """One value, as `json` gives it. Raises `InputError`."""
+        """Reads and returns one value, as `json` parses it. Raises `InputError`."""
         while True:
             self._next()
             try:
@@ -95,7 +95,7 @@ class JsonStream:
         return self._next() == "["
 
     def _next(self) -> str:
-        """The next character that is no white space, which is not taken; empty at the end."""
+        """Returns the next character that is not white space, without consuming it; "" at the end."""
         while True:
             match = _space(self._text, self._at)
             self._at = match.end() if match else self._at
@@ -111,7 +111,7 @@ class JsonStream:
         self._at += 1
 
     def _more(self) -> bool:
-        """Reads on, twice as far each time that a value is not whole yet; False at the end."""
+        """Reads more, doubling the piece while a value is incomplete; returns False at the end."""
         if self._ended:
             return False
         left = self._text[self._at :]
