@@ -1,5 +1,5 @@
 """Formats: a source that reads and a sink that writes, one file or package for each.
 
-`registry` is the one place where a format is listed, and where others get one by its name; `contract` is what a format
-is, `kit` what formats share. No format is imported by name from outside this room.
+`registry` lists the formats and returns one by its name; `contract` defines what a format is, `kit` what formats share.
+Code outside gets sources and sinks from `registry`; the facts, names and helpers of some formats are imported directly.
 """

@@ -1,7 +1,7 @@
 """CIFAR-10 and CIFAR-100, binary version (https://www.cs.toronto.edu/~kriz/cifar.html, "Binary version").
 
-A row is its label, one byte, or for CIFAR-100 its superclass and its class; then 3,072 bytes of pixels, the planes of
-red, green and blue of a 32 x 32 image. Names are in text files beside, one a line.
+A row is a one-byte label, or for CIFAR-100 a byte each for superclass and class; then 3,072 bytes of pixels, the red,
+green and blue planes of a 32 x 32 image. Names are in text files next to the batches, one per line.
 """
 
 from __future__ import annotations
@@ -51,42 +51,42 @@ READ_ROWS = 1000
 
 
 class CifarBinarySource(RecordSource):
-    """Reads both kinds, from a directory or an archive."""
+    """Reads CIFAR-10 and CIFAR-100 from a directory or an archive."""
 
     name = "cifar_binary"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there are names, in the directory or archive or one folder deeper, and a `.bin` file beside."""
+        """Whether a file of names and a `.bin` file are in the directory or archive, or one folder deeper."""
         return any(map(_is_batch, _files(path, index_dir)[1]))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         root, files = _files(path, index_dir)
         batches = sorted((file for name, file in files.items() if _is_batch(name)), key=lambda f: natural_key(f.name))
         if not batches:
-            raise InputError(f"{path}: has names of classes, but no batch beside them, such as test_batch{SUFFIX}")
+            raise InputError(f"{path}: has class names, but no batch file next to them, such as test_batch{SUFFIX}")
         if NAMES in files and (FINE_NAMES in files or COARSE_NAMES in files):
             raise InputError(
-                f"{path}: has both {NAMES!r} (CIFAR-10) and {FINE_NAMES!r} or {COARSE_NAMES!r} (CIFAR-100); keep the "
-                "two datasets apart"
+                f"{path}: has both {NAMES!r} (CIFAR-10) and {FINE_NAMES!r} or {COARSE_NAMES!r} (CIFAR-100); move "
+                "one dataset to another folder"
             )
         expected = (NAMES,) if NAMES in files else (FINE_NAMES, COARSE_NAMES)
         for name in expected:
             if name not in files:
-                raise InputError(f"{path}: has no {name!r}; CIFAR-100 has {FINE_NAMES!r} and {COARSE_NAMES!r}")
+                raise InputError(f"{path}: has no {name!r}; CIFAR-100 needs {FINE_NAMES!r} and {COARSE_NAMES!r}")
         refuse_one_subset(batches)
         metas = tuple(files[name] for name in expected)
         names, coarse_names = read_names(metas[0]), read_names(metas[1]) if len(metas) == 2 else ()
         if len(metas) == 2 and not coarse_names:
-            raise InputError(f"{metas[1].shown}: has no names; expected those of the superclasses")
+            raise InputError(f"{metas[1].shown}: is empty; expected the superclass names, one per line")
         table = LabelTable(names, coarse_names, known_parents(names, coarse_names))
         title = "CIFAR-100, binary version" if coarse_names else "CIFAR-10, binary version"
         return Catalog(self.name, title, path, table, tuple(batches), metas, root=root)
 
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
-        """Everything of a batch but its pixels.
+        """Returns everything in a batch except its pixels.
 
         Raises:
-            InputError: a file that does not end with a row, or rows that give one class two superclasses.
+            InputError: the file does not end with a whole row, or its rows give a class two superclasses.
         """
         import numpy as np
 
@@ -95,7 +95,7 @@ class CifarBinarySource(RecordSource):
         if rest:
             kind = "CIFAR-100" if labels.has_superclasses else "CIFAR-10"
             raise InputError(
-                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} rows; a row of {kind} is "
+                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} rows; a {kind} row is "
                 f"{skip + PIXELS} bytes of label and pixels"
             )
         found = _read_labels(file, rows, skip)
@@ -111,7 +111,7 @@ class CifarBinarySource(RecordSource):
 
 
 class _BatchWriter(PartWriter):
-    """Writes labels and pixels of each example."""
+    """Writes the labels and pixels of each example."""
 
     def append(self, table: pa.Table) -> None:
         import numpy as np
@@ -133,8 +133,8 @@ class _BatchWriter(PartWriter):
         if (parents < 0).any():
             name = classes.names[int(labels[np.argmax(parents < 0)])]
             raise InputError(
-                f"{self.shard.path}: class {name!r} has no superclass, and CIFAR-100 has one for every row; leave its "
-                "rows out by --label"
+                f"{self.shard.path}: class {name!r} has no superclass, but every CIFAR-100 row needs one; select "
+                "the other classes with --label"
             )
         return parents
 
@@ -156,15 +156,15 @@ class CifarBinarySink(FileSink):
     writer = _BatchWriter
 
     def check_labels(self, labels: LabelTable) -> None:
-        """A label is a byte, a name is a line."""
+        """Refuses more names than a byte can number, and names that are not a line of text."""
         check_byte_classes(labels.names, "class", self)
         check_byte_classes(labels.coarse_names, "superclass", self)
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
-        """All images are 32 x 32."""
+        """Refuses images that are not 32 x 32."""
         if shard.rows and shard.size and shard.size != SIZE:
             raise UsageError(
-                f"{shard.path}: its images are {shard.size[0]} x {shard.size[1]}, and {self.name} holds those of "
+                f"{shard.path}: images are {shard.size[0]} x {shard.size[1]}, but {self.name} supports only "
                 f"{SIZE[0]} x {SIZE[1]}; pass --resize {SIZE[0]}x{SIZE[1]}"
             )
 
@@ -178,14 +178,14 @@ class CifarBinarySink(FileSink):
         return summary.copyable_as == _kind(options.labels)
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The names, with an empty line at the end as the genuine files have."""
+        """Returns the files of names, with an empty line at the end as in the genuine files."""
         labels = options.labels
         names = {FINE_NAMES: labels.names, COARSE_NAMES: labels.coarse_names}
         lists = names if labels.has_superclasses else {NAMES: labels.names}
         return {name: names_file(found) + b"\n" for name, found in lists.items()}
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """Superclasses are said row by row."""
+        """Yields a notice if superclasses are lost: only rows have them, so a class without rows has none."""
         labels = options.labels
         used = set().union(*(result.labels for result in shards))
         lost = [label for label, parent in enumerate(labels.parents) if parent is not None and label not in used]
@@ -199,7 +199,7 @@ def _kind(labels: LabelTable) -> str:
 
 
 def _label_bytes(labels: LabelTable) -> int:
-    """Bytes in front of the pixels of each row."""
+    """Returns the number of label bytes before the pixels of each row."""
     return 2 if labels.has_superclasses else 1
 
 
@@ -208,13 +208,13 @@ def _is_batch(name: str) -> bool:
 
 
 def _files(path: str, index_dir: str) -> tuple[str, dict[str, SourceFile]]:
-    """The folder of the dataset, and names and batches by file name."""
+    """Returns the folder of the dataset, and its files of names and batches by file name."""
     root, found = find_root(path, index_dir, METAS, lambda name: _is_batch(name) or name in METAS)
     return root, {name: replace(file, subset=decode_name(name.removesuffix(SUFFIX))) for name, file in found.items()}
 
 
 def _read_labels(file: SourceFile, rows: int, skip: int) -> npt.NDArray[np.uint8]:
-    """The bytes in front of the pixels of each row: uint8 `[N, 1 or 2]`."""
+    """Returns the label bytes of each row: uint8 `[N, 1 or 2]`."""
     import numpy as np
 
     labels = np.empty((rows, skip), dtype=np.uint8)
@@ -226,7 +226,7 @@ def _read_labels(file: SourceFile, rows: int, skip: int) -> npt.NDArray[np.uint8
 
 
 def _read_rows(shown: str, skip: int, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
-    """Some rows: uint8 `[N, labels and pixels]`."""
+    """Returns some runs of rows: uint8 `[N, labels and pixels]`."""
     import numpy as np
 
     data = read_runs(stream, shown, runs, lambda row: row * (skip + PIXELS))
@@ -234,14 +234,14 @@ def _read_rows(shown: str, skip: int, stream: BinaryIO, runs: Runs) -> npt.NDArr
 
 
 def _read_pixels(shown: str, skip: int, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
-    """The pixels of some runs of rows: uint8 `[bytes]`."""
+    """Returns the pixels of some runs of rows: uint8 `[bytes]`."""
     return _read_rows(shown, skip, stream, runs)[:, skip:].reshape(-1)
 
 
 def _bad_superclasses(
     file: SourceFile, coarse: npt.NDArray[np.int32], labels: npt.NDArray[np.int32], known: dict[int, BadRow], count: int
 ) -> dict[int, BadRow]:
-    """The rows whose superclass is not in a table of `count`, those that are bad already left out."""
+    """Returns the rows whose superclass is not in a table of `count`, except those already in `known`."""
     import numpy as np
 
     return {

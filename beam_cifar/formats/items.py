@@ -1,6 +1,6 @@
-"""Items that were made in Python, on disk: the project's own form of a dataset, for the time of a job.
+"""Items created in Python, stored on disk for the duration of a job.
 
-A directory with `items.json` (labels, and the subsets in order) and one Arrow file for each subset, in the schema of
+A directory with `items.json` (labels, and the subsets in order) and one Arrow file per subset, in the schema of
 `beam_cifar.data.schema`.
 """
 
@@ -31,12 +31,12 @@ CATALOG = "items.json"
 
 
 class ItemsSource(Source):
-    """Reads what `write_items` wrote."""
+    """Reads the output of `write_items`."""
 
     name = "items"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there is a catalog."""
+        """Whether the directory has a catalog."""
         return storage.is_file(os.path.join(path, CATALOG))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
@@ -53,7 +53,7 @@ class ItemsSource(Source):
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[ItemRows]:
-        # Not kept: a file that is mapped stays on the disk after its folder is gone.
+        # Not cached: a mapped file keeps its disk space after its folder is deleted.
         yield self.read_rows(file, labels)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ItemRows:
@@ -65,8 +65,8 @@ class ItemRows(RowReader):
     """The items of one subset; sizes are always known.
 
     Args:
-        file: that holds them.
-        table: all of them, mapped into memory rather than read.
+        file: the file that contains them.
+        table: all items, memory-mapped rather than read.
     """
 
     def __init__(self, file: SourceFile, table: pa.Table) -> None:
@@ -105,7 +105,7 @@ class ItemRows(RowReader):
 
 
 def write_items(examples: Iterable[Example], labels: LabelTable, folder: str) -> None:
-    """Writes items to an empty folder, a thousand at a time. Raises `InputError` if two of a subset have one id."""
+    """Writes items to an empty folder, a thousand at a time. Raises `InputError` if an id repeats in a subset."""
     writers: dict[str, Any] = {}
     waiting: dict[str, list[Example]] = {}
     held = rows = 0
@@ -139,7 +139,7 @@ def _flush(waiting: dict[str, list[Example]], writers: dict[str, Any], folder: s
 
 
 def _refuse_repeated(path: str, subset: str) -> None:
-    """Finds an id that is there twice, by 64-bit digests first."""
+    """Raises `InputError` for a repeated id; compares 64-bit digests first, to keep few texts in memory."""
     with pa.memory_map(path) as buffer:
         ids = pa.ipc.open_file(buffer).read_all().column("id")
         keys = np.concatenate([digests(chunk.to_pylist()) for chunk in ids.chunks])
@@ -149,7 +149,7 @@ def _refuse_repeated(path: str, subset: str) -> None:
         for row in np.flatnonzero(met).tolist():
             item_id = ids[row].as_py()
             if item_id in seen:
-                raise InputError(f"two items of subset {subset!r} have the id {item_id!r}; ids are unique in a subset")
+                raise InputError(f"two items of subset {subset!r} have the id {item_id!r}; ids must be unique")
             seen.add(item_id)
 
 
@@ -158,11 +158,11 @@ def _path(folder: str, number: int) -> str:
 
 
 def _stored(table: pa.Table) -> Any:
-    """Bytes of each image as it lies there: int64 `[N]`."""
+    """Returns the bytes of each image as stored: int64 `[N]`."""
     return pa.compute.binary_length(table.column("image")).fill_null(0).to_numpy().astype(np.int64)
 
 
 def _pixels(table: pa.Table) -> Any:
-    """Bytes of each image as three channels of pixels: int64 `[N]`."""
+    """Returns the bytes of each image as pixels of three channels: int64 `[N]`."""
     height, width = (table.column(name).fill_null(0).to_numpy().astype(np.int64) for name in ("height", "width"))
     return 3 * height * width

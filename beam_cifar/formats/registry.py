@@ -1,4 +1,4 @@
-"""The registry: the one place where a format is listed."""
+"""The registry: the one place where formats are listed."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from beam_cifar.formats.contract.source import Source
 
 @dataclass(frozen=True)
 class Format:
-    """A format as lists and help texts show it; its module is imported when it is used.
+    """A format as shown in lists and help texts; its module is imported on first use.
 
     Attributes:
-        title: one line for people.
-        source: "module:class" within this package that reads it, or "".
-        sink: "module:class" that writes it, or "".
+        title: one-line description.
+        source: "module:class" within this package of its source, or "" if it cannot be read.
+        sink: "module:class" of its sink, or "" if it cannot be written.
     """
 
     title: str
@@ -25,6 +25,7 @@ class Format:
     sink: str = ""
 
 
+# The order decides detection: the first format that matches wins.
 FORMATS: dict[str, Format] = {
     "cifar": Format(
         "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz",
@@ -93,21 +94,21 @@ FORMATS: dict[str, Format] = {
 
 
 INTERNAL = {"items": "items:ItemsSource"}
-"""Sources of what only the package itself writes."""
+"""Sources of formats that only this package writes, and users never name."""
 
 
 def readable() -> list[str]:
-    """Names of the formats that can be read."""
+    """Returns the names of the formats that can be read."""
     return [name for name, entry in FORMATS.items() if entry.source]
 
 
 def writable() -> list[str]:
-    """Names of the formats that can be written."""
+    """Returns the names of the formats that can be written."""
     return [name for name, entry in FORMATS.items() if entry.sink]
 
 
 def get_source(name: str) -> Source:
-    """What reads the format of that name; raises `UsageError` if there is no such format, or it cannot be read."""
+    """Returns the source of a format. Raises `UsageError` if the format is unknown or cannot be read."""
     if name not in (*readable(), *INTERNAL):
         raise unknown_name("input format", name, readable())
     made: Source = load(f"beam_cifar.formats.{INTERNAL.get(name) or FORMATS[name].source}")()
@@ -115,7 +116,7 @@ def get_source(name: str) -> Source:
 
 
 def get_sink(name: str) -> Sink:
-    """What writes the format of that name; raises `UsageError` if there is no such format, or it cannot be written."""
+    """Returns the sink of a format. Raises `UsageError` if the format is unknown or cannot be written."""
     if name not in writable():
         raise unknown_name("output format", name, writable())
     made: Sink = load(f"beam_cifar.formats.{FORMATS[name].sink}")()
@@ -123,5 +124,5 @@ def get_sink(name: str) -> Sink:
 
 
 def detect_format(path: str, index_dir: str) -> str | None:
-    """The name of the format that a directory or archive is in, or None; archive indexes go to `index_dir`."""
+    """Returns the format of a directory or archive, or None if none matches; archive indexes go to `index_dir`."""
     return next((name for name in readable() if get_source(name).detect(path, index_dir)), None)

@@ -204,7 +204,7 @@ def test_an_item_that_cannot_be_kept_is_refused_by_number(bad: Any, reason: str,
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (b'{"items": [{"id": "a"}', "is not JSON as expected: ends early"),
+        (b'{"items": [{"id": "a"}', "is not valid JSON: unexpected end of file"),
         (b'{"items": {"id": "a"}}', r"expected '\['"),
         (b"[]", "expected '{'"),
         (b'{"categories": {}}', "has no 'items'"),
@@ -215,8 +215,8 @@ def test_an_item_that_cannot_be_kept_is_refused_by_number(bad: Any, reason: str,
         (b'{"categories": {"label": {"labels": [{"name": 5}]}}, "items": []}', "class name is '5'"),
         (b'{"categories": {"label": {"labels": [{"name": "\\ud800"}]}}, "items": []}', "class name is"),
         (b'{"items": []}', "have no rows"),
-        (b"", "ends early"),
-        (b'{"categories": {}, "items": []}{"items": []}', "expected nothing after the object"),
+        (b"", "unexpected end of file"),
+        (b'{"categories": {}, "items": []}{"items": []}', "expected the end of the file"),
     ],
 )
 def test_a_file_that_is_not_datumaros_is_refused_by_name(found: bytes, reason: str, tmp_path: Path) -> None:

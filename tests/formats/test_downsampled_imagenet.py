@@ -231,7 +231,7 @@ def test_a_damaged_list_of_names_is_refused(text: bytes, words: str, tmp_path: P
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [
-        ({"data": np.zeros((3, 12), np.uint8)}, "arrays found are data; expected 'data' and 'labels'"),
+        ({"data": np.zeros((3, 12), np.uint8)}, "arrays found: data; expected 'data' and 'labels'"),
         ({"data": np.zeros((3, 13), np.uint8), "labels": [1, 2, 3]}, "expected uint8 N x 3.S.S in C order"),
         ({"data": np.zeros((3, 12)), "labels": [1, 2, 3]}, "dtype float64"),
         ({"data": np.zeros((3, 12), np.uint8), "labels": [1, 2]}, "one number for each of 3 images"),

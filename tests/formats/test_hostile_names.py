@@ -234,7 +234,7 @@ def test_subsets_that_some_systems_do_not_tell_apart_are_refused_as_folders(
 ) -> None:
     batches = {name: {"data": picture(0).reshape(1, -1), "labels": [0], "filenames": [f"{name}.png"]} for name in pair}
     source = write_cifar(tmp_path / "in", batches, ["cat"])
-    with pytest.raises(UsageError, match="would both become .* on some disks"):
+    with pytest.raises(UsageError, match="would both become .* on some file systems"):
         quickly(source, tmp_path / "out", "imagenet_with_subset_dirs")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
     quickly(source, tmp_path / "out")

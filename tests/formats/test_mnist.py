@@ -297,7 +297,7 @@ DAMAGED: dict[str, tuple[Files, str]] = {
     "names that are no text": (GOOD | {"labels.txt": b"\xff\xfe"}, r"labels.txt: is not UTF-8"),
     "two test subsets": (
         GOOD | {name.replace("train", to): data for name, data in GOOD.items() for to in ("test", "t10k")},
-        r"test-images-idx3-ubyte: is subset 'test', as 't10k-images-idx3-ubyte' is",
+        r"test-images-idx3-ubyte: is subset 'test', like 't10k-images-idx3-ubyte'",
     ),
     "meta file of another length": (GOOD | {"train-meta.gz": gzip.compress(bytes(100))}, r"train-meta.gz: is 100 bytes"),
     "meta file without numbers": (GOOD | {"train-meta.gz": meta([["a", "b"]] * 4)}, r"train-meta.gz: contains a height or width that is not a number"),
@@ -364,10 +364,10 @@ def test_rows_without_image_or_label_are_refused(
 @pytest.mark.parametrize(
     ("classes", "reason"),
     [
-        (("a\nb",), r"class 'a\\nb' cannot be a line"),
-        (("a", ""), r"class '' cannot be a line"),
-        (("\ufeffa",), r"cannot be a line"),
-        (tuple(map(str, range(257))), r"257 classes: mnist has one byte"),
+        (("a\nb",), r"class 'a\\nb' cannot be written as a line"),
+        (("a", ""), r"class '' cannot be written as a line"),
+        (("\ufeffa",), r"cannot be written as a line"),
+        (tuple(map(str, range(257))), r"257 classes: mnist supports at most 256"),
     ],
 )
 def test_class_names_that_cannot_be_kept_are_refused(classes: tuple[str, ...], reason: str, tmp_path: Path) -> None:

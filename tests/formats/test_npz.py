@@ -190,7 +190,7 @@ def test_gray_and_jpeg_files_become_pixels_of_three_channels(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"image_ext": ".png"}, "--image-ext .png: npz stores pixels"), ({"images_per_batch": 2}, "one file for each")],
+    [({"image_ext": ".png"}, "--image-ext .png: npz stores pixels"), ({"images_per_batch": 2}, "one file per subset")],
 )
 def test_options_about_files_and_batches_are_refused(options: Arrays, words: str, source: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=words):
@@ -374,15 +374,15 @@ BAD: dict[str, tuple[bytes, str]] = {
     "python objects": (pickled_labels(), "dtype object .* never does"),
     "images as objects": (
         zipped(images=npy_with("{'descr': '|O', 'fortran_order': False, 'shape': (3,), }")),
-        "unpickled",
+        "unpickling",
     ),
     "floats": (npz_bytes(images=IMAGES / 2), "dtype float64 .* expected uint8 .*convert floats from 0 to 1 with"),
     "fortran order": (npz_bytes(images=np.asfortranarray(IMAGES)), "expected C order"),
     "four channels": (npz_bytes(images=np.zeros((3, 4, 4, 4), np.uint8)), "expected uint8 N x H x W x 3"),
     "too large": (npz_bytes(images=np.zeros((0, 5), np.uint8)), r"shape \(0, 5\); expected uint8"),
-    "cut short": (PLAIN[:-30], "no .npz file, or a damaged one"),
-    "no zip": (b"\x93NUMPY" * 50, "no .npz file, or a damaged one"),
-    "empty": (b"", "no .npz file, or a damaged one"),
+    "cut short": (PLAIN[:-30], "is damaged, or not an .npz file"),
+    "no zip": (b"\x93NUMPY" * 50, "is damaged, or not an .npz file"),
+    "empty": (b"", "is damaged, or not an .npz file"),
     "too few labels": (npz_bytes(images=IMAGES, labels=[1, 2]), "one integer for each of 3 images"),
     "one-hot labels": (npz_bytes(images=IMAGES, labels=np.eye(3, dtype=int)), "numpy.argmax"),
     "float labels": (npz_bytes(images=IMAGES, labels=np.zeros(3)), "expected integers"),
@@ -395,7 +395,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "negative label": (npz_bytes(images=IMAGES, labels=[0, -2, 2]), "row 1: label -2 is outside"),
     "shape of another size": (
         zipped(images=npy_with("{'descr': '|u1', 'fortran_order': False, 'shape': (9999999999, 4, 4, 3), }", b"x")),
-        "takes 479999999952 bytes, the file holds 1",
+        "takes 479999999952 bytes, but the file has 1",
     ),
     "negative shape": (
         zipped(images=npy_with("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -4, 4), }", b"x" * 16)),
@@ -405,7 +405,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         zipped(
             images=npy_with(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({'9' * 40 + ', '}{'9, ' * 60}), }}")
         ),
-        "takes 9{10}[0-9]* bytes, the file holds 0|takes [0-9]{40} bytes",
+        "takes 9{10}[0-9]* bytes, but the file has 0|takes [0-9]{40} bytes",
     ),
     "structured": (
         zipped(
@@ -413,16 +413,16 @@ BAD: dict[str, tuple[bytes, str]] = {
         ),
         "has dtype .{80} and shape .*expected plain numbers",
     ),
-    "name of two lines": (zipped(**{"x_train\nx": npy_with("{}")}), r"called 'x_train\\nx'; expected a name that can"),
-    "nested header": (zipped(images=npy_with("(" * 9000)), "no array that numpy wrote"),
-    "header of code": (zipped(images=npy_with("__import__('os').abort()")), "no array that numpy wrote"),
-    "long header": (zipped(images=npy_with(" " * 60_000 + "{}")), "no array that numpy wrote"),
-    "later version": (zipped(images=b"\x93NUMPY\x03\x00" + bytes(20)), "version .3, 0. of the format"),
-    "no images": (npz_bytes(weights=IMAGES), "arrays found are weights; expected 'images'"),
-    "name twice": (twice(), "holds 'images.npy' twice"),
-    "long directory": (with_long_directory(), "a directory of 1[0-9]{6} bytes; at most 1048576"),
+    "name of two lines": (zipped(**{"x_train\nx": npy_with("{}")}), r"called 'x_train\\nx'; expected printable"),
+    "nested header": (zipped(images=npy_with("(" * 9000)), "is not a valid .npy array"),
+    "header of code": (zipped(images=npy_with("__import__('os').abort()")), "is not a valid .npy array"),
+    "long header": (zipped(images=npy_with(" " * 60_000 + "{}")), "is not a valid .npy array"),
+    "later version": (zipped(images=b"\x93NUMPY\x03\x00" + bytes(20)), "format version .3, 0."),
+    "no images": (npz_bytes(weights=IMAGES), "arrays found: weights; expected 'images'"),
+    "name twice": (twice(), "contains 'images.npy' twice"),
+    "long directory": (with_long_directory(), "the zip directory has 1[0-9]{6} bytes; expected at most 1048576"),
     "encrypted": (with_flag(PLAIN), "images.npy: is encrypted"),
-    "damaged when packed": (flipped(npz_bytes(True, images=IMAGES + 7), 80), "damaged one"),
+    "damaged when packed": (flipped(npz_bytes(True, images=IMAGES + 7), 80), "is damaged, or not an .npz file"),
     "directory does not fit": (flipped(PLAIN, 0), "Bad magic number for file header"),
     "ids without offsets": (npz_bytes(**IDS), "ids_offsets: is missing"),
     "falling offsets": (npz_bytes(**IDS, ids_offsets=[0, 2, 1, 3]), "must rise from 0 to 3"),
@@ -433,7 +433,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "names of no text": (
         npz_bytes(images=IMAGES, label_names=np.array([0x7FFFFFFF], "<u4").view("<U1")),
-        "text that is not Unicode",
+        "text that is not valid Unicode",
     ),
     "wrong parents": (
         npz_bytes(images=IMAGES, label_names=np.array(["a"]), coarse_names=np.array(["b"]), parents=[7]),
@@ -515,7 +515,7 @@ def test_a_label_that_differs_from_its_checksum_is_refused(tmp_path: Path) -> No
     labels = np.arange(1000, 1040)
     path = write_npz(tmp_path / "a.npz", images=np.zeros((40, 2, 2, 3), np.uint8), labels=labels)
     path.write_bytes(flipped(path.read_bytes(), path.read_bytes().index(labels.tobytes())))
-    with pytest.raises(InputError, match="a.npz:labels.npy: differs from its checksum; it is damaged"):
+    with pytest.raises(InputError, match="a.npz:labels.npy: does not match its checksum; the file is damaged"):
         NpzSource().describe(str(path), str(tmp_path))
 
 

@@ -339,7 +339,7 @@ def test_the_marked_column_of_images_is_taken_among_several(tmp_path: Path) -> N
     columns = {"thumbnail": structs(pictures(1)), "photo": structs(pictures(1, first=5)), "label": [0]}
     path = write(tmp_path / "x.parquet", columns, features(photo=None, label=["a"]))
     assert found(path)["x"][0][3] == pictures(1, first=5)[0]
-    with pytest.raises(InputError, match="'thumbnail', 'photo' may hold images"):
+    with pytest.raises(InputError, match="'thumbnail', 'photo' may all contain images"):
         found(write(path, columns))
     assert found(write(path, {**columns, "img": structs(pictures(1, first=7))}))["x"][0][3] == pictures(1, first=7)[0]
 
@@ -381,7 +381,7 @@ def test_images_that_unpack_from_next_to_nothing_are_looked_at_piece_by_piece(tm
         before = pa.total_allocated_bytes()
         rows.facts(0, 1000)
         assert pa.total_allocated_bytes() - before < 200 << 20
-        with pytest.raises(InputError, match="row 0: images that a dictionary repeats .* bomb"):
+        with pytest.raises(InputError, match="row 0: dictionary-encoded images .* bomb"):
             rows.table(0, 1000)
 
 
@@ -441,13 +441,13 @@ def changed(data: bytes, at: int, more: bytes) -> bytes:
 
 
 DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "empty": (lambda data: b"", "is damaged, or no Parquet file"),
-    "text": (lambda data: b"id,label\n" * 100, "is damaged, or no Parquet file"),
-    "cut short": (lambda data: data[: len(data) // 2], "is damaged, or no Parquet file"),
-    "without its footer": (lambda data: data[:-300] + data[-8:], "is damaged, or no Parquet file"),
+    "empty": (lambda data: b"", "is damaged, or not a Parquet file"),
+    "text": (lambda data: b"id,label\n" * 100, "is damaged, or not a Parquet file"),
+    "cut short": (lambda data: data[: len(data) // 2], "is damaged, or not a Parquet file"),
+    "without its footer": (lambda data: data[:-300] + data[-8:], "is damaged, or not a Parquet file"),
     "a footer of any size": (
         lambda data: data[:-8] + b"\xff\xff\xff\x7f" + data[-4:],
-        "is damaged, or no Parquet file",
+        "is damaged, or not a Parquet file",
     ),
     "zeros at the start": (lambda data: changed(data, 0, bytes(60)), "row group 0: is damaged"),
     "an image": (
@@ -494,16 +494,16 @@ def refused(path: Path) -> str:
 
 
 TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
-    "no images": ({"label": [1], "text": ["a"]}, None, "has no column of images as files.*'label', 'text'"),
+    "no images": ({"label": [1], "text": ["a"]}, None, "has no column of encoded images.*'label', 'text'"),
     "a path in place of an image": (
         {"image": pa.array([{"bytes": None, "path": "/etc/passwd"}], IMAGE)},
         None,
-        "1 rows have no bytes in 'image.bytes', and some have a path",
+        "1 rows have no bytes in 'image.bytes', and some have only a path",
     ),
     "two columns of classes": (
         {"image": pictures(1), "kind": [0], "sort": [0]},
         features(image=None, kind=["a"], sort=["b"]),
-        "'kind', 'sort' are class labels",
+        "'kind', 'sort' are all class labels",
     ),
     "a label that is no whole number": ({"image": pictures(2), "label": [0.5, 1.0]}, None, "is damaged"),
     "a list of labels": (
@@ -514,7 +514,7 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
     "a label of true": ({"image": pictures(1), "label": [True]}, None, "column 'label' is bool; expected"),
     "a long class name": ({"image": pictures(1), "label": ["x" * 5000]}, None, "'label' has a text of 5000 bytes"),
     "too many classes": ({"image": pictures(1), "label": [10**12]}, None, "more than 100000 classes"),
-    "names that are no texts": ({"image": pictures(1), "label": [0]}, features(label=[1, 2]), "no list of at most"),
+    "names that are no texts": ({"image": pictures(1), "label": [0]}, features(label=[1, 2]), "must be a list of"),
     "a WebP image": ({"image": [b"RIFF\0\0\0\0WEBPVP8 "], "label": [0]}, None, "row 0: starts with bytes 52 49 46 46"),
 }
 
@@ -544,7 +544,7 @@ def test_files_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     columns = {"image": pictures(1), "label": [0]}
     write(tmp_path / "a" / "train.parquet", columns, features(label=["x", "y"]))
     write(tmp_path / "a" / "test.parquet", columns, features(label=["y", "x"]))
-    with pytest.raises(InputError, match="train.parquet: has other class names than test.parquet"):
+    with pytest.raises(InputError, match="train.parquet: class names differ from those in test.parquet"):
         ParquetSource().describe(str(tmp_path / "a"), "")
     for name in ("small", "large"):
         write(tmp_path / "b" / name / "train-00000-of-00001.parquet", columns)
@@ -570,4 +570,4 @@ def test_shards_that_are_missing_are_told(tmp_path: Path) -> None:
     (tmp_path / "out" / "data" / "train-00001-of-00003.parquet").unlink()
     summary = quickly(tmp_path / "out", tmp_path / "back", "cifar", save_images=True)
     assert summary.written == 4
-    assert "'data/train' has 2 of its 3 shards; the rows of the others are left out" in summary.notices
+    assert "'data/train' has 2 of its 3 shards; rows of the missing ones are not read" in summary.notices

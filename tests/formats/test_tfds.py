@@ -298,7 +298,7 @@ def test_a_split_without_rows_is_left_out_with_a_notice(tmp_path: Path) -> None:
 
 def test_a_subset_called_all_is_refused(tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "in", {"all": batch(["a.png"], [0])})
-    with pytest.raises(UsageError, match="'all' cannot be a split"):
+    with pytest.raises(UsageError, match="a split cannot be called 'all'"):
         quickly(source, tmp_path / "out", "tfds_parquet")
 
 

@@ -172,7 +172,7 @@ def test_pixels_are_left_out_unless_asked_for(cifar10: Path, tmp_path: Path) -> 
     summary = converted(cifar10, tmp_path / "out", save_images=False)
     assert [row[:3] for row in cifar_rows(tmp_path / "out")] == [row[:3] for row in cifar_rows(cifar10)]
     assert len(unpickled(tmp_path / "out" / "data_batch_1")["data"]) == 0
-    assert any("pixels are left out" in notice for notice in summary.notices)
+    assert any("pixels are not written" in notice for notice in summary.notices)
 
 
 def test_images_of_any_size_rows_without_image_and_without_label(tmp_path: Path) -> None:
@@ -342,7 +342,7 @@ def test_a_class_with_two_superclasses_is_refused_naming_the_rows(tmp_path: Path
 
 def test_cifar10_mixed_with_cifar100_is_refused(tmp_path: Path) -> None:
     rows = {"fine_labels": [0], "coarse_labels": [0], "data": batch([0])["data"]}
-    with pytest.raises(InputError, match="is a CIFAR-100 batch, but the meta file beside it is CIFAR-10's"):
+    with pytest.raises(InputError, match="is a CIFAR-100 batch, but the meta file next to it is for CIFAR-10"):
         converted(write_set(tmp_path / "in", {"train": rows}), tmp_path / "out")
     source = write_set(tmp_path / "both", {"train": batch([0])})
     (source / "meta").write_bytes(pickle.dumps({"fine_label_names": ["a"], "coarse_label_names": ["P"]}))

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, python version: facts of the genuine sets, reading, writing.
+"""CIFAR-10 and CIFAR-100, python version: facts about the genuine datasets, reading, writing.
 
-Loaded by the registry; `facts` is also for those who draw samples or compare checksums.
+Loaded through the registry; `facts` is also imported by `samples` and by the command line, for checksums.
 """

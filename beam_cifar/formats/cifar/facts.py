@@ -1,4 +1,4 @@
-"""What is known of the genuine CIFAR-10 and CIFAR-100: names, superclasses, file names, checksums."""
+"""Facts about the genuine CIFAR-10 and CIFAR-100: names, superclasses, file names, checksums."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ CIFAR100_MD5: Final[dict[str, str]] = {
 
 
 def known_parents(names: tuple[str, ...], coarse_names: tuple[str, ...]) -> tuple[int | None, ...]:
-    """Superclasses are learned from rows; only those of the genuine hundred classes are known before."""
+    """Returns the superclass of each class, as far as it is known before rows are read: of the genuine 100 classes."""
     if not coarse_names:
         return ()
     genuine = {fine: coarse for coarse, fines in CIFAR100_SUPERCLASSES.items() for fine in fines}
@@ -92,10 +92,10 @@ TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def cifar_kind(labels: LabelTable) -> str:
-    """Which of the two a set with these labels is: "cifar10" or "cifar100"."""
+    """Returns "cifar100" for labels with superclasses, "cifar10" otherwise."""
     return "cifar100" if labels.has_superclasses else "cifar10"
 
 
 def is_batch_name(name: str) -> bool:
-    """Whether a file may be a batch: archives also hold `readme.html`, `file.txt~`, and tools leave `_*` and `.*`."""
+    """Whether a file may be a batch; archives also have `readme.html` and `file.txt~`, and tools leave `_*`, `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")

@@ -1,6 +1,6 @@
 """CIFAR-10 and CIFAR-100, python version, with Datumaro's extensions (https://www.cs.toronto.edu/~kriz/cifar.html).
 
-A dataset is a directory, or a folder in an archive, with a meta file and one pickle per subset beside it.
+A dataset is a directory, or a folder in an archive, with a meta file and one pickle per subset.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ MAX_META_BYTES = 64 << 20
 
 
 class CifarSource(Source):
-    """Reads any layout that `beam_cifar.pickles` knows."""
+    """Reads every layout that `beam_cifar.pickles` supports."""
 
     name = "cifar"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there is a meta file, in the directory or archive or one folder deeper."""
+        """Whether a meta file is in the directory or archive, or one folder deeper."""
         return has_root(path, index_dir, META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
@@ -47,21 +47,21 @@ class CifarSource(Source):
         metas = [name for name in META_FILES if name in files]
         if len(metas) > 1:
             raise InputError(
-                f"{path}: has both 'batches.meta' (CIFAR-10) and 'meta' (CIFAR-100); keep the two datasets apart"
+                f"{path}: has both 'batches.meta' (CIFAR-10) and 'meta' (CIFAR-100); move one dataset to another folder"
             )
         with storage.open_blob(files[metas[0]].blob, files[metas[0]].shown) as file:
             meta = read_meta(file, files[metas[0]].shown)
         notices = []
         if META_FILES[metas[0]] != TITLES[meta.kind]:
             shown, expected = files[metas[0]].shown, META_FILES[metas[0]]
-            raise InputError(f"{shown}: holds {TITLES[meta.kind]} names, but a file of this name is {expected}'s")
+            raise InputError(f"{shown}: contains {TITLES[meta.kind]} names; expected {expected} for this file name")
         names = meta.label_names
         if CUSTOM_META in files:
             names = _custom_names(files[CUSTOM_META])
-            notices.append(f"class names are taken from {CUSTOM_META}: {len(names)} classes")
+            notices.append(f"using class names from {CUSTOM_META}: {len(names)} classes")
         batches = sorted((f for name, f in files.items() if is_batch_name(name)), key=lambda f: natural_key(f.name))
         if not batches:
-            raise InputError(f"{path}: has {metas[0]!r}, but no batch beside it (a file without extension)")
+            raise InputError(f"{path}: has {metas[0]!r}, but no batch file (without extension) next to it")
         table = LabelTable(names, meta.coarse_label_names, known_parents(names, meta.coarse_label_names))
         meta_files = tuple(files[name] for name in (*META_FILES, CUSTOM_META) if name in files)
         return Catalog(self.name, TITLES[meta.kind], path, table, tuple(batches), meta_files, tuple(notices), root=root)
@@ -75,12 +75,12 @@ class CifarRows(ColumnRows):
     """The rows of one batch; their sizes are always known.
 
     Args:
-        file: the batch.
-        table: the label table; labels beyond it make bad rows.
-        batch: what is in it.
+        file: the batch file.
+        table: the label table; rows with labels outside it are bad.
+        batch: its contents.
     """
 
-    # To open a batch in an archive takes longer than to read its columns, and many look at those alone.
+    # Opening a batch in an archive takes longer than reading its columns, which are often all that is needed.
     opened_late = True
 
     def __init__(self, file: SourceFile, table: LabelTable, batch: Batch) -> None:
@@ -134,22 +134,22 @@ class CifarRows(ColumnRows):
         return raw_images(pixels, sizes), "raw", sizes
 
     def _check_kind(self) -> None:
-        """Datumaro writes unlabelled CIFAR-10 rows under CIFAR-100's keys: only rows with a label tell the kind."""
+        """Refuses a batch of the other kind, by labelled rows: Datumaro gives unlabelled ones CIFAR-100's keys."""
         found = self._batch.kind
         if found is None or found == cifar_kind(self._table) or all(label is None for label in self._batch.labels):
             return
         if found == "cifar10" or self._batch.coarse_labels is not None:
             other, expected = (TITLES[kind] for kind in (found, cifar_kind(self._table)))
             raise InputError(
-                f"{self.file.shown}: is a {other} batch, but the meta file beside it is {expected}'s; "
-                "keep the two datasets apart"
+                f"{self.file.shown}: is a {other} batch, but the meta file next to it is for {expected}; "
+                "move one dataset to another folder"
             )
 
     def _reject(self, row: int, error: str, label: int = UNLABELLED) -> None:
         self.bad_rows.setdefault(row, self.file.bad_row(row, error, label))
 
     def _resolve_labels(self) -> list[int]:
-        """The label of every row as a number, -1 for none; rows with an impossible one are marked bad."""
+        """Returns the label of every row as a number, -1 for none; rows with an invalid label are marked bad."""
         labels = self._batch.labels
         count = len(self._table.names)
         kinds = set(map(type, labels))
@@ -178,7 +178,7 @@ class CifarRows(ColumnRows):
         return list(coarse)
 
     def _parents(self) -> dict[int, tuple[int, int]]:
-        """Class -> (superclass, row that says so)."""
+        """Returns class -> (superclass, row that it was found in)."""
         firsts: dict[tuple[int, int | None], int] = {}
         for row, pair in enumerate(zip(self.labels, self._coarse, strict=False)):
             if pair not in firsts and row not in self.bad_rows:
@@ -194,8 +194,8 @@ class CifarRows(ColumnRows):
 class _Texts:
     """Ids and file names of the rows of a batch: ids are file names without extension, and made unique.
 
-    Arrow holds them in a tenth of the room of lists, which go with the first call of `columns`; a plan that needs no
-    names, as most do, starts without Arrow.
+    Arrow columns take a tenth of the memory of lists; the first call of `columns` replaces the lists with them. Most
+    plans need no names, and so start without importing Arrow.
     """
 
     def __init__(self, batch: str, rows: int, filenames: Sequence[str] | None) -> None:
@@ -208,7 +208,7 @@ class _Texts:
         self._lock = threading.Lock()
 
     def columns(self) -> tuple[pa.Array, pa.Array]:
-        """Ids and file names, string `[N]` each; the latter as found, or made from the ids."""
+        """Returns ids and file names, string `[N]` each; file names are as found, or derived from the ids."""
         import pyarrow as pa
 
         with self._lock:
@@ -221,7 +221,7 @@ class _Texts:
 
 
 def _stems(filenames: Sequence[str]) -> list[str]:
-    """File names without their extension; quick where all have the same one, as genuine files do."""
+    """Returns file names without extension; faster where all share one, as in genuine files."""
     extension = os.path.splitext(filenames[0])[1] if filenames else ""
     if extension and all(name.endswith(extension) for name in filenames):
         stems = [name[: -len(extension)] for name in filenames]
@@ -235,28 +235,28 @@ def _is_wanted(name: str) -> bool:
 
 
 def _custom_names(file: SourceFile) -> tuple[str, ...]:
-    """Class names from Datumaro's `dataset_meta.json`: "labels", a list, or "label_map", ids to names."""
+    """Returns the class names in Datumaro's `dataset_meta.json`: a list "labels", or "label_map", ids to names."""
     with storage.open_blob(file.blob, file.shown) as stream:
         if file.blob.size > MAX_META_BYTES:
-            raise InputError(f"{file.shown}: {file.blob.size} bytes is too large for a list of names")
+            raise InputError(f"{file.shown}: has {file.blob.size} bytes; expected at most {MAX_META_BYTES}")
         try:
             content = json.loads(stream.read())
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{file.shown}: is not JSON: {error}") from error
+            raise InputError(f"{file.shown}: is not valid JSON: {error}") from error
     names = content.get("labels") if isinstance(content, dict) else None
     if names is None and isinstance(content, dict) and isinstance(content.get("label_map"), dict):
         by_id = content["label_map"]
         if set(by_id) != {str(i) for i in range(len(by_id))}:
-            raise InputError(f"{file.shown}: the ids of 'label_map' must be 0 to {len(by_id) - 1}, each once")
+            raise InputError(f"{file.shown}: ids in 'label_map' must be 0 to {len(by_id) - 1}, each exactly once")
         names = [by_id[str(i)] for i in range(len(by_id))]
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise InputError(f'{file.shown}: expected {{"labels": [names]}} or {{"label_map": {{id: name}}}}')
     if len(set(names)) != len(names):
-        raise InputError(f"{file.shown}: a class name is there twice")
+        raise InputError(f"{file.shown}: lists a class name twice")
     _refuse_no_unicode(names, file.shown)
     return tuple(names)
 
 
 def _refuse_no_unicode(names: Sequence[str], shown: str) -> None:
     if not is_unicode("".join(names)):
-        raise InputError(f"{shown}: holds a name that is not valid Unicode")
+        raise InputError(f"{shown}: contains a name that is not valid Unicode")

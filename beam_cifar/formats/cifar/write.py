@@ -34,7 +34,7 @@ class _CifarWriter(PartWriter):
     def __post_init__(self) -> None:
         table, shard = self.options.labels, self.shard
         self._kind = cifar_kind(table)
-        self._parents = (*table.parents, None)  # the last one is found by UNLABELLED = -1
+        self._parents = (*table.parents, None)  # the last is for unlabelled rows: UNLABELLED is -1
         self._images = self.options.export.save_images and shard.has_images
         self._writer = BatchWriter(
             self.file,
@@ -63,7 +63,7 @@ class _CifarWriter(PartWriter):
         self._writer.close()
 
     def _filenames(self, table: pa.Table) -> list[str]:
-        """The names found, unless another extension is asked for; with the folder that makes an id unique, if any."""
+        """Returns the original names, or ids plus `image_ext`; with the folder that makes an id unique, if any."""
         ids, found = (table.column(name).to_pylist() for name in ("id", "filename"))
         if self.options.export.image_ext is not None:
             return [item_id + self.options.export.image_ext for item_id in ids]
@@ -74,7 +74,7 @@ class _CifarWriter(PartWriter):
 
 
 def batch_name(subset: str) -> str:
-    """The file of a subset: its name, in a safe form where that cannot be the name of a batch."""
+    """Returns the file name of a subset: its name, encoded where that is not a valid batch name."""
     if subset and is_batch_name(subset) and not {"/", "\0"} & set(subset):
         return subset
     name = encode_name(subset).replace(".", "%2E")
@@ -82,7 +82,7 @@ def batch_name(subset: str) -> str:
 
 
 class CifarSink(FileSink):
-    """Writes the one layout that torchvision, Keras and Datumaro share."""
+    """Writes the layout that torchvision, Keras and Datumaro can all read."""
 
     name = "cifar"
     can = Capabilities(
@@ -95,7 +95,7 @@ class CifarSink(FileSink):
         row_bytes=8,
         reserved_paths=frozenset({*META_FILES, CUSTOM_META}),
     )
-    # Equal paths are refused by the plan, names that only some disks take for one are told.
+    # Equal paths are refused by the plan; paths equal on only some file systems get a notice.
     subsets = SubsetNaming(numbered=True, merges=True, word=batch_name)
     writer = _CifarWriter
 
@@ -103,7 +103,7 @@ class CifarSink(FileSink):
         return batch_name(subset)
 
     def batch_label(self, subset: str, number: int, count: int) -> str:
-        """In the words of the genuine files."""
+        """Returns the title in the wording of the genuine files."""
         split = "testing" if "test" in subset else "training"
         return f"{split} batch {number + 1} of {count}"
 
@@ -111,13 +111,13 @@ class CifarSink(FileSink):
         return super().estimate_bytes(rows, image_bytes if options.export.save_images else 0, options)
 
     def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
-        """A file in the one style, of the same kind, with pixels, whose file names stay."""
+        """Whether it is in our own style, of the same kind, and written with pixels and unchanged file names."""
         kind = cifar_kind(options.labels)
         export = options.export
         return summary.copyable_as == f"cifar:{kind}" and export.save_images and export.image_ext is None
 
     def join(self, parts: Sequence[str], file: storage.StagedFile, shard: Shard, options: SinkOptions) -> None:
-        """Reads the parts, which are batches themselves, and writes them as one."""
+        """Reads the parts, which are batches themselves, and writes them as a single batch."""
         writer = self.open_part(file, shard, shard.rows, options)
         for number, part in enumerate(parts):
             source = SourceFile(shard.path, shard.subset, f"{shard.path} part {number}", storage.whole_file(part))
@@ -127,7 +127,7 @@ class CifarSink(FileSink):
         writer.close()
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The meta file, and `dataset_meta.json` on request."""
+        """Returns the meta file, and `dataset_meta.json` on request."""
         kind = cifar_kind(options.labels)
         meta = Meta(
             kind=kind,
@@ -144,20 +144,20 @@ class CifarSink(FileSink):
         return files
 
     def notices(self, options: SinkOptions) -> Iterator[str]:
-        """Pixels left out."""
+        """Yields a notice if pixels are not written."""
         if not options.export.save_images:
-            yield "pixels are left out; pass --save-images to write them"
+            yield "pixels are not written; pass --save-images to include them"
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """Files that some disks take for one; and superclasses, which Datumaro learns file by file.
+        """Yields notices about paths that differ only in case, and about files without rows of some classes.
 
-        It refuses files that disagree on which classes have one.
+        Datumaro learns superclasses file by file, and refuses files that disagree on which classes have one.
         """
         met: dict[str, str] = {}
         for result in shards:
             path = met.setdefault(clash_key(result.shard.path), result.shard.path)
             if path != result.shard.path:
-                yield f"{path!r} and {result.shard.path!r} would be one file on disks that do not tell cases apart"
+                yield f"{path!r} and {result.shard.path!r} would be the same file on a case-insensitive file system"
         if not options.labels.has_superclasses:
             return
         everywhere = set().union(*(result.labels for result in shards)) - {UNLABELLED}
@@ -166,6 +166,6 @@ class CifarSink(FileSink):
                 example = options.labels.names[min(missing)]
                 yield (
                     f"{result.shard.path} has no rows of {len(missing)} of the {len(everywhere)} classes in use, such "
-                    f"as {example!r}: Datumaro cannot import such a set; torchvision and Keras can"
+                    f"as {example!r}: Datumaro cannot import this dataset; torchvision and Keras can"
                 )
                 return

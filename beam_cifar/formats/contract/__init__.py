@@ -1,4 +1,4 @@
-"""What a format is: the types that formats, planning and jobs share, `Source`, and `Sink`.
+"""What a format is: `Source`, `Sink`, and the types that formats, planning and jobs share.
 
-Planning and jobs import from here; so does whoever writes a format.
+Planning, jobs and format implementations import from here.
 """

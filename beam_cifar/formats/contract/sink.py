@@ -1,4 +1,4 @@
-"""The write side of a format: what it can hold, and writing the parts of a shard."""
+"""The write side of a format: what it can store, and how the parts of a shard are written."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class PartWriter(ABC):
     """Writes one part from tables of examples.
 
     Attributes:
-        file: what is written to: a `StagedFile`, or a `StagedFolder` where every image is a file.
-        shard: that the part belongs to.
-        rows: that will come.
-        options: of the writers.
-        sink: that it belongs to.
+        file: the output: a `StagedFile`, or a `StagedFolder` where every image is a file.
+        shard: the shard that the part belongs to.
+        rows: number of rows to expect.
+        options: settings of the writer.
+        sink: the sink that created this writer.
     """
 
     file: Any
@@ -39,7 +39,7 @@ class PartWriter(ABC):
     sink: Sink
 
     def __post_init__(self) -> None:
-        """Sets up what else a format needs."""
+        """Sets up whatever else the format needs."""
         return
 
     @abstractmethod
@@ -51,35 +51,35 @@ class PartWriter(ABC):
         return
 
     def statistics(self) -> dict[str, int]:
-        """Further numbers for `Sink.finish`, summed over all parts."""
+        """Returns format-specific numbers for `Sink.finish`, which gets their sums over all parts."""
         return {}
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What a format can hold, and in what form it takes it.
+    """What a format can store, and in what form.
 
     Attributes:
-        losses: what it cannot say, of colour, jpeg, ids, labels, order, unused, subsets, superclasses.
-        pixels: `RAW` or `GRAY` where images are stored as pixels; empty where they are PNG or JPEG files.
-        image_ext: the extension of image files where none is asked for; None for that of each one's encoding.
-        needs_images: whether images are always written; else only on request.
-        takes_missing_images: whether a row may be without image; never where every image is a file.
-        takes_unlabelled: whether a row may be without label.
-        one_size: whether all images of a shard must have one size.
+        losses: what it cannot express: any of colour, jpeg, ids, labels, order, unused, subsets, superclasses.
+        pixels: `RAW` or `GRAY` where images are stored as pixels; "" where they are PNG or JPEG files.
+        image_ext: default extension of image files; None derives it from each image's encoding.
+        needs_images: whether images are always written, rather than only on request.
+        takes_missing_images: whether a row may lack an image; never where every image is a file.
+        takes_unlabelled: whether a row may lack a label.
+        one_size: whether all images of a shard must have the same size.
         keeps_empty_subsets: whether a subset with no rows left still gets a file.
-        packs: whether `--images-per-batch` may cut a subset into files.
-        many_files: whether every image is a file of its own, and a shard a folder of them.
-        classes_are_folders: for `many_files`, whether images of different classes may have one name.
-        ids_are_paths: for `many_files`, whether a file's path is its whole id, folders and all, rather than its end.
-        listed: for `many_files`, columns that the list of files has as well: of "label", "height", "width".
-        part_bytes: bytes of images in a part, where a shard is made of several; None where a shard is one part.
-        always_joined: whether a shard is made by `FileSink.join` also where it has only one part.
-        keeps_files: whether a file may stay as it is where a dataset is saved in place. It may not where
-            `Sink.finish` has to know of it, nor where it is not what a part is.
-        max_shard_bytes: the largest payload that one file can hold.
-        row_bytes: what a row takes besides its image, at least.
-        reserved_paths: paths that `Sink.finish` may write, which no shard can have.
+        packs: whether `--images-per-batch` may split a subset into several files.
+        many_files: whether every image is a separate file, and a shard a folder of them.
+        classes_are_folders: for `many_files`, whether images of different classes may share a name.
+        ids_are_paths: for `many_files`, whether a file's path is its full id, folders included, not only its end.
+        listed: for `many_files`, extra columns of the list of files: any of "label", "height", "width".
+        part_bytes: image bytes per part where a shard may have several; None where a shard is a single part.
+        always_joined: whether `FileSink.join` makes a shard even from a single part.
+        keeps_files: whether an unchanged file may stay when a dataset is saved in place. Not possible where
+            `Sink.finish` needs its numbers, or where a file is more than its parts joined.
+        max_shard_bytes: maximum payload of one file.
+        row_bytes: minimum size of a row without its image.
+        reserved_paths: paths that `Sink.finish` may write, and shards must not use.
     """
 
     losses: frozenset[str] = frozenset()
@@ -105,19 +105,19 @@ class Capabilities:
 
 @dataclass(frozen=True)
 class SubsetNaming:
-    """How the subsets of an output are called, from the name in the source to that of a file.
+    """How output subsets are named: from the name in the source to the name of a file.
 
     Attributes:
         by_split: whether `data_batch_*` become `train` and `test_batch` becomes `test`, unless `--subsets` says
             otherwise.
-        numbered: whether files are subsets themselves: `data_batch_1` and the next are one series, which is cut anew
-            and numbered from 1 where files are packed.
-        letters: the name in the letters that the format has for it.
-        word: what the files, or the folder, of a subset are called, without what they have in common.
-        suffix: the end of `word` that every name gets, where it has one.
-        merges: whether subsets of one name may become one, unasked.
-        own_folders: whether the images of each subset lie in a folder of their own, so that names may repeat.
-        refused: names that readers take for all subsets.
+        numbered: whether each file is a subset: `data_batch_1`, `data_batch_2`, ... are one series, which
+            `--images-per-batch` splits anew and numbers from 1.
+        letters: converts a name to the characters that the format supports.
+        word: converts a name to that of the subset's files or folder, without the parts common to all.
+        suffix: the ending that `word` adds to every name, if any.
+        merges: whether subsets that end up with the same name are merged silently.
+        own_folders: whether each subset has its own image folder, so that names may repeat.
+        refused: names that readers take to mean all subsets.
     """
 
     by_split: bool = False
@@ -130,56 +130,56 @@ class SubsetNaming:
     refused: frozenset[str] = frozenset()
 
     def asked(self, subset: str, options: ExportOptions) -> str:
-        """The name of a subset, or of its split where those are asked for, or where the format is made of splits."""
+        """Returns the name of a subset, or of its split where the options or the format ask for splits."""
         names = options.subset_names or ("split" if self.by_split else "source")
         return split_name(subset) if names == "split" else subset
 
     def output(self, subset: str, options: ExportOptions) -> str:
-        """The output subset that a source subset becomes part of."""
+        """Returns the output subset that a source subset goes to."""
         name = self.letters(self.asked(subset, options))
         return name if not self.numbered or options.images_per_batch is None else series_name(name)
 
     def of_file(self, subset: str, number: int, count: int, options: ExportOptions) -> str:
-        """The subset that readers will see file `number` (from 0) of `count` of an output subset as."""
+        """Returns the subset that readers see in file `number` (from 0) of the `count` files of an output subset."""
         packed = self.numbered and options.images_per_batch is not None
         return f"{subset}_{number + 1}" if packed and (count > 1 or subset == "data_batch") else subset
 
     def written(self, name: str) -> str:
-        """What the files, or the folder, of a subset of that name are called."""
+        """Returns the name of the files, or of the folder, of a subset."""
         return self.word(self.letters(name))
 
     def group(self, subset: str) -> str:
-        """Images of one folder get different names if this is the same for their output subsets."""
+        """Returns a key: image names must differ among the output subsets that share it."""
         return subset if self.own_folders else ""
 
     def check(self, subsets: Iterable[str], options: ExportOptions) -> None:
-        """Refuses subsets that would become one, where the format keeps them apart. Raises `UsageError`."""
+        """Raises `UsageError` if subsets would collide in a format that does not merge them."""
         met: dict[str, str] = {}
         names = [self.asked(subset, options) for subset in subsets]
         for refused in self.refused.intersection(map(self.letters, names)):
             raise UsageError(
-                f"a subset called {refused!r} cannot be a split: readers mean every split by it; rename the file"
+                f"a split cannot be called {refused!r}: readers take that name to mean all splits; rename the file"
             )
         for name in () if self.merges else names:
             written = self.letters(name)
             other = met.setdefault(self.letters(clash_key(written)), name)
             if other != name:
-                where = "" if self.letters(other) == written else " on some disks"
+                where = "" if self.letters(other) == written else " on some file systems"
                 raise UsageError(
                     f"subsets {other!r} and {name!r} would both become {written!r}{where}; convert one at a time with "
-                    "--subset, or rename one by --transform 'map_subsets -s OLD:NEW'"
+                    "--subset, or rename one with --transform 'map_subsets -s OLD:NEW'"
                 )
 
     def renamed(self, names: Iterable[str]) -> dict[str, str]:
-        """Names that had to change to be written: written -> original."""
+        """Returns the names that had to change to be written: written -> original."""
         return {self.written(name): name for name in names if self.written(name) != name + self.suffix}
 
 
 class Sink(ABC):
-    """Writes a format; one file, or package, beside this and one line in `FORMATS`.
+    """Writes a format; a new one is one module or package in `formats`, and one entry in `FORMATS`.
 
-    A new format derives from `FileSink`, or from `formats.kit.folders.TreeSink` where every image is a file. It says
-    what it can hold and how subsets are called, and has a `PartWriter`; `finish` adds what completes the dataset.
+    It derives from `FileSink`, or from `formats.kit.folders.TreeSink` where every image is a file, and declares its
+    capabilities, its subset naming and a `PartWriter`; `finish` returns the files that complete the dataset.
     """
 
     name: ClassVar[str]
@@ -188,64 +188,64 @@ class Sink(ABC):
     writer: ClassVar[type[PartWriter]]
 
     def encodings(self, options: ExportOptions) -> tuple[str, ...]:
-        """How images may lie in blocks when they reach the writer; others become the first of these.
+        """Returns the image encodings that the writer accepts; others are converted to the first of them.
 
         Raises:
-            UsageError: an extension that the format cannot write.
+            UsageError: the format cannot write images with that extension.
         """
         return (self.can.pixels,) if self.can.pixels else file_encodings(options.image_ext or self.can.image_ext)
 
     def check(self, options: ExportOptions) -> None:
-        """Refuses options that the format cannot follow. Raises `UsageError`."""
+        """Raises `UsageError` for options that the format does not support."""
         self.encodings(options)
         if options.images_per_batch is not None and not self.can.packs:
-            files = "a file for every image" if self.can.many_files else "one file for each subset"
-            raise UsageError(f"--images-per-batch: {self.name} has {files}; leave it out")
+            files = "one file per image" if self.can.many_files else "one file per subset"
+            raise UsageError(f"--images-per-batch: {self.name} writes {files}; omit this option")
 
     def export_of(self, options: ExportOptions) -> ExportOptions:
-        """The export options alone, with pixels also where only the format asks for them."""
+        """Returns the export options alone, with `save_images` set where the format requires it."""
         asked = {**options.export_options(), "save_images": self.can.needs_images or options.save_images}
         return ExportOptions(**asked)
 
     def check_labels(self, labels: LabelTable) -> None:
-        """Refuses classes that the format cannot keep apart. Raises `UsageError`."""
+        """Raises `UsageError` for classes that the format cannot distinguish."""
         return
 
     def check_shard(self, shard: Shard, options: SinkOptions) -> None:
-        """Refuses a file that the format cannot hold. Raises `UsageError`."""
+        """Raises `UsageError` for a shard that the format cannot store."""
         return
 
     def shard_rows(self, rows: int, image_bytes: int, total_bytes: int, options: ExportOptions) -> int:
-        """Rows per file of a subset, a function of raw sizes alone.
+        """Returns the rows per file of a subset; it depends on raw sizes alone.
 
         Args:
-            rows: of the subset.
-            image_bytes: of the subset.
-            total_bytes: of the whole job.
-            options: of the job.
+            rows: rows of the subset.
+            image_bytes: image bytes of the subset.
+            total_bytes: image bytes of the whole job.
+            options: export options of the job.
         """
         return options.images_per_batch or max(1, self.even_rows(rows, image_bytes, total_bytes))
 
     def even_rows(self, rows: int, image_bytes: int, total_bytes: int) -> int:
-        """The same where nobody asks for another number: all of a subset in one file."""
+        """Returns the default number of rows per file: all of a subset in one file."""
         return rows
 
     @abstractmethod
     def shard_path(self, subset: str, number: int, count: int) -> str:
-        """The path of file `number` (from 0) of `count` of a subset, relative to the output."""
+        """Returns the path of file `number` (from 0) of the `count` files of a subset, relative to the output."""
 
     def batch_label(self, subset: str, number: int, count: int) -> str:
-        """What file `number` of `count` calls itself, for formats whose files do, and whose sources do not say."""
+        """Returns the title to store in file `number` of `count` if the source has none, for formats with titles."""
         return ""
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """A lower bound of the output's size, to refuse a full disk before the start."""
-        # PNG saves a quarter on photographs, more on drawings.
+        """Returns a lower bound of the output size, so that a full disk is refused before the start."""
+        # PNG saves a quarter on photographs, more on drawings: assume half. Gray keeps one of three channels.
         share = {RAW: 1, GRAY: 3}.get(self.can.pixels, 2)
         return image_bytes // share + rows * self.can.row_bytes
 
     def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
-        """Whether a file whose rows are all kept, unchanged, may be copied byte for byte."""
+        """Whether a file may be copied byte for byte if all its rows are kept unchanged."""
         return False
 
     def open_part(self, file: Any, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
@@ -253,35 +253,35 @@ class Sink(ABC):
         return self.writer(file, shard, rows, options, self)
 
     def complete(self, parts: Sequence[str], files: StagedFiles, shard: Shard, options: SinkOptions) -> None:
-        """Writes the files that stand beside one shard, such as one of labels, or a list of its images.
+        """Writes the files next to one shard, such as its labels or a list of its images.
 
         Args:
-            parts: of the shard, by path, in order; where every image is a file the list of them, see
-                `storage.read_listing`.
-            files: where they are written.
-            shard: which one.
-            options: of the writers.
+            parts: paths of the shard's parts, in order; where every image is a file, the path of the list of files
+                (see `storage.read_listing`).
+            files: where to write them.
+            shard: the shard.
+            options: settings of the writers.
         """
         return
 
     def folders(self, options: SinkOptions, shards: Sequence[ShardResult]) -> list[str]:
-        """Folders that the dataset has even if nothing is in them."""
+        """Returns folders that are created even if they stay empty."""
         return []
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The files that complete the dataset, by path."""
+        """Returns the contents of the files that complete the dataset, by path."""
         return {}
 
     def class_words(self, labels: LabelTable) -> Sequence[str]:
-        """What the folder, or the file, of each class is called."""
+        """Returns the name of the folder or file of each class."""
         return labels.names
 
     def renamed(self, labels: LabelTable, subsets: Iterable[str]) -> dict[str, dict[str, str]]:
-        """Names that had to change to be written: what they are of -> written -> original.
+        """Returns the names that had to change to be written: "classes" or "subsets" -> written -> original.
 
         Args:
-            labels: of the output.
-            subsets: of the output, before their names were changed.
+            labels: label table of the output.
+            subsets: subsets of the output, under their original names.
         """
         classes = zip(self.class_words(labels), labels.names, strict=True)
         found = {
@@ -291,19 +291,19 @@ class Sink(ABC):
         return {what: changed for what, changed in found.items() if changed}
 
     def notices(self, options: SinkOptions) -> Iterable[str]:
-        """Things that a user should know before the start, one line each."""
+        """Returns notices for the user before the start, one line each."""
         return ()
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterable[str]:
-        """Things that a user should know of the finished output, one line each."""
+        """Returns notices for the user about the finished output, one line each."""
         return ()
 
 
 class FileSink(Sink):
-    """Writes shards that are one file each."""
+    """Writes each shard as a single file."""
 
     def join(self, parts: Sequence[str], file: StagedFile, shard: Shard, options: SinkOptions) -> None:
-        """Joins the parts of one shard, given by path, in order: one after the other, unless a format does more."""
+        """Joins the parts of one shard, given by path in order; by default they are concatenated."""
         for path in parts:
             with storage.open_file(path) as part:
                 while chunk := part.read(storage.COPY_BYTES):
@@ -311,14 +311,14 @@ class FileSink(Sink):
 
 
 def series_name(subset: str) -> str:
-    """What numbered subsets have in common: "data_batch" for `data_batch_1`; any other name is a series of its own."""
+    """Returns the series of a numbered subset: "data_batch" for `data_batch_1`; other names are returned unchanged."""
     return re.sub(r"_\d+$", "", subset)
 
 
 def split_name(subset: str) -> str:
-    """The split that a batch belongs to: CIFAR's `data_batch_*` is "train", `test_batch` is "test".
+    """Returns the split of a batch: CIFAR's `data_batch_*` is "train", `test_batch` is "test".
 
-    Those of Downsampled ImageNet are `train_data_batch_*` and `val_data`.
+    Downsampled ImageNet calls its batches `train_data_batch_*` ("train") and `val_data` ("val").
     """
     if subset.startswith(("data_batch", "train_data_batch")):
         return "train"

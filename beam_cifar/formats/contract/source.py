@@ -1,4 +1,4 @@
-"""The read side of a format: finding files, and reading the rows of one."""
+"""The read side of a format: finding files, and reading the rows of each."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 
 Runs: TypeAlias = Sequence[tuple[int, int]]
-"""Runs of rows, each [start, stop), rising."""
+"""Runs of rows, each [start, stop), in ascending order."""
 
 
 class RowReader(ABC):
     """The rows of one input file.
 
     Attributes:
-        file: that holds them.
-        labels: of every row, -1 for unlabelled.
-        bad_rows: rows that cannot be kept, by their number.
+        file: the file that contains them.
+        labels: label of every row, -1 for unlabelled.
+        bad_rows: rows that cannot be read, by row number.
     """
 
     def __init__(self, file: SourceFile, labels: Sequence[int], bad_rows: Mapping[int, BadRow]) -> None:
@@ -35,49 +35,49 @@ class RowReader(ABC):
 
     @property
     def rows(self) -> int:
-        """How many, bad ones included."""
+        """Number of rows, bad ones included."""
         return len(self.labels)
 
     @property
     def image_paths(self) -> Iterator[str]:
-        """Paths of the files that images are, where each is one; in no particular order."""
+        """Paths of the image files, where every image is a separate file; in no particular order."""
         return iter(())
 
     @contextmanager
     def opened(self) -> Iterator[RowReader]:
-        """The same rows with the file open, where images lie in one; for one thread. Raises `InputError`."""
+        """Yields the same rows with the file of their images open; for one thread only. Raises `InputError`."""
         yield self
 
     @abstractmethod
     def summary(self, *, sizes: bool) -> FileSummary:
-        """What the plan needs to know of the file, single rows left out; looks into images only for `sizes`."""
+        """Returns what the plan needs to know about the file as a whole; reads image headers only for `sizes`."""
 
     @abstractmethod
     def row_bytes(self, start: int, stop: int, *, decoded: bool) -> int:
-        """Bytes of the largest image of the rows [start, stop): as it lies in a block, or `decoded`, as pixels."""
+        """Returns the bytes of the largest image in rows [start, stop), as it is in a block, or `decoded` to pixels."""
 
     @abstractmethod
     def facts(self, start: int, stop: int, *, sizes: bool = True) -> pa.Table:
-        """Everything of the rows [start, stop), bad ones included, but images: `beam_cifar.data.schema.facts_schema`.
+        """Returns rows [start, stop), bad ones included, without images, in `beam_cifar.data.schema.facts_schema`.
 
         Args:
             start: first row.
-            stop: end of the rows.
-            sizes: whether sizes are needed; without, they may be null where they take a look into every image.
+            stop: row after the last.
+            sizes: whether sizes are needed; if not, they may be null where they would need a look into every image.
         """
 
     @abstractmethod
     def examples(self, runs: Runs) -> pa.Table:
-        """The examples of some runs of rows, rising and none of them bad, in the schema of `beam_cifar.data.schema`."""
+        """Returns the examples of ascending runs without bad rows, in `beam_cifar.data.schema.example_schema`."""
 
     def table(self, start: int, stop: int) -> pa.Table:
-        """The examples [start, stop) without the bad rows."""
+        """Returns the examples of rows [start, stop), without bad rows."""
         bad = sorted(row for row in self.bad_rows if start <= row < stop)
         good = zip((start, *(row + 1 for row in bad)), (*bad, stop), strict=True)
         return self.examples([run for run in good if run[0] < run[1]])
 
     def take(self, rows: Sequence[int]) -> pa.Table:
-        """The examples of some rows, rising and none of them bad; runs of rows cost less than as many single ones."""
+        """Returns the examples of ascending rows, none of them bad; runs of rows cost less than scattered ones."""
         return self.examples(runs_of(rows))
 
 
@@ -85,25 +85,25 @@ Kept = TypeVar("Kept")
 
 
 def kept(files: int = 8) -> Callable[[Callable[..., Kept]], functools._lru_cache_wrapper[Kept]]:
-    """Keeps what a function says of the last files, because several tasks read parts of one large file.
+    """Returns a decorator that caches a function's results for the last files: several tasks read one large file.
 
-    A `SourceFile` has the stamp of its blob: one that changed is another file. The bound is a number of files: what is
-    kept of one must be far less than its images.
+    The key includes the stamp of the file's blob, so a changed file is a new entry. The cache is bounded by the number
+    of files: a result must be far smaller than the file's images.
     """
     return functools.lru_cache(maxsize=files)
 
 
 class Source(ABC):
-    """Reads a format; one file, or package, beside this and one line in `FORMATS`."""
+    """Reads a format; a new one is one module or package in `formats`, and one entry in `FORMATS`."""
 
     name: ClassVar[str]
 
     def detect(self, path: str, index_dir: str) -> bool:
-        """Whether a directory or archive looks like this format; False for one that cannot be read.
+        """Whether a directory or archive looks like this format; False if it cannot be read (`describe` says why).
 
         Args:
-            path: of the directory or archive.
-            index_dir: as for `describe`, which says what is wrong.
+            path: path of the directory or archive.
+            index_dir: directory for archive indexes.
         """
         try:
             return self.looks_right(path, index_dir)
@@ -112,19 +112,19 @@ class Source(ABC):
 
     @abstractmethod
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """What `detect` returns. Raises `OSError` or `InputError` for what cannot be read."""
+        """Returns the answer for `detect`. Raises `OSError` or `InputError` for what cannot be read."""
 
     @abstractmethod
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds files and label table; `index_dir` is where archive indexes may be put. Raises `InputError`."""
+        """Returns the files and the label table; archive indexes may go to `index_dir`. Raises `InputError`."""
 
     @abstractmethod
     def read_rows(self, file: SourceFile, labels: LabelTable) -> RowReader:
-        """What is known of the rows of one file before any image is read; it is kept. Raises `InputError`."""
+        """Returns the rows of one file, before any image is read; the result is cached. Raises `InputError`."""
 
     @contextmanager
     def open_rows(self, file: SourceFile, labels: LabelTable) -> Iterator[RowReader]:
-        """Opens one file. Raises `InputError`."""
+        """Yields the rows of one file, open for reading images. Raises `InputError`."""
         with _kept_rows(type(self), file, labels).opened() as rows:
             yield rows
 
@@ -135,7 +135,7 @@ def _kept_rows(kind: type[Source], file: SourceFile, labels: LabelTable) -> RowR
 
 
 def runs_of(rows: Sequence[int]) -> Runs:
-    """Rising rows as runs (start, stop) without gaps."""
+    """Returns ascending row numbers as runs (start, stop) without gaps."""
     runs: list[tuple[int, int]] = []
     for row in rows:
         if runs and runs[-1][1] == row:

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 CHUNK_ROWS = 1000
-"""Rows that a summary counts together; a plan may cut anywhere in between."""
+"""Rows that a summary counts together; a plan may still cut anywhere."""
 
 MAX_TOLD = 10_000
-"""Bad rows of a file: one that has more is a file of another kind."""
+"""Maximum number of bad rows in a file: one with more is probably in another format."""
 
 MAX_BAD_ROWS = 100
-"""Bad rows that a summary names one by one."""
+"""Maximum number of bad rows that a summary lists."""
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class SourceFile:
 
     Attributes:
         name: its name in the dataset, such as "data_batch_1".
-        subset: the subset that its rows belong to.
-        shown: how messages name it.
-        blob: where its bytes are.
-        label: of all its rows, where the place says it; `UNLABELLED` also where the rows do.
-        id_prefix: what the ids of its rows start with, where file names alone would not be unique.
-        source: index of the dataset that it belongs to, where a job has several.
-        beside: further files, or folders, that its rows are read from, such as one of labels.
+        subset: subset of its rows.
+        shown: display name used in messages.
+        blob: location of its bytes.
+        label: label of all its rows if its location gives one; `UNLABELLED` where rows have their own.
+        id_prefix: prefix of the ids of its rows, where file names alone would not be unique.
+        source: index of its dataset, in a job with several.
+        beside: other files or folders that its rows are read from, such as a label file.
     """
 
     name: str
@@ -56,28 +56,28 @@ class SourceFile:
 
     @property
     def newest(self) -> int:
-        """When anything of it was last changed, ns."""
+        """Time of the last change to any of its files, ns."""
         return max(blob.stamp[1] for blob in (self.blob, *self.beside))
 
     def bad_row(self, row: int, error: str, label: int = UNLABELLED) -> BadRow:
-        """A row of it that cannot be read, and why."""
+        """Returns the record of a row that cannot be read, with the reason."""
         return BadRow(self.shown, row, self.subset, "read", error, label)
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """What a dataset says of itself before any row is looked at.
+    """What is known about a dataset before any row is read.
 
     Attributes:
         format: name of the format.
-        title: of the kind of dataset, such as "CIFAR-100".
+        title: display name of the kind of dataset, such as "CIFAR-100".
         path: absolute path of the directory or archive.
-        labels: classes and superclasses; which class has which superclass may be known only from the rows.
+        labels: classes and superclasses; the superclass of a class may only be known from the rows.
         files: input files, in order.
-        meta_files: files that say what the rows mean.
-        notices: things that a user should know.
-        unread: what its files say that is not read, and would be lost if they were written anew; empty for nothing.
-        root: the folder that the dataset lies in, where that is one in `path`.
+        meta_files: files that describe the rows, such as class names.
+        notices: messages for the user.
+        unread: content of its files that is not read and would be lost on rewriting; "" if there is none.
+        root: the dataset's folder, where that is a folder inside `path`.
     """
 
     format: str
@@ -93,13 +93,13 @@ class Catalog:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a summary is to tell beside counts.
+    """What a summary should include besides counts.
 
     Attributes:
-        filter: counts only rows that it keeps.
-        sizes: whether image sizes are needed where they take a look into every image.
-        names: for sinks that make a file of every image: which row would get which name.
-        columns: of `beam_cifar.data.row_table.COLUMNS` and "label": what is needed of every single row.
+        filter: count only the rows that it keeps.
+        sizes: whether image sizes are needed even if every image must be opened for them.
+        names: whether to include the name of each row's file, for sinks where every image is a file.
+        columns: columns of `beam_cifar.data.row_table.COLUMNS`, or "label", to include for every row.
     """
 
     filter: ItemFilter | None = None
@@ -110,16 +110,16 @@ class Wanted:
 
 @dataclass(frozen=True)
 class RowNames:
-    """Digests of names, for every row that the filter keeps and that is not bad, in order.
+    """Digests of names, for every row that is kept by the filter and not bad, in order.
 
     Attributes:
-        rows: int64 `[N]`, their numbers in the file.
+        rows: int64 `[N]`, row numbers in the file.
         labels: int32 `[N]`, -1 for unlabelled.
-        kept_labels: int32 `[N]`, the same after the filter, which may take labels away.
-        ids: uint64 `[N]`, a digest of each id.
-        names: uint64 `[N]`, a digest of each short name, equal for names that some file systems do not tell apart.
-        wholes: uint64 `[N]`, the same of each whole id.
-        images: bool `[N]`, whether there is an image.
+        kept_labels: int32 `[N]`, labels after the filter, which may remove some.
+        ids: uint64 `[N]`, digests of ids.
+        names: uint64 `[N]`, digests of short names; equal for names that some file systems treat as the same.
+        wholes: uint64 `[N]`, such digests of full ids.
+        images: bool `[N]`, whether the row has an image.
     """
 
     rows: npt.NDArray[np.int64]
@@ -133,27 +133,27 @@ class RowNames:
 
 @dataclass(frozen=True)
 class FileSummary:
-    """What the plan needs to know of one input file; never pixels.
+    """What the plan needs to know about one input file, without pixels.
 
     Attributes:
-        file: which one.
-        rows: how many, bad ones included.
-        chunks: for every `CHUNK_ROWS` rows the number of rows by label (-1 for unlabelled), bad rows and those that the
-            filter drops left out.
-        images: rows that have an image.
-        image_bytes: bytes of all images as they lie in blocks: pixels, or encoded files.
+        file: the file.
+        rows: number of rows, bad ones included.
+        chunks: for every `CHUNK_ROWS` rows, the number of rows by label (-1 for unlabelled), without bad rows and
+            those that the filter drops.
+        images: number of rows with an image.
+        image_bytes: bytes of all images as stored in blocks: pixels, or encoded files.
         pixel_bytes: bytes of all images as pixels, three channels; 0 where sizes are not known.
         size: (height, width) where every row has an image of that size, else None.
-        parents: class -> (superclass, row that says so).
-        bad_rows: rows that cannot be kept, at most `MAX_BAD_ROWS` of them.
-        bad_count: how many there are in all.
-        duplicates: rows whose id had to be made unique.
-        batch_label: what the file calls itself.
-        copyable_as: name of the format whose writer would make the same file, byte for byte, from all its rows.
-        digest: hex sha256 of everything in it that is not pixels.
-        row_names: digests of names, where asked for.
-        kept_labels: rows that have a label, and keep it; None where there is no filter.
-        columns: of every row, those of `facts_schema` that are behind `Wanted.columns`, where asked for.
+        parents: class -> (superclass, row that it was found in).
+        bad_rows: rows that cannot be read, at most `MAX_BAD_ROWS` of them.
+        bad_count: total number of bad rows.
+        duplicates: number of rows whose id had to be made unique.
+        batch_label: title stored in the file.
+        copyable_as: name of the format whose writer would produce the same bytes from all its rows.
+        digest: hex sha256 of everything in the file except pixels.
+        row_names: digests of names, if requested.
+        kept_labels: number of rows whose label survives the filter; None without a filter.
+        columns: the columns of `facts_schema` needed for `Wanted.columns`, if requested.
     """
 
     file: SourceFile
@@ -177,17 +177,17 @@ class FileSummary:
 
 @dataclass(frozen=True)
 class Shard:
-    """One unit of the output: a file, or all images of a subset where every image is a file.
+    """One unit of output: a file, or all image files of a subset where every image is a file.
 
     Attributes:
         index: its number in the plan.
-        subset: the output subset that it belongs to.
-        path: relative to the output directory, with "/"; of the file, or of the folder.
-        rows: that it will hold.
-        part_rows: rows of every part but the last; one part is the file itself.
+        subset: its output subset.
+        path: path of the file or folder, relative to the output directory, with "/".
+        rows: number of rows.
+        part_rows: rows of every part but the last; a single part is the file itself.
         size: (height, width) where every row has an image of that size, else None.
         has_images: whether any row has an image.
-        batch_label: what a CIFAR batch calls itself.
+        batch_label: title stored in a CIFAR batch.
     """
 
     index: int
@@ -201,22 +201,22 @@ class Shard:
 
     @property
     def parts(self) -> int:
-        """How many parts it is joined from."""
+        """Number of parts that it is joined from."""
         return max(1, -(-self.rows // max(1, self.part_rows)))
 
     def rows_of(self, part: int) -> int:
-        """Rows of one part."""
+        """Returns the number of rows of one part."""
         return min(self.part_rows, self.rows - part * self.part_rows)
 
 
 @dataclass(frozen=True)
 class SinkOptions:
-    """What a writer needs to know besides its shard.
+    """Settings of a writer besides its shard.
 
     Attributes:
         labels: the label table of the output.
-        export: how to write.
-        strict_names: digests of short names that several ids would get; see `beam_cifar.naming.image_files`.
+        export: export options of the job.
+        strict_names: digests of short names shared by several ids; see `beam_cifar.naming.image_files`.
     """
 
     labels: LabelTable
@@ -226,13 +226,13 @@ class SinkOptions:
 
 @dataclass(frozen=True)
 class ShardResult:
-    """A finished shard, as `Sink.finish` and the notices see it.
+    """A finished shard, as passed to `Sink.finish` and `Sink.result_notices`.
 
     Attributes:
-        shard: which one.
-        bytes: of its files.
-        labels: that it has rows of, -1 for unlabelled.
-        statistics: the sums of those of its parts.
+        shard: the shard.
+        bytes: total size of its files.
+        labels: labels of its rows, -1 for unlabelled.
+        statistics: `PartWriter.statistics`, summed over its parts.
     """
 
     shard: Shard
@@ -242,7 +242,7 @@ class ShardResult:
 
 
 SUBSET_NAMES = ("source", "split")
-"""How subsets are called that are written: as in the source, or as the splits that they belong to."""
+"""How output subsets are named: as in the source, or by their split."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,17 +250,17 @@ class ExportOptions:
     """How a dataset is written.
 
     Attributes:
-        save_images: write pixels also where the format can do without them.
-        save_dataset_meta: write `dataset_meta.json` where the format knows it.
-        image_ext: extension of the file names written, such as ".png", which also chooses the encoding where images are
-            files; None keeps images and names as they are, and encodes bare pixels as PNG.
-        keep_empty_classes: make a folder also for classes without images, where classes are folders.
-        images_per_batch: rows of every output file but the last of a subset; None follows the format.
-        subset_names: "source" keeps the subsets as they are, "split" makes `data_batch_*` one subset `train`, and
-            `test_batch` `test`; None follows the format.
+        save_images: write pixels even where the format does not require them.
+        save_dataset_meta: write `dataset_meta.json` where the format supports it.
+        image_ext: extension of image file names, such as ".png", which also selects the encoding where images are
+            files; None keeps images and names as they are, and encodes raw pixels as PNG.
+        keep_empty_classes: create folders for classes without images, where classes are folders.
+        images_per_batch: rows per output file (fewer in the last of a subset); None: the format decides.
+        subset_names: "source" keeps subsets as they are, "split" merges `data_batch_*` into `train` and renames
+            `test_batch` to `test`; None: the format decides.
 
     Raises:
-        UsageError: a value that cannot be meant.
+        UsageError: invalid value.
 
     >>> from beam_cifar import ExportOptions
     >>> ExportOptions(image_ext="png")
@@ -283,5 +283,5 @@ class ExportOptions:
             raise UsageError(f"--image-ext must look like .png, found {self.image_ext!r}")
 
     def export_options(self) -> dict[str, Any]:
-        """The fields of this class alone, by name."""
+        """Returns the fields of this class alone, without those of subclasses, by name."""
         return {field.name: getattr(self, field.name) for field in fields(ExportOptions)}

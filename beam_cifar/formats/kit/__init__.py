@@ -1,1 +1,1 @@
-"""What several formats share: rows in files of one kind, names, and the encodings that containers are made of."""
+"""Code shared by several formats: rows in files of one kind, names, and the encodings used by containers."""

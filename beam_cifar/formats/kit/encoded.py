@@ -1,4 +1,4 @@
-"""What formats share in which one file holds many images, each as a PNG or JPEG file: how their rows are read."""
+"""Reads rows for formats where one file contains many images, each as an encoded PNG or JPEG file."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from beam_cifar.naming.image_files import digests
 
 MAX_IMAGE_BYTES = 512 << 20
 UNKNOWN = 0
-"""What stands for the size of an image that nobody looked at yet."""
+"""Marks the size of an image whose header has not been read yet."""
 
 
 class EncodedRows(ColumnRows):
-    """Rows whose images are files within one file.
+    """Rows whose images are encoded files inside one file.
 
     Args:
-        file: that holds them.
-        ids: string `[N]`, which are made unique.
+        file: the file that contains them.
+        ids: string `[N]`; repeated ones are made unique.
         filenames: string `[N]`.
         labels: int64 `[N]`, -1 for unlabelled.
-        bad: what is wrong with some rows.
+        bad: error message of each bad row, by row number.
     """
 
     def __init__(
@@ -53,16 +53,16 @@ class EncodedRows(ColumnRows):
             ids = pc.binary_join_element_wise(pa.scalar(file.id_prefix), ids, "")
         self._ids, self.repeated = unique_texts(ids)
         self._filenames = filenames
-        # Height, width and channels, filled in as images are looked at, by all who share what is kept of the file.
+        # Height, width and channels, filled in as headers are read; shared by all copies of the cached rows.
         self._looked_at = np.full((3, len(ids)), UNKNOWN, np.int32)
 
     @abstractmethod
     def _images(self, runs: Runs) -> pa.Array:
-        """The files of some rows: `binary`, null where there is no image."""
+        """Returns the encoded images of some rows: `binary`, null where there is no image."""
 
     @abstractmethod
     def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
-        """Looks into the images of the rows [start, stop), in order."""
+        """Returns the image headers of rows [start, stop), in order."""
 
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         for start, stop in runs if look else ():
@@ -87,7 +87,7 @@ class EncodedRows(ColumnRows):
 def with_prefixes(
     files: Sequence[SourceFile], ids_of: Callable[[SourceFile], pa.ChunkedArray]
 ) -> tuple[SourceFile, ...]:
-    """Files whose ids start with the name of the file, where two files of a subset have a row of the same id each."""
+    """Returns the files, with the file name as id prefix in subsets where two files share an id."""
     repeating = set()
     for subset in dict.fromkeys(file.subset for file in files):
         members = [file for file in files if file.subset == subset]

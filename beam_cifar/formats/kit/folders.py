@@ -1,4 +1,4 @@
-"""What formats share in which every image is a file of its own: how such images are read and written."""
+"""Reads and writes images for formats where every image is a separate file."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ MAX_FILE_BYTES = 512 << 20
 
 
 class ImageFileRows(ColumnRows):
-    """Rows whose images are files, looked into only where sizes are needed.
+    """Rows whose images are separate files, opened only where sizes are needed.
 
     Args:
-        file: that they belong to.
-        entry_at: the image file at a place.
-        places: int64 `[N]`, of each row's, -1 for none.
-        ids: string `[N]`, which are made unique.
+        file: the input file that they belong to.
+        entry_at: returns the image file at an index.
+        places: int64 `[N]`, index of each row's image file, -1 for none.
+        ids: string `[N]`; repeated ones are made unique.
         filenames: string `[N]`, as found.
-        labels: of each row, -1 for unlabelled.
-        bad_rows: rows that cannot be kept, by their number; they have no file.
-        digest: hex, of what else there is to know of the rows, where files do not say it all.
+        labels: label of each row, -1 for unlabelled.
+        bad_rows: rows that cannot be read, by row number; they have no file.
+        digest: hex digest of row data that is not in the image files, if any.
     """
 
     in_one_file = False
@@ -111,7 +111,7 @@ class ImageFileRows(ColumnRows):
 
 
 class _ImageFileWriter(PartWriter):
-    """Writes every image to the folder of its class."""
+    """Writes each image to the folder of its class."""
 
     sink: TreeSink
 
@@ -129,7 +129,7 @@ class _ImageFileWriter(PartWriter):
         told = [table.column(name).to_pylist() for name in can.listed]
         self.file.add(
             (
-                *_placed(self._folders[label], name),  # the last one is found by UNLABELLED = -1
+                *_placed(self._folders[label], name),  # the last is for unlabelled rows: UNLABELLED is -1
                 image,
                 self._facts(item_id, decode_path(name[: -len(suffix)]), facts),
             )
@@ -139,43 +139,43 @@ class _ImageFileWriter(PartWriter):
         )
 
     def _facts(self, item_id: str, told: str, facts: Sequence[int | None]) -> dict[str, str]:
-        """What the list says of a file: an id that cannot be read off the name, and what `complete` asks for."""
+        """Returns an image's entry in the list of files: its id, if the name does not give it, and `listed` columns."""
         own = {} if told == item_id else {"id": item_id}
         named = zip(self.sink.can.listed, facts, strict=True)
         return own | {key: str(value) for key, value in named if value is not None}
 
 
 TREE = Capabilities(many_files=True, part_bytes=16 << 20, row_bytes=2048)
-"""What formats can in which every image is a file: half of a block of the disk is lost with each."""
+"""Capabilities of formats where every image is a file: each wastes half a disk block on average."""
 
 ID_TREE = replace(TREE, classes_are_folders=False, ids_are_paths=True)
-"""The same where the images of all classes lie in one tree, and the path of each is its id."""
+"""The same, where images of all classes share one tree and the path of each is its id."""
 
 
 class TreeSink(Sink):
-    """Writes shards that are folders, and every image to a file of its own, called as its id."""
+    """Writes each shard as a folder, and each image as a separate file named by its id."""
 
     writer = _ImageFileWriter
     root: ClassVar[str] = ""
-    """The folder of all images, relative to the shard's; see `image_folders`."""
+    """Folder of all images, relative to the shard's; see `image_folders`."""
 
     def image_folders(self, options: SinkOptions) -> Sequence[str]:
-        """The folder, relative to the shard's, of images of each class; the last one that of images without label."""
+        """Returns the image folder of each class, relative to the shard's; the last is for unlabelled images."""
         return (self.root,) * (len(options.labels.names) + 1)
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
-        """All subsets share one tree."""
+        """Returns "": all subsets share one tree."""
         return ""
 
     def listed_images(self, parts: Sequence[str]) -> Iterator[tuple[str, int, Mapping[str, Any]]]:
-        """Path below `root`, label (-1 for none) and all that is listed of the images of a shard, for `complete`."""
+        """Yields path below `root`, label (-1 for none) and list entry of each image of a shard, for `complete`."""
         skip = len(self.root) + 1 if self.root else 0
         for entry in storage.read_listing(parts[0]):
             yield entry["path"][skip:], int(entry.get("label", -1)), entry
 
 
 def write_lines(files: storage.StagedFiles, path: str, lines: Iterable[str]) -> None:
-    """Writes a file that stands beside a shard, some thousand lines at a time."""
+    """Writes a text file next to a shard, some thousand lines at a time."""
     left = iter(lines)
     with files.open(path) as file:
         while chunk := "".join(islice(left, 10_000)):
@@ -183,26 +183,26 @@ def write_lines(files: storage.StagedFiles, path: str, lines: Iterable[str]) -> 
 
 
 def _placed(folder: str, path: str) -> tuple[str, str]:
-    """The folder and the name of an image whose path in a folder may have folders of its own."""
+    """Returns the folder and the file name of an image whose path in `folder` may have subfolders."""
     inner, _, name = path.rpartition("/")
     return (f"{folder}/{inner}" if folder and inner else folder or inner), name
 
 
 def file_stem(name: str) -> str:
-    """The name without extension of an image file, decoded by itself, since a cut one is told by its end."""
+    """Returns the decoded name of an image file without extension: a shortened name is recognised by its end."""
     return decode_name(name.rpartition(".")[0])
 
 
 def decoded_file_name(name: str) -> str:
-    """The same with extension."""
+    """Returns the decoded name of an image file, with extension."""
     return file_stem(name) + "." + name.rpartition(".")[2]
 
 
 def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:
-    """The contents of images; None where there is none."""
+    """Returns the contents of image files; None where there is none."""
     there = [entry for entry in entries if entry is not None]
     for entry in there:
         if entry.size > MAX_FILE_BYTES:
-            raise InputError(f"{entry.path}: has {entry.size} bytes; an image has {MAX_FILE_BYTES} at most")
+            raise InputError(f"{entry.path}: has {entry.size} bytes; an image may have at most {MAX_FILE_BYTES}")
     contents = iter(storage.read_all_listed(there))
     return [None if entry is None else next(contents) for entry in entries]

@@ -1,6 +1,6 @@
-"""What formats share that are a tree of images and lists of them: finding the images, and rows that lists name.
+"""Reads formats made of an image tree and lists of images: finds the images, and the rows that lists name.
 
-A million rows are kept as Arrow and numpy columns, tens of bytes each; entries are made for the rows asked for.
+A million rows are kept as Arrow and numpy columns, tens of bytes each; file entries are created only on request.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_LIST_BYTES: Final = 1 << 30
-"""Of a list of images; that of the 1.3 million images of ImageNet has 40 MB."""
+"""Maximum size of an image list; the one of ImageNet's 1.3 million images has 40 MB."""
 
 MAX_LINE_BYTES: Final = 64 << 10
 _CHUNK = 10_000
-"""More bad rows are a list of another kind."""
+"""Rows handled at a time."""
 
 
 class ImageTree:
-    """The files of a folder and of the folders in it, in the order of their names.
+    """The files of a folder and its subfolders, ordered by name.
 
     Args:
-        root: path of the folder.
+        root: the folder.
         names: `string` array `[N]`, relative paths with "/".
         sizes: int64 `[N]`, bytes.
-        times: int64 `[N]`, ns.
+        times: int64 `[N]`, modification times, ns.
     """
 
     def __init__(self, root: str, names: pa.Array, sizes: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> None:
@@ -62,11 +62,11 @@ class ImageTree:
 
     @property
     def blob(self) -> storage.Blob:
-        """What tells whether it changed."""
+        """The folder with a stamp of its listing, which shows whether it changed."""
         return storage.Blob(self._root, 0, int(self._sizes.sum()), storage.listing_stamp(self))
 
     def find(self, paths: pa.Array) -> npt.NDArray[np.int64]:
-        """Where each of some relative paths is: int64 `[M]`, -1 for one that is not there."""
+        """Returns the index of each relative path: int64 `[M]`, -1 if it is missing."""
         return found_in(paths, self.names)
 
 
@@ -79,11 +79,11 @@ def list_images(root: str, accept: Callable[[str], bool] = any_name) -> ImageTre
     """Lists a tree of images once.
 
     Args:
-        root: its folder; one that does not exist is empty.
-        accept: which names are listed.
+        root: its folder; a missing one counts as empty.
+        accept: which names to list.
 
     Raises:
-        InputError: it cannot be read, or holds something that is neither a file nor a folder.
+        InputError: it cannot be read, or contains something that is neither a file nor a folder.
     """
     import numpy as np
     import pyarrow.compute as pc
@@ -111,7 +111,7 @@ def list_images(root: str, accept: Callable[[str], bool] = any_name) -> ImageTre
 
 @kept()
 def checked_tree(blob: storage.Blob, accept: Callable[[str], bool] = any_name) -> ImageTree:
-    """The same tree again, kept for a while as several tasks read parts of it; raises `InputError` if it changed."""
+    """Returns the tree of a blob, cached since several tasks read parts of it; raises `InputError` if it changed."""
     tree = list_images(blob.path, accept)
     if storage.listing_stamp(tree) != blob.stamp:
         raise InputError(f"{blob.path}: the folder changed while it was being converted; run the job again")
@@ -119,20 +119,20 @@ def checked_tree(blob: storage.Blob, accept: Callable[[str], bool] = any_name) -
 
 
 class Texts:
-    """Gathers a column of texts, in pieces."""
+    """Collects a column of texts, in chunks."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []
         self._pieces: list[pa.Array] = []
 
     def append(self, text: str) -> None:
-        """Adds one, which must be valid Unicode."""
+        """Adds a text, which must be valid Unicode."""
         self._texts.append(text)
         if len(self._texts) >= _CHUNK:
             self._flush()
 
     def made(self) -> pa.Array:
-        """All of them, a `string` array."""
+        """Returns all texts as a `string` array."""
         import pyarrow as pa
 
         self._flush()
@@ -146,7 +146,7 @@ class Texts:
 
 
 def found_in(wanted: pa.Array, texts: pa.Array) -> npt.NDArray[np.int64]:
-    """Where each of some texts first is among others: int64 `[M]`, -1 for one that is not there."""
+    """Returns the first index of each wanted text: int64 `[M]`, -1 if it is missing."""
     import numpy as np
     import pyarrow.compute as pc
 
@@ -155,10 +155,10 @@ def found_in(wanted: pa.Array, texts: pa.Array) -> npt.NDArray[np.int64]:
 
 
 class ListedRows:
-    """Gathers what a list says of its rows.
+    """Collects the rows of an image list.
 
     Args:
-        file: that they belong to.
+        file: the input file that they belong to.
     """
 
     def __init__(self, file: SourceFile) -> None:
@@ -172,13 +172,13 @@ class ListedRows:
 
         Args:
             item_id: its id.
-            path: of its image, in the tree.
-            filename: of its image, as found.
-            label: -1 for unlabelled.
-            error: why it cannot be kept.
+            path: path of its image in the tree.
+            filename: file name of its image, as found.
+            label: its label, -1 for unlabelled.
+            error: why it is bad, if it is.
         """
         if not error and path and not is_inside(path):
-            error = f"names the image {path!r}, which is not in the folder of images; expected a path in it"
+            error = f"names the image {path!r}, which is outside the image folder; expected a path inside it"
         if error:
             self._refuse(len(self.labels), error)
             path, label = "", -1
@@ -189,15 +189,15 @@ class ListedRows:
     def _refuse(self, row: int, error: str) -> None:
         self.bad[row] = self._file.bad_row(row, error)
         if len(self.bad) > MAX_TOLD:
-            raise InputError(f"{self.bad[row]} (and {MAX_TOLD} bad rows before it)")
+            raise InputError(f"{self.bad[row]} (after {MAX_TOLD} other bad rows)")
 
     def opened(self, tree: ImageTree, classes: int, folders: Sequence[str] = ("",)) -> ImageFileRows:
-        """The rows, with their images.
+        """Returns the rows with their images.
 
         Args:
-            tree: of the images.
-            classes: how many there are.
-            folders: of the tree that images are looked for in, one after the other: "" or such as "train/".
+            tree: the image tree.
+            classes: number of classes.
+            folders: folders of the tree to search for images, in order: "", or for example "train/".
         """
         import numpy as np
 
@@ -225,35 +225,35 @@ def _within(folder: str, paths: pa.Array) -> pa.Array:
 
 
 def is_inside(path: str) -> bool:
-    """Whether a relative path, with "/", stays in its folder."""
+    """Whether a path with "/" is relative and stays inside its folder."""
     return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
 
 
 def plain_path(path: str) -> str:
-    """A path without "./" and "//" in it."""
+    """Returns a path without "./" and "//"."""
     return posixpath.normpath(path) if path.startswith("./") or "//" in path or "/./" in path else path
 
 
 def path_names(path: str) -> tuple[str, str]:
-    """The id and the file name, decoded, of the image of a path."""
+    """Returns the decoded id and file name of the image at a path."""
     item_id = decode_path(stem(path))
     return item_id, item_id + path[len(stem(path)) :]
 
 
 def read_lines(blob: storage.Blob, shown: str) -> Iterator[tuple[int, str]]:
-    """Yields the lines of a list with their numbers, from 1, without what ends them; errors as `read_line_blocks`."""
+    """Yields line numbers, from 1, and lines of a list, without line ends; raises as `read_line_blocks`."""
     for first, lines in read_line_blocks(blob, shown):
         yield from enumerate((line.rstrip("\r") for line in lines), first)
 
 
 def read_line_blocks(blob: storage.Blob, shown: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the lines of a list some thousands at a time, with the number of the first, for those who skip most.
+    """Yields the lines of a list some thousands at a time, with the number of the first; fast where most are skipped.
 
     Raises:
-        InputError: it changed, cannot be read, is not UTF-8, or is larger than a list is.
+        InputError: it changed, cannot be read, is not UTF-8, or is too large for a list.
     """
     if blob.size > MAX_LIST_BYTES:
-        raise InputError(f"{shown}: has {blob.size} bytes; a list has {MAX_LIST_BYTES} at most")
+        raise InputError(f"{shown}: has {blob.size} bytes; a list may have at most {MAX_LIST_BYTES}")
     number, rest = 1, b""
     with storage.open_blob(blob, shown) as stream:
         while data := stream.read(storage.COPY_BYTES):
@@ -284,11 +284,11 @@ def _too_long(number: int, shown: str) -> InputError:
 
 
 def subset_files(entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...]) -> tuple[SourceFile, ...]:
-    """The lists of a dataset, each of the subset that its name says.
+    """Returns the lists of a dataset, each with the subset given by its name.
 
     Args:
-        entries: of the lists.
-        beside: what all of their rows are read from.
+        entries: file entries of the lists.
+        beside: other files or folders that all rows are read from.
     """
     names = distinct_names((stem(entry.name) for entry in entries), decode_name)
     return tuple(
@@ -298,6 +298,6 @@ def subset_files(entries: Sequence[storage.Entry], beside: tuple[storage.Blob, .
 
 
 def distinct_names(names: Iterable[str], decode: Callable[[str], str]) -> dict[str, str]:
-    """Written names to decoded ones; all are left as they are if two would become one."""
+    """Returns written name -> decoded name; all stay as written if two would decode to the same."""
     found = {name: decode(name) for name in names}
     return found if len(set(found.values())) == len(found) else {name: name for name in found}

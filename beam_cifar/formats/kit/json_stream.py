@@ -1,6 +1,6 @@
-"""Reads a JSON file whose top is an object, member by member, and a long array of it element by element.
+"""Reads a JSON file with an object at the top, member by member, and a long array in it element by element.
 
-The standard library parses each value; only the piece of the file that holds it is in memory.
+The standard library parses each value; only the piece of the file with that value is in memory.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from beam_cifar.errors import InputError
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_VALUE: Final = 64 << 20
-"""Characters of one value."""
+"""Maximum number of characters of one value."""
 
 _GOES_ON: Final = ("", ".", "e", "E")
-"""What may follow a number that is cut by the end of a piece."""
+"""Characters after a number that may mean it continues in the next piece."""
 
 _space = re.compile(r"[ \t\n\r]*").match
 
@@ -28,7 +28,7 @@ class JsonStream:
 
     Args:
         stream: the file, at its start.
-        shown: how messages name it.
+        shown: display name used in messages.
     """
 
     def __init__(self, stream: BinaryIO, shown: str) -> None:
@@ -38,10 +38,10 @@ class JsonStream:
         self._text, self._at, self._dropped, self._ended = "", 0, 0, False
 
     def members(self) -> Iterator[str]:
-        """Yields the keys of the object; after each, its value must be taken by `value` or `elements`.
+        """Yields the keys of the object; after each, its value must be read with `value` or `elements`.
 
         Raises:
-            InputError: this is not JSON, or not an object.
+            InputError: not valid JSON, or not an object.
         """
         self._take("{")
         while self._next() != "}":
@@ -57,7 +57,7 @@ class JsonStream:
                 raise self._error("found '}'; expected a key")
         self._take("}")
         if self._next():
-            raise self._error(f"found {self._next()!r}; expected nothing after the object")
+            raise self._error(f"found {self._next()!r}; expected the end of the file")
 
     def elements(self) -> Iterator[Any]:
         """Yields the elements of an array. Raises `InputError`."""
@@ -73,7 +73,7 @@ class JsonStream:
         self._take("]")
 
     def value(self) -> Any:
-        """One value, as `json` gives it. Raises `InputError`."""
+        """Reads and returns one value, as `json` parses it. Raises `InputError`."""
         while True:
             self._next()
             try:
@@ -83,7 +83,7 @@ class JsonStream:
                     continue
                 raise self._error(error.msg, error.pos) from error
             except RecursionError as error:
-                raise self._error("is nested too deep") from error
+                raise self._error("nested too deeply") from error
             except ValueError as error:  # a number of thousands of digits
                 raise self._error(str(error)) from error
             if self._text[end : end + 1] not in _GOES_ON or not self._more():
@@ -95,7 +95,7 @@ class JsonStream:
         return self._next() == "["
 
     def _next(self) -> str:
-        """The next character that is no white space, which is not taken; empty at the end."""
+        """Returns the next character that is not white space, without consuming it; "" at the end."""
         while True:
             match = _space(self._text, self._at)
             self._at = match.end() if match else self._at
@@ -107,24 +107,24 @@ class JsonStream:
     def _take(self, wanted: str) -> None:
         found = self._next()
         if found != wanted:
-            raise self._error(f"found {found!r}; expected {wanted!r}" if found else "ends early")
+            raise self._error(f"found {found!r}; expected {wanted!r}" if found else "unexpected end of file")
         self._at += 1
 
     def _more(self) -> bool:
-        """Reads on, twice as far each time that a value is not whole yet; False at the end."""
+        """Reads more, doubling the piece while a value is incomplete; returns False at the end."""
         if self._ended:
             return False
         left = self._text[self._at :]
         if len(left) > MAX_VALUE:
-            raise self._error(f"a value is not whole after {len(left)} characters; expected {MAX_VALUE} at most")
+            raise self._error(f"a value is incomplete after {len(left)} characters; expected at most {MAX_VALUE}")
         data = self._stream.read(max(CHUNK_BYTES, len(left)))
         self._ended = not data
         try:
             self._text, self._dropped, self._at = left + self._utf8.decode(data, not data), self._dropped + self._at, 0
         except UnicodeDecodeError as error:
-            raise self._error(f"is not UTF-8: {error.reason}") from error
+            raise self._error(f"not UTF-8: {error.reason}") from error
         return not self._ended
 
     def _error(self, what: str, at: int | None = None) -> InputError:
         place = self._dropped + (self._at if at is None else at)
-        return InputError(f"{self._shown}: character {place}: is not JSON as expected: {what}")
+        return InputError(f"{self._shown}: character {place}: is not valid JSON: {what}")

@@ -1,7 +1,7 @@
-"""Arrays in `.npz` files, found without reading them: the zip's members, and the header of each `.npy` in it.
+"""Finds arrays in `.npz` files without reading them: from the zip's members and the header of each `.npy`.
 
-Nothing is unpickled, and nothing is allocated before its size is checked against the file's. The layout of a `.npy` is
-that of `numpy.lib.format`; the local header of a zip member is section 4.3.7 of PKWARE's APPNOTE.
+Nothing is unpickled, and nothing is allocated before its size is checked against the file's. The `.npy` layout is
+documented in `numpy.lib.format`, the local header of a zip member in section 4.3.7 of PKWARE's APPNOTE.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 SUFFIX = ".npz"
-# A zip's directory is read whole; this one lists some ten thousand members.
+# A zip's directory is read whole; one of this size lists some ten thousand members.
 MAX_DIRECTORY = 1 << 20
 MAX_HEADER = 10_000
 FREE_ROWS = 10_000_000
@@ -40,7 +40,7 @@ _ENCRYPTED = 1
 
 @dataclass(frozen=True)
 class ZippedArray:
-    """One array of a `.npz` file: its name without `.npy`, and its entry in the zip's directory."""
+    """One array of an `.npz` file: its name without `.npy`, and its entry in the zip directory."""
 
     name: str
     info: zipfile.ZipInfo
@@ -48,14 +48,14 @@ class ZippedArray:
 
 @dataclass(frozen=True)
 class Npy:
-    """What the header of an array says.
+    """The header of an array.
 
     Attributes:
-        shown: how messages name it.
-        dtype: of its elements.
-        shape: of the array.
-        fortran: whether it lies in Fortran order.
-        start: where its elements start in the member.
+        shown: display name used in messages.
+        dtype: dtype of its elements.
+        shape: shape of the array.
+        fortran: whether it is in Fortran order.
+        start: offset of its elements in the member.
     """
 
     shown: str
@@ -66,11 +66,11 @@ class Npy:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its elements."""
+        """Size of its elements in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def refuse(self, expected: str) -> NoReturn:
-        """Raises `InputError` with what was found."""
+        """Raises `InputError` with the dtype and shape found."""
         raise InputError(f"{self.shown}: has {self}; expected {expected}")
 
     def __str__(self) -> str:
@@ -78,35 +78,35 @@ class Npy:
 
 
 def list_arrays(path: str) -> dict[str, ZippedArray]:
-    """The arrays of a `.npz` file by name.
+    """Returns the arrays of an `.npz` file, by name.
 
     Raises:
-        InputError: it is no zip, damaged, or holds a name twice.
+        InputError: it is not a zip, is damaged, or contains a name twice.
     """
     found: dict[str, ZippedArray] = {}
     with _opened(path) as archive:
         for info in archive.infolist():
-            if not info.flag_bits & 1:  # encrypted, which is refused later
-                archive.open(info).close()  # refuses a name that differs from the one before the member's bytes
+            if not info.flag_bits & 1:  # not encrypted; encrypted arrays are refused later
+                archive.open(info).close()  # raises if the name in the local header differs
             name = info.filename.removesuffix(".npy")
             if name == info.filename:
                 continue
             if not name.isprintable():
-                raise InputError(f"{path}: holds an array called {name[:80]!r}; expected a name that can be printed")
+                raise InputError(f"{path}: has an array called {name[:80]!r}; expected printable characters")
             if name in found:
-                raise InputError(f"{path}: holds {info.filename!r} twice")
+                raise InputError(f"{path}: contains {info.filename!r} twice")
             found[name] = ZippedArray(name, info)
     return found
 
 
 def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool = True) -> storage.Blob:
-    """Where an array lies as a `.npy`: in the zip itself, or unpacked to `index_dir` where it is compressed.
+    """Returns the location of an array as `.npy`: in the zip itself, or unpacked to `index_dir` if compressed.
 
     Args:
-        path: the file.
-        member: which array.
-        index_dir: for those that are compressed, whose checksum is looked at in any case.
-        checked: whether to compare others with their checksum, which takes a look at all of it.
+        path: the `.npz` file.
+        member: the array.
+        index_dir: directory for unpacked arrays, whose checksum is always verified.
+        checked: whether to verify the checksum of uncompressed arrays, which reads all of them.
 
     Raises:
         InputError: it is damaged, encrypted, or a decompression bomb.
@@ -114,12 +114,12 @@ def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool 
     info, stamp = member.info, _stamp(path)
     shown = f"{path}:{info.filename}"
     if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{shown}: is encrypted, or packed in another way than numpy.savez and savez_compressed do")
+        raise InputError(f"{shown}: is encrypted, or compressed in a way that numpy.savez_compressed does not use")
     start = _data_start(path, info, shown)
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return _unpacked(path, info, shown, stamp, index_dir)
     if info.file_size != info.compress_size or start + info.file_size > stamp[0]:
-        raise InputError(f"{shown}: {info.file_size} bytes at byte {start} reach beyond the file of {stamp[0]} bytes")
+        raise InputError(f"{shown}: {info.file_size} bytes at byte {start} extend past the file's end at {stamp[0]}")
     blob = storage.Blob(path, start, info.file_size, stamp)
     if checked:
         _check(blob, info.CRC, shown)
@@ -132,53 +132,53 @@ def _check(blob: storage.Blob, checksum: int, shown: str) -> None:
         while chunk := stream.read(storage.COPY_BYTES):
             found = zlib.crc32(chunk, found)
     if found != checksum:
-        raise InputError(f"{shown}: differs from its checksum; it is damaged")
+        raise InputError(f"{shown}: does not match its checksum; the file is damaged")
 
 
 def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
-    """The header of an array.
+    """Returns the header of an array.
 
     Args:
         stream: the `.npy`.
-        size: its bytes.
-        shown: how messages name it.
+        size: its size in bytes.
+        shown: display name used in messages.
 
     Raises:
-        InputError: it is damaged, holds Python objects, or has another size than it says.
+        InputError: it is damaged, contains Python objects, or does not match its declared size.
     """
     from numpy.lib import format as npy_format
 
     readers = {(1, 0): npy_format.read_array_header_1_0, (2, 0): npy_format.read_array_header_2_0}
     stream.seek(0)
-    head = io.BytesIO(stream.read(MAX_HEADER))  # its length is in the file, and numpy reads as much
+    head = io.BytesIO(stream.read(MAX_HEADER))  # bounded: numpy reads as many bytes as the file declares
     try:
         version = npy_format.read_magic(head)
         if version not in readers:
-            raise ValueError(f"version {version} of the format; expected (1, 0) or (2, 0)")
+            raise ValueError(f"format version {version}; expected (1, 0) or (2, 0)")
         shape, fortran, dtype = readers[version](head, max_header_size=MAX_HEADER)
-    # numpy evaluates a literal and falls back on tokens of Python 2: about ten kinds of errors.
+    # numpy evaluates a literal, with a fallback for Python 2 syntax: about ten kinds of errors.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{shown}: is no array that numpy wrote: {reason}") from error
+        raise InputError(f"{shown}: is not a valid .npy array: {reason}") from error
     found = Npy(shown, dtype, tuple(map(int, shape)), bool(fortran), head.tell())
     stream.seek(found.start)
     if dtype.hasobject or dtype.names is not None:
-        found.refuse("plain numbers or text: Python objects would have to be unpickled, which this reader never does")
+        found.refuse("plain numbers or text: Python objects would need unpickling, which this reader never does")
     if min(found.shape, default=0) < 0 or found.start + found.nbytes != size:
         raise InputError(
-            f"{shown}: an array of {found} takes {str(found.nbytes)[:40]} bytes, the file holds {size - found.start}"
+            f"{shown}: an array of {found} takes {str(found.nbytes)[:40]} bytes, but the file has {size - found.start}"
         )
     return found
 
 
 def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -> tuple[Npy, bytes]:
-    """The header and the elements of a small array.
+    """Returns the header and the elements of a small array.
 
     Args:
         blob: the `.npy`.
-        shown: how messages name it.
-        limit: bytes that it may have.
-        expected: what it should be instead of a larger one.
+        shown: display name used in messages.
+        limit: maximum bytes of its elements.
+        expected: what messages about a larger one say was expected.
 
     Raises:
         InputError: it is damaged, or too large.
@@ -189,22 +189,22 @@ def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -
             header.refuse(expected or f"at most {limit} bytes")
         data = stream.read(header.nbytes)
     if len(data) != header.nbytes:
-        raise InputError(f"{shown}: ended at byte {len(data)} of {header.nbytes}")
+        raise InputError(f"{shown}: ends at byte {len(data)} of {header.nbytes}")
     return header, data
 
 
 def read_labels(blob: storage.Blob, shown: str, rows: int, expected: str, limited: str = "") -> array[int]:
-    """The integers of an array that has one for each row.
+    """Returns the integers of an array with one per row.
 
     Args:
         blob: the `.npy`.
         shown: display name used in messages.
-        rows: how many there are.
-        expected: what it should be instead of another shape.
-        limited: the same instead of a larger one.
+        rows: number of rows.
+        expected: what messages about another shape say was expected.
+        limited: the same for a larger one.
 
     Raises:
-        InputError: it is damaged, or no such array.
+        InputError: it is damaged, or another kind of array.
     """
     header, data = read_array(blob, shown, 8 * rows, limited)
     if header.shape not in ((rows,), (rows, 1)):
@@ -213,10 +213,10 @@ def read_labels(blob: storage.Blob, shown: str, rows: int, expected: str, limite
 
 
 def integers(header: Npy, data: bytes) -> array[int]:
-    """The elements of an array of integers, one after the other.
+    """Returns the elements of an integer array, flattened.
 
     Raises:
-        InputError: another dtype, or a number of more than 63 bits.
+        InputError: not integers, or a number of more than 63 bits.
     """
     import numpy as np
 
@@ -231,41 +231,41 @@ def integers(header: Npy, data: bytes) -> array[int]:
 
 
 def texts(header: Npy, data: bytes) -> list[str]:
-    """The elements of an array of text.
+    """Returns the elements of a text array.
 
     Raises:
-        InputError: another dtype, or text that is not Unicode.
+        InputError: not text, or text that is not valid Unicode.
     """
     width = header.dtype.itemsize
     if header.dtype.kind not in "SU" or len(header.shape) != 1 or not width:
-        header.refuse("one line of text")
+        header.refuse("a one-dimensional array of text")
     coding = "utf-8" if header.dtype.kind == "S" else "utf-32-be" if header.dtype.byteorder == ">" else "utf-32-le"
     cells = (data[start : start + width] for start in range(0, len(data), width))
     try:
         return [(cell.rstrip(b"\0") if coding == "utf-8" else cell).decode(coding).rstrip("\0") for cell in cells]
     except UnicodeDecodeError as error:
-        raise InputError(f"{header.shown}: holds text that is not Unicode") from error
+        raise InputError(f"{header.shown}: contains text that is not valid Unicode") from error
 
 
 def refuse_many_rows(rows: int, size: int, shown: str) -> None:
-    """Refuses more rows than bytes, of images that unpack from next to nothing: what is kept of each is more.
+    """Refuses more rows than bytes: images may compress to next to nothing, but each row still costs memory.
 
     Args:
-        rows: of the file.
-        size: bytes of the file, packed.
-        shown: how messages name it.
+        rows: number of rows.
+        size: compressed size of the file in bytes.
+        shown: display name used in messages.
 
     Raises:
-        InputError: there are more than `FREE_ROWS`, and more than bytes.
+        InputError: there are more than `FREE_ROWS` rows, and more rows than bytes.
     """
     if rows > max(FREE_ROWS, size):
         raise InputError(f"{shown}: declares {rows} rows in {size} bytes; refused as a decompression bomb")
 
 
 def refuse_unknown(path: str, names: Mapping[str, ZippedArray], expected: str) -> NoReturn:
-    """Raises `InputError` for a file without the arrays that a format has."""
+    """Raises `InputError` for a file without the arrays that a format needs."""
     shown = ", ".join(sorted(names)[:8]) or "none"
-    raise InputError(f"{path}: arrays found are {shown[:200]}; expected {expected}")
+    raise InputError(f"{path}: arrays found: {shown[:200]}; expected {expected}")
 
 
 def _stamp(path: str) -> tuple[int, int]:
@@ -274,7 +274,7 @@ def _stamp(path: str) -> tuple[int, int]:
 
 
 class _BoundedFile:
-    """A file that refuses to be read in large pieces: `zipfile` takes a zip's directory into memory whole."""
+    """A file that refuses large reads: `zipfile` reads a whole zip directory into memory."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self._file, self._size = file, size
@@ -284,13 +284,13 @@ class _BoundedFile:
         if size is None or size < 0:
             size = max(0, self._size - self._file.tell())
         if size > MAX_DIRECTORY:
-            raise zipfile.BadZipFile(f"a directory of {size} bytes; at most {MAX_DIRECTORY} are expected")
+            raise zipfile.BadZipFile(f"the zip directory has {size} bytes; expected at most {MAX_DIRECTORY}")
         return self._file.read(size)
 
 
 @contextmanager
 def _opened(path: str) -> Iterator[zipfile.ZipFile]:
-    """Opens a zip; the many ways in which a damaged one fails become one line."""
+    """Opens a zip, turning the many errors of a damaged one into a one-line `InputError`."""
     try:
         with storage.reading(path), storage.open_file(path) as file:
             bounded: Any = _BoundedFile(file, storage.stamp(path)[0])
@@ -300,11 +300,11 @@ def _opened(path: str) -> Iterator[zipfile.ZipFile]:
         raise
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, struct.error) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{path}: is no .npz file, or a damaged one: {reason}") from error
+        raise InputError(f"{path}: is damaged, or not an .npz file: {reason}") from error
 
 
 def _data_start(path: str, info: zipfile.ZipInfo, shown: str) -> int:
-    """Where a member's bytes start; the local header has names and extras of its own length."""
+    """Returns where a member's bytes start; the local header has its own lengths of name and extra field."""
     with storage.reading(path), storage.open_file(path) as file:
         file.seek(max(0, info.header_offset))
         head = file.read(_LOCAL_HEADER.size)
@@ -312,12 +312,12 @@ def _data_start(path: str, info: zipfile.ZipInfo, shown: str) -> int:
         raise InputError(f"{shown}: the zip has no member at byte {info.header_offset}")
     magic, _, _, method, *_, name, extra = _LOCAL_HEADER.unpack(head)
     if magic != b"PK\x03\x04" or method != info.compress_type:
-        raise InputError(f"{shown}: the zip's directory does not fit the member at byte {info.header_offset}")
+        raise InputError(f"{shown}: the zip directory does not match the member at byte {info.header_offset}")
     return info.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
 def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, int], index_dir: str) -> storage.Blob:
-    """Unpacks a member once; another call finds it."""
+    """Unpacks a member once; later calls reuse the file."""
     if info.file_size > max(RATIO_FREE_BYTES, MAX_RATIO * info.compress_size):
         raise InputError(
             f"{shown}: unpacks to {info.file_size} bytes, more than {MAX_RATIO} times its packed size; refused as a "
@@ -340,7 +340,7 @@ def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, in
 
 
 def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedFile, shown: str) -> None:
-    """Streams a member; `zipfile` gives no more than the size that was checked, and checks the CRC."""
+    """Streams a member; `zipfile` returns at most the size that was checked, and verifies the CRC."""
     with archive.open(info) as stream:
         while chunk := stream.read(storage.COPY_BYTES):
             file.write(chunk)
@@ -350,14 +350,14 @@ def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedF
 
 @dataclass(frozen=True)
 class Window:
-    """Images that lie in a file one after the other: uint8 `[N, H, W, C]`, or `[N, C, H, W]` where they are planar.
+    """Consecutive images in a file: uint8 `[N, H, W, C]`, or `[N, C, H, W]` where they are planar.
 
     Attributes:
-        shown: how messages name the file.
-        start: where the first one starts.
-        size: (height, width) of each.
-        channels: of each.
-        planar: whether the channels of an image follow each other.
+        shown: display name of the file, used in messages.
+        start: offset of the first image.
+        size: (height, width) of each image.
+        channels: channels of each image.
+        planar: whether each channel is stored as a plane.
     """
 
     shown: str
@@ -367,7 +367,7 @@ class Window:
     planar: bool = False
 
     def read(self, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
-        """The images of some runs of rows, planar, one after the other: uint8 `[bytes]`."""
+        """Returns the images of some runs of rows, planar and concatenated: uint8 `[bytes]`."""
         import numpy as np
 
         row_bytes = self.channels * self.size[0] * self.size[1]

@@ -1,4 +1,4 @@
-"""What formats share whose files are plain records, label and pixels: MNIST, its CSV form, CIFAR's binary version."""
+"""Code shared by formats with plain records of label and pixels: MNIST, its CSV form, CIFAR's binary version."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 LABELS_FILE = "labels.txt"
 MAX_NAMES_BYTES = 16 << 20
 BYTE_CLASSES = 256
-"""Classes that a byte can tell apart."""
+"""Number of classes that a byte can distinguish."""
 
 ReadPixels: TypeAlias = "Callable[[BinaryIO, Runs], npt.NDArray[np.uint8]]"
-"""From an open file and runs of its rows to their pixels, one image after the other: uint8 `[bytes]`."""
+"""Maps an open file and runs of its rows to their pixels, image by image: uint8 `[bytes]`."""
 
 
 @dataclass(frozen=True, eq=False)
 class FileRecords:
-    """Everything of one file but its pixels.
+    """Everything in one file except its pixels.
 
     Attributes:
-        file: which one.
-        channels: of every image, 1 or 3.
+        file: the file.
+        channels: channels of every image, 1 or 3.
         labels: int32 `[N]`, -1 for unlabelled.
-        read: reads those.
-        size: (height, width) of every image; None where `sizes` tells.
+        read: reads pixels.
+        size: (height, width) of every image; None if `sizes` is given.
         sizes: int32 `[N, 2]`, (height, width) of each image, (0, 0) where there is none.
-        ids: `[N]`, which are made unique; None where rows are numbered.
-        bad_rows: rows that cannot be kept.
-        parents: class -> (superclass, row that says so).
+        ids: `[N]`; repeated ones are made unique. None where rows are numbered.
+        bad_rows: rows that cannot be read.
+        parents: class -> (superclass, row that it was found in).
         copyable_as: see `FileSummary`.
-        further_digest: of what else the file says, hex.
+        further_digest: hex digest of other data in the file.
     """
 
     file: SourceFile
@@ -129,7 +129,7 @@ class RecordSource(Source):
 
     @abstractmethod
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
-        """Everything of one file but its pixels. Raises `InputError`."""
+        """Returns everything in one file except its pixels. Raises `InputError`."""
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> RecordRows:
         return RecordRows(self.records(file, labels))
@@ -138,14 +138,14 @@ class RecordSource(Source):
 def bad_labels(
     file: SourceFile, labels: npt.NDArray[Any], count: int, *, first: int = 0, known: str = ""
 ) -> dict[int, BadRow]:
-    """The rows whose label is not in the table; unlabelled ones are none of them.
+    """Returns the rows whose label is not in the table; unlabelled rows are fine.
 
     Args:
-        file: for messages.
+        file: the file, for messages.
         labels: `[N]`, as found; -1 is unlabelled.
-        count: how many classes there are.
-        first: the number of the first one.
-        known: the classes that there are, for messages.
+        count: number of classes.
+        first: number of the first class.
+        known: the valid labels, for messages.
 
     Raises:
         InputError: more than `MAX_TOLD` rows are bad.
@@ -162,7 +162,7 @@ def bad_labels(
 def checked_labels(
     file: SourceFile, values: array[int], classes: int, *, first: int = 0
 ) -> tuple[npt.NDArray[np.int32], dict[int, BadRow]]:
-    """Labels as indices of the label table, and the rows whose label is outside it; as for `bad_labels`.
+    """Converts labels to indices of the label table, and finds the rows outside it, as `bad_labels` does.
 
     Returns:
         int32 `[N]`, -1 for unlabelled and bad rows; and the bad rows.
@@ -178,57 +178,57 @@ def checked_labels(
 
 
 def numbered_names(largest: int) -> tuple[str, ...]:
-    """Names of classes that have none: "0" to "9", and further ones up to the largest label."""
+    """Returns names for classes without names: "0" to "9", and more up to the largest label."""
     return tuple(map(str, range(max(10, largest + 1))))
 
 
 def read_names(file: SourceFile) -> tuple[str, ...]:
-    """Reads names, one a line; empty lines may follow the last. Raises `InputError`."""
+    """Reads names, one per line; empty lines at the end are ignored. Raises `InputError`."""
     if file.blob.size > MAX_NAMES_BYTES:
-        raise InputError(f"{file.shown}: {file.blob.size} bytes is too large for a list of names")
+        raise InputError(f"{file.shown}: has {file.blob.size} bytes; expected at most {MAX_NAMES_BYTES}")
     with storage.open_blob(file.blob, file.shown) as stream:
         try:
             text = stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            raise InputError(f"{file.shown}: is not UTF-8 text, one name a line: {error}") from error
+            raise InputError(f"{file.shown}: is not UTF-8 text with one name per line: {error}") from error
     names = tuple(line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")) if text.strip("\r\n") else ()
     for number, name in enumerate(names, 1):
         if not name.strip() or "\0" in name:
-            raise InputError(f"{file.shown}: line {number} is {name!r}; expected a name on every line")
+            raise InputError(f"{file.shown}: line {number} is {name!r}; expected one name per line")
     return names
 
 
 def own_file(folder: str, name: str) -> SourceFile | None:
-    """A file that describes others, if it is there."""
+    """Returns a file that describes others, or None if it does not exist."""
     path = os.path.join(folder, name)
     return SourceFile(name, "", path, storage.whole_file(path)) if storage.is_file(path) else None
 
 
 def refuse_one_subset(files: Sequence[SourceFile]) -> None:
-    """Refuses files that would be one subset, in which rows are numbered. Raises `InputError`."""
+    """Raises `InputError` for two files of one subset: their rows are numbered, so ids would repeat."""
     met: dict[str, str] = {}
     for file in files:
         if met.setdefault(file.subset, file.name) != file.name:
-            raise InputError(f"{file.shown}: is subset {file.subset!r}, as {met[file.subset]!r} is; move one of them")
+            raise InputError(f"{file.shown}: is subset {file.subset!r}, like {met[file.subset]!r}; move one of them")
 
 
 def read_exactly(stream: BinaryIO, size: int, shown: str) -> bytes:
-    """Reads some bytes; raises `InputError` if the file ends before."""
+    """Reads exactly `size` bytes; raises `InputError` if the file ends early."""
     data = stream.read(size)
     if len(data) != size:
-        raise InputError(f"{shown}: ended {size - len(data)} bytes too early")
+        raise InputError(f"{shown}: ends {size - len(data)} bytes too early")
     return data
 
 
 def read_runs(stream: BinaryIO, shown: str, runs: Runs, place: Callable[[int], int], first: int = 0) -> bytes:
-    """Reads some runs of rows, one after the other.
+    """Reads some runs of rows, and returns their bytes concatenated.
 
     Args:
         stream: the open file.
         shown: display name used in messages.
-        runs: of rows.
-        place: where a row starts, or the one before it ends, from the first one.
-        first: where that starts.
+        runs: runs of rows.
+        place: returns the offset of a row from the first one.
+        first: offset of the first row.
     """
     pieces = []
     for start, stop in runs:
@@ -238,41 +238,41 @@ def read_runs(stream: BinaryIO, shown: str, runs: Runs, place: Callable[[int], i
 
 
 def names_file(names: Sequence[str]) -> bytes:
-    """Names, one a line."""
+    """Returns the contents of a file with one name per line."""
     return "".join(f"{name}\n" for name in names).encode()
 
 
 def check_names(names: Sequence[str], what: str) -> None:
-    """Refuses names that cannot be a line of text: no escape for them is known to any reader.
+    """Refuses names that cannot be a line of text: no reader knows an escape for them.
 
     Args:
-        names: of the classes, or superclasses.
-        what: they are, such as "class".
+        names: names of classes or superclasses.
+        what: the kind of names, such as "class".
 
     Raises:
-        UsageError: a blank name, or one with a line break, a NUL or a byte order mark, or that is not Unicode.
+        UsageError: a name is blank, has a line break, NUL or byte order mark, or is not valid Unicode.
     """
     for name in names:
         if not name.strip() or set("\r\n\0") & set(name) or name.startswith("\ufeff") or not is_unicode(name):
-            raise UsageError(f"{what} {name!r} cannot be a line of a list of names; rename it by --remap OLD:NEW")
+            raise UsageError(f"{what} {name!r} cannot be written as a line of text; rename it with --remap OLD:NEW")
 
 
 def check_byte_classes(names: Sequence[str], what: str, sink: Sink) -> None:
-    """Refuses more names than a byte can tell apart, and those that `check_names` does. Raises `UsageError`."""
+    """Raises `UsageError` for more names than a byte can number, and for names that `check_names` refuses."""
     if len(names) > BYTE_CLASSES:
-        raise UsageError(f"{len(names)} {what}es: {sink.name} has one byte for a label, and so {BYTE_CLASSES} at most")
+        raise UsageError(f"{len(names)} {what}es: {sink.name} supports at most {BYTE_CLASSES}, as a label is one byte")
     check_names(names, what)
 
 
 RECORDS = Capabilities(keeps_empty_subsets=True, takes_missing_images=False, one_size=True)
-"""What formats can whose files are pixels of one size, and labels."""
+"""Capabilities of formats whose files are labels and pixels of one size."""
 
 
 def written_columns(table: pa.Table, writer: PartWriter) -> tuple[memoryview, npt.NDArray[np.int64]]:
-    """The pixels of all examples in one piece, and their labels, int64 `[N]`.
+    """Returns the concatenated pixels of all examples, and their labels, int64 `[N]`.
 
     Raises:
-        InputError: an example without image, or without label where the format has one for each.
+        InputError: an example has no image, or has no label where the format needs one.
     """
     lacks = {"image": False, "label": writer.sink.can.takes_unlabelled}
     for name, allowed in lacks.items():
@@ -281,7 +281,7 @@ def written_columns(table: pa.Table, writer: PartWriter) -> tuple[memoryview, np
             row = column.is_null().to_pylist().index(True)
             found = table.column("id")[row].as_py()
             where = f"{writer.shard.subset}: item {found!r}"
-            raise InputError(f"{where} has no {name}, and {writer.sink.name} has one for every row")
+            raise InputError(f"{where} has no {name}, but {writer.sink.name} needs one for every row")
     return joined_images(table), plain_labels(table)
 
 
@@ -292,14 +292,14 @@ def learned_parents(
     coarse: npt.NDArray[np.int32],
     bad_rows: Collection[int],
 ) -> dict[int, tuple[int, int]]:
-    """Class -> (superclass, first row that says so).
+    """Returns class -> (superclass, first row that it was found in).
 
     Args:
-        file: which one.
+        file: the file, for messages.
         table: the label table.
-        labels: of all rows, int32 `[N]`.
+        labels: labels of all rows, int32 `[N]`.
         coarse: superclasses of all rows, int32 `[N]`.
-        bad_rows: numbers of rows that do not count.
+        bad_rows: numbers of rows to ignore.
 
     Raises:
         InputError: two rows give one class two superclasses.

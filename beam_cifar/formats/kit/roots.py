@@ -1,4 +1,4 @@
-"""Where the files of a dataset lie: in a directory or one folder deeper, or in a folder of an archive."""
+"""Finds the files of a dataset: in a directory or one folder deeper, or in a folder of an archive."""
 
 from __future__ import annotations
 
@@ -12,49 +12,49 @@ from beam_cifar.naming.ids import natural_key
 from beam_cifar.storage import archives
 
 Files = dict[str, SourceFile]
-"""Files by their names."""
+"""Files by name."""
 
 
 def has_root(path: str, index_dir: str, metas: Collection[str]) -> bool:
-    """Whether a directory is, or holds, a folder with one of some files, or an archive holds one or several."""
+    """Whether a directory, or one folder in it, or any folder of an archive, has one of the meta files."""
     if archives.is_archive(path):
         return any(member.name in metas for member in archives.list_members(path, index_dir)[0])
     return storage.is_folder(path) and bool(_directory_root(path, metas))
 
 
 def find_root(path: str, index_dir: str, metas: Collection[str], is_wanted: Callable[[str], bool]) -> tuple[str, Files]:
-    """The folder of a dataset, "" in an archive, and its files.
+    """Returns the folder of a dataset, "" in an archive, and its files.
 
     Args:
-        path: a directory: the folder itself, or the one that holds it; or an archive, which may hold it anywhere.
-        index_dir: where archive indexes may be put.
-        metas: names of the files that tell the folder; in the first of CIFAR-10, in the second of CIFAR-100.
-        is_wanted: which names of files are looked at.
+        path: the folder itself, its parent directory, or an archive with the folder anywhere in it.
+        index_dir: directory for archive indexes.
+        metas: names of the meta files that identify the folder: first CIFAR-10's, second CIFAR-100's.
+        is_wanted: which file names to include.
 
     Raises:
-        InputError: there is no such folder, or there are several.
+        InputError: no such folder, or several.
     """
     first, second, *_ = metas
     if archives.is_archive(path):
         found = archive_files(path, index_dir, is_wanted)
         roots = [folder for folder, files in found.items() if not files.keys().isdisjoint(metas)]
-        _refuse_several(path, roots, "unpack the one that you mean")
+        _refuse_several(path, roots, "unpack the one you want")
         if not roots:
             raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in the archive")
         return "", found[roots[0]]
     with storage.reading(path):
         if not storage.is_folder(path):
-            raise InputError(f"{path}: is not a directory, nor an archive ({', '.join(archives.SUFFIXES)})")
+            raise InputError(f"{path}: is neither a directory nor an archive ({', '.join(archives.SUFFIXES)})")
         if not storage.names_in(path):
             raise InputError(f"{path}: the directory is empty")
         root = _directory_root(path, metas)
         if not root:
-            raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in it")
+            raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in the directory")
         return root, folder_files(root, is_wanted)
 
 
 def folder_files(folder: str, is_wanted: Callable[[str], bool]) -> Files:
-    """The files of a folder with such names. Raises `OSError` and `InputError` as `storage.list_folder`."""
+    """Returns the wanted files of a folder, by name. Raises `OSError` and `InputError` as `storage.list_folder`."""
     return {
         entry.name: SourceFile(entry.name, entry.name, entry.path, storage.listed_file(entry))
         for entry in storage.list_folder(folder, is_wanted)
@@ -63,7 +63,7 @@ def folder_files(folder: str, is_wanted: Callable[[str], bool]) -> Files:
 
 
 def archive_files(path: str, index_dir: str, is_wanted: Callable[[str], bool]) -> dict[str, Files]:
-    """The members of an archive with such names, by the folders that they lie in. Raises `InputError`."""
+    """Returns the wanted members of an archive, by folder and name. Raises `InputError`."""
     stamp = storage.stamp(path)
     members, index = archives.list_members(path, index_dir)
     found: dict[str, Files] = {}
@@ -76,26 +76,26 @@ def archive_files(path: str, index_dir: str, is_wanted: Callable[[str], bool]) -
 
 
 def sorted_files(folder: str, is_wanted: Callable[[str], bool]) -> list[storage.Entry]:
-    """The files of a folder with such names, in natural order; raises as `storage.list_folder`."""
+    """Returns the wanted files of a folder, in natural order. Raises as `storage.list_folder`."""
     found = (entry for entry in storage.list_folder(folder) if not entry.is_folder and is_wanted(entry.name))
     return sorted(found, key=lambda entry: natural_key(entry.name))
 
 
 def _directory_root(path: str, metas: Collection[str]) -> str:
-    """The directory itself, or the only folder in it with one of some files; "" for none."""
+    """Returns the directory itself, or the only folder in it with a meta file; "" if there is none."""
 
     def has_meta(folder: str) -> bool:
-        # By name: to list every folder takes long where they hold a million images.
+        # Looked up by name: listing every folder is slow where they have a million images.
         return any(storage.is_file(os.path.join(folder, name)) for name in metas)
 
     if has_meta(path):
         return path
     inner = [folder for folder in storage.folders_in(path) if not storage.name_of(folder).startswith("_")]
     roots = list(filter(has_meta, inner))
-    _refuse_several(path, list(map(os.path.basename, roots)), "name one of them")
+    _refuse_several(path, list(map(os.path.basename, roots)), "pass the path of one")
     return roots[0] if roots else ""
 
 
 def _refuse_several(path: str, roots: Sequence[str], advice: str) -> None:
     if len(roots) > 1:
-        raise InputError(f"{path}: holds several datasets ({', '.join(sorted(roots))}); {advice}")
+        raise InputError(f"{path}: contains several datasets ({', '.join(sorted(roots))}); {advice}")

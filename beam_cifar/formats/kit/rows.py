@@ -1,4 +1,4 @@
-"""What the readers of all formats share: rows of which everything but the images is at hand."""
+"""Rows shared by all readers: everything except the images is in memory."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NO_IMAGE = -1
-"""What stands for the size of no image."""
+"""Marks the size of a missing image."""
 
 
 class ColumnRows(RowReader):
-    """Rows whose names, labels and sizes are columns; a format says which, and reads images.
+    """Rows whose names, labels and sizes are columns; a format supplies them, and reads images.
 
     Attributes:
-        repeated: ids that had to be made unique.
+        repeated: number of ids that had to be made unique.
     """
 
     repeated: int = 0
     in_one_file: ClassVar[bool] = True
-    """Whether images lie in the file itself, which is open while they are read."""
+    """Whether images are in the file itself, which stays open while they are read."""
     opened_late: ClassVar[bool] = False
-    """Whether that is opened with the first image only."""
+    """Whether the file is opened only for the first image."""
     _stream: Callable[[], BinaryIO]
     _ids: pa.Array
     _filenames: pa.Array
@@ -68,25 +68,25 @@ class ColumnRows(RowReader):
         return int((3 * height * width).max(initial=0))
 
     def _stored_bytes(self, start: int, stop: int) -> int:
-        """Bytes of the largest image of the rows [start, stop) as it lies in a block; default: of raw ones."""
+        """Returns the bytes of the largest image in rows [start, stop) as stored in a block; default: as raw pixels."""
         return int(self._sizes([(start, stop)], look=False).astype("int64").prod(axis=0).max(initial=0))
 
     def _names(self, runs: Runs) -> tuple[pa.Array, pa.Array]:
-        """Ids and file names of some rows: string `[N]` each."""
+        """Returns ids and file names of some rows: string `[N]` each."""
         return picked(self._ids, runs), picked(self._filenames, runs)
 
     @abstractmethod
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
-        """Heights, widths and channels of the images of some rows: int32 `[3, N]`, 0 or less where there is none.
+        """Returns heights, widths and channels of some rows: int32 `[3, N]`, 0 or less where there is no image.
 
         Args:
-            runs: of rows.
-            look: whether to look into images for it.
+            runs: runs of rows.
+            look: whether to read image headers if needed.
         """
 
     @abstractmethod
     def _read(self, runs: Runs) -> tuple[pa.Array, str | Sequence[str], npt.NDArray[np.int32]]:
-        """The images of some rows, `binary`, their encoding, or that of each, and their sizes as `_sizes` has them."""
+        """Returns images of some rows, `binary`, one encoding or a sequence of them, and sizes as `_sizes` does."""
 
     def _facts(self, runs: Runs, sizes: npt.NDArray[np.int32]) -> pa.Table:
         import numpy as np
@@ -104,13 +104,13 @@ class ColumnRows(RowReader):
     def _summary(
         self, images: int, image_bytes: int, digest: str, sizes: npt.NDArray[np.int32] | None, **more: Any
     ) -> FileSummary:
-        """What is the same for all formats.
+        """Returns a summary, with the fields that all formats compute the same way.
 
         Args:
-            images: rows that have one.
-            image_bytes: of all of them, as they lie in blocks.
-            digest: of everything but pixels.
-            sizes: of all images, as `_sizes` has them, where they are known.
+            images: number of rows with an image.
+            image_bytes: total bytes of images as stored in blocks.
+            digest: digest of everything except pixels.
+            sizes: sizes of all images, as from `_sizes`, if known.
             more: further fields of the summary.
         """
         if sizes is not None:
@@ -125,7 +125,7 @@ class ColumnRows(RowReader):
 
 
 def even_sizes(size: tuple[int, int], channels: int, runs: Runs) -> npt.NDArray[np.int32]:
-    """Heights, widths and channels of rows whose images are all alike: int32 `[3, N]`."""
+    """Returns heights, widths and channels of rows with images of one size: int32 `[3, N]`."""
     import numpy as np
 
     one = np.array([*size, channels], dtype=np.int32)
@@ -133,17 +133,17 @@ def even_sizes(size: tuple[int, int], channels: int, runs: Runs) -> npt.NDArray[
 
 
 def raw_images(pixels: bytes | memoryview, sizes: npt.NDArray[np.int32]) -> pa.Array:
-    """A `binary` array of images that lie one after the other as pixels, null where there is none.
+    """Returns a `binary` array of images from concatenated pixels, null where there is no image.
 
     Args:
-        pixels: of all of them.
+        pixels: pixels of all images.
         sizes: heights, widths and channels, int32 `[3, N]`, 0 where there is no image.
     """
     return image_array(pixels, sizes.astype("int64").prod(axis=0))
 
 
 def size_rows(headers: Iterable[ImageHeader | None]) -> npt.NDArray[np.int32]:
-    """Heights, widths and channels: int32 `[3, N]`, `NO_IMAGE` where there is no image."""
+    """Returns heights, widths and channels: int32 `[3, N]`, `NO_IMAGE` where there is no image."""
     import numpy as np
 
     rows = [(h.height, h.width, h.channels) if h else (NO_IMAGE,) * 3 for h in headers]
@@ -151,14 +151,14 @@ def size_rows(headers: Iterable[ImageHeader | None]) -> npt.NDArray[np.int32]:
 
 
 def probed(images: pa.Array, names: Iterable[str]) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """The encoding of each image file, "raw" for none, and sizes as `size_rows` makes them; looks for their ends, too.
+    """Returns encodings, "raw" for no image, and sizes as from `size_rows`; refuses images that are cut off.
 
     Args:
-        images: `binary` array `[N]`, null where there is none.
-        names: of each, for messages.
+        images: `binary` array `[N]`, null where there is no image.
+        names: display names of the images, for messages.
 
     Raises:
-        InputError: one is damaged.
+        InputError: an image is damaged.
     """
     headers = [
         None if image is None else probe_whole_image(image, name)
@@ -168,15 +168,15 @@ def probed(images: pa.Array, names: Iterable[str]) -> tuple[list[str], npt.NDArr
 
 
 def parents_of(file: SourceFile, table: LabelTable, said: Iterable[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
-    """Class -> (superclass, row that says so).
+    """Returns class -> (superclass, row that it was found in).
 
     Args:
-        file: which one, for messages.
+        file: the file, for messages.
         table: the label table.
-        said: class, superclass and row, each pair once.
+        said: class, superclass and row; each pair of class and superclass once.
 
     Raises:
-        InputError: two rows give one class two superclasses.
+        InputError: two rows give a class different superclasses.
     """
     parents: dict[int, tuple[int, int]] = {}
     for label, parent, row in said:
@@ -189,14 +189,14 @@ def parents_of(file: SourceFile, table: LabelTable, said: Iterable[tuple[int, in
 
 
 def row_numbers(runs: Runs) -> npt.NDArray[np.int64]:
-    """The rows of some runs, one by one: int64 `[N]`."""
+    """Returns the row numbers in some runs: int64 `[N]`."""
     import numpy as np
 
     return np.concatenate([np.empty(0, np.int64), *(np.arange(start, stop) for start, stop in runs)])
 
 
 def picked(column: pa.Array, runs: Runs) -> pa.Array:
-    """The values of some rows; those of one run are not copied."""
+    """Returns the values of some rows; a single run is not copied."""
     if len(runs) == 1:
         return column.slice(runs[0][0], runs[0][1] - runs[0][0])
     import pyarrow as pa

@@ -12,18 +12,18 @@ from collections.abc import Iterable, Mapping
 
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
-# Tags: the number of a field times 8, and 2 for a value with its length before it. `Example.features`,
-# `Features.feature`, key and value of an entry of that map, `BytesList.value` and `Int64List.value` (packed), and
-# `Feature.bytes_list` have the first or second number; `Feature.int64_list` has the third.
+# Tags: field number times 8, plus 2 for a length-prefixed value. Number 1: `Example.features`, `Features.feature`, the
+# key of an entry in that map, `Feature.bytes_list`, `BytesList.value` and `Int64List.value` (packed). Number 2: the value
+# of a map entry. Number 3: `Feature.int64_list`.
 _FIRST, _SECOND, _THIRD = b"\x0a", b"\x12", b"\x1a"
 _MASK_DELTA = 0xA282EAD8
 
 
 def serialized_example(features: Mapping[str, bytes | int]) -> bytes:
-    """A `tf.Example` whose features have one value each, in the order given.
+    """Returns a `tf.Example` whose features have one value each, in the given order.
 
     Args:
-        features: bytes, or an integer of 64 bits.
+        features: bytes, or a 64-bit integer, by name.
     """
     entries = (
         _integer_entry(name, value) if isinstance(value, int) else _bytes_entry(name, value)
@@ -33,7 +33,7 @@ def serialized_example(features: Mapping[str, bytes | int]) -> bytes:
 
 
 def framed(records: Iterable[bytes]) -> bytes:
-    """Records as they lie in a TFRecord file: each its length and data, with a masked CRC-32C behind both."""
+    """Returns records as in a TFRecord file: length and data of each, both followed by a masked CRC-32C."""
     import google_crc32c
 
     pieces = []
@@ -53,12 +53,12 @@ def _bytes_entry(name: str, value: bytes) -> bytes:
 
 @functools.lru_cache(maxsize=4096)
 def _integer_entry(name: str, value: int) -> bytes:
-    # Ten bytes for a negative number: its two's complement of 64 bits.
+    # A negative number takes ten bytes: protobuf encodes its 64-bit two's complement.
     return _entry(name, _field(_THIRD, _field(_FIRST, _varint(value & 0xFFFFFFFFFFFFFFFF))))
 
 
 def _entry(name: str, feature: bytes) -> bytes:
-    """One entry of the map of features."""
+    """Returns one entry of the feature map."""
     return _field(_FIRST, _field(_FIRST, name.encode()) + _field(_SECOND, feature))
 
 
@@ -67,7 +67,7 @@ def _field(tag: bytes, value: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    """Seven bits a byte, the lowest first; all but the last with the high bit set."""
+    """Returns a varint: seven bits per byte, lowest first; all bytes but the last have the high bit set."""
     made = bytearray()
     while value > 0x7F:
         made.append(0x80 | (value & 0x7F))

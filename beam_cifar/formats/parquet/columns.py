@@ -48,7 +48,7 @@ def read_columns(file: SourceFile) -> pa.Table:
                 held += sum(column.nbytes for column in found.values())
                 if held > max(_REPEATED_TEXT_BYTES, _HELD_RATIO * file.blob.size):
                     raise InputError(
-                        f"{file.shown}: row {row}: labels and names unpack to more than {held} bytes, and the file has "
+                        f"{file.shown}: row {row}: labels and names unpack to more than {held} bytes, but the file has "
                         f"{file.blob.size}; refused as a decompression bomb"
                     )
                 tables.append(_with_names(found, file, meaning, row, batch.num_rows))
@@ -56,7 +56,7 @@ def read_columns(file: SourceFile) -> pa.Table:
             rows = opened.metadata.num_rows
             tables += [_with_names({}, file, meaning, row, rows - row)] if not columns or not rows else []
             if row not in (0, rows) or (columns and row != rows):
-                raise InputError(f"{file.shown}: ends at row {row} of {rows}; it is damaged")
+                raise InputError(f"{file.shown}: ends at row {row} of {rows}; the file is damaged")
         return pa.concat_tables(tables)
 
 
@@ -87,9 +87,7 @@ def _short(batch: Any, name: str, shown: str) -> pa.Array:
 def _refuse_long(texts: Any, name: str, shown: str) -> None:
     longest = pc.max(pc.binary_length(texts.cast(pa.large_string()))).as_py() or 0
     if longest > MAX_TEXT_BYTES:
-        raise InputError(
-            f"{shown}: column {name!r} has a text of {longest} bytes; {MAX_TEXT_BYTES} at most are expected"
-        )
+        raise InputError(f"{shown}: column {name!r} has a text of {longest} bytes; expected at most {MAX_TEXT_BYTES}")
 
 
 def _with_names(

@@ -43,7 +43,7 @@ def _agreed(said: Iterable[tuple[SourceFile, tuple[str, ...] | None]], what: str
         if names is None:
             continue
         if first is not None and names != first[1]:
-            raise InputError(f"{file.shown}: has other {what} than {first[0].name}; these are different datasets")
+            raise InputError(f"{file.shown}: {what} differ from those in {first[0].name}; these are different datasets")
         first = first or (file, names)
     return first[1] if first else None
 
@@ -62,7 +62,7 @@ def _learned(files: Sequence[SourceFile]) -> tuple[str, ...]:
         columns = columns_in(file)
         is_text.add(columns.is_text)
         if len(is_text) > 1:
-            raise InputError(f"{file.shown}: column {columns.label!r} holds other labels than in the files before it")
+            raise InputError(f"{file.shown}: column {columns.label!r} has text in some files, integers in others")
         labels = read_columns(file).column("label")
         if columns.is_text:
             texts.update(pc.unique(labels.drop_null()).to_pylist())

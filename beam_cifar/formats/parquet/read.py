@@ -59,7 +59,7 @@ class ParquetSource(Source):
                 for parts, file in sorted(found, key=lambda each: [natural_key(part) for part in each[0]])
             ]
             if not files:
-                raise InputError(f"{path}: no {SUFFIX} files in it; expected some there, or in folders of it")
+                raise InputError(f"{path}: no {SUFFIX} files in the folder or its subfolders")
             card = _card(path)
         _refuse_configurations(path, files)
         table = label_table(files, card)
@@ -118,7 +118,7 @@ def _missing_shards(files: Sequence[SourceFile]) -> Iterator[str]:
     found = Counter((shard[1], int(shard[3])) for shard in shards)
     for (name, count), there in found.items():
         if there < count:
-            yield f"{name!r} has {there} of its {count} shards; the rows of the others are left out"
+            yield f"{name!r} has {there} of its {count} shards; rows of the missing ones are not read"
 
 
 def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
@@ -130,7 +130,7 @@ def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
         if other != folder:
             shown = " and ".join(repr(name or ".") for name in (other, folder))
             raise InputError(
-                f"{path}: subset {file.subset!r} is in {shown}: these are several datasets; name the folder of one"
+                f"{path}: subset {file.subset!r} is in {shown}: these are separate datasets; pass the folder of one"
             )
 
 

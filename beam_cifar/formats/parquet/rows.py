@@ -125,8 +125,8 @@ class ParquetRows(EncodedRows):
         named = pc.sum(read_columns(self.file).column("named")).as_py() or 0
         if self._meaning.own is None and missing > self.rows - named:
             raise InputError(
-                f"{self.file.shown}: {missing} rows have no bytes in {self._meaning.image!r}, and some have a path: "
-                "images must be in the file itself; save it anew with images embedded"
+                f"{self.file.shown}: {missing} rows have no bytes in {self._meaning.image!r}, and some have only a "
+                "path; save the file again with images embedded"
             )
 
     def _missing(self) -> int:
@@ -175,7 +175,7 @@ class _Images:
             held += piece.nbytes
             if held > _READ_BYTES and len(pieces) > 1:
                 raise InputError(
-                    f"{self._shown}: row {start}: images that a dictionary repeats unpack to more than {_READ_BYTES} "
+                    f"{self._shown}: row {start}: dictionary-encoded images unpack to more than {_READ_BYTES} "
                     "bytes in a few rows; refused as a decompression bomb"
                 )
         return _joined(pieces)
@@ -210,7 +210,7 @@ class _Images:
             batch = next(self._batches, None)
             if batch is None:
                 raise InputError(
-                    f"{self._shown}: row group {group}: ends at row {self._next} of {self._stop}; it is damaged"
+                    f"{self._shown}: row group {group}: ends at row {self._next} of {self._stop}; the file is damaged"
                 )
             self._held = _binary(batch.column(0), f"{self._shown}: row group {group}")
         self._start, self._next = self._next, self._next + len(self._held)
@@ -259,7 +259,7 @@ def _binary(column: Any, shown: str) -> pa.Array:
         or 0
     )
     if sizes > MAX_IMAGE_BYTES:
-        raise InputError(f"{shown}: holds an image of {sizes} bytes; an image has {MAX_IMAGE_BYTES} at most")
+        raise InputError(f"{shown}: has an image of {sizes} bytes; an image may have at most {MAX_IMAGE_BYTES}")
     return column.cast(pa.binary())
 
 

@@ -109,7 +109,7 @@ def damaged(shown: str) -> Iterator[None]:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         # Arrow shows bytes of the file as they are.
         plain = "".join(char if char.isprintable() else "?" for char in reason)
-        raise InputError(f"{shown}: is damaged, or no Parquet file: {plain}") from error
+        raise InputError(f"{shown}: is damaged, or not a Parquet file: {plain}") from error
 
 
 def _refuse_absurd(metadata: Any, file: SourceFile) -> None:
@@ -117,8 +117,8 @@ def _refuse_absurd(metadata: Any, file: SourceFile) -> None:
     counted = sum(metadata.row_group(group).num_rows for group in range(metadata.num_row_groups))
     if not 0 <= rows <= max(_FREE_ROWS, file.blob.size) or counted != rows:
         raise InputError(
-            f"{file.shown}: declares {rows} rows, {counted} in its row groups, and has {file.blob.size} bytes; "
-            "it is damaged"
+            f"{file.shown}: declares {rows} rows, {counted} in its row groups, in {file.blob.size} bytes; "
+            "the file is damaged"
         )
 
 
@@ -190,9 +190,9 @@ def _image_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> st
         have = ", ".join(map(repr, found or schema.names[:12]))
         if not found:
             raise InputError(
-                f"{shown}: has no column of images as files (struct<bytes, path> or binary); its columns are {have}"
+                f"{shown}: has no column of encoded images (struct<bytes, path> or binary); its columns are {have}"
             )
-        raise InputError(f"{shown}: columns {have} may hold images; keep one, or call one of them 'image'")
+        raise InputError(f"{shown}: columns {have} may all contain images; keep one, or rename one to 'image'")
     return found[0]
 
 
@@ -249,7 +249,7 @@ def _label_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> st
         return found
     preferred = [name for name in _LABEL_NAMES if name in marked]
     if len(marked) > 1 and not preferred:
-        raise InputError(f"{shown}: columns {', '.join(map(repr, marked))} are class labels; call one of them 'label'")
+        raise InputError(f"{shown}: columns {', '.join(map(repr, marked))} are all class labels; rename one to 'label'")
     return (preferred or marked)[0]
 
 
@@ -258,7 +258,7 @@ def _class_names(features: dict[str, Any], column: str, shown: str) -> tuple[str
     if features.get(column, {}).get("_type") != "ClassLabel" or names is None:
         return None
     if not (isinstance(names, list) and len(names) <= MAX_CLASSES and all(isinstance(name, str) for name in names)):
-        raise InputError(f"{shown}: class names of column {column!r} are no list of at most {MAX_CLASSES} texts")
+        raise InputError(f"{shown}: class names of column {column!r} must be a list of at most {MAX_CLASSES} strings")
     return tuple(names)
 
 
