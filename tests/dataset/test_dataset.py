@@ -422,9 +422,9 @@ REFUSED: dict[str, tuple[DatasetItem, str]] = {
     "label_name": (DatasetItem(7, annotations=["cat"]), r"expected Label\(number\), found 'cat'"),  # type: ignore[list-item]
     "label_bool": (DatasetItem(7, annotations=[Label(True)]), r"expected Label\(number\)"),
     "label_alone": (
-        DatasetItem(7, annotations=Label(0)),
+        DatasetItem(7, annotations=Label(0)),  # type: ignore[arg-type]
         r"annotations must be a list of labels, found Label\(label=0\)",
-    ),  # type: ignore[arg-type]
+    ),
     "missing_file": (DatasetItem(7, image="missing.png"), "missing.png: cannot be read: No such file"),
     "damaged_png": (DatasetItem(7, image=encoded(picture(1))[:-20]), "item '7'"),
     "no_image": (DatasetItem(7, image=b"BM not an image that is read"), "item '7'"),
