@@ -13,8 +13,8 @@ from collections.abc import Iterable, Mapping
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 # Tags: field number times 8, plus 2 for a length-prefixed value. Number 1: `Example.features`, `Features.feature`, the
-# key of an entry in that map, `Feature.bytes_list`, `BytesList.value` and `Int64List.value` (packed). Number 2: the value
-# of a map entry. Number 3: `Feature.int64_list`.
+# key of an entry in that map, `Feature.bytes_list`, `BytesList.value` and `Int64List.value` (packed). Number 2: the
+# value of a map entry. Number 3: `Feature.int64_list`.
 _FIRST, _SECOND, _THIRD = b"\x0a", b"\x12", b"\x1a"
 _MASK_DELTA = 0xA282EAD8
 
