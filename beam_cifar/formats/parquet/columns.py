@@ -76,7 +76,7 @@ def _short(batch: Any, name: str, shown: str) -> pa.Array:
     if types.is_dictionary(column.type):
         _refuse_long(column.dictionary, name, shown)
         column = column.cast(pa.string())
-    if types.is_floating(column.type):
+    if types.is_floating(column.type):  # pandas stores missing integers as NaN
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     if types.is_integer(column.type) or types.is_floating(column.type):
         return column.cast(pa.int64())
@@ -100,11 +100,11 @@ def _with_names(
         path = pc.replace_substring_regex(path, _ABSOLUTE, "")
     else:
         path = _with_lost_paths(path, meaning.own, start)
-    told = pc.replace_substring_regex(path, _IMAGE_SUFFIX, "")
+    from_path = pc.replace_substring_regex(path, _IMAGE_SUFFIX, "")
     if meaning.own is None:
-        told = pc.if_else(pc.equal(told, ""), pa.scalar(None, pa.string()), told)
+        from_path = pc.if_else(pc.equal(from_path, ""), pa.scalar(None, pa.string()), from_path)
     keys = found["key"].cast(pa.string()) if "key" in found else pa.nulls(rows, pa.string())
-    ids = pc.coalesce(told, keys)
+    ids = pc.coalesce(from_path, keys)
     if ids.null_count:
         ids = pc.coalesce(ids, pa.array([f"{stem}_{row}" for row in range(start, start + rows)], pa.string()))
     name = pc.replace_substring_regex(path, _FOLDERS, "")

@@ -131,15 +131,15 @@ class ParquetRows(EncodedRows):
 
     def _missing(self) -> int:
         """Returns the number of rows without image: from the footer, else from our own metadata, else counted."""
-        told = self._in_order.count_missing()
+        counted = self._in_order.count_missing()
         own = self._meaning.own
-        if told is None and own is not None:
+        if counted is None and own is not None:
             paths = own.get("paths", {})
             rows = {int(row) for row in paths if re.fullmatch("[0-9]{1,18}", row)} if isinstance(paths, dict) else ()
             return sum(row < self.rows for row in rows)
-        if told is None:
+        if counted is None:
             return sum(images.null_count for images in self._in_order.batches(0, self.rows))
-        return told
+        return counted
 
     def _parents(self) -> dict[int, tuple[int, int]]:
         """Returns class -> (superclass, row that it was found in)."""
