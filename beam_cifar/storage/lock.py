@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import socket
+import stat
 import threading
 import time
 import uuid
@@ -172,7 +173,13 @@ class _FileLock(Holding):
     def _taken(self) -> bool:
         """Locks the file; returns False if the previous holder removed it meanwhile, so that others do not see it."""
         os.makedirs(self._folder.path, exist_ok=True)
-        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        _refuse_links(self._folder.path)
+        # What somebody else left there must not be followed, and nothing but a lock may be truncated.
+        self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
+        status = os.fstat(self._handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
+            os.close(self._handle)
+            raise OutputError(f"{self._path}: is not a lock of beam_cifar; remove it")
         try:
             # Not `lockf`: a process loses such a lock as soon as it closes any other handle of the file.
             fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -183,3 +190,10 @@ class _FileLock(Holding):
         with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
         return False
+
+
+def _refuse_links(folder: str) -> None:
+    """Refuses a job folder with symbolic links, or that is one: a job never creates any, and would write elsewhere."""
+    links = [folder] if os.path.islink(folder) else [each.path for each in os.scandir(folder) if each.is_symlink()]
+    if links:
+        raise OutputError(f"{links[0]}: is a symbolic link, which no job creates; remove it")

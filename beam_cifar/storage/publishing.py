@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import stat
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -161,9 +162,22 @@ def _remove_old_listings(folder: JobFolder) -> None:
 def recover(path: str) -> None:
     """Restores a dataset that a killed job moved aside, unless another job is working on it."""
     folder = JobFolder(path)
-    if not is_url(path) and not os.path.lexists(path) and os.path.isdir(folder.replaced):
+    # Only where this user's job moved it: reading must not change what another user, or an archive, left there.
+    if (
+        not is_url(path)
+        and not os.path.lexists(path)
+        and _is_own_folder(folder.path)
+        and _is_own_folder(folder.replaced)
+    ):
         with suppress(OutputError, JobError), hold(folder):
             restore(folder)
+
+
+def _is_own_folder(path: str) -> bool:
+    with suppress(OSError):
+        status = os.lstat(path)
+        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+    return False
 
 
 def restore(folder: JobFolder) -> None:
