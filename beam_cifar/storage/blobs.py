@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import struct
 import tempfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,11 +61,17 @@ def listed_file(entry: Entry) -> Blob:
 
 @contextmanager
 def reading(name: str) -> Iterator[None]:
-    """Turns an `OSError` on reading into an `InputError` that names the file."""
+    """Turns what is raised while a file is read and parsed into an `InputError` that names the file.
+
+    Parsers check what they know; Python and libraries have limits of their own, such as 4,300 digits of an integer.
+    """
     try:
         yield
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+    except (ValueError, ArithmeticError, LookupError, RecursionError, EOFError, struct.error, zlib.error) as error:
+        reason = (str(error).splitlines() or [""])[0][:200]
+        raise InputError(f"{name}: cannot be parsed: {reason or type(error).__name__}; it is damaged") from error
 
 
 @contextmanager

@@ -371,6 +371,14 @@ def pickled_labels() -> bytes:
 PLAIN = npz_bytes(images=IMAGES, labels=np.arange(3))
 IDS: Arrays = {"images": IMAGES, "ids": np.frombuffer(b"abc", np.uint8)}
 BAD: dict[str, tuple[bytes, str]] = {
+    "a side of 9,000 hexadecimal digits": (
+        zipped(images=npy_with(f"{{'descr': '|u1', 'fortran_order': False, 'shape': (0x{'f' * 9000}, 4), }}")),
+        "each from 0 to 2\\^63",
+    ),
+    "200 sides": (
+        zipped(images=npy_with(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(1 << 62,) * 200}, }}")),
+        "200 sides; expected at most 64",
+    ),
     "python objects": (pickled_labels(), "dtype object .* never does"),
     "images as objects": (
         zipped(images=npy_with("{'descr': '|O', 'fortran_order': False, 'shape': (3,), }")),

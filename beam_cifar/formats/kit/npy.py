@@ -33,6 +33,7 @@ SUFFIX = ".npz"
 # A zip's directory is read whole; one of this size lists some ten thousand members.
 MAX_DIRECTORY = 1 << 20
 MAX_HEADER = 10_000
+MAX_DIMENSIONS = 64
 FREE_ROWS = 10_000_000
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTED = 1
@@ -156,6 +157,8 @@ def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
         if version not in readers:
             raise ValueError(f"format version {version}; expected (1, 0) or (2, 0)")
         shape, fortran, dtype = readers[version](head, max_header_size=MAX_HEADER)
+        if len(shape) > MAX_DIMENSIONS or not all(0 <= side < 1 << 63 for side in shape):
+            raise ValueError(f"shape of {len(shape)} sides; expected at most {MAX_DIMENSIONS}, each from 0 to 2^63")
     # numpy evaluates a literal, with a fallback for Python 2 syntax: about ten kinds of errors.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
@@ -164,7 +167,7 @@ def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
     stream.seek(found.start)
     if dtype.hasobject or dtype.names is not None:
         found.refuse("plain numbers or text: Python objects would need unpickling, which this reader never does")
-    if min(found.shape, default=0) < 0 or found.start + found.nbytes != size:
+    if found.start + found.nbytes != size:
         raise InputError(
             f"{shown}: an array of {found} takes {str(found.nbytes)[:40]} bytes, but the file has {size - found.start}"
         )
