@@ -28,12 +28,12 @@ class Format:
 # The order decides detection: the first format that matches wins.
 FORMATS: dict[str, Format] = {
     "cifar": Format(
-        "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz",
+        "CIFAR-10 and CIFAR-100, python version, also from .tar and .tar.gz",
         "cifar.read:CifarSource",
         "cifar.write:CifarSink",
     ),
     "parquet": Format(
-        "Parquet with images as files, as Hugging Face datasets reads it",
+        "Parquet with encoded images, as read by Hugging Face datasets",
         "parquet.read:ParquetSource",
         "parquet.write:ParquetSink",
     ),
@@ -43,7 +43,7 @@ FORMATS: dict[str, Format] = {
         "webdataset.sink:WebdatasetSink",
     ),
     "tfds_parquet": Format(
-        "TensorFlow Datasets, in Parquet files: read without TensorFlow", sink="tfds:TfdsParquetSink"
+        "TensorFlow Datasets, in Parquet files, readable without TensorFlow", sink="tfds:TfdsParquetSink"
     ),
     "tfds_tfrecord": Format("TensorFlow Datasets, in TFRecord files", sink="tfds:TfdsTfrecordSink"),
     "npz": Format(
@@ -56,7 +56,7 @@ FORMATS: dict[str, Format] = {
         "downsampled_imagenet:DownsampledImagenetSource",
     ),
     "imagenet_txt": Format(
-        "images and lists of them with label ids, as Datumaro's imagenet_txt",
+        "images, and lists of them with label ids, as in Datumaro's imagenet_txt",
         "imagenet_txt:ImagenetTxtSource",
         "imagenet_txt:ImagenetTxtSink",
     ),
@@ -65,30 +65,28 @@ FORMATS: dict[str, Format] = {
         "voc:VocSource",
         "voc:VocSink",
     ),
-    "mnist": Format(
-        "MNIST's own format, images and labels in .gz files or plain", "mnist:MnistSource", "mnist:MnistSink"
-    ),
+    "mnist": Format("MNIST's own format: images and labels, plain or gzipped", "mnist:MnistSource", "mnist:MnistSink"),
     "mnist_csv": Format(
-        "MNIST as CSV, a line of label and pixels for each image", "mnist_csv:MnistCsvSource", "mnist_csv:MnistCsvSink"
+        "MNIST as CSV: one line per image, label before pixels", "mnist_csv:MnistCsvSource", "mnist_csv:MnistCsvSink"
     ),
     "cifar_binary": Format(
-        "CIFAR-10 and CIFAR-100, binary version, read also in .tar and .tar.gz",
+        "CIFAR-10 and CIFAR-100, binary version, also read from .tar and .tar.gz",
         "cifar_binary:CifarBinarySource",
         "cifar_binary:CifarBinarySink",
     ),
     "datumaro": Format(
-        "Datumaro's own: items of each subset as JSON, and images", "datumaro:DatumaroSource", "datumaro:DatumaroSink"
+        "Datumaro's own format: images, and JSON for each subset", "datumaro:DatumaroSource", "datumaro:DatumaroSink"
     ),
     "imagenet": Format(
         "a folder of PNG or JPEG files for each class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"
     ),
     "imagenet_with_subset_dirs": Format(
-        "the same for each subset, in a folder of its own",
+        "the same, in a folder for each subset",
         "imagenet:ImagenetWithSubsetDirsSource",
         "imagenet:ImagenetWithSubsetDirsSink",
     ),
     "image_dir": Format(
-        "a folder of images without labels, of any depth", "image_dir:ImageDirSource", "image_dir:ImageDirSink"
+        "a folder of images without labels, nested to any depth", "image_dir:ImageDirSource", "image_dir:ImageDirSink"
     ),
 }
 
