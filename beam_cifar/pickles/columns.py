@@ -28,6 +28,8 @@ from beam_cifar.pickles.values import (
 )
 
 MAX_STRING_BYTES = 1 << 16
+_FREE_TEXT = 1 << 20
+_REPEATED = 16  # a reference to the memo takes two bytes or more, and common names are short
 _INT_CODES = {("i", 1): "b", ("i", 2): "h", ("i", 4): "i", ("i", 8): "q"}
 
 
@@ -140,7 +142,13 @@ class Columns:
         return tuple(found)
 
     def names(self, value: Value, key: str) -> tuple[str, ...]:
-        """Returns a column of text."""
+        """Returns a column of text; it is as large as the file at most, but for short names that the memo repeats."""
+        found = self._names(value, key)
+        if sum(map(len, found)) > _REPEATED * self.scan.source.size + _FREE_TEXT:
+            self.refuse(value, f"'{key}' repeats long names; refused as a decompression bomb")
+        return found
+
+    def _names(self, value: Value, key: str) -> tuple[str, ...]:
         if self._is_text_array(value):
             return tuple(self._text_array(value, key))
         items = self.items(value, key)

@@ -31,6 +31,7 @@ from beam_cifar.pickles.values import (
 )
 
 MAX_NESTING = 32
+MAX_ITEMS = 10_000_000
 SHORT = 255  # longer strings stay in the file
 _MAX_RUN = 1 << 11  # picklers end a run after 1,000 items
 _MIN_RUN = 64
@@ -135,6 +136,7 @@ class Scan:
         while True:
             if source.pos >= len(source.buf):
                 source.at = source.offset
+                self._check_items(len(self._stack))  # once for each window: it costs nothing there
                 source.fill(1)
             source.at = source.offset
             code = source.buf[source.pos]
@@ -186,8 +188,14 @@ class Scan:
             self.source.refuse("adds items to a value that is already in use")
         return value
 
+    def _check_items(self, count: int) -> None:
+        """Refuses more values in one place than any batch has: each takes 8 bytes, and perhaps one in the file."""
+        if count > MAX_ITEMS:
+            self.source.refuse(f"more than {MAX_ITEMS} values in one list; not expected in a CIFAR file")
+
     def _grow(self, container: Container, items: list[Value]) -> None:
         """Adds items, and updates depth and weight."""
+        self._check_items(len(container.items) + len(items))
         types = set(map(type, items))
         weight = len(items)
         if IntRun in types:

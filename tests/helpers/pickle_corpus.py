@@ -614,6 +614,10 @@ BAD: dict[str, Callable[[str], bytes]] = {
     "tar": lambda marker: b"x" * 257 + b"ustar\0" + bytes(300),
     "torch": lambda marker: b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + bytes(50),
     "json": lambda marker: b'{"data": []}',
+    # More than it says.
+    "names_repeated": lambda marker: pickle.dumps(
+        {"labels": [0] * 2000, "filenames": ["x" * 65_000] * 2000, "data": []}, 2
+    ),
     # Calls.
     **{
         f"calls_{module}_{name}": global_call(module, name)

@@ -79,15 +79,22 @@ def test_reads_value_equal(layout: str, writer: str) -> None:
             check_rows(images, file, case.images, start, stop)
 
 
-def test_a_long_name_that_repeats_is_kept_once() -> None:
+def test_a_long_name_that_repeats_is_refused_before_it_takes_memory() -> None:
     names = b"T" + (60_000).to_bytes(4, "little") + b"x" * 60_000 + b"q\x01" + b"h\x01" * 19_999
     data = b"\x80\x02}(U\x06labels](" + b"N" * 20_000 + b"eU\x09filenames](" + names + b"eu."
     tracemalloc.start()
-    batch = read_batch(io.BytesIO(data), "x")
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert batch.filenames == ("x" * 60_000,) * 20_000
+    try:
+        with pytest.raises(PickleError, match="'filenames' repeats long names"):
+            read_batch(io.BytesIO(data), "x")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
     assert peak < 8e6
+
+
+def test_a_short_name_that_repeats_is_kept() -> None:
+    data = pickle.dumps({"labels": [0] * 20_000, "filenames": ["image.png"] * 20_000, "data": []}, 2)
+    assert read_batch(io.BytesIO(data), "x").filenames == ("image.png",) * 20_000
 
 
 def test_structure_digest_leaves_out_exactly_the_pixels() -> None:

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_cifar.errors import PickleError
+from beam_cifar.pickles import scan
 from beam_cifar.pickles.recognise import Batch, read_batch, read_meta
 from tests.helpers import pickle_corpus as corpus
 
@@ -36,6 +37,13 @@ def read_all(data: bytes) -> Batch:
     if batch.images is not None:
         batch.images.read(file, 0, batch.rows)
     return batch
+
+
+@pytest.mark.parametrize("body", [b"N" * 100_000, b"]" + b"Na" * 2000, b"](" + b"N" * 2000 + b"e"])
+def test_values_are_counted_before_they_fill_the_memory(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scan, "MAX_ITEMS", 1000)
+    with pytest.raises(PickleError, match="more than 1000 values in one list"):
+        read_all(b"\x80\x02" + body + b".")
 
 
 @pytest.mark.parametrize("name", corpus.BAD)

@@ -24,6 +24,7 @@ from beam_cifar.formats.kit.roots import find_root, has_root
 from beam_cifar.formats.kit.rows import ColumnRows, even_sizes, parents_of, picked, raw_images
 from beam_cifar.naming.ids import natural_key, unique_ids
 from beam_cifar.pickles.recognise import Batch, read_batch, read_meta
+from beam_cifar.pickles.source import shorten
 
 if TYPE_CHECKING:
     import numpy as np
@@ -160,7 +161,7 @@ class CifarRows(ColumnRows):
         for row, label in enumerate(labels):
             number = UNLABELLED if label is None else numbers.get(label) if isinstance(label, str) else label
             if number is None:
-                self._reject(row, f"label {label!r} is not in the label table of {count} names")
+                self._reject(row, f"label {shorten(label)} is not in the label table of {count} names")
             elif not (0 <= number < count or label is None):
                 self._reject(row, outside_table(number, count))
                 number = None
