@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from beam_cifar.cli.parser import Parser, list_flags
 from beam_cifar.cli.terminal import Progress, plain, print_result, scratch_folder
+from beam_cifar.data.labels import unknown_name
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.registry import readable
@@ -160,6 +161,8 @@ def input_of(text: str) -> Input:
     path, colon, name = text.rpartition(":")
     if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
         return Input(path, name)
+    if colon and os.path.lexists(os.path.expanduser(path)) and not os.path.lexists(os.path.expanduser(text)):
+        raise unknown_name("input format", name, readable())
     return Input(text)
 
 

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from beam_cifar.cli.parser import add_command
+from beam_cifar.cli.terminal import plain
 
 
 def add(commands: Any) -> None:
@@ -26,4 +27,4 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output, kind=arguments.kind, images=arguments.images, seed=arguments.seed, tar=arguments.tar
     )
     size = sum(os.path.getsize(path) for path in made)
-    print(f"wrote {arguments.images:,} images to {arguments.output} ({len(made)} files, {size / 1e6:,.1f} MB)")
+    print(plain(f"wrote {arguments.images:,} images to {arguments.output} ({len(made)} files, {size / 1e6:,.1f} MB)"))

@@ -118,7 +118,7 @@ def _add_running(command: Parser) -> None:
     add = command.add_argument
     _add_workers(command)
     add("--plan", action="store_true", help="print the plan and exit, without writing anything")
-    add("--overwrite", action="store_true", help="replace an existing output")
+    add("--overwrite", action="store_true", help="replace the output directory with everything in it")
     add("--resume", action="store_true",
         help="continue an interrupted run of the same job; if this run fails, keep its finished parts")  # fmt: skip
     add("--json", action="store_true", help="print the result as one JSON object")

@@ -244,6 +244,8 @@ def output_path(path: str) -> str:
     path = os.path.realpath(path) if os.path.islink(path) else path
     if os.path.ismount(path):
         raise UsageError(f"the output {path!r} is a mount point, which cannot be replaced; choose a folder in it")
+    if os.path.join(os.path.expanduser("~"), "").startswith(os.path.join(path, "")):
+        raise UsageError(f"the output {path!r} contains your home directory; choose a folder in it")
     if len(os.fsencode(os.path.basename(path))) > 200:
         raise UsageError(f"the output name {os.path.basename(path)[:40]!r}... is too long; at most 200 bytes")
     return path
@@ -251,11 +253,11 @@ def output_path(path: str) -> str:
 
 def _refuse_occupied(folder: storage.JobFolder, options: ConvertOptions) -> None:
     """Raises `OutputError` for an existing output, unless a killed publish may have left it."""
+    if storage.is_file(folder.output) or (storage.exists(folder.output) and not storage.is_folder(folder.output)):
+        raise OutputError(f"{folder.output}: exists and is not a directory; choose another output")
     may_go_on = options.overwrite or options.resume
     if storage.is_occupied(folder.output) and not may_go_on and not storage.is_unfinished(folder):
         raise _occupied(folder.output)
-    if storage.is_file(folder.output) or (storage.exists(folder.output) and not storage.is_folder(folder.output)):
-        raise OutputError(f"{folder.output}: exists and is not a directory; choose another output")
 
 
 def _occupied(output: str) -> OutputError:

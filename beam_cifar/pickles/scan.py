@@ -393,9 +393,10 @@ class Scan:
         if source.pos + need > len(source.buf):
             source.fill(need)
         buf, pos = source.buf, source.pos
-        end = pos + 1 + buf[pos] if need else pos + 1
+        length = buf[pos] if need else 0
+        end = pos + 1 + length
         if end > len(buf):
-            source.refuse(f"truncated: string of length {shorten(buf[pos : pos + 1])}, but only {need} bytes left")
+            source.refuse(f"truncated: string of {length} bytes, but only {max(need - 1, 0)} left")
         self._push_short(buf[pos + 1 : end], source.offset + 1, text)
         source.pos = end
 

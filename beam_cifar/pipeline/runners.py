@@ -242,6 +242,10 @@ def _refuse_unknown(
     with _one_line_refusals():
         # Unknown flags are retained only so that Beam does not warn about them.
         options.get_all_options(add_extra_args_fn=look, retain_unknown_options=True)
+    for name in (flag.split("=", 1)[0] for flag in flags if is_local(options)):
+        # Dataflow has --labels: on this machine Beam would take it, and nothing would be selected.
+        if name not in own_flags and (near := difflib.get_close_matches(name, own_flags, n=1, cutoff=0.9)):
+            raise UsageError(f"unknown flag {name}; did you mean {near[0]}?")
     for flag in unknown:
         name = flag.split("=", 1)[0]
         if name in server:

@@ -109,6 +109,6 @@ def _why_unknown(path: str, index_dir: str) -> str:
     if storage.is_file(os.path.join(path, "features.json")):
         return "looks like TensorFlow Datasets, which can be written but not read"
     return (
-        "no known format; to see what is missing, name the format you expect "
+        "no known format; to see what is missing, name the format you expect with --input-format "
         "(beam-cifar formats lists those that can be read)"
     )

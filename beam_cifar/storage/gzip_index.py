@@ -86,6 +86,6 @@ def reading_archive(path: str, what: str = "archive") -> Iterator[None]:
         raise
     except (EOFError, ValueError, RuntimeError, OSError) as error:
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        if reason == "std::exception":
-            reason = "it ends too early"
+        if isinstance(error, RuntimeError):  # of rapidgzip: with threads and addresses, which differ from run to run
+            reason = "its compressed data cannot be decoded; copy or download it again"
         raise InputError(f"{path}: the {what} is truncated or damaged: {reason}") from error

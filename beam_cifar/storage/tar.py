@@ -86,7 +86,7 @@ def _block(stream: BinaryIO, at: int, size: int) -> bytes:
     stream.seek(at)
     block = stream.read(BLOCK)
     if len(block) < BLOCK:
-        raise DamagedTarError(f"truncated: ends at byte {min(at + len(block), size)} without an end-of-archive marker")
+        raise DamagedTarError(f"ends at byte {min(at + len(block), size)} without an end-of-archive marker")
     return block
 
 

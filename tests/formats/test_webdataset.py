@@ -355,7 +355,7 @@ def linked(kind: bytes) -> bytes:
 
 WHOLE = tar(samples(4, cls=lambda n: b"%d" % n), tarfile.USTAR_FORMAT)
 BOTH = {
-    "cut within a member": (WHOLE[:3000], "truncated: ends at byte 3000 without an end"),
+    "cut within a member": (WHOLE[:3000], "ends at byte 3000 without an end"),
     "cut between members": (WHOLE[: WHOLE.index(b"002.png")], "without an end-of-archive marker"),
     "a flipped bit": (patched(WHOLE, 3, b"q"), "wrong header checksum"),
     "text": (b"id,label\n" * 200, "damaged, or not a tar file"),

@@ -4,6 +4,9 @@ import gzip
 import io
 import os
 import random
+import re
+import subprocess
+import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -252,3 +255,15 @@ def test_an_index_gone_or_damaged_is_refused_in_one_line(damage: str, noise: tup
     ):
         pass
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kept", [8715, 0.5])
+def test_a_cut_archive_is_refused_in_our_words_alone(kept: float, cifar10_archive: Path, tmp_path: Path) -> None:
+    content = cifar10_archive.read_bytes()
+    path = tmp_path / "cut.tar.gz"
+    path.write_bytes(content[: int(kept * len(content)) if kept < 1 else int(kept)])
+    command = [sys.executable, "-m", "beam_cifar", "info", str(path)]
+    done = [subprocess.run(command, capture_output=True, text=True, check=False) for _ in range(3)]
+    assert {(each.returncode, each.stderr.count("\n")) for each in done} == {(3, 1)}
+    assert len({each.stderr for each in done}) == 1
+    assert not re.search(r"Thread|\[|std::|Wrapper", done[0].stderr)
