@@ -489,14 +489,14 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
     "no image": ({"cat/b.png": b"no image"}, r"in/cat/b\.png: starts with bytes 6e 6f"),
     "an empty file": ({"cat/b.png": b""}, r"in/cat/b\.png: starts with bytes \(none\)"),
     "a class of empty files": ({"dog/b.png": b""}, r"in/dog/b\.png: starts with bytes \(none\)"),
-    "a PNG without its end": ({"cat/b.png": encoded(picture(1))[:-20]}, r"in/cat/b\.png: ends at byte"),
+    "a PNG without its end": ({"cat/b.png": encoded(picture(1))[:-20]}, r"in/cat/b\.png: truncated: ends at byte"),
     "a PNG cut in its header": (
         {"cat/b.png": encoded(picture(1))[:20]},
         r"in/cat/b\.png: truncated: ends within its header",
     ),
     "a JPEG without its end": (
         {"cat/b.jpg": encoded(picture(1), "JPEG")[:-40]},
-        r"in/cat/b\.jpg: ends at byte",
+        r"in/cat/b\.jpg: truncated: ends at byte",
     ),
     "a JPEG cut in its header": (
         {"cat/b.jpg": encoded(picture(1), "JPEG")[:40]},
