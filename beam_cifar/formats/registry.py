@@ -28,67 +28,65 @@ class Format:
 # The order decides detection: the first format that matches wins.
 FORMATS: dict[str, Format] = {
     "cifar": Format(
-        "CIFAR-10 and CIFAR-100, python version, also in .tar and .tar.gz",
+        "CIFAR-10 and CIFAR-100, Python version; also read from .tar and .tar.gz",
         "cifar.read:CifarSource",
         "cifar.write:CifarSink",
     ),
     "parquet": Format(
-        "Parquet with images as files, as Hugging Face datasets reads it",
+        "Parquet with encoded images, as used by Hugging Face datasets",
         "parquet.read:ParquetSource",
         "parquet.write:ParquetSink",
     ),
     "webdataset": Format(
-        "WebDataset: tar files of samples, with a label table beside them",
+        "WebDataset: tar files of samples, plus a label table",
         "webdataset.source:WebdatasetSource",
         "webdataset.sink:WebdatasetSink",
     ),
     "tfds_parquet": Format(
-        "TensorFlow Datasets, in Parquet files: read without TensorFlow", sink="tfds:TfdsParquetSink"
+        "TensorFlow Datasets as Parquet files, readable without TensorFlow", sink="tfds:TfdsParquetSink"
     ),
-    "tfds_tfrecord": Format("TensorFlow Datasets, in TFRecord files", sink="tfds:TfdsTfrecordSink"),
+    "tfds_tfrecord": Format("TensorFlow Datasets as TFRecord files", sink="tfds:TfdsTfrecordSink"),
     "npz": Format(
-        "NumPy arrays: images and labels, one file for each subset; also Keras' mnist.npz and MedMNIST",
+        "NumPy arrays of images and labels, one file per subset; also Keras' mnist.npz and MedMNIST",
         "npz.read:NpzSource",
         "npz.write:NpzSink",
     ),
     "downsampled_imagenet": Format(
-        "Downsampled ImageNet (Imagenet32, Imagenet64), pickles or .npz",
+        "Downsampled ImageNet (Imagenet32, Imagenet64), pickle or .npz files",
         "downsampled_imagenet:DownsampledImagenetSource",
     ),
     "imagenet_txt": Format(
-        "images and lists of them with label ids, as Datumaro's imagenet_txt",
+        "images, and text files with their paths and label ids, as Datumaro's imagenet_txt",
         "imagenet_txt:ImagenetTxtSource",
         "imagenet_txt:ImagenetTxtSink",
     ),
     "voc_classification": Format(
-        "Pascal VOC, classification: JPEG files, lists of them, and a list for each class",
-        "voc:VocSource",
-        "voc:VocSink",
+        "Pascal VOC classification: JPEG files, with image lists per subset and class", "voc:VocSource", "voc:VocSink"
     ),
     "mnist": Format(
-        "MNIST's own format, images and labels in .gz files or plain", "mnist:MnistSource", "mnist:MnistSink"
+        "MNIST's original files of images and labels, plain or .gz", "mnist:MnistSource", "mnist:MnistSink"
     ),
     "mnist_csv": Format(
-        "MNIST as CSV, a line of label and pixels for each image", "mnist_csv:MnistCsvSource", "mnist_csv:MnistCsvSink"
+        "MNIST as CSV, one line of label and pixels per image", "mnist_csv:MnistCsvSource", "mnist_csv:MnistCsvSink"
     ),
     "cifar_binary": Format(
-        "CIFAR-10 and CIFAR-100, binary version, read also in .tar and .tar.gz",
+        "CIFAR-10 and CIFAR-100, binary version; also read from .tar and .tar.gz",
         "cifar_binary:CifarBinarySource",
         "cifar_binary:CifarBinarySink",
     ),
     "datumaro": Format(
-        "Datumaro's own: items of each subset as JSON, and images", "datumaro:DatumaroSource", "datumaro:DatumaroSink"
+        "Datumaro's native format: images, and a JSON file of items per subset",
+        "datumaro:DatumaroSource",
+        "datumaro:DatumaroSink",
     ),
-    "imagenet": Format(
-        "a folder of PNG or JPEG files for each class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"
-    ),
+    "imagenet": Format("one folder of PNG or JPEG files per class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"),
     "imagenet_with_subset_dirs": Format(
-        "the same for each subset, in a folder of its own",
+        "one folder per subset, and in it one folder of images per class",
         "imagenet:ImagenetWithSubsetDirsSource",
         "imagenet:ImagenetWithSubsetDirsSink",
     ),
     "image_dir": Format(
-        "a folder of images without labels, of any depth", "image_dir:ImageDirSource", "image_dir:ImageDirSink"
+        "a folder of images without labels, at any depth", "image_dir:ImageDirSource", "image_dir:ImageDirSink"
     ),
 }
 

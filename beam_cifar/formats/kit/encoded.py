@@ -93,6 +93,7 @@ def with_prefixes(
         members = [file for file in files if file.subset == subset]
         chunks = (ids_of(file).chunks for file in members if len(members) > 1)
         keys = [np.unique(digests(text for chunk in each for text in chunk.to_pylist())) for each in chunks]
+        # Digests take less memory than texts; a collision only adds a prefix that is not needed.
         if len(np.unique(np.concatenate([np.empty(0, np.uint64), *keys]))) < sum(map(len, keys)):
             repeating.add(subset)
     return tuple(

@@ -126,7 +126,7 @@ class _ImageFileWriter(PartWriter):
         encode = encode_path if can.ids_are_paths else encode_name
         names = file_names(short, ids, suffixes, self.options.strict_names, encode)
         labels = plain_labels(table).tolist()
-        told = [table.column(name).to_pylist() for name in can.listed]
+        listed = [table.column(name).to_pylist() for name in can.listed]
         self.file.add(
             (
                 *_placed(self._folders[label], name),  # the last is for unlabelled rows: UNLABELLED is -1
@@ -134,15 +134,15 @@ class _ImageFileWriter(PartWriter):
                 self._facts(item_id, decode_path(name[: -len(suffix)]), facts),
             )
             for item_id, name, suffix, label, image, *facts in zip(
-                ids, names, suffixes, labels, images, *told, strict=True
+                ids, names, suffixes, labels, images, *listed, strict=True
             )
         )
 
-    def _facts(self, item_id: str, told: str, facts: Sequence[int | None]) -> dict[str, str]:
+    def _facts(self, item_id: str, named: str, facts: Sequence[int | None]) -> dict[str, str]:
         """Returns an image's entry in the list of files: its id, if the name does not give it, and `listed` columns."""
-        own = {} if told == item_id else {"id": item_id}
-        named = zip(self.sink.can.listed, facts, strict=True)
-        return own | {key: str(value) for key, value in named if value is not None}
+        own = {} if named == item_id else {"id": item_id}
+        listed = zip(self.sink.can.listed, facts, strict=True)
+        return own | {key: str(value) for key, value in listed if value is not None}
 
 
 TREE = Capabilities(many_files=True, part_bytes=16 << 20, row_bytes=2048)

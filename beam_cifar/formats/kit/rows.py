@@ -45,7 +45,7 @@ class ColumnRows(RowReader):
     @contextmanager
     def opened(self) -> Iterator[RowReader]:
         with ExitStack() as stack:
-            made = copy.copy(self)
+            made = copy.copy(self)  # cached rows are shared by threads, an open file is not
             if self.in_one_file:
                 file = self.file
                 made._stream = functools.cache(lambda: stack.enter_context(storage.open_blob(file.blob, file.shown)))

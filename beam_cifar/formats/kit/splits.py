@@ -54,7 +54,7 @@ class RowGroups:
 
     def __init__(self, file: Any, schema: pa.Schema, **settings: Any) -> None:
         self._writer = _Writer(pa.PythonFile(file, mode="w"), schema, **settings)
-        # Without it, pages end at chunks, and so at blocks: those are combined first.
+        # Without it, pages would end where chunks, and so blocks, do: chunks are combined first.
         self._by_content = bool(settings.get("use_content_defined_chunking"))
         self._gathered: list[pa.Table] = []
         self._rows = self._bytes = 0

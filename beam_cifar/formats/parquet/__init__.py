@@ -1,1 +1,1 @@
-"""Parquet with images as files: `read` finds them, `schema` and `labels` say what columns mean, `write` writes ours."""
+"""Parquet with encoded images: `read` finds files, `schema` and `labels` interpret columns, `write` writes our own."""

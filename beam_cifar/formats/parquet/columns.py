@@ -1,4 +1,4 @@
-"""The columns of a Parquet file that are short: names, labels and ids, read at once."""
+"""Reads the short columns of a Parquet file at once: names, labels and ids."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.parquet.schema import MAX_TEXT_BYTES, READ_ROWS, ColumnRoles, columns_in, damaged, open_parquet
 
-# At most so many times its size does a page grow that is unpacked; the rest can do any.
+# Maximum ratio at which each codec can compress a page; other codecs get `_OTHER_RATIO`.
 _CODEC_RATIOS = {"UNCOMPRESSED": 1, "SNAPPY": 22, "LZ4": 255, "GZIP": 1032, "ZSTD": 1 << 15}
 _OTHER_RATIO = 1 << 20
 _REPEATED_TEXT_BYTES = 256 << 20
 _HELD_RATIO = 4
-"""Times its size that the texts of a larger file may take in memory; images are most of it where they are any."""
+"""Maximum memory of short columns, as a multiple of the size of a large file, which is mostly images."""
 
 _IMAGE_SUFFIX = r"(?i)\.(png|jpe?g)$"
 _ABSOLUTE = r"(?s)^(?:/|[A-Za-z]:[\\/]).*[/\\]"
@@ -28,12 +28,12 @@ _FOLDERS = r"(?s)^.*/"
 
 @kept(4)
 def read_columns(file: SourceFile) -> pa.Table:
-    """Reads the columns of a file that are short, and keeps them for a while, because several tasks read parts of it.
+    """Returns the short columns of a file, cached because several tasks read parts of it.
 
-    They are `id` and `filename`, string; `label`, string or int64; `coarse`, int64; `named`, whether there is a path.
+    They are `id` and `filename`, string; `label`, string or int64; `coarse`, int64; `named`, whether it has a path.
 
     Raises:
-        InputError: it is damaged, or has a text that is too long.
+        InputError: the file is damaged, or has a text that is too long.
     """
     meaning = columns_in(file)
     wanted = {"path": meaning.path, "key": meaning.key, "label": meaning.label, "coarse": meaning.coarse}
@@ -61,14 +61,14 @@ def read_columns(file: SourceFile) -> pa.Table:
 
 
 def _text_rows(opened: Any, path: str) -> int:
-    """Rows to read together, so that a long text that a dictionary repeats does not fill the memory."""
+    """Returns rows to read at a time, so that a long text repeated by a dictionary does not exhaust memory."""
     groups = range(opened.metadata.num_row_groups) if path else ()
     repeated = max((repeated_bytes(column_chunk(opened, group, path)) for group in groups), default=0)
     return max(1, min(READ_ROWS, _REPEATED_TEXT_BYTES // max(1, repeated)))
 
 
 def _short(batch: Any, name: str, shown: str) -> pa.Array:
-    """A column of texts as string, one of numbers as int64."""
+    """Returns a text column as string, a numeric one as int64."""
     top, _, inner = name.partition(".")
     column = batch.column(batch.schema.get_field_index(top))
     if inner:
@@ -76,7 +76,7 @@ def _short(batch: Any, name: str, shown: str) -> pa.Array:
     if types.is_dictionary(column.type):
         _refuse_long(column.dictionary, name, shown)
         column = column.cast(pa.string())
-    if types.is_floating(column.type):
+    if types.is_floating(column.type):  # pandas stores missing integers as NaN
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
     if types.is_integer(column.type) or types.is_floating(column.type):
         return column.cast(pa.int64())
@@ -93,18 +93,18 @@ def _refuse_long(texts: Any, name: str, shown: str) -> None:
 def _with_names(
     found: Mapping[str, pa.Array], file: SourceFile, meaning: ColumnRoles, start: int, rows: int
 ) -> pa.Table:
-    """Ids and file names of some rows: their paths, else a column of ids, else the file's name and their number."""
+    """Adds ids and file names, from the path, else a column of ids, else file name and row number."""
     stem = file.name.rpartition("/")[2].rpartition(".")[0]
     path = found.get("path", pa.nulls(rows, pa.string()))
     if meaning.own is None:
         path = pc.replace_substring_regex(path, _ABSOLUTE, "")
     else:
         path = _with_lost_paths(path, meaning.own, start)
-    told = pc.replace_substring_regex(path, _IMAGE_SUFFIX, "")
+    from_path = pc.replace_substring_regex(path, _IMAGE_SUFFIX, "")
     if meaning.own is None:
-        told = pc.if_else(pc.equal(told, ""), pa.scalar(None, pa.string()), told)
+        from_path = pc.if_else(pc.equal(from_path, ""), pa.scalar(None, pa.string()), from_path)
     keys = found["key"].cast(pa.string()) if "key" in found else pa.nulls(rows, pa.string())
-    ids = pc.coalesce(told, keys)
+    ids = pc.coalesce(from_path, keys)
     if ids.null_count:
         ids = pc.coalesce(ids, pa.array([f"{stem}_{row}" for row in range(start, start + rows)], pa.string()))
     name = pc.replace_substring_regex(path, _FOLDERS, "")
@@ -117,7 +117,7 @@ def _with_names(
 
 
 def _with_lost_paths(path: pa.Array, own: Mapping[str, Any], start: int) -> pa.Array:
-    """Rows without image have no path, where readers would look for a file; this project writes them elsewhere."""
+    """Fills in paths of rows without image from our metadata: in their column, readers would look for a file."""
     lost = own.get("paths")
     if not path.null_count or not isinstance(lost, dict):
         return path
@@ -126,9 +126,9 @@ def _with_lost_paths(path: pa.Array, own: Mapping[str, Any], start: int) -> pa.A
 
 
 def column_chunk(opened: Any, group: int, column: str) -> Any:
-    """What the footer says of a column of a row group.
+    """Returns the footer's entry for a column of a row group.
 
-    Asked for it where the footer is damaged, Arrow aborts the process; asked for a row before, it raises.
+    Reads a row first: with a damaged footer, Arrow aborts the process on the entry, but raises on a row.
     """
     next(opened.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)
     paths = [opened.schema.column(number).path for number in range(len(opened.schema))]
@@ -139,7 +139,7 @@ def column_chunk(opened: Any, group: int, column: str) -> Any:
 
 
 def repeated_bytes(chunk: Any) -> int:
-    """Bytes that an image of a dictionary may have: those of its page, as far as the footer tells."""
+    """Returns the maximum bytes of a value in a dictionary: those of its page, as far as the footer says."""
     if not chunk.has_dictionary_page or not chunk.dictionary_page_offset:
         return 0
     packed = chunk.data_page_offset - chunk.dictionary_page_offset

@@ -1,4 +1,4 @@
-"""The classes of a dataset in Parquet files: as schemas say them, or the dataset card, or the labels themselves."""
+"""Finds the classes of a Parquet dataset: from schemas, else the dataset card, else the labels themselves."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, ColumnRo
 
 
 def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
-    """The classes of a dataset: as schemas say them, or its card, or the labels themselves.
+    """Returns the classes of a dataset: from schemas, else its card, else the labels themselves.
 
     Raises:
-        InputError: files that contradict each other.
+        InputError: files contradict each other.
     """
     found = [(file, columns_in(file)) for file in files]
     labelled = [(file, columns) for file, columns in found if columns.label]
@@ -49,13 +49,13 @@ def _agreed(said: Iterable[tuple[SourceFile, tuple[str, ...] | None]], what: str
 
 
 def _own_parents(columns: ColumnRoles, classes: int, superclasses: int) -> tuple[int | None, ...] | None:
-    """The superclasses that this project wrote down, of classes without rows as well."""
+    """Returns the superclasses from our own metadata, which also covers classes without rows."""
     found = (columns.own or {}).get("parents")
     return tuple(found) if found is not None and are_parents(found, classes, superclasses) else None
 
 
 def _learned(files: Sequence[SourceFile]) -> tuple[str, ...]:
-    """Classes from the labels: names in order, or numbers up to the largest."""
+    """Returns classes from labels: sorted names, or numbers up to the largest."""
     texts: set[str] = set()
     largest, is_text = -1, set()
     for file in files:
@@ -82,7 +82,7 @@ def _numbered(files: Sequence[SourceFile], column: str) -> tuple[str, ...]:
 
 
 def _card_names(card: str, column: str) -> tuple[str, ...]:
-    """The names of a column's classes in the YAML of a card, as `datasets` writes it; () where it has none."""
+    """Returns a column's class names from the YAML of a card, as `datasets` writes it; () if it has none."""
     found = re.search(
         rf"^( *)- name: ['\"]?{re.escape(column)}['\"]? *\n\1  dtype: *\n\1    class_label: *\n\1      names: *\n"
         r"((?:\1        ['\"]?\d+['\"]?: [^\n]*\n)+)",
@@ -97,7 +97,7 @@ def _card_names(card: str, column: str) -> tuple[str, ...]:
 
 
 def _scalar(text: str) -> str:
-    """A YAML scalar of one line."""
+    """Parses a one-line YAML scalar."""
     text = text.strip()
     if text.startswith('"'):
         try:

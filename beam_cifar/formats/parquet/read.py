@@ -1,7 +1,7 @@
-"""Reads Parquet files with images: those of Hugging Face datasets, of this project, and of pandas, Polars and others.
+"""Reads Parquet files with images: from Hugging Face datasets, this project, pandas, Polars and others.
 
-The layouts are those of https://huggingface.co/docs/hub/datasets-file-names-and-splits: `train-00000-of-00005.parquet`,
-a folder for each split, or one file for each.
+Layouts are as in https://huggingface.co/docs/hub/datasets-file-names-and-splits: `train-00000-of-00005.parquet`, a
+folder per split, or one file per split.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ SUFFIX = ".parquet"
 CARD = "README.md"
 SUBSET = "default"
 MAX_DEPTH = 2
-"""Folders below the dataset's in which files may lie, as in `<configuration>/<split>/0000.parquet`."""
+"""Maximum depth of folders below the dataset's, as in `<configuration>/<split>/0000.parquet`."""
 MAX_FOLDERS = 64
-"""Folders that detection looks into: more of them are classes."""
+"""Maximum number of folders that detection opens: more are probably classes."""
 MAX_CARD_BYTES = 16 << 20
 
-# The digits at the end are those of older versions of `push_to_hub`.
+# Older versions of `push_to_hub` added the hex digits at the end.
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?", re.DOTALL)
 _NUMBERING = re.compile(r"(?:(?:^|[-_.])(?:part|shard|file|chunk))?(?:[-_.]?\d+(?:[-_.]of[-_.]\d+)?)\Z")
 
@@ -44,14 +44,14 @@ class ParquetSource(Source):
     name = "parquet"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there are Parquet files with images, or damaged ones; `describe` says what is wrong with those."""
+        """Whether there are Parquet files with images, or damaged ones, which `describe` then reports."""
         first = _first_file(path, MAX_DEPTH)
         if not first:
             return False
         return may_have_images(first)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Finds files and subsets, from footers alone where they say the classes."""
+        """Finds files and subsets; reads only footers where those have the class names."""
         with storage.reading(path):
             found = [([os.path.basename(path)], path)] if storage.is_file(path) else _found(path, [], MAX_DEPTH)
             files = [
@@ -72,7 +72,7 @@ class ParquetSource(Source):
 
 
 def _first_file(path: str, depth: int) -> str:
-    """A Parquet file, or ""; nothing is listed that holds many files of another kind."""
+    """Returns a Parquet file, or ""; folders with many other files are not listed."""
     if storage.is_file(path):
         return path if _is_parquet(path) else ""
     if storage.has_file(path, _is_parquet):
@@ -102,7 +102,7 @@ def _stem(name: str) -> str:
 
 
 def _subset(parts: Sequence[str]) -> str:
-    """The subset that the path of a file names: by its own name, its folder, or what its name is without numbers."""
+    """Returns the subset in the path of a file: from a shard name, else its folder, else its name without numbers."""
     *folders, name = parts
     stem = _stem(name)
     if shard := _SHARD.fullmatch(stem):
@@ -113,7 +113,7 @@ def _subset(parts: Sequence[str]) -> str:
 
 
 def _missing_shards(files: Sequence[SourceFile]) -> Iterator[str]:
-    """A line for each series of shards that says how many it has, and has fewer."""
+    """Yields a notice for each series with fewer shards than its file names announce."""
     shards = filter(None, (_SHARD.fullmatch(_stem(file.name)) for file in files))
     found = Counter((shard[1], int(shard[3])) for shard in shards)
     for (name, count), there in found.items():
@@ -122,7 +122,7 @@ def _missing_shards(files: Sequence[SourceFile]) -> Iterator[str]:
 
 
 def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
-    """Folders with a file of the same subset each are datasets of their own, such as configurations on the Hub."""
+    """Refuses folders with the same subset: they are separate datasets, such as configurations on the Hub."""
     places: dict[str, str] = {}
     for file in files:
         folder = file.name.rpartition("/")[0]
@@ -135,7 +135,7 @@ def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
 
 
 def _card(path: str) -> str:
-    """The dataset card, or ""."""
+    """Returns the dataset card, or ""."""
     card = os.path.join(path, CARD)
     if not storage.is_file(card):
         return ""

@@ -1,4 +1,4 @@
-"""The rows of one Parquet file: its short columns are read at once, its images as they are asked for."""
+"""The rows of one Parquet file: short columns are read at once, images on demand."""
 
 from __future__ import annotations
 
@@ -29,32 +29,32 @@ from beam_cifar.formats.parquet.schema import columns_in, damaged, open_parquet
 from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
 
-"""What unpacks to more than this much at more than that ratio is a bomb; images hardly shrink any more."""
+# A file that unpacks to more than `RATIO_FREE_BYTES` and `MAX_RATIO` times its size is a bomb: images barely compress.
 
-# Bytes that may come in one batch beyond the images that are expected, if one image is repeated by a dictionary.
+# Maximum bytes of a batch in which a dictionary repeats its largest image.
 _REPEATED_BYTES = 64 << 20
-# Of rows that are asked for together, which are far fewer bytes where the mean of a row group tells.
+# Maximum bytes of rows read together; plans, which go by the mean of a row group, ask for far fewer.
 _READ_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
 class _Groups:
-    """What the footer says of the row groups of a file.
+    """The row groups of a file, from its footer.
 
     Attributes:
-        starts: int64 `[G + 1]`, the first row of each, and the number of all rows.
-        bytes: of each, unpacked; nearly all of them are of images.
+        starts: int64 `[G + 1]`, the first row of each group, and the total number of rows.
+        bytes: uncompressed bytes of each group; nearly all are images.
     """
 
     starts: npt.NDArray[np.int64]
     bytes: tuple[int, ...]
 
     def group_of(self, row: int) -> int:
-        """The row group that holds a row."""
+        """Returns the row group of a row."""
         return int(np.searchsorted(self.starts, row, "right")) - 1
 
     def mean_bytes(self, group: int) -> int:
-        """Bytes of a row of a row group."""
+        """Returns the mean bytes per row of a row group."""
         return self.bytes[group] // max(1, int(self.starts[group + 1] - self.starts[group]))
 
 
@@ -62,7 +62,7 @@ class ParquetRows(EncodedRows):
     """The rows of one file.
 
     Args:
-        file: that holds them.
+        file: the Parquet file.
         table: label table of the dataset.
     """
 
@@ -89,10 +89,10 @@ class ParquetRows(EncodedRows):
             yield made
 
     def summary(self, *, sizes: bool) -> FileSummary:
-        """What the plan needs to know; reads images only for their sizes, or to count them where the footer does not.
+        """Returns what the plan needs to know; reads images only for sizes, or to count them if the footer does not.
 
         Raises:
-            InputError: two rows give one class two superclasses.
+            InputError: two rows give a class different superclasses.
         """
         groups = self._groups
         missing = self._missing()
@@ -115,13 +115,13 @@ class ParquetRows(EncodedRows):
             yield probe_image(image.as_buffer().to_pybytes(), self._shown(row)) if image.is_valid else None
 
     def _stored_bytes(self, start: int, stop: int) -> int:
-        """The mean of the row group with the largest; single ones are not known before they are read."""
+        """Returns the largest mean among the row groups: the sizes of single images are unknown until they are read."""
         groups = self._groups
         touched = range(groups.group_of(start), groups.group_of(stop - 1) + 1) if stop > start else ()
         return max(map(groups.mean_bytes, touched), default=0)
 
     def _refuse_references(self, missing: int) -> None:
-        """Rows that name an image elsewhere do not lack one."""
+        """Refuses rows with only a path: their images are elsewhere, not missing."""
         named = pc.sum(read_columns(self.file).column("named")).as_py() or 0
         if self._meaning.own is None and missing > self.rows - named:
             raise InputError(
@@ -130,19 +130,19 @@ class ParquetRows(EncodedRows):
             )
 
     def _missing(self) -> int:
-        """Rows without image: as the footer says, or as this project wrote down, or counted."""
-        told = self._in_order.count_missing()
+        """Returns the number of rows without image: from the footer, else from our own metadata, else counted."""
+        counted = self._in_order.count_missing()
         own = self._meaning.own
-        if told is None and own is not None:
+        if counted is None and own is not None:
             paths = own.get("paths", {})
             rows = {int(row) for row in paths if re.fullmatch("[0-9]{1,18}", row)} if isinstance(paths, dict) else ()
             return sum(row < self.rows for row in rows)
-        if told is None:
+        if counted is None:
             return sum(images.null_count for images in self._in_order.batches(0, self.rows))
-        return told
+        return counted
 
     def _parents(self) -> dict[int, tuple[int, int]]:
-        """Class -> (superclass, row that says so)."""
+        """Returns class -> (superclass, row that it was found in)."""
         coarse = _plain(read_columns(self.file).column("coarse"))
         labels = np.array(self.labels, dtype=np.int64)
         said = np.flatnonzero((labels >= 0) & (coarse >= 0))
@@ -151,24 +151,24 @@ class ParquetRows(EncodedRows):
 
 
 class _Images:
-    """Images in rising order, a batch at a time; asked to go back, or far ahead, it starts anew.
+    """Reads images in ascending order, a batch at a time; restarts at a row group to go back or far ahead.
 
     Args:
-        opened: the file.
-        column: path of the column of images.
-        groups: of it.
-        shown: how messages name the file.
+        opened: the open file.
+        column: path of the image column.
+        groups: row groups of the file.
+        shown: display name of the file, used in messages.
     """
 
     def __init__(self, opened: Any, column: str, groups: _Groups, shown: str) -> None:
         self._opened, self._column, self._groups, self._shown = opened, column, groups, shown
         self._batches: Iterator[Any] = iter(())
         self._held = pa.array([], pa.binary())
-        # The first row that is held, that of the next batch, and the end of the rows that batches will come for.
+        # First row in memory, first row of the next batch, and end of the rows that the current iterator covers.
         self._start = self._next = self._stop = 0
 
     def read(self, start: int, stop: int) -> pa.Array:
-        """The images of the rows [start, stop): `binary`, null where there is none."""
+        """Returns the images of rows [start, stop): `binary`, null where there is none."""
         pieces, held = [], 0
         for piece in self.batches(start, stop):
             pieces.append(piece)
@@ -181,7 +181,7 @@ class _Images:
         return _joined(pieces)
 
     def batches(self, start: int, stop: int) -> Iterator[pa.Array]:
-        """The same in pieces of a bounded size."""
+        """Yields the images of rows [start, stop) in batches of bounded size."""
         if start == stop:
             return
         group = self._groups.group_of(start)
@@ -199,7 +199,7 @@ class _Images:
         self._batches, self._held = iter(()), pa.array([], pa.binary())
 
     def _advance(self) -> None:
-        """Reads the next batch; batches never reach into another row group, whose images may be larger."""
+        """Reads the next batch; batches end with a row group, since images of the next one may be larger."""
         group = self._groups.group_of(self._next)
         with damaged(f"{self._shown}: row group {group}"):
             if self._next == self._stop:
@@ -216,7 +216,7 @@ class _Images:
         self._start, self._next = self._next, self._next + len(self._held)
 
     def count_missing(self) -> int | None:
-        """Rows without image, or None where the footer does not say."""
+        """Returns the number of rows without image, or None if the footer does not say."""
         missing = 0
         for group in range(len(self._groups.bytes)):
             with damaged(f"{self._shown}: row group {group}"):
@@ -233,7 +233,7 @@ class _Images:
 
 
 def _groups(metadata: Any, file: SourceFile) -> _Groups:
-    """Reads what the footer says of row groups, and refuses a bomb."""
+    """Returns the row groups from the footer, and refuses a decompression bomb."""
     with damaged(file.shown):
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         starts = np.cumsum([0, *(group.num_rows for group in groups)], dtype=np.int64)
@@ -247,7 +247,7 @@ def _groups(metadata: Any, file: SourceFile) -> _Groups:
 
 
 def _binary(column: Any, shown: str) -> pa.Array:
-    """The files in a column, which may be that of a struct, or of any kind of binary: `binary`."""
+    """Returns the encoded images in a column, a struct or any binary type, as `binary`."""
     if types.is_struct(column.type):
         column = column.flatten()[0]
     if types.is_dictionary(column.type):
@@ -270,12 +270,12 @@ def _joined(pieces: Sequence[pa.Array]) -> pa.Array:
 
 
 def _plain(column: Any) -> npt.NDArray[np.int64]:
-    """int64 `[N]`, -1 for none."""
+    """Returns int64 `[N]`, -1 for null."""
     return np.asarray(column.fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
 def _numbers(column: Any, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
-    """Labels as numbers, and what is wrong with some rows."""
+    """Returns labels as numbers, and the error message of each bad row."""
     if types.is_string(column.type):
         found = _plain(pc.index_in(column, pa.array(names, pa.string())).cast(pa.int64()))
         bad = np.flatnonzero((found < 0) & column.is_valid().combine_chunks().to_numpy(zero_copy_only=False))

@@ -1,6 +1,6 @@
-"""What the columns of Parquet files mean: which one holds images, which labels, and what the classes are called.
+"""Interprets the columns of Parquet files: which contains images, which labels, and the names of classes.
 
-Hugging Face datasets writes its features to the metadata of the schema, under "huggingface"
+Hugging Face datasets writes its features to the schema metadata, under "huggingface"
 (https://huggingface.co/docs/datasets/about_dataset_features).
 """
 
@@ -22,16 +22,16 @@ from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 
 OWN_KEY = b"beam_cifar"
-"""Of this project's own metadata: superclasses of classes, and file names of rows without image."""
+"""Key of our own metadata: superclasses of classes, and paths of rows without image."""
 
 MAX_CLASSES = 100_000
 MAX_TEXT_BYTES = 4096
-"""Of a path, an id or a class name."""
+"""Maximum bytes of a path, an id or a class name."""
 READ_ROWS = 10_000
 READ_BYTES = 1 << 20
 _THRIFT_STRING_BYTES = 64 << 20
 _THRIFT_ITEMS = 1_000_000
-# An image takes more than a byte, and a row without one has a name at least; few rows are let through in any case.
+# More rows than bytes means damage: each row has an image or a name. Up to this many rows are accepted anyway.
 _FREE_ROWS = 10_000_000
 
 _IMAGE_NAMES = ("img", "image")
@@ -42,18 +42,18 @@ _KEY_NAMES = ("id", "__key__")
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """Which columns of a file mean what; "" for none.
+    """The role of each column of a file; "" for a missing one.
 
     Attributes:
-        image: path of the column of images as files.
+        image: path of the column of encoded images.
         path: path of the column of their names.
-        label: of classes.
-        names: of these, where the schema says them.
-        is_text: whether labels are names themselves.
-        coarse: of superclasses.
-        coarse_names: of these, where the schema says them.
-        key: of ids.
-        own: what this project wrote beside; None in files by others.
+        label: column of classes.
+        names: class names, if the schema has them.
+        is_text: whether labels are class names themselves.
+        coarse: column of superclasses.
+        coarse_names: superclass names, if the schema has them.
+        key: column of ids.
+        own: our own metadata; None in files by others.
     """
 
     image: str
@@ -68,16 +68,16 @@ class ColumnRoles:
 
     @property
     def texts(self) -> list[str]:
-        """Columns of short texts, but for the one within a struct: Arrow cannot read that as dictionaries."""
+        """Columns of short texts, except the one in a struct, which Arrow cannot read as a dictionary."""
         return [name for name in (self.key, self.label if self.is_text else "") if name]
 
 
 @contextmanager
 def open_parquet(file: SourceFile, texts: Sequence[str] = ()) -> Iterator[Any]:
-    """Opens a file; columns of `texts` are read as dictionaries, so that one long text is not repeated in memory.
+    """Opens a file; the columns `texts` are read as dictionaries, so that a long text is not repeated in memory.
 
     Raises:
-        InputError: it is no Parquet file, or damaged.
+        InputError: it is damaged, or not a Parquet file.
     """
     with storage.open_blob(file.blob, file.shown) as stream:
         with damaged(file.shown):
@@ -95,19 +95,19 @@ def open_parquet(file: SourceFile, texts: Sequence[str] = ()) -> Iterator[Any]:
 
 
 def schema_in(opened: Any) -> pa.Schema:
-    """The Arrow schema of a file, with all metadata that is in the file."""
+    """Returns the Arrow schema of a file, with all metadata of the file."""
     schema = opened.schema_arrow
     return schema.with_metadata({**(opened.metadata.metadata or {}), **(schema.metadata or {})})
 
 
 @contextmanager
 def damaged(shown: str) -> Iterator[None]:
-    """Turns the ways in which a damaged file fails into one line."""
+    """Turns the many errors of a damaged file into a one-line `InputError`."""
     try:
         yield
     except (pa.ArrowException, OSError, OverflowError, UnicodeDecodeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        # Arrow shows bytes of the file as they are.
+        # Arrow quotes bytes of the file unescaped.
         plain = "".join(char if char.isprintable() else "?" for char in reason)
         raise InputError(f"{shown}: is damaged, or not a Parquet file: {plain}") from error
 
@@ -123,7 +123,7 @@ def _refuse_absurd(metadata: Any, file: SourceFile) -> None:
 
 
 def may_have_images(path: str) -> bool:
-    """Whether a file has a column that may hold images; also for one that cannot be read, so that somebody says why."""
+    """Whether a file may have a column of images; True if it cannot be read, so that `describe` reports why."""
     try:
         with open_parquet(SourceFile(path, "", path, storage.whole_file(path))) as opened:
             return bool(_candidates(opened.schema_arrow))
@@ -132,10 +132,10 @@ def may_have_images(path: str) -> bool:
 
 
 def columns_of(schema: pa.Schema, shown: str) -> ColumnRoles:
-    """Finds the columns of images, labels and ids.
+    """Returns the columns of images, labels and ids.
 
     Raises:
-        InputError: no column of images, or several, of which none is marked as such.
+        InputError: no column of images, or several without one marked or named as such.
     """
     features = _features(schema)
     image = _image_column(schema, features, shown)
@@ -157,7 +157,7 @@ def columns_of(schema: pa.Schema, shown: str) -> ColumnRoles:
 
 
 def _features(schema: pa.Schema) -> dict[str, Any]:
-    """The features that Hugging Face datasets wrote down, by column."""
+    """Returns the features in the metadata of Hugging Face datasets, by column."""
     found = _metadata(schema, b"huggingface")
     info = found.get("info")
     features = info.get("features") if isinstance(info, dict) else None
@@ -197,7 +197,7 @@ def _image_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> st
 
 
 def _candidates(schema: pa.Schema) -> list[str]:
-    """Columns that may hold images; names that are there twice cannot be read."""
+    """Returns columns that may contain images; columns with a repeated name cannot be read."""
     return [
         field.name
         for field in schema
@@ -223,7 +223,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_number(schema: pa.Schema, name: str) -> bool:
-    """Whether a column holds numbers; pandas makes integers with gaps floating point ones."""
+    """Whether a column is numeric; floating point counts, since pandas converts integers with gaps to it."""
     kind = schema.field(name).type if schema.names.count(name) == 1 else pa.null()
     return bool(types.is_integer(kind) or types.is_floating(kind))
 
@@ -264,7 +264,7 @@ def _class_names(features: dict[str, Any], column: str, shown: str) -> tuple[str
 
 @kept(64)
 def columns_in(file: SourceFile) -> ColumnRoles:
-    """What the columns of a file mean; see `columns_of`."""
+    """Returns the column roles of a file, cached; see `columns_of`."""
     with open_parquet(file) as opened:
         with damaged(file.shown):
             schema = schema_in(opened)

@@ -1,10 +1,10 @@
-"""Parquet in the layout of Hugging Face datasets: `data/<split>-00000-of-00001.parquet` and a dataset card.
+"""Writes Parquet in the layout of Hugging Face datasets: `data/<split>-00000-of-00001.parquet` and a dataset card.
 
 Facts: https://huggingface.co/docs/hub/datasets-image and .../datasets-manual-configuration; the settings were
 measured for random access and size (a row group of 1,000 images reads in under a millisecond).
 
-What datasets has no place for is in the metadata of the files, under "beam_cifar": the superclass of each class, and
-the paths of rows without image, which must not be in their column (datasets would look for a file there).
+What datasets cannot express is in the file metadata, under "beam_cifar": the superclass of each class, and the paths of
+rows without image, which must not be in the path column (datasets would look for a file there).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from beam_cifar.images.encodings import file_extensions
 
 
 def schema_of(labels: LabelTable) -> pa.Schema:
-    """The columns of a file, with the features in the metadata where `datasets` looks for them."""
+    """Returns the schema of a file, with features in the metadata where `datasets` looks for them."""
     image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
     columns = [pa.field("img", image)] + [pa.field(name, pa.int64()) for name in _label_columns(labels)]
     features: dict[str, Any] = {"img": {"_type": "Image"}}
@@ -43,7 +43,7 @@ def _label_columns(labels: LabelTable) -> dict[str, tuple[str, ...]]:
 
 
 class _ParquetWriter(PartWriter):
-    """Gathers examples to row groups."""
+    """Writes examples in row groups."""
 
     def __post_init__(self) -> None:
         table = self.options.labels
@@ -53,8 +53,8 @@ class _ParquetWriter(PartWriter):
         self._groups = RowGroups(
             self.file,
             self._schema,
-            # Images are compressed already. Their pages are found through the index, and cut by content, so that
-            # stores that deduplicate see an edited set as mostly the same.
+            # Images are already compressed. Their pages are indexed, and cut by content, so that deduplicating stores
+            # keep most of an edited dataset only once.
             compression={"img.bytes": "NONE", "img.path": "ZSTD", **dict.fromkeys(labels, "ZSTD")},
             use_dictionary=labels,
             write_page_index=True,
@@ -75,7 +75,7 @@ class _ParquetWriter(PartWriter):
         self._groups.close({OWN_KEY: json.dumps(own).encode()})
 
     def statistics(self) -> dict[str, int]:
-        """The size in memory, which cards state."""
+        """Returns the size in memory, which the card lists."""
         return {"num_bytes": self._num_bytes}
 
     def _columns(self, table: pa.Table) -> pa.Table:
@@ -106,24 +106,24 @@ class ParquetSink(SplitSink):
 
     name = "parquet"
     can = replace(SPLITS, keeps_files=False)
-    # Split names have few letters (`datasets`, `splits.py`).
+    # `datasets` restricts the characters of split names (`splits.py`).
     subsets = split_naming(lambda name: re.sub(r"[^A-Za-z0-9_.]", "_", name))
     writer = _ParquetWriter
 
     def rows_together(self, rows: int, image_bytes: int) -> int:
-        """Whole row groups; few large images fill a file before they fill one."""
+        """Returns the rows of a row group, or fewer where large images fill a file first."""
         return min(ROW_GROUP_ROWS, max(1, MAX_SHARD_BYTES * rows // max(1, image_bytes)))
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return f"data/{subset}-{number:05d}-of-{count:05d}.parquet"
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """The dataset card."""
+        """Returns the dataset card."""
         return {"README.md": _card(options.labels, shards).encode()}
 
 
 def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
-    """The card: YAML that `datasets` checks against the files, written from true counts."""
+    """Returns the card: YAML with actual counts, which `datasets` checks against the files."""
     splits: dict[str, dict[str, int]] = {}
     for result in shards:
         split = splits.setdefault(result.shard.subset, {"num_bytes": 0, "num_examples": 0})
@@ -152,6 +152,6 @@ def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A YAML double-quoted scalar: JSON's, with the control characters that YAML does not allow plain escaped."""
+    """Returns a YAML double-quoted scalar: JSON, plus escapes for control characters that YAML forbids."""
     quoted = json.dumps(text, ensure_ascii=False)
     return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
