@@ -76,7 +76,7 @@ class Capabilities:
         part_bytes: image bytes per part where a shard may have several; None where a shard is a single part.
         always_joined: whether `FileSink.join` makes a shard even from a single part.
         keeps_files: whether an unchanged file may stay when a dataset is saved in place. Not possible where
-            `Sink.finish` needs its numbers, or where a file is more than its parts joined.
+            `Sink.finish` needs its numbers, or where a part differs from a finished file.
         max_shard_bytes: maximum payload of one file.
         row_bytes: minimum size of a row without its image.
         reserved_paths: paths that `Sink.finish` may write, and shards must not use.
