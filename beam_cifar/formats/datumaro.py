@@ -114,7 +114,9 @@ class DatumaroSink(TreeSink):
             refuse_repeated(names, "which Datumaro refuses", f"{what}es")
             for name in names:
                 if not name or not is_unicode(name):
-                    raise UsageError(f"{what} {name!r} is empty or not valid Unicode; rename it with --remap")
+                    raise UsageError(
+                        f"{what} {name!r} is empty or not valid Unicode, which Datumaro refuses; rename it with --remap"
+                    )
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         """Returns the folder of the subset's images."""

@@ -413,7 +413,7 @@ BAD: dict[str, tuple[bytes, str]] = {
         ),
         "has dtype .{80} and shape .*expected plain numbers",
     ),
-    "name of two lines": (zipped(**{"x_train\nx": npy_with("{}")}), r"called 'x_train\\nx'; expected printable"),
+    "name of two lines": (zipped(**{"x_train\nx": npy_with("{}")}), r"array name 'x_train\\nx' has unprintable"),
     "nested header": (zipped(images=npy_with("(" * 9000)), "is not a valid .npy array"),
     "header of code": (zipped(images=npy_with("__import__('os').abort()")), "is not a valid .npy array"),
     "long header": (zipped(images=npy_with(" " * 60_000 + "{}")), "is not a valid .npy array"),

@@ -97,5 +97,5 @@ def cifar_kind(labels: LabelTable) -> str:
 
 
 def is_batch_name(name: str) -> bool:
-    """Returns whether a file may be a batch: not `readme.html` and `file.txt~` of archives, or `_*` and `.*` of tools."""
+    """Returns whether a file may be a batch: not the archives' `readme.html` and `file.txt~`, nor `_*` or `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")

@@ -116,7 +116,7 @@ class JsonStream:
             return False
         left = self._text[self._at :]
         if len(left) > MAX_VALUE:
-            raise self._error(f"a value has over {len(left)} characters; at most {MAX_VALUE} are supported")
+            raise self._error(f"a value is incomplete after {len(left)} characters; at most {MAX_VALUE} are supported")
         data = self._stream.read(max(CHUNK_BYTES, len(left)))
         self._ended = not data
         try:
