@@ -1,4 +1,4 @@
-"""Compares two datasets in any formats and lists their differences."""
+"""Compares two datasets of any format and lists their differences."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compare two datasets in any formats. Options not listed here are passed to Beam."""
+    """Compare two datasets of any format. Options not listed here are passed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.analysis.diff import compare
 

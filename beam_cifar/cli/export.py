@@ -17,7 +17,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write a project's dataset in some format. Options not listed here are passed to Beam."""
+    """Write a project's dataset in a given format. Options not listed here are passed to Beam."""
     from beam_cifar.dataset.project import Project, project_file
     from beam_cifar.planning.from_options import job_of
 

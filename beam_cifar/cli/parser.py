@@ -129,7 +129,7 @@ def add_export_options(parser: Any) -> None:
     # The namespace is already filled when "--" is reached: a default would overwrite a value given before.
     suppress = argparse.SUPPRESS if isinstance(parser, Parser) else False
     parser.add_argument("--save-images", "--save-media", action="store_true", default=suppress, dest="save_images",
-                        help="write pixels in cifar, where they are optional; other formats always do")  # fmt: skip
+                        help="write pixels to cifar, where they are optional; others always have them")  # fmt: skip
     parser.add_argument("--save-dataset-meta", action="store_true", default=suppress,
                         help="write dataset_meta.json with the class names (cifar)")  # fmt: skip
     parser.add_argument("--image-ext", metavar="EXT", default=suppress or None, help="extension of image files, such "
@@ -138,7 +138,7 @@ def add_export_options(parser: Any) -> None:
                         dest="subset_names", help="name subsets as in the source, or by their split (data_batch_* "
                         "becomes train): source or split; default: depends on the output format")  # fmt: skip
     parser.add_argument("--keep-empty-classes", action="store_true", default=suppress,
-                        help="create folders for classes without images too "
+                        help="also create folders for classes without images "
                         "(imagenet, imagenet_with_subset_dirs)")  # fmt: skip
 
 

@@ -89,7 +89,7 @@ def _image_facts(found: CommonStats) -> dict[str, Any]:
 def _shown(found: Stats) -> Iterator[str]:
     """The lines of the text output."""
     yield f"{found.title} ({found.format}) at {found.path}"
-    yield f"{counted(found.rows, 'row')}, {found.images:,} with images, {found.unlabelled:,} without label"
+    yield f"{counted(found.rows, 'row')}, {found.images:,} with images, {found.unlabelled:,} without a label"
     yield from (f"note: {notice}" for notice in found.notices)
     yield from _shown_subsets(found)
     yield from _shown_classes(found)

@@ -281,7 +281,7 @@ class Dataset:
             save_media: same as `save_images`.
             save_dataset_meta: write `dataset_meta.json` if the format supports it.
             image_ext: file extension of images; it also selects their encoding in formats with a file per image.
-            keep_empty_classes: create folders for classes without images too.
+            keep_empty_classes: also create folders for classes without images.
             images_per_batch: rows per output file; the last of a subset may have fewer.
             overwrite: replace an existing output.
             workers: number of local workers; chosen automatically if None.

@@ -170,7 +170,7 @@ class VocSink(TreeSink):
             if len(name.encode()) > MAX_COMPONENT_BYTES:
                 raise UsageError(
                     f"class {decode_name(word)[:50]!r} and subset {shard.subset[:50]!r} give a file name of "
-                    f"{len(name.encode())} bytes; at most {MAX_COMPONENT_BYTES} are supported, rename one of them"
+                    f"{len(name.encode())} bytes, but at most {MAX_COMPONENT_BYTES} are supported; rename one of them"
                 )
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:

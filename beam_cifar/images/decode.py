@@ -205,7 +205,7 @@ def _pixels(image: PngImageFile | JpegImageFile, header: ImageHeader, name: str)
     # A second header inside the file may declare another size; checked before anything is allocated.
     if image.size != (header.width, header.height):
         raise InputError(
-            f"{name}: damaged: has two sizes, {header.height} x {header.width} and {image.height} x {image.width}"
+            f"{name}: damaged: declares two sizes, {header.height} x {header.width} and {image.height} x {image.width}"
         )
     image.load()
     if image.mode == "P":

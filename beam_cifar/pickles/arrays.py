@@ -187,7 +187,7 @@ def payload_of(source: PickleFile, value: Value) -> Payload:
         return Span(source.last_offset, len(value)) if value and source.last is value else Inline(value)
     if type(value) in (Span, CodedSpan, Inline):
         return value  # type: ignore[no-any-return]
-    source.refuse(f"data of an array is a {kind_of(value)}; expected bytes")
+    source.refuse(f"array data is a {kind_of(value)}; expected bytes")
 
 
 def _encode(source: PickleFile, args: list[Value]) -> Value:

@@ -200,8 +200,8 @@ class Gathering(StepContext):
         plain = {name for view in views if not view.table.has_superclasses for name in view.table.names}
         lone = [name for name, parent in zip(table.names, table.parents, strict=False) if parent is None]
         if without := [name for name in lone if name in plain]:
-            classes = f"{len(without)} classes have" if len(without) > 1 else "1 class has"
-            self.notice(f"{classes} no superclass, such as {without[0]!r}, because their dataset has none")
+            classes = f"{len(without)} classes, such as {without[0]!r}" if without[1:] else f"class {without[0]!r}"
+            self.notice(f"{classes}: no superclass, because a merged dataset has none")
 
     def _own(self, given: Input) -> View:
         number = self._look_at(given)

@@ -116,7 +116,7 @@ def with_unique_ids(view: View, notice: Callable[[str], None]) -> View:
     first, count = int(np.flatnonzero(later)[0]), int(later.sum())
     items = f"{count} items repeat an id of their subset" if count > 1 else "1 item repeats an id of its subset"
     example = f"{view.ids[first].as_py()!r} in {view.subset_names[view.subsets[first]]!r}"
-    notice(f"{items}, such as {example}; a suffix was added to {'their ids' if count > 1 else 'its id'}")
+    notice(f"{items}{', such as' if count > 1 else ':'} {example}; a suffix was added")
     return view.with_ids(pa.array(ids.tolist(), pa.string()))
 
 

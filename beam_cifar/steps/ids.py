@@ -51,7 +51,7 @@ class Rename(Step, name="rename", columns=_NAMES):
         parts = self.regex[1:].split(self.regex[:1] or None)
         if len(parts) not in (2, 3) or not parts[0] or any(parts[2:]):
             reason = f"expected |SEARCH|REPLACEMENT|, found {self.regex!r}"
-            raise self.refuse(f"{reason}; the first character is the delimiter and must not occur in either")
+            raise self.refuse(f"{reason}; the delimiter, its first character, must not occur in SEARCH or REPLACEMENT")
         try:
             search = re.compile(parts[0])
             search.sub(parts[1], "")  # parses the replacement, even without a match

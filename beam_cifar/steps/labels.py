@@ -88,7 +88,7 @@ class ProjectLabels(Step, name="project_labels"):
         if lost := _newly_unlabelled(view, made):
             context.notice(f"project_labels: {lost} items of unlisted classes become unlabelled")
         if added := [name for name in places if name not in table.names]:
-            context.notice(f"project_labels: adds {_some(added, range(len(added)))} without rows")
+            context.notice(f"project_labels: adds {_some(added, range(len(added)))}, with no rows")
         return made
 
 

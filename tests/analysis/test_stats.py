@@ -317,7 +317,7 @@ def test_people_see_a_short_table(tmp_path: Path, command: Command) -> None:
     code, out, _ = command("stats", path)
     lines = out.splitlines()
     assert code == 0
-    assert lines[1] == "4 rows, 4 with images, 1 without label"
+    assert lines[1] == "4 rows, 4 with images, 1 without a label"
     assert any(line.split()[:6] == ["train", "3", "75.0", "%", "3", "1"] for line in lines)
     assert any(line.split()[:4] == [r"a\nb", "2", "50.0", "%"] for line in lines)
     assert "sizes      32 x 32" in lines

@@ -221,7 +221,7 @@ def test_a_set_without_superclasses_is_named_when_it_is_merged(tmp_path: Path) -
     plain = Dataset.from_iterable([item("2", "q", 2)], ["c"])
     summary = Dataset.merge(with_parents, plain).export(tmp_path / "out", "parquet")
     assert [n for n in summary.notices if "superclass" in n] == [
-        "1 class has no superclass, such as 'c', because their dataset has none"
+        "class 'c': no superclass, because a merged dataset has none"
     ]
     summary = Dataset.merge(with_parents, Dataset.from_iterable([item("2", "q", 2)], grouped)).export(
         tmp_path / "same", "parquet"

@@ -223,7 +223,7 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
         HUNDRED | {"train.bin": hundred([(0, 1)]), "test.bin": hundred([(1, 1)])},
         r"class 'b' has superclass 'y' in .*test.bin row 0, but 'x' in .*train.bin row 0",
     ),
-    "one subset twice": (TEN | {"a%41.bin": ten([0]), "aA.bin": ten([0])}, r"aA.bin: has subset 'aA', as 'a%41.bin' does"),
+    "one subset twice": (TEN | {"a%41.bin": ten([0]), "aA.bin": ten([0])}, r"aA.bin: subset 'aA' is also in 'a%41.bin'"),
     "no batch": ({"batches.meta.txt": b"a\n"}, r"has class names, but no batch"),
     "no superclasses": ({"fine_label_names.txt": b"a\n", "train.bin": hundred([(0, 0)])}, r"has no 'coarse_label_names.txt'"),
     "names of no superclass": (HUNDRED | {"coarse_label_names.txt": b"\n", "train.bin": b""}, r"coarse_label_names.txt: is empty"),

@@ -297,7 +297,7 @@ DAMAGED: dict[str, tuple[Files, str]] = {
     "names that are no text": (GOOD | {"labels.txt": b"\xff\xfe"}, r"labels.txt: is not UTF-8"),
     "two test subsets": (
         GOOD | {name.replace("train", to): data for name, data in GOOD.items() for to in ("test", "t10k")},
-        r"test-images-idx3-ubyte: has subset 'test', as 't10k-images-idx3-ubyte' does",
+        r"test-images-idx3-ubyte: subset 'test' is also in 't10k-images-idx3-ubyte'",
     ),
     "meta file of another length": (GOOD | {"train-meta.gz": gzip.compress(bytes(100))}, r"train-meta.gz: is 100 bytes"),
     "meta file without numbers": (GOOD | {"train-meta.gz": meta([["a", "b"]] * 4)}, r"train-meta.gz: contains a height or width that is not a number"),

@@ -234,7 +234,7 @@ def test_subsets_that_meet_give_repeated_ids_a_number(tmp_path: Path) -> None:
     step = make_step("map_subsets", {"mapping": {"one": "all_of_it", "two": "all_of_it"}})
     summary = quickly(source, tmp_path / "out", steps=(step,))
     assert any(
-        "2 items repeat an id of their subset, such as 'a' in 'all_of_it'; a suffix was added to their ids" in notice
+        "2 items repeat an id of their subset, such as 'a' in 'all_of_it'; a suffix was added" in notice
         for notice in summary.notices
     )
     assert sorted(contents(tmp_path / "out")) == ["cat/a.png", "dog/a_2.png", "dog/b.png", "ship/b_2.png"]

@@ -206,8 +206,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("rename", {"regex": "|"}, "expected |SEARCH|REPLACEMENT|"),
     ("rename", {"regex": "|a"}, "expected |SEARCH|REPLACEMENT|"),
     ("rename", {"regex": "||b|"}, "expected |SEARCH|REPLACEMENT|"),
-    ("rename", {"regex": "|a|b|c"}, "must not occur in either"),
-    ("rename", {"regex": "|a|b||"}, "must not occur in either"),
+    ("rename", {"regex": "|a|b|c"}, "must not occur in SEARCH or REPLACEMENT"),
+    ("rename", {"regex": "|a|b||"}, "must not occur in SEARCH or REPLACEMENT"),
     ("rename", {"regex": "|(|b|"}, "unterminated subpattern"),
     ("rename", {"regex": r"|a|\1|"}, "invalid group reference"),
     ("rename", {"regex": r"|a|\g<x>|"}, "unknown group name"),
@@ -750,7 +750,7 @@ def test_labels_are_projected_by_name(names: Any, coarse_names: Any, parents: An
     assert rows_of(made) == [row if row.label in names else row._replace(label=None) for row in rows]
     lost = sum(row.label not in (*names, None) for row in rows)
     assert any(f"{lost} items of unlisted classes become unlabelled" in text for text in notes.notices) == (lost > 0)  # fmt: skip
-    assert ("project_labels: adds class 'new' without rows" in notes.notices) == ("new" in names)
+    assert ("project_labels: adds class 'new', with no rows" in notes.notices) == ("new" in names)
 
 
 def test_labels_without_superclasses_are_projected() -> None:

@@ -209,7 +209,7 @@ def refuse_one_subset(files: Sequence[SourceFile]) -> None:
     met: dict[str, str] = {}
     for file in files:
         if met.setdefault(file.subset, file.name) != file.name:
-            raise InputError(f"{file.shown}: has subset {file.subset!r}, as {met[file.subset]!r} does; move one away")
+            raise InputError(f"{file.shown}: subset {file.subset!r} is also in {met[file.subset]!r}; move one of them")
 
 
 def read_exactly(stream: BinaryIO, size: int, shown: str) -> bytes:

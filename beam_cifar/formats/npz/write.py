@@ -133,7 +133,7 @@ class NpzSink(FileSink):
             if max(map(len, names), default=0) * 4 * len(names) > MAX_NAMES_BYTES:
                 longest = max(names, key=len)
                 raise UsageError(
-                    f"class {longest[:40]!r}... has {len(longest)} characters, and NumPy pads all names to that; "
+                    f"class {longest[:40]!r}... has {len(longest)} characters; NumPy pads every name to that length: "
                     "rename it with --remap"
                 )
 
