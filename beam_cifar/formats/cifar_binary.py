@@ -56,7 +56,7 @@ class CifarBinarySource(RecordSource):
     name = "cifar_binary"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether a file of names and a `.bin` file are in the directory or archive, or one folder deeper."""
+        """Returns whether a file of names and a `.bin` file are in the directory or archive, or one folder deeper."""
         return any(map(_is_batch, _files(path, index_dir)[1]))
 
     def describe(self, path: str, index_dir: str) -> Catalog:

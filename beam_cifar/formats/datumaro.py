@@ -115,7 +115,7 @@ class DatumaroSink(TreeSink):
             for name in names:
                 if not name or not is_unicode(name):
                     raise UsageError(
-                        f"{what} {name!r} is not valid text, which Datumaro refuses; rename one with --remap"
+                        f"{what} {name!r} is empty or not valid Unicode, which Datumaro refuses; rename it with --remap"
                     )
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
@@ -195,7 +195,7 @@ def _contents(file: SourceFile) -> _Contents:
         stream = JsonStream(opened, file.shown)
         for key in stream.members():
             if key in members:
-                raise InputError(f"{file.shown}: key {key!r} occurs twice; expected it once")
+                raise InputError(f"{file.shown}: key {key!r} occurs twice; expected once")
             if key == "items":
                 members[key] = None
                 for item in stream.elements():

@@ -36,7 +36,7 @@ class ItemsSource(Source):
     name = "items"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether the directory has a catalog."""
+        """Returns whether the directory has a catalog."""
         return storage.is_file(os.path.join(path, CATALOG))
 
     def describe(self, path: str, index_dir: str) -> Catalog:

@@ -364,7 +364,7 @@ def _texts(data: bytes, shown: str) -> npt.NDArray[np.str_]:
 
 
 def _sides(texts: npt.NDArray[np.str_], shown: str) -> npt.NDArray[np.int32]:
-    """Returns heights and widths as numbers; (0, 0) is a row without image."""
+    """Returns heights and widths as numbers; (0, 0) is a row without an image."""
     import numpy as np
 
     try:

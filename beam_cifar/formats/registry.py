@@ -92,7 +92,7 @@ FORMATS: dict[str, Format] = {
 
 
 INTERNAL = {"items": "items:ItemsSource"}
-"""Sources of formats that only this package writes, and users never name."""
+"""Sources of formats that only this package writes; users never name them."""
 
 
 def readable() -> list[str]:

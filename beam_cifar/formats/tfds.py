@@ -27,7 +27,7 @@ from beam_cifar.formats.kit.splits import SPLITS, RowGroups, SplitSink, split_na
 from beam_cifar.formats.kit.tf_example import framed, serialized_example
 
 NAME = "dataset"
-"""Name of the dataset inside TFDS; fixed, because a sink knows no better one."""
+"""Name of the dataset inside TFDS; fixed, because a sink does not know another."""
 
 VERSION = "1.0.0"
 # Examples serialized at a time.
@@ -122,7 +122,7 @@ class TfdsSink(SplitSink):
             for name in names:
                 if name.strip() != name or not name or len(re.split(r"[\r\n]", name)) > 1:
                     raise UsageError(
-                        f"class {name[:80]!r} cannot be written as a line of text, which readers strip of white space; "
+                        f"class {name[:80]!r} cannot be written as a line of text, since readers strip white space; "
                         "rename it with --remap"
                     )
             refuse_repeated(names, "and names must be unique")

@@ -2,7 +2,7 @@
 
 Each line of `<class>_<subset>.txt` is an id and 1, -1, or 0 for "difficult", right-aligned (VOC2012 development kit,
 section 4.1). `labelmap.txt`, lines of `name:color:parts:actions`, is Datumaro's. Its reader accepts only lists without
-`_` in their names, so in subset names that is written as %5F, which also separates class and subset unambiguously.
+`_` in their names, so subset names have %5F instead, which also separates class and subset unambiguously.
 """
 
 from __future__ import annotations

@@ -228,9 +228,9 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "no superclasses": ({"fine_label_names.txt": b"a\n", "train.bin": hundred([(0, 0)])}, r"has no 'coarse_label_names.txt'"),
     "names of no superclass": (HUNDRED | {"coarse_label_names.txt": b"\n", "train.bin": b""}, r"coarse_label_names.txt: is empty"),
     "both kinds": (TEN | HUNDRED, r"has both 'batches.meta.txt' \(CIFAR-10\) and"),
-    "a blank name": (TEN | {"batches.meta.txt": b"a\n\nb\n"}, r"batches.meta.txt: line 2 is ''"),
+    "a blank name": (TEN | {"batches.meta.txt": b"a\n\nb\n"}, r"batches.meta.txt: line 2: found ''"),
     "names that are no text": (TEN | {"batches.meta.txt": b"\xff"}, r"batches.meta.txt: is not UTF-8"),
-    "names without end": (TEN | {"batches.meta.txt": bytes((16 << 20) + 1)}, r"batches.meta.txt: has 16777217 bytes; expected at most 16777216"),
+    "names without end": (TEN | {"batches.meta.txt": bytes((16 << 20) + 1)}, r"batches.meta.txt: is 16777217 bytes; at most 16777216 are supported"),
     "two datasets": (
         {f"{folder}/{name}": data for folder in "ab" for name, data in TEN.items()},
         r"contains several datasets",

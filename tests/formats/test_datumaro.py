@@ -183,9 +183,9 @@ def test_coco_is_not_taken_for_it(tmp_path: Path) -> None:
             {"id": "x", "annotations": [{"type": "label", "label_id": n} for n in (0, 1)]},
             "row 1: has 2 labels \\(0, 1\\); at most one",
         ),
-        (item("x", 0, "../../a.png"), r"row 1: names the image '\.\./\.\./a\.png'"),
-        (item("x", 0, "/etc/a.png"), "row 1: names the image '/etc/a.png'"),
-        ({"id": "../../a", "image": {}}, "row 1: names the image"),
+        (item("x", 0, "../../a.png"), r"row 1: image path '\.\./\.\./a\.png'"),
+        (item("x", 0, "/etc/a.png"), "row 1: image path '/etc/a.png'"),
+        ({"id": "../../a", "image": {}}, "row 1: image path"),
         ({"id": "x", "image": {"path": 5}}, "row 1: image path is missing"),
         ({"id": "x", "image": "a.png"}, "row 1: image path is missing"),
         ({"id": 5}, "row 1: id is missing or not valid text: '5'"),
@@ -255,7 +255,7 @@ def test_a_file_that_changes_after_it_was_planned_is_refused(tmp_path: Path) -> 
     ],
 )
 def test_classes_that_datumaro_refuses_are_refused(table: LabelTable) -> None:
-    with pytest.raises(UsageError, match="which Datumaro refuses; rename one (by|with) --remap"):
+    with pytest.raises(UsageError, match="which Datumaro refuses; rename (one|it) with --remap"):
         DatumaroSink().check_labels(table)
 
 

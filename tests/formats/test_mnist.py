@@ -293,7 +293,7 @@ DAMAGED: dict[str, tuple[Files, str]] = {
     ),
     "no labels": (without(GOOD, LABELS), rf"{IMAGES}: has no matching labels"),
     "no images": (without(GOOD, IMAGES), rf"{LABELS}: has no matching images"),
-    "a name that is blank": (GOOD | {"labels.txt": b"a\n \nb\n"}, r"labels.txt: line 2 is ' '"),
+    "a name that is blank": (GOOD | {"labels.txt": b"a\n \nb\n"}, r"labels.txt: line 2: found ' '"),
     "names that are no text": (GOOD | {"labels.txt": b"\xff\xfe"}, r"labels.txt: is not UTF-8"),
     "two test subsets": (
         GOOD | {name.replace("train", to): data for name, data in GOOD.items() for to in ("test", "t10k")},

@@ -512,7 +512,7 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
         "column 'label' is list<.*expected one column of integers",
     ),
     "a label of true": ({"image": pictures(1), "label": [True]}, None, "column 'label' is bool; expected"),
-    "a long class name": ({"image": pictures(1), "label": ["x" * 5000]}, None, "'label' has a text of 5000 bytes"),
+    "a long class name": ({"image": pictures(1), "label": ["x" * 5000]}, None, "'label': text of 5000 bytes"),
     "too many classes": ({"image": pictures(1), "label": [10**12]}, None, "more than 100000 classes"),
     "names that are no texts": ({"image": pictures(1), "label": [0]}, features(label=[1, 2]), "must be a list of"),
     "a WebP image": ({"image": [b"RIFF\0\0\0\0WEBPVP8 "], "label": [0]}, None, "row 0: starts with bytes 52 49 46 46"),

@@ -77,7 +77,7 @@ CIFAR100_MD5: Final[dict[str, str]] = {
 
 
 def known_parents(names: tuple[str, ...], coarse_names: tuple[str, ...]) -> tuple[int | None, ...]:
-    """Returns the superclass of each class, as far as it is known before rows are read: of the genuine 100 classes."""
+    """Returns the superclass of each class if known before rows are read: only for CIFAR-100's own classes."""
     if not coarse_names:
         return ()
     genuine = {fine: coarse for coarse, fines in CIFAR100_SUPERCLASSES.items() for fine in fines}
@@ -97,5 +97,5 @@ def cifar_kind(labels: LabelTable) -> str:
 
 
 def is_batch_name(name: str) -> bool:
-    """Whether a file may be a batch; archives also have `readme.html` and `file.txt~`, and tools leave `_*`, `.*`."""
+    """Returns whether a file may be a batch: not the archives' `readme.html` and `file.txt~`, nor `_*` or `.*`."""
     return name not in META_FILES and "." not in name and not name.startswith("_")

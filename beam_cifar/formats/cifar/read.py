@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, python version, with Datumaro's extensions (https://www.cs.toronto.edu/~kriz/cifar.html).
+"""CIFAR-10 and CIFAR-100, Python version, with Datumaro's extensions (https://www.cs.toronto.edu/~kriz/cifar.html).
 
 A dataset is a directory, or a folder in an archive, with a meta file and one pickle per subset.
 """
@@ -40,7 +40,7 @@ class CifarSource(Source):
     name = "cifar"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether a meta file is in the directory or archive, or one folder deeper."""
+        """Returns whether a meta file is in the directory or archive, or one folder deeper."""
         return has_root(path, index_dir, META_FILES)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
@@ -135,7 +135,7 @@ class CifarRows(ColumnRows):
         return raw_images(pixels, sizes), "raw", sizes
 
     def _check_kind(self) -> None:
-        """Refuses a batch of the other kind, by labelled rows: Datumaro gives unlabelled ones CIFAR-100's keys."""
+        """Refuses a batch of the other kind if any row is labelled: Datumaro gives unlabelled ones CIFAR-100's keys."""
         found = self._batch.kind
         if found is None or found == cifar_kind(self._table) or all(label is None for label in self._batch.labels):
             return
@@ -239,7 +239,7 @@ def _custom_names(file: SourceFile) -> tuple[str, ...]:
     """Returns the class names in Datumaro's `dataset_meta.json`: a list "labels", or "label_map", ids to names."""
     with storage.open_blob(file.blob, file.shown) as stream:
         if file.blob.size > MAX_META_BYTES:
-            raise InputError(f"{file.shown}: has {file.blob.size} bytes; expected at most {MAX_META_BYTES}")
+            raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_META_BYTES} are supported")
         try:
             content = json.loads(stream.read())
         except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Writes CIFAR-10 and CIFAR-100, python version."""
+"""Writes CIFAR-10 and CIFAR-100, Python version."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ class CifarSink(FileSink):
         return super().estimate_bytes(rows, image_bytes if options.export.save_images else 0, options)
 
     def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
-        """Whether it is in our own style, of the same kind, and written with pixels and unchanged file names."""
+        """Returns whether it has our style and kind, and pixels and file names are to be written unchanged."""
         kind = cifar_kind(options.labels)
         export = options.export
         return summary.copyable_as == f"cifar:{kind}" and export.save_images and export.image_ext is None

@@ -239,13 +239,13 @@ class Sink(ABC):
         return ""
 
     def estimate_bytes(self, rows: int, image_bytes: int, options: SinkOptions) -> int:
-        """Returns a lower bound of the output size, so that a full disk is refused before the start."""
+        """Returns a lower bound for the output size, to detect a full disk before the job starts."""
         # PNG saves a quarter on photographs, more on drawings: assume half. Gray keeps one of three channels.
         share = {RAW: 1, GRAY: 3}.get(self.can.pixels, 2)
         return image_bytes // share + rows * self.can.row_bytes
 
     def copies(self, summary: FileSummary, options: SinkOptions) -> bool:
-        """Whether a file may be copied byte for byte if all its rows are kept unchanged."""
+        """Returns whether a file may be copied byte for byte if all its rows are kept unchanged."""
         return False
 
     def open_part(self, file: Any, shard: Shard, rows: int, options: SinkOptions) -> PartWriter:
@@ -291,11 +291,11 @@ class Sink(ABC):
         return {what: changed for what, changed in found.items() if changed}
 
     def notices(self, options: SinkOptions) -> Iterable[str]:
-        """Returns notices for the user before the start, one line each."""
+        """Returns notices to show before the job starts, one line each."""
         return ()
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterable[str]:
-        """Returns notices for the user about the finished output, one line each."""
+        """Returns notices about the finished output, one line each."""
         return ()
 
 

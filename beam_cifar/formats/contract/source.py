@@ -99,7 +99,7 @@ class Source(ABC):
     name: ClassVar[str]
 
     def detect(self, path: str, index_dir: str) -> bool:
-        """Whether a directory or archive looks like this format; False if it cannot be read (`describe` says why).
+        """Returns whether a path looks like this format; False if it cannot be read (`describe` says why).
 
         Args:
             path: path of the directory or archive.
@@ -112,7 +112,7 @@ class Source(ABC):
 
     @abstractmethod
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns the answer for `detect`. Raises `OSError` or `InputError` for what cannot be read."""
+        """Returns the answer of `detect`, but raises `OSError` or `InputError` if the path cannot be read."""
 
     @abstractmethod
     def describe(self, path: str, index_dir: str) -> Catalog:

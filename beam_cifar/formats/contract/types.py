@@ -118,7 +118,7 @@ class RowNames:
         kept_labels: int32 `[N]`, labels after the filter, which may remove some.
         ids: uint64 `[N]`, digests of ids.
         names: uint64 `[N]`, digests of short names; equal for names that some file systems treat as the same.
-        wholes: uint64 `[N]`, such digests of full ids.
+        wholes: uint64 `[N]`, the same kind of digest, of full ids.
         images: bool `[N]`, whether the row has an image.
     """
 

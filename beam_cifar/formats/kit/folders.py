@@ -203,6 +203,6 @@ def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:
     there = [entry for entry in entries if entry is not None]
     for entry in there:
         if entry.size > MAX_FILE_BYTES:
-            raise InputError(f"{entry.path}: has {entry.size} bytes; an image may have at most {MAX_FILE_BYTES}")
+            raise InputError(f"{entry.path}: is {entry.size} bytes; at most {MAX_FILE_BYTES} are supported")
     contents = iter(storage.read_all_listed(there))
     return [None if entry is None else next(contents) for entry in entries]

@@ -178,7 +178,7 @@ class ListedRows:
             error: why it is bad, if it is.
         """
         if not error and path and not is_inside(path):
-            error = f"names the image {path!r}, which is outside the image folder; expected a path inside it"
+            error = f"image path {path!r} leaves the image folder; expected a path inside it"
         if error:
             self._refuse(len(self.labels), error)
             path, label = "", -1
@@ -225,7 +225,7 @@ def _within(folder: str, paths: pa.Array) -> pa.Array:
 
 
 def is_inside(path: str) -> bool:
-    """Whether a path with "/" is relative and stays inside its folder."""
+    """Returns whether a path with "/" is relative and stays inside its folder."""
     return not path.startswith("/") and ".." not in path.split("/") and "\0" not in path
 
 
@@ -253,7 +253,7 @@ def read_line_blocks(blob: storage.Blob, shown: str) -> Iterator[tuple[int, list
         InputError: it changed, cannot be read, is not UTF-8, or is too large for a list.
     """
     if blob.size > MAX_LIST_BYTES:
-        raise InputError(f"{shown}: has {blob.size} bytes; a list may have at most {MAX_LIST_BYTES}")
+        raise InputError(f"{shown}: is {blob.size} bytes; at most {MAX_LIST_BYTES} are supported")
     number, rest = 1, b""
     with storage.open_blob(blob, shown) as stream:
         while data := stream.read(storage.COPY_BYTES):

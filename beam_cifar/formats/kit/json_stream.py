@@ -1,6 +1,6 @@
 """Reads a JSON file with an object at the top, member by member, and a long array in it element by element.
 
-The standard library parses each value; only the piece of the file with that value is in memory.
+The standard library parses each value; only the chunk of the file with that value is in memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_VALUE: Final = 64 << 20
 """Maximum number of characters of one value."""
 
 _GOES_ON: Final = ("", ".", "e", "E")
-"""Characters after a number that may mean it continues in the next piece."""
+"""Characters after a number that may mean it continues in the next chunk."""
 
 _space = re.compile(r"[ \t\n\r]*").match
 
@@ -91,7 +91,7 @@ class JsonStream:
                 return value
 
     def at_array(self) -> bool:
-        """Whether the next value is an array."""
+        """Returns whether the next value is an array."""
         return self._next() == "["
 
     def _next(self) -> str:
@@ -111,12 +111,12 @@ class JsonStream:
         self._at += 1
 
     def _more(self) -> bool:
-        """Reads more, doubling the piece while a value is incomplete; returns False at the end."""
+        """Reads more, doubling the chunk while a value is incomplete; returns False at the end."""
         if self._ended:
             return False
         left = self._text[self._at :]
         if len(left) > MAX_VALUE:
-            raise self._error(f"a value is incomplete after {len(left)} characters; expected at most {MAX_VALUE}")
+            raise self._error(f"a value is incomplete after {len(left)} characters; at most {MAX_VALUE} are supported")
         data = self._stream.read(max(CHUNK_BYTES, len(left)))
         self._ended = not data
         try:

@@ -1,6 +1,6 @@
 """Finds arrays in `.npz` files without reading them: from the zip's members and the header of each `.npy`.
 
-Nothing is unpickled, and nothing is allocated before its size is checked against the file's. The `.npy` layout is
+Data is never unpickled, and memory is allocated only after its size is checked against the file's. The `.npy` layout is
 documented in `numpy.lib.format`, the local header of a zip member in section 4.3.7 of PKWARE's APPNOTE.
 """
 
@@ -93,7 +93,7 @@ def list_arrays(path: str) -> dict[str, ZippedArray]:
             if name == info.filename:
                 continue
             if not name.isprintable():
-                raise InputError(f"{path}: has an array called {name[:80]!r}; expected printable characters")
+                raise InputError(f"{path}: array name {name[:80]!r} has unprintable characters")
             if name in found:
                 raise InputError(f"{path}: contains {info.filename!r} twice")
             found[name] = ZippedArray(name, info)
@@ -181,7 +181,7 @@ def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -
         blob: the `.npy`.
         shown: display name used in messages.
         limit: maximum bytes of its elements.
-        expected: what messages about a larger one say was expected.
+        expected: expectation stated in errors about a larger array.
 
     Raises:
         InputError: it is damaged, or too large.
@@ -192,7 +192,7 @@ def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -
             header.refuse(expected or f"at most {limit} bytes")
         data = stream.read(header.nbytes)
     if len(data) != header.nbytes:
-        raise InputError(f"{shown}: ends at byte {len(data)} of {header.nbytes}")
+        raise InputError(f"{shown}: ends at byte {len(data)} of {header.nbytes}; the file is damaged")
     return header, data
 
 
@@ -203,8 +203,8 @@ def read_labels(blob: storage.Blob, shown: str, rows: int, expected: str, limite
         blob: the `.npy`.
         shown: display name used in messages.
         rows: number of rows.
-        expected: what messages about another shape say was expected.
-        limited: the same for a larger one.
+        expected: expectation stated in errors about another shape.
+        limited: the same in errors about a larger array.
 
     Raises:
         InputError: it is damaged, or another kind of array.
@@ -287,7 +287,7 @@ class _BoundedFile:
         if size is None or size < 0:
             size = max(0, self._size - self._file.tell())
         if size > MAX_DIRECTORY:
-            raise zipfile.BadZipFile(f"the zip directory has {size} bytes; expected at most {MAX_DIRECTORY}")
+            raise zipfile.BadZipFile(f"the zip directory is {size} bytes; at most {MAX_DIRECTORY} are supported")
         return self._file.read(size)
 
 

@@ -185,7 +185,7 @@ def numbered_names(largest: int) -> tuple[str, ...]:
 def read_names(file: SourceFile) -> tuple[str, ...]:
     """Reads names, one per line; empty lines at the end are ignored. Raises `InputError`."""
     if file.blob.size > MAX_NAMES_BYTES:
-        raise InputError(f"{file.shown}: has {file.blob.size} bytes; expected at most {MAX_NAMES_BYTES}")
+        raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_NAMES_BYTES} are supported")
     with storage.open_blob(file.blob, file.shown) as stream:
         try:
             text = stream.read().decode("utf-8-sig")
@@ -194,7 +194,7 @@ def read_names(file: SourceFile) -> tuple[str, ...]:
     names = tuple(line.rstrip("\r") for line in text.rstrip("\r\n").split("\n")) if text.strip("\r\n") else ()
     for number, name in enumerate(names, 1):
         if not name.strip() or "\0" in name:
-            raise InputError(f"{file.shown}: line {number} is {name!r}; expected one name per line")
+            raise InputError(f"{file.shown}: line {number}: found {name!r}; expected one name per line")
     return names
 
 
@@ -216,7 +216,7 @@ def read_exactly(stream: BinaryIO, size: int, shown: str) -> bytes:
     """Reads exactly `size` bytes; raises `InputError` if the file ends early."""
     data = stream.read(size)
     if len(data) != size:
-        raise InputError(f"{shown}: ends {size - len(data)} bytes too early")
+        raise InputError(f"{shown}: is {size - len(data)} bytes too short; the file is damaged")
     return data
 
 
@@ -243,7 +243,7 @@ def names_file(names: Sequence[str]) -> bytes:
 
 
 def check_names(names: Sequence[str], what: str) -> None:
-    """Refuses names that cannot be a line of text: no reader knows an escape for them.
+    """Refuses names that cannot be a line of text: readers support no escapes.
 
     Args:
         names: names of classes or superclasses.

@@ -16,7 +16,7 @@ Files = dict[str, SourceFile]
 
 
 def has_root(path: str, index_dir: str, metas: Collection[str]) -> bool:
-    """Whether a directory, or one folder in it, or any folder of an archive, has one of the meta files."""
+    """Returns whether a directory, a folder in it, or any folder of an archive, has one of the meta files."""
     if archives.is_archive(path):
         return any(member.name in metas for member in archives.list_members(path, index_dir)[0])
     return storage.is_folder(path) and bool(_directory_root(path, metas))

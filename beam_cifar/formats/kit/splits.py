@@ -32,7 +32,7 @@ class SplitSink(FileSink):
     """Writes encoded images, in evenly sized shards of each split."""
 
     def rows_together(self, rows: int, image_bytes: int) -> int:
-        """Returns the number of rows that the rows of a shard must be a multiple of."""
+        """Returns a number of rows; every shard has a multiple of it."""
         return 1
 
     def even_rows(self, rows: int, image_bytes: int, total_bytes: int) -> int:
@@ -54,7 +54,7 @@ class RowGroups:
 
     def __init__(self, file: Any, schema: pa.Schema, **settings: Any) -> None:
         self._writer = _Writer(pa.PythonFile(file, mode="w"), schema, **settings)
-        # Without it, pages would end where chunks, and so blocks, do: chunks are combined first.
+        # Without it, pages end wherever chunks, and so blocks, end: chunks are combined first.
         self._by_content = bool(settings.get("use_content_defined_chunking"))
         self._gathered: list[pa.Table] = []
         self._rows = self._bytes = 0

@@ -170,7 +170,7 @@ def _common_table(found: Sequence[_Subset]) -> LabelTable:
     first = found[0]
     for subset in found:
         if subset.table != first.table:
-            raise InputError(f"{subset.file.shown}: classes differ from {first.file.shown}; read one at a time")
+            raise InputError(f"{subset.file.shown}: classes differ from {first.file.shown}; convert one at a time")
     if first.table is not None:
         return first.table
     count = max(subset.classes for subset in found)
@@ -242,7 +242,7 @@ def _cut_texts(data: bytes, offsets: npt.NDArray[np.int64], shown: str) -> pa.Ar
     import pyarrow as pa
 
     if offsets[0] != 0 or offsets[-1] != len(data) or (np.diff(offsets) < 0).any():
-        raise InputError(f"{shown}: 'ids_offsets' must rise from 0 to {len(data)}, the size of 'ids' in bytes")
+        raise InputError(f"{shown}: 'ids_offsets' must increase from 0 to {len(data)}, the size of 'ids' in bytes")
     buffers = [None, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
     found = pa.Array.from_buffers(pa.string(), len(offsets) - 1, buffers)
     try:

@@ -128,7 +128,7 @@ class NpzSink(FileSink):
             for name in names:
                 if name.endswith("\0") or any("\ud800" <= char <= "\udfff" for char in name):
                     raise UsageError(
-                        f"class {name[:80]!r}: NumPy text has no trailing NUL or lone surrogate; rename it with --remap"
+                        f"class {name[:80]!r} has a trailing NUL or a lone surrogate; rename it with --remap"
                     )
             if max(map(len, names), default=0) * 4 * len(names) > MAX_NAMES_BYTES:
                 longest = max(names, key=len)

@@ -87,7 +87,7 @@ def _short(batch: Any, name: str, shown: str) -> pa.Array:
 def _refuse_long(texts: Any, name: str, shown: str) -> None:
     longest = pc.max(pc.binary_length(texts.cast(pa.large_string()))).as_py() or 0
     if longest > MAX_TEXT_BYTES:
-        raise InputError(f"{shown}: column {name!r} has a text of {longest} bytes; expected at most {MAX_TEXT_BYTES}")
+        raise InputError(f"{shown}: column {name!r}: text of {longest} bytes; at most {MAX_TEXT_BYTES} are supported")
 
 
 def _with_names(
@@ -117,7 +117,7 @@ def _with_names(
 
 
 def _with_lost_paths(path: pa.Array, own: Mapping[str, Any], start: int) -> pa.Array:
-    """Fills in paths of rows without image from our metadata: in their column, readers would look for a file."""
+    """Fills in paths of rows without an image from our metadata; in the column, readers would look for a file."""
     lost = own.get("paths")
     if not path.null_count or not isinstance(lost, dict):
         return path

@@ -44,7 +44,7 @@ class ParquetSource(Source):
     name = "parquet"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Whether there are Parquet files with images, or damaged ones, which `describe` then reports."""
+        """Returns whether there are Parquet files with images, or damaged ones, which `describe` then reports."""
         first = _first_file(path, MAX_DEPTH)
         if not first:
             return False

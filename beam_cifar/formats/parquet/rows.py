@@ -130,7 +130,7 @@ class ParquetRows(EncodedRows):
             )
 
     def _missing(self) -> int:
-        """Returns the number of rows without image: from the footer, else from our own metadata, else counted."""
+        """Returns the number of rows without an image: from the footer, else from our own metadata, else counted."""
         counted = self._in_order.count_missing()
         own = self._meaning.own
         if counted is None and own is not None:
@@ -216,7 +216,7 @@ class _Images:
         self._start, self._next = self._next, self._next + len(self._held)
 
     def count_missing(self) -> int | None:
-        """Returns the number of rows without image, or None if the footer does not say."""
+        """Returns the number of rows without an image, or None if the footer does not say."""
         missing = 0
         for group in range(len(self._groups.bytes)):
             with damaged(f"{self._shown}: row group {group}"):
@@ -259,7 +259,7 @@ def _binary(column: Any, shown: str) -> pa.Array:
         or 0
     )
     if sizes > MAX_IMAGE_BYTES:
-        raise InputError(f"{shown}: has an image of {sizes} bytes; an image may have at most {MAX_IMAGE_BYTES}")
+        raise InputError(f"{shown}: has an image of {sizes} bytes; at most {MAX_IMAGE_BYTES} are supported")
     return column.cast(pa.binary())
 
 

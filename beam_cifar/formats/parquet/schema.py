@@ -22,7 +22,7 @@ from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 
 OWN_KEY = b"beam_cifar"
-"""Key of our own metadata: superclasses of classes, and paths of rows without image."""
+"""Key of our own metadata: superclasses of classes, and paths of rows without an image."""
 
 MAX_CLASSES = 100_000
 MAX_TEXT_BYTES = 4096
@@ -123,7 +123,7 @@ def _refuse_absurd(metadata: Any, file: SourceFile) -> None:
 
 
 def may_have_images(path: str) -> bool:
-    """Whether a file may have a column of images; True if it cannot be read, so that `describe` reports why."""
+    """Returns whether a file may have images; True if it cannot be read, so that `describe` reports why."""
     try:
         with open_parquet(SourceFile(path, "", path, storage.whole_file(path))) as opened:
             return bool(_candidates(opened.schema_arrow))
@@ -223,7 +223,7 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def _is_number(schema: pa.Schema, name: str) -> bool:
-    """Whether a column is numeric; floating point counts, since pandas converts integers with gaps to it."""
+    """Returns whether a column is numeric; floats count, since pandas converts integers with gaps to them."""
     kind = schema.field(name).type if schema.names.count(name) == 1 else pa.null()
     return bool(types.is_integer(kind) or types.is_floating(kind))
 

@@ -4,7 +4,7 @@ Facts: https://huggingface.co/docs/hub/datasets-image and .../datasets-manual-co
 measured for random access and size (a row group of 1,000 images reads in under a millisecond).
 
 What datasets cannot express is in the file metadata, under "beam_cifar": the superclass of each class, and the paths of
-rows without image, which must not be in the path column (datasets would look for a file there).
+rows without an image, which must not be in the path column (datasets would look for a file there).
 """
 
 from __future__ import annotations
