@@ -22,7 +22,7 @@ def add(commands: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Remove what interrupted jobs left beside an output. First stop any still running on a cluster."""
+    """Remove what interrupted jobs left beside an output. First stop any job still running on a cluster."""
     from beam_cifar.jobs.clean import clean
 
     cleaned = clean(arguments.output_dir, remove=not arguments.list)

@@ -26,7 +26,9 @@ GENUINE = {"CIFAR-10": CIFAR10_MD5, "CIFAR-100": CIFAR100_MD5}
 def add(commands: Any) -> None:
     command = add_command(commands, "info", run)
     add_source(command)
-    command.add_argument("--checksums", action="store_true", help="show MD5 checksums, and which files are genuine")
+    command.add_argument(
+        "--checksums", action="store_true", help="show MD5 checksums, and which files match the official archives"
+    )
     add_json(command)
 
 
@@ -93,7 +95,9 @@ def _checksums(found: Survey) -> dict[str, dict[str, str | None]]:
         UsageError: a format with one file per image.
     """
     if storage.is_folder(found.catalog.files[0].blob.path):
-        raise UsageError(f"--checksums: {found.catalog.format} has one file per image, without known checksums")
+        raise UsageError(
+            f"--checksums: {found.catalog.format} has one file per image; no checksums are known for these"
+        )
     sums: dict[str, dict[str, str | None]] = {}
     if archives.is_archive(found.catalog.path):
         with storage.open_file(found.catalog.path) as archive:

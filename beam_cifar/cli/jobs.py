@@ -114,7 +114,7 @@ def _print_plan(arguments: argparse.Namespace, options: ConvertOptions) -> None:
 
 
 def _plan_lines(plan: Plan, title: str) -> Iterator[str]:
-    yield f"{title}: {plan.declared:,} rows in {len(plan.files)} files, of which {plan.rows:,} will be written"
+    yield f"{title}: {plan.declared:,} rows in {len(plan.files)} files; {plan.rows:,} rows will be written"
     for shard in plan.shards:
         tasks = [task for task in plan.tasks if task.shard == shard.index]
         sources = dict.fromkeys(plan.files[number].name for task in tasks for number in _files_of(task, plan))

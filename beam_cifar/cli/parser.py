@@ -94,7 +94,7 @@ def _add_changes(command: Parser) -> None:
     """Adds the options that select and change rows."""
     add = command.add_argument
     add("--on-clash", choices=ON_CLASH, metavar="RULE",
-        help="how to resolve items that have the same id and subset in several datasets: error (default), "
+        help="what to do with items that have the same id and subset in several datasets: error (default), "
         "suffix (later ones get new ids), first (later ones are dropped)")  # fmt: skip
     add("--label", action="append", default=[], metavar="NAME",
         help="keep only this class, or all classes of this superclass (repeatable)")  # fmt: skip
@@ -103,7 +103,7 @@ def _add_changes(command: Parser) -> None:
     add("--filter-mode", choices=FILTER_MODES, default="items", metavar="MODE",
         help="what the expression selects: items (default), annotations, items+annotations")  # fmt: skip
     add("--remap", action="append", default=[], metavar="OLD:NEW",
-        help="rename a class or superclass, after selection; equal new names merge classes (repeatable)")  # fmt: skip
+        help="rename a class or superclass, after selection; classes with the same new name are merged (repeatable)")  # fmt: skip
     add("--resize", metavar="HxW", help="resize every image to this height and width, in pixels")
     add("--images-per-batch", type=int, metavar="N", help="images per output file; the last of a subset may have fewer")
     add("--limit", type=int, metavar="N", help="keep only the first N images")
@@ -129,7 +129,7 @@ def add_export_options(parser: Any) -> None:
     # The namespace is already filled when "--" is reached: a default would overwrite a value given before.
     suppress = argparse.SUPPRESS if isinstance(parser, Parser) else False
     parser.add_argument("--save-images", "--save-media", action="store_true", default=suppress, dest="save_images",
-                        help="write pixels to cifar, where they are optional; others always have them")  # fmt: skip
+                        help="include pixels in cifar, where they are optional; other formats always do")  # fmt: skip
     parser.add_argument("--save-dataset-meta", action="store_true", default=suppress,
                         help="write dataset_meta.json with the class names (cifar)")  # fmt: skip
     parser.add_argument("--image-ext", metavar="EXT", default=suppress or None, help="extension of image files, such "

@@ -223,7 +223,7 @@ def checked_pixels(given: Any, name: str) -> UInt8Array:
         raise InputError(f"{name}: image has values from {low} to {high}; expected 0 to 255")
     made = pixels.astype(np.uint8)
     if (made != pixels).any():
-        raise InputError(f"{name}: image has fractions, such as {pixels[made != pixels][0]}; expected integers")
+        raise InputError(f"{name}: image has fractional values, such as {pixels[made != pixels][0]}; expected integers")
     return made
 
 

@@ -80,13 +80,13 @@ def _reconstruct(source: PickleFile, args: list[Value]) -> ArrayValue:
     match args:
         case [GlobalValue(name="ndarray"), TupleValue(items=[0]), b"b" | "b"]:
             return ArrayValue(source.at)
-    source.refuse("invalid arguments of _reconstruct; expected (numpy.ndarray, (0,), 'b')")
+    source.refuse("invalid arguments to _reconstruct; expected (numpy.ndarray, (0,), 'b')")
 
 
 def _dtype(source: PickleFile, args: list[Value]) -> DtypeValue:
     text = text_of(args[0]) if len(args) == 3 else None
     if text is None or not all(type(flag) in (bool, int) for flag in args[1:]):
-        source.refuse("invalid arguments of numpy.dtype; expected (name, align, copy)")
+        source.refuse("invalid arguments to numpy.dtype; expected (name, align, copy)")
     found = _DTYPE.fullmatch(text)
     if found is None:
         source.refuse(f"unsupported dtype {shorten(text)}; expected plain numbers, text or objects")
@@ -133,7 +133,7 @@ def _frombuffer(source: PickleFile, args: list[Value]) -> ArrayValue:
             array = ArrayValue(source.at)
             _set_array(source, array, shape.items, dtype, order in (b"F", "F"), payload)
             return array
-    source.refuse("invalid arguments of _frombuffer; expected (data, dtype, shape, order)")
+    source.refuse("invalid arguments to _frombuffer; expected (data, dtype, shape, order)")
 
 
 def _set_array(
@@ -205,7 +205,7 @@ def _encode(source: PickleFile, args: list[Value]) -> Value:
 
 def _bytes(source: PickleFile, args: list[Value]) -> Value:
     if args:
-        source.refuse("invalid arguments of bytes; expected none")
+        source.refuse("invalid arguments to bytes; expected none")
     return b""
 
 
@@ -217,7 +217,7 @@ def _bytearray(source: PickleFile, args: list[Value]) -> Value:
             return data
         case [str() | TextSpan(), _]:
             return _encode(source, args)
-    source.refuse("invalid arguments of bytearray; expected (bytes,) or (text, 'latin-1')")
+    source.refuse("invalid arguments to bytearray; expected (bytes,) or (text, 'latin-1')")
 
 
 def _scalar(source: PickleFile, args: list[Value]) -> Value:
@@ -234,7 +234,7 @@ def _scalar(source: PickleFile, args: list[Value]) -> Value:
             return _scalar_value(
                 source, dtype, PayloadReader(source.file, source.name, payload).read(0, payload.length)
             )
-    source.refuse("invalid arguments of scalar; expected (dtype, bytes)")
+    source.refuse("invalid arguments to scalar; expected (dtype, bytes)")
 
 
 def _scalar_value(source: PickleFile, dtype: DtypeValue, data: bytes) -> Value:

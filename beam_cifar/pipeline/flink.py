@@ -44,7 +44,7 @@ def server_flags(options: PipelineOptions) -> list[str] | None:
         if error.code() is grpc.StatusCode.UNIMPLEMENTED:
             return None
         raise JobError(
-            f"--job_endpoint {endpoint}: no Beam job server answers; start it, or correct the address"
+            f"--job_endpoint {endpoint}: no Beam job server is responding; start it, or correct the address"
         ) from error
     return [f"--{option.name}" for option in told.options]
 

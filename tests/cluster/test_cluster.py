@@ -209,7 +209,7 @@ def test_input_that_workers_cannot_open_comes_back_as_its_line(
         ("--execution_mode_for_batch=BOTH", 1, "BOTH"),
         ("--object_reuze", 2, "did you mean --object_reuse"),
         ("--no_such_thing=1", 2, "unknown flag --no_such_thing"),
-        ("--job_endpoint=127.0.0.1:1", 1, "no Beam job server answers"),
+        ("--job_endpoint=127.0.0.1:1", 1, "no Beam job server is responding"),
     ],
 )
 def test_wrong_flags_are_one_line(

@@ -377,7 +377,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "200 sides": (
         zipped(images=npy_with(f"{{'descr': '|u1', 'fortran_order': False, 'shape': {(1 << 62,) * 200}, }}")),
-        "200 sides; expected at most 64",
+        "200 dimensions; expected at most 64",
     ),
     "python objects": (pickled_labels(), "dtype object .* never does"),
     "images as objects": (

@@ -158,7 +158,9 @@ def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
             raise ValueError(f"format version {version}; expected (1, 0) or (2, 0)")
         shape, fortran, dtype = readers[version](head, max_header_size=MAX_HEADER)
         if len(shape) > MAX_DIMENSIONS or not all(0 <= side < 1 << 63 for side in shape):
-            raise ValueError(f"shape of {len(shape)} sides; expected at most {MAX_DIMENSIONS}, each from 0 to 2^63")
+            raise ValueError(
+                f"shape has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}, each from 0 to 2^63"
+            )
     # numpy evaluates a literal, with a fallback for Python 2 syntax: about ten kinds of errors.
     except Exception as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
