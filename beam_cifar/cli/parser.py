@@ -103,7 +103,8 @@ def _add_changes(command: Parser) -> None:
     add("--filter-mode", choices=FILTER_MODES, default="items", metavar="MODE",
         help="what the expression selects: items (default), annotations, items+annotations")  # fmt: skip
     add("--remap", action="append", default=[], metavar="OLD:NEW",
-        help="rename a class or superclass, after selection; classes with the same new name are merged (repeatable)")  # fmt: skip
+        help="rename a class or superclass, after selection; classes with the same new name are merged "
+        "(repeatable)")  # fmt: skip
     add("--resize", metavar="HxW", help="resize every image to this height and width, in pixels")
     add("--images-per-batch", type=int, metavar="N", help="images per output file; the last of a subset may have fewer")
     add("--limit", type=int, metavar="N", help="keep only the first N images")

@@ -403,7 +403,7 @@ def test_items_of_one_data_set_go_into_another_as_they_are(tmp_path: Path) -> No
 
 FRACTIONS = np.full((2, 2, 3), 0.5)
 REFUSED: dict[str, tuple[DatasetItem, str]] = {
-    "fractions": (DatasetItem(7, image=FRACTIONS), "fractions, such as 0.5; expected integers"),
+    "fractions": (DatasetItem(7, image=FRACTIONS), "fractional values, such as 0.5; expected integers"),
     "too_large": (DatasetItem(7, image=np.full((2, 2, 3), 256)), "values from 256 to 256; expected 0 to 255"),
     "negative": (DatasetItem(7, image=np.full((2, 2, 3), -1)), "values from -1 to -1"),
     "nan": (DatasetItem(7, image=np.full((2, 2, 3), np.nan)), "values from nan"),

@@ -407,13 +407,13 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "negative shape": (
         zipped(images=npy_with("{'descr': '|u1', 'fortran_order': False, 'shape': (-1, -4, 4), }", b"x" * 16)),
-        "shape .-1, -4, 4. takes",
+        r"shape has 3 dimensions; .* each from 0 to 2\^63",
     ),
     "many dimensions": (
         zipped(
             images=npy_with(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({'9' * 40 + ', '}{'9, ' * 60}), }}")
         ),
-        "takes 9{10}[0-9]* bytes, but the file has 0|takes [0-9]{40} bytes",
+        r"shape has 61 dimensions; .* each from 0 to 2\^63",
     ),
     "structured": (
         zipped(
