@@ -89,11 +89,7 @@ def _subset(name: str, members: Sequence[FileSummary]) -> dict[str, Any]:
 
 
 def _checksums(found: Survey) -> dict[str, dict[str, str | None]]:
-    """The MD5 of every file, and the genuine file that it matches.
-
-    Raises:
-        UsageError: a format with one file per image.
-    """
+    """The MD5 of every file, and the genuine file it matches. Raises `UsageError` for one file per image."""
     if storage.is_folder(found.catalog.files[0].blob.path):
         raise UsageError(
             f"--checksums: {found.catalog.format} has one file per image; no checksums are known for these"

@@ -132,11 +132,7 @@ def item_key(item: DatasetItem) -> tuple[str, str]:
 
 
 def example_of(item: DatasetItem, labels: LabelTable) -> Example:
-    """Converts an item to an example.
-
-    Raises:
-        InputError: an image that is not 8-bit RGB or gray, a label outside the table, or several labels.
-    """
+    """Converts an item to an example. Raises `InputError` for an image or label that an example cannot hold."""
     if not isinstance(item, DatasetItem):
         raise UsageError(f"expected a DatasetItem, found {type(item).__name__}")
     name = f"item {str(item.id)!r} of subset {item.subset!r}"

@@ -83,11 +83,7 @@ class CifarBinarySource(RecordSource):
         return Catalog(self.name, title, path, table, tuple(batches), metas, root=root)
 
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
-        """Returns everything in a batch except its pixels.
-
-        Raises:
-            InputError: the file does not end with a whole row, or its rows give a class two superclasses.
-        """
+        """Returns everything in a batch except its pixels. Raises `InputError` for a damaged one."""
         import numpy as np
 
         skip = _label_bytes(labels)

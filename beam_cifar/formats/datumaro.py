@@ -183,11 +183,7 @@ def _has_items(path: str) -> bool:
 
 @kept()
 def _contents(file: SourceFile) -> _Contents:
-    """Reads one annotation file; cached, because several tasks read segments of it.
-
-    Raises:
-        InputError: the file changed, or is not in Datumaro's format.
-    """
+    """Reads one annotation file; cached, because several tasks read segments of it. Raises `InputError`."""
     if file.blob.size > MAX_JSON_BYTES:
         raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_JSON_BYTES} are supported")
     items, members = _Items(file), dict[str, Any]()

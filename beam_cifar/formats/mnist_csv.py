@@ -250,11 +250,7 @@ def _no_square(file: SourceFile, columns: int) -> InputError:
 
 @kept()
 def _lines(file: SourceFile) -> _Lines:
-    """Returns the index of a file from one pass over it; cached, because several tasks read segments of it.
-
-    Raises:
-        InputError: a line does not match the first row.
-    """
+    """Returns the index of a file from one pass over it; cached for all of its tasks. Raises `InputError`."""
     import numpy as np
 
     starts, labels = [np.empty(0, np.int64)], [np.empty(0, np.int32)]

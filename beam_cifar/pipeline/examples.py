@@ -394,11 +394,7 @@ def _transformed(table: pa.Table, transform: Callable[..., Block], settings: Map
 
 
 def checked_table(examples: Sequence[Example]) -> pa.Table:
-    """Returns the table of some examples, in the schema `ordered_schema`.
-
-    Raises:
-        InputError: an example is invalid: a value has the wrong type, or the pixels do not match the size.
-    """
+    """Returns the table of some examples, in the schema `ordered_schema`. Raises `InputError` for an invalid one."""
     for example in examples:
         if wrong := _wrong(example):
             raise InputError(f"subset {example.subset!r}: example {example.id!r}: {wrong}")

@@ -24,11 +24,7 @@ ENDED = ("FINISHED", "CANCELED", "FAILED")
 
 
 def server_flags(options: PipelineOptions) -> list[str] | None:
-    """Returns the flags that the job server at `--job_endpoint` knows, or None if there are none to ask for.
-
-    Raises:
-        JobError: the server does not answer.
-    """
+    """Returns the flags that the job server knows, or None if there is no server to ask. Raises `JobError`."""
     endpoint = options.view_as(PortableOptions).job_endpoint
     if not endpoint or endpoint == "embed":
         return None

@@ -131,11 +131,7 @@ def select_files(catalog: Catalog, subsets: Sequence[str]) -> tuple[SourceFile, 
 
 
 def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTable:
-    """Returns the label table with the superclass of each class filled in from the rows of all files.
-
-    Raises:
-        InputError: two rows give the same class different superclasses.
-    """
+    """Fills in the superclass of each class from the rows of all files. Raises `InputError` if they disagree."""
     table = catalog.labels
     if not table.has_superclasses:
         return table

@@ -38,11 +38,7 @@ class JsonStream:
         self._text, self._at, self._dropped, self._ended = "", 0, 0, False
 
     def members(self) -> Iterator[str]:
-        """Yields the keys of the object; after each, its value must be read with `value` or `elements`.
-
-        Raises:
-            InputError: not valid JSON, or not an object.
-        """
+        """Yields the keys; after each, its value must be read by `value` or `elements`. Raises `InputError`."""
         self._take("{")
         while self._next() != "}":
             key = self.value()

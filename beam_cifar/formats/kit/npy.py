@@ -79,11 +79,7 @@ class Npy:
 
 
 def list_arrays(path: str) -> dict[str, ZippedArray]:
-    """Returns the arrays of an `.npz` file, by name.
-
-    Raises:
-        InputError: it is not a zip, is damaged, or contains a name twice.
-    """
+    """Returns the arrays of an `.npz` file, by name. Raises `InputError` for a damaged one."""
     found: dict[str, ZippedArray] = {}
     with _opened(path) as archive:
         for info in archive.infolist():
@@ -218,11 +214,7 @@ def read_labels(blob: storage.Blob, shown: str, rows: int, expected: str, limite
 
 
 def integers(header: Npy, data: bytes) -> array[int]:
-    """Returns the elements of an integer array, flattened.
-
-    Raises:
-        InputError: not integers, or a number of more than 63 bits.
-    """
+    """Returns the elements of an integer array, flattened. Raises `InputError` for other arrays, or above 63 bits."""
     import numpy as np
 
     if header.dtype.kind not in "iu":
@@ -236,11 +228,7 @@ def integers(header: Npy, data: bytes) -> array[int]:
 
 
 def texts(header: Npy, data: bytes) -> list[str]:
-    """Returns the elements of a text array.
-
-    Raises:
-        InputError: not text, or text that is not valid Unicode.
-    """
+    """Returns the elements of a text array. Raises `InputError` for other arrays, or invalid Unicode."""
     width = header.dtype.itemsize
     if header.dtype.kind not in "SU" or len(header.shape) != 1 or not width:
         header.refuse("a one-dimensional array of text")

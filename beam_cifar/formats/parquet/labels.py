@@ -16,11 +16,7 @@ from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, ColumnRo
 
 
 def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
-    """Returns the classes of a dataset: from schemas, else its card, else the labels themselves.
-
-    Raises:
-        InputError: files contradict each other.
-    """
+    """Returns the classes: from schemas, else the card, else the labels. Raises `InputError` if files disagree."""
     found = [(file, columns_in(file)) for file in files]
     labelled = [(file, columns) for file, columns in found if columns.label]
     names = _agreed(((file, columns.names) for file, columns in labelled), "class names")

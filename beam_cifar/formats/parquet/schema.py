@@ -132,11 +132,7 @@ def may_have_images(path: str) -> bool:
 
 
 def columns_of(schema: pa.Schema, shown: str) -> ColumnRoles:
-    """Returns the columns of images, labels and ids.
-
-    Raises:
-        InputError: no column of images, or several without one marked or named as such.
-    """
+    """Returns the columns of images, labels and ids. Raises `InputError` if it is unclear which has images."""
     features = _features(schema)
     image = _image_column(schema, features, shown)
     is_struct = types.is_struct(schema.field(image).type)

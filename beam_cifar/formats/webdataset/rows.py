@@ -122,11 +122,7 @@ class WebdatasetRows(EncodedRows):
 
 @kept()
 def shard_index(file: SourceFile) -> ShardIndex:
-    """Reads the headers and small members of a shard; cached, because several tasks read segments of it.
-
-    Raises:
-        InputError: the shard is damaged or has invalid samples.
-    """
+    """Reads the headers and small members of a shard; cached for all of its tasks. Raises `InputError`."""
     with storage.open_blob(file.blob, file.shown) as stream:
         gathered = _Gathered(stream, file)
         for name, offset, size in tar_members(stream, file.blob.size, file.shown):
