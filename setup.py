@@ -49,7 +49,7 @@ setup(
         "numpy>=2.0.2,<2.5",
         "pillow>=12.1.1,<13",
         "pyarrow>=21,<26",
-        "rapidgzip>=0.14.2,<0.17",
+        "rapidgzip>=0.16.1,<0.17",
         "shtab>=1.9.3,<2",
     ],
     extras_require={
