@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.parser import add_command, add_json
-from beam_cifar.cli.terminal import print_result
+from beam_cifar.cli.terminal import print_notices, print_result
 
 if TYPE_CHECKING:
     from beam_cifar.jobs.clean import Cleaned, Found
@@ -29,7 +28,7 @@ def run(arguments: argparse.Namespace) -> None:
     print_result(arguments, asdict(cleaned), _shown(cleaned, removed=not arguments.list))
     if cleaned.incomplete and cleaned.found:
         hint = "it may be incomplete; convert again with --overwrite"
-        print(f"beam-cifar: note: {cleaned.output} has no manifest and {hint}", file=sys.stderr)
+        print_notices([f"{cleaned.output} has no manifest and {hint}"])
 
 
 def _shown(cleaned: Cleaned, *, removed: bool) -> list[str]:

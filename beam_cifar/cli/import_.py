@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.jobs import stem_of
 from beam_cifar.cli.parser import add_command, add_project, add_subset
-from beam_cifar.cli.terminal import scratch_folder
+from beam_cifar.cli.terminal import print_notices, scratch_folder
 from beam_cifar.data.text import counted
 from beam_cifar.formats.registry import readable
 from beam_cifar.planning.summaries import select_files
@@ -42,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     replace(project, sources=(*project.sources, source)).save(arguments.project)
     files, classes = counted(len(found.files), "file"), counted(len(found.labels.names), "class", "classes")
     if twice := [known.name for known in project.sources if (known.path, known.subsets) == (found.path, subsets)]:
-        print(f"beam-cifar: note: already imported as {twice[0]!r}; their items will clash", file=sys.stderr)
+        print_notices([f"already imported as {twice[0]!r}; their items will clash"])
     print(f"imported {name!r}: {found.title} ({found.format}), {files}, {classes}")
 
 

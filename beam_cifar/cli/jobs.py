@@ -5,15 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, fields, replace
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.parser import Parser, list_flags
-from beam_cifar.cli.terminal import Progress, plain, print_result, scratch_folder
+from beam_cifar.cli.terminal import Progress, print_notices, print_result, scratch_folder
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
@@ -52,7 +51,7 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
 
         def started(job: Job) -> None:
             said.extend(job.plan.notices)
-            _print_notices(said, terminal)
+            print_notices(said, terminal)
             progress.start(job)
 
         summary = convert(options, beam_options, on_start=started)
@@ -60,7 +59,7 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
     fields = asdict(summary)
     names = "version format output read written filtered quarantined subsets labels seconds"
     print_result(arguments, {name: fields[name] for name in names.split()}, _described(summary))
-    _print_notices(notice for notice in summary.notices if notice not in said)
+    print_notices(notice for notice in summary.notices if notice not in said)
 
 
 def beam_options_of(arguments: argparse.Namespace) -> ParsedOptions:
@@ -87,19 +86,14 @@ def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, b
     with quiet_workers(verbose=arguments.verbose):
         job, result = translate(options, beam_options)
         size = result.job.proto_pipeline.ByteSize()
-    _print_notices(job.plan.notices)
-    _print_notices(obstacles(options, beam_options))
+    print_notices(job.plan.notices)
+    print_notices(obstacles(options, beam_options))
     if size > MAX_GRAPH:
         limit = f"over Dataflow's limit of {MAX_GRAPH >> 20} MB; split the conversion"
-        _print_notices([f"the job graph has {size / 1e6:.1f} MB, {limit}"])
+        print_notices([f"the job graph has {size / 1e6:.1f} MB, {limit}"])
     facts = {"translated": True, "tasks": len(job.plan.tasks), "bytes": size}
     text = f"translated the job for Dataflow, without running it: {len(job.plan.tasks):,} tasks, {size:,} bytes"
     print_result(arguments, facts, [text])
-
-
-def _print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:
-    for notice in notices:
-        print(f"beam-cifar: note: {plain(notice)}", file=stream or sys.stderr, flush=True)
 
 
 def _print_plan(arguments: argparse.Namespace, options: ConvertOptions) -> None:
@@ -109,7 +103,7 @@ def _print_plan(arguments: argparse.Namespace, options: ConvertOptions) -> None:
         surveys, plan = plan_only(options, folder)
     title = " + ".join(found.catalog.title for found in surveys)
     if not arguments.json:
-        _print_notices(plan.notices)
+        print_notices(plan.notices)
     print_result(arguments, _plan_facts(options, plan, title), _plan_lines(plan, title))
 
 
@@ -159,9 +153,11 @@ def input_of(text: str) -> Input:
     """The dataset given as "PATH" or "PATH:FORMAT"; text that names an existing file is a path."""
     # Split from the right, and only before a known format: paths and URLs may contain colons.
     path, colon, name = text.rpartition(":")
-    if colon and path and name in readable() and not os.path.lexists(os.path.expanduser(text)):
+    if not colon or not path or "/" in name or os.path.lexists(os.path.expanduser(text)):
+        return Input(text)
+    if name in readable():
         return Input(path, name)
-    if colon and os.path.lexists(os.path.expanduser(path)) and not os.path.lexists(os.path.expanduser(text)):
+    if os.path.lexists(os.path.expanduser(path)):
         raise unknown_name("input format", name, readable())
     return Input(text)
 

@@ -160,11 +160,10 @@ def _shown_duplicates(found: Stats) -> Iterator[str]:
     yield f"duplicates {repeated} in several rows, {found.conflicting:,} with different labels"
     for (first, second), count in found.across.items():
         if count:
-            yield f"  {plain(second)}: {counted(count, 'row')} with an image that is also in {plain(first)}"
+            yield f"  {second}: {counted(count, 'row')} with an image that is also in {first}"
     for group in found.groups:
         rows = ", ".join(
-            f"{plain(subset)}: {plain(item_id)} ({'no label' if name is None else plain(name)})"
-            for subset, item_id, name in group.rows
+            f"{subset}: {item_id} ({'no label' if name is None else name})" for subset, item_id, name in group.rows
         )
         yield f"  {group.count:,} x  {rows}{', ...' if group.count > len(group.rows) else ''}"
     if found.duplicate_groups > len(found.groups):

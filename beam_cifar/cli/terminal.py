@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import threading
 import time
@@ -78,6 +79,12 @@ class Progress:
 def print_result(arguments: argparse.Namespace, facts: Mapping[str, Any], lines: Iterable[str]) -> None:
     """Prints the result of a command: all facts as JSON with `--json`, the text lines otherwise."""
     print(json.dumps(facts, ensure_ascii=False) if arguments.json else "\n".join(map(plain, lines)))
+
+
+def print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:
+    """Prints notes for people, on standard error unless another stream is given."""
+    for notice in notices:
+        print(f"beam-cifar: note: {plain(notice)}", file=stream or sys.stderr, flush=True)
 
 
 @contextmanager

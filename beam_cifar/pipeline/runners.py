@@ -59,6 +59,8 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     runner = options.view_as(StandardOptions).runner
     local = is_local(options)
     server = None if local else server_flags(options)
+    if local:
+        _refuse_nearly_ours(flags, own_flags)
     _refuse_unknown(options, flags, own_flags, server or (), strict=local or server is not None)
     if is_dry_run(options) and not is_dataflow(options):
         raise UsageError(f"--dry_run: not supported by {runner or 'the local runner'}; use --plan to print the plan")
@@ -228,6 +230,13 @@ def _given(flags: Sequence[str], name: str) -> bool:
     return any(flag == name or flag.startswith(name + "=") for flag in flags)
 
 
+def _refuse_nearly_ours(flags: Sequence[str], own_flags: Sequence[str]) -> None:
+    """Raises `UsageError` for a flag such as Dataflow's --labels: a local runner would take it and select nothing."""
+    for name in (flag.split("=", 1)[0] for flag in flags):
+        if name not in own_flags and (near := difflib.get_close_matches(name, own_flags, n=1, cutoff=0.9)):
+            raise UsageError(f"unknown flag {name}; did you mean {near[0]}?")
+
+
 def _refuse_unknown(
     options: PipelineOptions, flags: Sequence[str], own_flags: Sequence[str], server: Collection[str], *, strict: bool
 ) -> None:
@@ -242,10 +251,6 @@ def _refuse_unknown(
     with _one_line_refusals():
         # Unknown flags are retained only so that Beam does not warn about them.
         options.get_all_options(add_extra_args_fn=look, retain_unknown_options=True)
-    for name in (flag.split("=", 1)[0] for flag in flags if is_local(options)):
-        # Dataflow has --labels: on this machine Beam would take it, and nothing would be selected.
-        if name not in own_flags and (near := difflib.get_close_matches(name, own_flags, n=1, cutoff=0.9)):
-            raise UsageError(f"unknown flag {name}; did you mean {near[0]}?")
     for flag in unknown:
         name = flag.split("=", 1)[0]
         if name in server:

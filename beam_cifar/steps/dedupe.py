@@ -71,8 +71,8 @@ class Dedupe(Step, name="dedupe"):
 
     def _ranks(self, view: View) -> npt.NDArray[np.int32]:
         """The rank of each subset among the preferred ones: int32, one per subset."""
-        preferred = [*self.prefer, *view.subset_names]
-        return np.array([min(preferred.index(name), len(self.prefer)) for name in view.subset_names], dtype=np.int32)
+        places = {name: place for place, name in reversed(list(enumerate(self.prefer)))}
+        return np.array([places.get(name, len(self.prefer)) for name in view.subset_names], dtype=np.int32)
 
 
 def _digests(view: View, context: StepContext) -> tuple[UInt64Array, BoolArray]:
