@@ -17,6 +17,20 @@ $(VENV)/.installed: setup.py requirements.txt
 	  --editable '.[test,lint]'
 	touch $@
 
+CONSTRAINTS := requirements.txt
+
+# Environments of their own: for the pages of docs/, the oldest versions that setup.py allows, and Dataflow's libraries.
+.docs/.installed: EXTRAS := docs
+.oldest/.installed: EXTRAS := test
+.oldest/.installed: CONSTRAINTS := requirements-oldest.txt
+.dataflow/.installed: EXTRAS := test,dataflow
+.docs/.installed .oldest/.installed .dataflow/.installed: %/.installed: setup.py requirements.txt requirements-oldest.txt
+	$(PYTHON) -m venv $*
+	$*/bin/python -m pip install --quiet --upgrade pip
+	$*/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --config-settings editable_mode=compat \
+	  --editable '.[$(EXTRAS)]'
+	touch $@
+
 demo: $(VENV)/.installed
 	rm -rf demo && mkdir demo
 	$(BIN)/beam-cifar make-sample demo/cifar-10-python.tar.gz --images $(IMAGES) --tar
@@ -44,14 +58,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python tests/typing/api.py
 
-# The pages of docs/ as a site, in build/site; its libraries are of no use elsewhere, so in an environment of their own.
-.docs/.installed: setup.py requirements.txt
-	$(PYTHON) -m venv .docs
-	.docs/bin/python -m pip install --quiet --upgrade pip
-	.docs/bin/python -m pip install --quiet --constraint requirements.txt --config-settings editable_mode=compat \
-	  --editable '.[docs]'
-	touch $@
-
+# The pages of docs/ as a site, in build/site.
 docs: .docs/.installed
 	NO_MKDOCS_2_WARNING=1 .docs/bin/python -m mkdocs build --strict
 
@@ -59,14 +66,7 @@ docs: .docs/.installed
 test-slow: $(VENV)/.installed
 	$(BIN)/python -m pytest -m 'slow and not stores' -n $(JOBS) --dist worksteal
 
-# The oldest versions that setup.py allows, in an environment of their own.
-.oldest/.installed: setup.py requirements-oldest.txt
-	$(PYTHON) -m venv .oldest
-	.oldest/bin/python -m pip install --quiet --upgrade pip
-	.oldest/bin/python -m pip install --quiet --constraint requirements-oldest.txt \
-	  --config-settings editable_mode=compat --editable '.[test]'
-	touch $@
-
+# The oldest versions that setup.py allows.
 test-oldest: .oldest/.installed
 	.oldest/bin/python -m pytest -n $(JOBS) --dist worksteal
 
@@ -89,14 +89,7 @@ test-peers: $(VENV)/.installed .peers/.installed
 test-prism: $(VENV)/.installed .prism/prism
 	BEAM_CIFAR_PRISM=$(CURDIR)/.prism/prism $(BIN)/python -m pytest -m prism
 
-# Jobs translated for Google Cloud Dataflow, offline; its libraries are many, so in an environment of their own.
-.dataflow/.installed: setup.py requirements.txt
-	$(PYTHON) -m venv .dataflow
-	.dataflow/bin/python -m pip install --quiet --upgrade pip
-	.dataflow/bin/python -m pip install --quiet --constraint requirements.txt --config-settings editable_mode=compat \
-	  --editable '.[test,dataflow]'
-	touch $@
-
+# Jobs translated for Google Cloud Dataflow, offline.
 test-dataflow: .dataflow/.installed
 	.dataflow/bin/python -m pytest tests/dataflow -n $(JOBS)
 
@@ -118,7 +111,7 @@ stores: $(STORES)
 test-stores: $(VENV)/.installed $(STORES)
 	$(BIN)/python -m pytest -m stores
 
-# A Flink cluster on this machine; needs Java and Maven. Settings are listed in deploy/flink/cluster.sh.
+# A Flink cluster on this machine; needs Java and Maven. Settings are listed in deploy/flink/settings.sh.
 .flink/.complete: deploy/flink/get.sh deploy/flink/settings.sh deploy/flink/job-server/pom.xml $(VENV)/.installed
 	deploy/flink/get.sh
 	touch $@
