@@ -50,14 +50,21 @@ def shared_folder(options: PipelineOptions) -> Iterator[str]:
 
 
 def for_each_block(
-    function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings, beam_options: PipelineOptions
+    function: Callable[[Block], None],
+    tasks: Sequence[Task],
+    source: SourceSettings,
+    beam_options: PipelineOptions,
+    guard: storage.Guard,
 ) -> None:
     """Calls a function with every block of some tasks, on the workers; known errors are raised as themselves.
 
-    Workers must be able to import the function, and its results must be the same if a bundle runs again.
+    Workers must be able to import the function, and its results must be the same if a bundle runs again. What it
+    writes under `guard` it can no longer write after a failure or an interrupt.
     """
     with explained():
-        run_pipeline(lambda pipeline: _build(pipeline, function, tasks, source), beam_options).wait_until_finish()
+        run_pipeline(
+            lambda pipeline: _build(pipeline, function, tasks, source), beam_options, guard
+        ).wait_until_finish()
 
 
 def _build(

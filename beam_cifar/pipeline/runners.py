@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import io
 import os
+import queue
 import re
 import shutil
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any, TypeAlias
 
 import apache_beam as beam
@@ -37,6 +39,11 @@ BeamOptions: TypeAlias = Sequence[str] | PipelineOptions
 LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
 DATAFLOW_RUNNERS = ("dataflow", "dataflowrunner", "testdataflowrunner")
 MAX_DEFAULT_WORKERS = 4
+LAST_BUNDLE = 5.0
+"""Seconds that threads of a failed job get to end: at their next write they are refused."""
+
+_running = 0
+_COUNTING = threading.Lock()
 _BUILDING = threading.Lock()
 
 
@@ -141,21 +148,60 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
     return fn_runner.FnApiRunner(provision_info=info)
 
 
-def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> PipelineResult:
+def run_pipeline(
+    build: Callable[[beam.Pipeline], Any], options: PipelineOptions, guard: storage.Guard
+) -> PipelineResult:
     """Starts a pipeline on the runner named in its options; works in notebooks too, with any version of pandas.
+
+    The local runner returns when the job is done, and no thread of it is left then.
 
     Args:
         build: adds the steps to an empty pipeline.
         options: Beam's own options, as returned by `pipeline_options`.
+        guard: the job's permission to write, which ends with a failure or an interrupt.
     """
     pipeline = beam.Pipeline(runner=make_runner(options), options=options)
     try:
-        with _apart_from_notebook():
-            build(pipeline)
-        return pipeline.run()
+        with _threads_ended() if is_local(options) else nullcontext():
+            try:
+                with _apart_from_notebook():
+                    build(pipeline)
+                return pipeline.run()
+            except BaseException:
+                guard.end()  # other threads of the job are still at their bundles
+                raise
     finally:
         # In IPython, Beam leaves this folder to its interactive modules, which do not know this pipeline.
         shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
+
+
+@contextmanager
+def _threads_ended() -> Iterator[None]:
+    """Context for a local job: ends the threads that it took from Beam's pool, which keeps them until the process ends.
+
+    The pool has no way to do that; a thread that is still at its bundle, after a failure elsewhere, is waited for.
+    """
+    global _running
+    from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
+
+    pool = shared_unbounded_instance()
+    before = set(pool._workers)  # of the caller's own pipelines
+    with _COUNTING:
+        _running += 1
+    try:
+        yield
+    finally:
+        with _COUNTING:
+            _running -= 1
+        deadline = time.monotonic() + LAST_BUNDLE
+        while any(thread.is_alive() for thread in set(pool._workers) - before):
+            try:
+                # Those that are not idle may be at work for another job of this process.
+                idle = pool._idle_worker_queue.get(timeout=0 if _running else max(0, deadline - time.monotonic()))
+            except queue.Empty:
+                break
+            idle.shutdown()
+            idle.join()
 
 
 @contextmanager
