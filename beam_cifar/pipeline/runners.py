@@ -5,11 +5,9 @@ from __future__ import annotations
 import difflib
 import io
 import os
-import queue
 import re
 import shutil
 import threading
-import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any, TypeAlias
@@ -30,6 +28,7 @@ from beam_cifar import storage
 from beam_cifar.errors import UsageError
 from beam_cifar.options import ConvertOptions, check_workers
 from beam_cifar.pipeline.flink import server_flags
+from beam_cifar.pipeline.local import local_runner, threads_ended
 from beam_cifar.pipeline.stores import use_options
 
 ParsedOptions: TypeAlias = PipelineOptions
@@ -39,11 +38,6 @@ BeamOptions: TypeAlias = Sequence[str] | PipelineOptions
 LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
 DATAFLOW_RUNNERS = ("dataflow", "dataflowrunner", "testdataflowrunner")
 MAX_DEFAULT_WORKERS = 4
-LAST_BUNDLE = 5.0
-"""Seconds that threads of a failed job get to end: at their next write they are refused."""
-
-_running = 0
-_COUNTING = threading.Lock()
 _BUILDING = threading.Lock()
 
 
@@ -126,26 +120,8 @@ def is_dry_run(options: PipelineOptions) -> bool:
 
 
 def make_runner(options: PipelineOptions) -> PipelineRunner | str:
-    """Returns the runner object of a local job, or the name of another runner.
-
-    Beam's DirectRunner first tries to download another engine, and uses this one only if that fails. It is pinned
-    here so that jobs run the same everywhere and need no network. Created this way, it also passes the options to
-    worker processes.
-    """
-    if not is_local(options):
-        return str(options.view_as(StandardOptions).runner)
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
-    from apache_beam.runners.portability.portable_runner import JobServiceHandle
-
-    # Every second (1000) a Beam thread flushes the data streams of the server and of worker threads, while another
-    # thread writes to them without a lock: half an element is sent, or data just written is lost, and a job of 10,000
-    # tasks ends in a MemoryError. 0 turns that off. It is set in Beam's module because the server has no option for
-    # it, and `FnApiRunner.run_pipeline` replaces the environment that would pass it to the workers.
-    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
-    return fn_runner.FnApiRunner(provision_info=info)
+    """Returns the runner object of a local job, or the name of another runner."""
+    return local_runner(options) if is_local(options) else str(options.view_as(StandardOptions).runner)
 
 
 def run_pipeline(
@@ -162,7 +138,7 @@ def run_pipeline(
     """
     pipeline = beam.Pipeline(runner=make_runner(options), options=options)
     try:
-        with _threads_ended() if is_local(options) else nullcontext():
+        with threads_ended() if is_local(options) else nullcontext():
             try:
                 with _apart_from_notebook():
                     build(pipeline)
@@ -173,35 +149,6 @@ def run_pipeline(
     finally:
         # In IPython, Beam leaves this folder to its interactive modules, which do not know this pipeline.
         shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)
-
-
-@contextmanager
-def _threads_ended() -> Iterator[None]:
-    """Context for a local job: ends the threads that it took from Beam's pool, which keeps them until the process ends.
-
-    The pool has no way to do that; a thread that is still at its bundle, after a failure elsewhere, is waited for.
-    """
-    global _running
-    from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
-
-    pool = shared_unbounded_instance()
-    before = set(pool._workers)  # of the caller's own pipelines
-    with _COUNTING:
-        _running += 1
-    try:
-        yield
-    finally:
-        with _COUNTING:
-            _running -= 1
-        deadline = time.monotonic() + LAST_BUNDLE
-        while any(thread.is_alive() for thread in set(pool._workers) - before):
-            try:
-                # Those that are not idle may be at work for another job of this process.
-                idle = pool._idle_worker_queue.get(timeout=0 if _running else max(0, deadline - time.monotonic()))
-            except queue.Empty:
-                break
-            idle.shutdown()
-            idle.join()
 
 
 @contextmanager
