@@ -27,6 +27,7 @@ from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline.blocks import MapBlocks
 from beam_cifar.pipeline.errors import explained
 from beam_cifar.pipeline.flink import cancelled_with_us
+from beam_cifar.pipeline.imports import logging_kept
 from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.pipeline.runners import BeamOptions, is_dry_run, is_local, obstacles, parsed_options, run_pipeline
@@ -103,6 +104,7 @@ class Conversion:
     _started: float
     _beam_options: PipelineOptions
 
+    @logging_kept()
     def wait(self) -> Summary:
         """Waits until the output is complete, cleans up, and returns the summary. Call it only once.
 
@@ -150,6 +152,7 @@ def convert(
     return run(options, beam_options, on_start=on_start).wait()
 
 
+@logging_kept()
 def run(
     options: ConvertOptions, beam_options: BeamOptions = (), *, on_start: Callable[[Job], Any] = lambda job: None
 ) -> Conversion:
@@ -190,6 +193,7 @@ def run(
     return Conversion(job, result, prepared, started, beam_options)
 
 
+@logging_kept()
 def translate(options: ConvertOptions, beam_options: BeamOptions = ()) -> tuple[Job, PipelineResult]:
     """Translates a conversion for its runner, for Beam options with `--dry_run`: nothing is run or written.
 

@@ -16,11 +16,13 @@ from beam_cifar.data.block import Block
 from beam_cifar.errors import UsageError
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.pipeline.errors import carried, explained
+from beam_cifar.pipeline.imports import logging_kept
 from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.pipeline.runners import BeamOptions, is_dataflow, is_local, parsed_options, run_pipeline
 from beam_cifar.planning.plan import Task
 
 
+@logging_kept()
 def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
     """Returns Beam's options for a job that reads a dataset and writes none.
 
@@ -36,7 +38,8 @@ def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineO
 @contextmanager
 def shared_folder(options: PipelineOptions) -> Iterator[str]:
     """Yields a temporary folder that all workers see: in `--temp_location` on a cluster, else on this machine."""
-    place = None if is_local(options) else options.view_as(GoogleCloudOptions).temp_location
+    with logging_kept():
+        place = None if is_local(options) else options.view_as(GoogleCloudOptions).temp_location
     if not place:
         with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:
             yield folder
@@ -49,6 +52,7 @@ def shared_folder(options: PipelineOptions) -> Iterator[str]:
         storage.remove_tree(folder)
 
 
+@logging_kept()
 def for_each_block(
     function: Callable[[Block], None],
     tasks: Sequence[Task],
