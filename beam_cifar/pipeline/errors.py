@@ -38,16 +38,22 @@ def find_error(failure: BaseException) -> BeamCifarError | None:
     >>> find_error(RuntimeError("something of the runner's own")) is None
     True
     """
-    seen: set[int] = set()
-    link: BaseException | None = failure
-    while link is not None and id(link) not in seen:
+    for link in _chain(failure):
         if isinstance(link, BeamCifarError):
             return link
         if found := _decode(str(link)):
             return found
+    return None
+
+
+def _chain(failure: BaseException) -> Iterator[BaseException]:
+    """Yields an error and its causes, innermost last."""
+    seen: set[int] = set()
+    link: BaseException | None = failure
+    while link is not None and id(link) not in seen:
+        yield link
         seen.add(id(link))
         link = link.__cause__ or link.__context__
-    return None
 
 
 def _encode(error: BeamCifarError) -> str:
@@ -74,12 +80,14 @@ def _decode(text: str) -> BeamCifarError | None:
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turns a pipeline failure into the known error behind it, or into a `JobError`."""
+    """Turns a pipeline failure into the known error behind it, or a `JobError`; an interrupt stays one."""
     try:
         yield
     except BeamCifarError:
         raise
     except Exception as error:
+        if any(isinstance(link, KeyboardInterrupt) for link in _chain(error)):
+            raise KeyboardInterrupt from error  # with one worker, steps run in the thread that was interrupted
         known = find_error(error)
         if known is None:
             known = JobError(f"the pipeline failed: {_gist(error)}; pass -v to see the traceback")
