@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import (
+    DebugOptions,
     DirectOptions,
     GoogleCloudOptions,
     PipelineOptions,
@@ -56,6 +57,7 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     check_workers(workers)
     with _one_line_refusals():
         options = PipelineOptions(list(flags))
+    _refuse_timed_flush(options)
     use_options(options)
     runner = options.view_as(StandardOptions).runner
     local = is_local(options)
@@ -98,8 +100,17 @@ def parsed_options(beam_options: BeamOptions, workers: int | None) -> PipelineOp
     """Returns Beam's options in parsed form; object stores use them from now on."""
     if not isinstance(beam_options, PipelineOptions):
         return pipeline_options(beam_options, workers)
+    _refuse_timed_flush(beam_options)
     use_options(beam_options)
     return beam_options
+
+
+def _refuse_timed_flush(options: PipelineOptions) -> None:
+    """Raises `UsageError` for the experiment that makes Beam's workers lose elements; see docs/beam-timed-flush.md."""
+    for experiment in options.view_as(DebugOptions).experiments or ():
+        name, _, limit = experiment.partition("=")
+        if name == "data_buffer_time_limit_ms" and limit.strip() != "0":
+            raise UsageError(f"--experiments {experiment}: Beam's flush by a timer loses elements; leave it out")
 
 
 def is_local(options: PipelineOptions) -> bool:

@@ -10,9 +10,11 @@ from unittest import mock
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.worker import data_plane
 
-from beam_cifar.pipeline.runners import make_runner, pipeline_options
+from beam_cifar.errors import UsageError
+from beam_cifar.pipeline.runners import make_runner, parsed_options, pipeline_options
 from beam_cifar.pipeline.stores import SETTINGS
 from beam_cifar.storage import stores
 from beam_cifar.storage.paths import SCHEMES
@@ -151,6 +153,28 @@ def test_no_data_stream_is_flushed_by_a_timer() -> None:
         _ = line | beam.Create([1, 2], reshuffle=False) | beam.Reshuffle() | beam.Map(lambda number: number)
     worker, server = "GrpcClientDataChannel", "_GrpcDataChannel"
     assert limits == {(side, "SizeBasedBufferingClosableOutputStream") for side in (worker, server)}
+
+
+def test_beam_has_the_constant_that_is_changed_and_its_default_is_known(tmp_path: Path) -> None:
+    """A release of Beam with another default, or without one, needs another look at docs/beam-timed-flush.md."""
+    program = """
+from beam_cifar import convert
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
+print(worker_handlers.DATA_BUFFER_TIME_LIMIT_MS)
+from beam_cifar.pipeline.runners import make_runner, pipeline_options
+make_runner(pipeline_options([], 2))
+print(worker_handlers.DATA_BUFFER_TIME_LIMIT_MS)
+"""
+    assert python("-c", program, folder=tmp_path).split() == ["1000", "0"]
+
+
+@pytest.mark.parametrize("runner", [[], ["--runner=FlinkRunner"], ["--direct_running_mode=multi_processing"]])
+def test_the_flush_by_a_timer_cannot_be_switched_on(runner: list[str]) -> None:
+    flags = [*runner, "--experiments=data_buffer_time_limit_ms=1000"]
+    for given in (flags, PipelineOptions(flags)):
+        with pytest.raises(UsageError, match=r"^--experiments data_buffer_time_limit_ms=1000: .* loses elements"):
+            parsed_options(given, None)
+    parsed_options(["--experiments=data_buffer_time_limit_ms=0", "--experiments=other"], None)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")

@@ -1,0 +1,82 @@
+"""Many jobs in one process: none leaves a thread, a descriptor or memory behind, whether it ends well or not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from beam_cifar import ConvertOptions, convert
+from beam_cifar.errors import InputError
+from tests.helpers import ROOT
+from tests.helpers.image_trees import quickly
+
+MANY = """
+import gc, json, os, sys, threading
+from pathlib import Path
+from beam_cifar import ConvertOptions, Dataset, convert
+
+source, folder, conversions, saves = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
+
+def figures(what, done):
+    gc.collect()
+    with open("/proc/self/statm") as file:
+        resident = int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    print(json.dumps([what, done, resident, len(os.listdir("/proc/self/fd")), threading.active_count()]), flush=True)
+
+for number in range(conversions):
+    target = ("parquet", "imagenet")[number % 2]
+    convert(ConvertOptions(str(source), str(folder / "out"), target, overwrite=True, workers=2))
+    if (number + 1) % (conversions // 10) == 0:
+        figures("conversions", number + 1)
+Dataset.import_from(source).export(folder / "saved", "cifar", save_images=True)
+for number in range(saves):
+    dataset = Dataset.import_from(folder / "saved")
+    item = next(iter(dataset))
+    dataset.remove(item.id, item.subset)
+    dataset.put(item)
+    dataset.save(save_images=True, workers=2)
+    del dataset
+    if (number + 1) % (saves // 10) == 0:
+        figures("saves", number + 1)
+"""
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(10, marks=pytest.mark.slow)])
+def test_failed_and_finished_jobs_leave_no_thread_and_no_descriptor(jobs: int, cifar10: Path, tmp_path: Path) -> None:
+    quickly(cifar10, tmp_path / "damaged", "imagenet")
+    image = sorted((tmp_path / "damaged").rglob("*.png"))[-1]
+    image.write_bytes(image.read_bytes()[:60] + b"....")
+
+    def run(number: int) -> tuple[int, int]:
+        with pytest.raises(InputError, match="damaged"):
+            convert(
+                ConvertOptions(str(tmp_path / "damaged"), str(tmp_path / "bad"), "cifar", save_images=True, workers=2)
+            )
+        convert(ConvertOptions(str(cifar10), str(tmp_path / f"good{number}"), "parquet", workers=2))
+        return threading.active_count(), len(os.listdir("/proc/self/fd"))
+
+    threads = threading.active_count()
+    first = run(0)  # some libraries open what they need once
+    assert first[0] == threads
+    assert {run(number) for number in range(1, jobs + 1)} == {first}
+
+
+@pytest.mark.large
+def test_500_conversions_and_200_saves_take_no_more_than_the_first_ones(cifar10: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", MANY, str(cifar10), str(tmp_path), "500", "200"]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    print(*found, sep="\n")
+    assert len(found) == 20
+    _, _, resident, descriptors, threads = found[0]
+    for _, _, later, *others in found[1:]:
+        assert later < resident + (40 << 20)
+        assert others == [descriptors, threads]
