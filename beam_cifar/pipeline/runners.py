@@ -28,6 +28,7 @@ from beam_cifar import storage
 from beam_cifar.errors import UsageError
 from beam_cifar.options import ConvertOptions, check_workers
 from beam_cifar.pipeline.flink import server_flags
+from beam_cifar.pipeline.processes import LocalRunner
 from beam_cifar.pipeline.stores import use_options
 
 ParsedOptions: TypeAlias = PipelineOptions
@@ -138,7 +139,7 @@ def make_runner(options: PipelineOptions) -> PipelineRunner | str:
     worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
-    return fn_runner.FnApiRunner(provision_info=info)
+    return LocalRunner(provision_info=info)
 
 
 def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> PipelineResult:
