@@ -7,7 +7,7 @@ IMAGES ?= 60000
 JOBS ?= auto
 
 .PHONY: demo check test test-slow test-oldest lint docs peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
-  cluster-start cluster-stop test-cluster faults test-faults bench sdist-check requirements clean
+  cluster-start cluster-stop test-cluster faults test-faults soak bench sdist-check requirements clean
 
 # Environments: for most targets, for the pages of docs/, for Dataflow's libraries, and the oldest versions that setup.py
 # allows. All but the last take only files whose hashes are listed, and only wheels: nothing of theirs runs to be installed.
@@ -150,6 +150,11 @@ test-browser: $(VENV)/.installed
 # Full-size sets: some minutes, and some GB of disk.
 test-large: $(VENV)/.installed
 	$(BIN)/python -m pytest -m large
+
+# Random jobs for SOAK minutes under load: the same bytes in every way to run them, and no growth.
+SOAK ?= 60
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.helpers.soak --minutes $(SOAK)
 
 # Beside other tools, 10 to 15 minutes: `make bench BENCH="parquet --runs 3"`; see benchmarks/README.md.
 bench: $(VENV)/.installed $(if $(BEAM_CIFAR_PEERS),,.peers/.installed)
