@@ -7,7 +7,7 @@ IMAGES ?= 60000
 JOBS ?= auto
 
 .PHONY: demo check test test-slow test-oldest lint docs peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
-  cluster-start cluster-stop test-cluster faults test-faults soak bench sdist-check requirements clean
+  cluster-start cluster-stop test-cluster faults test-faults soak bench dist sdist-check requirements audit clean
 
 # Environments: for most targets, for the pages of docs/, for Dataflow's libraries, and the oldest versions that setup.py
 # allows. All but the last take only files whose hashes are listed, and only wheels: nothing of theirs runs to be installed.
@@ -36,6 +36,10 @@ requirements:
 	$(RESOLVE) --python-version 3.10 --constraint requirements-dataflow.txt --extra aws --extra gcp --extra test --extra lint \
 	  setup.py build/uv/installers.in build/uv/builders.in -o requirements.txt
 	$(RESOLVE) --python-version 3.11.5 --constraint requirements.txt --extra docs setup.py build/uv/installers.in -o requirements-docs.txt
+
+# What is installed, compared with requirements.txt and the digests that packages recorded; needs no network.
+audit: $(VENV)/.installed
+	$(BIN)/python deploy/audit.py requirements.txt
 
 demo: $(VENV)/.installed
 	rm -rf demo && mkdir demo
@@ -160,14 +164,20 @@ soak: $(VENV)/.installed
 bench: $(VENV)/.installed $(if $(BEAM_CIFAR_PEERS),,.peers/.installed)
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
-# Installs from the project's own source distribution, somewhere else, and runs it.
+# The source distribution and the wheel of the last commit, the same bytes for everybody.
+dist: $(VENV)/.installed
+	$(BIN)/python deploy/dist.py dist
+
+# Builds both twice, with the same bytes, installs from the source distribution somewhere else, and runs it.
 sdist-check: $(VENV)/.installed
-	rm -rf build/sdist build/sdist-venv && mkdir -p build/sdist
-	$(BIN)/python -m pip install --quiet build
-	$(BIN)/python -m build --sdist --outdir build/sdist . > build/sdist/log 2>&1 || (cat build/sdist/log && false)
+	rm -rf build/sdist build/sdist-again build/sdist-venv
+	$(BIN)/python deploy/dist.py build/sdist
+	umask 077 && TZ=Asia/Kathmandu LC_ALL=C $(BIN)/python deploy/dist.py build/sdist-again
+	cd build/sdist && for file in *; do cmp "$$file" "../sdist-again/$$file" || exit 1; done
 	$(PYTHON) -m venv build/sdist-venv
 	build/sdist-venv/bin/python -m pip install --quiet $(HASHED) requirements.txt
 	build/sdist-venv/bin/python -m pip install --quiet --no-deps --no-build-isolation build/sdist/beam_cifar-*.tar.gz
+	build/sdist-venv/bin/python -m pip check
 	cd build && sdist-venv/bin/beam-cifar make-sample sample --images 100 \
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 

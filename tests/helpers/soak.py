@@ -16,6 +16,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -168,29 +169,29 @@ def compare(
 def soak(minutes: float, busy: int, seed: int) -> int:
     """Runs jobs for some minutes; returns the exit code."""
     began = time.monotonic()
-    report, rng, loads, next_line = Report(), Random(seed), [], 1.0
+    report, rng, loads, over = Report(), Random(seed), list[float](), threading.Event()
     with Runs() as runs, load(busy), ThreadPoolExecutor(LANES) as pool:
         log = runs.folder.parent / f"soak-{os.getpid()}.log"
         with Process(make_surroundings(rng), log) as first, Process(make_surroundings(rng), log) as second:
             processes = (first, second)
-            print(
-                f"soak from seed {seed} for {minutes:g} minutes with {busy} busy processes; workers' log: {log}",
-                flush=True,
-            )
+
+            def progress() -> None:
+                while not over.wait(60):
+                    loads.append(os.getloadavg()[0])
+                    print(report.line(processes, began), flush=True)
+
+            print(f"soak from seed {seed}: {minutes:g} minutes, {busy} busy processes; messages: {log}", flush=True)
+            threading.Thread(target=progress, daemon=True).start()
             try:
                 for number in itertools.count(seed, AT_ONCE):
                     compare([make_job(number + n) for n in range(AT_ONCE)], rng, runs, processes, report, pool)
-                    passed = (time.monotonic() - began) / 60
-                    if passed >= next_line or passed >= minutes:
-                        next_line = passed + 1
-                        loads.append(os.getloadavg()[0])
-                        print(report.line(processes, began), flush=True)
-                    if passed >= minutes:
+                    if time.monotonic() - began >= minutes * 60:
                         break
             except EndedError as error:
                 report.differences.append(str(error))
                 print(f"DIFFERENCE {len(report.differences)}: {error}", flush=True)
             finally:
+                over.set()
                 grown = [
                     f"process {number}: {line}"
                     for number, process in enumerate(processes, 1)
