@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import gc
 import hashlib
-import io
 import itertools
 import json
 import os
@@ -23,7 +22,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
@@ -380,11 +379,7 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
     for line in requests:
         arguments, folder, serial = json.loads(line)
         os.chdir(folder)
-        with ExitStack() as stack:
-            said = stack.enter_context(redirect_stdout(io.StringIO()))
-            error = stack.enter_context(redirect_stderr(io.StringIO()))
-            if serial:
-                stack.enter_context(_without_runner())
+        with _without_runner() if serial else nullcontext(), _captured() as said:
             try:
                 code = main(arguments)
             except SystemExit as end:
@@ -394,7 +389,27 @@ def _serve(requests: IO[str], answers: IO[str]) -> None:
                 print(f"{type(unexpected).__name__}: {unexpected}")
         os.chdir("/")
         gc.collect()
-        print(json.dumps([code, said.getvalue() + error.getvalue()]), file=answers, flush=True)
+        print(json.dumps([code, "".join(said)]), file=answers, flush=True)
+
+
+@contextmanager
+def _captured() -> Iterator[list[str]]:
+    """What is written to the descriptors of standard output and standard error meanwhile, one text each."""
+    said: list[str] = []
+    kept = [os.dup(number) for number in (1, 2)]
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as error:
+        for number, file in enumerate((output, error), 1):
+            os.dup2(file.fileno(), number)
+        try:
+            yield said
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, file in enumerate((output, error), 1):
+                os.dup2(kept[number - 1], number)
+                os.close(kept[number - 1])
+                file.seek(0)
+                said.append(file.read().decode(errors="replace"))
 
 
 class Runs:
@@ -463,8 +478,10 @@ def shown(job: Job, way: Way, process: Process | Fresh) -> str:
     """A command that runs a job in a way; datasets stand in the current folder."""
     paths = {name: name for name in job.inputs}
     variables = " ".join(f"{name}={value}" for name, value in process.surroundings.variables.items())
-    command = shlex.join(["beam-cifar", *_arguments(job, paths, "out"), *way.flags])
-    return f"umask {process.surroundings.umask:03o}; {variables} {command}   # {way.place}"
+    serial = way.flags == (SERIAL,)
+    command = shlex.join(["beam-cifar", *_arguments(job, paths, "out"), *(() if serial else way.flags)])
+    note = f"{way.place}{', without a runner' * serial}{', relative paths' * way.relative}"
+    return f"umask {process.surroundings.umask:03o}; {variables} {command}   # {note}"
 
 
 def shrunk(job: Job, runs: Runs, pairs: Sequence[tuple[Way, Process | Fresh]]) -> Job:
