@@ -14,6 +14,7 @@ from beam_cifar.storage.blobs import open_blob as open_blob
 from beam_cifar.storage.blobs import read_all_listed as read_all_listed
 from beam_cifar.storage.blobs import reading as reading
 from beam_cifar.storage.blobs import unpack as unpack
+from beam_cifar.storage.blobs import unpacked_file as unpacked_file
 from beam_cifar.storage.blobs import whole_file as whole_file
 from beam_cifar.storage.client import concurrently as concurrently
 from beam_cifar.storage.files import COPY_BYTES as COPY_BYTES
@@ -29,6 +30,7 @@ from beam_cifar.storage.files import has_file as has_file
 from beam_cifar.storage.files import is_file as is_file
 from beam_cifar.storage.files import is_folder as is_folder
 from beam_cifar.storage.files import is_occupied as is_occupied
+from beam_cifar.storage.files import is_unchanged as is_unchanged
 from beam_cifar.storage.files import list_folder as list_folder
 from beam_cifar.storage.files import list_tree as list_tree
 from beam_cifar.storage.files import listing_stamp as listing_stamp
@@ -43,6 +45,7 @@ from beam_cifar.storage.job_folder import check_apart as check_apart
 from beam_cifar.storage.lock import Holding as Holding
 from beam_cifar.storage.lock import hold as hold
 from beam_cifar.storage.paths import Entry as Entry
+from beam_cifar.storage.paths import Stamp as Stamp
 from beam_cifar.storage.paths import absolute as absolute
 from beam_cifar.storage.paths import contains as contains
 from beam_cifar.storage.paths import is_url as is_url
@@ -54,10 +57,15 @@ from beam_cifar.storage.publishing import begun_jobs as begun_jobs
 from beam_cifar.storage.publishing import clear_leftovers as clear_leftovers
 from beam_cifar.storage.publishing import is_unfinished as is_unfinished
 from beam_cifar.storage.publishing import leftovers as leftovers
-from beam_cifar.storage.publishing import promote as promote
 from beam_cifar.storage.publishing import publish_tree as publish_tree
+from beam_cifar.storage.publishing import recorded_inputs as recorded_inputs
 from beam_cifar.storage.publishing import recover as recover
-from beam_cifar.storage.publishing import restore as restore
+from beam_cifar.storage.recovery import DAMAGED as DAMAGED
+from beam_cifar.storage.recovery import is_complete as is_complete
+from beam_cifar.storage.recovery import is_ours as is_ours
+from beam_cifar.storage.recovery import manifest_files as manifest_files
+from beam_cifar.storage.recovery import pending_moves as pending_moves
+from beam_cifar.storage.recovery import settle as settle
 from beam_cifar.storage.staging import StagedFile as StagedFile
 from beam_cifar.storage.staging import StagedFiles as StagedFiles
 from beam_cifar.storage.staging import StagedFolder as StagedFolder

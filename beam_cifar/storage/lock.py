@@ -20,6 +20,7 @@ from beam_cifar.storage.client import StoredObject
 from beam_cifar.storage.files import remove_file
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.paths import is_url
+from beam_cifar.storage.recovery import settle
 from beam_cifar.storage.staging import writing
 
 RENEWED_EVERY = 20.0
@@ -35,14 +36,16 @@ class Holding(AbstractContextManager["Holding"]):
         return False
 
 
-def hold(folder: JobFolder) -> Holding:
+def hold(folder: JobFolder, *, settled: bool = True) -> Holding:
     """Returns a context manager that locks a job folder, creating it if missing and removing it if left empty.
+
+    Unless `settled` is false, it completes or undoes a publish that was killed; see `settle`.
 
     Raises:
         OutputError: another job holds the lock (on entering).
         JobError: the folder cannot be created.
     """
-    return _ObjectLock(folder) if is_url(folder.path) else _FileLock(folder)
+    return _ObjectLock(folder) if is_url(folder.path) else _FileLock(folder, settled=settled)
 
 
 # Classes rather than generators: a generator collected when the interpreter exits would release the lock of a job that
@@ -150,8 +153,8 @@ def _started(process: int) -> str:
 class _FileLock(Holding):
     """A file lock, which the system releases however the process ends."""
 
-    def __init__(self, folder: JobFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: JobFolder, *, settled: bool) -> None:
+        self._folder, self._settled = folder, settled
         self._path = os.path.join(folder.path, "lock")
         self._handle = -1
 
@@ -161,6 +164,12 @@ class _FileLock(Holding):
                 os.close(self._handle)
             os.ftruncate(self._handle, 0)
             os.pwrite(self._handle, str(os.getpid()).encode(), 0)
+            try:
+                if self._settled:
+                    settle(self._folder)
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:

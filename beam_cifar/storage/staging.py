@@ -295,11 +295,18 @@ def join_listings(paths: Sequence[str], listing: str, scratch: str) -> None:
 
 
 def read_listing(path: str) -> Iterator[dict[str, Any]]:
-    """Yields the entry of each file in a list."""
+    """Yields the entry of each file in a list. Raises `ValueError` for a path that leads out of its folder."""
     with io.BufferedReader(cast(io.RawIOBase, open_file(path)), COPY_BYTES) as file:
         for line in file:
-            entry: dict[str, Any] = json.loads(line.decode("utf-8", "surrogatepass"))
-            yield entry
+            yield inside(json.loads(line.decode("utf-8", "surrogatepass")))
+
+
+def inside(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns the entry of a file in a manifest or list; raises `ValueError` if its path leads out of its folder."""
+    path = entry["path"]
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"leads out of the output: {path!r}")
+    return entry
 
 
 def write_whole(path: str, data: bytes, scratch: str) -> None:

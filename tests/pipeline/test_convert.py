@@ -15,6 +15,7 @@ import pytest
 
 from beam_cifar import ConvertOptions, Summary, convert
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from tests.helpers.faults import COMPLETE, names_beside
 from tests.helpers.image_trees import set_part_bytes
 from tests.helpers.reading import batch_names, cifar_rows, parquet_rows, tree, unpickled
 
@@ -297,7 +298,7 @@ def test_overwrite_replaces_everything(cifar10: Path, tmp_path: Path) -> None:
         converted(cifar10, tmp_path / "out")
     converted(cifar10, tmp_path / "out", overwrite=True)
     assert set(tree(tmp_path / "out")) == {*batch_names(cifar10), "batches.meta"}
-    assert set(tree(tmp_path / "out.beam_cifar")) == {"manifest.json"}
+    assert names_beside(tmp_path / "out") == COMPLETE
 
 
 def test_an_existing_empty_directory_is_filled(cifar10: Path, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def test_any_name_is_written_found_listed_read_copied_and_removed(server: Server
     for entry in storage.list_tree(f"{bucket}/set"):
         assert entry.path == urls[entry.name]
         assert objects.find(entry.path) == storage.Entry(
-            entry.name.rpartition("/")[2], entry.path, False, entry.size, entry.mtime
+            entry.name.rpartition("/")[2], entry.path, False, entry.size, entry.mtime, entry.identity
         )
         assert storage.read_whole(entry.path) == entry.name.encode()
         assert server.get(entry.path) == entry.name.encode()

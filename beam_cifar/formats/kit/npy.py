@@ -261,7 +261,7 @@ def refuse_unknown(path: str, names: Mapping[str, ZippedArray], expected: str) -
     raise InputError(f"{path}: arrays found: {shown[:200]}; expected {expected}")
 
 
-def _stamp(path: str) -> tuple[int, int]:
+def _stamp(path: str) -> storage.Stamp:
     with storage.reading(path):
         return storage.stamp(path)
 
@@ -309,7 +309,7 @@ def _data_start(path: str, info: zipfile.ZipInfo, shown: str) -> int:
     return info.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
-def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, int], index_dir: str) -> storage.Blob:
+def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: storage.Stamp, index_dir: str) -> storage.Blob:
     """Unpacks a member once; later calls reuse the file."""
     if info.file_size > max(RATIO_FREE_BYTES, MAX_RATIO * info.compress_size):
         raise InputError(
@@ -327,9 +327,7 @@ def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, in
                 _copy(archive, info, file, shown)
             with storage.writing(target):
                 file.commit()
-                if not storage.is_url(target):
-                    os.utime(target, ns=(stamp[1], stamp[1]))
-    return storage.whole_file(target)
+    return storage.unpacked_file(target, stamp)
 
 
 def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedFile, shown: str) -> None:
