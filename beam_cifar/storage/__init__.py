@@ -45,6 +45,7 @@ from beam_cifar.storage.job_folder import JobFolder as JobFolder
 from beam_cifar.storage.job_folder import check_apart as check_apart
 from beam_cifar.storage.lock import Holding as Holding
 from beam_cifar.storage.lock import hold as hold
+from beam_cifar.storage.ownership import read_manifest as read_manifest
 from beam_cifar.storage.paths import Entry as Entry
 from beam_cifar.storage.paths import Stamp as Stamp
 from beam_cifar.storage.paths import absolute as absolute

@@ -19,6 +19,7 @@ from beam_cifar.storage import objects
 from beam_cifar.storage.client import StoredObject
 from beam_cifar.storage.files import remove_file
 from beam_cifar.storage.job_folder import JobFolder
+from beam_cifar.storage.ownership import refuse_planted
 from beam_cifar.storage.paths import is_url
 from beam_cifar.storage.recovery import settle
 from beam_cifar.storage.staging import writing
@@ -162,9 +163,10 @@ class _FileLock(Holding):
         with writing(self._folder.path):
             while not self._taken():
                 os.close(self._handle)
-            os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, str(os.getpid()).encode(), 0)
             try:
+                refuse_planted(self._folder.path)
+                os.ftruncate(self._handle, 0)
+                os.pwrite(self._handle, str(os.getpid()).encode(), 0)
                 if self._settled:
                     settle(self._folder)
             except BaseException:
@@ -182,7 +184,9 @@ class _FileLock(Holding):
     def _taken(self) -> bool:
         """Locks the file; returns False if the previous holder removed it meanwhile, so that others do not see it."""
         os.makedirs(self._folder.path, exist_ok=True)
-        _refuse_links(self._folder.path)
+        for path in (self._folder.path, self._path):
+            if os.path.islink(path):
+                raise OutputError(f"{path}: is a symbolic link, which no job creates; remove it")
         # What somebody else left there must not be followed, and nothing but a lock may be truncated.
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         status = os.fstat(self._handle)
@@ -199,10 +203,3 @@ class _FileLock(Holding):
         with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
         return False
-
-
-def _refuse_links(folder: str) -> None:
-    """Refuses a job folder with symbolic links, or that is one: a job never creates any, and would write elsewhere."""
-    links = [folder] if os.path.islink(folder) else [each.path for each in os.scandir(folder) if each.is_symlink()]
-    if links:
-        raise OutputError(f"{links[0]}: is a symbolic link, which no job creates; remove it")

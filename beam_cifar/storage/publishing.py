@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import stat
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from beam_cifar.storage.files import (
 )
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.lock import hold, json_object
+from beam_cifar.storage.ownership import is_own_folder, read_note
 from beam_cifar.storage.paths import is_url
 from beam_cifar.storage.recovery import LISTING, is_ours, pending_moves, settle
 from beam_cifar.storage.staging import write_whole
@@ -42,14 +42,15 @@ def begin(folder: JobFolder, inputs: str) -> None:
     """
     if folder.direct:
         objects.remove([folder.manifest])  # left by an output that was removed by hand; it must not describe this one
-    begun = {"job": folder.job_id, "direct": folder.direct, "inputs": inputs}
+    place = None if is_url(folder.path) else _inode(folder)
+    begun = {"job": folder.job_id, "direct": folder.direct, "inputs": inputs, "folder": place}
     write_whole(folder.begun, json.dumps(begun).encode(), folder.scratch)
 
 
 def begun(folder: JobFolder) -> dict[str, Any]:
     """Returns what `begin` recorded for a job; empty if it never started, or was cleaned up."""
     with suppress(OSError):
-        return json_object(read_whole(folder.begun))
+        return json_object(read_note(folder.begun))
     return {}
 
 
@@ -72,7 +73,7 @@ def recorded_inputs(folder: JobFolder) -> str:
     """Returns the digest of the input files that the output was made from, as given to `begin`; "" if unknown."""
     with suppress(OSError):
         note = os.path.join(folder.path, _inputs_name(read_whole(folder.manifest)))
-        return str(json_object(read_whole(note)).get("inputs", ""))
+        return str(json_object(read_note(note)).get("inputs", ""))
     return ""
 
 
@@ -184,21 +185,21 @@ def recover(path: str) -> None:
     """Restores a dataset that a killed job moved aside, unless another job is working on it."""
     folder = JobFolder(path)
     # Only where this user's job moved it: reading must not change what another user, or an archive, left there.
-    if (
-        not is_url(path)
-        and not os.path.lexists(path)
-        and _is_own_folder(folder.path)
-        and _is_own_folder(folder.replaced)
-    ):
+    if not is_url(path) and not os.path.lexists(path) and os.path.lexists(folder.replaced) and _is_of_a_job(folder):
         with suppress(OutputError, JobError), hold(folder):
             pass  # `hold` settles what is pending
 
 
-def _is_own_folder(path: str) -> bool:
-    with suppress(OSError):
-        status = os.lstat(path)
-        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    return False
+def _is_of_a_job(folder: JobFolder) -> bool:
+    """Returns whether a job of this user made a job folder where it is; one from an archive has another inode."""
+    return is_own_folder(folder.path) and any(
+        is_own_folder(job.work) and begun(job).get("folder") == _inode(folder) for job in begun_jobs(folder)
+    )
+
+
+def _inode(folder: JobFolder) -> list[int]:
+    status = os.stat(folder.path)
+    return [status.st_dev, status.st_ino]
 
 
 @dataclass(frozen=True)

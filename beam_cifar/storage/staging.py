@@ -247,10 +247,13 @@ def _write_in_place(path: str, data: Any) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
+            there = os.fstat(handle)
+            if there.st_nlink > 1:  # a file somewhere else, which would be overwritten
+                raise OSError(31, "is a hard link, which no job creates", path)
             done = os.write(handle, data)
             while done < len(data):
                 done += os.write(handle, memoryview(data)[done:])
-            if os.fstat(handle).st_size > len(data):
+            if there.st_size > len(data):
                 os.ftruncate(handle, len(data))  # the file was damaged: no attempt writes more than this
         finally:
             os.close(handle)
