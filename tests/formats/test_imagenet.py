@@ -625,7 +625,7 @@ def test_the_manifest_accounts_for_every_file(target: str, small: Path, tmp_path
         assert shard["files"] == shard["rows"] == len(content.splitlines())
         assert shard["bytes"] == sum(json.loads(line)["bytes"] for line in content.splitlines())
     listings = {shard["listing"] for shard in found["shards"]}
-    assert {path.name for path in (tmp_path / "out.beam_cifar").iterdir()} == {"manifest.json", *listings}
+    assert set(names_beside(output)) == {*COMPLETE, *listings}
     assert found["rows"] == {"read": 24, "written": 18, "filtered": 6, "unlabelled": 0, "rejected": 0}
     assert found["classes"] == {"cat": 9, "wolf": 9, "ship": 0}
     assert found["counts"]["filtered"] == {name: {"-1": 1, "2": 1} for name in batch_names(small)}

@@ -280,16 +280,16 @@ def test_the_manifest_accounts_for_every_row(cifar10: Path, tmp_path: Path) -> N
     assert str(tmp_path) not in json.dumps(manifest)
 
 
-def test_nothing_but_the_data_set_is_in_the_output_and_only_the_manifest_beside_it(
+def test_nothing_but_the_data_set_is_in_the_output_and_only_the_notes_of_the_job_beside_it(
     cifar10: Path, tmp_path: Path
 ) -> None:
     converted(cifar10, tmp_path / "out", "parquet", workers=2)
-    assert set(tree(tmp_path)) == {
-        "out/README.md",
-        "out/data/test-00000-of-00001.parquet",
-        "out/data/train-00000-of-00001.parquet",
-        "out.beam_cifar/manifest.json",
+    assert set(tree(tmp_path / "out")) == {
+        "README.md",
+        "data/test-00000-of-00001.parquet",
+        "data/train-00000-of-00001.parquet",
     }
+    assert names_beside(tmp_path / "out") == COMPLETE
 
 
 def test_overwrite_replaces_everything(cifar10: Path, tmp_path: Path) -> None:
