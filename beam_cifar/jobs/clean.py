@@ -46,6 +46,8 @@ class Cleaned:
 def clean(output: str, *, remove: bool = True) -> Cleaned:
     """Removes what killed jobs left of an output: in the job folder beside it and, in an object store, in its place.
 
+    Temporary folders of killed processes of this user are removed as well, whatever output they were for.
+
     A job that still runs on a cluster after its launcher died looks like a killed one: stop it first.
 
     Args:
@@ -56,6 +58,8 @@ def clean(output: str, *, remove: bool = True) -> Cleaned:
         BeamCifarError: a job is writing to the output, something cannot be removed, or the path is not a valid output.
     """
     folder = storage.JobFolder(output_path(output))
+    if remove:
+        storage.remove_abandoned()
     if not (storage.is_url(folder.path) or storage.exists(folder.path)):
         return Cleaned(folder.output, (), completed=False, incomplete=False)
     with storage.hold(folder, settled=False), storage.writing(folder.path):

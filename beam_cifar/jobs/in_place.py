@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -69,7 +68,7 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
     if options.output_format not in readable() or not os.path.isdir(options.output_dir):
         return None
     source = get_source(options.output_format)
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:  # for indexes, not needed once it is described
+    with storage.TemporaryFolder() as folder:  # for indexes, not needed once it is described
         return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
 
 

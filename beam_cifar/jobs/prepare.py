@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -68,7 +67,8 @@ class prepare:  # noqa: N801 (used as a function)
         _check_places(folder, options)
         self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
         try:
-            pending, unfinished = storage.exists(folder.pending_manifest), storage.is_unfinished(folder)
+            with storage.writing(folder.path):
+                pending, unfinished = storage.exists(folder.pending_manifest), storage.is_unfinished(folder)
             held = self._stack.enter_context(storage.hold(folder))
             # An output that must not be replaced: if it is that of this job, only its clean-up is left to do.
             spared = not options.overwrite and storage.is_occupied(folder.output) and storage.exists(folder.manifest)
@@ -109,7 +109,7 @@ def rehearsed(options: ConvertOptions) -> Iterator[Job]:
     options = _located(options)
     folder = storage.JobFolder(options.output_dir)
     _check_places(folder, options)
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as index_dir:
+    with storage.TemporaryFolder() as index_dir:
         job, _ = _planned(options, folder, index_dir)
         yield replace(job, plan=replace(job.plan, chosen=None))
 
@@ -151,12 +151,30 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
 
 
 def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Holding, *, may_be_done: bool) -> Job:
-    with storage.writing(folder.path):
-        storage.make_folder(folder.index)
+    storage.make_folder(folder.index)
     job, surveys = _planned(options, folder, folder.index)
-    plan, folder, facts = job.plan, job.folder, job.facts
     inputs = _inputs_digest([found.catalog for found in surveys])
-    done = may_be_done and _is_same_job(folder, facts, inputs) and storage.is_complete(folder)
+    with storage.writing(folder.path):
+        job = _compared(job, inputs, may_be_done=may_be_done)
+        if not job.done:
+            _refuse_full_disk(job.plan, job.folder, options)
+            if held.is_lost():  # for example if the machine was asleep while planning
+                raise OutputError(f"{folder.output}: another job has since locked it; try again when that has ended")
+            storage.begin(job.folder, inputs)
+            if job.plan.chosen is not None:
+                write_chosen(job.plan.chosen, job.folder.rows, job.folder.scratch)
+    give_back()
+    return replace(job, plan=replace(job.plan, chosen=None))
+
+
+def _compared(job: Job, inputs: str, *, may_be_done: bool) -> Job:
+    """Returns the job compared with what is there: whether it is done, or resumes an earlier run of it.
+
+    Raises:
+        OutputError: an output that must not be replaced is there, or an interrupted job that differs.
+    """
+    options, folder = job.options, job.folder
+    done = may_be_done and _is_same_job(folder, job.facts, inputs) and storage.is_complete(folder)
     if done and not options.resume:  # what another job has left is not for a plain command to remove
         done = all(each.job_id == folder.job_id for each in storage.begun_jobs(folder))
     begun = None if done or not options.resume else _begun_before(folder, inputs)
@@ -165,19 +183,9 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
     folder = replace(folder, direct=direct, guarded=storage.is_url(folder.output))
     if storage.is_occupied(folder.output) and not (options.overwrite or done or folder.direct):
         raise _occupied(folder.output)
-    if not done:
-        if options.resume and begun is None:
-            storage.remove_tree(folder.work)  # without the record of its start, it may be from other inputs
-        _refuse_full_disk(plan, folder, options)
-        with storage.writing(folder.path):
-            if held.is_lost():  # for example if the machine was asleep while planning
-                raise OutputError(f"{folder.output}: another job has since locked it; try again when that has ended")
-            storage.begin(folder, inputs)
-            if plan.chosen is not None:
-                write_chosen(plan.chosen, folder.rows, folder.scratch)
-    give_back()
-    plan = replace(plan, chosen=None)
-    return replace(job, plan=plan, folder=folder, done=done, resumed=begun is not None)
+    if options.resume and not (done or begun):
+        storage.remove_tree(folder.work)  # without the record of its start, it may be from other inputs
+    return replace(job, folder=folder, done=done, resumed=begun is not None)
 
 
 def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str) -> tuple[Job, tuple[Survey, ...]]:

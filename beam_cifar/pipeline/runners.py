@@ -149,6 +149,9 @@ def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions
         options: Beam's own options, as returned by `pipeline_options`.
     """
     pipeline = beam.Pipeline(runner=make_runner(options), options=options)
+    folder = storage.TemporaryFolder()  # Beam's own name does not say which process it belongs to
+    os.rmdir(pipeline.local_tempdir)
+    pipeline.local_tempdir = folder.name
     try:
         with _apart_from_notebook():
             build(pipeline)

@@ -40,6 +40,7 @@ from beam_cifar.storage.files import open_file as open_file
 from beam_cifar.storage.files import read_whole as read_whole
 from beam_cifar.storage.files import remove_tree as remove_tree
 from beam_cifar.storage.files import stamp as stamp
+from beam_cifar.storage.files import writing as writing
 from beam_cifar.storage.guard import Guard as Guard
 from beam_cifar.storage.job_folder import JobFolder as JobFolder
 from beam_cifar.storage.job_folder import check_apart as check_apart
@@ -75,5 +76,6 @@ from beam_cifar.storage.staging import join_listings as join_listings
 from beam_cifar.storage.staging import read_listing as read_listing
 from beam_cifar.storage.staging import stage_link as stage_link
 from beam_cifar.storage.staging import write_whole as write_whole
-from beam_cifar.storage.staging import writing as writing
 from beam_cifar.storage.stores import use_settings as use_settings
+from beam_cifar.storage.temporary import TemporaryFolder as TemporaryFolder
+from beam_cifar.storage.temporary import remove_abandoned as remove_abandoned

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,8 @@ from beam_cifar.storage.files import COPY_BYTES, is_unchanged, make_folder, stam
 from beam_cifar.storage.gzip_index import open_indexed
 from beam_cifar.storage.objects import FIRST_WINDOW, ObjectReader, fetch
 from beam_cifar.storage.paths import Entry, Stamp, is_url
-from beam_cifar.storage.staging import StagedFile, writing
+from beam_cifar.storage.staging import StagedFile
+from beam_cifar.storage.temporary import TemporaryFolder
 
 # Read ahead from compressed objects: decompression reads little at a time, but in order.
 ARCHIVE_WINDOW = 1 << 20
@@ -153,13 +153,13 @@ def local_copy(path: str) -> Iterator[str]:
     if not is_url(path):
         yield path
         return
-    with ObjectReader(path) as stream, tempfile.NamedTemporaryFile(prefix="beam_cifar-") as file:
-        while chunk := stream.read(8 * COPY_BYTES):
-            with writing(file.name):
+    with ObjectReader(path) as stream, TemporaryFolder() as folder:
+        copy = os.path.join(folder, "copy")
+        with StagedFile(copy, folder) as file:
+            while chunk := stream.read(8 * COPY_BYTES):
                 file.write(chunk)
-        with writing(file.name):
-            file.flush()
-        yield file.name
+            file.commit()
+        yield copy
 
 
 def unpack(blob: Blob, name: str, path: str) -> Blob:

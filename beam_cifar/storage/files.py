@@ -8,16 +8,32 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import BinaryIO, cast
 
 from beam_cifar.data.text import is_unicode
-from beam_cifar.errors import InputError
+from beam_cifar.errors import BeamCifarError, InputError, JobError
 from beam_cifar.storage import objects
 from beam_cifar.storage.paths import Entry, Stamp, is_url
 
 COPY_BYTES = 1 << 20
+
+
+@contextmanager
+def writing(path: str) -> Iterator[None]:
+    """Turns an `OSError` on writing into a `JobError` that names the output; other exceptions pass."""
+    try:
+        yield
+    except BeamCifarError:
+        raise
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def unwritable(path: str, error: OSError) -> JobError:
+    """Returns the error for an output that cannot be written."""
+    return JobError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def exists(path: str) -> bool:
@@ -55,9 +71,10 @@ def read_whole(path: str) -> bytes:
 
 
 def make_folder(path: str) -> None:
-    """Creates a folder and its missing parents; does nothing in an object store."""
+    """Creates a folder and its missing parents; does nothing in an object store. Raises `JobError`."""
     if not is_url(path):
-        os.makedirs(path, exist_ok=True)
+        with writing(path):
+            os.makedirs(path, exist_ok=True)
 
 
 def names_in(path: str) -> list[str]:

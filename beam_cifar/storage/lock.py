@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import stat
 import threading
 import time
@@ -17,12 +16,12 @@ from typing import Any
 from beam_cifar.errors import OutputError
 from beam_cifar.storage import objects
 from beam_cifar.storage.client import StoredObject
-from beam_cifar.storage.files import remove_file
+from beam_cifar.storage.files import remove_file, writing
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.ownership import refuse_planted
 from beam_cifar.storage.paths import is_url
+from beam_cifar.storage.processes import machine, started
 from beam_cifar.storage.recovery import settle
-from beam_cifar.storage.staging import writing
 
 RENEWED_EVERY = 20.0
 HELD_FOR = 90.0
@@ -94,8 +93,8 @@ class _ObjectLock(Holding):
         return json_object(content).get("token") == self._token
 
     def _content(self) -> bytes:
-        process = {"process": os.getpid(), "started": _started(os.getpid())}
-        return json.dumps({**_here(), **process, "token": self._token, "renewed": time.time()}).encode()
+        process = {"process": os.getpid(), "started": started(os.getpid())}
+        return json.dumps({**machine(), **process, "token": self._token, "renewed": time.time()}).encode()
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEWED_EVERY):
@@ -108,8 +107,8 @@ class _ObjectLock(Holding):
     def _refuse_held(self, content: bytes, found: StoredObject) -> None:
         held = json_object(content)
         age = time.time() - _renewed(held, found)
-        here = {name: held.get(name) for name in _here()} == _here()
-        dead = here and _started(held.get("process", 0)) != held.get("started")
+        here = {name: held.get(name) for name in machine()} == machine()
+        dead = here and started(held.get("process", 0)) != held.get("started")
         if dead or age > HELD_FOR:
             return
         holder = f"process {held.get('process')} on {held.get('host')}, seen {max(0, age):.0f} s ago"
@@ -134,21 +133,6 @@ def _renewed(held: Mapping[str, Any], found: StoredObject) -> float:
     if isinstance(renewed, (int, float)) and 0 <= renewed < time.time() + HELD_FOR:
         return renewed
     return found.modified
-
-
-def _here() -> dict[str, str]:
-    """Identifies this machine: its host name, which may not be unique, and its boot id and PID namespace."""
-    machine = ""
-    with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
-        machine = f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    return {"host": socket.gethostname(), "machine": machine}
-
-
-def _started(process: int) -> str:
-    """Returns when a process on this machine started, in clock ticks; empty if it is not running or unknown."""
-    with suppress(OSError, ValueError), open(f"/proc/{process}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()[19].decode()
-    return ""
 
 
 class _FileLock(Holding):

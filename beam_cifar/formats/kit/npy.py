@@ -320,13 +320,10 @@ def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: storage.Stamp
     digest = hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()
     target = os.path.join(index_dir, f"array-{digest[:16]}.npy")
     if not storage.exists(target):
-        with storage.writing(target):
-            file = storage.StagedFile(target, index_dir)
-        with file:
+        with storage.StagedFile(target, index_dir) as file:
             with _opened(path) as archive:
                 _copy(archive, info, file, shown)
-            with storage.writing(target):
-                file.commit()
+            file.commit()
     return storage.unpacked_file(target, stamp)
 
 
