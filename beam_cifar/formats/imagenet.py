@@ -68,7 +68,7 @@ class ImagenetSource(Source):
         import pyarrow as pa
 
         entries = _images(file.blob.path)
-        if storage.listing_stamp(entries) != file.blob.stamp:
+        if not storage.is_unchanged(storage.listing_stamp(entries), file.blob.stamp):
             raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
         ids = pa.array([file.id_prefix + file_stem(entry.name) for entry in entries], pa.string())
         names = pa.array([decoded_file_name(entry.name) for entry in entries], pa.string())
