@@ -147,7 +147,7 @@ def _class_names(entry: SourceFile) -> tuple[str, ...]:
 
 def _pickle_file(file: SourceFile) -> _Found:
     with storage.open_blob(file.blob, file.shown) as stream:
-        batch = read_batch(stream, file.shown)
+        batch = read_batch(stream, file.shown, file.blob.stamp[0])
     if batch.kind != "cifar10":
         raise InputError(f"{file.shown}: has no 'labels'; expected the labels of a Downsampled ImageNet batch")
     images = batch.images
