@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,7 +40,7 @@ def shared_folder(options: PipelineOptions) -> Iterator[str]:
     with logging_kept():
         place = None if is_local(options) else options.view_as(GoogleCloudOptions).temp_location
     if not place:
-        with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:
+        with storage.TemporaryFolder() as folder:
             yield folder
         return
     folder = os.path.join(storage.absolute(place, "--temp_location"), f"beam_cifar-{uuid.uuid4().hex[:16]}")

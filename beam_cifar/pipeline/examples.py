@@ -7,10 +7,7 @@ element, an `Example`, which costs several times as much: if `beam_cifar.convert
 from __future__ import annotations
 
 import functools
-import shutil
-import tempfile
 import uuid
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -126,8 +123,8 @@ class ReadExamples(beam.PTransform):
         if index_dir:
             storage.make_folder(index_dir)
         else:
-            index_dir = tempfile.mkdtemp(prefix="beam_cifar-")
-            weakref.finalize(self, shutil.rmtree, index_dir, ignore_errors=True)
+            self._folder = storage.TemporaryFolder()
+            index_dir = self._folder.name
         self._found: Survey = survey(self.path, self.format, tuple(self.subsets), index_dir)
         self.labels = learn_parents(self._found.catalog, self._found.summaries)
         self._tasks = reading_tasks(self._found.summaries)

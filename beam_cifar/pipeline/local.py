@@ -17,6 +17,7 @@ from apache_beam.runners.worker import data_plane
 from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
 from beam_cifar.errors import JobError
+from beam_cifar.pipeline.processes import LocalRunner
 
 LAST_BUNDLE = 5.0
 """Seconds that threads of a failed job get to end: at their next write they are refused."""
@@ -90,7 +91,7 @@ def local_runner(options: PipelineOptions) -> fn_runner.FnApiRunner:
     data_plane.GrpcClientDataChannelFactory = _Channels
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
-    return fn_runner.FnApiRunner(provision_info=info)
+    return LocalRunner(provision_info=info)
 
 
 @contextmanager

@@ -148,6 +148,9 @@ def run_pipeline(
         guard: the job's permission to write, which ends with a failure or an interrupt.
     """
     pipeline = beam.Pipeline(runner=make_runner(options), options=options)
+    folder = storage.TemporaryFolder()  # Beam's own name does not say which process it belongs to
+    os.rmdir(pipeline.local_tempdir)
+    pipeline.local_tempdir = folder.name
     try:
         with threads_ended() if is_local(options) else nullcontext():
             try:

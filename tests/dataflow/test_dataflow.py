@@ -401,7 +401,7 @@ def test_the_image_has_the_tested_versions_and_only_beams_own_start() -> None:
 
     lines = docker_lines()
     assert ["FROM", f"apache/beam_python3.11_sdk:{version}"] in lines
-    assert f"apache-beam=={version}" in (DEPLOY.parent.parent / "requirements.txt").read_text()
+    assert f"apache-beam=={version}" in (DEPLOY.parent.parent / "requirements-dataflow.txt").read_text()
     assert lines[-1] == ["ENTRYPOINT", "[/opt/apache/beam/boot]"]
     assert not [line for line in lines if line[0] == "CMD"]
 
