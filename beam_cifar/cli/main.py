@@ -58,6 +58,8 @@ LEAST_SPACE = 1 << 30
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 # NumPy's algebra, which nothing here uses, starts a thread for each core, and interrupts the process if it gets none.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Another allocator of Arrow's that is not used either, and prints a line of its own if it gets no thread.
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
