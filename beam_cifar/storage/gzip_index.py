@@ -58,12 +58,9 @@ def export_index(stream: Any, index: str) -> None:
         return
     import rapidgzip
 
-    if not is_url(index):
-        stream.export_index(index, rapidgzip.IndexFormat.GZTOOL)
-        return
     made = io.BytesIO()
     stream.export_index(made, rapidgzip.IndexFormat.GZTOOL)
-    write_whole(index, made.getvalue(), "")
+    write_whole(index, made.getvalue(), os.path.dirname(index))
 
 
 def _chunk_bytes(path: str) -> int:
