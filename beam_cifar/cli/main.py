@@ -31,6 +31,7 @@ from beam_cifar.cli.completion import SHELLS, PrintCompletion
 from beam_cifar.cli.interrupts import Interrupts
 from beam_cifar.cli.parser import Parser, parse
 from beam_cifar.cli.terminal import plain
+from beam_cifar.data.resources import require
 from beam_cifar.errors import BeamCifarError
 from beam_cifar.version import __version__
 
@@ -50,8 +51,15 @@ examples:
   beam-cifar diff cifar-10-python.tar.gz cifar10-parquet
 """
 
+LEAST_SPACE = 1 << 30
+"""Bytes; NumPy, Arrow and Beam map 0.4 GB, and end the process in ways of their own where less can be had."""
+
 # Arrow's own allocators hold on to freed memory; the system's returns it, at the same speed.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
+# NumPy's algebra, which nothing here uses, starts a thread for each core, and interrupts the process if it gets none.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# Another allocator of Arrow's that is not used either, and prints a line of its own if it gets no thread.
+os.environ.setdefault("JE_ARROW_MALLOC_CONF", "background_thread:false")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,6 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(arguments: argparse.Namespace, interrupts: Interrupts, verbose: bool) -> int:
     try:
+        require(space=LEAST_SPACE, advice="raise the limit")
         arguments.command(arguments)
         _flush()
     except BaseException as error:
@@ -127,6 +136,10 @@ def _explained(failure: BaseException, verbose: bool) -> int:
         return _fail(f"{error.filename or 'storage'}: {error.strerror or error}", 1, verbose)
     except MemoryError:
         return _fail("out of memory", 1, verbose)
+    except RuntimeError as error:
+        if "can't start new thread" not in str(error):
+            raise
+        return _fail("no more threads can be started (ulimit -u, ulimit -v); raise the limit", 1, verbose)
 
 
 def _flush() -> None:

@@ -15,13 +15,16 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from apache_beam.options.pipeline_options import DirectOptions
 from apache_beam.portability import python_urns
 from apache_beam.portability.api import beam_fn_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
 from google.protobuf import json_format, text_format
 
+from beam_cifar.data.resources import require
 from beam_cifar.errors import JobError
 
+GB = 1 << 30
 URN = "beam_cifar:environment:process:v1"
 AGAIN = 0.2
 """Seconds between answers to what the runner asks a worker that has ended."""
@@ -49,17 +52,24 @@ class LocalRunner(fn_runner.FnApiRunner):
     """Beam's local runner, with the worker processes of this module."""
 
     def run_via_runner_api(self, pipeline_proto: Any, options: Any) -> Any:
-        """Runs a pipeline. Raises `JobError` if a worker process was killed."""
-        job, workers = uuid.uuid4().bytes, _Workers()
+        """Runs a pipeline. Raises `JobError` if a worker process was killed, or no threads can be had."""
+        direct = options.view_as(DirectOptions)
+        if direct.direct_running_mode == "in_memory":
+            require(threads=8, advice="raise the limit")
+        else:
+            # Two workers have 57 threads and map 4 GB. The runner waits for ever for one that could not be started.
+            count = direct.direct_num_workers
+            require(space=(3 + count) * GB, threads=16 + 24 * count, advice="use --workers 1, or raise the limit")
+        job, found = uuid.uuid4().bytes, _Workers()
         for environment in pipeline_proto.components.environments.values():
             if environment.urn == python_urns.SUBPROCESS_SDK:
                 environment.urn, environment.payload = URN, job
-        _JOBS[job] = workers
+        _JOBS[job] = found
         try:
             return super().run_via_runner_api(pipeline_proto, options)
         except Exception as error:
-            if workers.lost:
-                raise workers.lost from error
+            if found.lost:
+                raise found.lost from error
             raise
         finally:
             del _JOBS[job]

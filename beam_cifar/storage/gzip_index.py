@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+from beam_cifar.data.resources import address_space, threads_start
 from beam_cifar.errors import InputError
 from beam_cifar.storage import files
 from beam_cifar.storage.paths import is_url
@@ -19,6 +20,8 @@ from beam_cifar.storage.staging import write_whole
 CHUNKS = 288
 MIN_CHUNK = 128 << 10
 MAX_CHUNK = 1 << 20
+NO_INDEX = b"none"
+"""Content of the index of an archive that was read without rapidgzip."""
 
 
 @contextmanager
@@ -32,7 +35,10 @@ def open_indexed(path: str, index: str, archive: Any = None) -> Iterator[BinaryI
     """
     with reading_archive(path), open_gzip(path, workers=1, archive=archive) as stream:
         try:
-            stream.import_index(io.BytesIO(_fetched(index)) if is_url(index) else index)
+            content = _fetched(index) if is_url(index) else b""
+            size = len(content) or os.path.getsize(index)
+            if size != len(NO_INDEX) and hasattr(stream, "import_index"):
+                stream.import_index(io.BytesIO(content) if content else index)
         except (ValueError, RuntimeError, OSError) as error:
             raise InputError(f"{path}: its index {index} is missing or damaged; run the job again") from error
         yield stream
@@ -47,6 +53,9 @@ def _fetched(index: str) -> bytes:
 
 def export_index(stream: Any, index: str) -> None:
     """Writes an index in gztool's format, which compresses the 32 KiB window before each chunk."""
+    if not hasattr(stream, "export_index"):
+        write_whole(index, NO_INDEX, "" if is_url(index) else os.path.dirname(index))
+        return
     import rapidgzip
 
     made = io.BytesIO()
@@ -62,16 +71,35 @@ def _chunk_bytes(path: str) -> int:
 @contextmanager
 def open_gzip(path: str, workers: int = 0, archive: Any = None) -> Iterator[Any]:
     """Opens a gzip stream for seeking; `workers` threads decompress it, 0 means one per core, at most 4."""
+    # Two threads read an archive of 175 MB in 0.33 s; gzip takes 1.17 s.
+    parallel = workers or min(4, os.cpu_count() or 1)
+    if address_space() is not None or not threads_start(parallel + 1):
+        with _one_after_the_other(archive or path) as slow:
+            yield slow
+        return
     import rapidgzip
 
-    # Two threads read an archive of 175 MB in 0.33 s; gzip takes 1.17 s, and cannot seek.
-    # Always close: if a stream is still open when the interpreter exits, its threads abort the process.
-    parallel = workers or min(4, os.cpu_count() or 1)
     stream = rapidgzip.RapidgzipFile(archive or path, parallelization=parallel, chunk_size=_chunk_bytes(path))
     try:
         yield stream
     finally:
+        # Always close: if a stream is still open when the interpreter exits, its threads abort the process.
         stream.close()
+
+
+@contextmanager
+def _one_after_the_other(archive: Any) -> Iterator[Any]:
+    """Opens a gzip stream without threads and without an index: to seek back, it starts again.
+
+    rapidgzip maps 1 GB for each thread, and ends the process by a signal if it gets no memory or no thread.
+    """
+    from isal import igzip, isal_zlib
+
+    try:
+        with igzip.open(archive) as stream:
+            yield stream
+    except isal_zlib.error as error:
+        raise RuntimeError(str(error)) from error
 
 
 @contextmanager

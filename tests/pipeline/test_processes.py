@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def sample(tmp_path: Path) -> Path:
-    make_sample(str(tmp_path / "in"), kind="cifar10", images=20_000, seed=0)
+    make_sample(str(tmp_path / "in"), kind="cifar10", images=10_000, seed=0)
     return tmp_path
 
 
