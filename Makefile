@@ -7,7 +7,7 @@ IMAGES ?= 60000
 JOBS ?= auto
 
 .PHONY: demo check test test-slow test-oldest lint docs peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
-  cluster-start cluster-stop test-cluster faults test-faults bench sdist-check clean
+  cluster-start cluster-stop test-cluster faults test-faults fuzz bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -24,7 +24,8 @@ CONSTRAINTS := requirements.txt
 .oldest/.installed: EXTRAS := test
 .oldest/.installed: CONSTRAINTS := requirements-oldest.txt
 .dataflow/.installed: EXTRAS := test,dataflow
-.docs/.installed .oldest/.installed .dataflow/.installed: %/.installed: setup.py requirements.txt requirements-oldest.txt
+.fuzz/.installed: EXTRAS := test
+.docs/.installed .oldest/.installed .dataflow/.installed .fuzz/.installed: %/.installed: setup.py requirements.txt requirements-oldest.txt
 	$(PYTHON) -m venv $*
 	$*/bin/python -m pip install --quiet --upgrade pip
 	$*/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --config-settings editable_mode=compat \
@@ -141,6 +142,15 @@ test-browser: $(VENV)/.installed
 	  && apt-get install --quiet --yes --no-install-recommends chromium fonts-dejavu-core; }
 	BEAM_CIFAR_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest tests/browser
 
+# Parsers with damaged and hostile input, guided by coverage; FUZZ="batch tar --runs 1e6" says of which, and how much.
+# Where atheris has no wheel, the mutators of tests/fuzz work alone.
+.fuzz/.atheris: .fuzz/.installed tests/fuzz/requirements.txt
+	.fuzz/bin/python -m pip install --quiet --only-binary :all: --requirement tests/fuzz/requirements.txt || true
+	touch $@
+
+fuzz: .fuzz/.atheris
+	.fuzz/bin/python -m tests.fuzz $(FUZZ)
+
 # Full-size sets: some minutes, and some GB of disk.
 test-large: $(VENV)/.installed
 	$(BIN)/python -m pytest -m large
@@ -160,4 +170,4 @@ sdist-check: $(VENV)/.installed
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 
 clean:
-	rm -rf $(VENV) .oldest .docs .peers .prism .flink .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .oldest .docs .peers .prism .flink .dataflow .fuzz .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
