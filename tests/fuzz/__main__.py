@@ -151,6 +151,8 @@ class Child:
         took = time.perf_counter() - began
         if took > result.slowest:
             result.slowest = took
+            if took > 1:
+                keep(self.name, data, f"took {took:.1f} s")
             if took > SECONDS:
                 self._found(data, f"took {took:.1f} s")
         if result.executions % 256 == 0 or result.executions >= self.runs:

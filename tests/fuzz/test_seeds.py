@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pickle
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 
+import numpy as np
 import pytest
 
 from tests.fuzz import targets
@@ -20,9 +22,18 @@ def account_of(facts: str) -> bytes:
     return json.dumps([facts, hashlib.sha256(facts.encode()).hexdigest()]).encode()
 
 
+# The end of numpy's state of a dtype: size, alignment, flags.
+_STATE = b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
+
 FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "account nested too deeply": ("account", lambda: b"[" * 100_000),
     "facts of an account nested too deeply": ("account", lambda: account_of("[" * 100_000)),
+    "dtype of numbers with the flag of objects": (
+        "batch",
+        lambda: pickle.dumps({"labels": [1], "data": np.zeros((1, 3), "u1")}, 2).replace(
+            _STATE, _STATE[:-2] + b"\x01t"
+        ),
+    ),
     "infinite count in an account": ("account", lambda: account_of('{"read": [["a", 1e999, 1]]}')),
 }
 """Target and input of each finding."""
