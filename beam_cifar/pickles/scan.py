@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -36,6 +37,7 @@ SHORT = 255  # longer strings stay in the file
 _MAX_RUN = 1 << 11  # picklers end a run after 1,000 items
 _MIN_RUN = 64
 _SLACK = 1 << 14
+_NO_FRAME = sys.maxsize
 _UINT32 = struct.Struct("<I").unpack_from
 INT64 = range(-(1 << 63), 1 << 63)
 _SHORT_STRINGS = {0x55: False, 0x43: False, 0x8C: True}  # by opcode, whether it is text
@@ -123,6 +125,7 @@ class Scan:
         self._weight_left = size + _SLACK
         self._containers_left = _SLACK + size // 16
         self._max_memo = _SLACK + size // 8
+        self._frame_end = _NO_FRAME
 
     def run(self) -> None:
         """Reads the whole file."""
@@ -139,6 +142,8 @@ class Scan:
                 self._check_items(len(self._stack))  # once for each window: it costs nothing there
                 source.fill(1)
             source.at = source.offset
+            if source.at >= self._frame_end:
+                self._end_frame()
             code = source.buf[source.pos]
             source.pos += 1
             seen[code] = 1
@@ -495,6 +500,15 @@ class Scan:
         size = self.source.number(8)
         if size > self.source.left:
             self.source.refuse(f"truncated: frame of {size} bytes, but only {self.source.left} left")
+        if self._frame_end != _NO_FRAME:
+            self.source.refuse("a frame begins before the one around it has ended")
+        self._frame_end = self.source.offset + size
+
+    def _end_frame(self) -> None:
+        # Python's own unpickler skips the rest of a frame that an opcode crosses, and so reads another value.
+        if self.source.at > self._frame_end:
+            self.source.refuse(f"an opcode crosses the end of its frame at byte {self._frame_end}")
+        self._frame_end = _NO_FRAME
 
 
 def scan_pickle(file: BinaryIO, name: str) -> Scan:

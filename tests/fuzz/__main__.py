@@ -22,6 +22,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -74,6 +75,7 @@ class Child:
         self.name, self.shared, self.runs, self.stop = name, shared, runs, stop
         self.result = Result(name)
         self._seen: set[str] = set()
+        self._saved = 0.0
 
     def run(self, seed: int, engine: str) -> None:
         atheris = _atheris() if engine != "own" else None
@@ -155,7 +157,8 @@ class Child:
                 keep(self.name, data, f"took {took:.1f} s")
             if took > SECONDS:
                 self._found(data, f"took {took:.1f} s")
-        if result.executions % 256 == 0 or result.executions >= self.runs:
+        if began - self._saved > 1 or result.executions >= self.runs:
+            self._saved = began
             self._save()
             if result.executions >= self.runs or time.time() > self.stop:
                 self._leave()
@@ -255,22 +258,30 @@ def main() -> int:
     """Runs the command; 1 if anything was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__.split("\n")[0])
     parser.add_argument("targets", nargs="*", metavar="TARGET", help="default: all")
-    parser.add_argument("--runs", type=float, default=1e5, help="executions of each target (default: %(default)g)")
-    parser.add_argument("--seconds", type=float, default=600, help="time of each target (default: %(default)g)")
+    parser.add_argument("--runs", type=float, default=1e6, help="executions of all targets (default: %(default)g)")
+    parser.add_argument("--seconds", type=float, default=3600, help="the most for one target (default: %(default)g)")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="targets at a time (default: %(default)s)")
     parser.add_argument("--engine", choices=("auto", "atheris", "own"), default="auto")
     parser.add_argument("--seed", type=int, default=int(time.time()))
     parser.add_argument("--results", type=Path, default=OUT / "results.jsonl", help="file to append to")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    names = arguments.targets or target_names()
+    weights = target_weights()
+    names = arguments.targets or list(weights)
+    share = arguments.runs / sum(weights[name] for name in names)
+
+    def of_target(name: str) -> Result:
+        return fuzz(name, max(1, round(share * weights[name])), arguments.seconds, arguments.seed, arguments.engine)
+
     results = []
     print(f"{_COLUMNS}\n{'| --- ' * 2}{'| ---: ' * 7}|", flush=True)
-    for name in names:
-        results.append(fuzz(name, int(arguments.runs), arguments.seconds, arguments.seed, arguments.engine))
-        print(_row(results[-1]), flush=True)
-        with arguments.results.open("a", encoding="utf-8") as file:
-            facts = {"python": platform.python_version(), "seed": arguments.seed, "time": int(time.time())}
-            file.write(json.dumps(asdict(results[-1]) | facts) + "\n")
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        for result in pool.map(of_target, names):
+            results.append(result)
+            print(_row(result), flush=True)
+            with arguments.results.open("a", encoding="utf-8") as file:
+                facts = {"python": platform.python_version(), "seed": arguments.seed, "time": int(time.time())}
+                file.write(json.dumps(asdict(result) | facts) + "\n")
     total = Result("all")
     for result in results:
         total.add(asdict(result))
@@ -283,10 +294,11 @@ def main() -> int:
     return 1 if total.untyped else 0
 
 
-def target_names() -> list[str]:
-    """Returns the names of the targets, without importing here what they fuzz: a child instruments it as it imports it."""
-    program = "from tests.fuzz.targets import TARGETS; print(*TARGETS)"
-    return subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+def target_weights() -> dict[str, int]:
+    """Returns the weights of the targets, without importing them here: a child instruments what it imports."""
+    program = "from tests.fuzz.targets import TARGETS as t; import json; print(json.dumps({n: t[n].weight for n in t}))"
+    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    return {str(name): int(weight) for name, weight in json.loads(found).items()}
 
 
 if __name__ == "__main__":

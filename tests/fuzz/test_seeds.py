@@ -25,6 +25,8 @@ def account_of(facts: str) -> bytes:
 # The end of numpy's state of a dtype: size, alignment, flags.
 _STATE = b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00t"
 
+_META = pickle.dumps({"label_names": ["cat", "dog", "собака"], "num_vis": 3072}, 4)
+
 FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "account nested too deeply": ("account", lambda: b"[" * 100_000),
     "facts of an account nested too deeply": ("account", lambda: account_of("[" * 100_000)),
@@ -34,6 +36,9 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
             _STATE, _STATE[:-2] + b"\x01t"
         ),
     ),
+    # Python's own unpickler reads other values than these say.
+    "frame within a frame": ("meta", lambda: _META[:42] + b"\x95" + bytes(8) + _META[42:]),
+    "opcode across the end of a frame": ("meta", lambda: _META[:3] + bytes([_META[3] - 20]) + _META[4:]),
     "infinite count in an account": ("account", lambda: account_of('{"read": [["a", 1e999, 1]]}')),
 }
 """Target and input of each finding."""
