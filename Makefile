@@ -7,17 +7,18 @@ IMAGES ?= 60000
 JOBS ?= auto
 
 .PHONY: demo check test test-slow test-oldest lint docs peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
-  cluster-start cluster-stop test-cluster faults test-faults soak bench dist sdist-check requirements audit clean
+  cluster-start cluster-stop test-cluster faults test-faults soak fuzz bench dist sdist-check requirements audit clean
 
 # Environments: for most targets, for the pages of docs/, for Dataflow's libraries, and the oldest versions that setup.py
 # allows. All but the last take only files whose hashes are listed, and only wheels: nothing of theirs runs to be installed.
 HASHED := --require-hashes --only-binary :all: --requirement
 $(VENV)/.installed: INSTALL := $(HASHED) requirements.txt
 .docs/.installed: INSTALL := $(HASHED) requirements-docs.txt
+.fuzz/.installed: INSTALL := $(HASHED) requirements.txt
 # No wheels of google-apitools.
 .dataflow/.installed: INSTALL := $(HASHED) requirements.txt --requirement requirements-dataflow.txt --no-binary google-apitools
 .oldest/.installed: INSTALL := --constraint requirements-oldest.txt pip setuptools '.[test]'
-$(VENV)/.installed .docs/.installed .dataflow/.installed .oldest/.installed: %/.installed: setup.py $(wildcard requirements*.txt)
+$(VENV)/.installed .docs/.installed .dataflow/.installed .oldest/.installed .fuzz/.installed: %/.installed: setup.py $(wildcard requirements*.txt)
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("needs Python 3.10 to 3.13, found " + sys.version)'
 	$(PYTHON) -m venv $*
 	$*/bin/python -m pip install --quiet $(INSTALL)
@@ -151,6 +152,15 @@ test-browser: $(VENV)/.installed
 	  && apt-get install --quiet --yes --no-install-recommends chromium fonts-dejavu-core; }
 	BEAM_CIFAR_SCREENSHOTS=$(CURDIR)/build/screenshots $(BIN)/python -m pytest tests/browser
 
+# Parsers with damaged and hostile input, guided by coverage; FUZZ="batch tar --runs 1e6" says of which, and how much.
+# Where atheris has no wheel, the mutators of tests/fuzz work alone.
+.fuzz/.atheris: .fuzz/.installed tests/fuzz/requirements.txt
+	.fuzz/bin/python -m pip install --quiet --only-binary :all: --requirement tests/fuzz/requirements.txt || true
+	touch $@
+
+fuzz: .fuzz/.atheris
+	.fuzz/bin/python -m tests.fuzz $(FUZZ)
+
 # Full-size sets: some minutes, and some GB of disk.
 test-large: $(VENV)/.installed
 	$(BIN)/python -m pytest -m large
@@ -182,4 +192,4 @@ sdist-check: $(VENV)/.installed
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 
 clean:
-	rm -rf $(VENV) .oldest .docs .peers .prism .flink .dataflow .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .oldest .docs .peers .prism .flink .dataflow .fuzz .stores demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

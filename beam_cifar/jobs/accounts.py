@@ -158,5 +158,5 @@ def decode_part(data: bytes) -> PartInfo:
         counts = {name: Counter({(str(s), int(label)): int(n) for s, label, n in facts[name]}) for name in COUNTED}
         bad = tuple(BadRow(**row) for row in facts["bad_rows"])
         return PartInfo(**{**facts, **counts, "bad_rows": bad})
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
         raise ValueError("not the account of a part") from error

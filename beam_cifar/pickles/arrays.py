@@ -107,6 +107,9 @@ def _build_dtype(source: PickleFile, dtype: DtypeValue, state: list[Value]) -> N
     numbers = (elsize, align, flags)
     if not all(type(number) is int for number in numbers) or not (-1 <= align <= 16 and 0 <= flags <= 255):
         source.refuse(f"invalid state of dtype {dtype}: {shorten(numbers)}")
+    # The lowest flag says that elements are references; numpy would follow numbers as pointers.
+    if flags & 1 != (dtype.kind == "O"):
+        source.refuse(f"dtype {dtype} has the flags {flags}, of another kind of dtype")
     if elsize != dtype.itemsize and (elsize != -1 or dtype.kind in "SU"):
         source.refuse(f"dtype {dtype} has an element size of {elsize}; expected {dtype.itemsize}")
     order = text_of(order)

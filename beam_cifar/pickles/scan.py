@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
@@ -37,6 +38,7 @@ _MIN_RUN = 64
 # Bytes of memory: what CPython takes, with the places in lists that hold the value while it is read.
 _POINTER, _NUMBER, _STRING, _SPAN, _CONTAINER, _ENTRY, _MADE = 24, 48, 96, 128, 200, 112, 256
 _SLOW = 160  # for opcodes that make little and take long
+_NO_FRAME = sys.maxsize
 _UINT32 = struct.Struct("<I").unpack_from
 INT64 = range(-(1 << 63), 1 << 63)
 _SHORT_STRINGS = {0x55: False, 0x43: False, 0x8C: True}  # by opcode, whether it is text
@@ -123,6 +125,7 @@ class Scan:
         self._stack: list[Value] = []
         self._marks: list[list[Value]] = []
         self._memo: dict[int, Value] = {}
+        self._frame_end = _NO_FRAME
 
     def run(self) -> None:
         """Reads the whole file."""
@@ -138,6 +141,8 @@ class Scan:
                 source.at = source.offset
                 source.fill(1)
             source.at = source.offset
+            if source.at >= self._frame_end:
+                self._end_frame()
             code = source.buf[source.pos]
             source.pos += 1
             seen[code] = 1
@@ -503,6 +508,15 @@ class Scan:
         size = self.source.number(8)
         if size > self.source.left:
             self.source.refuse(f"truncated: frame of {size} bytes, but only {self.source.left} left")
+        if self._frame_end != _NO_FRAME:
+            self.source.refuse("a frame begins before the one around it has ended")
+        self._frame_end = self.source.offset + size
+
+    def _end_frame(self) -> None:
+        # Python's own unpickler skips the rest of a frame that an opcode crosses, and so reads another value.
+        if self.source.at > self._frame_end:
+            self.source.refuse(f"an opcode crosses the end of its frame at byte {self._frame_end}")
+        self._frame_end = _NO_FRAME
 
 
 def scan_pickle(file: BinaryIO, name: str, stored: int | None = None) -> Scan:
