@@ -84,5 +84,5 @@ setup(
             "ruff",
         ],
     },
-    entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli.main:main"]},
+    entry_points={"console_scripts": ["beam-cifar = beam_cifar.__main__:run"]},
 )

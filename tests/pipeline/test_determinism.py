@@ -13,6 +13,7 @@ from beam_cifar import ConvertOptions, convert
 from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.write import write_batch, write_meta
 from beam_cifar.steps.registry import STEPS
+from tests.helpers.faults import COMPLETE, names_beside
 from tests.helpers.random_jobs import (
     MODES,
     READERS,
@@ -78,7 +79,7 @@ JOBS = {
 def run(job: str, source: Path, output: Path, workers: int, flags: list[str]) -> dict[str, str]:
     convert(ConvertOptions(str(source), str(output), workers=workers, **JOBS[job]), flags)  # type: ignore[arg-type]
     manifest = output.with_name(output.name + ".beam_cifar")
-    assert [path.name for path in manifest.iterdir()] == ["manifest.json"]
+    assert names_beside(output) == COMPLETE
     return tree(output) | {"manifest": tree(manifest)["manifest.json"]}
 
 
