@@ -146,11 +146,15 @@ class Inputs:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._made, self._copies = folder / "made", itertools.count()
+        self._made, self._copies, self._making = folder / "made", itertools.count(), threading.RLock()
         self._made.mkdir(parents=True)
 
     def original(self, name: str) -> Path:
         """The path of a dataset such as `cifar10`, `cifar10.tar.gz` or `cifar10-parquet`."""
+        with self._making:
+            return self._original(name)
+
+    def _original(self, name: str) -> Path:
         path = self._made / name
         kind, _, target = name.partition("-")
         if path.exists():
@@ -312,7 +316,7 @@ class Process:
 
     def __init__(self, surroundings: Surroundings, log: Path) -> None:
         self.surroundings, self.sizes = surroundings, list[Sizes]()
-        self._log = log.open("ab")
+        self._log, self._turn = log.open("ab"), threading.Lock()
         command = [sys.executable, "-m", "tests.helpers.random_jobs", "--serve"]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, **_born(surroundings, ROOT)
@@ -332,6 +336,10 @@ class Process:
 
     def run(self, arguments: list[str], folder: Path, serial: bool) -> tuple[int, str]:
         """Runs a command; returns its exit code and what it printed."""
+        with self._turn:
+            return self._run(arguments, folder, serial)
+
+    def _run(self, arguments: list[str], folder: Path, serial: bool) -> tuple[int, str]:
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None

@@ -2,8 +2,8 @@
 
     make soak SOAK=60        # minutes
 
-Two processes run one job after another, and a third lane starts a process for each; busy processes of our own take the
-rest of the machine. Progress is printed every minute, and at the end a table. The exit code is 1 after a difference or
+Four processes run one job after another, four lanes start a process for each, and busy processes of our own take the rest
+of the machine. Progress is printed every minute, and at the end a table. The exit code is 1 after a difference or
 growth.
 """
 
@@ -19,8 +19,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from random import Random
 from types import FrameType
@@ -42,10 +41,11 @@ from tests.helpers.random_jobs import (
     make_way,
 )
 
-BASE = Way((SERIAL,))
-LANES = 3
-AT_ONCE = 4
-"""Jobs after which the lanes wait for each other."""
+LONG_LIVED, FRESH = 4, 4
+"""Lanes: processes that run one job after another, and threads that start a process for each."""
+RUNS = 7
+"""Of each job."""
+
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))\n"
 """It ends by itself when its parent has gone."""
 
@@ -131,74 +131,97 @@ class Report:
         )
 
 
-Run = tuple[Job, Way, Process | Fresh]
+def tasks(seed: int) -> Iterator[tuple[Job, Way]]:
+    """Yields jobs without end, each as often as it is run, first without a runner."""
+    for number in itertools.count(seed):
+        job, rng = make_job(number), Random(number)
+        yield from ((job, way) for way in (Way((SERIAL,)), *(make_way(rng) for _ in range(RUNS - 1))))
 
 
-def compare(
-    jobs: Sequence[Job], rng: Random, runs: Runs, processes: Sequence[Process], report: Report, pool: ThreadPoolExecutor
-) -> None:
-    """Runs each job in many ways, the lanes at once, and compares all outcomes of a job with its first."""
-    for name in {name for job in jobs for name in job.inputs}:
-        runs.inputs.original(name)
-    first, second = processes
-    lanes: list[list[Run]] = [[], [], []]
-    for job in jobs:
-        lanes[0] += [(job, way, first) for way in (BASE, make_way(rng), make_way(rng))]
-        lanes[1] += [(job, make_way(rng), second) for _ in range(3)]
-        lanes[2] += [(job, make_way(rng, MODES), Fresh(make_surroundings(rng)))]
+class Soak:
+    """Lanes that take one task after another, and compare its outcome with the first of its job.
 
-    def outcomes(lane: list[Run]) -> list[tuple[Run, Outcome]]:
-        return [(each, runs.run(*each)) for each in lane]
+    Args:
+        runs: where jobs are run.
+        seed: of the first job.
+        until: when no lane takes another task; of `time.monotonic`.
+    """
 
-    found = list(itertools.chain.from_iterable(pool.map(outcomes, lanes)))
-    expected = {job: outcome for (job, way, _), outcome in found if way is BASE}
-    report.jobs += len(jobs)
-    report.refused += sum(outcome.code != 0 for outcome in expected.values())
-    report.runs += len(found)
-    report.comparisons += len(found) - len(jobs)
-    for (job, way, process), outcome in found:
-        if way is BASE:
-            continue
-        report.files += len(outcome.files)
-        if lines := expected[job].differences(outcome):
-            text = "\n    ".join([*lines, explained(job, runs, (BASE, first), (way, process))])
-            report.differences.append(text)
-            print(f"DIFFERENCE {len(report.differences)}: {text}", flush=True)
+    def __init__(self, runs: Runs, seed: int, until: float) -> None:
+        self.report, self._runs, self._tasks, self._until = Report(), runs, tasks(seed), until
+        self._rng, self._lock = Random(seed), threading.Lock()
+        self._first: dict[Job, tuple[Outcome, Way, Process | Fresh]] = {}
+
+    def lane(self, process: Process | None) -> None:
+        """Runs tasks in a process, or each in a new one."""
+        while time.monotonic() < self._until:
+            with self._lock:
+                job, way = next(self._tasks)
+                runner = process or Fresh(make_surroundings(self._rng))
+                if process is None and way.flags == (SERIAL,):
+                    way = make_way(self._rng, MODES)
+            try:
+                self._judge(job, way, runner, self._runs.run(job, way, runner))
+            except EndedError as error:
+                self._differs(str(error))
+                return
+
+    def _judge(self, job: Job, way: Way, process: Process | Fresh, outcome: Outcome) -> None:
+        with self._lock:
+            self.report.runs += 1
+            if job not in self._first:
+                self._first[job] = outcome, way, process
+                self.report.jobs += 1
+                self.report.refused += outcome.code != 0
+                return
+            self.report.comparisons += 1
+            self.report.files += len(outcome.files)
+            expected, first_way, first_process = self._first[job]
+        if lines := expected.differences(outcome):
+            self._differs(
+                "\n    ".join([*lines, explained(job, self._runs, (first_way, first_process), (way, process))])
+            )
+
+    def _differs(self, text: str) -> None:
+        with self._lock:
+            self.report.differences.append(text)
+            print(f"DIFFERENCE {len(self.report.differences)}: {text}", flush=True)
 
 
 def soak(minutes: float, busy: int, seed: int) -> int:
     """Runs jobs for some minutes; returns the exit code."""
-    began = time.monotonic()
-    report, rng, loads, over = Report(), Random(seed), list[float](), threading.Event()
-    with Runs() as runs, load(busy), ThreadPoolExecutor(LANES) as pool:
+    began, loads, over = time.monotonic(), list[float](), threading.Event()
+    with ExitStack() as stack:
+        runs = stack.enter_context(Runs())
         log = runs.folder.parent / f"soak-{os.getpid()}.log"
-        with Process(make_surroundings(rng), log) as first, Process(make_surroundings(rng), log) as second:
-            processes = (first, second)
+        stack.enter_context(load(busy))
+        rng = Random(seed)
+        processes = [stack.enter_context(Process(make_surroundings(rng), log)) for _ in range(LONG_LIVED)]
+        soak = Soak(runs, seed, began + minutes * 60)
 
-            def progress() -> None:
-                while not over.wait(60):
-                    loads.append(os.getloadavg()[0])
-                    print(report.line(processes, began), flush=True)
+        def progress() -> None:
+            while not over.wait(60):
+                loads.append(os.getloadavg()[0])
+                print(soak.report.line(processes, began), flush=True)
 
-            print(f"soak from seed {seed}: {minutes:g} minutes, {busy} busy processes; messages: {log}", flush=True)
-            threading.Thread(target=progress, daemon=True).start()
-            try:
-                for number in itertools.count(seed, AT_ONCE):
-                    compare([make_job(number + n) for n in range(AT_ONCE)], rng, runs, processes, report, pool)
-                    if time.monotonic() - began >= minutes * 60:
-                        break
-            except EndedError as error:
-                report.differences.append(str(error))
-                print(f"DIFFERENCE {len(report.differences)}: {error}", flush=True)
-            finally:
-                over.set()
-                grown = [
-                    f"process {number}: {line}"
-                    for number, process in enumerate(processes, 1)
-                    for line in growth(process.sizes)
-                ]
-                print(report.table(processes, grown, began, loads), flush=True)
-    return int(bool(report.differences or grown))
+        print(f"soak from seed {seed}: {minutes:g} minutes, {busy} busy processes; messages: {log}", flush=True)
+        lanes = [
+            threading.Thread(target=soak.lane, args=(each,), daemon=True) for each in (*processes, *[None] * FRESH)
+        ]
+        for thread in (threading.Thread(target=progress, daemon=True), *lanes):
+            thread.start()
+        try:
+            for thread in lanes:
+                thread.join()
+        finally:
+            over.set()
+            grown = [
+                f"process {number}: {line}"
+                for number, process in enumerate(processes, 1)
+                for line in growth(process.sizes)
+            ]
+            print(soak.report.table(processes, grown, began, loads), flush=True)
+    return int(bool(soak.report.differences or grown))
 
 
 def main() -> int:
@@ -212,7 +235,7 @@ def main() -> int:
         raise SystemExit(128 + number)  # ends what was started
 
     signal.signal(signal.SIGTERM, stop)
-    return soak(arguments.minutes, max(0, arguments.load - LANES), arguments.seed)
+    return soak(arguments.minutes, max(0, arguments.load - LONG_LIVED - FRESH), arguments.seed)
 
 
 if __name__ == "__main__":
