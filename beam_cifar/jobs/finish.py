@@ -37,6 +37,8 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     """Checks one attempt at each part, and joins the files if there are several. Raises `JobError`."""
     shard, sink = settings.shards[number], get_sink(settings.format)
     parts = tuple(one_each(infos, shard.parts, lambda info: info.part, shard.path))
+    if strange := {part.shard for part in parts} - {number}:
+        raise JobError(f"{shard.path}: received parts of shards {sorted(strange)[:5]}; nothing was published")
     if not isinstance(sink, FileSink):
         return _finish_folder(number, parts, settings)
     if settings.is_whole(shard):

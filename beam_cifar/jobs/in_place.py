@@ -69,7 +69,9 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
         return None
     source = get_source(options.output_format)
     with storage.TemporaryFolder() as folder:  # for indexes, not needed once it is described
-        return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
+        with storage.reading(options.output_dir):
+            found = source.looks_right(options.output_dir, folder)
+        return source.describe(options.output_dir, folder) if found else None
 
 
 def lossless_ext(path: str, format_name: str) -> str | None:

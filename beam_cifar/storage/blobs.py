@@ -74,7 +74,9 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+        inner = str(error.filename)
+        where = inner if inner.startswith(os.path.join(name, "")) else name
+        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
     except (ValueError, ArithmeticError, LookupError, RecursionError, EOFError, struct.error, zlib.error) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"{name}: cannot be parsed: {reason or type(error).__name__}; it is damaged") from error

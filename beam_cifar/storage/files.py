@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator
@@ -42,19 +44,33 @@ def exists(path: str) -> bool:
 
 
 def is_file(path: str) -> bool:
-    """Returns whether a path is a file."""
+    """Returns whether a path is a file. Raises `OSError` if that cannot be seen."""
     if not is_url(path):
-        return os.path.isfile(path)
+        return stat.S_ISREG(_mode(path))
     found = objects.find(path)
     return found is not None and not found.is_folder
 
 
 def is_folder(path: str) -> bool:
-    """Returns whether a path is a folder; in an object store, whether there are objects below it."""
+    """Returns whether a path is a folder; in an object store, whether there are objects below it. Raises `OSError`."""
     if not is_url(path):
-        return os.path.isdir(path)
+        return stat.S_ISDIR(_mode(path))
     found = objects.find(path)
     return found is not None and found.is_folder
+
+
+def _mode(path: str) -> int:
+    """Returns the mode of what is at a path, 0 if nothing can be; `os.path.isfile` hides that it may not look."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return 0
+    except PermissionError as error:  # to enter the folder: the file may not even exist
+        raise PermissionError(error.errno, error.strerror, os.path.dirname(path)) from error
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENAMETOOLONG):
+            return 0
+        raise
 
 
 def open_file(path: str) -> BinaryIO:
