@@ -147,8 +147,8 @@ def run_pipeline(
         options: Beam's own options, as returned by `pipeline_options`.
         guard: the job's permission to write, which ends with a failure or an interrupt.
     """
-    pipeline = beam.Pipeline(runner=make_runner(options), options=options)
     folder = storage.TemporaryFolder()  # Beam's own name does not say which process it belongs to
+    pipeline = beam.Pipeline(runner=make_runner(options), options=options)
     os.rmdir(pipeline.local_tempdir)
     pipeline.local_tempdir = folder.name
     try:

@@ -177,8 +177,8 @@ def _entry(found: Entry | os.DirEntry[str]) -> Entry:
 def _identity(status: os.stat_result) -> int:
     """Returns 63 bits of mtime, ctime and inode: programs that copy files restore the first, but not the other two."""
     # Arithmetic, not a hash function: it is computed for each of a million images.
-    mixed = status.st_mtime_ns * 0x9E3779B97F4A7C15 + status.st_ctime_ns * 0xC2B2AE3D27D4EB4F + status.st_ino
-    return mixed * 0x165667B19E3779F9 >> 32 & (1 << 63) - 1
+    mixed = status.st_mtime_ns * 0x1E3779B97F4A7C15 + status.st_ctime_ns * 0x42B2AE3D27D4EB4F
+    return (mixed + status.st_ino * 0x165667B19E3779F9) & 0x7FFFFFFFFFFFFFFF
 
 
 def listing_stamp(entries: Iterable[Entry]) -> Stamp:

@@ -88,7 +88,9 @@ def read_manifest(folder: JobFolder, limit: int) -> bytes | None:
     """
     with suppress(FileNotFoundError, NotADirectoryError):
         if not is_url(folder.path):
-            owners = {os.geteuid(), os.stat(folder.output).st_uid}
+            owners = {os.geteuid()}
+            with suppress(OSError):
+                owners.add(os.stat(folder.output).st_uid)
             beside = [os.lstat(path) for path in (folder.path, folder.manifest)]
             if not {status.st_uid for status in beside} <= owners or not stat.S_ISDIR(beside[0].st_mode):
                 return None

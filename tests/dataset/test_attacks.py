@@ -100,12 +100,12 @@ def test_the_label_of_an_item_that_was_put_goes_by_name(tmp_path: Path) -> None:
 def test_a_save_that_was_killed_between_its_renames_is_taken_back(tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "in", {"one": batch(["a.png"], [0])})
     before = tree(source)
-    folder = storage.JobFolder(str(source))
+    folder = storage.JobFolder(str(source), "0" * 16)
     os.makedirs(folder.path)
+    storage.begin(folder, "")
     os.rename(source, folder.replaced)
     assert len(Dataset.import_from(source)) == 1
     assert tree(source) == before
-    os.makedirs(folder.path, exist_ok=True)
     os.rename(source, folder.replaced)
     quickly(source, tmp_path / "out", "parquet")
     assert tree(source) == before

@@ -16,6 +16,7 @@ import pytest
 from beam_cifar import make_sample, storage
 from beam_cifar.jobs.clean import clean
 from beam_cifar.storage.processes import here, started
+from tests.helpers import ROOT
 
 
 def name(host: str, boot: str, process: int, start: str) -> str:
@@ -79,6 +80,13 @@ def test_only_this_user_may_enter_and_nothing_stays(tmp_path: Path) -> None:
     assert os.path.isdir(kept.name)
     del kept
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_else_makes_temporary_files() -> None:
+    importing = {
+        path.name for path in (ROOT / "beam_cifar").rglob("*.py") if "import tempfile" in path.read_text("utf-8")
+    }
+    assert importing == {"temporary.py", "staging.py"}, "use storage.TemporaryFolder"
 
 
 @pytest.mark.slow

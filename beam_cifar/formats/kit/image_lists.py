@@ -97,21 +97,23 @@ def list_images(root: str, accept: Callable[[str], bool] = any_name) -> ImageTre
     import numpy as np
     import pyarrow.compute as pc
 
-    names, columns = Texts(), (array("q"), array("q"), array("q"))
+    names, sizes, times, identities = Texts(), array("q"), array("q"), array("q")
     with storage.reading(root):
         try:
             for entry in storage.list_tree(root):
                 if accept(entry.name):
                     names.append(entry.name)
-                    for column, number in zip(columns, (entry.size, entry.mtime, entry.identity), strict=True):
-                        column.append(number)
+                    sizes.append(entry.size)
+                    times.append(entry.mtime)
+                    identities.append(entry.identity)
         except (FileNotFoundError, NotADirectoryError) as error:
             if error.filename != root:
                 raise
     found = names.made()
     order = pc.sort_indices(found)
     places = order.to_numpy()
-    return ImageTree(root, found.take(order), *(np.frombuffer(column, dtype=np.int64)[places] for column in columns))
+    columns = (np.frombuffer(column, dtype=np.int64)[places] for column in (sizes, times, identities))
+    return ImageTree(root, found.take(order), *columns)
 
 
 @kept()
