@@ -8,12 +8,14 @@ from __future__ import annotations
 import io
 import pickle
 import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 PIXELS = bytes(range(33)) + b"\\'\xff"  # what text encodings escape
 WIDTH = 12
+Write = Callable[[bytes], bytes]
 _ALLOWED = {"ndarray", "dtype", "_reconstruct", "scalar", "_frombuffer"}
 
 
@@ -123,15 +125,15 @@ def framed(body: bytes, *cuts: int) -> bytes:
     return b"\x80\x04" + b"".join(b"\x95" + struct.pack("<Q", len(part)) + part for part in parts)
 
 
-def with_keys(write: Any) -> bytes:
+def with_keys(write: Write) -> bytes:
     return b"\x80\x02}(" + write(b"labels") + LABELS + write(b"data") + DATA + write(b"filenames") + NAMES + b"u."
 
 
-def with_names(write: Any, *names: bytes) -> bytes:
+def with_names(write: Write, *names: bytes) -> bytes:
     return made(names=b"](" + b"".join(map(write, names or (b"a.png", b"b", b"c'\\x"))) + b"e")
 
 
-TEXTS = {
+TEXTS: dict[str, Write] = {
     "STRING": lambda text: b"S" + repr(text)[1:].encode() + b"\n",
     "STRING_in_double_quotes": lambda text: b'S"' + text.replace(b"\\", b"\\\\") + b'"\n',
     "BINSTRING": lambda text: sized(b"T", "<i", text),
