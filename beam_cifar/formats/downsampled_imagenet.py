@@ -63,6 +63,8 @@ class DownsampledImagenetSource(RecordSource):
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether there is a file with a known name, and none of CIFAR's meta files."""
+        if not (storage.is_folder(path) or archives.is_archive(path)):
+            return False
         names = {entry.name for entry in _found(path, index_dir)}
         return any(map(_BATCH.fullmatch, names)) and names.isdisjoint(_META_FILES)
 
