@@ -76,6 +76,11 @@ def kind_of(value: Value) -> str:
     return names.get(name, name.removesuffix("Value").lower())
 
 
+def shown(value: Value) -> str:
+    """Returns a number or short text as found and any other value as its kind, for messages."""
+    return shorten(value) if type(value) in (type(None), bool, int, float, bytes, str) else f"a {kind_of(value)}"
+
+
 def _reconstruct(source: PickleFile, args: list[Value]) -> ArrayValue:
     match args:
         case [GlobalValue(name="ndarray"), TupleValue(items=[0]), b"b" | "b"]:
@@ -106,7 +111,7 @@ def _build_dtype(source: PickleFile, dtype: DtypeValue, state: list[Value]) -> N
             source.refuse("unsupported state of a dtype; expected (3, order, None, None, None, -1, -1, 0)")
     numbers = (elsize, align, flags)
     if not all(type(number) is int for number in numbers) or not (-1 <= align <= 16 and 0 <= flags <= 255):
-        source.refuse(f"invalid state of dtype {dtype}: {shorten(numbers)}")
+        source.refuse(f"invalid state of dtype {dtype}: {', '.join(map(shown, numbers))}")
     # The lowest flag says that elements are references; numpy would follow numbers as pointers.
     if flags & 1 != (dtype.kind == "O"):
         source.refuse(f"dtype {dtype} has the flags {flags}, of another kind of dtype")
@@ -145,7 +150,7 @@ def _set_array(
     if array.built:
         source.refuse("sets the state of an array a second time")
     if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and side >= 0 for side in shape):
-        source.refuse(f"invalid array shape: {shorten(tuple(shape))}")
+        source.refuse(f"invalid array shape: {', '.join(map(shown, shape[:8]))}")
     array.shape, array.dtype, array.fortran, array.built = tuple(shape), dtype, fortran, True
     _close(source, dtype)
     count = math.prod(shape)
@@ -157,7 +162,7 @@ def _set_array(
     if array.payload.length != count * dtype.itemsize:
         source.refuse(
             f"array of shape {shorten(array.shape)} and dtype {dtype} has {array.payload.length} bytes;"
-            f" expected {count * dtype.itemsize}"
+            f" expected {shorten(count * dtype.itemsize)}"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isqrt, prod
 
 from beam_cifar.data.limits import MAX_PIXELS
+from beam_cifar.pickles.arrays import shown
 from beam_cifar.pickles.columns import Columns
 from beam_cifar.pickles.rows import BlockImages, FortranImages, Images, RowImages, Size
 from beam_cifar.pickles.source import shorten
@@ -105,7 +106,7 @@ def _int_payload(columns: Columns, data: ArrayValue) -> IntPayload:
             offsets.append(item.offset)
             position += item.count
         elif item is not None or position != prod(data.shape):
-            columns.refuse(data, f"element {position} of 'data' is {shorten(item)}; expected an int of 0 to 255")
+            columns.refuse(data, f"element {position} of 'data' is {shown(item)}; expected an int of 0 to 255")
     starts.append(position)
     return IntPayload(starts, offsets, kept)
 

@@ -806,15 +806,12 @@ BAD: dict[str, Callable[[str], bytes]] = {
         + b"\x86q\x02R"
         + b"h\x01h\x02R" * 100_000
     ),
-    "memo_flood": wrapped(b"](" + b"N\x94" * 1_200_000 + b"e"),
-    "memo_flood_alone": wrapped(b"N" + b"\x94" * 1_500_000),
     "deep_tuples": wrapped(chain(100_000, b")", b"\x85")),
     "deep_marks": wrapped(b"(" * 100_000),
     "deep_lists": wrapped(b"](" * 100_000),
     "deep_by_append": wrapped(b"]" * 100_000 + b"a" * 99_999),
     "deep_dicts": wrapped(b"}U\x00" * 1000 + b"N" + b"s" * 1000),
     "billion_laughs": wrapped(laughs(9)),
-    "container_flood": wrapped(b"](" + b"]" * 1_000_000 + b"e"),
     "cycle": wrapped(b"]q\x00h\x00a"),
     "cycle_through_tuple": wrapped(b"]q\x00h\x00\x85a"),
     "aliased_rows": wrapped(
@@ -894,4 +891,252 @@ BAD: dict[str, Callable[[str], bytes]] = {
     "sizes_text": value(image_sizes=["32"] * ROWS),
     "sizes_float": value(image_sizes=[(32.0, 32.0)] * ROWS),
     "sizes_int": value(image_sizes=32),
+}
+
+
+def long(count: int, code: bytes = b"T") -> bytes:
+    return code + struct.pack("<i", count) + b"x" * count
+
+
+def listed(items: bytes) -> bytes:
+    return b"](" + items + b"e"
+
+
+def column(key: bytes, body: bytes) -> Callable[[str], bytes]:
+    return lambda marker: b"\x80\x02}(U%c%b%bu." % (len(key), key, body)
+
+
+def system(form: str) -> Callable[[str], bytes]:
+    """A call of `os.system` that creates the marker; COMMAND in the form is where the command goes."""
+    return lambda marker: form.replace("COMMAND", f"touch {marker}").encode("latin-1")
+
+
+SCALAR = b"cnumpy.core.multiarray\nscalar\n"
+STATE = b"(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+
+BAD |= {
+    # Calls, in every form that creates something.
+    "call_global_reduce": system("cposix\nsystem\n(S'COMMAND'\ntR."),
+    "call_in_a_value": system("(dS'labels'\ncposix\nsystem\n(S'COMMAND'\ntRs."),
+    "call_in_a_key": system("(dcposix\nsystem\n(S'COMMAND'\ntRNs."),
+    "call_in_a_list": system("(dS'labels'\n(lcposix\nsystem\n(S'COMMAND'\ntRas."),
+    "call_through_inst": system("(S'COMMAND'\niposix\nsystem\n."),
+    "call_through_obj": system("\x80\x02}(U\x04data(cposix\nsystem\nS'COMMAND'\nou."),
+    "call_through_newobj": system("\x80\x02}(U\x04datacsubprocess\nPopen\nS'COMMAND'\n\x85\x81u."),
+    "call_through_newobj_ex": system("\x80\x04}(U\x04datacsubprocess\nPopen\nS'COMMAND'\n\x85}\x92u."),
+    "call_through_build": system("\x80\x02}(U\x04data]}U\x0c__setstate__cposix\nsystem\nsbS'COMMAND'\nbu."),
+    "call_after_stop": system("(d.cposix\nsystem\n(S'COMMAND'\ntR."),
+    "call_after_a_good_batch": lambda marker: styled() + f"cposix\nsystem\n(S'touch {marker}'\ntR.".encode(),
+    "call_on_the_stack_from_memo": wrapped(b"\x8c\x02os\x94\x8c\x06system\x94h\x00h\x01\x93"),
+    "call_by_dotted_name": wrapped(b"\x8c\x05numpy\x8c\x10ndarray.__init__\x93"),
+    "call_of_bytes_names": wrapped(b"C\x05numpyC\x07ndarray\x93"),
+    "call_of_a_name_with_a_space": wrapped(b"cnumpy\nndarray \n"),
+    "call_of_a_name_with_a_return": wrapped(b"cnumpy\r\nndarray\r\n"),
+    "call_of_a_long_name": wrapped(b"c" + b"x" * 2000 + b"\ny\n"),
+    "call_of_an_empty_name": wrapped(b"c\n\n"),
+    "call_of_a_name_that_does_not_end": wrapped(b"cposix"),
+    "call_of_a_name_in_capitals": wrapped(b"cNumpy\nndarray\n"),
+    "call_of_a_dtype": wrapped(b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R)R"),
+    "call_of_a_list": wrapped(b"])R"),
+    "call_of_none": wrapped(b"N)R"),
+    "call_of_import": global_call("builtins", "__import__", "os"),
+    "call_of_exec": global_call("builtins", "exec"),
+    "call_of_compile": global_call("builtins", "compile"),
+    "call_of_map": global_call("builtins", "map"),
+    "call_of_a_partial": global_call("functools", "partial"),
+    "call_of_attrgetter": global_call("operator", "attrgetter"),
+    "call_of_a_code_object": global_call("types", "CodeType"),
+    "call_of_a_ctype": global_call("ctypes", "CDLL"),
+    "call_of_a_numpy_memmap": global_call("numpy", "memmap"),
+    "call_of_numpy_frombuffer": global_call("numpy", "frombuffer"),
+    "call_of_loads": global_call("pickle", "loads"),
+    "call_of_a_torch_storage": global_call("torch._utils", "_rebuild_tensor_v2"),
+    "extension1_zero": wrapped(b"\x82\x00"),
+    "extension2_large": wrapped(b"\x83\xff\xff"),
+    "extension4_negative": wrapped(b"\x84\xff\xff\xff\xff"),
+    "persistent_id_empty": wrapped(b"P\n"),
+    "persistent_id_not_ended": wrapped(b"Pmarker"),
+    "persistent_id_of_a_tuple": wrapped(b"U\x01xU\x01y\x86Q"),
+    "buffer_as_data_of_an_array": wrapped(b"cnumpy.core.numeric\n_frombuffer\n(\x97" + U1 + b"K\x01K\x03\x86U\x01CtR"),
+    "buffer_readonly_of_text": wrapped(b"U\x01x\x98"),
+    "build_with_a_dictionary": wrapped(ARRAY + b"}b"),
+    "build_with_slots": wrapped(ARRAY + b"N}\x86b"),
+    "build_on_a_number": wrapped(b"K\x01}b"),
+    "build_on_nothing": lambda marker: b"\x80\x02}b.",
+    "build_on_a_scalar": wrapped(SCALAR + U1 + b"U\x01x\x86R}b"),
+    "build_on_a_used_dtype": wrapped(array_of(b"K\x00K\x03\x86", b"U\x00", U1 + b"q\x01") + b"h\x01" + STATE),
+    # States that crash numpy, or forge pointers.
+    "state_of_pointers": wrapped(array_of(b"K\x01\x85", b"U\x08" + b"A" * 8, dtype_of(b"O8"))),
+    "state_of_pointers_as_bytes": wrapped(array_of(b"K\x01\x85", b"C\x08" + b"A" * 8, dtype_of(b"O8"))),
+    "state_of_pointers_by_elsize": wrapped(
+        array_of(b"K\x01\x85", b"U\x08" + b"A" * 8, dtype_of(b"u1", b"(K\x03U\x01|NNNK\x08K\x01K?tb"))
+    ),
+    "state_with_names_and_no_fields": wrapped(dtype_of(b"u1", b"(K\x03U\x01|NU\x01a\x85NK\x01K\x01K\x00tb")),
+    "state_with_a_field_outside": wrapped(
+        dtype_of(b"u1", b"(K\x03U\x01|NU\x01a\x85}U\x01aU\x02u1M\xff\xff\x86sK\x01K\x01K\x10tb")
+    ),
+    "state_with_metadata": wrapped(dtype_of(b"u1", b"(K\x04U\x01|NNNK\x01K\x01K\x00}tb")),
+    "state_of_version_2": wrapped(dtype_of(b"u1", b"(K\x02U\x01|NNNK\x01K\x01tb")),
+    "state_with_negative_size": wrapped(dtype_of(b"u1", b"(K\x03U\x01|NNNJ\xfe\xff\xff\xffK\x01K\x00tb")),
+    "state_with_huge_alignment": wrapped(dtype_of(b"u1", b"(K\x03U\x01|NNNK\x01J\xff\xff\xff\x7fK\x00tb")),
+    "state_with_negative_flags": wrapped(dtype_of(b"u1", b"(K\x03U\x01|NNNK\x01K\x01J\xff\xff\xff\xfftb")),
+    "state_with_text_for_a_number": wrapped(dtype_of(b"u1", b"(K\x03U\x01|NNNU\x01xK\x01K\x00tb")),
+    "state_with_a_list_for_a_number": wrapped(dtype_of(b"u1", b"(K\x03U\x01|NNN]K\x01K\x00tb")),
+    "state_with_an_unknown_order": wrapped(dtype_of(b"i4", b"(K\x03U\x01!NNNK\x04K\x04K\x00tb")),
+    "state_with_an_int_order": wrapped(dtype_of(b"i4", b"(K\x03K\x01NNNK\x04K\x04K\x00tb")),
+    "state_of_a_list": wrapped(dtype_of(b"u1", b"]b")),
+    "state_of_an_array_with_itself": wrapped(ARRAY + b"q\x01h\x01\x85b"),
+    "dtype_of_a_list": wrapped(b"cnumpy\ndtype\n]K\x00K\x01\x87R"),
+    "dtype_of_a_dictionary": wrapped(b"cnumpy\ndtype\n}K\x00K\x01\x87R"),
+    "dtype_of_four_arguments": wrapped(b"cnumpy\ndtype\n(U\x02u1K\x00K\x01}tR"),
+    "dtype_of_a_long_name": wrapped(b"cnumpy\ndtype\n" + long(5000) + b"K\x00K\x01\x87R"),
+    "dtype_of_many_digits": wrapped(b"cnumpy\ndtype\n" + b"U\xffS" + b"9" * 254 + b"K\x00K\x01\x87R"),
+    "array_of_a_subclass": wrapped(ARRAY.replace(b"cnumpy\nndarray\n", b"cnumpy\nmatrix\n")),
+    "array_state_with_fortran_2": wrapped(
+        array_of(b"K\x00K\x03\x86", b"U\x00").replace(b"\x89U\x00tb", b"K\x02U\x00tb")
+    ),
+    "array_shape_of_floats": wrapped(array_of(b"G?\xf0" + bytes(6) + b"K\x03\x86", b"U\x03abc")),
+    "array_shape_of_2_to_the_62": wrapped(array_of(b"\x8a\x08" + bytes(7) + b"\x40K\x04\x86", b"U\x00")),
+    "array_shape_of_32_huge_sides": wrapped(
+        array_of(b"(" + (b"\x8a\x08" + b"\xff" * 7 + b"\x7f") * 32 + b"t", b"U\x01a")
+    ),
+    "array_rows_and_no_bytes": wrapped(array_of(b"J\xff\xff\xff\x7fK\x03\x86", b"U\x00")),
+    "array_of_objects_of_another_count": wrapped(array_of(b"K\x03\x85", listed(b"NN"), dtype_of(b"O8"))),
+    "array_of_objects_in_a_tuple": wrapped(array_of(b"K\x01\x85", b"N\x85", dtype_of(b"O8"))),
+    "frombuffer_negative": wrapped(
+        b"cnumpy.core.numeric\n_frombuffer\n(U\x03abc" + U1 + b"J\xff\xff\xff\xff\x85U\x01CtR"
+    ),
+    "frombuffer_too_short": wrapped(b"cnumpy.core.numeric\n_frombuffer\n(U\x03abc" + U1 + b"K\x09\x85U\x01CtR"),
+    "frombuffer_of_an_array": wrapped(
+        b"cnumpy.core.numeric\n_frombuffer\n(" + array_of(b"K\x03\x85", b"U\x03abc") + U1 + b"K\x03\x85U\x01CtR"
+    ),
+    "scalar_of_invalid_unicode": wrapped(
+        SCALAR + dtype_of(b"U1", b"(K\x03U\x01<NNNK\x04K\x04K\x08tb") + b"U\x04\xff\xff\xff\xff\x86R"
+    ),
+    "scalar_of_pointers": wrapped(SCALAR + dtype_of(b"O8") + b"U\x08" + b"A" * 8 + b"\x86R"),
+    "scalar_without_bytes": wrapped(SCALAR + U1 + b"\x85R"),
+    "encode_hex_nested": wrapped(ENCODE * 5 + b"X\x01\x00\x00\x00a" + b"U\x03hex\x86R" * 5),
+    "encode_rot13": wrapped(ENCODE + b"X\x01\x00\x00\x00aU\x05rot13\x86R"),
+    "encode_bz2": wrapped(ENCODE + b"U\x01aU\x03bz2\x86R"),
+    "encode_latin1_in_capitals": wrapped(ENCODE + b"X\x01\x00\x00\x00aU\x06LATIN1\x86R"),
+    "encode_with_errors": wrapped(ENCODE + b"X\x01\x00\x00\x00aU\x06latin1U\x06ignore\x87R"),
+    "encode_of_an_encoding": wrapped(ENCODE + ENCODE + b"X\x01\x00\x00\x00aU\x06latin1\x86RU\x06latin1\x86R"),
+    # Numbers.
+    "int_hexadecimal": wrapped(b"I0x10\n"),
+    "int_hexadecimal_huge": wrapped(b"I0x" + b"f" * 5000 + b"\n"),
+    "int_of_4301_digits": wrapped(b"I" + b"1" * 4301 + b"\n"),
+    "int_with_spaces": wrapped(b"I 5 \n"),
+    "int_with_a_plus": wrapped(b"I+5\n"),
+    "int_empty": wrapped(b"I\n"),
+    "int_of_other_digits": wrapped("I٣\n".encode()),
+    "int_just_above_8_bytes": wrapped(b"I9223372036854775808\n"),
+    "int_just_below_8_bytes": wrapped(b"I-9223372036854775809\n"),
+    "long_hexadecimal": wrapped(b"L0x" + b"f" * 20 + b"L\n"),
+    "long_of_4301_digits": wrapped(b"L" + b"9" * 4301 + b"L\n"),
+    "long_of_255_bytes": wrapped(b"\x8a\xff" + b"\x01" * 255),
+    "long4_negative": wrapped(b"\x8b\xff\xff\xff\xff"),
+    "long4_of_5000_bytes": wrapped(b"\x8b\x88\x13\x00\x00" + b"\x01" * 5000),
+    "float_hexadecimal": wrapped(b"F0x1p3\n"),
+    "float_huge_exponent": wrapped(b"F1e99999\n"),
+    "float_nan_with_payload": wrapped(b"Fnan(1)\n"),
+    "memo_index_of_4301_digits": wrapped(b"Np" + b"1" * 4301 + b"\n"),
+    "memo_fetched_by_4301_digits": wrapped(b"g" + b"1" * 4301 + b"\n"),
+    "memo_index_beyond_4_bytes": wrapped(b"Np4294967296\n"),
+    "memo_index_text": wrapped(b"Npabc\n"),
+    "label_of_a_string_of_digits": value(labels=[b"1" * 5000] * ROWS),
+    # Lengths that lie, and ends that come early.
+    "length_of_2_to_the_63": wrapped(b"\x96" + b"\xff" * 7 + b"\x7f"),
+    "length_of_2_to_the_64": wrapped(b"\x8e" + b"\xff" * 8),
+    "length_of_a_short_string": lambda marker: b"\x80\x02}(U\xffabc",
+    "length_of_a_text": lambda marker: b"\x80\x04}(\x8c\xffabc",
+    "length_of_a_frame_over_the_end": lambda marker: b"\x80\x04\x95\xff" + bytes(7) + b"}.",
+    "length_of_a_frame_huge": wrapped(b"\x95" + b"\xff" * 8),
+    "cut_in_the_payload": lambda marker: styled()[:5000],
+    "cut_before_stop": lambda marker: styled()[:-1],
+    "cut_after_protocol": lambda marker: b"\x80\x02",
+    "cut_in_protocol": lambda marker: b"\x80",
+    "cut_in_a_number": lambda marker: b"\x80\x02}(U\x04dataJ\x01",
+    "zeros_after_stop": lambda marker: styled() + bytes(512),
+    "stop_alone": lambda marker: b".",
+    "stop_first": lambda marker: b"\x80\x02." + styled(),
+    # Structure.
+    "deep_as_allowed_by_none": wrapped(b"](" * 70 + b"e" * 70),
+    "deep_in_memo": wrapped(b")q\x01" + b"h\x01\x85q\x01" * 100),
+    "laughs_of_tuples": wrapped(b")q\x00" + b"".join(b"(" + b"h%c" % n * 9 + b"tq%c" % (n + 1) for n in range(12))),
+    "laughs_of_names": column(
+        b"filenames", listed(long(4000) + b"q\x00" + listed(b"h\x00" * 100) + b"q\x01" + b"h\x01" * 1000)
+    ),
+    "laughs_of_arrays": wrapped(array_of(b"M\x00\x80\x85", long(1 << 15)) + b"q\x01" + b"h\x01" * 10_000),
+    "cycle_through_dictionary": wrapped(b"}q\x00U\x01xh\x00s"),
+    "cycle_through_object_array": wrapped(ARRAY + b"q\x00(K\x01K\x01\x85" + dtype_of(b"O8") + b"\x89]h\x00atb"),
+    "grown_after_use": wrapped(b"]q\x00h\x00h\x00Na"),
+    "key_is_a_list": wrapped(b"u]Ns}("),
+    "key_twice_empty": lambda marker: b"\x80\x02}(U\x00NU\x00Nu.",
+    "key_twice_through_memo": lambda marker: b"\x80\x02}(U\x06labelsq\x01]h\x01]u.",
+    "key_long": lambda marker: b"\x80\x02}" + long(70_000) + b"Ns.",
+    "mark_in_a_mark": wrapped(b"((NN"),
+    "set_as_labels": column(b"labels", b"\x8f(K\x01\x90"),
+    "names_of_5000_letters": value(filenames=["x" * 5000] * ROWS),
+    "names_as_array_of_wide_cells": value(filenames=np.array(["x" * 5000] * ROWS)),
+    "names_as_one_text": value(filenames="abcde"),
+    "names_nested": value(filenames=[[name] for name in NAMES]),
+    "classes_twice_as_many_rows": value(labels=list(LABELS) * 2),
+    "images_too_large": value(data=objects([np.zeros(0, np.uint8)] * ROWS), image_sizes=[(1 << 14, 1 << 14)] * ROWS),
+}
+
+
+# Small in the file and large in memory, or long to read: their sizes are those that the scanner still has to refuse.
+
+FLOODS: dict[str, Callable[[str], bytes]] = {
+    "flood_of_none": column(b"labels", listed(b"N" * 9_000_000)),
+    "flood_of_none_on_the_stack": lambda marker: b"\x80\x02" + b"N" * 9_000_000 + b".",
+    "flood_of_none_below_marks": lambda marker: b"\x80\x02}" + (b"(" + b"N" * 200_000) * 60,
+    "flood_of_lists": column(b"labels", listed(b"]" * 1_000_000)),
+    "flood_of_dictionaries": column(b"labels", listed(b"}" * 1_000_000)),
+    "flood_of_sets": column(b"labels", listed(b"\x8f" * 1_000_000)),
+    "flood_of_tuples": column(b"labels", listed(b"N\x85" * 1_000_000)),
+    "flood_of_empty_tuples": column(b"labels", listed(b")" * 1_000_000)),
+    "flood_of_ints_of_2_bytes": column(b"labels", listed(b"M\x00\x80" * 4_000_000)),
+    "flood_of_ints_of_4_bytes": column(b"labels", listed(b"J\x00\x80\x00\x40" * 4_000_000)),
+    "flood_of_small_ints": column(b"labels", listed(b"K\x01" * 400_000)),
+    "flood_of_small_ints_in_short_runs": column(b"labels", listed((b"K\x01" * 64 + b"N") * 600_000)),
+    "flood_of_floats": column(b"labels", listed((b"G" + bytes([64]) * 8) * 4_000_000)),
+    "flood_of_long_ints": column(b"labels", listed((b"\x8a\x03\x01\x02\x03") * 4_000_000)),
+    "flood_of_lines": lambda marker: b"(dS'labels'\n(l" + b"I300\na" * 1_500_000 + b"s.",
+    "flood_of_names": column(b"filenames", listed(b"".join(b"U\x06%06x" % row for row in range(250_000)))),
+    "flood_of_one_name": column(b"filenames", listed(b"U\x09image.pngq\x01" + b"h\x01" * 300_000)),
+    "flood_of_one_long_name": column(b"filenames", listed(long(4000) + b"q\x01" + b"h\x01" * 50_000)),
+    "flood_of_wide_names": column(b"filenames", listed((b"X\x04\x01\x00\x00" + b"x" * 256 + "😀".encode()) * 60_000)),
+    "flood_of_escapes": lambda marker: b"(dS'filenames'\n(l" + b"V\\u0436a\na" * 800_000 + b"s.",
+    "flood_of_keys": lambda marker: b"\x80\x02}(" + b"".join(b"U\x06%06xN" % key for key in range(500_000)) + b"u.",
+    "flood_of_memo_entries": column(b"labels", listed(b"N\x94" * 1_200_000)),
+    "flood_of_memo_entries_of_one": wrapped(b"N" + b"\x94" * 1_500_000),
+    "flood_of_puts": column(b"labels", listed(b"N" + b"q\x00" * 1_500_000)),
+    "flood_of_gets": column(b"labels", listed(b"Nq\x00" + b"h\x00" * 7_000_000)),
+    "flood_of_marks": lambda marker: b"\x80\x02]" + b"(e" * 1_500_000 + b".",
+    "flood_of_frames": lambda marker: b"\x80\x04" + (b"\x95" + bytes(8)) * 1_500_000,
+    "flood_of_globals": column(b"labels", listed(b"cnumpy\ndtype\n" * 600_000)),
+    "flood_of_dtypes": column(b"labels", listed(b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R" * 200_000)),
+    "flood_of_scalars": column(b"labels", listed((SCALAR + U1 + b"U\x01x\x86R") * 120_000)),
+    "flood_of_encodings": column(b"labels", listed((ENCODE + b"X\x01\x00\x00\x00aU\x06latin1\x86R") * 250_000)),
+    "flood_of_arrays": column(b"labels", listed(array_of(b"K\x00\x85", b"U\x00") * 100_000)),
+    "flood_of_rows_of_one_pixel": wrapped(
+        array_of(b"J\x80\x1a\x06\x00K\x03\x86", b"T\x80\x4f\x12\x00" + bytes(1_200_000))
+    ),
+    "flood_of_labels_of_one_byte": column(
+        b"labels", array_of(b"J\x80\x1a\x06\x00\x85", b"T\x80\x1a\x06\x00" + bytes(400_000))
+    ),
+    "flood_of_rows_without_image": wrapped(array_of(b"J\x80\x1a\x06\x00\x85", listed(b"N" * 400_000), dtype_of(b"O8"))),
+    "flood_of_one_row": wrapped(listed(array_of(b"M\x00\x0c\x85", long(3072)) + b"q\x05" + b"h\x05" * 50_000)),
+    "flood_of_sizes": column(
+        b"image_sizes", listed(b"".join(b"J%bK\x01\x86" % struct.pack("<i", n) for n in range(1, 300_000)))
+    ),
+    "flood_of_names_of_one_letter": column(
+        b"filenames",
+        array_of(
+            b"J\x80\x1a\x06\x00\x85",
+            b"T\x80\x1a\x06\x00" + b"a" * 400_000,
+            dtype_of(b"S1", b"(K\x03U\x01|NNNK\x01K\x01K\x00tb"),
+        ),
+    ),
 }
