@@ -38,7 +38,7 @@ IMAGE_MEDIA: Final = 2
 MAX_JSON_BYTES: Final = 8 << 30
 """Limit for the annotation file of one subset; a million items are about 0.2 GB."""
 
-DETECT_BYTES: Final = 8 << 20
+DETECT_BYTES: Final = 2 << 20
 """How much of a JSON file detection reads to find what Datumaro writes before the items."""
 
 MAX_LABEL: Final = 1 << 31
@@ -171,9 +171,12 @@ def _has_items(entry: storage.Entry) -> bool:
         stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), entry.path)
     found = set[str]()
     try:
-        for key in stream.members() if stream.at("{") else ():
-            if key == "items":
-                return stream.at("[") and bool(found & {"categories", "dm_format_version"})
+        if not stream.at("{"):
+            stream.value()  # a list, such as of another program, or no JSON at all
+            return False
+        for key in stream.members():
+            if key == "dm_format_version" or (key == "items" and "categories" in found):
+                return key != "items" or stream.at("[")
             found.add(key)
             stream.value()
     except InputError:

@@ -341,7 +341,7 @@ def _row_labels(
 
     heads = np.frombuffer(text + bytes(LABEL_WIDTH), dtype=np.uint8)[starts[:, None] + np.arange(LABEL_WIDTH)]
     digits = heads - np.uint8(ord("0"))
-    ends = (heads == ord(",")) | (heads == ord("\n")) | (heads == ord("\r"))
+    ends = heads == ord(",")
     lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), 0)
     negative = heads[:, 0] == ord("-")
     wrong = lengths <= negative

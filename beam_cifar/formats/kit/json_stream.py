@@ -14,13 +14,29 @@ from typing import Any, BinaryIO, Final
 from beam_cifar.errors import InputError
 
 CHUNK_BYTES: Final = 1 << 20
-MAX_VALUE: Final = 64 << 20
-"""Maximum number of characters of one value."""
+MAX_VALUE: Final = 8 << 20
+"""Maximum number of characters of one value; three characters, an empty list, become 64 bytes."""
 
 _GOES_ON: Final = ("", ".", "e", "E")
 """Characters after a number that may mean it continues in the next chunk."""
 
+MAX_CONTAINERS: Final = 1_000_000
+"""Maximum number of lists and objects in a text that is parsed whole: an empty one, three bytes, becomes 64."""
+
 _space = re.compile(r"[ \t\n\r]*").match
+
+
+def parsed_json(text: bytes, shown: str) -> Any:
+    """Returns a whole JSON text, parsed. Raises `InputError` if it is not valid, or becomes too large."""
+    count = text.count(b"[") + text.count(b"{")
+    if count > MAX_CONTAINERS:
+        raise InputError(f"{shown}: has {count} brackets; at most {MAX_CONTAINERS} are supported")
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise InputError(f"{shown}: is not valid JSON: nested too deeply; remove or restore it") from error
+    except ValueError as error:
+        raise InputError(f"{shown}: is not valid JSON: {error}; remove or restore it") from error
 
 
 class JsonStream:

@@ -29,7 +29,8 @@ from beam_cifar.formats.parquet.schema import columns_in, damaged, open_parquet
 from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
 
-# A file that unpacks to more than `RATIO_FREE_BYTES` and `MAX_RATIO` times its size is a bomb: images barely compress.
+# A file that unpacks to more than this and `MAX_RATIO` times its size is a bomb: images barely compress.
+_FREE_BYTES = 64 << 20
 
 # Maximum bytes of a batch in which a dictionary repeats its largest image.
 _REPEATED_BYTES = 64 << 20
@@ -44,10 +45,12 @@ class _Groups:
     Attributes:
         starts: int64 `[G + 1]`, the first row of each group, and the total number of rows.
         bytes: uncompressed bytes of each group; nearly all are images.
+        limit: bytes that one pass may read; more is a bomb, of a dictionary that repeats an image in many rows.
     """
 
     starts: npt.NDArray[np.int64]
     bytes: tuple[int, ...]
+    limit: int
 
     def group_of(self, row: int) -> int:
         """Returns the row group of a row."""
@@ -165,7 +168,7 @@ class _Images:
         self._batches: Iterator[Any] = iter(())
         self._held = pa.array([], pa.binary())
         # First row in memory, first row of the next batch, and end of the rows that the current iterator covers.
-        self._start = self._next = self._stop = 0
+        self._start = self._next = self._stop = self._unpacked = 0
 
     def read(self, start: int, stop: int) -> pa.Array:
         """Returns the images of rows [start, stop): `binary`, null where there is none."""
@@ -196,6 +199,7 @@ class _Images:
 
     def _restart(self, group: int) -> None:
         self._start = self._next = self._stop = int(self._groups.starts[group])
+        self._unpacked = 0
         self._batches, self._held = iter(()), pa.array([], pa.binary())
 
     def _advance(self) -> None:
@@ -213,6 +217,12 @@ class _Images:
                     f"{self._shown}: row group {group}: ends at row {self._next} of {self._stop}; the file is damaged"
                 )
             self._held = _binary(batch.column(0), f"{self._shown}: row group {group}")
+        self._unpacked += self._held.nbytes
+        if self._unpacked > self._groups.limit:
+            raise InputError(
+                f"{self._shown}: row {self._next}: images unpack to more than {self._groups.limit} bytes, at least "
+                f"{MAX_RATIO} times the size of the file; refused as a decompression bomb"
+            )
         self._start, self._next = self._next, self._next + len(self._held)
 
     def count_missing(self) -> int | None:
@@ -238,12 +248,12 @@ def _groups(metadata: Any, file: SourceFile) -> _Groups:
         groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
         starts = np.cumsum([0, *(group.num_rows for group in groups)], dtype=np.int64)
         stored = tuple(int(group.total_byte_size) for group in groups)
-    if min(stored, default=0) < 0 or sum(stored) > max(RATIO_FREE_BYTES, MAX_RATIO * file.blob.size):
+    if min(stored, default=0) < 0 or sum(stored) > max(_FREE_BYTES, MAX_RATIO * file.blob.size):
         raise InputError(
             f"{file.shown}: unpacks to {sum(stored)} bytes, more than {MAX_RATIO} times its size; refused as a "
             "decompression bomb"
         )
-    return _Groups(starts, stored)
+    return _Groups(starts, stored, max(4 * RATIO_FREE_BYTES, MAX_RATIO * file.blob.size))
 
 
 def _binary(column: Any, shown: str) -> pa.Array:

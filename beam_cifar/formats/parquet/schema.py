@@ -6,7 +6,6 @@ Hugging Face datasets writes its features to the schema metadata, under "hugging
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.kit.json_stream import parsed_json
 
 OWN_KEY = b"beam_cifar"
 """Key of our own metadata: superclasses of classes, and paths of rows without an image."""
@@ -29,10 +29,10 @@ MAX_TEXT_BYTES = 4096
 """Maximum bytes of a path, an id or a class name."""
 READ_ROWS = 10_000
 READ_BYTES = 1 << 20
-_THRIFT_STRING_BYTES = 64 << 20
+_THRIFT_STRING_BYTES = 16 << 20
 _THRIFT_ITEMS = 1_000_000
-# More rows than bytes means damage: each row has an image or a name. Up to this many rows are accepted anyway.
-_FREE_ROWS = 10_000_000
+# More rows than bytes means damage: each row has an image or a name. Up to this many, 400 bytes each in memory, pass.
+_FREE_ROWS = 250_000
 
 _IMAGE_NAMES = ("img", "image")
 _LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
@@ -133,7 +133,7 @@ def may_have_images(path: str) -> bool:
 
 def columns_of(schema: pa.Schema, shown: str) -> ColumnRoles:
     """Returns the columns of images, labels and ids. Raises `InputError` if it is unclear which has images."""
-    features = _features(schema)
+    features = _features(schema, shown)
     image = _image_column(schema, features, shown)
     is_struct = types.is_struct(schema.field(image).type)
     inner = [field.name for field in schema.field(image).type] if is_struct else []
@@ -148,13 +148,13 @@ def columns_of(schema: pa.Schema, shown: str) -> ColumnRoles:
         coarse=coarse,
         coarse_names=_class_names(features, coarse, shown),
         key=next((name for name in _KEY_NAMES if _is_number(schema, name) or _has_text(schema, name)), ""),
-        own=_own(schema),
+        own=_metadata(schema, OWN_KEY, shown) if OWN_KEY in (schema.metadata or {}) else None,
     )
 
 
-def _features(schema: pa.Schema) -> dict[str, Any]:
+def _features(schema: pa.Schema, shown: str) -> dict[str, Any]:
     """Returns the features in the metadata of Hugging Face datasets, by column."""
-    found = _metadata(schema, b"huggingface")
+    found = _metadata(schema, b"huggingface", shown)
     info = found.get("info")
     features = info.get("features") if isinstance(info, dict) else None
     return (
@@ -164,15 +164,9 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
     )
 
 
-def _own(schema: pa.Schema) -> dict[str, Any] | None:
-    return _metadata(schema, OWN_KEY) if OWN_KEY in (schema.metadata or {}) else None
-
-
-def _metadata(schema: pa.Schema, key: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads((schema.metadata or {}).get(key, b"{}"))
-    except (ValueError, RecursionError):
-        return {}
+def _metadata(schema: pa.Schema, key: bytes, shown: str) -> dict[str, Any]:
+    """Returns an entry of the metadata, {} if missing. Raises `InputError` for a damaged one: it names the classes."""
+    found = parsed_json((schema.metadata or {}).get(key, b"{}"), f"{shown}: metadata {key.decode()!r}")
     return found if isinstance(found, dict) else {}
 
 

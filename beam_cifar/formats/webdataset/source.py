@@ -6,7 +6,6 @@ Reference: README and `tariterators.py` of https://github.com/webdataset/webdata
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.encoded import with_prefixes
+from beam_cifar.formats.kit.json_stream import parsed_json
 from beam_cifar.formats.kit.roots import has_own_file, sorted_files
 from beam_cifar.formats.webdataset.rows import WebdatasetRows, learn_table, shard_ids
 from beam_cifar.images.encodings import is_image_name
@@ -143,10 +143,7 @@ def _read_table(path: str) -> dict[str, Any]:
     if not has_own_file(*os.path.split(path)) or storage.stamp(path)[0] > MAX_TABLE_BYTES:
         return {}
     with storage.open_file(path) as file:
-        try:
-            content = json.loads(file.read())
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}: is not valid JSON: {error}; remove or restore it") from error
+        content = parsed_json(file.read(), path)
     own = isinstance(content, dict) and {"names", "superclasses", "parents", "subsets"} <= content.keys()
     return content if own else {}
 
