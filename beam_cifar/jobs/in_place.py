@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NoReturn
 
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
@@ -70,7 +71,7 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
     if options.output_format not in readable() or not os.path.isdir(options.output_dir):
         return None
     source = get_source(options.output_format)
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:  # for indexes, not needed once it is described
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:  # for indexes
         return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
 
 
@@ -90,7 +91,7 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
         OutputError: the files of the dataset cannot be determined, or something cannot be kept.
     """
     own = _own_paths(options)
-    for folder, folders, names in sorted(os.walk(options.output_dir)):
+    for folder, folders, names in sorted(os.walk(options.output_dir, onerror=_raise)):
         for name in sorted((*names, *filter(lambda name: os.path.islink(os.path.join(folder, name)), folders))):
             path = os.path.join(folder, name)
             if path in own:
@@ -98,6 +99,11 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
             if os.path.islink(path) or not os.path.isfile(path):
                 raise OutputError(f"{path}: not part of the dataset, and would be lost; move it away and save again")
             yield os.path.relpath(path, options.output_dir)
+
+
+def _raise(error: OSError) -> NoReturn:
+    # `os.walk` passes over a folder that it cannot list, and saving would lose the files there.
+    raise error
 
 
 def _own_paths(options: ConvertOptions) -> set[str]:
