@@ -37,7 +37,7 @@ from beam_cifar.dataset.items import (
     item_key,
     table_of_categories,
 )
-from beam_cifar.errors import BeamCifarError, UsageError
+from beam_cifar.errors import BeamCifarError, UsageError, as_job_errors
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.items import write_items
 from beam_cifar.images.encodings import RAW
@@ -303,6 +303,7 @@ class Dataset:
         self._place, self._changed = place, set()
         return made
 
+    @as_job_errors()
     def save(
         self,
         *,
@@ -454,7 +455,8 @@ class _Folder:
     """A new folder in `parent`, or among the temporary files, which is removed when it is no longer used."""
 
     def __init__(self, parent: str | os.PathLike[str] | None) -> None:
-        self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
+        with storage.writing(os.fspath(parent or tempfile.gettempdir())):
+            self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
         # At interpreter exit `__del__` would run too late or not at all.
         weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 

@@ -14,7 +14,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block
-from beam_cifar.errors import UsageError
+from beam_cifar.errors import UsageError, as_job_errors
 from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.finish import publish_settings
 from beam_cifar.jobs.prepare import Job, prepare, rehearsed
@@ -103,6 +103,7 @@ class Conversion:
     _started: float
     _beam_options: PipelineOptions
 
+    @as_job_errors()
     def wait(self) -> Summary:
         """Waits until the output is complete, cleans up, and returns the summary. Call it only once.
 
@@ -139,6 +140,7 @@ def convert(
     return run(options, beam_options, on_start=on_start).wait()
 
 
+@as_job_errors()
 def run(
     options: ConvertOptions, beam_options: BeamOptions = (), *, on_start: Callable[[Job], Any] = lambda job: None
 ) -> Conversion:
