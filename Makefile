@@ -7,7 +7,7 @@ IMAGES ?= 60000
 JOBS ?= auto
 
 .PHONY: demo check test test-slow test-oldest lint docs peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
-  cluster-start cluster-stop test-cluster faults test-faults bench sdist-check clean
+  cluster-start cluster-stop test-cluster faults test-faults test-storage-faults bench sdist-check clean
 
 $(VENV)/.installed: setup.py requirements.txt
 	$(PYTHON) -m venv $(VENV)
@@ -133,6 +133,13 @@ test-faults: .flink/.complete
 
 faults: .flink/.complete
 	$(BIN)/python benchmarks/faults.py $(FAULTS)
+
+# Every system call of a job fails once, and is a place to be killed at: some trials for each kind of job, or all with
+# TRIALS=0 (hours). A compiler that is missing is installed, on Debian and its relatives.
+TRIALS ?= 16
+test-storage-faults: $(VENV)/.installed
+	command -v gcc > /dev/null || { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends gcc libc6-dev; }
+	BEAM_CIFAR_STORAGE_TRIALS=$(TRIALS) $(BIN)/python -m pytest tests/storage_faults -n $(JOBS)
 
 # The pages of `beam-cifar report` in Chromium; where there is none it is installed, on Debian and its relatives. Another
 # one is named by BEAM_CIFAR_CHROMIUM. Screenshots go to build/screenshots.
