@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -39,12 +40,14 @@ class TallySettings:
         labels: label table of the dataset.
         asked: what to measure.
         folder: folder for the tallies, one file per block; visible to all workers.
+        guard: permission to write them.
     """
 
     source: SourceSettings
     labels: LabelTable
     asked: Asked
     folder: str
+    guard: storage.Guard = storage.Guard()  # noqa: RUF009 (a frozen dataclass)
 
 
 @contextmanager
@@ -74,11 +77,15 @@ def measured(
         source = SourceSettings(
             (Origin(catalog.format, labels),), files, Selection(labels.names), tolerant=asked.tolerant
         )
-        settings = TallySettings(source, labels, asked, os.path.join(folder, "tallies"))
+        guard = storage.Guard(run=uuid.uuid4().hex)
+        settings = TallySettings(source, labels, asked, os.path.join(folder, "tallies"), guard)
         tasks = reading_tasks(summaries, tolerant=asked.tolerant)
         storage.make_folder(settings.folder)
-        if tasks:
-            for_each_block(functools.partial(write_tally, settings=settings), tasks, source, beam_options)
+        try:
+            if tasks:
+                for_each_block(functools.partial(write_tally, settings=settings), tasks, source, beam_options)
+        finally:
+            guard.end()
         yield replace(_gathered(catalog, labels, summaries, settings.folder), broken=tuple(broken))
 
 
@@ -86,7 +93,7 @@ def write_tally(block: Block, settings: TallySettings) -> None:
     """Writes the tally of a block to its own file; a bundle that Beam retries replaces it with an equal one."""
     tally = tally_of(block, settings.source.files[block.shard].shown, settings.labels, settings.asked)
     path = os.path.join(settings.folder, "{:06d}-{:06d}-{:06d}".format(*block.coordinates))
-    with storage.StagedFile(path, os.path.join(settings.folder, "scratch")) as file:
+    with storage.StagedFile(path, os.path.join(settings.folder, "scratch"), settings.guard) as file:
         file.write(tally.encoded())
         file.commit()
 

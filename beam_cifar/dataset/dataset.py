@@ -455,8 +455,7 @@ class _Folder:
     """A new folder in `parent`, or among the temporary files, which is removed when it is no longer used."""
 
     def __init__(self, parent: str | os.PathLike[str] | None) -> None:
-        with storage.writing(os.fspath(parent or tempfile.gettempdir())):
-            self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
+        self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
         # At interpreter exit `__del__` would run too late or not at all.
         weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 

@@ -78,7 +78,7 @@ def _finish_folder(number: int, parts: Sequence[PartInfo], settings: SinkSetting
     name = f"files-{digest[:16]}.jsonl"
     paths = [settings.part_path(shard, part.part) for part in parts]
     if all(map(storage.is_file, paths)):
-        storage.join_listings(paths, folder.staged_listing(name), folder.scratch)
+        storage.join_listings(paths, folder.stage(folder.staged_listing(name)))
     elif not storage.is_file(folder.listing(name)):
         raise JobError(f"{folder.work}: the lists of staged files are missing; run the job again")
     _, digest = storage.file_digest(folder.listing(name))
@@ -111,12 +111,12 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
     kept = {*files, *(entry["path"] for entry in foreign)}
     if _holds(sink.folder.tree, expected, kept):
         for path, content in files.items():
-            storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch)
+            storage.write_whole(os.path.join(sink.folder.tree, path), content, sink.folder.scratch, sink.folder.guard)
         for path in writer.folders(sink.options, results):
             storage.make_folder(os.path.join(sink.folder.tree, path))
         for entry in foreign:
             there, staged = (os.path.join(folder, entry["path"]) for folder in (sink.folder.output, sink.folder.tree))
-            storage.stage_link(there, staged, sink.folder.scratch)
+            storage.stage_link(there, staged, sink.folder.scratch, sink.folder.guard)
         storage.publish_tree(
             sink.folder,
             manifest,

@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -64,7 +65,7 @@ class prepare:  # noqa: N801 (used as a function)
 
     def __enter__(self) -> Job:
         options = self._options
-        folder = storage.JobFolder(options.output_dir)
+        folder = storage.JobFolder(options.output_dir, run=uuid.uuid4().hex)
         _check_places(folder, options)
         self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
         try:
@@ -80,6 +81,7 @@ class prepare:  # noqa: N801 (used as a function)
             job = _plan(options, folder, held)
             if options.resume:
                 self._stack.callback(_clear, folder, held, keep="" if job.done else job.folder.job_id)
+            self._stack.callback(folder.guard.end)  # before anything is removed
             return job
         except BaseException:
             self._stack.close()

@@ -107,7 +107,7 @@ def copy_file(task: Task, source: SourceSettings, sink: SinkSettings) -> PartInf
     final, written = sink.part_path(shard, task.part), Counter(counts)
     path = file.blob.path
     if os.path.dirname(path) == sink.folder.output and not os.path.islink(path):  # saved in place
-        size, digest = storage.stage_link(path, final, sink.folder.scratch)
+        size, digest = storage.stage_link(path, final, sink.folder.scratch, sink.folder.guard)
         return PartInfo(task.shard, task.part, 1, size, digest, read=counts, written=written)
     with sink.folder.stage(final) as staged:
         storage.copy_blob(file.blob, file.shown, staged)

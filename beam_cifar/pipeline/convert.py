@@ -79,7 +79,6 @@ def _transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollectio
 
 def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
     """Passes the pipeline of a job to its runner; known errors are raised as themselves."""
-    storage.allow_writes()
     with explained():
         return run_pipeline(lambda pipeline: build_pipeline(pipeline, job), beam_options)
 

@@ -56,7 +56,6 @@ def for_each_block(
 
     Workers must be able to import the function, and its results must be the same if a bundle runs again.
     """
-    storage.allow_writes()
     with explained():
         run_pipeline(lambda pipeline: _build(pipeline, function, tasks, source), beam_options).wait_until_finish()
 

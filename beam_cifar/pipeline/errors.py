@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from beam_cifar import errors, storage
+from beam_cifar import errors
 from beam_cifar.errors import BeamCifarError, JobError, as_job_errors
 
 # Concatenated at run time: tracebacks show source lines, and these must not look like an encoded error.
@@ -76,9 +76,6 @@ def explained() -> Iterator[None]:
     try:
         yield
     except BeamCifarError:
-        raise
-    except KeyboardInterrupt:
-        storage.cancel_writes()
         raise
     except Exception as error:
         known = find_error(error)

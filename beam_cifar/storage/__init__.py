@@ -38,6 +38,7 @@ from beam_cifar.storage.files import open_file as open_file
 from beam_cifar.storage.files import read_whole as read_whole
 from beam_cifar.storage.files import remove_tree as remove_tree
 from beam_cifar.storage.files import stamp as stamp
+from beam_cifar.storage.guard import Guard as Guard
 from beam_cifar.storage.job_folder import JobFolder as JobFolder
 from beam_cifar.storage.job_folder import check_apart as check_apart
 from beam_cifar.storage.lock import Holding as Holding
@@ -61,8 +62,6 @@ from beam_cifar.storage.publishing import restore as restore
 from beam_cifar.storage.staging import StagedFile as StagedFile
 from beam_cifar.storage.staging import StagedFiles as StagedFiles
 from beam_cifar.storage.staging import StagedFolder as StagedFolder
-from beam_cifar.storage.staging import allow_writes as allow_writes
-from beam_cifar.storage.staging import cancel_writes as cancel_writes
 from beam_cifar.storage.staging import join_listings as join_listings
 from beam_cifar.storage.staging import read_listing as read_listing
 from beam_cifar.storage.staging import stage_link as stage_link

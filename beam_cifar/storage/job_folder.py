@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from beam_cifar.errors import UsageError
 from beam_cifar.storage.files import is_file
+from beam_cifar.storage.guard import Guard
 from beam_cifar.storage.paths import contains, is_url
 from beam_cifar.storage.staging import StagedFile
 
@@ -29,6 +30,7 @@ class JobFolder:
         output: absolute path of the output directory, or its URL.
         job_id: a hash of the plan.
         guarded: whether files may be written only while the `begun` file exists.
+        run: unique token of this run of the job; nothing is named after it.
         direct: whether files are written directly to the output: in an object store, which cannot rename files, if
             the output did not exist before.
     """
@@ -37,6 +39,7 @@ class JobFolder:
     job_id: str = ""
     direct: bool = False
     guarded: bool = False
+    run: str = ""
 
     manifest = _Place("manifest.json")
     """The manifest; exists if and only if the output is complete."""
@@ -76,12 +79,12 @@ class JobFolder:
         return self.output if self.direct else os.path.join(self.work, "tree")
 
     @property
-    def guard(self) -> str:
-        """File that must exist for the job to write, so that a job that lost its output to another cannot damage it."""
-        return self.begun if self.guarded else ""
+    def guard(self) -> Guard:
+        """Permission to write, so that a job that ended or lost its output to another cannot damage it."""
+        return Guard(self.begun if self.guarded else "", self.run)
 
     def stage(self, path: str) -> StagedFile:
-        """Opens a new file of the job, which appears at `path` when committed, unless the job lost its output."""
+        """Opens a new file of the job, which appears at `path` when committed, unless the job may no longer write."""
         return StagedFile(path, self.scratch, self.guard)
 
     def listing(self, name: str) -> str:

@@ -27,7 +27,7 @@ from beam_cifar.storage.files import (
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.lock import hold, json_object
 from beam_cifar.storage.paths import is_url
-from beam_cifar.storage.staging import refuse_cancelled, refuse_lost, write_whole
+from beam_cifar.storage.staging import write_whole
 
 
 def begin(folder: JobFolder, inputs: str) -> None:
@@ -84,10 +84,21 @@ def publish_tree(
     Raises:
         OutputError: the output exists and must not be replaced.
     """
-    refuse_cancelled()
-    if is_url(folder.output):
-        _publish_objects(folder, manifest, overwrite=overwrite, listings=listings)
-        return
+    with folder.guard.writing():  # a run that ends meanwhile waits: its caller must not clean up under our hands
+        if is_url(folder.output):
+            _publish_objects(folder, manifest, overwrite=overwrite, listings=listings)
+        else:
+            _publish_folder(folder, manifest, is_ours, overwrite=overwrite, listings=listings)
+
+
+def _publish_folder(
+    folder: JobFolder,
+    manifest: bytes,
+    is_ours: Callable[[str, bytes], bool],
+    *,
+    overwrite: bool,
+    listings: Sequence[str],
+) -> None:
     occupied = is_occupied(folder.output)
     ours = occupied and is_ours(folder.output, manifest)
     if occupied and not ours and not overwrite:
@@ -120,7 +131,7 @@ def publish_tree(
 def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, listings: Sequence[str]) -> None:
     """Publishes objects, which were written directly to the output, or are copied over those of the old output."""
     if not has_content(folder.manifest, manifest):
-        refuse_lost(folder.guard)
+        folder.guard.refuse_lost()
     if not folder.direct:
         if is_occupied(folder.output) and not overwrite:
             raise OutputError(f"{folder.output}: was created by something else during the job; nothing was replaced")

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import tempfile
-import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,29 +16,13 @@ from typing import Any, cast
 from beam_cifar.errors import BeamCifarError, JobError
 from beam_cifar.storage import objects
 from beam_cifar.storage.client import concurrently
-from beam_cifar.storage.files import COPY_BYTES, file_digest, is_file, open_file
+from beam_cifar.storage.files import COPY_BYTES, file_digest, open_file
+from beam_cifar.storage.guard import Guard
 from beam_cifar.storage.paths import is_url
 
 # Lists of files are JSON Lines, formatted by hand: the JSON encoder takes longer than writing the file.
 _quoted = json.encoder.encode_basestring
-
-_cancelled = threading.Event()
-
-
-def cancel_writes() -> None:
-    """Makes every writer in this process fail at its next write, because threads of an interrupted job keep running."""
-    _cancelled.set()
-
-
-def allow_writes() -> None:
-    """Allows writing again, for the next job in this process."""
-    _cancelled.clear()
-
-
-def refuse_cancelled() -> None:
-    """Raises `JobError` if the job was interrupted."""
-    if _cancelled.is_set():
-        raise JobError("interrupted")
+_UNGUARDED = Guard()
 
 
 @contextmanager
@@ -67,7 +50,7 @@ class StagedFile(io.RawIOBase):
     Args:
         final: final path.
         scratch: folder for temporary files on the same file system; not used for an object store.
-        only_while: `commit` fails if this file is missing, as it is when the job lost its output to another one.
+        guard: permission to write, of the job that the file belongs to.
 
     Attributes:
         bytes_written: bytes written so far.
@@ -76,17 +59,17 @@ class StagedFile(io.RawIOBase):
 
     files = 1
 
-    def __init__(self, final: str, scratch: str, only_while: str = "") -> None:
+    def __init__(self, final: str, scratch: str, guard: Guard = _UNGUARDED) -> None:
         super().__init__()
-        refuse_cancelled()
-        self._final, self._only_while = final, only_while
+        self._final, self._guard = final, guard
         # Unique per attempt: a runner may retry a part while the first attempt is still writing.
         self._attempt = "" if is_url(final) else os.path.join(scratch, uuid.uuid4().hex)
-        if self._attempt:
-            os.makedirs(scratch, exist_ok=True)
-            self._file: Any = open(self._attempt, "xb", buffering=0)  # noqa: SIM115
-        else:
-            self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        with guard.writing():
+            if self._attempt:
+                os.makedirs(scratch, exist_ok=True)
+                self._file: Any = open(self._attempt, "xb", buffering=0)  # noqa: SIM115
+            else:
+                self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
         self._digest = hashlib.sha256()
         self.bytes_written = 0
 
@@ -95,7 +78,7 @@ class StagedFile(io.RawIOBase):
 
     def write(self, data: Any) -> int:
         """Writes all of `data`, and adds it to the digest."""
-        refuse_cancelled()
+        self._guard.refuse_ended()
         view = memoryview(data).cast("B")
         self._digest.update(view)
         done = 0
@@ -115,16 +98,16 @@ class StagedFile(io.RawIOBase):
 
     def commit(self) -> None:
         """Moves the file to its final name."""
-        refuse_cancelled()
-        refuse_lost(self._only_while)
-        if not self._attempt:
-            with writing(self._final):
-                objects.upload(self._final, self._file, self.bytes_written)
-            self._file.close()
-            return
-        self._file.close()  # without `sync`: a resumed job detects data lost in a power failure by its digest
-        os.makedirs(os.path.dirname(self._final), exist_ok=True)
-        os.replace(self._attempt, self._final)
+        with self._guard.writing():
+            self._guard.refuse_lost()
+            if not self._attempt:
+                with writing(self._final):
+                    objects.upload(self._final, self._file, self.bytes_written)
+                self._file.close()
+                return
+            self._file.close()  # without `sync`: a resumed job detects data lost in a power failure by its digest
+            os.makedirs(os.path.dirname(self._final), exist_ok=True)
+            os.replace(self._attempt, self._final)
 
     def sync(self) -> None:
         """Flushes what was written so far to disk."""
@@ -140,12 +123,6 @@ class StagedFile(io.RawIOBase):
         super().close()
 
 
-def refuse_lost(path: str) -> None:
-    """Raises `JobError` if the guard file of a job (`JobFolder.guard`) was removed; "" means no guard."""
-    if path and not is_file(path):
-        raise JobError(f"{path}: was removed: another job took over the output, or this job was cleaned up")
-
-
 class StagedFiles:
     """Files of a tree, written atomically one after the other; arguments are as in `StagedFile`.
 
@@ -153,24 +130,23 @@ class StagedFiles:
         made: path, size and hex sha256 of each file so far.
     """
 
-    def __init__(self, tree: str, scratch: str, only_while: str = "") -> None:
-        self._tree, self._scratch, self._only_while = tree, scratch, only_while
+    def __init__(self, tree: str, scratch: str, guard: Guard = _UNGUARDED) -> None:
+        self._tree, self._scratch, self._guard = tree, scratch, guard
         self.made: list[tuple[str, int, str]] = []
 
     @contextmanager
     def open(self, path: str) -> Iterator[StagedFile]:
         """Opens a new file, which is committed on leaving the context without an error."""
-        with StagedFile(os.path.join(self._tree, path), self._scratch, self._only_while) as file:
+        with StagedFile(os.path.join(self._tree, path), self._scratch, self._guard) as file:
             yield file
             file.commit()
         self.made.append((path, file.bytes_written, file.sha256))
 
 
-def stage_link(source: str, final: str, scratch: str) -> tuple[int, str]:
+def stage_link(source: str, final: str, scratch: str, guard: Guard = _UNGUARDED) -> tuple[int, str]:
     """Creates a hard link to a file, or a copy if that is not supported; returns its size and hex sha256."""
-    refuse_cancelled()
     attempt = os.path.join(scratch, uuid.uuid4().hex)
-    with writing(final):
+    with guard.writing(), writing(final):
         os.makedirs(scratch, exist_ok=True)
         os.makedirs(os.path.dirname(final), exist_ok=True)
         try:
@@ -201,9 +177,9 @@ class StagedFolder:
         bytes_written: their total size.
     """
 
-    def __init__(self, folder: str, listing: str, scratch: str, only_while: str = "") -> None:
-        self._folder, self._only_while = folder, only_while
-        self._listing = StagedFile(listing, scratch, only_while)
+    def __init__(self, folder: str, listing: str, scratch: str, guard: Guard = _UNGUARDED) -> None:
+        self._folder, self._guard = folder, guard
+        self._listing = StagedFile(listing, scratch, guard)
         self._made: dict[str, str] = {}
         self.files = 0
         self.bytes_written = 0
@@ -230,18 +206,18 @@ class StagedFolder:
     def _written(self, files: Iterable[_File]) -> Iterator[_File]:
         """Writes the files, and yields each one afterwards."""
         if is_url(self._folder):
-            refuse_lost(self._only_while)
+            self._guard.refuse_lost()
             yield from concurrently(self._put, files)
             return
         for file in files:
-            _write_in_place(f"{self._existing(file[0])}/{file[1]}", file[2])
+            with self._guard.writing():
+                _write_in_place(f"{self._existing(file[0])}/{file[1]}", file[2])
             yield file
 
     def _put(self, file: _File) -> _File:
         folder, name, data, _ = file
-        refuse_cancelled()
         url = "/".join(part for part in (self._folder.rstrip("/"), folder, name) if part)
-        with writing(url):
+        with self._guard.writing(), writing(url):
             objects.write(url, data)
         return file
 
@@ -249,7 +225,6 @@ class StagedFolder:
         """Returns the path of a subfolder, creating it if it does not exist."""
         path = self._made.get(folder)
         if path is None:
-            refuse_cancelled()
             path = os.path.join(self._folder, folder)
             with writing(path):
                 os.makedirs(path, exist_ok=True)
@@ -267,7 +242,6 @@ class StagedFolder:
 
 
 def _write_in_place(path: str, data: Any) -> None:
-    refuse_cancelled()
     # No temporary file and rename: that saves a call for each of a million images, and all attempts write the same.
     # O_NOFOLLOW: a symbolic link could lead out of the tree.
     try:
@@ -284,9 +258,9 @@ def _write_in_place(path: str, data: Any) -> None:
         raise _unwritable(path, error) from error
 
 
-def join_listings(paths: Sequence[str], listing: str, scratch: str) -> None:
-    """Concatenates lists of files into one."""
-    with StagedFile(listing, scratch) as file:
+def join_listings(paths: Sequence[str], file: StagedFile) -> None:
+    """Concatenates lists of files into a new one."""
+    with file:
         for path in paths:
             with open_file(path) as part:
                 while chunk := part.read(COPY_BYTES):
@@ -302,9 +276,9 @@ def read_listing(path: str) -> Iterator[dict[str, Any]]:
             yield entry
 
 
-def write_whole(path: str, data: bytes, scratch: str) -> None:
+def write_whole(path: str, data: bytes, scratch: str, guard: Guard = _UNGUARDED) -> None:
     """Writes a small file atomically; its content is on disk before its name."""
-    with StagedFile(path, scratch) as file:
+    with StagedFile(path, scratch, guard) as file:
         file.write(data)
         file.sync()
         file.commit()

@@ -89,7 +89,8 @@ def finished(cifar10: Path, tmp_path: Path) -> tuple[PublishSettings, list[Shard
     options = ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet", labels=("dog",), remaps=("dog:cat",))
     with prepare(options) as job:
         source = SourceSettings.of(job.plan)
-        sink = SinkSettings.of(job.plan, "parquet", job.folder)
+        # Without its run: on another machine, whose attempts may come late, nobody knows that the job ended.
+        sink = SinkSettings.of(job.plan, "parquet", replace(job.folder, run=""))
         settings = publish_settings(job, sink)
     infos = [finish_shard(task.shard, [part_of(task, source, sink)], sink) for task in job.plan.tasks]
     return settings, infos

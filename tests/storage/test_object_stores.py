@@ -420,7 +420,7 @@ def test_a_staged_file_is_an_object_once_it_is_committed(server: Server, bucket:
         assert server.listing(bucket) == {}
         file.commit()
     assert server.get(f"{bucket}/k") == LARGE
-    with storage.StagedFile(f"{bucket}/l", "", f"{bucket}/right to write") as file:
+    with storage.StagedFile(f"{bucket}/l", "", storage.Guard(f"{bucket}/right to write")) as file:
         file.write(b"late")
         with pytest.raises(JobError, match="another job took over the output"):
             file.commit()
