@@ -71,7 +71,7 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
     if options.output_format not in readable() or not os.path.isdir(options.output_dir):
         return None
     source = get_source(options.output_format)
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:  # for indexes
+    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:  # for indexes, not needed once it is described
         return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
 
 

@@ -43,7 +43,7 @@ def begin(folder: JobFolder, inputs: str) -> None:
 
 def begun(folder: JobFolder) -> dict[str, Any]:
     """Returns what `begin` recorded for a job; empty if it never started, or was cleaned up."""
-    with suppress(FileNotFoundError):
+    with suppress(OSError):
         return json_object(read_whole(folder.begun))
     return {}
 

@@ -63,7 +63,7 @@ CALLS = ["mkdir", "list", "list", "create", "close", "rename", "link", "unlink",
 def test_the_library_lets_exactly_one_call_fail(number: int, fault: str, library: Path, tmp_path: Path) -> None:
     folder = tmp_path / "watched"
     folder.mkdir()
-    command = [sys.executable, "-c", PROGRAM, library, folder, str(number), str(FAULTS[fault])]
+    command = [sys.executable, "-c", PROGRAM, str(library), str(folder), str(number), str(FAULTS[fault])]
     ran = subprocess.run(command, env={**os.environ, "LD_PRELOAD": str(library)}, capture_output=True, text=True)
     lines = (tmp_path / "watched.log").read_text().splitlines()
     kinds = [line.lstrip("!").split(" ")[0] for line in lines]
