@@ -203,8 +203,12 @@ class Place:
 
     def _state(self) -> State:
         found = (self._watched / name for name in ("out", "out.beam_cifar"))
+        # A note of the inputs' identities: those of an output that was put back are others.
+        changes = "inputs-*" if self._scenario.command == "save" else ""
         return {
-            str(path.relative_to(self._watched)): hashlib.sha256(path.read_bytes()).hexdigest()
+            str(path.relative_to(self._watched)): hashlib.sha256(
+                b"" if changes and path.match(changes) else path.read_bytes()
+            ).hexdigest()
             for folder in found
             for path in folder.rglob("*")
             if path.is_file()
