@@ -388,10 +388,11 @@ class FailingClient:
                 os.kill(os.getpid(), signal.SIGKILL)
             if struck and self._fault > 0:
                 raise OSError(self._fault, os.strerror(self._fault), f"{bucket}/{key}")
-            result = real(bucket, *arguments, **named)
-            if struck:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
+            try:
+                return real(bucket, *arguments, **named)
+            finally:  # also after one that finds nothing
+                if struck:
+                    os.kill(os.getpid(), signal.SIGKILL)
 
         return call
 
