@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.labels import UNLABELLED, unknown_name
 from beam_cifar.data.schema import plain_labels
-from beam_cifar.filters.xpath_static import NODE_SETS, read_syntax, refusal
+from beam_cifar.filters.xpath_static import LONGEST, NODE_SETS, read_syntax, refusal
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -35,6 +35,7 @@ FILTER_MODES = ("items", "annotations", "items+annotations")
 
 _NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_ANSWERS = 1 << 14
+_SHOWN = 40
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,8 @@ class ItemFilter:
 
     Raises:
         UsageError: an unknown mode, or an expression that is malformed, uses unknown functions or names, mixes up
-            types, or does not return a node set where the mode needs one. The message has the column, from 1.
+            types, may take unbounded time, or does not return a node set where the mode needs one. The message has the
+            column, from 1.
     """
 
     expression: str
@@ -118,8 +120,8 @@ class ItemFilter:
             `"; did you mean 'dog'?"`, or "" if every string in the expression is a class or resembles none.
         """
         for literal in self._evaluator.syntax.literals:
-            near = difflib.get_close_matches(literal, names, n=3, cutoff=0.5)
-            if near and literal not in names:
+            near = () if literal in names else difflib.get_close_matches(literal, names, n=3, cutoff=0.5)
+            if near:
                 return "; did you mean " + " or ".join(repr(name) for name in near) + "?"
         return ""
 
@@ -209,10 +211,14 @@ class _Evaluator:
         chosen, group = (np.arange(len(table)),) * 2 if by_row else self._groups(table, labels)
         trees = _Trees()
         answers = []
+        most_text = self.syntax.most_text
         columns = table.select(["id", "subset", "height", "width"]).take(chosen)
         for facts in self._facts(columns, labels[chosen].tolist(), names):
             answer = None if by_row else self._answers.get(facts)
             if answer is None:
+                if (text := len(facts.id) + len(facts.subset) + len(facts.label[0] if facts.label else "")) > most_text:
+                    item = f"item {facts.id[:_SHOWN]!r} has {text:,} characters of text"
+                    raise refusal(self.expression, 1, f"{item}; this expression can take at most {most_text:,}")
                 answer = self._matches(trees.tree(facts))
                 if not by_row:
                     self._remember(facts, answer)
@@ -275,6 +281,8 @@ def _compile(expression: str) -> Any:
     etree = _etree()
     if not expression.strip():
         raise refusal(expression, 1, "the expression is empty")
+    if len(expression) > LONGEST:
+        raise refusal(expression, LONGEST + 1, f"the expression has {len(expression):,} characters, over {LONGEST:,}")
     if bad := _NOT_XML.search(expression):
         raise refusal(expression, bad.start() + 1, f"character U+{ord(bad[0]):04X} is not allowed in XML")
     try:

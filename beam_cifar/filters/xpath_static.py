@@ -1,7 +1,8 @@
-"""Static analysis of XPath 1.0 expressions: errors that libxml2 finds late, and which parts of an item matter."""
+"""Static analysis of XPath 1.0: errors that libxml2 finds late, the parts of an item that matter, and bounded work."""
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -49,6 +50,26 @@ _TOKEN = re.compile(
 _DEEPEST = 32
 _LONGEST_SHOWN = 300
 
+LONGEST = 1 << 16
+"""Characters of the longest expression; one that names 1000 classes has half."""
+
+MOST_VISITS = 50_000
+"""Nodes that an expression may visit in one item, some 5 ms: `//label` visits 29, a list of 1000 labels 14,000."""
+
+_MOST_STEPS = 10**10
+"""The steps that its string functions may take in one item, by an estimate that is 16 to 64 times too high."""
+
+_LEAST_TEXT = 256
+
+# The largest tree of an item: `xpath._make_tree`.
+NODES, ELEMENTS, SAME_NAME, CHILDREN, DEPTH = 24, 13, 2, 5, 4
+_WIDTHS = {"child": CHILDREN, "following-sibling": CHILDREN, "preceding-sibling": CHILDREN, "namespace": 2}
+_WIDTHS |= {"ancestor": DEPTH, "ancestor-or-self": DEPTH, "parent": 1, "self": 1, "attribute": 1}
+"""The most nodes on an axis; on those left out, all."""
+_DISJOINT = frozenset({"child", "self", "attribute", "namespace"})
+"""Axes on which no node is reached from two others."""
+_QUADRATIC = frozenset({"contains", "substring-before", "substring-after", "translate"})
+
 
 class _Token(NamedTuple):
     kind: str
@@ -69,15 +90,22 @@ class Syntax:
             `not` or `count`); and if no function reads the context node or looks up nodes (`string()`, `lang`, `id`).
             Hence `.`, `..`, `*`, `//`, `/`, `@`, other axes and node tests such as `text()` see all.
         literals: the strings in the expression, in order.
+        most_text: the characters of text up to which an item can be evaluated in bounded time.
     """
 
     kind: str
     seen: frozenset[str]
     literals: tuple[str, ...]
+    most_text: int
 
 
 class _Reader:
-    """A recursive-descent parser for expressions that libxml2 accepted: finds types, names and the parts seen."""
+    """A recursive-descent parser for expressions that libxml2 accepted: finds types, names, the parts seen, and work.
+
+    Work is bounded before the first evaluation, since libxml2 cannot be interrupted: a predicate is evaluated for every
+    node before it, so that `//*[//*[...]]` costs 13 times as much with every level. Paths of `contexts` nodes are
+    followed in the largest tree of an item, as if every predicate kept everything.
+    """
 
     def __init__(self, expression: str) -> None:
         self.expression = expression
@@ -86,11 +114,28 @@ class _Reader:
         self.at = self.depth = self.predicates = 0
         self.seen: set[str] = set()
         self.literals: list[str] = []
+        self.times = 1  # how often an item evaluates what is being read
+        self.visits = self.compared = 0
 
     def read(self) -> Syntax:
         kind = self._operation()
         self._expect("")
-        return Syntax(kind, frozenset(self.seen), tuple(self.literals))
+        # The largest text for which visits * text + compared * text**2 stays below the limit.
+        a, b = self.compared, self.visits + 1
+        most = _MOST_STEPS // b if not a else (math.isqrt(b * b + 4 * a * _MOST_STEPS) - b) // (2 * a)
+        most -= max(map(len, self.literals), default=0)
+        if most < _LEAST_TEXT:
+            found = f"searches in texts are too many, or too deeply nested, for items of {_LEAST_TEXT} characters"
+            raise refusal(self.expression, 1, f"{found}; use fewer, or '=' instead of contains()")
+        return Syntax(kind, frozenset(self.seen), tuple(self.literals), most)
+
+    def _visit(self, nodes: int) -> None:
+        """Counts nodes that an evaluation visits."""
+        self.visits += self.times * nodes
+        if self.visits > MOST_VISITS:
+            inside = f" in {self.predicates} nested '[...]'" if self.predicates else ""
+            reason = f"up to here{inside}, each item takes over {MOST_VISITS:,} visits to nodes"
+            raise self.refusal(self._next, f"{reason}; write '/item/annotation/label' instead of '//' and '*'")
 
     @property
     def _next(self) -> _Token:
@@ -134,6 +179,7 @@ class _Reader:
         left = self._negation()
         while (level := _OPERATORS.get(self._next.text, -1)) >= weakest:
             operator = self._take().text
+            self._visit(1)
             right = self._operation(level + 1)
             if operator not in ("or", "and"):
                 self._use_value(left, right)
@@ -167,72 +213,98 @@ class _Reader:
         if not is_call and first.kind not in ("literal", "number") and first.text not in ("(", "$"):
             return self._location()
         kind = self._call() if is_call else self._primary()
+        self._visit(1)
         if self._next.text in ("[", "/", "//"):
             self._need_nodes(kind, first, repr(self._next.text))
-        self._predicates()
+        self._predicates(NODES)
         if self._next.text in ("/", "//"):
-            self._steps()
+            self._steps(NODES)
             return _NODES
         return kind
 
     def _location(self) -> str:
         """Reads a path that starts with a step or a slash."""
+        contexts = 1
         if self._next.text == "/":
             step = self.tokens[self.at + 1]
             if step.text == "item":
                 self.at += 2
-                self._predicates()
+                self._visit(1)
+                self._predicates(1)
                 if self._next.text not in ("/", "//"):
                     return _ITEM
             elif step.kind != "name" and step.text not in (".", "..", "@", "*"):
                 self._take()
+                self._visit(1)
                 self.seen |= PARTS
                 return _NODES
         elif self._next.text != "//":
-            self._step()
-        self._steps()
+            contexts = self._step(1)
+        self._steps(contexts)
         return _NODES
 
-    def _steps(self) -> None:
+    def _steps(self, contexts: int) -> None:
         while self._next.text in ("/", "//"):
             if self._take().text == "//":
                 self.seen |= PARTS
-            self._step()
+                self._visit(contexts * NODES)
+                contexts = NODES
+            contexts = self._step(contexts)
 
-    def _step(self) -> None:
+    def _step(self, contexts: int) -> int:
+        """Reads a step from some nodes, and returns to how many it leads."""
+        axis = "child"
         if self._next.text in (".", ".."):
             self._take()
+            self._visit(contexts)
             self.seen |= PARTS
-            return
+            return contexts
         if self._skip("@"):
-            self.seen |= PARTS
+            axis = "attribute"
         elif self.tokens[self.at + 1].text == "::":
-            if self._take().text != "child":
-                self.seen |= PARTS
+            axis = self._take().text
             self._take()
-        self._node_test()
-        self._predicates()
+        if axis != "child":
+            self.seen |= PARTS
+        different = self._node_test()
+        if axis == "namespace":
+            different = NODES  # each element has its own, all of one name
+        width = _WIDTHS.get(axis, NODES)
+        visited, matched = contexts * width, contexts * min(width, different)
+        if axis == "child" and different == SAME_NAME:
+            matched = contexts  # no node has two children of one name
+        if axis in _DISJOINT:
+            visited, matched = min(visited, NODES), min(matched, different)
+        self._visit(visited)
+        self._predicates(matched)
+        return min(matched, different)
 
-    def _node_test(self) -> None:
+    def _node_test(self) -> int:
+        """Reads a node test, and returns how many nodes pass it."""
         test = self._take()
         if self._skip("("):
             if self._next.kind == "literal":
                 self._take()
             self._expect(")")
             self.seen |= PARTS
-        elif test.kind == "name":
+            return NODES
+        if test.kind == "name":
             self._check_prefix(test)
             self.seen |= PARTS if test.text == "item" else PARTS & {test.text}
-        elif test.text == "*":
-            self.seen |= PARTS
-        else:
+            return SAME_NAME
+        if test.text != "*":
             raise self.refusal(test, f"expected a step, found {test.text!r}")
+        self.seen |= PARTS
+        return ELEMENTS
 
-    def _predicates(self) -> None:
+    def _predicates(self, times: int) -> None:
         while self._skip("["):
+            outside, self.times = self.times, self.times * times
             self.predicates += 1
+            self._visit(1)
             self._nested()
             self.predicates -= 1
+            self.times = outside
             self._expect("]")
 
     def _primary(self) -> str:
@@ -249,7 +321,7 @@ class _Reader:
         return kind
 
     def _call(self) -> str:
-        name = self._take()
+        start, name = self.at, self._take()
         self._check_prefix(name)
         if name.text not in _FUNCTIONS:
             raise self.refusal(name, str(unknown_name("function", name.text, tuple(_FUNCTIONS))))
@@ -260,6 +332,9 @@ class _Reader:
             arguments.append((self._next, self._nested()))
         self._take()
         self._check_call(name, arguments)
+        if name.text in _QUADRATIC:
+            # Its arguments are at most as many texts as it has tokens, and it may take each character with each other.
+            self.compared += self.times * (self.at - start) ** 2
         return _FUNCTIONS[name.text][0]
 
     def _check_call(self, name: _Token, arguments: list[tuple[_Token, str]]) -> None:
@@ -287,8 +362,8 @@ def read_syntax(expression: str) -> Syntax:
     """Analyses an expression that libxml2 accepted.
 
     Raises:
-        UsageError: an unknown function, prefix or variable, a wrong number of arguments, or a value where a node set is
-            needed.
+        UsageError: an unknown function, prefix or variable, a wrong number of arguments, a value where a node set is
+            needed, or more work than `MOST_VISITS`.
     """
     return _Reader(expression).read()
 
