@@ -7,7 +7,7 @@ IMAGES ?= 60000
 JOBS ?= auto
 
 .PHONY: demo check test test-slow test-oldest lint docs peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
-  cluster-start cluster-stop test-cluster faults test-faults soak fuzz bench dist sdist-check requirements audit clean
+  cluster-start cluster-stop test-cluster faults test-faults test-storage-faults soak fuzz bench dist sdist-check requirements audit clean
 
 # Environments: for most targets, for the pages of docs/, for Dataflow's libraries, and the oldest versions that setup.py
 # allows. All but the last take only files whose hashes are listed, and only wheels: nothing of theirs runs to be installed.
@@ -144,6 +144,13 @@ test-faults: .flink/.complete
 
 faults: .flink/.complete
 	$(BIN)/python benchmarks/faults.py $(FAULTS)
+
+# Every system call of a job fails once, and is a place to be killed at: some trials for each kind of job, or all with
+# TRIALS=0 (hours). A compiler that is missing is installed, on Debian and its relatives.
+TRIALS ?= 16
+test-storage-faults: $(VENV)/.installed
+	command -v gcc > /dev/null || { apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends gcc libc6-dev; }
+	BEAM_CIFAR_STORAGE_TRIALS=$(TRIALS) $(BIN)/python -m pytest tests/storage_faults -n $(JOBS)
 
 # The pages of `beam-cifar report` in Chromium; where there is none it is installed, on Debian and its relatives. Another
 # one is named by BEAM_CIFAR_CHROMIUM. Screenshots go to build/screenshots.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BeamCifarError(Exception):
     """Base class of all expected failures; `str(error)` is a one-line explanation.
@@ -64,3 +67,13 @@ class DifferencesError(BeamCifarError):
     """`diff` found differences, or `validate` found problems; details were printed before."""
 
     exit_code = 5
+
+
+@contextmanager
+def as_job_errors() -> Iterator[None]:
+    """Turns an `OSError` of a job into a `JobError` that names its file; also a decorator."""
+    try:
+        yield
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise JobError(f"{where}{error.strerror or error}") from error

@@ -25,7 +25,7 @@ from tests.helpers.suites import SUITES
 ADDRESS_SPACE = 6  # GB
 # What these start reserves far more than it uses: Chromium terabytes, Java a quarter of the machine's memory at once,
 # TensorFlow and PyTorch some GB each; `large` maps files of several GB and measures memory itself.
-UNLIMITED = ("browser", "cluster", "faults", "large", "peers")
+UNLIMITED = ("browser", "cluster", "faults", "large", "peers", "storage_faults")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -52,13 +52,15 @@ def _address_space() -> int:
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("suites", "tests that are left out unless asked for")
     for name, what in SUITES.items():
-        group.addoption(f"--{name}", action="store_true", help=f"also run what {what} (make test-{name})")
+        group.addoption(
+            f"--{name}", action="store_true", help=f"also run what {what} (make test-{name.replace('_', '-')})"
+        )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "address_space(gigabytes): how much a test may add to the address space")
     for name, what in SUITES.items():
-        config.addinivalue_line("markers", f"{name}: {what} (make test-{name})")
+        config.addinivalue_line("markers", f"{name}: {what} (make test-{name.replace('_', '-')})")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

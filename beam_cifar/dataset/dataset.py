@@ -34,7 +34,7 @@ from beam_cifar.dataset.items import (
     item_key,
     table_of_categories,
 )
-from beam_cifar.errors import BeamCifarError, UsageError
+from beam_cifar.errors import BeamCifarError, UsageError, as_job_errors
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.items import write_items
 from beam_cifar.images.encodings import RAW
@@ -300,6 +300,7 @@ class Dataset:
         self._place, self._changed = place, set()
         return made
 
+    @as_job_errors()
     def save(
         self,
         *,

@@ -9,11 +9,12 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from typing import Any
 
 from beam_cifar import storage
 from beam_cifar.data.memory import give_back
-from beam_cifar.errors import JobError, OutputError
+from beam_cifar.errors import InputError, JobError, OutputError
 from beam_cifar.formats.contract.sink import FileSink
 from beam_cifar.formats.contract.types import Shard, ShardResult
 from beam_cifar.formats.registry import get_sink
@@ -48,16 +49,26 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     for path, info in zip(paths, parts, strict=True):
         _check_size(path, info.bytes)
     give_back()  # memory that writing the parts took
-    with settings.folder.stage(os.path.join(settings.folder.tree, shard.path)) as file:
+    with _reading_parts(), settings.folder.stage(os.path.join(settings.folder.tree, shard.path)) as file:
         sink.join(paths, file, shard, settings.options)
         file.commit()
     return ShardInfo(number, 1, file.bytes_written, file.sha256, parts, beside=_beside_written(paths, shard, settings))
 
 
+@contextmanager
+def _reading_parts() -> Iterator[None]:
+    """Turns what a reader raises for a damaged or unreadable input into a `JobError`: here it reads our own parts."""
+    try:
+        yield
+    except InputError as error:
+        raise JobError(str(error)) from error
+
+
 def _beside_written(paths: Sequence[str], shard: Shard, settings: SinkSettings) -> tuple[tuple[str, int, str], ...]:
     folder = settings.folder
     files = storage.StagedFiles(folder.tree, folder.scratch, folder.guard)
-    get_sink(settings.format).complete(paths, files, shard, settings.options)
+    with _reading_parts():
+        get_sink(settings.format).complete(paths, files, shard, settings.options)
     return tuple(files.made)
 
 

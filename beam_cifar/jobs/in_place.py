@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NoReturn
 
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
@@ -90,7 +91,7 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
         OutputError: the files of the dataset cannot be determined, or something cannot be kept.
     """
     own = _own_paths(options)
-    for folder, folders, names in sorted(os.walk(options.output_dir)):
+    for folder, folders, names in sorted(os.walk(options.output_dir, onerror=_raise)):
         for name in sorted((*names, *filter(lambda name: os.path.islink(os.path.join(folder, name)), folders))):
             path = os.path.join(folder, name)
             if path in own:
@@ -98,6 +99,11 @@ def foreign_files(options: ConvertOptions) -> Iterator[str]:
             if os.path.islink(path) or not os.path.isfile(path):
                 raise OutputError(f"{path}: not part of the dataset, and would be lost; move it away and save again")
             yield os.path.relpath(path, options.output_dir)
+
+
+def _raise(error: OSError) -> NoReturn:
+    # `os.walk` passes over a folder that it cannot list, and saving would lose the files there.
+    raise error
 
 
 def _own_paths(options: ConvertOptions) -> set[str]:

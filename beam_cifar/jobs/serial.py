@@ -12,8 +12,9 @@ from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.finish import finish_job, finish_shard, publish_settings
 from beam_cifar.jobs.prepare import Job
 from beam_cifar.jobs.read_part import SourceSettings, read_task
+from beam_cifar.jobs.resume import left_to_do
 from beam_cifar.jobs.settings import SinkSettings
-from beam_cifar.jobs.write_part import OpenPart, copy_file
+from beam_cifar.jobs.write_part import OpenPart, copy_file, write_account
 from beam_cifar.planning.plan import Plan, Task
 from beam_cifar.steps.base import changed
 from beam_cifar.steps.encode import encode_images
@@ -31,8 +32,11 @@ def run(job: Job, beam_options: object = None) -> None:
     source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
     sink = SinkSettings.of(plan, job.options.output_format, job.folder)
     infos: dict[int, list[PartInfo]] = {}
-    for task in plan.tasks:
+    for part in job.finished:
+        infos.setdefault(part.shard, []).append(part)
+    for task in left_to_do(job):
         info = copy_file(task, source, sink) if task.copy else _converted(task, plan, source, sink)
+        write_account(info, sink)
         infos.setdefault(task.shard, []).append(info)
     finish_job([finish_shard(shard, infos[shard], sink) for shard in infos], publish_settings(job, sink))
 

@@ -15,7 +15,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block
-from beam_cifar.errors import JobError, UsageError
+from beam_cifar.errors import JobError, UsageError, as_job_errors
 from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.finish import publish_settings
 from beam_cifar.jobs.prepare import Job, prepare, rehearsed
@@ -105,6 +105,7 @@ class Conversion:
     _beam_options: PipelineOptions
 
     @logging_kept()
+    @as_job_errors()
     def wait(self) -> Summary:
         """Waits until the output is complete, cleans up, and returns the summary. Call it only once.
 
@@ -153,6 +154,7 @@ def convert(
 
 
 @logging_kept()
+@as_job_errors()
 def run(
     options: ConvertOptions, beam_options: BeamOptions = (), *, on_start: Callable[[Job], Any] = lambda job: None
 ) -> Conversion:

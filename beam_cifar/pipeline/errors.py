@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from beam_cifar import errors
-from beam_cifar.errors import BeamCifarError, JobError
+from beam_cifar.errors import BeamCifarError, JobError, as_job_errors
 
 # Concatenated at run time: tracebacks show source lines, and these must not look like an encoded error.
 _BEGIN = "<" + "beam_cifar-error" + ">"
@@ -23,12 +23,10 @@ class CarriedError(RuntimeError):
 def carried() -> Iterator[None]:
     """Wraps the body of every DoFn, so that `find_error` can recover known errors and storage failures."""
     try:
-        yield
+        with as_job_errors():
+            yield
     except BeamCifarError as error:
         raise CarriedError(_encode(error)) from error
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise CarriedError(_encode(JobError(f"{where}{error.strerror or error}"))) from error
 
 
 def find_error(failure: BaseException) -> BeamCifarError | None:

@@ -161,7 +161,8 @@ class _FileLock(Holding):
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):
             os.unlink(self._path)
-        os.close(self._handle)
+        with suppress(OSError):  # it is closed nevertheless, and nobody needs what is in it
+            os.close(self._handle)
         with suppress(OSError):
             os.rmdir(self._folder.path)
 

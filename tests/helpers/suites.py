@@ -9,6 +9,7 @@ SUITES = {
     "dataflow": "needs Beam's libraries for Google Cloud",
     "browser": "needs Chromium",
     "cluster": "needs a Flink cluster",
+    "storage_faults": "jobs whose storage fails at one system call; needs Linux and gcc",
     "faults": "jobs that are killed at random moments, here and on a Flink cluster",
 }
 """What is left out unless asked for: by its flag (`--slow`), its folder if it has one (`tests/cluster`), or `-m`.

@@ -15,9 +15,12 @@ from tests.helpers.suites import SUITES
 TESTS = ROOT / "tests"
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 FOLDERS = {name for name in SUITES if (TESTS / name).is_dir()}
-COMMANDS = dict(
-    re.findall(r"^test-(\w+):.*\n(?:\t.*\n)*?.*-m pytest (.*?)(?: -n .*| --durations.*)?$", MAKEFILE, re.MULTILINE)
-)
+COMMANDS = {
+    name.replace("-", "_"): command
+    for name, command in re.findall(
+        r"^test-([\w-]+):.*\n(?:\t.*\n)*?.*-m pytest (.*?)(?: -n .*| --durations.*)?$", MAKEFILE, re.MULTILINE
+    )
+}
 OURS = {"address_space", "parametrize", "usefixtures", "skipif", "skip", "xfail", "filterwarnings"}
 
 
