@@ -81,6 +81,9 @@ def explained() -> Iterator[None]:
         raise
     except Exception as error:
         known = find_error(error)
+        if known is None and re.search("^KeyboardInterrupt", str(error), re.MULTILINE):
+            # With one worker, Ctrl-C meets Beam's code in this thread, which reports it like any error of a bundle.
+            raise KeyboardInterrupt from error
         if known is None:
             known = JobError(f"the pipeline failed: {_gist(error)}; pass -v to see the traceback")
         raise known from error
