@@ -87,6 +87,9 @@ def explained() -> Iterator[None]:
         if any(isinstance(link, KeyboardInterrupt) for link in _chain(error)):
             raise KeyboardInterrupt from error  # with one worker, steps run in the thread that was interrupted
         known = find_error(error)
+        if known is None and re.search("^KeyboardInterrupt", str(error), re.MULTILINE):
+            # With one worker, Ctrl-C meets Beam's code in this thread, which reports it like any error of a bundle.
+            raise KeyboardInterrupt from error
         if known is None:
             known = JobError(f"the pipeline failed: {_gist(error)}; pass -v to see the traceback")
         raise known from error

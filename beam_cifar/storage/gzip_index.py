@@ -98,7 +98,7 @@ def _one_after_the_other(archive: Any) -> Iterator[Any]:
     try:
         with igzip.open(archive) as stream:
             yield stream
-    except isal_zlib.error as error:
+    except isal_zlib.error as error:  # type: ignore[misc]  # its stub has no base class
         raise RuntimeError(str(error)) from error
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 
+import apache_beam as beam
 import pytest
 
 from beam_cifar import BeamCifarError, errors, find_error
@@ -69,3 +70,12 @@ def test_every_error_has_its_documented_exit_code() -> None:
         "OutputError": 4,
         "DifferencesError": 5,
     }
+
+
+def _interrupted(_: int) -> None:
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_within_a_bundle_is_no_error_of_the_pipeline() -> None:
+    with pytest.raises(KeyboardInterrupt), carried.explained(), beam.Pipeline("FnApiRunner") as pipeline:
+        _ = pipeline | beam.Create([1]) | beam.Map(_interrupted)
