@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from beam_cifar import storage
@@ -14,6 +16,8 @@ from beam_cifar.planning.summaries import scan, select_files
 from beam_cifar.storage import archives
 
 COUNTS = Wanted()
+FREE_ROWS = 1 << 18
+"""Rows that any compressed archive may have, however small it is."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +57,27 @@ def survey(
         UsageError: the format or a subset is unknown.
     """
     catalog = find_catalog(path, format_name, index_dir)
-    files = [replace(file, source=number) for file in select_files(catalog, subsets)]
+    files = selected = [replace(file, source=number) for file in select_files(catalog, subsets)]
     with storage.reading(catalog.path):
         if wanted.columns:
             files = [_unpacked(file, index_dir) for file in files]
         source = get_source(catalog.format)
         scanned = storage.each(lambda file: scan(source, file, catalog.labels, wanted), files, catalog.path)
-        return Survey(catalog, tuple(scanned))
+        return Survey(catalog, tuple(_counted(selected, scanned)))
+
+
+def _counted(files: Iterable[SourceFile], summaries: Iterable[FileSummary]) -> Iterator[FileSummary]:
+    """Passes summaries on, and refuses a compressed archive with more rows than bytes: each row takes memory."""
+    rows = Counter[str]()
+    for file, summary in zip(files, summaries, strict=True):
+        blob = file.blob
+        rows[blob.path] += summary.rows if blob.index else 0
+        # deflate packs at most 1,032 to 1, so even blank images of 32 x 32 pixels take 3 bytes each.
+        if rows[blob.path] > max(FREE_ROWS, blob.stamp[0]):
+            raise InputError(
+                f"{blob.path}: has at least {rows[blob.path]} rows in {blob.stamp[0]} bytes; refused as a bomb"
+            )
+        yield summary
 
 
 def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
