@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -134,8 +135,10 @@ def test_a_job_whose_data_is_damaged_fails_or_is_right(
         seen.append(data) if data else None
         return change(data) if data and len(seen) == place else data
 
+    threads = threading.active_count()
     with sent(once):
         done = run(cifar10, tmp_path / "out")
+    assert threading.active_count() == threads
     assert len(seen) >= place
     if done:
         quickly(cifar10, tmp_path / "right", "parquet")
