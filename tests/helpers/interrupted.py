@@ -42,6 +42,7 @@ class Interrupted:
         """Runs every command once."""
         made = cls(folder, {}, {})
         for command in COMMANDS:
+            made.clear()
             began = time.monotonic()
             made.rerun(command)
             made.whole[command], made.seconds[command] = made.output(), time.monotonic() - began
