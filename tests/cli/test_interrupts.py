@@ -96,7 +96,7 @@ detect.run = run
 
 
 def interrupt(folder: Path, times: int, seed: int) -> None:
-    make_sample(str(folder / "in"), kind="cifar10", images=3000, seed=0)
+    make_sample(str(folder / "in"), kind="cifar10", images=1500, seed=0)
     for command in (["create", "-o", "project"], ["import", "in", "-p", "project"]):
         with start(command, folder) as process:
             _, errors = process.communicate()
