@@ -39,12 +39,16 @@ from tests.helpers.random_jobs import (
     make_job,
     make_surroundings,
     make_way,
+    shown,
 )
 
 LONG_LIVED, FRESH = 4, 4
 """Lanes: processes that run one job after another, and threads that start a process for each."""
 RUNS = 7
 """Of each job."""
+
+SHRUNK = 3
+"""Differences that are run again with fewer options, which takes time."""
 
 BUSY = "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))\n"
 """It ends by itself when its parent has gone."""
@@ -178,9 +182,9 @@ class Soak:
             self.report.files += len(outcome.files)
             expected, first_way, first_process = self._first[job]
         if lines := expected.differences(outcome):
-            self._differs(
-                "\n    ".join([*lines, explained(job, self._runs, (first_way, first_process), (way, process))])
-            )
+            self._differs("\n    ".join([f"seed {job.seed}: {shown(job, way, process)}", *lines]))
+            if len(self.report.differences) <= SHRUNK:
+                print(explained(job, self._runs, (first_way, first_process), (way, process)), flush=True)
 
     def _differs(self, text: str) -> None:
         with self._lock:
