@@ -169,9 +169,9 @@ def _has_items(entry: storage.Entry) -> bool:
     """Returns whether a file starts with categories, followed by an array of items. Raises `InputError`."""
     with storage.reading(entry.path), storage.open_file(entry.path) as file:
         stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), entry.path)
-    found = set[str]()
+    found, is_object = set[str](), stream.at("{")
     try:
-        if not stream.at("{"):
+        if not is_object:
             stream.value()  # a list, such as of another program, or no JSON at all
             return False
         for key in stream.members():
