@@ -7,30 +7,40 @@ IMAGES ?= 60000
 JOBS ?= auto
 
 .PHONY: demo check test test-slow test-oldest lint docs peers test-peers test-prism test-dataflow stores test-stores test-browser test-large \
-  cluster-start cluster-stop test-cluster faults test-faults fuzz bench sdist-check clean
+  cluster-start cluster-stop test-cluster faults test-faults fuzz soak bench dist sdist-check requirements audit clean
 
-$(VENV)/.installed: setup.py requirements.txt
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	# compat: a plain path instead of an import hook, which would slow every start.
-	$(BIN)/python -m pip install --quiet --constraint requirements.txt --config-settings editable_mode=compat \
-	  --editable '.[test,lint]'
-	touch $@
-
-CONSTRAINTS := requirements.txt
-
-# Environments of their own: for the pages of docs/, the oldest versions that setup.py allows, and Dataflow's libraries.
-.docs/.installed: EXTRAS := docs
-.oldest/.installed: EXTRAS := test
-.oldest/.installed: CONSTRAINTS := requirements-oldest.txt
-.dataflow/.installed: EXTRAS := test,dataflow
-.fuzz/.installed: EXTRAS := test
-.docs/.installed .oldest/.installed .dataflow/.installed .fuzz/.installed: %/.installed: setup.py requirements.txt requirements-oldest.txt
+# Environments: for most targets, for the pages of docs/, for Dataflow's libraries, and the oldest versions that setup.py
+# allows. All but the last take only files whose hashes are listed, and only wheels: nothing of theirs runs to be installed.
+HASHED := --require-hashes --only-binary :all: --requirement
+$(VENV)/.installed: INSTALL := $(HASHED) requirements.txt
+.fuzz/.installed: INSTALL := $(HASHED) requirements.txt
+.docs/.installed: INSTALL := $(HASHED) requirements-docs.txt
+# No wheels of google-apitools.
+.dataflow/.installed: INSTALL := $(HASHED) requirements.txt --requirement requirements-dataflow.txt --no-binary google-apitools
+.oldest/.installed: INSTALL := --constraint requirements-oldest.txt pip setuptools '.[test]'
+$(VENV)/.installed .docs/.installed .dataflow/.installed .fuzz/.installed .oldest/.installed: %/.installed: setup.py $(wildcard requirements*.txt)
+	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("needs Python 3.10 to 3.13, found " + sys.version)'
 	$(PYTHON) -m venv $*
-	$*/bin/python -m pip install --quiet --upgrade pip
-	$*/bin/python -m pip install --quiet --constraint $(CONSTRAINTS) --config-settings editable_mode=compat \
-	  --editable '.[$(EXTRAS)]'
+	$*/bin/python -m pip install --quiet $(INSTALL)
+	# compat: a plain path instead of an import hook, which would slow every start.
+	PYTHONWARNINGS=ignore $*/bin/python -m pip install --quiet --no-deps --no-build-isolation --config-settings editable_mode=compat --editable .
 	touch $@
+
+# From requirements.in; without the files that are there, the newest versions of everything that it does not pin.
+RESOLVE = build/uv/bin/uv pip compile --quiet --universal --generate-hashes --no-annotate --constraint requirements.in \
+  --custom-compile-command 'make requirements'
+requirements:
+	$(PYTHON) -m venv build/uv
+	build/uv/bin/python -m pip install --quiet --constraint requirements.in uv
+	printf 'pip\nsetuptools\n' > build/uv/installers.in && echo build > build/uv/builders.in
+	$(RESOLVE) --python-version 3.10 --extra dataflow setup.py build/uv/installers.in -o requirements-dataflow.txt
+	$(RESOLVE) --python-version 3.10 --constraint requirements-dataflow.txt --extra aws --extra gcp --extra test --extra lint \
+	  setup.py build/uv/installers.in build/uv/builders.in -o requirements.txt
+	$(RESOLVE) --python-version 3.11.5 --constraint requirements.txt --extra docs setup.py build/uv/installers.in -o requirements-docs.txt
+
+# What is installed, compared with requirements.txt and the digests that packages recorded; needs no network.
+audit: $(VENV)/.installed
+	$(BIN)/python deploy/audit.py requirements.txt
 
 demo: $(VENV)/.installed
 	rm -rf demo && mkdir demo
@@ -145,7 +155,7 @@ test-browser: $(VENV)/.installed
 # Parsers with damaged and hostile input, guided by coverage; FUZZ="batch tar --runs 1e6" says of which, and how much.
 # Where atheris has no wheel, the mutators of tests/fuzz work alone.
 .fuzz/.atheris: .fuzz/.installed tests/fuzz/requirements.txt
-	.fuzz/bin/python -m pip install --quiet --only-binary :all: --requirement tests/fuzz/requirements.txt || true
+	.fuzz/bin/python -m pip install --quiet $(HASHED) tests/fuzz/requirements.txt || true
 	touch $@
 
 fuzz: .fuzz/.atheris
@@ -155,17 +165,29 @@ fuzz: .fuzz/.atheris
 test-large: $(VENV)/.installed
 	$(BIN)/python -m pytest -m large
 
+# Random jobs for SOAK minutes under load: the same bytes in every way to run them, and no growth.
+SOAK ?= 60
+soak: $(VENV)/.installed
+	$(BIN)/python -m tests.helpers.soak --minutes $(SOAK)
+
 # Beside other tools, 10 to 15 minutes: `make bench BENCH="parquet --runs 3"`; see benchmarks/README.md.
 bench: $(VENV)/.installed $(if $(BEAM_CIFAR_PEERS),,.peers/.installed)
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
-# Installs from the project's own source distribution, somewhere else, and runs it.
+# The source distribution and the wheel of the last commit, the same bytes for everybody.
+dist: $(VENV)/.installed
+	$(BIN)/python deploy/dist.py dist
+
+# Builds both twice, with the same bytes, installs from the source distribution somewhere else, and runs it.
 sdist-check: $(VENV)/.installed
-	rm -rf build/sdist build/sdist-venv && mkdir -p build/sdist
-	$(BIN)/python -m pip install --quiet build
-	$(BIN)/python -m build --sdist --outdir build/sdist . > build/sdist/log 2>&1 || (cat build/sdist/log && false)
+	rm -rf build/sdist build/sdist-again build/sdist-venv
+	$(BIN)/python deploy/dist.py build/sdist
+	umask 077 && TZ=Asia/Kathmandu LC_ALL=C $(BIN)/python deploy/dist.py build/sdist-again
+	cd build/sdist && for file in *; do cmp "$$file" "../sdist-again/$$file" || exit 1; done
 	$(PYTHON) -m venv build/sdist-venv
-	build/sdist-venv/bin/python -m pip install --quiet --constraint requirements.txt build/sdist/beam_cifar-*.tar.gz
+	build/sdist-venv/bin/python -m pip install --quiet $(HASHED) requirements.txt
+	build/sdist-venv/bin/python -m pip install --quiet --no-deps --no-build-isolation build/sdist/beam_cifar-*.tar.gz
+	build/sdist-venv/bin/python -m pip check
 	cd build && sdist-venv/bin/beam-cifar make-sample sample --images 100 \
 	  && sdist-venv/bin/beam-cifar convert -i sample -f parquet -o sample-parquet && rm -rf sample sample-parquet*
 

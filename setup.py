@@ -38,7 +38,7 @@ setup(
     packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
     package_data={"beam_cifar": ["py.typed", "manifest.schema.json"], "beam_cifar.report": ["templates/*"]},
     python_requires=">=3.10",
-    # Lower bounds are tested by `make test-oldest`, the versions of requirements.txt by all else; docs/architecture.md
+    # Lower bounds are tested by `make test-oldest`, the versions of requirements.in by all else; docs/architecture.md
     # says why none is lower.
     install_requires=[
         "apache-beam>=2.72,<2.78",
@@ -53,7 +53,7 @@ setup(
         "shtab>=1.9.3,<2",
     ],
     extras_require={
-        # The versions that are tested are in requirements.txt.
+        # The versions that are tested are in requirements.in.
         "aws": ["boto3>=1.36,<2"],
         "gcp": ["google-cloud-storage>=3,<4"],
         # Many libraries, and 0.5 s more at each start: for jobs on Dataflow alone.
@@ -84,5 +84,5 @@ setup(
             "ruff",
         ],
     },
-    entry_points={"console_scripts": ["beam-cifar = beam_cifar.cli.main:main"]},
+    entry_points={"console_scripts": ["beam-cifar = beam_cifar.__main__:run"]},
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
 
-from beam_cifar.data.loading import load
-from beam_cifar.pipeline.imports import quiet_imports
 from beam_cifar.version import __version__ as __version__
 
+# Not from `typing`, which takes 9 ms: until this module is imported, no command can answer to signals.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:  # for type checkers; a test compares it with `_HOMES`
+    from typing import Any
+
     from beam_cifar.analysis.diff import Comparison as Comparison
     from beam_cifar.analysis.diff import compare as compare
     from beam_cifar.analysis.stats import Stats as Stats
@@ -65,5 +68,5 @@ if not TYPE_CHECKING:  # type checkers would accept any name because of it
         """Imports a public name on first use: importing Beam up front would slow down every command."""
         if name not in _PUBLIC:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        with quiet_imports():
-            return load(f"beam_cifar.{_PUBLIC[name]}:{name}")
+        with importlib.import_module("beam_cifar.pipeline.imports").quiet_imports():
+            return getattr(importlib.import_module(f"beam_cifar.{_PUBLIC[name]}"), name)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import resource
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,19 +123,15 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
     """Runs the command line in this process: exit code, stdout and stderr."""
     from beam_cifar.cli.main import main
-
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])
         return (code, *capsys.readouterr())
 
-    yield run
-    for number, handler in handlers.items():
-        signal.signal(number, handler)
+    return run
 
 
 def _sample(factory: pytest.TempPathFactory, kind: str, images: int) -> Path:

@@ -81,11 +81,8 @@ def measured(
         settings = TallySettings(source, labels, asked, os.path.join(folder, "tallies"), guard)
         tasks = reading_tasks(summaries, tolerant=asked.tolerant)
         storage.make_folder(settings.folder)
-        try:
-            if tasks:
-                for_each_block(functools.partial(write_tally, settings=settings), tasks, source, beam_options)
-        finally:
-            guard.end()
+        if tasks:
+            for_each_block(functools.partial(write_tally, settings=settings), tasks, source, beam_options, guard)
         yield replace(_gathered(catalog, labels, summaries, settings.folder), broken=tuple(broken))
 
 

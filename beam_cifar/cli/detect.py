@@ -20,8 +20,9 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Print the format of a directory, archive or file."""
     path = storage.absolute(arguments.path, "input")
-    if not (storage.is_folder(path) or storage.is_file(path)):
-        raise InputError(f"{path}: no such file or directory")
+    with storage.reading(path):
+        if not (storage.is_folder(path) or storage.is_file(path)):
+            raise InputError(f"{path}: no such file or directory")
     with scratch_folder(arguments) as folder:
         name = detect_format(path, folder)
     if name is None:

@@ -1,4 +1,4 @@
-"""Ends an interrupted command and its workers, even while the local runner is waiting."""
+"""Ends an interrupted command and its workers, even while the local runner waits or a library computes."""
 
 from __future__ import annotations
 
@@ -9,37 +9,92 @@ import sys
 import time
 from contextlib import suppress
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 PATIENCE = 5.0
-"""Seconds that the local runner gets to stop its workers."""
-
+"""Seconds until the main thread is taken out of the local runner, or given up if a library never returned to us."""
+LAST_PATIENCE = 150.0
+"""Seconds that cleaning up may take; cancelling a job on a cluster takes up to 120."""
 LOCAL_RUNNER = "apache_beam.runners.portability.fn_api_runner"
 
 
 class Interrupts:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, and records that one arrived.
+    """Context for a command: turns signals into KeyboardInterrupt, and ends the process if that does not help.
+
+    Signals that the caller ignores, as `nohup` does, stay ignored.
 
     Args:
         quiet: silence standard error from then on, because runner threads keep going for a while and print errors.
+
+    Attributes:
+        seen: number of the signal that arrived; 0 if none did.
     """
 
     def __init__(self, *, quiet: bool) -> None:
-        self.seen, self._quiet = False, quiet
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self._interrupt)
+        self.seen, self._quiet = 0, quiet
+        self._before = {number: signal.getsignal(number) for number in (*SIGNALS, signal.SIGALRM)}
+        self._handled = [number for number in SIGNALS if self._before[number] is not signal.SIG_IGN]
+        with suppress(OSError):  # closed by the caller
+            self._terminal = os.dup(2)  # standard error is turned off while libraries work
 
-    def _interrupt(self, *_: Any) -> NoReturn:
-        self.seen = True
+    def __enter__(self) -> Interrupts:
+        read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        try:
+            # Not with `threading`: the main thread may be stopped while holding one of its locks.
+            _thread.start_new_thread(self._watch, (read,))
+        except RuntimeError:  # no thread can be had: then nobody else has one either
+            os.close(read)
+        for number in self._handled:
+            signal.signal(number, self._interrupt)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        os.close(self._write)  # ends the thread
+        with suppress(AttributeError):
+            os.close(self._terminal)
+
+    def leave(self, number: int) -> NoReturn:
+        """Ends the workers and this process. An ordinary exit would wait for the runner's threads."""
+        end_workers()
+        with suppress(AttributeError, OSError, ValueError):  # the terminal may be gone
+            sys.stdout.flush()
+        with suppress(AttributeError, OSError):
+            os.write(self._terminal, b"beam-cifar: error: interrupted\n")
+        os._exit(128 + number)
+
+    def _interrupt(self, number: int, _: object) -> NoReturn:
+        self.seen = number
         if self._quiet:
             sys.stderr = open(os.devnull, "w")  # noqa: SIM115 (open until the process ends)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # a second one would cut the cleanup short
-        # Not with `threading`: the main thread may have been stopped while holding one of its locks.
-        _thread.start_new_thread(_end_workers_that_start, ())
+        for each in self._handled:
+            signal.signal(each, signal.SIG_IGN)  # a second one would cut the cleanup short
         signal.signal(signal.SIGALRM, _leave_runner)
         signal.setitimer(signal.ITIMER_REAL, PATIENCE, PATIENCE)
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)
+
+    def _watch(self, read: int) -> None:
+        """Waits for a signal, which Python writes to the pipe even while the main thread is in a library.
+
+        From then on kills workers, until this process exits, because one may still be starting: the runner would wait
+        forever for a worker that connects after it closed its connections. No job server is killed, which still has
+        to cancel its job.
+        """
+        while number := next(iter(os.read(read, 1)), 0):
+            if number not in self._handled:
+                continue
+            for tenth in range(int(LAST_PATIENCE * 10)):
+                if tenth > PATIENCE * 10 and not self.seen:
+                    break
+                end_workers(servers=False)
+                time.sleep(0.1)
+            self.leave(number)
+        os.close(read)
 
 
 def _leave_runner(_: int, frame: FrameType | None) -> None:
@@ -63,17 +118,6 @@ def end_workers(*, servers: bool = True) -> None:
         if servers or _is_python(process):
             with suppress(OSError):
                 os.kill(process, signal.SIGKILL)
-
-
-def _end_workers_that_start() -> NoReturn:
-    """Kills workers while the local runner waits for them, but no job server, which still has to cancel its job.
-
-    Runs until this process exits, because a worker may still be starting: the runner would wait forever for one that
-    connects after it closed its connections.
-    """
-    while True:
-        end_workers(servers=False)
-        time.sleep(0.1)
 
 
 def _descendants(ancestor: int) -> list[int]:

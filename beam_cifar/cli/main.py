@@ -7,7 +7,6 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
-from typing import TextIO
 
 from beam_cifar.cli import (
     clean,
@@ -29,7 +28,7 @@ from beam_cifar.cli import (
     validate,
 )
 from beam_cifar.cli.completion import SHELLS, PrintCompletion
-from beam_cifar.cli.interrupts import Interrupts, end_workers
+from beam_cifar.cli.interrupts import Interrupts
 from beam_cifar.cli.parser import Parser, parse
 from beam_cifar.cli.terminal import plain
 from beam_cifar.errors import BeamCifarError
@@ -51,8 +50,6 @@ examples:
   beam-cifar diff cifar-10-python.tar.gz cifar10-parquet
 """
 
-INTERRUPTED = 130
-
 # Arrow's own allocators hold on to freed memory; the system's returns it, at the same speed.
 os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
 
@@ -67,20 +64,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # names may contain what the terminal cannot encode
     arguments = parse(make_parser(), list(sys.argv[1:] if argv is None else argv))
     verbose = bool(getattr(arguments, "verbose", False))
-    interrupts = Interrupts(quiet=not verbose)
+    with Interrupts(quiet=not verbose) as interrupts:
+        try:
+            return _run(arguments, interrupts, verbose)
+        except BaseException:
+            if not interrupts.seen:
+                raise
+            if verbose:
+                traceback.print_exc()
+            interrupts.leave(interrupts.seen)
+
+
+def _run(arguments: argparse.Namespace, interrupts: Interrupts, verbose: bool) -> int:
     try:
         arguments.command(arguments)
         _flush()
-        return 0
     except BaseException as error:
         # Any exception: runners turn an interrupt in a worker into an error of their own.
         if interrupts.seen:
-            end_workers()
-            _fail("interrupted", INTERRUPTED, verbose, sys.__stderr__)
-            _flush()
-            # An ordinary exit would wait for the runner's worker threads to finish their bundles.
-            os._exit(INTERRUPTED)
+            raise
         return _explained(error, verbose)
+    if interrupts.seen:  # a library swallowed the exception
+        raise KeyboardInterrupt
+    return 0
 
 
 def make_parser() -> Parser:
@@ -128,9 +134,9 @@ def _flush() -> None:
         sys.stdout.flush()
 
 
-def _fail(message: str, code: int, verbose: bool, stream: TextIO | None = None) -> int:
+def _fail(message: str, code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
     line = plain(" ".join(message.split("\n")))
-    print(f"beam-cifar: error: {line}", file=stream or sys.stderr, flush=True)
+    print(f"beam-cifar: error: {line}", file=sys.stderr, flush=True)
     return code

@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -90,7 +89,7 @@ def print_notices(notices: Iterable[str], stream: TextIO | None = None) -> None:
 @contextmanager
 def scratch_folder(arguments: argparse.Namespace) -> Iterator[str]:
     """A temporary folder for the indexes of archives; meanwhile, libraries cannot write to the terminal."""
-    with quiet_workers(verbose=arguments.verbose), tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+    with quiet_workers(verbose=arguments.verbose), storage.TemporaryFolder() as folder:
         yield folder
 
 

@@ -9,9 +9,6 @@ from __future__ import annotations
 import functools
 import logging
 import os
-import shutil
-import tempfile
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -83,7 +80,7 @@ class Dataset:
     (6, 6)
     """
 
-    def __init__(self, source: Input, folders: Sequence[_Folder] = ()) -> None:
+    def __init__(self, source: Input, folders: Sequence[storage.TemporaryFolder] = ()) -> None:
         self._source = source
         self._folders = list(folders)
         self._waiting: dict[tuple[str, str], DatasetItem] = {}
@@ -107,7 +104,7 @@ class Dataset:
             InputError: the path does not exist, or its format is not recognised.
             UsageError: an unknown format or subset.
         """
-        index = _Folder(None)
+        index = storage.TemporaryFolder()
         catalog = find_catalog(os.fspath(path), format, index.name)
         select_files(catalog, tuple(subsets))  # refuses unknown subsets
         is_folder = os.path.isdir(catalog.path)
@@ -136,10 +133,10 @@ class Dataset:
         Raises:
             InputError: an item that cannot be stored without loss, or an id that repeats in a subset.
             UsageError: invalid categories.
+            JobError: the folder cannot be written, for example because the disk is full.
         """
         labels = table_of_categories(categories)
-        kept = _Folder(folder)
-        write_items((example_of(item, labels) for item in items), labels, kept.name)
+        kept = _stored(items, labels, folder)
         return cls(Input(kept.name, "items"), [kept])
 
     @classmethod
@@ -392,8 +389,7 @@ class Dataset:
         if not self._waiting:
             return
         table = self._look(with_waiting=False)[1].table
-        kept = _Folder(None)
-        write_items((example_of(item, table) for item in self._waiting.values()), table, kept.name)
+        kept = _stored(self._waiting.values(), table)
         self._folders.append(kept)
         self._waiting = {}
         self._source = replace(self._source, steps=(*self._source.steps, Put(kept.name)))
@@ -408,7 +404,7 @@ class Dataset:
         steps = self._source.steps
         needed = ITEM_COLUMNS.union(*(step.needs() for step in steps))
         if self._looked is None or not needed <= self._looked.gathering.columns:
-            index = _Folder(None)
+            index = storage.TemporaryFolder()
             self._looked = _Looked(*look(replace(self._source, steps=()), (), index.name, needed), index)
         looked = self._looked
         for number in range(looked.steps, len(steps)):
@@ -429,7 +425,7 @@ class _Looked:
 
     gathering: Gathering
     view: View
-    index: _Folder
+    index: storage.TemporaryFolder
     steps: int = 0
 
 
@@ -450,13 +446,17 @@ class Subset:
         return f"Subset({self.name!r}, {len(self)} items)"
 
 
-class _Folder:
-    """A new folder in `parent`, or among the temporary files, which is removed when it is no longer used."""
-
-    def __init__(self, parent: str | os.PathLike[str] | None) -> None:
-        self.name = tempfile.mkdtemp(prefix="beam_cifar-", dir=parent)
-        # At interpreter exit `__del__` would run too late or not at all.
-        weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
+def _stored(
+    items: Iterable[DatasetItem], labels: LabelTable, parent: str | os.PathLike[str] | None = None
+) -> storage.TemporaryFolder:
+    """Returns a new folder with items, which is removed when it is no longer used."""
+    kept = storage.TemporaryFolder(parent)
+    try:
+        write_items((example_of(item, labels) for item in items), labels, kept.name)
+    except BaseException:
+        kept.remove()  # now, not when the exception that refers to it is forgotten
+        raise
+    return kept
 
 
 def items_of(view: View, gathering: Gathering) -> Iterator[DatasetItem]:

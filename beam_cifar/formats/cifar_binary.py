@@ -32,7 +32,7 @@ from beam_cifar.formats.kit.records import (
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.formats.kit.roots import find_root
+from beam_cifar.formats.kit.roots import find_root, has_root
 from beam_cifar.images.encodings import RAW
 from beam_cifar.naming.components import decode_name, encode_name
 from beam_cifar.naming.ids import natural_key
@@ -57,7 +57,7 @@ class CifarBinarySource(RecordSource):
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether a file of names and a `.bin` file are in the directory or archive, or one folder deeper."""
-        return any(map(_is_batch, _files(path, index_dir)[1]))
+        return has_root(path, index_dir, METAS) and any(map(_is_batch, _files(path, index_dir)[1]))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         root, files = _files(path, index_dir)

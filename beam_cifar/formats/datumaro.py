@@ -76,7 +76,7 @@ class DatumaroSource(Source):
         """Returns whether a JSON file in `annotations/` has categories and items; COCO's have `images` instead."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, ANNOTATIONS)):
             return False
-        return any(_has_items(entry.path) for entry in _json_files(path)[:3])
+        return any(_has_items(entry) for entry in _json_files(path)[:3])
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads all items once, to count the annotations that are ignored."""
@@ -162,22 +162,23 @@ _dumped = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 def _json_files(path: str) -> list[storage.Entry]:
-    return sorted_files(os.path.join(path, ANNOTATIONS), lambda name: name.endswith(".json"))
+    return sorted_files(os.path.join(path, ANNOTATIONS), lambda name: name.endswith(".json"), own=True)
 
 
-def _has_items(path: str) -> bool:
-    """Returns whether a file starts with categories, followed by an array of items."""
-    with storage.open_file(path) as file:
-        stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), path)
+def _has_items(entry: storage.Entry) -> bool:
+    """Returns whether a file starts with categories, followed by an array of items. Raises `InputError`."""
+    with storage.reading(entry.path), storage.open_file(entry.path) as file:
+        stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), entry.path)
     found = set[str]()
     try:
-        for key in stream.members():
+        for key in stream.members() if stream.at("{") else ():
             if key == "items":
-                return stream.at_array() and bool(found & {"categories", "dm_format_version"})
+                return stream.at("[") and bool(found & {"categories", "dm_format_version"})
             found.add(key)
             stream.value()
     except InputError:
-        pass
+        if entry.size <= DETECT_BYTES:  # otherwise it may only have been cut here
+            raise
     return False
 
 

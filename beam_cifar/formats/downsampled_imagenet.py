@@ -63,6 +63,8 @@ class DownsampledImagenetSource(RecordSource):
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether there is a file with a known name, and none of CIFAR's meta files."""
+        if not (storage.is_folder(path) or archives.is_archive(path)):
+            return False
         names = {entry.name for entry in _found(path, index_dir)}
         return any(map(_BATCH.fullmatch, names)) and names.isdisjoint(_META_FILES)
 
@@ -145,7 +147,7 @@ def _class_names(entry: SourceFile) -> tuple[str, ...]:
 
 def _pickle_file(file: SourceFile) -> _Found:
     with storage.open_blob(file.blob, file.shown) as stream:
-        batch = read_batch(stream, file.shown)
+        batch = read_batch(stream, file.shown, file.blob.stamp[0])
     if batch.kind != "cifar10":
         raise InputError(f"{file.shown}: has no 'labels'; expected the labels of a Downsampled ImageNet batch")
     images = batch.images

@@ -17,7 +17,6 @@ from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink
 from beam_cifar.formats.kit.image_lists import ImageTree, checked_tree, list_images, path_names
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.ids import natural_bytes
-from beam_cifar.storage import archives
 
 SUBSET = "default"
 """Datumaro's name for the only subset."""
@@ -33,7 +32,7 @@ class ImageDirSource(Source):
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether there is an image anywhere in the tree; more specific formats are tried first."""
-        if archives.is_archive(path):
+        if not storage.is_folder(path):
             return False
         files = zip(range(MAX_LOOKED_AT), storage.list_tree(path), strict=False)
         return any(is_image_name(entry.name) for _, entry in files)

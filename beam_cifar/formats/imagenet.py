@@ -23,7 +23,6 @@ from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import decode_name, distinct_components, encode_name, escape_first
 from beam_cifar.naming.ids import natural_key
 from beam_cifar.naming.image_files import digests
-from beam_cifar.storage import archives
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,7 +41,7 @@ class ImagenetSource(Source):
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether images are at the right depth; `describe` reports those that are deeper too."""
-        return not archives.is_archive(path) and min(_image_depths(path), default=0) == self.depth
+        return storage.is_folder(path) and min(_image_depths(path), default=0) == self.depth
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Lists all folders; numbers the classes in the order of their folder names, as torchvision does."""
@@ -68,7 +67,7 @@ class ImagenetSource(Source):
         import pyarrow as pa
 
         entries = _images(file.blob.path)
-        if storage.listing_stamp(entries) != file.blob.stamp:
+        if not storage.is_unchanged(storage.listing_stamp(entries), file.blob.stamp):
             raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
         ids = pa.array([file.id_prefix + file_stem(entry.name) for entry in entries], pa.string())
         names = pa.array([decoded_file_name(entry.name) for entry in entries], pa.string())

@@ -27,7 +27,7 @@ from beam_cifar.formats.kit.image_lists import (
     subset_files,
 )
 from beam_cifar.formats.kit.records import names_file
-from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.formats.kit.roots import has_own_file, sorted_files
 from beam_cifar.naming.components import clash_key, escape_first
 from beam_cifar.naming.id_paths import encode_word, stem
 from beam_cifar.storage import archives
@@ -45,7 +45,7 @@ class ImagenetTxtSource(Source):
         """Returns whether there are `synsets.txt`, another list and `images/`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
-        return storage.is_file(os.path.join(path, SYNSETS)) and bool(_lists(path))
+        return has_own_file(path, SYNSETS) and bool(_lists(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads the class names, and lists the images."""
@@ -111,7 +111,7 @@ def _quoted(path: str) -> str:
 
 
 def _lists(path: str) -> list[storage.Entry]:
-    return sorted_files(path, lambda name: name.endswith(".txt") and name != SYNSETS)
+    return sorted_files(path, lambda name: name.endswith(".txt") and name != SYNSETS, own=True)
 
 
 def _class_names(file: SourceFile) -> tuple[str, ...]:

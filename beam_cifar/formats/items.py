@@ -105,7 +105,12 @@ class ItemRows(RowReader):
 
 
 def write_items(examples: Iterable[Example], labels: LabelTable, folder: str) -> None:
-    """Writes items to an empty folder, a thousand at a time. Raises `InputError` if an id repeats in a subset."""
+    """Writes items to an empty folder, a thousand at a time.
+
+    Raises:
+        InputError: an id repeats in a subset.
+        JobError: the folder cannot be written.
+    """
     writers: dict[str, Any] = {}
     waiting: dict[str, list[Example]] = {}
     held = rows = 0
@@ -118,23 +123,25 @@ def write_items(examples: Iterable[Example], labels: LabelTable, folder: str) ->
                 held = rows = 0
         _flush(waiting, writers, folder)
     finally:
-        for writer, file in writers.values():
-            writer.close()
-            file.close()
+        with storage.writing(folder):
+            for writer, file in writers.values():
+                with file:  # closed even if the rest cannot be written
+                    writer.close()
     for number, subset in enumerate(writers):
         _refuse_repeated(_path(folder, number), subset)
-    with open(os.path.join(folder, CATALOG), "w", encoding="utf-8") as file:
-        json.dump({"labels": asdict(labels), "subsets": list(writers)}, file)
+    content = json.dumps({"labels": asdict(labels), "subsets": list(writers)})
+    storage.write_whole(os.path.join(folder, CATALOG), content.encode(), folder)
 
 
 def _flush(waiting: dict[str, list[Example]], writers: dict[str, Any], folder: str) -> None:
     for subset, examples in waiting.items():
-        if subset not in writers:
-            file = open(_path(folder, len(writers)), "xb")  # noqa: SIM115 (closed by `write_items`)
-            writers[subset] = pa.ipc.new_file(file, example_schema()), file
         columns = list(zip(*examples, strict=True))[: len(example_schema())]
         arrays = [pa.array(values, field.type) for values, field in zip(columns, example_schema(), strict=True)]
-        writers[subset][0].write_batch(pa.record_batch(arrays, schema=example_schema()))
+        with storage.writing(folder):
+            if subset not in writers:
+                file = open(_path(folder, len(writers)), "xb")  # noqa: SIM115 (closed by `write_items`)
+                writers[subset] = pa.ipc.new_file(file, example_schema()), file
+            writers[subset][0].write_batch(pa.record_batch(arrays, schema=example_schema()))
     waiting.clear()
 
 

@@ -32,13 +32,13 @@ from beam_cifar.formats.kit.records import (
     check_byte_classes,
     names_file,
     numbered_names,
-    own_file,
     read_exactly,
     read_names,
     read_runs,
     refuse_one_subset,
     written_columns,
 )
+from beam_cifar.formats.kit.roots import has_own_file, own_file, sorted_files
 from beam_cifar.images.encodings import GRAY
 from beam_cifar.naming.components import decode_name, encode_name
 from beam_cifar.naming.ids import natural_key
@@ -223,9 +223,9 @@ def _file_name(subset: str, ending: str) -> str:
 def _pairs(path: str) -> dict[str, dict[str, storage.Entry]]:
     """Returns file name prefix -> "images" or "labels" -> file; the uncompressed file if both exist."""
     found: dict[str, dict[str, storage.Entry]] = {}
-    for entry in sorted(storage.list_folder(path), key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
-        match = None if entry.is_folder else _FILE.fullmatch(entry.name)
-        if match:
+    entries = sorted_files(path, lambda name: _FILE.fullmatch(name) is not None)
+    for entry in sorted(entries, key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
+        if match := _FILE.fullmatch(entry.name):
             found.setdefault(match[1], {}).setdefault(match[2] or match[3], entry)
     return found
 
@@ -238,8 +238,8 @@ def _source_file(path: str, stem: str, subset: str, found: Mapping[str, storage.
                 f"{found[other].path}: has no matching {kind}; expected {stem}{expected} or {stem}{expected}.gz"
             )
     images, labels = (_blob(found[kind].path, index_dir) for kind in ("images", "labels"))
-    meta = os.path.join(path, encode_name(subset, META_NAME))
-    beside = (labels, _blob(meta, index_dir)) if storage.is_file(meta) else (labels,)
+    meta = encode_name(subset, META_NAME)
+    beside = (labels, _blob(os.path.join(path, meta), index_dir)) if has_own_file(path, meta) else (labels,)
     return SourceFile(found["images"].name, subset, found["images"].path, images, beside=beside)
 
 

@@ -30,13 +30,12 @@ from beam_cifar.formats.kit.records import (
     check_names,
     names_file,
     numbered_names,
-    own_file,
     read_exactly,
     read_names,
     refuse_one_subset,
     written_columns,
 )
-from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.formats.kit.roots import own_file, sorted_files
 from beam_cifar.formats.kit.rows import row_numbers
 from beam_cifar.images.encodings import GRAY
 from beam_cifar.naming.components import decode_name, encode_name
@@ -202,7 +201,7 @@ def _tables(path: str) -> list[str]:
 def _starts_right(path: str) -> bool:
     """Returns whether the first line, or the one after a header, has a label and pixels."""
     named = PREFIX in os.path.basename(path)
-    with storage.open_file(path) as file:
+    with storage.reading(path), storage.open_file(path) as file:
         lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
     row = lines[0] if _LABEL.match(lines[0]) else lines[1]
     if named:  # `describe` reports what is wrong with it

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from beam_cifar import storage
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.loading import load
+from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.source import Source
 
@@ -122,5 +124,22 @@ def get_sink(name: str) -> Sink:
 
 
 def detect_format(path: str, index_dir: str) -> str | None:
-    """Returns the format of a directory or archive, or None if none matches; archive indexes go to `index_dir`."""
-    return next((name for name in readable() if get_source(name).detect(path, index_dir)), None)
+    """Returns the format of a directory or archive, or None if none matches; archive indexes go to `index_dir`.
+
+    Raises:
+        InputError: a file that shows whether it is some format cannot be read. The formats after it are not asked:
+            they would take the same files for something else.
+    """
+    return next((name for name in readable() if _is_it(name, path, index_dir)), None)
+
+
+def _is_it(name: str, path: str, index_dir: str) -> bool:
+    source = get_source(name)
+    try:
+        with storage.reading(path):
+            return source.looks_right(path, index_dir)
+    except InputError as error:
+        if str(error).startswith(f"{path}: "):  # the dataset itself: no other format can read it either
+            raise
+        advice = "restore or remove it, or name the format with --input-format"
+        raise InputError(f"{error}; without it the format is uncertain (perhaps {name}): {advice}") from error

@@ -33,7 +33,7 @@ from beam_cifar.formats.kit.image_lists import (
     read_lines,
     subset_files,
 )
-from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.formats.kit.roots import own_file, sorted_files
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import MAX_COMPONENT_BYTES, decode_name, distinct_components
 from beam_cifar.naming.id_paths import decode_path, encode_word, stem
@@ -102,7 +102,7 @@ class VocSource(Source):
         """Returns whether there are `JPEGImages/` and a list in `ImageSets/Main/`."""
         if archives.is_archive(path) or not storage.is_folder(os.path.join(path, IMAGES)):
             return False
-        return storage.has_file(os.path.join(path, SETS), _is_list)
+        return bool(sorted_files(os.path.join(path, SETS), _is_list, own=True))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Separates subset lists from class files, and lists the images."""
@@ -238,15 +238,15 @@ def _is_list(name: str) -> bool:
 
 def _metas(path: str) -> tuple[SourceFile, ...]:
     """Returns the label map, if there is one."""
-    found = os.path.join(path, LABEL_MAP)
-    with storage.reading(found):
-        return (SourceFile("labelmap", "", found, storage.whole_file(found)),) if storage.is_file(found) else ()
+    with storage.reading(os.path.join(path, LABEL_MAP)):
+        found = own_file(path, LABEL_MAP)
+    return () if found is None else (found,)
 
 
 def _found_sets(path: str, metas: Sequence[SourceFile]) -> _Sets:
     folder = os.path.join(path, SETS)
     with storage.reading(folder):
-        entries = sorted_files(folder, _is_list)
+        entries = sorted_files(folder, _is_list, own=True)
     stems = [stem(entry.name) for entry in entries]
     classes = _label_map(metas[0]) if metas else _guessed_classes(stems)
     blob = storage.Blob(folder, 0, sum(entry.size for entry in entries), storage.listing_stamp(entries))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from beam_cifar import storage
 from beam_cifar.errors import JobError
-from beam_cifar.jobs.manifest import finish_interrupted, is_ours
 from beam_cifar.jobs.prepare import output_path
 
 
@@ -48,6 +46,8 @@ class Cleaned:
 def clean(output: str, *, remove: bool = True) -> Cleaned:
     """Removes what killed jobs left of an output: in the job folder beside it and, in an object store, in its place.
 
+    Temporary folders of killed processes of this user are removed as well, whatever output they were for.
+
     A job that still runs on a cluster after its launcher died looks like a killed one: stop it first.
 
     Args:
@@ -58,38 +58,26 @@ def clean(output: str, *, remove: bool = True) -> Cleaned:
         BeamCifarError: a job is writing to the output, something cannot be removed, or the path is not a valid output.
     """
     folder = storage.JobFolder(output_path(output))
+    if remove:
+        storage.remove_abandoned()
     if not (storage.is_url(folder.path) or storage.exists(folder.path)):
         return Cleaned(folder.output, (), completed=False, incomplete=False)
-    with storage.hold(folder):
-        if remove:
-            storage.restore(folder)
-        completed = _complete(folder, remove=remove)
-        leftovers = storage.leftovers(folder, pending=completed)
+    with storage.hold(folder, settled=False), storage.writing(folder.path):
+        moves, leftovers = storage.pending_moves(folder), storage.leftovers(folder)
+        completed = (folder.pending_manifest, folder.manifest) in moves
         found = tuple(map(_sized, leftovers))
         if remove:
-            _remove(leftovers, folder, pending=completed)
+            storage.settle(folder)
+            for leftover in leftovers:
+                leftover.remove()
+            if left := storage.leftovers(folder):
+                raise JobError(f"{left[0].path}: cannot be removed; check its permissions, then run clean again")
         goes = any(leftover.path == folder.output for leftover in leftovers)
-        put_back = storage.exists(folder.replaced_manifest) and not storage.exists(folder.replaced)
-        incomplete = storage.is_occupied(folder.output) and not (
-            goes or completed or put_back or storage.exists(folder.manifest)
-        )
+        stays = storage.exists(folder.manifest) and (folder.manifest, "") not in moves
+        has_manifest = stays or any(target == folder.manifest for _, target in moves)
+        put_back = any(target == folder.output for _, target in moves)
+        incomplete = (put_back or storage.is_occupied(folder.output)) and not (goes or has_manifest)
         return Cleaned(folder.output, found, completed, incomplete)
-
-
-def _remove(leftovers: Sequence[storage.Leftover], folder: storage.JobFolder, *, pending: bool) -> None:
-    with storage.writing(folder.path):
-        for leftover in leftovers:
-            leftover.remove()
-        if left := storage.leftovers(folder, pending=pending):
-            raise JobError(f"{left[0].path}: cannot be removed; check its permissions, then run clean again")
-
-
-def _complete(folder: storage.JobFolder, *, remove: bool) -> bool:
-    """Completes a publish that lacks only its last step; if `remove` is false, only returns whether there is one."""
-    if storage.is_url(folder.path) or not storage.exists(folder.pending_manifest) or storage.exists(folder.manifest):
-        return False
-    manifest = storage.read_whole(folder.pending_manifest)
-    return finish_interrupted(folder, manifest) if remove else is_ours(folder.output, manifest)
 
 
 def _sized(leftover: storage.Leftover) -> Found:

@@ -19,7 +19,7 @@ from beam_cifar.formats.contract.types import Shard, ShardResult
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.jobs.accounts import PartInfo, ShardInfo, one_each, reconcile
 from beam_cifar.jobs.in_place import foreign_files
-from beam_cifar.jobs.manifest import finish_interrupted, is_ours, manifest_bytes
+from beam_cifar.jobs.manifest import manifest_bytes
 from beam_cifar.jobs.prepare import Job
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 
@@ -37,6 +37,8 @@ def finish_shard(number: int, infos: Iterable[PartInfo], settings: SinkSettings)
     """Checks one attempt at each part, and joins the files if there are several. Raises `JobError`."""
     shard, sink = settings.shards[number], get_sink(settings.format)
     parts = tuple(one_each(infos, shard.parts, lambda info: info.part, shard.path))
+    if strange := {part.shard for part in parts} - {number}:
+        raise JobError(f"{shard.path}: received parts of shards {sorted(strange)[:5]}; nothing was published")
     if not isinstance(sink, FileSink):
         return _finish_folder(number, parts, settings)
     if settings.is_whole(shard):
@@ -109,18 +111,22 @@ def finish_job(infos: Iterable[ShardInfo], settings: PublishSettings) -> str:
         storage.publish_tree(
             sink.folder,
             manifest,
-            is_ours,
             overwrite=settings.overwrite,
             listings=[info.listing for info in shards if info.listing],
         )
-    elif not (  # an earlier call may have finished this, or all but the manifest
-        (storage.has_content(sink.folder.manifest, manifest) and _holds(sink.folder.output, expected, kept))
-        or finish_interrupted(sink.folder, manifest)
-    ):
+    elif not _is_published(manifest, sink.folder) or not _holds(sink.folder.output, expected, kept):
         written = sum(info.files for info in shards)
         raise JobError(f"{sink.folder.tree}: some of the {written} staged files are missing; run the job again")
     storage.remove_tree(sink.folder.work)
     return sink.folder.manifest
+
+
+def _is_published(manifest: bytes, folder: storage.JobFolder) -> bool:
+    """Returns whether an earlier call finished the job; completes one that finished all but the manifest."""
+    if storage.has_content(folder.pending_manifest, manifest):
+        with folder.guard.writing():
+            storage.settle(folder)
+    return storage.has_content(folder.manifest, manifest)
 
 
 def _foreign(settings: PublishSettings, written: Set[str]) -> list[dict[str, Any]]:

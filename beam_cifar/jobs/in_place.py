@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -13,7 +12,6 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats.contract.types import Catalog, Wanted
 from beam_cifar.formats.registry import get_sink, get_source, readable
-from beam_cifar.jobs.manifest import manifest_files
 from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.copies import as_copy
 from beam_cifar.planning.plan import Origin, Plan
@@ -70,8 +68,10 @@ def catalog_of(options: ConvertOptions) -> Catalog | None:
     if options.output_format not in readable() or not os.path.isdir(options.output_dir):
         return None
     source = get_source(options.output_format)
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:  # for indexes, not needed once it is described
-        return source.describe(options.output_dir, folder) if source.detect(options.output_dir, folder) else None
+    with storage.TemporaryFolder() as folder:  # for indexes, not needed once it is described
+        with storage.reading(options.output_dir):
+            found = source.looks_right(options.output_dir, folder)
+        return source.describe(options.output_dir, folder) if found else None
 
 
 def lossless_ext(path: str, format_name: str) -> str | None:
@@ -108,11 +108,11 @@ def _own_paths(options: ConvertOptions) -> set[str]:
     own.update(_image_paths(catalog) if catalog else ())
     try:
         return own | set(_named_by_manifest(options.output_dir))
-    except OSError:
+    except (OSError, *storage.DAMAGED):
         if catalog is None and storage.is_occupied(options.output_dir):
             raise OutputError(
-                f"{options.output_dir}: cannot tell which files belong to the dataset, as its manifest is missing; "
-                "export it again with overwrite=True"
+                f"{options.output_dir}: cannot tell which files belong to the dataset, as its manifest is missing or "
+                "damaged; export it again with overwrite=True"
             ) from None
         return own
 
@@ -129,6 +129,6 @@ def _named_by_manifest(output: str) -> Iterator[str]:
     """Yields the paths of the files that the last job wrote; raises `OSError` if there is no manifest."""
     with open(storage.JobFolder(output).manifest, "rb") as file:
         manifest = json.load(file)
-    for each in manifest_files(output, manifest):
+    for each in storage.manifest_files(output, manifest):
         if not each.get("foreign"):
             yield os.path.join(output, each["path"])

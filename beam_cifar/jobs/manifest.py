@@ -1,16 +1,14 @@
-"""Manifests: creates them, and checks outputs against them."""
+"""The manifest of an output."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from beam_cifar import storage
 from beam_cifar.data.block import Counts
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.formats.contract.types import ShardResult
@@ -20,49 +18,6 @@ from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 
 MANIFEST_VERSION = 1
 """Version of `manifest.schema.json`; increased when a reader of the old form would misread the new one."""
-
-
-def finish_interrupted(folder: storage.JobFolder, manifest: bytes) -> bool:
-    """Completes a publish that was killed after moving the tree; returns whether there was one."""
-    if not storage.has_content(folder.pending_manifest, manifest) or not is_ours(folder.output, manifest):
-        return False
-    storage.promote(folder)
-    return True
-
-
-def is_ours(output: str, manifest: bytes) -> bool:
-    """Returns whether a directory has exactly the files of a manifest, by digest."""
-    count = 0
-    try:
-        for file in manifest_files(output, json.loads(manifest)):
-            if storage.file_digest(os.path.join(output, file["path"])) != (file["bytes"], file["sha256"]):
-                return False
-            count += 1
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return sum(1 for _ in storage.file_sizes(output)) == count
-
-
-def is_complete(folder: storage.JobFolder) -> bool:
-    """Returns whether an output has exactly the files of its manifest, by size."""
-    try:
-        listed = manifest_files(folder.output, json.loads(storage.read_whole(folder.manifest)))
-        expected = storage.FileSet.of((file["path"], file["bytes"]) for file in listed)
-        return storage.FileSet.of(storage.file_sizes(folder.output)) == expected
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-
-
-def manifest_files(output: str, manifest: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yields path, bytes and sha256 of every file in a manifest or in the lists it refers to. Raises `OSError`."""
-    yield from manifest["files"]
-    for shard in manifest["shards"]:
-        if "listing" not in shard:
-            yield shard
-            continue
-        listing = os.path.join(storage.JobFolder(output).path, shard["listing"])
-        for entry in storage.read_listing(listing):
-            yield {**entry, "path": os.path.join(shard["path"], entry["path"])}
 
 
 def manifest_bytes(

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import platform
-import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,7 +18,6 @@ from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats.contract.types import Catalog
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.jobs.in_place import keep_files
-from beam_cifar.jobs.manifest import finish_interrupted, is_complete
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.planning.by_counts import make_plan, wanted_of
 from beam_cifar.planning.by_rows import plan_by_rows
@@ -69,17 +67,21 @@ class prepare:  # noqa: N801 (used as a function)
         _check_places(folder, options)
         self._stack.callback(_remove_empty, _missing_parents(options.output_dir))
         try:
+            with storage.writing(folder.path):
+                pending, unfinished = storage.exists(folder.pending_manifest), storage.is_unfinished(folder)
             held = self._stack.enter_context(storage.hold(folder))
-            if options.resume:
-                storage.restore(folder)
+            # An output that must not be replaced: if it is that of this job, only its clean-up is left to do.
+            spared = not options.overwrite and storage.is_occupied(folder.output) and storage.exists(folder.manifest)
+            may_be_done = options.resume or pending or (spared and unfinished)
+            if options.resume or spared:
                 if not storage.exists(folder.index):
                     self._stack.callback(storage.remove_tree, folder.index)
             else:
                 self._stack.callback(_clear, folder, held)
                 with storage.writing(folder.path):
                     storage.clear_leftovers(folder)
-            job = _plan(options, folder, held)
-            if options.resume:
+            job = _plan(options, folder, held, may_be_done=may_be_done)
+            if options.resume or spared:
                 self._stack.callback(_clear, folder, held, keep="" if job.done else job.folder.job_id)
             self._stack.callback(folder.guard.end)  # before anything is removed
             return job
@@ -107,7 +109,7 @@ def rehearsed(options: ConvertOptions) -> Iterator[Job]:
     options = _located(options)
     folder = storage.JobFolder(options.output_dir)
     _check_places(folder, options)
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as index_dir:
+    with storage.TemporaryFolder() as index_dir:
         job, _ = _planned(options, folder, index_dir)
         yield replace(job, plan=replace(job.plan, chosen=None))
 
@@ -148,38 +150,42 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
     return (found,), make_plan(found.catalog, found.summaries, sink, options)
 
 
-def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Holding) -> Job:
-    with storage.writing(folder.path):
-        storage.make_folder(folder.index)
+def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Holding, *, may_be_done: bool) -> Job:
+    storage.make_folder(folder.index)
     job, surveys = _planned(options, folder, folder.index)
-    plan, folder, facts = job.plan, job.folder, job.facts
-    newest_input = max(summary.file.newest for found in surveys for summary in found.summaries)
-    # Facts do not cover pixels, so times are compared as well: an input changed since then is converted again.
-    done = _is_same_job(folder.pending_manifest, facts, newest_input) and finish_interrupted(
-        folder, storage.read_whole(folder.pending_manifest)
-    )
-    if options.resume and not done:
-        done = _is_same_job(folder.manifest, facts, newest_input) and is_complete(folder)
-    inputs = _inputs_digest([found.catalog for found in surveys], folder)
+    inputs = _inputs_digest([found.catalog for found in surveys])
+    with storage.writing(folder.path):
+        job = _compared(job, inputs, may_be_done=may_be_done)
+        if not job.done:
+            _refuse_full_disk(job.plan, job.folder, options)
+            if held.is_lost():  # for example if the machine was asleep while planning
+                raise OutputError(f"{folder.output}: another job has since locked it; try again when that has ended")
+            storage.begin(job.folder, inputs)
+            if job.plan.chosen is not None:
+                write_chosen(job.plan.chosen, job.folder.rows, job.folder.scratch)
+    give_back()
+    return replace(job, plan=replace(job.plan, chosen=None))
+
+
+def _compared(job: Job, inputs: str, *, may_be_done: bool) -> Job:
+    """Returns the job compared with what is there: whether it is done, or resumes an earlier run of it.
+
+    Raises:
+        OutputError: an output that must not be replaced is there, or an interrupted job that differs.
+    """
+    options, folder = job.options, job.folder
+    done = may_be_done and _is_same_job(folder, job.facts, inputs) and storage.is_complete(folder)
+    if done and not options.resume:  # what another job has left is not for a plain command to remove
+        done = all(each.job_id == folder.job_id for each in storage.begun_jobs(folder))
     begun = None if done or not options.resume else _begun_before(folder, inputs)
     # Objects are written to their final place if nothing is replaced: stores cannot rename, only copy.
     direct = begun.direct if begun else storage.is_url(folder.output) and not storage.is_occupied(folder.output)
     folder = replace(folder, direct=direct, guarded=storage.is_url(folder.output))
     if storage.is_occupied(folder.output) and not (options.overwrite or done or folder.direct):
         raise _occupied(folder.output)
-    if not done:
-        if options.resume and begun is None:
-            storage.remove_tree(folder.work)  # without the record of its start, it may be from other inputs
-        _refuse_full_disk(plan, folder, options)
-        with storage.writing(folder.path):
-            if held.is_lost():  # for example if the machine was asleep while planning
-                raise OutputError(f"{folder.output}: another job has since locked it; try again when that has ended")
-            storage.begin(folder, inputs)
-            if plan.chosen is not None:
-                write_chosen(plan.chosen, folder.rows, folder.scratch)
-    give_back()
-    plan = replace(plan, chosen=None)
-    return replace(job, plan=plan, folder=folder, done=done, resumed=begun is not None)
+    if options.resume and not (done or begun):
+        storage.remove_tree(folder.work)  # without the record of its start, it may be from other inputs
+    return replace(job, folder=folder, done=done, resumed=begun is not None)
 
 
 def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str) -> tuple[Job, tuple[Survey, ...]]:
@@ -201,16 +207,15 @@ def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str)
     return Job(options, plan, folder, facts), surveys
 
 
-def _inputs_digest(catalogs: Sequence[Catalog], folder: storage.JobFolder) -> str:
-    """Returns a digest of the versions of all input files (the plan covers no pixels), of this program and libraries.
+def _inputs_digest(catalogs: Sequence[Catalog]) -> str:
+    """Returns a digest of the identities of all input files (the plan covers no pixels), of this program and libraries.
 
-    Files that the plan unpacked to an object store get a new version each time, so they are excluded.
+    Compared for equality: a file restored from a backup is older than the output, and may have other pixels.
     """
     files = [file for catalog in catalogs for file in (*catalog.files, *catalog.meta_files)]
-    blobs = [blob for file in files for blob in (file.blob, *file.beside)]
-    unpacked = folder.index if storage.is_url(folder.index) else "\0"
-    stamps = [blob.stamp for blob in blobs if not storage.contains(unpacked, blob.path)]
-    return hashlib.sha256(repr((stamps, __version__, libraries())).encode()).hexdigest()
+    stamps = [blob.stamp for file in files for blob in (file.blob, *file.beside)]
+    identities = [(size, identity) for size, _, identity in stamps]
+    return hashlib.sha256(repr((identities, __version__, libraries())).encode()).hexdigest()
 
 
 def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder | None:
@@ -226,13 +231,14 @@ def _begun_before(folder: storage.JobFolder, inputs: str) -> storage.JobFolder |
     return None
 
 
-def _is_same_job(manifest: str, facts: dict[str, Any], newest_input: int) -> bool:
-    """Returns whether there is a manifest of a job with the same facts that is not older than the input."""
+def _is_same_job(folder: storage.JobFolder, facts: dict[str, Any], inputs: str) -> bool:
+    """Returns whether the output is that of a job with the same facts, from the same input files."""
     try:
-        told, written = json.loads(storage.read_whole(manifest)), storage.stamp(manifest)[1]
+        told = json.loads(storage.read_whole(folder.manifest))
         # Through JSON, because tuples in the facts are lists in the manifest.
-        return written >= newest_input and {key: told[key] for key in facts} == json.loads(json.dumps(facts))
-    except (OSError, ValueError, KeyError):
+        same = {key: told[key] for key in facts} == json.loads(json.dumps(facts))
+        return same and storage.recorded_inputs(folder) == inputs
+    except (OSError, *storage.DAMAGED):
         return False
 
 

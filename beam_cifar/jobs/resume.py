@@ -41,7 +41,7 @@ def _finished(task: Task, sink: SinkSettings) -> PartInfo | None:
         if (part.shard, part.part) != (task.shard, task.part) or part.written.total() != task.rows:
             return None
         return part if all(_is_there(*file) for file in _files(part, sink)) else None
-    except (OSError, ValueError, KeyError, RecursionError):
+    except (OSError, *storage.DAMAGED):
         return None
 
 
@@ -60,7 +60,7 @@ def _files(part: PartInfo, sink: SinkSettings) -> Iterator[tuple[str, int, str]]
 
 def _is_there(path: str, size: int, digest: str) -> bool:
     """Returns whether a file is unchanged; after a power failure a file system may have lost recent data."""
-    found, _ = storage.stamp(path)
+    found = storage.stamp(path)[0]
     if size >= 0 and found != size:
         return False
     return storage.is_url(path) or storage.file_digest(path)[1] == digest

@@ -58,7 +58,7 @@ def transformed_block(block: Block, plan: Plan) -> Block:
 
 
 def for_each_block(
-    function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings, beam_options: object = None
+    function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings, *ignored: object
 ) -> None:
     """Calls a function with every block of some tasks, last task first, so that callers cannot rely on the order."""
     for task in reversed(tasks):

@@ -153,6 +153,7 @@ def _set_array(
         _set_items(source, array, count, payload)
         return
     array.payload = payload_of(source, payload)
+    array.weight = array.payload.length
     if array.payload.length != count * dtype.itemsize:
         source.refuse(
             f"array of shape {shorten(array.shape)} and dtype {dtype} has {array.payload.length} bytes;"
@@ -170,12 +171,11 @@ def _set_items(source: PickleFile, array: ArrayValue, count: int, items: Value) 
     if type(items) is not ListValue:
         source.refuse(f"data of an object array is a {kind_of(items)}; expected a list")
     items.closed = True
-    source.charge(len(items.items))
     found = count_items(items.items)
     if found != count:
         source.refuse(f"object array of shape {shorten(array.shape)} has {found} items; expected {count}")
     array.items = items.items
-    array.depth, array.weight = items.depth + 1, items.weight + 1
+    array.depth, array.weight = items.depth + 1, items.weight
 
 
 def count_items(items: list[Value]) -> int:
@@ -200,8 +200,7 @@ def _encode(source: PickleFile, args: list[Value]) -> Value:
             return decode("utf-8", text.encode("utf-8"), source.name, source.at)
         case [TextSpan() as span, b"latin1" | "latin1" | b"latin-1" | "latin-1"]:
             # Scanned once to index it: bytes of 0x80 and above take two in UTF-8, so row offsets cannot be computed.
-            source.charge(span.size)
-            return index_coded(source.file, source.name, span.coding, span.offset, span.size)
+            return index_coded(source.file, source.name, span.coding, span.offset, span.length)
     found = [shorten(arg) for arg in args[1:] if type(arg) in (bytes, str)]
     source.refuse(f"_codecs.encode with {', '.join(found) or 'invalid arguments'}; expected (text, 'latin1')")
 

@@ -12,8 +12,6 @@ from beam_cifar.pickles.rows import BlockImages, FortranImages, Images, RowImage
 from beam_cifar.pickles.source import shorten
 from beam_cifar.pickles.values import ArrayValue, IntPayload, IntRun, ListValue, Payload, TupleValue, Value
 
-_SLACK = 1 << 24
-
 Sizes = Sequence[Size | None] | None
 
 
@@ -24,12 +22,8 @@ def images_of(columns: Columns, data: Value, sizes: Sizes) -> Images | None:
     if sizes is not None and len(sizes) != _length(columns, data):
         columns.refuse(data, f"'image_sizes' has {len(sizes)} entries, 'data' has {_length(columns, data)} rows")
     if type(data) is ArrayValue and (data.dtype.kind != "O" or len(data.shape) > 1):
-        images: Images = _block(columns, data, sizes)
-    else:
-        images = _rows(columns, data, sizes)
-    if images.nbytes > columns.scan.source.size + _SLACK:
-        columns.refuse(data, f"'data' repeats rows, {images.nbytes} bytes in all; refused as a decompression bomb")
-    return images
+        return _block(columns, data, sizes)
+    return _rows(columns, data, sizes)
 
 
 def _keeps_shape(data: Value) -> bool:
@@ -95,6 +89,7 @@ def _int_payload(columns: Columns, data: ArrayValue) -> IntPayload:
     """Recognises rows of equal length in an object array, pickled as ints: Datumaro writes them that way."""
     starts, offsets, kept = array("q"), array("q"), dict[int, bytes]()
     position, loose = 0, bytearray()
+    columns.charge(data, 16 * len(data.items))
     for item in [*data.items, None]:
         if type(item) is int and 0 <= item <= 255:
             loose.append(item)
@@ -120,7 +115,9 @@ def _rows(columns: Columns, data: Value, sizes: Sizes) -> Images:
     found: list[Size | None] = []
     payloads: list[Payload | None] = []
     fortran = set()
-    for row, item in enumerate(columns.items(data, "data")):
+    items = columns.items(data, "data")
+    columns.charge(data, 160 * len(items))
+    for row, item in enumerate(items):
         if item is None:
             found.append(None)
             payloads.append(None)

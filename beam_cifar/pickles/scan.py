@@ -1,8 +1,8 @@
 """Reads a pickle's opcodes into a tree of plain values, without importing or calling anything.
 
 Large values stay in the file. Supports all opcodes that Python 2 and 3 write for plain data and numpy arrays, protocols
-0 to 5; any other is refused. Every value takes bytes of the file, and the limits below bound the memory that a crafted
-file can make the reader use.
+0 to 5; any other is refused. Every opcode is charged for the memory of what it makes (`PickleFile.charge`), and a value
+fetched from the memo once more for all that it holds: that bounds floods, repetitions and exponential nesting alike.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from beam_cifar.pickles import arrays
 from beam_cifar.pickles.payload import decode, decode_uescape, index_coded
 from beam_cifar.pickles.source import PickleFile, read_exact, shorten
 from beam_cifar.pickles.values import (
-    NODES_IN_LISTS,
     Container,
     DictValue,
     GlobalValue,
@@ -29,15 +28,17 @@ from beam_cifar.pickles.values import (
     TextSpan,
     TupleValue,
     Value,
+    weight_of,
 )
 
 MAX_NESTING = 32
-MAX_ITEMS = 10_000_000
 SHORT = 255  # longer strings stay in the file
 _MAX_RUN = 1 << 11  # picklers end a run after 1,000 items
 _MIN_RUN = 64
-_SLACK = 1 << 14
 _NO_FRAME = sys.maxsize
+# Bytes of memory: what CPython takes, with the places in lists that hold the value while it is read.
+_POINTER, _NUMBER, _STRING, _SPAN, _CONTAINER, _ENTRY, _MADE = 24, 48, 96, 128, 200, 112, 256
+_SLOW = 160  # for opcodes that make little and take long
 _UINT32 = struct.Struct("<I").unpack_from
 INT64 = range(-(1 << 63), 1 << 63)
 _SHORT_STRINGS = {0x55: False, 0x43: False, 0x8C: True}  # by opcode, whether it is text
@@ -57,6 +58,8 @@ _FOREIGN = {
 }
 
 
+_NUMBERS = frozenset({type(None), bool, int, float, IntRun})
+_STRINGS = frozenset({bytes, str})
 _CONSTANTS: dict[int, bool | None] = {0x4E: None, 0x88: True, 0x89: False}
 _EMPTY: dict[int, type[Container]] = {0x5D: ListValue, 0x29: TupleValue, 0x7D: DictValue, 0x8F: SetValue}
 _MARKED: dict[int, type[Container]] = {0x6C: ListValue, 0x74: TupleValue, 0x64: DictValue, 0x91: SetValue}
@@ -112,8 +115,9 @@ class Scan:
         value: the scanned value.
     """
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
-        self.source = PickleFile(file, name)
+    def __init__(self, file: BinaryIO, name: str, stored: int | None = None) -> None:
+        self.source = PickleFile(file, name, stored)
+        self._charge = self.source.charge
         self.protocol = 0
         self.seen = bytearray(256)
         self.globals: set[tuple[str, str]] = set()
@@ -121,10 +125,6 @@ class Scan:
         self._stack: list[Value] = []
         self._marks: list[list[Value]] = []
         self._memo: dict[int, Value] = {}
-        size = self.source.size
-        self._weight_left = size + _SLACK
-        self._containers_left = _SLACK + size // 16
-        self._max_memo = _SLACK + size // 8
         self._frame_end = _NO_FRAME
 
     def run(self) -> None:
@@ -139,7 +139,6 @@ class Scan:
         while True:
             if source.pos >= len(source.buf):
                 source.at = source.offset
-                self._check_items(len(self._stack))  # once for each window: it costs nothing there
                 source.fill(1)
             source.at = source.offset
             if source.at >= self._frame_end:
@@ -193,33 +192,23 @@ class Scan:
             self.source.refuse("adds items to a value that is already in use")
         return value
 
-    def _check_items(self, count: int) -> None:
-        """Refuses more values in one place than any batch has: each takes 8 bytes, and perhaps one in the file."""
-        if count > MAX_ITEMS:
-            self.source.refuse(f"more than {MAX_ITEMS} values in one list; not expected in a CIFAR file")
-
     def _grow(self, container: Container, items: list[Value]) -> None:
         """Adds items, and updates depth and weight."""
-        self._check_items(len(container.items) + len(items))
         types = set(map(type, items))
-        weight = len(items)
-        if IntRun in types:
-            weight = arrays.count_items(items)
-        for item in items if types & NODES_IN_LISTS else ():
-            if type(item) in NODES_IN_LISTS:
-                container.depth = max(container.depth, item.depth + 1)
-                weight += item.weight
-        container.weight += weight
+        container.weight += _POINTER * (arrays.count_items(items) if IntRun in types else len(items))
+        if types <= _STRINGS:  # names, most of what a batch has to read
+            container.weight += sum(map(len, items))
+        elif not types <= _NUMBERS:
+            for item in items:
+                container.weight += weight_of(item)
+                if isinstance(item, Node) and item.depth >= container.depth:
+                    container.depth = item.depth + 1
         if container.depth > MAX_NESTING:
             self.source.refuse(f"nested more than {MAX_NESTING} levels deep; not expected in a CIFAR file")
-        if container.weight > self._weight_left:
-            self.source.refuse(f"repeats values, {container.weight} elements in all; refused as a decompression bomb")
         container.items.extend(items)
 
     def _push_new(self, kind: type[Container], items: list[Value]) -> None:
-        self._containers_left -= 1
-        if self._containers_left < 0:
-            self.source.refuse("more containers than expected in a CIFAR file of this size")
+        self._charge(_CONTAINER)
         container = kind(self.source.at)
         if items:
             self._grow(container, items)
@@ -230,6 +219,7 @@ class Scan:
     def _op_mark(self, code: int) -> None:
         if len(self._marks) >= MAX_NESTING * 2:
             self.source.refuse(f"more than {MAX_NESTING * 2} open marks; not expected in a CIFAR file")
+        self._charge(_SLOW)
         self._marks.append(self._stack)
         self._stack = []
 
@@ -274,12 +264,8 @@ class Scan:
         index = len(self._memo) if code == _MEMOIZE else self._index(code)
         if not self._stack or type(self._stack[-1]) is IntRun or not 0 <= index < 1 << 32:
             self.source.refuse(f"invalid memo entry {index}: nothing to store, or index out of range")
+        self._charge(_ENTRY)
         self._memo[index] = self._stack[-1]
-        self._check_memo()
-
-    def _check_memo(self) -> None:
-        if len(self._memo) > self._max_memo:
-            self.source.refuse("more memo entries than expected in a CIFAR file of this size")
 
     def _op_get(self, code: int) -> None:
         index = self._index(code)
@@ -288,11 +274,15 @@ class Scan:
         value = self._memo[index]
         if isinstance(value, Node):
             value.closed = True
+            self._charge(_POINTER + value.weight)
+        else:
+            self._charge(_POINTER + weight_of(value))
         self._stack.append(value)
 
     # Numbers.
 
     def _op_constant(self, code: int) -> None:
+        self._charge(_POINTER)
         self._stack.append(_CONSTANTS[code])
 
     def _op_binint1(self, code: int) -> None:
@@ -301,9 +291,11 @@ class Scan:
         start = source.pos - 1
         run = _run_length(source.buf, start, _MIN_RUN)
         if run < 2:
+            self._charge(_POINTER)
             stack.append(source.take(1)[0])
             return
         if run < _MIN_RUN:
+            self._charge(_POINTER * run)
             stack.extend(source.buf[start + 1 : start + 2 * run : 2])
             source.pos = start + 2 * run
             return
@@ -311,11 +303,13 @@ class Scan:
         # Opcodes other than APPENDS may pop up to three of the ints, which therefore stay single values.
         if source.buf[start + 2 * run : start + 2 * run + 1] != b"e":
             run -= 3
+        self._charge(2 * _SPAN)
         stack.append(IntRun(source.at, run))
         source.pos = start + 2 * run
 
     def _op_binint(self, code: int) -> None:
         """BININT, BININT2."""
+        self._charge(_NUMBER)
         data = self.source.take(4 if code == 0x4A else 2)
         self._stack.append(int.from_bytes(data, "little", signed=code == 0x4A))
 
@@ -324,10 +318,12 @@ class Scan:
         count = self.source.number(1 if code == 0x8A else 4)
         if count > 8:
             self.source.refuse(f"int of {count} bytes; expected at most 8")
+        self._charge(_NUMBER)
         self._stack.append(int.from_bytes(self.source.take(count), "little", signed=True))
 
     def _op_decimal(self, code: int) -> None:
         """INT, LONG: decimal lines; INT also encodes booleans, as 00 and 01."""
+        self._charge(_SLOW)
         line = self.source.line(32)
         if code == 0x49 and line in (b"00", b"01"):
             self._stack.append(line == b"01")
@@ -343,6 +339,7 @@ class Scan:
         return value
 
     def _op_float(self, code: int) -> None:
+        self._charge(_NUMBER)
         if code == 0x47:
             self._stack.append(struct.unpack(">d", self.source.take(8))[0])
             return
@@ -355,10 +352,14 @@ class Scan:
 
     def _op_short_string(self, code: int) -> None:
         """SHORT_BINSTRING, SHORT_BINBYTES, SHORT_BINUNICODE: thousands of names follow each other, so they are fast."""
-        text = _SHORT_STRINGS[code]
-        if not self._names_in_buffer(code, text):
+        text, count, start = _SHORT_STRINGS[code], len(self._stack), self.source.offset
+        whole = self._names_in_buffer(code, text)
+        # At most the window that is in memory: charged at once, because names are most of what a batch has to read.
+        self._charge(
+            (_STRING + _ENTRY) * (len(self._stack) - count) + (4 if text else 1) * (self.source.offset - start)
+        )
+        if not whole:
             self._name(text)
-        self._check_memo()
 
     def _names_in_buffer(self, code: int, text: bool) -> bool:
         """Reads names that are entirely in the buffer; returns whether another opcode follows the last one."""
@@ -412,12 +413,14 @@ class Scan:
         if code == 0x54 and count >= 1 << 31:
             source.refuse("string of negative length")
         if count > SHORT:
+            self._charge(_SPAN)
             self._stack.append(TextSpan("utf-8", source.offset, count) if text else Span(source.offset, count))
             source.skip(count)
             return
         self._push_short(source.take(count), source.offset - count, text)
 
     def _push_short(self, data: bytes, offset: int, text: bool) -> None:
+        self._charge(_STRING + (4 if text else 1) * len(data))
         if text:
             self._stack.append(self._utf8(data))
             return
@@ -434,6 +437,7 @@ class Scan:
         """STRING: Python 2's repr of a str."""
         source = self.source
         count, start = source.find_newline(), source.offset
+        self._charge(_STRING + SHORT if count <= SHORT else _MADE)
         if count <= SHORT:
             line = source.line(SHORT)
             self._check_quotes(line[:1], line[1:][-1:])
@@ -452,6 +456,7 @@ class Scan:
         """UNICODE: text with Unicode escapes."""
         source = self.source
         count = source.find_newline()
+        self._charge(_STRING + 4 * count if count <= SHORT else _SPAN)
         if count > SHORT:
             self._stack.append(TextSpan("uescape", source.offset, count))
             source.skip(count + 1)
@@ -477,10 +482,12 @@ class Scan:
         if (module, name) not in arrays.KNOWN_GLOBALS:
             shown = shorten(f"{module}.{name}")[1:-1]
             self.source.refuse(f"refused: calls {shown}; expected only numpy's array constructors in a CIFAR file")
+        self._charge(_MADE)
         self.globals.add((module, name))
         self._stack.append(GlobalValue(self.source.at, module, name))
 
     def _op_reduce(self, code: int) -> None:
+        self._charge(_MADE)
         args, function = self._pop(), self._pop()
         self._stack.append(arrays.call(self.source, function, args))
 
@@ -497,6 +504,7 @@ class Scan:
             self.source.refuse(f"unsupported pickle protocol {self.protocol}; expected 0 to 5")
 
     def _op_frame(self, code: int) -> None:
+        self._charge(_SLOW)
         size = self.source.number(8)
         if size > self.source.left:
             self.source.refuse(f"truncated: frame of {size} bytes, but only {self.source.left} left")
@@ -511,15 +519,16 @@ class Scan:
         self._frame_end = _NO_FRAME
 
 
-def scan_pickle(file: BinaryIO, name: str) -> Scan:
+def scan_pickle(file: BinaryIO, name: str, stored: int | None = None) -> Scan:
     """Scans a whole pickle. Raises `PickleError` if it is damaged, or not just plain data and numpy arrays."""
-    machine = Scan(file, name)
+    machine = Scan(file, name, stored)
     machine.run()
     return machine
 
 
 def expand_ints(source: PickleFile, items: list[Value]) -> list[Value]:
     """Returns the items, with every run of ints read from the file."""
+    source.charge(_POINTER * arrays.count_items(items))
     expanded: list[Value] = []
     for item in items:
         if type(item) is IntRun:

@@ -6,6 +6,9 @@ from typing import BinaryIO, NoReturn
 
 from beam_cifar.errors import PickleError
 
+FREE_BYTES = 1 << 27
+"""Memory that the values of any file may take; half of its size on disk is added for large ones."""
+
 _FIRST_WINDOW = 1 << 13  # after a seek: most of what follows may be skipped again
 _LAST_WINDOW = 1 << 18
 
@@ -36,18 +39,19 @@ class PickleFile:
     Attributes:
         buf: the bytes in memory; `buf[pos]` is the next one. Fast loops use both directly.
         size: size of the file in bytes.
+        memory_left: bytes of memory that further values may take.
         at: offset of the current opcode, for errors.
         last: the last short byte string that was read on its own; its bytes are at `last_offset`.
     """
 
-    __slots__ = ("_base", "_window", "_work_left", "at", "buf", "file", "last", "last_offset", "name", "pos", "size")
+    __slots__ = ("_base", "_window", "at", "buf", "file", "last", "last_offset", "memory_left", "name", "pos", "size")
 
-    def __init__(self, file: BinaryIO, name: str) -> None:
+    def __init__(self, file: BinaryIO, name: str, stored: int | None = None) -> None:
         self.file, self.name = file, name
         self.size = file.seek(0, 2)
         self.buf = self.last = b""
         self.pos = self.at = self.last_offset = self._base = 0
-        self._work_left = 2 * self.size + (1 << 16)
+        self.memory_left = FREE_BYTES + (self.size if stored is None else min(self.size, stored)) // 2
         self._window = _FIRST_WINDOW
 
     @property
@@ -64,14 +68,15 @@ class PickleFile:
         """Raises `PickleError` at the current opcode."""
         raise PickleError(self.name, self.at, reason)
 
-    def charge(self, work: int) -> None:
-        """Counts the work for one value of the file, and refuses a file that needs too much.
+    def charge(self, nbytes: int) -> None:
+        """Counts the memory that a value takes, and refuses a file whose values take too much.
 
-        Each value is used once unless the memo repeats it, so the total for a normal file is bounded by its size.
+        Everything is charged for what it becomes: a list of one byte in the file takes 200 bytes, a name that the memo
+        repeats at two bytes each is as long every time. A CIFAR batch of 10,000 rows is charged 5 MB.
         """
-        self._work_left -= work
-        if self._work_left < 0:
-            self.refuse("repeats the same values too often for a file of this size; refused as a decompression bomb")
+        self.memory_left -= nbytes
+        if self.memory_left < 0:
+            self.refuse(f"its values take more memory than a CIFAR file of {self.size} bytes needs; refused as a bomb")
 
     def _check_left(self, need: int) -> None:
         if need > self.left:

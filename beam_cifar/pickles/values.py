@@ -19,14 +19,14 @@ class Node:
     Attributes:
         at: offset of the opcode that created it.
         depth: nesting depth, including itself.
-        weight: number of elements below it, counting shared ones once per reference.
+        weight: bytes of what it holds, counting shared values once per reference.
         closed: whether it may no longer change, because it was fetched from the memo. This rules out cycles, and
             keeps `depth` and `weight` correct.
     """
 
     at: int
     depth: int = field(default=1, init=False)
-    weight: int = field(default=1, init=False)
+    weight: int = field(default=0, init=False)
     closed: bool = field(default=False, init=False)
 
 
@@ -152,7 +152,7 @@ class TextSpan:
 
     coding: str
     offset: int
-    size: int
+    length: int
 
 
 class IntPayload:
@@ -176,6 +176,9 @@ class IntPayload:
 Payload = Inline | Span | CodedSpan | IntPayload
 
 
+_UNSET = DtypeValue(0, "u", 1)  # one for all arrays: a batch of objects has thousands
+
+
 @dataclass(slots=True, eq=False, repr=False)
 class ArrayValue(Node):
     """A numpy array: `payload` for plain elements, `items` for objects; `built` once its state is set."""
@@ -183,10 +186,13 @@ class ArrayValue(Node):
     built: bool = field(default=False, init=False)
     fortran: bool = field(default=False, init=False)
     shape: tuple[int, ...] = field(default=(), init=False)
-    dtype: DtypeValue = field(default_factory=lambda: DtypeValue(0, "u", 1), init=False)
+    dtype: DtypeValue = field(default=_UNSET, init=False)
     payload: Payload | None = field(default=None, init=False)
     items: list[Value] = field(default_factory=list, init=False)
 
 
-NODES_IN_LISTS = frozenset({ListValue, TupleValue, SetValue, DictValue, ArrayValue})
-"""The types whose depth and weight are added to their container's."""
+def weight_of(value: Value) -> int:
+    """Returns how many bytes a value stands for, wherever it is referred to; 0 for numbers and the like."""
+    if isinstance(value, Node):
+        return value.weight
+    return len(value) if isinstance(value, (bytes, str)) else getattr(value, "length", 0)

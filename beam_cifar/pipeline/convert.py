@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from apache_beam.runners.runner import PipelineResult
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block
-from beam_cifar.errors import UsageError
+from beam_cifar.errors import JobError, UsageError
 from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.finish import publish_settings
 from beam_cifar.jobs.prepare import Job, prepare, rehearsed
@@ -26,9 +27,10 @@ from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline.blocks import MapBlocks
 from beam_cifar.pipeline.errors import explained
 from beam_cifar.pipeline.flink import cancelled_with_us
+from beam_cifar.pipeline.imports import logging_kept
 from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
-from beam_cifar.pipeline.runners import BeamOptions, is_dry_run, obstacles, parsed_options, run_pipeline
+from beam_cifar.pipeline.runners import BeamOptions, is_dry_run, is_local, obstacles, parsed_options, run_pipeline
 from beam_cifar.pipeline.write import CopyFiles, WriteBlocks
 from beam_cifar.planning.plan import Plan
 from beam_cifar.steps.encode import encode_images
@@ -80,7 +82,7 @@ def _transformed(blocks: beam.PCollection[Block], plan: Plan) -> beam.PCollectio
 def start(job: Job, beam_options: PipelineOptions) -> PipelineResult:
     """Passes the pipeline of a job to its runner; known errors are raised as themselves."""
     with explained():
-        return run_pipeline(lambda pipeline: build_pipeline(pipeline, job), beam_options)
+        return run_pipeline(lambda pipeline: build_pipeline(pipeline, job), beam_options, job.folder.guard)
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ class Conversion:
     _started: float
     _beam_options: PipelineOptions
 
+    @logging_kept()
     def wait(self) -> Summary:
         """Waits until the output is complete, cleans up, and returns the summary. Call it only once.
 
@@ -112,10 +115,21 @@ class Conversion:
             if self.result is not None:
                 with explained(), cancelled_with_us(self.result, self._beam_options):
                     self.result.wait_until_finish()
-            manifest = json.loads(storage.read_whole(self.job.folder.manifest))
+            manifest = self._manifest()
         finally:
             self._prepared.__exit__()
         return summary_of(self.job, manifest, time.monotonic() - self._started)
+
+    def _manifest(self) -> dict[str, Any]:
+        """Returns what was published; raises `JobError` if the runner lost an element, and with it the last step."""
+        folder = self.job.folder
+        # A file system shared with other machines may still show what they removed.
+        unpublished = self.result is not None and is_local(self._beam_options) and storage.is_file(folder.begun)
+        with suppress(FileNotFoundError):
+            manifest: dict[str, Any] = {} if unpublished else json.loads(storage.read_whole(folder.manifest))
+            if manifest:
+                return manifest
+        raise JobError(f"{folder.output}: the runner ended the job without its last step; run the job again")
 
 
 def convert(
@@ -138,6 +152,7 @@ def convert(
     return run(options, beam_options, on_start=on_start).wait()
 
 
+@logging_kept()
 def run(
     options: ConvertOptions, beam_options: BeamOptions = (), *, on_start: Callable[[Job], Any] = lambda job: None
 ) -> Conversion:
@@ -178,6 +193,7 @@ def run(
     return Conversion(job, result, prepared, started, beam_options)
 
 
+@logging_kept()
 def translate(options: ConvertOptions, beam_options: BeamOptions = ()) -> tuple[Job, PipelineResult]:
     """Translates a conversion for its runner, for Beam options with `--dry_run`: nothing is run or written.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,11 +15,13 @@ from beam_cifar.data.block import Block
 from beam_cifar.errors import UsageError
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.pipeline.errors import carried, explained
+from beam_cifar.pipeline.imports import logging_kept
 from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.pipeline.runners import BeamOptions, is_dataflow, is_local, parsed_options, run_pipeline
 from beam_cifar.planning.plan import Task
 
 
+@logging_kept()
 def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineOptions:
     """Returns Beam's options for a job that reads a dataset and writes none.
 
@@ -36,9 +37,10 @@ def reading_options(beam_options: BeamOptions, workers: int | None) -> PipelineO
 @contextmanager
 def shared_folder(options: PipelineOptions) -> Iterator[str]:
     """Yields a temporary folder that all workers see: in `--temp_location` on a cluster, else on this machine."""
-    place = None if is_local(options) else options.view_as(GoogleCloudOptions).temp_location
+    with logging_kept():
+        place = None if is_local(options) else options.view_as(GoogleCloudOptions).temp_location
     if not place:
-        with tempfile.TemporaryDirectory(prefix="beam_cifar-", ignore_cleanup_errors=True) as folder:
+        with storage.TemporaryFolder() as folder:
             yield folder
         return
     folder = os.path.join(storage.absolute(place, "--temp_location"), f"beam_cifar-{uuid.uuid4().hex[:16]}")
@@ -49,15 +51,23 @@ def shared_folder(options: PipelineOptions) -> Iterator[str]:
         storage.remove_tree(folder)
 
 
+@logging_kept()
 def for_each_block(
-    function: Callable[[Block], None], tasks: Sequence[Task], source: SourceSettings, beam_options: PipelineOptions
+    function: Callable[[Block], None],
+    tasks: Sequence[Task],
+    source: SourceSettings,
+    beam_options: PipelineOptions,
+    guard: storage.Guard,
 ) -> None:
     """Calls a function with every block of some tasks, on the workers; known errors are raised as themselves.
 
-    Workers must be able to import the function, and its results must be the same if a bundle runs again.
+    Workers must be able to import the function, and its results must be the same if a bundle runs again. What it
+    writes under `guard` it can no longer write after a failure or an interrupt.
     """
     with explained():
-        run_pipeline(lambda pipeline: _build(pipeline, function, tasks, source), beam_options).wait_until_finish()
+        run_pipeline(
+            lambda pipeline: _build(pipeline, function, tasks, source), beam_options, guard
+        ).wait_until_finish()
 
 
 def _build(

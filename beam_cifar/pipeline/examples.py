@@ -7,14 +7,11 @@ element, an `Example`, which costs several times as much: if `beam_cifar.convert
 from __future__ import annotations
 
 import functools
-import shutil
-import tempfile
 import uuid
-import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pyarrow as pa
@@ -40,6 +37,7 @@ from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 from beam_cifar.jobs.write_part import OpenPart
 from beam_cifar.naming.image_files import digest64
+from beam_cifar.pipeline.checked import CheckedCoder
 from beam_cifar.pipeline.counters import count_part
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.publish import Publish
@@ -60,6 +58,27 @@ __all__ = ["FilterExamples", "ReadExamples", "RemapLabels", "ResizeExamples", "T
 
 # Beam's standard row coder: any SDK can read it, and it is twice as fast as the default.
 registry.register_coder(Example, RowCoder)
+
+
+class _PlacedCoder(CheckedCoder):
+    @classmethod
+    def from_type_hint(cls, typehint: Any, registry: Any) -> CheckedCoder:
+        return cls("Example", registry.get_coder(Example))
+
+
+class _Placed(Example):
+    """An example on its way to its part; only our own steps read it, so its coder need not be Beam's standard one."""
+
+
+class _Described(NamedTuple):
+    """What the layout needs to know of the examples of one subset in a batch."""
+
+    subset: str
+    records: bytes
+
+
+registry.register_coder(_Placed, _PlacedCoder)
+registry.register_coder(_Described, CheckedCoder)
 
 BATCH = 256
 """Maximum number of examples that a transform processes together."""
@@ -104,8 +123,8 @@ class ReadExamples(beam.PTransform):
         if index_dir:
             storage.make_folder(index_dir)
         else:
-            index_dir = tempfile.mkdtemp(prefix="beam_cifar-")
-            weakref.finalize(self, shutil.rmtree, index_dir, ignore_errors=True)
+            self._folder = storage.TemporaryFolder()
+            index_dir = self._folder.name
         self._found: Survey = survey(self.path, self.format, tuple(self.subsets), index_dir)
         self.labels = learn_parents(self._found.catalog, self._found.summaries)
         self._tasks = reading_tasks(self._found.summaries)
@@ -316,7 +335,7 @@ class WriteExamples(beam.PTransform):
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
         with storage.hold(self._sink.folder):
             pass  # raises if a conversion has locked the output
-        described = examples | "Describe" >> _OnBatches(_describe, tuple[str, bytes], {"encodings": self._encodings})
+        described = examples | "Describe" >> _OnBatches(_describe, _Described, {"encodings": self._encodings})
         lay_out_all = beam.Map(_plan, beam.pvalue.AsIter(described), self._sink, self.overwrite)
         once = examples.pipeline | "Once" >> beam.Create([0], reshuffle=False)
         planned = once | "LayOut" >> lay_out_all.with_output_types(_Planned)
@@ -327,7 +346,7 @@ class WriteExamples(beam.PTransform):
             examples
             | "Encode" >> _OnBatches(_prepare, Example, {"encodings": kept, "classes": len(self.labels.names)})
             | "Batch" >> _batches()
-            | "Place" >> beam.FlatMap(_place, side, self._sink).with_output_types(tuple[int, Example])
+            | "Place" >> beam.FlatMap(_place, side, self._sink).with_output_types(tuple[int, _Placed])
             | "GroupByPart" >> beam.GroupByKey()
             | "WriteParts" >> beam.Map(_write_keyed, side).with_output_types(PartInfo)
             | "Publish" >> Publish(beam.pvalue.AsSingleton(settings))
@@ -431,8 +450,8 @@ def _wrong(example: Example) -> str:
     return "" if found == expected else f"(encoding, channels, height, width) is {expected}, but the image has {found}"
 
 
-def _describe(table: pa.Table, encodings: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    return ((subset, records.tobytes()) for subset, records in records_of(table, encodings).items())
+def _describe(table: pa.Table, encodings: tuple[str, ...]) -> Iterator[_Described]:
+    return (_Described(subset, records.tobytes()) for subset, records in records_of(table, encodings).items())
 
 
 def _prepare(table: pa.Table, encodings: tuple[str, ...], classes: int) -> Iterator[Example]:
@@ -452,6 +471,9 @@ class _Planned:
 
     layout: Layout
     publish: PublishSettings
+
+
+registry.register_coder(_Planned, CheckedCoder)
 
 
 @carried()

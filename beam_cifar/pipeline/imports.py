@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import TextIO
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, TextIO
 
 # Beam and pyarrow import these if they are installed, but this program does not need them. They take 0.4 to 0.6 s of
 # the 1.3 s that importing Beam takes.
@@ -48,17 +49,82 @@ def beam_imports(flags: Sequence[str] = (), *, verbose: bool) -> Iterator[None]:
         sys.meta_path.remove(finder)
 
 
+class _Shared:
+    """A context of the whole process: the first thread to enter begins it, and the last one to leave ends it.
+
+    With one for each thread, whichever ended last would restore what another one had set, for good.
+    """
+
+    def __init__(self, make: Callable[[], AbstractContextManager[None]]) -> None:
+        self._make, self._lock, self._inside = make, threading.Lock(), 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._context = self._make()
+                self._context.__enter__()
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._context.__exit__(None, None, None)
+
+
 @contextmanager
-def quiet_imports(*, verbose: bool = False) -> Iterator[None]:
-    """Context for importing Beam: suppresses its warnings about missing cloud packages."""
+def _without_warnings() -> Iterator[None]:
     before = logging.root.manager.disable
-    logging.disable(before if verbose else max(before, logging.WARNING))
+    quiet = max(before, logging.WARNING)
+    logging.disable(quiet)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("default" if verbose else "ignore")
+            warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        if logging.root.manager.disable == quiet:
+            logging.disable(before)
+
+
+@contextmanager
+def _without_handlers() -> Iterator[None]:
+    configure = logging.basicConfig
+
+    def unless_beam(**settings: Any) -> None:
+        frame: Any = sys._getframe(1)
+        if frame.f_globals.get("__name__") == "logging":  # as in `logging.warning`, if nothing is configured
+            frame = frame.f_back
+        if frame is None or str(frame.f_globals.get("__name__")).partition(".")[0] != "apache_beam":
+            configure(**settings)
+
+    logging.basicConfig = unless_beam
+    try:
+        yield
+    finally:
+        logging.basicConfig = configure
+
+
+_QUIET, _UNCONFIGURED = _Shared(_without_warnings), _Shared(_without_handlers)
+
+
+@contextmanager
+def logging_kept() -> Iterator[None]:
+    """Context in which Beam does not configure logging: a handler of its own would undo the caller's `basicConfig`."""
+    with _UNCONFIGURED:
+        yield
+
+
+@contextmanager
+def quiet_imports(*, verbose: bool = False) -> Iterator[None]:
+    """Context for importing Beam: suppresses its warnings about missing cloud packages, and its logging set-up."""
+    with logging_kept():
+        if verbose:
+            with warnings.catch_warnings():
+                warnings.simplefilter("default")
+                yield
+        else:
+            with _QUIET:
+                yield
 
 
 @contextmanager

@@ -11,7 +11,10 @@ import apache_beam as beam
 from beam_cifar.jobs.accounts import PartInfo, ShardInfo
 from beam_cifar.jobs.finish import finish_job, finish_shard
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
-from beam_cifar.pipeline import stores  # noqa: F401  (how workers reach object stores)
+from beam_cifar.pipeline import (
+    checked,  # noqa: F401  (its coder guards accounts)
+    stores,  # noqa: F401  (how workers reach object stores)
+)
 from beam_cifar.pipeline.errors import carried
 
 

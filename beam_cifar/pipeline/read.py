@@ -9,6 +9,7 @@ from typing import Any
 import apache_beam as beam
 
 import beam_cifar.pipeline.blocks  # its coder guards blocks
+import beam_cifar.pipeline.checked  # its coder guards tasks
 import beam_cifar.pipeline.stores  # noqa: F401  (how workers reach object stores)
 from beam_cifar.data.block import Block
 from beam_cifar.jobs.read_part import SourceSettings, read_task

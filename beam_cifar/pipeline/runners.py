@@ -9,7 +9,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any, TypeAlias
 
 import apache_beam as beam
@@ -28,6 +28,7 @@ from beam_cifar import storage
 from beam_cifar.errors import UsageError
 from beam_cifar.options import ConvertOptions, check_workers
 from beam_cifar.pipeline.flink import server_flags
+from beam_cifar.pipeline.local import local_runner, threads_ended
 from beam_cifar.pipeline.stores import use_options
 
 ParsedOptions: TypeAlias = PipelineOptions
@@ -119,40 +120,35 @@ def is_dry_run(options: PipelineOptions) -> bool:
 
 
 def make_runner(options: PipelineOptions) -> PipelineRunner | str:
-    """Returns the runner object of a local job, or the name of another runner.
-
-    Beam's DirectRunner first tries to download another engine, and uses this one only if that fails. It is pinned
-    here so that jobs run the same everywhere and need no network. Created this way, it also passes the options to
-    worker processes.
-    """
-    if not is_local(options):
-        return str(options.view_as(StandardOptions).runner)
-    from apache_beam.portability.api import beam_provision_api_pb2
-    from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
-    from apache_beam.runners.portability.portable_runner import JobServiceHandle
-
-    # Every second (1000) a Beam thread flushes the data streams of the server and of worker threads, while another
-    # thread writes to them without a lock: half an element is sent, or data just written is lost, and a job of 10,000
-    # tasks ends in a MemoryError. 0 turns that off. It is set in Beam's module because the server has no option for
-    # it, and `FnApiRunner.run_pipeline` replaces the environment that would pass it to the workers.
-    worker_handlers.DATA_BUFFER_TIME_LIMIT_MS = 0
-    encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
-    info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
-    return fn_runner.FnApiRunner(provision_info=info)
+    """Returns the runner object of a local job, or the name of another runner."""
+    return local_runner(options) if is_local(options) else str(options.view_as(StandardOptions).runner)
 
 
-def run_pipeline(build: Callable[[beam.Pipeline], Any], options: PipelineOptions) -> PipelineResult:
+def run_pipeline(
+    build: Callable[[beam.Pipeline], Any], options: PipelineOptions, guard: storage.Guard
+) -> PipelineResult:
     """Starts a pipeline on the runner named in its options; works in notebooks too, with any version of pandas.
+
+    The local runner returns when the job is done, and no thread of it is left then.
 
     Args:
         build: adds the steps to an empty pipeline.
         options: Beam's own options, as returned by `pipeline_options`.
+        guard: the job's permission to write, which ends with a failure or an interrupt.
     """
     pipeline = beam.Pipeline(runner=make_runner(options), options=options)
+    folder = storage.TemporaryFolder()  # Beam's own name does not say which process it belongs to
+    os.rmdir(pipeline.local_tempdir)
+    pipeline.local_tempdir = folder.name
     try:
-        with _apart_from_notebook():
-            build(pipeline)
-        return pipeline.run()
+        with threads_ended() if is_local(options) else nullcontext():
+            try:
+                with _apart_from_notebook():
+                    build(pipeline)
+                return pipeline.run()
+            except BaseException:
+                guard.end()  # other threads of the job are still at their bundles
+                raise
     finally:
         # In IPython, Beam leaves this folder to its interactive modules, which do not know this pipeline.
         shutil.rmtree(pipeline.local_tempdir, ignore_errors=True)

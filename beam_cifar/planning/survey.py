@@ -78,9 +78,9 @@ def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
     storage.recover(path)
     if not storage.exists(path):
         raise InputError(f"{path}: no such file or directory")
-    if not (storage.is_folder(path) or storage.is_file(path)):
-        raise InputError(f"{path}: not a file or directory")
     with storage.reading(path):
+        if not (storage.is_folder(path) or storage.is_file(path)):
+            raise InputError(f"{path}: not a file or directory")
         name = format_name or detect_format(path, index_dir)
         if name is None:
             raise InputError(f"{path}: {_why_unknown(path, index_dir)}")

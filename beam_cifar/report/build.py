@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -100,7 +99,7 @@ def _with_pictures(made: Report, subsets: Sequence[str]) -> tuple[Report, int]:
     """Returns the report with the pictures that its text leaves room for, and their number."""
     if not made.stats.images:
         return made, 0
-    with tempfile.TemporaryDirectory(prefix="beam_cifar-") as folder:
+    with storage.TemporaryFolder() as folder:
         given = Input(made.stats.path, made.stats.format, tuple(subsets))
         gathering, view = look(given, (), folder, frozenset({"id"}))
         picks = pick(view, made.stats.groups)

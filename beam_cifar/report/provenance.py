@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from beam_cifar.errors import InputError
 from beam_cifar.report.model import Balance, Provenance
-from beam_cifar.storage import JobFolder, open_file
+from beam_cifar.storage import JobFolder, read_manifest
 
 MAX_MANIFEST_BYTES: Final = 256 << 20
 """Size limit of a manifest, which has a line per class and subset, and per shard."""
@@ -34,12 +34,11 @@ def read_provenance(path: str) -> Provenance | None:
     """
     manifest = JobFolder(path).manifest
     try:
-        with open_file(manifest) as file:
-            text = file.read(MAX_MANIFEST_BYTES + 1)
-    except FileNotFoundError:
-        return None
+        text = read_manifest(JobFolder(path), MAX_MANIFEST_BYTES + 1)
     except OSError as error:
         raise InputError(f"{os.path.basename(manifest)}: cannot be read: {error.strerror}") from error
+    if text is None:
+        return None
     if len(text) > MAX_MANIFEST_BYTES:
         raise InputError(f"{os.path.basename(manifest)}: larger than {MAX_MANIFEST_BYTES:,} bytes")
     try:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import tarfile
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import accumulate, islice
 from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 from isal import igzip
 
+from beam_cifar import storage
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats.cifar import facts
 from beam_cifar.pickles.recognise import Meta
@@ -66,19 +67,42 @@ def make_sample(out: str, *, kind: str = "cifar10", images: int, seed: int = 0, 
     Raises:
         UsageError: an unknown kind, no images, or a negative seed.
         OutputError: `out` exists and is not an empty directory.
+        JobError: it cannot be written, for example because the disk is full; nothing is left.
 
     >>> from beam_cifar import make_sample
     >>> len(make_sample("drawn", kind="cifar100", images=200))
     4
     """
     _check(out, kind, images, seed, tar)
-    if not tar:
-        os.makedirs(out, exist_ok=True)
-        return list(_write_set(out, kind, images, seed))
-    # Mode "x": a file created since the check is not overwritten.
-    with open(out, "xb") as file, tempfile.TemporaryDirectory() as folder:
-        _pack(file, kind, _write_set(folder, kind, images, seed))
-    return [out]
+    made, is_new = [], not os.path.lexists(out)
+    try:
+        with storage.writing(out):
+            if tar:
+                with _new_file(out) as file, storage.TemporaryFolder() as folder:
+                    _pack(file, kind, _write_set(folder, kind, images, seed))
+                return [out]
+            os.makedirs(out, exist_ok=True)
+            for path in _write_set(out, kind, images, seed):
+                made.append(path)
+            return made
+    except BaseException:
+        with suppress(OSError):
+            for path in made:
+                os.unlink(path)
+            if is_new and not tar:
+                os.rmdir(out)
+        raise
+
+
+@contextmanager
+def _new_file(path: str) -> Iterator[BinaryIO]:
+    """Opens a new file, which is removed on an error. Mode "x": one created since the check is not overwritten."""
+    with open(path, "xb") as file:
+        try:
+            yield file
+        except BaseException:
+            os.unlink(path)
+            raise
 
 
 def _check(out: str, kind: str, images: int, seed: int, tar: bool) -> None:
@@ -101,7 +125,7 @@ def _write_set(folder: str, kind: str, images: int, seed: int) -> Iterator[str]:
     """Writes all files of a dataset; yields the path of each when it is complete."""
     batches = plan_batches(kind, images)
     for batch in batches:
-        with open(os.path.join(folder, batch.name), "xb") as file:
+        with _new_file(os.path.join(folder, batch.name)) as file:
             _write_batch(file, batch, kind, seed)
         yield file.name
     if kind == "cifar10":
@@ -111,10 +135,10 @@ def _write_set(folder: str, kind: str, images: int, seed: int) -> Iterator[str]:
     else:
         name, meta = "meta", Meta(kind, facts.CIFAR100_NAMES, tuple(facts.CIFAR100_SUPERCLASSES))
         extra, content = "file.txt~", b"stray\n"
-    with open(os.path.join(folder, name), "xb") as file:
+    with _new_file(os.path.join(folder, name)) as file:
         write_meta(file, meta)
     yield file.name
-    with open(os.path.join(folder, extra), "xb") as file:
+    with _new_file(os.path.join(folder, extra)) as file:
         file.write(content)
     yield file.name
 

@@ -50,16 +50,17 @@ class Step(ABC):
     """
 
     name: ClassVar[str]
-    """Name of the transform; given as a class keyword, like `columns`."""
+    """Name of the transform; given as the class keyword `named`."""
     columns: ClassVar[frozenset[str]] = frozenset()
-    """The result of `needs`, if it does not depend on options."""
+    """The result of `needs`, if it does not depend on options; given as a class keyword."""
     moves_ids: ClassVar[bool] = False
     """Whether the step can give two items of a subset the same id; if so, repeated ids are replaced right after it."""
 
-    def __init_subclass__(cls, *, name: str | None = None, columns: Iterable[str] | None = None) -> None:
+    # Not `name`: that is an argument of ABCMeta's own in Python 3.10.
+    def __init_subclass__(cls, *, named: str | None = None, columns: Iterable[str] | None = None) -> None:
         super().__init_subclass__()
-        if name is not None:
-            cls.name = name
+        if named is not None:
+            cls.name = named
         if columns is not None:
             cls.columns = frozenset(columns)
 

@@ -21,7 +21,7 @@ SCOPES = ("dataset", "subset")
 
 
 @dataclass(frozen=True)
-class Dedupe(Step, name="dedupe"):
+class Dedupe(Step, named="dedupe"):
     """Keeps the first of the items whose images have equal size and pixels, whatever their labels."""
 
     scope: str = option("--scope", default="dataset", choices=SCOPES, help="where to look for duplicates")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KeepLabels(Step, name="label"):
+class KeepLabels(Step, named="label"):
     """`--label`: keeps the items of the given classes or superclasses."""
 
     labels: tuple[str, ...] = field(metadata={"many": True})
@@ -28,7 +28,7 @@ class KeepLabels(Step, name="label"):
 
 
 @dataclass(frozen=True)
-class First(Step, name="limit"):
+class First(Step, named="limit"):
     """`--limit`: keeps the first items."""
 
     count: int
@@ -40,7 +40,7 @@ class First(Step, name="limit"):
 
 
 @dataclass(frozen=True)
-class Renamings(Step, name="remap"):
+class Renamings(Step, named="remap"):
     """`--remap`: renames classes, given as `OLD:NEW`; names may contain colons."""
 
     texts: tuple[str, ...] = field(metadata={"many": True})

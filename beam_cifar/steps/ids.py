@@ -18,7 +18,7 @@ _NAMES: Final = frozenset({"id", "filename"})
 
 
 @dataclass(frozen=True)
-class Rename(Step, name="rename", columns=_NAMES):
+class Rename(Step, named="rename", columns=_NAMES):
     """Replaces matches of a regular expression in ids."""
 
     moves_ids: ClassVar[bool] = True
@@ -61,7 +61,7 @@ class Rename(Step, name="rename", columns=_NAMES):
 
 
 @dataclass(frozen=True)
-class Reindex(Step, name="reindex", columns=_NAMES):
+class Reindex(Step, named="reindex", columns=_NAMES):
     """Replaces ids with numbers, counted over all subsets in the order in which items are written."""
 
     start: int = option("-s", "--start", default=1, metavar="N", help="first number")
@@ -78,7 +78,7 @@ class Reindex(Step, name="reindex", columns=_NAMES):
 
 
 @dataclass(frozen=True)
-class IdFromImageName(Step, name="id_from_image_name", columns=_NAMES):
+class IdFromImageName(Step, named="id_from_image_name", columns=_NAMES):
     """Uses the image's file name, without folder and extension, as the id; items without a file name keep theirs."""
 
     moves_ids: ClassVar[bool] = True

@@ -35,7 +35,7 @@ _COMPARED: Final = 100_000
 
 
 @dataclass(frozen=True)
-class Filter(Step, name="filter"):
+class Filter(Step, named="filter"):
     """Keeps the items, or the labels, that an XPath expression selects."""
 
     expression: str = option("-e", "--filter", metavar="XPATH", help='XPath 1.0, such as /item[annotation/label="cat"]')
@@ -69,7 +69,7 @@ class Filter(Step, name="filter"):
 
 
 @dataclass(frozen=True)
-class RemoveItems(Step, name="remove_items", columns=("id",)):
+class RemoveItems(Step, named="remove_items", columns=("id",)):
     """Removes items by id and subset."""
 
     ids: tuple[tuple[str, str], ...] = option(
@@ -81,7 +81,7 @@ class RemoveItems(Step, name="remove_items", columns=("id",)):
 
 
 @dataclass(frozen=True)
-class RemoveAnnotations(Step, name="remove_annotations"):
+class RemoveAnnotations(Step, named="remove_annotations"):
     """Removes the labels of the given items, or of all items by default; the items stay."""
 
     ids: tuple[tuple[str, str], ...] = option(

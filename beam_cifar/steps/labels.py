@@ -14,7 +14,7 @@ from beam_cifar.steps.subsets import refuse_two_targets
 
 
 @dataclass(frozen=True)
-class RemapClasses(Step, name="remap_labels"):
+class RemapClasses(Step, named="remap_labels"):
     """Renames, merges or removes classes; the ids of classes do not change.
 
     A superclass may be given as well: it is renamed, or all its classes are removed.
@@ -59,7 +59,7 @@ class RemapClasses(Step, name="remap_labels"):
 
 
 @dataclass(frozen=True)
-class ProjectLabels(Step, name="project_labels"):
+class ProjectLabels(Step, named="project_labels"):
     """Replaces the classes with a list of names, in that order; items of other classes become unlabelled."""
 
     dst_labels: tuple[str, ...] = option(
@@ -93,7 +93,7 @@ class ProjectLabels(Step, name="project_labels"):
 
 
 @dataclass(frozen=True)
-class FineToCoarse(Step, name="fine_to_coarse"):
+class FineToCoarse(Step, named="fine_to_coarse"):
     """Makes the superclass of every item its class."""
 
     def apply(self, view: View, context: StepContext) -> View:
@@ -109,7 +109,7 @@ class FineToCoarse(Step, name="fine_to_coarse"):
 
 
 @dataclass(frozen=True)
-class CompactLabels(Step, name="compact_labels"):
+class CompactLabels(Step, named="compact_labels"):
     """Drops classes and superclasses without items, and renumbers the others in order."""
 
     def apply(self, view: View, context: StepContext) -> View:

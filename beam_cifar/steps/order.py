@@ -22,7 +22,7 @@ _LAST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
-class Sort(Step, name="sort"):
+class Sort(Step, named="sort"):
     """Sorts items; equal ones keep their order, and items without the label or image to sort by come last."""
 
     by: tuple[str, ...] = option(
@@ -55,7 +55,7 @@ class Sort(Step, name="sort"):
 
 
 @dataclass(frozen=True)
-class Shuffle(Step, name="shuffle"):
+class Shuffle(Step, named="shuffle"):
     """Shuffles all items; the order of the subsets does not change."""
 
     seed: int = seed_option()

@@ -15,7 +15,7 @@ from beam_cifar.steps.base import Step, StepContext
 
 
 @dataclass(frozen=True)
-class Select(Step, name="select", columns=("id", "filename")):
+class Select(Step, named="select", columns=("id", "filename")):
     """Keeps the items that a Python function accepts.
 
     Attributes:
@@ -33,7 +33,7 @@ class Select(Step, name="select", columns=("id", "filename")):
 
 
 @dataclass(frozen=True)
-class Remove(Step, name="remove", columns=("id",)):
+class Remove(Step, named="remove", columns=("id",)):
     """Removes single items, and the subsets left empty."""
 
     ids: tuple[tuple[str, str], ...] = field(metadata={"many": True})
@@ -47,7 +47,7 @@ class Remove(Step, name="remove", columns=("id",)):
 
 
 @dataclass(frozen=True)
-class Put(Step, name="put", columns=("id", "filename")):
+class Put(Step, named="put", columns=("id", "filename")):
     """Adds items, replacing those with the same id and subset.
 
     Attributes:

@@ -18,7 +18,7 @@ from beam_cifar.steps.base import PixelStep, Step, option
 
 
 @dataclass(frozen=True)
-class Resize(PixelStep, name="resize"):
+class Resize(PixelStep, named="resize"):
     """Resizes every image to the same size, with Pillow's bicubic filter."""
 
     width: int = option("-dw", "--width", parse=int, metavar="PIXELS", help="new width")
@@ -38,7 +38,7 @@ class Resize(PixelStep, name="resize"):
 
 
 @dataclass(frozen=True)
-class Crop(PixelStep, name="crop"):
+class Crop(PixelStep, named="crop"):
     """Crops every image to a rectangle, by default its centre."""
 
     width: int = option("-dw", "--width", parse=int, metavar="PIXELS", help="width of the rectangle")
@@ -80,7 +80,7 @@ class Crop(PixelStep, name="crop"):
 
 
 @dataclass(frozen=True)
-class Grayscale(PixelStep, name="grayscale", columns=()):
+class Grayscale(PixelStep, named="grayscale", columns=()):
     """Converts every image to gray, one channel, with the luma weights of ITU-R BT.601."""
 
     def transform(self, block: Block) -> Block:

@@ -13,7 +13,7 @@ from beam_cifar.steps.chance import keys, permutation, seed_option
 
 
 @dataclass(frozen=True)
-class RandomSampler(Step, name="random_sampler"):
+class RandomSampler(Step, named="random_sampler"):
     """Keeps at most a given number of items, chosen uniformly at random; their order does not change."""
 
     count: int = option("-k", "--count", parse=int, metavar="N", help="maximum number of items to keep")
@@ -35,7 +35,7 @@ class RandomSampler(Step, name="random_sampler"):
 
 
 @dataclass(frozen=True)
-class LabelRandomSampler(Step, name="label_random_sampler"):
+class LabelRandomSampler(Step, named="label_random_sampler"):
     """Keeps at most a given number of items per class and subset, in order; unlabelled items are removed."""
 
     count: int = option("-k", "--count", default=0, metavar="N", help="items to keep of every class; default: 0")

@@ -33,7 +33,7 @@ class _Moving(Step, columns=("id", "filename")):
 
 
 @dataclass(frozen=True)
-class MapSubsets(_Moving, name="map_subsets"):
+class MapSubsets(_Moving, named="map_subsets"):
     """Renames subsets, all at once; subsets given the same name are merged."""
 
     mapping: tuple[tuple[str, str], ...] = option(
@@ -53,7 +53,7 @@ class MapSubsets(_Moving, name="map_subsets"):
 
 
 @dataclass(frozen=True)
-class RandomSplit(_Moving, name="random_split"):
+class RandomSplit(_Moving, named="random_split"):
     """Splits all items into new subsets at random, whatever their subset was; their order does not change."""
 
     splits: tuple[tuple[str, float], ...] = _splits_option(("train", 0.67), ("test", 0.33))
@@ -70,7 +70,7 @@ class RandomSplit(_Moving, name="random_split"):
 
 
 @dataclass(frozen=True)
-class Split(_Moving, name="split"):
+class Split(_Moving, named="split"):
     """Splits all items into new subsets at random, with the same ratios in every class; their order does not change.
 
     Every class and every subset is within one item of its exact ratio. Unlabelled items are split like a class.

@@ -14,6 +14,7 @@ from beam_cifar.storage.blobs import open_blob as open_blob
 from beam_cifar.storage.blobs import read_all_listed as read_all_listed
 from beam_cifar.storage.blobs import reading as reading
 from beam_cifar.storage.blobs import unpack as unpack
+from beam_cifar.storage.blobs import unpacked_file as unpacked_file
 from beam_cifar.storage.blobs import whole_file as whole_file
 from beam_cifar.storage.client import concurrently as concurrently
 from beam_cifar.storage.files import COPY_BYTES as COPY_BYTES
@@ -29,6 +30,7 @@ from beam_cifar.storage.files import has_file as has_file
 from beam_cifar.storage.files import is_file as is_file
 from beam_cifar.storage.files import is_folder as is_folder
 from beam_cifar.storage.files import is_occupied as is_occupied
+from beam_cifar.storage.files import is_unchanged as is_unchanged
 from beam_cifar.storage.files import list_folder as list_folder
 from beam_cifar.storage.files import list_tree as list_tree
 from beam_cifar.storage.files import listing_stamp as listing_stamp
@@ -38,12 +40,15 @@ from beam_cifar.storage.files import open_file as open_file
 from beam_cifar.storage.files import read_whole as read_whole
 from beam_cifar.storage.files import remove_tree as remove_tree
 from beam_cifar.storage.files import stamp as stamp
+from beam_cifar.storage.files import writing as writing
 from beam_cifar.storage.guard import Guard as Guard
 from beam_cifar.storage.job_folder import JobFolder as JobFolder
 from beam_cifar.storage.job_folder import check_apart as check_apart
 from beam_cifar.storage.lock import Holding as Holding
 from beam_cifar.storage.lock import hold as hold
+from beam_cifar.storage.ownership import read_manifest as read_manifest
 from beam_cifar.storage.paths import Entry as Entry
+from beam_cifar.storage.paths import Stamp as Stamp
 from beam_cifar.storage.paths import absolute as absolute
 from beam_cifar.storage.paths import contains as contains
 from beam_cifar.storage.paths import is_url as is_url
@@ -55,10 +60,15 @@ from beam_cifar.storage.publishing import begun_jobs as begun_jobs
 from beam_cifar.storage.publishing import clear_leftovers as clear_leftovers
 from beam_cifar.storage.publishing import is_unfinished as is_unfinished
 from beam_cifar.storage.publishing import leftovers as leftovers
-from beam_cifar.storage.publishing import promote as promote
 from beam_cifar.storage.publishing import publish_tree as publish_tree
+from beam_cifar.storage.publishing import recorded_inputs as recorded_inputs
 from beam_cifar.storage.publishing import recover as recover
-from beam_cifar.storage.publishing import restore as restore
+from beam_cifar.storage.recovery import DAMAGED as DAMAGED
+from beam_cifar.storage.recovery import is_complete as is_complete
+from beam_cifar.storage.recovery import is_ours as is_ours
+from beam_cifar.storage.recovery import manifest_files as manifest_files
+from beam_cifar.storage.recovery import pending_moves as pending_moves
+from beam_cifar.storage.recovery import settle as settle
 from beam_cifar.storage.staging import StagedFile as StagedFile
 from beam_cifar.storage.staging import StagedFiles as StagedFiles
 from beam_cifar.storage.staging import StagedFolder as StagedFolder
@@ -66,5 +76,6 @@ from beam_cifar.storage.staging import join_listings as join_listings
 from beam_cifar.storage.staging import read_listing as read_listing
 from beam_cifar.storage.staging import stage_link as stage_link
 from beam_cifar.storage.staging import write_whole as write_whole
-from beam_cifar.storage.staging import writing as writing
 from beam_cifar.storage.stores import use_settings as use_settings
+from beam_cifar.storage.temporary import TemporaryFolder as TemporaryFolder
+from beam_cifar.storage.temporary import remove_abandoned as remove_abandoned

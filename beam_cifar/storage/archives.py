@@ -15,6 +15,7 @@ from beam_cifar.storage import files
 from beam_cifar.storage.blobs import Blob, local_copy
 from beam_cifar.storage.files import COPY_BYTES
 from beam_cifar.storage.gzip_index import export_index, open_gzip, reading_archive
+from beam_cifar.storage.paths import Stamp
 from beam_cifar.storage.tar import tar_entries
 
 SUFFIXES = (".tar", ".tar.gz", ".tgz")
@@ -61,7 +62,7 @@ def list_members(path: str, index_dir: str) -> tuple[tuple[Member, ...], str]:
 
 def _once(
     look: functools._lru_cache_wrapper[tuple[_Found, str]], path: str, index_dir: str
-) -> tuple[_Found, str, tuple[int, int]]:
+) -> tuple[_Found, str, Stamp]:
     """Returns the (cached) result of `look` for an archive, the path of its index or "", and its stamp."""
     with reading_archive(path):
         stamp = files.stamp(path)
@@ -75,7 +76,7 @@ def _once(
 
 
 @functools.lru_cache(maxsize=1)
-def _list_members(path: str, stamp: tuple[int, int], index: str) -> tuple[tuple[Member, ...], str]:
+def _list_members(path: str, stamp: Stamp, index: str) -> tuple[tuple[Member, ...], str]:
     limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
     with reading_archive(path):
         if not _is_gzip(path):
@@ -99,7 +100,7 @@ def gzip_blob(path: str, index_dir: str) -> Blob:
 
 
 @functools.lru_cache(maxsize=64)
-def _unpacked_size(path: str, stamp: tuple[int, int], index: str) -> tuple[int, str]:
+def _unpacked_size(path: str, stamp: Stamp, index: str) -> tuple[int, str]:
     """Decompresses a `.gz` file once, which verifies its checksum, and writes the index."""
     with reading_archive(path, "file"):
         if not _is_gzip(path):

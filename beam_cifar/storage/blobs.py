@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,11 +13,12 @@ from typing import Any, BinaryIO, cast
 
 from beam_cifar.errors import InputError
 from beam_cifar.storage.client import ChangedError, In, Out, concurrently
-from beam_cifar.storage.files import COPY_BYTES, make_folder, stamp
+from beam_cifar.storage.files import COPY_BYTES, is_unchanged, make_folder, stamp
 from beam_cifar.storage.gzip_index import open_indexed
 from beam_cifar.storage.objects import FIRST_WINDOW, ObjectReader, fetch
-from beam_cifar.storage.paths import Entry, is_url
-from beam_cifar.storage.staging import StagedFile, writing
+from beam_cifar.storage.paths import Entry, Stamp, is_url
+from beam_cifar.storage.staging import StagedFile
+from beam_cifar.storage.temporary import TemporaryFolder
 
 # Read ahead from compressed objects: decompression reads little at a time, but in order.
 ARCHIVE_WINDOW = 1 << 20
@@ -32,14 +32,14 @@ class Blob:
         path: the file, or the archive that contains it.
         offset: where it starts in the archive's (decompressed) stream.
         size: its size in bytes.
-        stamp: size and mtime (ns) of `path` at planning time; a file that changed since is refused.
+        stamp: stamp of `path` at planning time; a file that changed since is refused.
         index: path of the random-access index of a compressed archive; empty for a plain file.
     """
 
     path: str
     offset: int
     size: int
-    stamp: tuple[int, int]
+    stamp: Stamp
     index: str = ""
 
     @property
@@ -50,13 +50,19 @@ class Blob:
 
 def whole_file(path: str) -> Blob:
     """Returns the blob of a plain file. Raises `OSError`."""
-    size, mtime = stamp(path)
-    return Blob(path, 0, size, (size, mtime))
+    found = stamp(path)
+    return Blob(path, 0, found[0], found)
+
+
+def unpacked_file(path: str, archive: Stamp) -> Blob:
+    """Returns the blob of a file that was unpacked just now: it changes only if its archive does."""
+    size, mtime, _ = stamp(path)
+    return Blob(path, 0, size, (size, mtime, archive[2]))
 
 
 def listed_file(entry: Entry) -> Blob:
     """Returns the blob of a file found by listing a folder."""
-    return Blob(entry.path, 0, entry.size, (entry.size, entry.mtime))
+    return Blob(entry.path, 0, entry.size, (entry.size, entry.mtime, entry.identity))
 
 
 @contextmanager
@@ -68,7 +74,9 @@ def reading(name: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"{name}: cannot be read: {error.strerror or error}") from error
+        inner = str(error.filename)
+        where = inner if inner.startswith(os.path.join(name, "")) else name
+        raise InputError(f"{where}: cannot be read: {error.strerror or error}") from error
     except (ValueError, ArithmeticError, LookupError, RecursionError, EOFError, struct.error, zlib.error) as error:
         reason = (str(error).splitlines() or [""])[0][:200]
         raise InputError(f"{name}: cannot be parsed: {reason or type(error).__name__}; it is damaged") from error
@@ -147,23 +155,21 @@ def local_copy(path: str) -> Iterator[str]:
     if not is_url(path):
         yield path
         return
-    with ObjectReader(path) as stream, tempfile.NamedTemporaryFile(prefix="beam_cifar-") as file:
-        while chunk := stream.read(8 * COPY_BYTES):
-            with writing(file.name):
+    with ObjectReader(path) as stream, TemporaryFolder() as folder:
+        copy = os.path.join(folder, "copy")
+        with StagedFile(copy, folder) as file:
+            while chunk := stream.read(8 * COPY_BYTES):
                 file.write(chunk)
-        with writing(file.name):
-            file.flush()
-        yield file.name
+            file.commit()
+        yield copy
 
 
 def unpack(blob: Blob, name: str, path: str) -> Blob:
-    """Extracts an input file from its archive, keeping the archive's mtime. Raises `InputError` or `JobError`."""
+    """Extracts an input file from its archive, keeping the archive's identity. Raises `InputError` or `JobError`."""
     make_folder(os.path.dirname(path))
     with StagedFile(path, os.path.dirname(path)) as file:
         copy_blob(blob, name, file)
-    if not is_url(path):
-        os.utime(path, ns=(blob.stamp[1], blob.stamp[1]))
-    return whole_file(path)
+    return unpacked_file(path, blob.stamp)
 
 
 def copy_blob(blob: Blob, name: str, file: StagedFile) -> None:
@@ -178,7 +184,7 @@ def copy_blob(blob: Blob, name: str, file: StagedFile) -> None:
 
 def _refuse_changed(blob: Blob, name: str) -> None:
     # Checked before and after reading: if a file is replaced meanwhile, part of the data may be old and part new.
-    if stamp(blob.path) != blob.stamp:
+    if not is_unchanged(stamp(blob.path), blob.stamp):
         raise _changed(name)
 
 

@@ -49,12 +49,9 @@ def export_index(stream: Any, index: str) -> None:
     """Writes an index in gztool's format, which compresses the 32 KiB window before each chunk."""
     import rapidgzip
 
-    if not is_url(index):
-        stream.export_index(index, rapidgzip.IndexFormat.GZTOOL)
-        return
     made = io.BytesIO()
     stream.export_index(made, rapidgzip.IndexFormat.GZTOOL)
-    write_whole(index, made.getvalue(), "")
+    write_whole(index, made.getvalue(), os.path.dirname(index))
 
 
 def _chunk_bytes(path: str) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import socket
 import stat
 import threading
 import time
@@ -17,10 +16,12 @@ from typing import Any
 from beam_cifar.errors import OutputError
 from beam_cifar.storage import objects
 from beam_cifar.storage.client import StoredObject
-from beam_cifar.storage.files import remove_file
+from beam_cifar.storage.files import remove_file, writing
 from beam_cifar.storage.job_folder import JobFolder
+from beam_cifar.storage.ownership import refuse_planted
 from beam_cifar.storage.paths import is_url
-from beam_cifar.storage.staging import writing
+from beam_cifar.storage.processes import machine, started
+from beam_cifar.storage.recovery import settle
 
 RENEWED_EVERY = 20.0
 HELD_FOR = 90.0
@@ -35,14 +36,16 @@ class Holding(AbstractContextManager["Holding"]):
         return False
 
 
-def hold(folder: JobFolder) -> Holding:
+def hold(folder: JobFolder, *, settled: bool = True) -> Holding:
     """Returns a context manager that locks a job folder, creating it if missing and removing it if left empty.
+
+    Unless `settled` is false, it completes or undoes a publish that was killed; see `settle`.
 
     Raises:
         OutputError: another job holds the lock (on entering).
         JobError: the folder cannot be created.
     """
-    return _ObjectLock(folder) if is_url(folder.path) else _FileLock(folder)
+    return _ObjectLock(folder) if is_url(folder.path) else _FileLock(folder, settled=settled)
 
 
 # Classes rather than generators: a generator collected when the interpreter exits would release the lock of a job that
@@ -90,8 +93,8 @@ class _ObjectLock(Holding):
         return json_object(content).get("token") == self._token
 
     def _content(self) -> bytes:
-        process = {"process": os.getpid(), "started": _started(os.getpid())}
-        return json.dumps({**_here(), **process, "token": self._token, "renewed": time.time()}).encode()
+        process = {"process": os.getpid(), "started": started(os.getpid())}
+        return json.dumps({**machine(), **process, "token": self._token, "renewed": time.time()}).encode()
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEWED_EVERY):
@@ -104,8 +107,8 @@ class _ObjectLock(Holding):
     def _refuse_held(self, content: bytes, found: StoredObject) -> None:
         held = json_object(content)
         age = time.time() - _renewed(held, found)
-        here = {name: held.get(name) for name in _here()} == _here()
-        dead = here and _started(held.get("process", 0)) != held.get("started")
+        here = {name: held.get(name) for name in machine()} == machine()
+        dead = here and started(held.get("process", 0)) != held.get("started")
         if dead or age > HELD_FOR:
             return
         holder = f"process {held.get('process')} on {held.get('host')}, seen {max(0, age):.0f} s ago"
@@ -132,26 +135,11 @@ def _renewed(held: Mapping[str, Any], found: StoredObject) -> float:
     return found.modified
 
 
-def _here() -> dict[str, str]:
-    """Identifies this machine: its host name, which may not be unique, and its boot id and PID namespace."""
-    machine = ""
-    with suppress(OSError), open("/proc/sys/kernel/random/boot_id") as file:
-        machine = f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
-    return {"host": socket.gethostname(), "machine": machine}
-
-
-def _started(process: int) -> str:
-    """Returns when a process on this machine started, in clock ticks; empty if it is not running or unknown."""
-    with suppress(OSError, ValueError), open(f"/proc/{process}/stat", "rb") as file:
-        return file.read().rpartition(b")")[2].split()[19].decode()
-    return ""
-
-
 class _FileLock(Holding):
     """A file lock, which the system releases however the process ends."""
 
-    def __init__(self, folder: JobFolder) -> None:
-        self._folder = folder
+    def __init__(self, folder: JobFolder, *, settled: bool) -> None:
+        self._folder, self._settled = folder, settled
         self._path = os.path.join(folder.path, "lock")
         self._handle = -1
 
@@ -159,8 +147,15 @@ class _FileLock(Holding):
         with writing(self._folder.path):
             while not self._taken():
                 os.close(self._handle)
-            os.ftruncate(self._handle, 0)
-            os.pwrite(self._handle, str(os.getpid()).encode(), 0)
+            try:
+                refuse_planted(self._folder.path)
+                os.ftruncate(self._handle, 0)
+                os.pwrite(self._handle, str(os.getpid()).encode(), 0)
+                if self._settled:
+                    settle(self._folder)
+            except BaseException:
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -173,7 +168,9 @@ class _FileLock(Holding):
     def _taken(self) -> bool:
         """Locks the file; returns False if the previous holder removed it meanwhile, so that others do not see it."""
         os.makedirs(self._folder.path, exist_ok=True)
-        _refuse_links(self._folder.path)
+        for path in (self._folder.path, self._path):
+            if os.path.islink(path):
+                raise OutputError(f"{path}: is a symbolic link, which no job creates; remove it")
         # What somebody else left there must not be followed, and nothing but a lock may be truncated.
         self._handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
         status = os.fstat(self._handle)
@@ -190,10 +187,3 @@ class _FileLock(Holding):
         with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(self._handle), os.stat(self._path))
         return False
-
-
-def _refuse_links(folder: str) -> None:
-    """Refuses a job folder with symbolic links, or that is one: a job never creates any, and would write elsewhere."""
-    links = [folder] if os.path.islink(folder) else [each.path for each in os.scandir(folder) if each.is_symlink()]
-    if links:
-        raise OutputError(f"{links[0]}: is a symbolic link, which no job creates; remove it")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
 from beam_cifar.storage.client import ChangedError, Client, StoredObject, concurrently, in_chunks
-from beam_cifar.storage.paths import Entry, split_url
+from beam_cifar.storage.paths import Entry, Stamp, split_url
 from beam_cifar.storage.stores import client
 
 # Bytes read ahead: few after a seek, as for a header or a label, and more the longer reading is sequential.
@@ -67,7 +67,8 @@ def tree(url: str) -> Iterator[Entry]:
 def _entry(url: str, name: str, found: StoredObject) -> Entry:
     # Lists have milliseconds, single requests only seconds; so seconds, with the version as the fraction.
     version = int.from_bytes(hashlib.sha256(found.tag.encode()).digest()[:4], "little") % 10**9
-    return Entry(name, url, False, found.size, found.modified * 10**9 + version)
+    mtime = found.modified * 10**9 + version
+    return Entry(name, url, False, found.size, mtime, mtime)
 
 
 class ObjectReader(io.BufferedIOBase):
@@ -75,7 +76,7 @@ class ObjectReader(io.BufferedIOBase):
 
     Args:
         url: of the object.
-        stamp: expected size and mtime; None for any.
+        stamp: expected stamp; None for any.
         window: minimum number of bytes to read ahead after a seek.
 
     Raises:
@@ -83,14 +84,14 @@ class ObjectReader(io.BufferedIOBase):
         ChangedError: the object was replaced; also raised on reading.
     """
 
-    def __init__(self, url: str, stamp: tuple[int, int] | None = None, window: int = FIRST_WINDOW) -> None:
+    def __init__(self, url: str, stamp: Stamp | None = None, window: int = FIRST_WINDOW) -> None:
         super().__init__()
         self._store, self._bucket, key = _place(url)
         found = self._store.head(self._bucket, key)
         if found is None:
             raise FileNotFoundError(2, "no such object", url)
         entry = _entry(url, "", found)
-        if stamp is not None and (entry.size, entry.mtime) != stamp:
+        if stamp is not None and (entry.size, entry.mtime) != stamp[:2]:
             raise ChangedError(116, "the object changed", url)
         self._found, self._position = found, 0
         self._window, self._start = b"", 0

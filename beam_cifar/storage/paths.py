@@ -14,6 +14,10 @@ SCHEMES = {"s3": "aws", "gs": "gcp"}
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 
 
+Stamp = tuple[int, int, int]
+"""Size, mtime and identity of a file, as in `Entry`. Workers compare the first two: inodes may depend on the mount."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """An entry of a folder: a file or another folder.
@@ -24,6 +28,7 @@ class Entry:
         is_folder: whether it is a folder.
         size: size of a file in bytes.
         mtime: modification time of a file in ns; for an object whole seconds, plus a digest of its version.
+        identity: a number that a changed or replaced file does not have, even one with the old size and time.
     """
 
     name: str
@@ -31,6 +36,7 @@ class Entry:
     is_folder: bool
     size: int = 0
     mtime: int = 0
+    identity: int = 0
 
 
 def is_url(path: str) -> bool:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
-import stat
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,8 +26,13 @@ from beam_cifar.storage.files import (
 )
 from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.lock import hold, json_object
+from beam_cifar.storage.ownership import is_own_folder, read_note
 from beam_cifar.storage.paths import is_url
+from beam_cifar.storage.recovery import LISTING, is_ours, pending_moves, settle
 from beam_cifar.storage.staging import write_whole
+
+INPUTS = r"inputs-[0-9a-f]{16}\.json"
+"""Pattern of the names of notes that say which files an output was made from."""
 
 
 def begin(folder: JobFolder, inputs: str) -> None:
@@ -37,14 +42,15 @@ def begin(folder: JobFolder, inputs: str) -> None:
     """
     if folder.direct:
         objects.remove([folder.manifest])  # left by an output that was removed by hand; it must not describe this one
-    begun = {"job": folder.job_id, "direct": folder.direct, "inputs": inputs}
+    place = None if is_url(folder.path) else _inode(folder)
+    begun = {"job": folder.job_id, "direct": folder.direct, "inputs": inputs, "folder": place}
     write_whole(folder.begun, json.dumps(begun).encode(), folder.scratch)
 
 
 def begun(folder: JobFolder) -> dict[str, Any]:
     """Returns what `begin` recorded for a job; empty if it never started, or was cleaned up."""
     with suppress(OSError):
-        return json_object(read_whole(folder.begun))
+        return json_object(read_note(folder.begun))
     return {}
 
 
@@ -52,32 +58,44 @@ def begun_jobs(folder: JobFolder) -> list[JobFolder]:
     """Returns the unfinished jobs in a job folder: started, but neither ended nor cleaned up."""
     ids = (name.removeprefix("work-") for name in names_in(folder.path) if name.startswith("work-"))
     jobs = [JobFolder(folder.output, job_id) for job_id in ids if not job_id.endswith(".removed")]
-    return [replace(job, direct=bool(facts.get("direct"))) for job in jobs if (facts := begun(job))]
+    direct = is_url(folder.output)  # a file system has no direct jobs, whatever the note says
+    return [replace(job, direct=direct and bool(facts.get("direct"))) for job in jobs if (facts := begun(job))]
 
 
 def is_unfinished(folder: JobFolder) -> bool:
-    """Returns whether the output may be the incomplete output of a killed job."""
-    if exists(folder.manifest):
-        return False
-    return exists(folder.pending_manifest) or any(job.direct for job in begun_jobs(folder))
+    """Returns whether a killed job, or one that still runs, left more beside the output than a complete one has."""
+    pending = (folder.pending_manifest, folder.replaced_manifest, folder.replaced)
+    unfinished = {"lock", *map(os.path.basename, pending)}
+    return any(name in unfinished or _is_staged(name) for name in names_in(folder.path))
 
 
-def publish_tree(
-    folder: JobFolder,
-    manifest: bytes,
-    is_ours: Callable[[str, bytes], bool],
-    *,
-    overwrite: bool,
-    listings: Sequence[str] = (),
-) -> None:
+def recorded_inputs(folder: JobFolder) -> str:
+    """Returns the digest of the input files that the output was made from, as given to `begin`; "" if unknown."""
+    with suppress(OSError):
+        note = os.path.join(folder.path, _inputs_name(read_whole(folder.manifest)))
+        return str(json_object(read_note(note)).get("inputs", ""))
+    return ""
+
+
+def _record_inputs(folder: JobFolder, manifest: bytes) -> None:
+    """Notes the inputs of the job beside its manifest; not in it, because equal jobs have equal manifests."""
+    if inputs := begun(folder).get("inputs"):  # gone when a call is repeated after the end: then it is there
+        note = json.dumps({"inputs": inputs}).encode()
+        write_whole(os.path.join(folder.path, _inputs_name(manifest)), note, folder.scratch)
+
+
+def _inputs_name(manifest: bytes) -> str:
+    return f"inputs-{hashlib.sha256(manifest).hexdigest()[:16]}.json"
+
+
+def publish_tree(folder: JobFolder, manifest: bytes, *, overwrite: bool, listings: Sequence[str] = ()) -> None:
     """Makes the staged tree the output, on a file system with a single rename, then writes the manifest.
 
-    If interrupted after any step, the same call can be repeated, or `restore` allows a new job to start.
+    If interrupted after any step, the same call can be repeated, or `settle` allows a new job to start.
 
     Args:
         folder: the job folder.
         manifest: content of the manifest.
-        is_ours: returns whether an output matches a manifest, because an earlier call moved it there.
         overwrite: whether any other output may be replaced.
         listings: names of the lists of files that the manifest refers to.
 
@@ -88,17 +106,10 @@ def publish_tree(
         if is_url(folder.output):
             _publish_objects(folder, manifest, overwrite=overwrite, listings=listings)
         else:
-            _publish_folder(folder, manifest, is_ours, overwrite=overwrite, listings=listings)
+            _publish_folder(folder, manifest, overwrite=overwrite, listings=listings)
 
 
-def _publish_folder(
-    folder: JobFolder,
-    manifest: bytes,
-    is_ours: Callable[[str, bytes], bool],
-    *,
-    overwrite: bool,
-    listings: Sequence[str],
-) -> None:
+def _publish_folder(folder: JobFolder, manifest: bytes, *, overwrite: bool, listings: Sequence[str]) -> None:
     occupied = is_occupied(folder.output)
     ours = occupied and is_ours(folder.output, manifest)
     if occupied and not ours and not overwrite:
@@ -106,6 +117,7 @@ def _publish_folder(
     for name in listings:
         with suppress(FileNotFoundError):
             os.replace(folder.staged_listing(name), os.path.join(folder.path, name))
+    _record_inputs(folder, manifest)
     write_whole(folder.pending_manifest, manifest, folder.scratch)
     if ours:
         promote(folder)  # an earlier call got at least this far
@@ -141,6 +153,7 @@ def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, lis
     for name in listings:
         if is_file(folder.staged_listing(name)):
             objects.copy(folder.staged_listing(name), f"{folder.path}/{name}")
+    _record_inputs(folder, manifest)
     write_whole(folder.manifest, manifest, folder.scratch)
     _remove_old_listings(folder)
 
@@ -159,14 +172,12 @@ def _not_in(tree: str, output: str) -> Iterator[str]:
 def promote(folder: JobFolder) -> None:
     """Completes publishing: the pending manifest becomes the manifest, and the replaced output is removed."""
     os.replace(folder.pending_manifest, folder.manifest)
-    with suppress(FileNotFoundError):
-        os.unlink(folder.replaced_manifest)
-    remove_tree(folder.replaced)
+    settle(folder)
     _remove_old_listings(folder)
 
 
 def _remove_old_listings(folder: JobFolder) -> None:
-    for leftover in _old_listings(folder, _needed(folder)):
+    for leftover in _old_listings(folder, ()):
         leftover.remove()
 
 
@@ -174,31 +185,21 @@ def recover(path: str) -> None:
     """Restores a dataset that a killed job moved aside, unless another job is working on it."""
     folder = JobFolder(path)
     # Only where this user's job moved it: reading must not change what another user, or an archive, left there.
-    if (
-        not is_url(path)
-        and not os.path.lexists(path)
-        and _is_own_folder(folder.path)
-        and _is_own_folder(folder.replaced)
-    ):
+    if not is_url(path) and not os.path.lexists(path) and os.path.lexists(folder.replaced) and _is_of_a_job(folder):
         with suppress(OutputError, JobError), hold(folder):
-            restore(folder)
+            pass  # `hold` settles what is pending
 
 
-def _is_own_folder(path: str) -> bool:
-    with suppress(OSError):
-        status = os.lstat(path)
-        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-    return False
+def _is_of_a_job(folder: JobFolder) -> bool:
+    """Returns whether a job of this user made a job folder where it is; one from an archive has another inode."""
+    return is_own_folder(folder.path) and any(
+        is_own_folder(job.work) and begun(job).get("folder") == _inode(folder) for job in begun_jobs(folder)
+    )
 
 
-def restore(folder: JobFolder) -> None:
-    """Restores an output, with its manifest, that a killed job moved aside and did not replace yet."""
-    if is_url(folder.output):
-        return  # objects are never moved aside
-    if os.path.lexists(folder.replaced) and not os.path.lexists(folder.output):
-        os.rename(folder.replaced, folder.output)
-    if not os.path.lexists(folder.replaced) and os.path.lexists(folder.replaced_manifest):
-        os.replace(folder.replaced_manifest, folder.manifest)
+def _inode(folder: JobFolder) -> list[int]:
+    status = os.stat(folder.path)
+    return [status.st_dev, status.st_ino]
 
 
 @dataclass(frozen=True)
@@ -229,33 +230,19 @@ class Leftover:
 
 def clear_leftovers(folder: JobFolder, keep: str = "") -> None:
     """Removes what this job or earlier killed ones staged; see `leftovers` for what is kept."""
-    restore(folder)
+    settle(folder)
     for leftover in leftovers(folder, keep):
         leftover.remove()
 
 
-def leftovers(folder: JobFolder, keep: str = "", *, pending: bool = True) -> list[Leftover]:
-    """Returns the leftovers of unfinished jobs, except what an unfinished publish needs and the files of job `keep`.
-
-    If `pending`, a pending manifest is not a leftover: it may be that of the output.
-    """
-    needed = _needed(folder, pending=pending)
-    kept = {"lock", f"work-{keep}"} | {os.path.basename(path) for path in needed}
-    found = [Leftover(os.path.join(folder.path, name)) for name in sorted(names_in(folder.path)) if _is_own(name, kept)]
+def leftovers(folder: JobFolder, keep: str = "") -> list[Leftover]:
+    """Returns what unfinished jobs left, also what `settle` would remove, except the files of job `keep`."""
+    names = sorted(name for name in names_in(folder.path) if _is_staged(name) and name != f"work-{keep}")
+    doomed = {source: None for source, target in pending_moves(folder) if not target}
+    found = [Leftover(path) for path in (*doomed, *(os.path.join(folder.path, name) for name in names))]
     if is_url(folder.output):
         found = [*_leftover_objects(folder, keep), *found]
-    return [*found, *_old_listings(folder, needed)]
-
-
-def _needed(folder: JobFolder, *, pending: bool = True) -> list[str]:
-    """Returns what must be kept: the manifest, and what is needed to complete or undo an unfinished publish."""
-    there, complete = exists(folder.output), exists(folder.manifest)
-    needed = [folder.manifest]
-    if not (there and complete):
-        needed += [folder.replaced, folder.replaced_manifest]
-    if there and not complete and pending:
-        needed.append(folder.pending_manifest)
-    return needed
+    return [*found, *_old_listings(folder, doomed)]
 
 
 def _leftover_objects(folder: JobFolder, keep: str) -> Iterator[Leftover]:
@@ -267,19 +254,20 @@ def _leftover_objects(folder: JobFolder, keep: str) -> Iterator[Leftover]:
         yield Leftover(folder.output)
 
 
-def _old_listings(folder: JobFolder, needed: Collection[str]) -> Iterator[Leftover]:
-    """Returns the lists of files that no needed manifest refers to."""
-    names = [name for name in names_in(folder.path) if re.fullmatch(r"files-[0-9a-f]{16}\.jsonl", name)]
-    named = b""
+def _old_listings(folder: JobFolder, doomed: Collection[str]) -> Iterator[Leftover]:
+    """Returns the lists of files and notes of inputs that belong to no manifest, except `doomed` ones."""
+    names = [name for name in names_in(folder.path) if re.fullmatch(rf"{LISTING}|{INPUTS}", name)]
+    needed = b""
     for manifest in (folder.manifest, folder.pending_manifest, folder.replaced_manifest) if names else ():
-        if manifest not in needed:
+        if manifest in doomed:
             continue
         with suppress(FileNotFoundError):
-            named += read_whole(manifest)
-    return (Leftover(os.path.join(folder.path, name)) for name in names if name.encode() not in named)
+            content = read_whole(manifest)
+            needed += content + _inputs_name(content).encode()
+    return (Leftover(os.path.join(folder.path, name)) for name in names if name.encode() not in needed)
 
 
-def _is_own(name: str, kept: set[str]) -> bool:
-    """Returns whether a name in a job folder is one of ours, not a file that a user put there."""
-    own = r"(index|replaced|work-[0-9a-f]{16})(\.[0-9a-f]{8}\.removed)*|manifest\.(pending|replaced)\.json"
-    return name not in kept and re.fullmatch(own, name) is not None
+def _is_staged(name: str) -> bool:
+    """Returns whether a name in a job folder is one that jobs remove when they end, not one that a user put there."""
+    staged = r"(index|work-[0-9a-f]{16})(\.[0-9a-f]{8}\.removed)*|replaced(\.[0-9a-f]{8}\.removed)+"
+    return re.fullmatch(staged, name) is not None

@@ -13,31 +13,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
-from beam_cifar.errors import BeamCifarError, JobError
 from beam_cifar.storage import objects
 from beam_cifar.storage.client import concurrently
-from beam_cifar.storage.files import COPY_BYTES, file_digest, open_file
+from beam_cifar.storage.files import COPY_BYTES, file_digest, open_file, unwritable, writing
 from beam_cifar.storage.guard import Guard
 from beam_cifar.storage.paths import is_url
 
 # Lists of files are JSON Lines, formatted by hand: the JSON encoder takes longer than writing the file.
 _quoted = json.encoder.encode_basestring
 _UNGUARDED = Guard()
-
-
-@contextmanager
-def writing(path: str) -> Iterator[None]:
-    """Turns an `OSError` on writing into a `JobError` that names the output; other exceptions pass."""
-    try:
-        yield
-    except BeamCifarError:
-        raise
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: str, error: OSError) -> JobError:
-    return JobError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 class StagedFile(io.RawIOBase):
@@ -64,7 +48,7 @@ class StagedFile(io.RawIOBase):
         self._final, self._guard = final, guard
         # Unique per attempt: a runner may retry a part while the first attempt is still writing.
         self._attempt = "" if is_url(final) else os.path.join(scratch, uuid.uuid4().hex)
-        with guard.writing():
+        with guard.writing(), writing(final):
             if self._attempt:
                 os.makedirs(scratch, exist_ok=True)
                 self._file: Any = open(self._attempt, "xb", buffering=0)  # noqa: SIM115
@@ -97,21 +81,21 @@ class StagedFile(io.RawIOBase):
         return self._digest.hexdigest()
 
     def commit(self) -> None:
-        """Moves the file to its final name."""
+        """Moves the file to its final name. Raises `JobError`."""
         with self._guard.writing():
             self._guard.refuse_lost()
-            if not self._attempt:
-                with writing(self._final):
+            with writing(self._final):
+                if not self._attempt:
                     objects.upload(self._final, self._file, self.bytes_written)
-                self._file.close()
-                return
-            self._file.close()  # without `sync`: a resumed job detects data lost in a power failure by its digest
-            os.makedirs(os.path.dirname(self._final), exist_ok=True)
-            os.replace(self._attempt, self._final)
+                self._file.close()  # without `sync`: a resumed job detects data lost in a power failure by its digest
+                if self._attempt:
+                    os.makedirs(os.path.dirname(self._final), exist_ok=True)
+                    os.replace(self._attempt, self._final)
 
     def sync(self) -> None:
         """Flushes what was written so far to disk."""
-        os.fsync(self._file.fileno())
+        with writing(self._final):
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Removes the temporary file if it was not committed."""
@@ -247,15 +231,18 @@ def _write_in_place(path: str, data: Any) -> None:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
         try:
+            there = os.fstat(handle)
+            if there.st_nlink > 1:  # a file somewhere else, which would be overwritten
+                raise OSError(31, "is a hard link, which no job creates", path)
             done = os.write(handle, data)
             while done < len(data):
                 done += os.write(handle, memoryview(data)[done:])
-            if os.fstat(handle).st_size > len(data):
+            if there.st_size > len(data):
                 os.ftruncate(handle, len(data))  # the file was damaged: no attempt writes more than this
         finally:
             os.close(handle)
     except OSError as error:
-        raise _unwritable(path, error) from error
+        raise unwritable(path, error) from error
 
 
 def join_listings(paths: Sequence[str], file: StagedFile) -> None:
@@ -269,11 +256,18 @@ def join_listings(paths: Sequence[str], file: StagedFile) -> None:
 
 
 def read_listing(path: str) -> Iterator[dict[str, Any]]:
-    """Yields the entry of each file in a list."""
+    """Yields the entry of each file in a list. Raises `ValueError` for a path that leads out of its folder."""
     with io.BufferedReader(cast(io.RawIOBase, open_file(path)), COPY_BYTES) as file:
         for line in file:
-            entry: dict[str, Any] = json.loads(line.decode("utf-8", "surrogatepass"))
-            yield entry
+            yield inside(json.loads(line.decode("utf-8", "surrogatepass")))
+
+
+def inside(entry: dict[str, Any]) -> dict[str, Any]:
+    """Returns the entry of a file in a manifest or list; raises `ValueError` if its path leads out of its folder."""
+    path = entry["path"]
+    if path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"leads out of the output: {path!r}")
+    return entry
 
 
 def write_whole(path: str, data: bytes, scratch: str, guard: Guard = _UNGUARDED) -> None:

@@ -266,7 +266,7 @@ def test_an_interrupt_leaves_nothing_behind(mode: str, number: int, moment: str,
     time.sleep(0.3)
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
-    assert (process.returncode, output) == (130, "")
+    assert (process.returncode, output) == (128 + number, "")
     assert errors == "beam-cifar: error: interrupted\n"
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
@@ -356,7 +356,7 @@ def test_an_interrupt_ends_workers_that_start_after_it(mode: str, tmp_path: Path
         _, errors = process.communicate(timeout=30)
     finally:
         process.kill()
-    assert (process.returncode, errors) == (130, "beam-cifar: error: interrupted\n")
+    assert (process.returncode, errors) == (143, "beam-cifar: error: interrupted\n")
     assert list((tmp_path / "made").iterdir()) == []
 
 

@@ -91,7 +91,7 @@ def assert_equal_trees(found: Path, expected: Path) -> None:
         here, there = (Path(f"{path}{suffix}") for path in (found, expected))
         names = [sorted(str(path.relative_to(base)) for path in base.rglob("*")) for base in (here, there)]
         assert names[0] == names[1]
-        files = [name for name in names[0] if (here / name).is_file()]
+        files = [name for name in names[0] if (here / name).is_file() and not name.startswith("inputs-")]
         assert files
         assert filecmp.cmpfiles(here, there, files, shallow=False)[1:] == ([], [])
 
@@ -229,7 +229,7 @@ def test_an_interrupted_client_cancels_the_job_and_leaves_nothing(
         assert wait_for(lambda: list(tmp_path.glob("out.beam_cifar/work-*/tree/*"))), cluster.jobs()
         process.send_signal(number)
         _, said = process.communicate(timeout=90)
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert said.splitlines()[-1] == "beam-cifar: error: interrupted"
     assert [state for job, state in cluster.jobs().items() if job not in before] == ["CANCELED"]
     assert wait_for(lambda: not cluster.workers())

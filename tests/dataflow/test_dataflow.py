@@ -324,7 +324,9 @@ def test_the_pipeline_of_stats_translates(cifar10: Path, tmp_path: Path, results
     source = SourceSettings((Origin("cifar", labels),), files, Selection(labels.names))
     settings = one_reading.TallySettings(source, labels, Asked(), str(tmp_path / "tallies"))
     tally = functools.partial(one_reading.write_tally, settings=settings)
-    measurement.for_each_block(tally, reading_tasks(found.summaries), source, pipeline_options(FLAGS, None))
+    measurement.for_each_block(
+        tally, reading_tasks(found.summaries), source, pipeline_options(FLAGS, None), settings.guard
+    )
     result = results[-1]
     assert {"ReadBlocks", "TallyBlocks"} <= {name.partition("/")[0] for name in names(result.job.proto_pipeline)}
     assert not (tmp_path / "tallies").exists()
@@ -399,7 +401,7 @@ def test_the_image_has_the_tested_versions_and_only_beams_own_start() -> None:
 
     lines = docker_lines()
     assert ["FROM", f"apache/beam_python3.11_sdk:{version}"] in lines
-    assert f"apache-beam=={version}" in (DEPLOY.parent.parent / "requirements.txt").read_text()
+    assert f"apache-beam=={version}" in (DEPLOY.parent.parent / "requirements-dataflow.txt").read_text()
     assert lines[-1] == ["ENTRYPOINT", "[/opt/apache/beam/boot]"]
     assert not [line for line in lines if line[0] == "CMD"]
 

@@ -25,9 +25,9 @@ import pytest
 from beam_cifar import BeamCifarError, Dataset, DatasetItem, Image, Label, LabelTable, compare, make_sample, storage
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.jobs import serial
-from beam_cifar.jobs.manifest import is_ours
 from beam_cifar.pipeline import convert as pipeline
 from beam_cifar.steps.flags import First
+from beam_cifar.storage import is_ours
 from tests.helpers import ROOT
 from tests.helpers.image_trees import (
     batch,

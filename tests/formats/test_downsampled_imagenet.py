@@ -263,5 +263,5 @@ def test_other_data_sets_are_not_taken_for_it(tmp_path: Path) -> None:
     cifar = write_cifar(tmp_path / "cifar", {"train_data_batch_1": batch(["a.png"], [0])})
     tree = write_tree(tmp_path / "tree", {"val_data/a.png": b"", "other/val_data": changed(), "val_data.txt": b""})
     source = DownsampledImagenetSource()
-    assert not any(source.detect(str(path), str(tmp_path)) for path in (cifar, tree, tmp_path / "none", tmp_path))
+    assert not any(source.looks_right(str(path), str(tmp_path)) for path in (cifar, tree, tmp_path))
     assert detect_format(str(cifar), str(tmp_path)) == "cifar"

@@ -141,7 +141,7 @@ values = st.recursive(
 
 def read_whole(content: bytes) -> dict[str, Any]:
     stream = JsonStream(io.BytesIO(content), "x.json")
-    return {key: list(stream.elements()) if stream.at_array() else stream.value() for key in stream.members()}
+    return {key: list(stream.elements()) if stream.at("[") else stream.value() for key in stream.members()}
 
 
 @given(st.dictionaries(st.text(), values, max_size=5), st.sampled_from([None, 1]), st.integers(1, 9), st.booleans())
@@ -238,13 +238,11 @@ def test_the_format_is_detected_and_no_other_claims_it(target: str, tmp_path: Pa
     assert detect_format(str(tmp_path / "out"), str(tmp_path)) == target
 
 
-@pytest.mark.parametrize("target", ALL)
-def test_the_layout_of_folders_of_classes_is_not_claimed(target: str, tmp_path: Path) -> None:
+def test_the_layout_of_folders_of_classes_is_not_claimed(tmp_path: Path) -> None:
     for name, path in {"one": "cat/a.png", "two": "train/cat/a.png", "none": "x.txt"}.items():
         write_tree(tmp_path / name, {path: encoded(picture(1))})
     found = {name: detect_format(str(tmp_path / name), str(tmp_path)) for name in ("one", "two", "none")}
     assert found == {"one": "imagenet", "two": "imagenet_with_subset_dirs", "none": None}
-    assert not get_source(target).detect(str(tmp_path / "missing"), str(tmp_path))
 
 
 @pytest.mark.parametrize("target", ALL)

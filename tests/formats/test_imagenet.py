@@ -26,6 +26,7 @@ from beam_cifar.naming.ids import natural_key
 from beam_cifar.naming.image_files import short_name
 from beam_cifar.steps.registry import make_step
 from tests.helpers.commands import Run
+from tests.helpers.faults import COMPLETE, names_beside
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -624,7 +625,7 @@ def test_the_manifest_accounts_for_every_file(target: str, small: Path, tmp_path
         assert shard["files"] == shard["rows"] == len(content.splitlines())
         assert shard["bytes"] == sum(json.loads(line)["bytes"] for line in content.splitlines())
     listings = {shard["listing"] for shard in found["shards"]}
-    assert {path.name for path in (tmp_path / "out.beam_cifar").iterdir()} == {"manifest.json", *listings}
+    assert set(names_beside(output)) == {*COMPLETE, *listings}
     assert found["rows"] == {"read": 24, "written": 18, "filtered": 6, "unlabelled": 0, "rejected": 0}
     assert found["classes"] == {"cat": 9, "wolf": 9, "ship": 0}
     assert found["counts"]["filtered"] == {name: {"-1": 1, "2": 1} for name in batch_names(small)}
@@ -675,10 +676,10 @@ def test_overwriting_leaves_nothing_of_the_old_output(small: Path, tmp_path: Pat
     converted(small, tmp_path / "out", labels=("dog",), overwrite=True)
     wanted = expected_images(small, "imagenet")
     assert images(tmp_path / "out") == {path: wanted[path] for path in wanted if path.startswith("dog/")}
-    assert len(list(beside.iterdir())) == 1 + 3
+    assert len(list(beside.iterdir())) == 2 + 3
     assert {entry["path"] for entry in listed(tmp_path / "out")} == set(contents(tmp_path / "out"))
     converted(small, tmp_path / "out", "cifar", overwrite=True)
-    assert [path.name for path in beside.iterdir()] == ["manifest.json"]
+    assert names_beside(tmp_path / "out") == COMPLETE
 
 
 @pytest.mark.slow

@@ -321,11 +321,12 @@ def test_damaged_files_are_refused_by_name(case: str, tmp_path: Path) -> None:
 
 
 def test_other_directories_are_not_detected(cifar: Path, tmp_path: Path) -> None:
-    detect = get_source("mnist").detect
-    assert not detect(str(cifar), "")
-    assert not detect(str(tmp_path / "nowhere"), "")
-    assert not detect(str(write_tree(tmp_path / "a", {"train-images.csv": b"", "images-idx3-ubyte": b""})), "")
-    assert not detect(str(write_tree(tmp_path / "b", {"train-images-idx3-ubyte/train-images-idx3-ubyte": b""})), "")
+    looks_right = get_source("mnist").looks_right
+    assert not looks_right(str(cifar), "")
+    assert not looks_right(str(write_tree(tmp_path / "a", {"train-images.csv": b"", "images-idx3-ubyte": b""})), "")
+    assert not looks_right(
+        str(write_tree(tmp_path / "b", {"train-images-idx3-ubyte/train-images-idx3-ubyte": b""})), ""
+    )
 
 
 # --- what is refused in writing ---

@@ -269,9 +269,8 @@ def test_the_first_line_has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_other_tables_are_not_detected(data: bytes, tmp_path: Path) -> None:
     source = write_tree(tmp_path / "in", {"some.csv": data})
-    assert not get_source("mnist_csv").detect(str(source), "")
-    assert not get_source("mnist_csv").detect(str(source / "some.csv"), "")
-    assert not get_source("mnist_csv").detect(str(tmp_path / "nowhere"), "")
+    assert not get_source("mnist_csv").looks_right(str(source), "")
+    assert not get_source("mnist_csv").looks_right(str(source / "some.csv"), "")
 
 
 # --- what is refused in writing ---

@@ -419,9 +419,8 @@ def test_an_image_that_a_dictionary_repeats_does_not_fill_the_memory(tmp_path: P
 def test_nothing_else_is_taken_for_parquet(cifar10: Path, tmp_path: Path) -> None:
     tree = write_tree(tmp_path / "tree", {"cat/1.png": pictures(1)[0]})
     write(tree / "metadata.parquet", {"file_name": ["cat/1.png"], "label": [0]})
-    assert not ParquetSource().detect(str(tree), "")
-    assert not ParquetSource().detect(str(cifar10), "")
-    assert not ParquetSource().detect(str(tmp_path / "nothing"), "")
+    assert not ParquetSource().looks_right(str(tree), "")
+    assert not ParquetSource().looks_right(str(cifar10), "")
     assert detect_format(str(tree), "") == "imagenet"
     (tmp_path / "fake.parquet").write_bytes(b"x")
     assert detect_format(str(tmp_path / "fake.parquet"), "") == "parquet"  # which says what is wrong

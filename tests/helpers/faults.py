@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,15 @@ def _convert_until(options: ConvertOptions, parts: int, number: int, part_bytes:
 def job_folder(output: Path) -> Path:
     """What lies beside an output."""
     return output.with_name(output.name + ".beam_cifar")
+
+
+def names_beside(output: Path) -> list[str]:
+    """The names of what lies beside an output; the note of its inputs without the digest of its manifest."""
+    return sorted(re.sub(r"^inputs-[0-9a-f]{16}", "inputs", path.name) for path in job_folder(output).iterdir())
+
+
+COMPLETE = ["inputs.json", "manifest.json"]
+"""What lies beside an output when its job has ended."""
 
 
 def accounts(output: Path) -> list[Path]:

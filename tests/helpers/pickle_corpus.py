@@ -806,15 +806,15 @@ BAD: dict[str, Callable[[str], bytes]] = {
         + b"\x86q\x02R"
         + b"h\x01h\x02R" * 100_000
     ),
-    "memo_flood": wrapped(b"](" + b"N\x94" * 200_000 + b"e"),
-    "memo_flood_alone": wrapped(b"N" + b"\x94" * 200_000),
+    "memo_flood": wrapped(b"](" + b"N\x94" * 1_200_000 + b"e"),
+    "memo_flood_alone": wrapped(b"N" + b"\x94" * 1_500_000),
     "deep_tuples": wrapped(chain(100_000, b")", b"\x85")),
     "deep_marks": wrapped(b"(" * 100_000),
     "deep_lists": wrapped(b"](" * 100_000),
     "deep_by_append": wrapped(b"]" * 100_000 + b"a" * 99_999),
     "deep_dicts": wrapped(b"}U\x00" * 1000 + b"N" + b"s" * 1000),
     "billion_laughs": wrapped(laughs(9)),
-    "container_flood": wrapped(b"](" + b"]" * 200_000 + b"e"),
+    "container_flood": wrapped(b"](" + b"]" * 1_000_000 + b"e"),
     "cycle": wrapped(b"]q\x00h\x00a"),
     "cycle_through_tuple": wrapped(b"]q\x00h\x00\x85a"),
     "aliased_rows": wrapped(

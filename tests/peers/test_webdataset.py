@@ -73,7 +73,7 @@ def test_shards_that_it_writes_are_read_with_labels_in_any_of_its_forms(tmp_path
     peer("write", tmp_path / "shards", json.dumps(rows))
     assert len(list((tmp_path / "shards").iterdir())) == 3
     source = WebdatasetSource()
-    assert source.detect(str(tmp_path / "shards"), "")
+    assert source.looks_right(str(tmp_path / "shards"), "")
     catalog = source.describe(str(tmp_path / "shards"), "")
     assert catalog.labels.names == ("cat", "dog", "eel")
     found = []

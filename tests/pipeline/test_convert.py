@@ -15,6 +15,7 @@ import pytest
 
 from beam_cifar import ConvertOptions, Summary, convert
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from tests.helpers.faults import COMPLETE, names_beside
 from tests.helpers.image_trees import set_part_bytes
 from tests.helpers.reading import batch_names, cifar_rows, parquet_rows, tree, unpickled
 
@@ -279,16 +280,16 @@ def test_the_manifest_accounts_for_every_row(cifar10: Path, tmp_path: Path) -> N
     assert str(tmp_path) not in json.dumps(manifest)
 
 
-def test_nothing_but_the_data_set_is_in_the_output_and_only_the_manifest_beside_it(
+def test_nothing_but_the_data_set_is_in_the_output_and_only_the_notes_of_the_job_beside_it(
     cifar10: Path, tmp_path: Path
 ) -> None:
     converted(cifar10, tmp_path / "out", "parquet", workers=2)
-    assert set(tree(tmp_path)) == {
-        "out/README.md",
-        "out/data/test-00000-of-00001.parquet",
-        "out/data/train-00000-of-00001.parquet",
-        "out.beam_cifar/manifest.json",
+    assert set(tree(tmp_path / "out")) == {
+        "README.md",
+        "data/test-00000-of-00001.parquet",
+        "data/train-00000-of-00001.parquet",
     }
+    assert names_beside(tmp_path / "out") == COMPLETE
 
 
 def test_overwrite_replaces_everything(cifar10: Path, tmp_path: Path) -> None:
@@ -297,7 +298,7 @@ def test_overwrite_replaces_everything(cifar10: Path, tmp_path: Path) -> None:
         converted(cifar10, tmp_path / "out")
     converted(cifar10, tmp_path / "out", overwrite=True)
     assert set(tree(tmp_path / "out")) == {*batch_names(cifar10), "batches.meta"}
-    assert set(tree(tmp_path / "out.beam_cifar")) == {"manifest.json"}
+    assert names_beside(tmp_path / "out") == COMPLETE
 
 
 def test_an_existing_empty_directory_is_filled(cifar10: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -10,7 +12,25 @@ import pytest
 from beam_cifar import ConvertOptions, convert
 from beam_cifar.pickles.recognise import Meta
 from beam_cifar.pickles.write import write_batch, write_meta
+from beam_cifar.steps.registry import STEPS
+from tests.helpers.faults import COMPLETE, names_beside
+from tests.helpers.random_jobs import (
+    MODES,
+    READERS,
+    SERIAL,
+    WRITERS,
+    Fresh,
+    Process,
+    Runs,
+    Sizes,
+    Way,
+    explained,
+    make_job,
+    make_surroundings,
+    make_way,
+)
 from tests.helpers.reading import tree
+from tests.helpers.soak import growth
 
 ROWS = [1, 17, 999, 1000, 1001, 2500, 3, 0, 640, 1999, 5, 750]
 RUNS: dict[str, tuple[int, list[str]]] = {
@@ -59,7 +79,7 @@ JOBS = {
 def run(job: str, source: Path, output: Path, workers: int, flags: list[str]) -> dict[str, str]:
     convert(ConvertOptions(str(source), str(output), workers=workers, **JOBS[job]), flags)  # type: ignore[arg-type]
     manifest = output.with_name(output.name + ".beam_cifar")
-    assert [path.name for path in manifest.iterdir()] == ["manifest.json"]
+    assert names_beside(output) == COMPLETE
     return tree(output) | {"manifest": tree(manifest)["manifest.json"]}
 
 
@@ -87,3 +107,52 @@ def test_a_copy_of_the_input_elsewhere_gives_the_same_manifest(
     for path in uneven.iterdir():
         (tmp_path / "moved" / path.name).write_bytes(path.read_bytes())
     assert run("parquet", tmp_path / "moved", tmp_path / "elsewhere", 1, []) == expected["parquet"]
+
+
+@pytest.fixture(scope="module")
+def runs() -> Iterator[Runs]:
+    with Runs() as runs:
+        yield runs
+
+
+@pytest.fixture(scope="module")
+def processes(runs: Runs) -> Iterator[list[Process]]:
+    """Two, born with other hash seeds, locales, time zones and umasks."""
+    log = runs.folder / "log"
+    with Process(make_surroundings(Random(1)), log) as first, Process(make_surroundings(Random(2)), log) as second:
+        yield [first, second]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_a_random_job_writes_the_same_in_every_way(seed: int, runs: Runs, processes: list[Process]) -> None:
+    job, rng = make_job(seed), Random(seed)
+    first = (Way((SERIAL,)), processes[0])
+    expected = runs.run(job, *first)
+    others: list[tuple[Way, Process | Fresh]] = [(make_way(rng), processes[n % 2]) for n in range(3)]
+    if seed % 4 == 0:
+        others.append((make_way(rng, MODES), Fresh(make_surroundings(rng))))
+    for other in others:
+        if expected.differences(runs.run(job, *other)):
+            pytest.fail(explained(job, runs, first, other))
+
+
+def test_random_jobs_reach_every_format_and_transform() -> None:
+    jobs = [make_job(seed) for seed in range(1000)]
+    called = {group[1].split()[0] for job in jobs for group in job.options if group[0] == "--transform"}
+    assert {job.target for job in jobs} == set(WRITERS)
+    assert {f"cifar10-{name}" for name in READERS} <= {job.source for job in jobs}
+    assert STEPS.keys() - called == {"remove_items"}  # takes ids, which differ from input to input
+
+
+@pytest.mark.parametrize(
+    ("grown", "size"),
+    [
+        ("", lambda job: Sizes(300 + min(job, 20), 10 + job % 2, 20 + job % 3)),
+        ("rss", lambda job: Sizes(300 + job, 10, 20)),
+        ("fds", lambda job: Sizes(300, 10 + job // 20, 20)),
+        ("threads", lambda job: Sizes(300, 10, 20 + job // 20)),
+    ],
+)
+def test_a_soak_finds_what_grows_with_the_jobs(grown: str, size: Callable[[int], Sizes]) -> None:
+    assert [line.split()[0] for line in growth([size(job) for job in range(100)])] == [grown] * bool(grown)

@@ -24,6 +24,7 @@ from beam_cifar.planning.plan import Inputs, Origin
 from beam_cifar.planning.summaries import scan
 from beam_cifar.steps.flags import First
 from beam_cifar.steps.registry import STEPS, make_step
+from tests.helpers.faults import COMPLETE, names_beside
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -156,7 +157,7 @@ def test_an_archive_gives_what_its_directory_gives(cifar10: Path, cifar10_archiv
     for source, name in ((cifar10, "directory"), (cifar10_archive, "archive")):
         converted(source, tmp_path / name, "cifar", steps=steps, save_images=True)
     assert contents(tmp_path / "directory") == contents(tmp_path / "archive")
-    assert sorted(path.name for path in tmp_path.glob("archive.beam_cifar/*")) == ["manifest.json"]
+    assert names_beside(tmp_path / "archive") == COMPLETE
 
 
 def test_shuffled_rows_keep_pixels_label_and_name_together(cifar100: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ import pytest
 from beam_cifar import ConvertOptions, Dataset, DatasetItem, Label, LabelTable, convert
 from beam_cifar.errors import UsageError
 from beam_cifar.jobs import serial
-from beam_cifar.jobs.manifest import is_ours
 from beam_cifar.options import Input
+from beam_cifar.storage import is_ours
 from tests.helpers.image_trees import batch, contents, images, manifest, picture, write_cifar
 from tests.helpers.reading import batch_names, cifar_rows, parquet_rows, unpickled
 

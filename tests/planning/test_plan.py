@@ -19,7 +19,7 @@ TABLE = LabelTable(("a", "b", "c"))
 
 
 def summary(name: str, labels: list[int]) -> FileSummary:
-    file = SourceFile(name, name, name, Blob(name, 0, len(labels), (0, 0)))
+    file = SourceFile(name, name, name, Blob(name, 0, len(labels), (0, 0, 0)))
     chunks = tuple(Counter(labels[i : i + CHUNK_ROWS]) for i in range(0, len(labels), CHUNK_ROWS))
     nbytes = 3072 * len(labels)
     return FileSummary(file, len(labels), chunks, len(labels), nbytes, nbytes, (32, 32), batch_label=name)

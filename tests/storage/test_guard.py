@@ -31,7 +31,7 @@ def link(place: Path, guard: storage.Guard) -> Callable[[], object]:
 def publish(place: Path, guard: storage.Guard) -> Callable[[], object]:
     folder = storage.JobFolder(str(place / "out"), "job", run=guard.run)
     Path(folder.tree).mkdir(parents=True)
-    return lambda: storage.publish_tree(folder, b"{}", lambda path, manifest: False, overwrite=False)
+    return lambda: storage.publish_tree(folder, b"{}", overwrite=False)
 
 
 WRITES: dict[str, Callable[[Path, storage.Guard], Callable[[], object]]] = {

@@ -16,7 +16,6 @@ from beam_cifar import ConvertOptions, convert, make_sample, storage
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.clean import clean
-from beam_cifar.jobs.manifest import is_complete
 from beam_cifar.jobs.prepare import Job
 from beam_cifar.pipeline import stores as store_options
 from tests.helpers import ROOT
@@ -187,7 +186,7 @@ def test_a_fault_that_stays_is_one_line_and_the_old_output_stays(
             assert "\n" not in str(caught.value)
             assert kind != "answer" or "injected by a test" in str(caught.value) or "503" in str(caught.value)
             proxy.reset()
-            assert not is_complete(storage.JobFolder(f"{bucket}/out"))
+            assert not storage.is_complete(storage.JobFolder(f"{bucket}/out"))
             if not overwrite or place != "manifest.json":
                 assert everything(server, bucket) == before
             check_nothing_pends(server, bucket)
@@ -372,7 +371,7 @@ def test_an_upload_in_parts_that_was_killed_is_given_up(
             assert s3.listing(bucket) == {}
         else:
             plainly(large, f"{bucket}/out", "npz", resume=True)
-            assert is_complete(storage.JobFolder(f"{bucket}/out"))
+            assert storage.is_complete(storage.JobFolder(f"{bucket}/out"))
     assert s3.pending_uploads(bucket) == []
 
 

@@ -108,7 +108,7 @@ def test_any_name_is_written_found_listed_read_copied_and_removed(server: Server
     for entry in storage.list_tree(f"{bucket}/set"):
         assert entry.path == urls[entry.name]
         assert objects.find(entry.path) == storage.Entry(
-            entry.name.rpartition("/")[2], entry.path, False, entry.size, entry.mtime
+            entry.name.rpartition("/")[2], entry.path, False, entry.size, entry.mtime, entry.identity
         )
         assert storage.read_whole(entry.path) == entry.name.encode()
         assert server.get(entry.path) == entry.name.encode()
@@ -471,11 +471,13 @@ def plainly(options: ConvertOptions, on_start: Callable[[Job], object] = lambda 
 
 
 def check_equal(server: Server, url: str, local: Path, tmp_path: Path) -> None:
-    """The output at a URL is that of a local job, its manifest too; nothing else is left."""
+    """The output at a URL is that of a local job, its manifest too; nothing else is left but a note of its inputs."""
     for suffix in ("", ".beam_cifar"):
         found = tmp_path / f"found{time.monotonic_ns()}"
         server.download_tree(url + suffix, found)
-        assert contents(found) == contents(local.with_name(local.name + suffix))
+        both = [contents(folder) for folder in (found, local.with_name(local.name + suffix))]
+        assert both[0].keys() == both[1].keys()
+        assert both[0] == {**both[1], **{name: both[0][name] for name in both[0] if name.startswith("inputs-")}}
     if isinstance(server, S3Server):
         assert server.pending_uploads(url) == []
 

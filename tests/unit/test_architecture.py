@@ -26,7 +26,7 @@ ROOMS = (
 """From the top down: a room imports from those behind it, and from itself."""
 
 FACE = "__init__"
-LATE = {"cli"}
+LATE = {"cli", "__main__"}
 """Where imports of the package's own modules may stand in functions: a command imports what it needs when it runs."""
 
 
@@ -162,7 +162,7 @@ def below(kind: type) -> set[type]:
 
 def test_the_guarantees_list_the_exit_codes() -> None:
     page = (PACKAGE.parent / "docs" / "guarantees.md").read_text(encoding="utf-8")
-    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "130"]
+    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == ["0", "1", "2", "3", "4", "5", "129", "130", "143"]
 
 
 def test_the_readme_is_a_page() -> None:

@@ -126,7 +126,7 @@ def test_hooks_are_the_pinned_tools_of_make_lint() -> None:
     (repository,) = loaded(".pre-commit-config.yaml")["repos"]
     assert repository["repo"] == "local"
     tools = {Requirement(line).name for line in SETUP["extras_require"]["lint"]}
-    pinned = {Requirement(line).name for line in text_of("requirements.txt").splitlines() if line and line[0] != "#"}
+    pinned = {Requirement(line).name for line in text_of("requirements.in").splitlines() if line and line[0] != "#"}
     for hook in repository["hooks"]:
         folder, _, tool = hook["entry"].split()[0].rpartition("/")
         assert (folder, hook["language"]) == (".venv/bin", "system")

@@ -51,7 +51,7 @@ class CifarSource(Source):
                 f"{path}: has both 'batches.meta' (CIFAR-10) and 'meta' (CIFAR-100); move one dataset to another folder"
             )
         with storage.open_blob(files[metas[0]].blob, files[metas[0]].shown) as file:
-            meta = read_meta(file, files[metas[0]].shown)
+            meta = read_meta(file, files[metas[0]].shown, files[metas[0]].blob.stamp[0])
         notices = []
         if META_FILES[metas[0]] != TITLES[meta.kind]:
             shown, expected = files[metas[0]].shown, META_FILES[metas[0]]
@@ -69,7 +69,7 @@ class CifarSource(Source):
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> CifarRows:
         with storage.open_blob(file.blob, file.shown) as stream:
-            return CifarRows(file, labels, read_batch(stream, file.shown))
+            return CifarRows(file, labels, read_batch(stream, file.shown, file.blob.stamp[0]))
 
 
 class CifarRows(ColumnRows):

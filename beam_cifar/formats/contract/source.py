@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import LabelTable
-from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile
 
 if TYPE_CHECKING:
@@ -98,21 +97,18 @@ class Source(ABC):
 
     name: ClassVar[str]
 
-    def detect(self, path: str, index_dir: str) -> bool:
-        """Returns whether a path looks like this format; False if it cannot be read (`describe` says why).
-
-        Args:
-            path: path of the directory or archive.
-            index_dir: directory for archive indexes.
-        """
-        try:
-            return self.looks_right(path, index_dir)
-        except (OSError, InputError):
-            return False
-
     @abstractmethod
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns the answer of `detect`, but raises `OSError` or `InputError` if the path cannot be read."""
+        """Returns whether a path looks like this format.
+
+        Args:
+            path: path of the directory or archive, which exists.
+            index_dir: directory for archive indexes.
+
+        Raises:
+            OSError, InputError: a file that would show it cannot be read. Never False then: another format would take
+                the images for its own, with other classes.
+        """
 
     @abstractmethod
     def describe(self, path: str, index_dir: str) -> Catalog:

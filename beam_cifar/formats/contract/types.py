@@ -54,11 +54,6 @@ class SourceFile:
     source: int = 0
     beside: tuple[Blob, ...] = ()
 
-    @property
-    def newest(self) -> int:
-        """Time of the last change to any of its files, ns."""
-        return max(blob.stamp[1] for blob in (self.blob, *self.beside))
-
     def bad_row(self, row: int, error: str, label: int = UNLABELLED) -> BadRow:
         """Returns the record of a row that cannot be read, with the reason."""
         return BadRow(self.shown, row, self.subset, "read", error, label)

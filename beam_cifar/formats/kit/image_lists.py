@@ -41,24 +41,33 @@ class ImageTree:
         names: `string` array `[N]`, relative paths with "/".
         sizes: int64 `[N]`, bytes.
         times: int64 `[N]`, modification times, ns.
+        identities: int64 `[N]`, as in `storage.Entry`.
     """
 
-    def __init__(self, root: str, names: pa.Array, sizes: npt.NDArray[np.int64], times: npt.NDArray[np.int64]) -> None:
-        self._root, self.names, self._sizes, self._times = root, names, sizes, times
+    def __init__(
+        self,
+        root: str,
+        names: pa.Array,
+        sizes: npt.NDArray[np.int64],
+        times: npt.NDArray[np.int64],
+        identities: npt.NDArray[np.int64],
+    ) -> None:
+        self._root, self.names, self._sizes = root, names, sizes
+        self._columns = sizes, times, identities
 
     def __len__(self) -> int:
         return len(self.names)
 
     def __getitem__(self, index: int) -> storage.Entry:
         name = self.names[index].as_py()
-        return storage.Entry(name, f"{self._root}/{name}", False, int(self._sizes[index]), int(self._times[index]))
+        return storage.Entry(name, f"{self._root}/{name}", False, *(int(column[index]) for column in self._columns))
 
     def __iter__(self) -> Iterator[storage.Entry]:
         for start in range(0, len(self), _CHUNK):
             stop = start + _CHUNK
-            columns = (self.names[start:stop].to_pylist(), self._sizes[start:stop].tolist())
-            for name, size, time in zip(*columns, self._times[start:stop].tolist(), strict=True):
-                yield storage.Entry(name, f"{self._root}/{name}", False, size, time)
+            facts = (column[start:stop].tolist() for column in self._columns)
+            for name, *numbers in zip(self.names[start:stop].to_pylist(), *facts, strict=True):
+                yield storage.Entry(name, f"{self._root}/{name}", False, *numbers)
 
     @property
     def blob(self) -> storage.Blob:
@@ -88,32 +97,28 @@ def list_images(root: str, accept: Callable[[str], bool] = any_name) -> ImageTre
     import numpy as np
     import pyarrow.compute as pc
 
-    names, sizes, times = Texts(), array("q"), array("q")
+    names, columns = Texts(), (array("q"), array("q"), array("q"))
     with storage.reading(root):
         try:
             for entry in storage.list_tree(root):
                 if accept(entry.name):
                     names.append(entry.name)
-                    sizes.append(entry.size)
-                    times.append(entry.mtime)
+                    for column, number in zip(columns, (entry.size, entry.mtime, entry.identity), strict=True):
+                        column.append(number)
         except (FileNotFoundError, NotADirectoryError) as error:
             if error.filename != root:
                 raise
-    column = names.made()
-    order = pc.sort_indices(column)
-    return ImageTree(
-        root,
-        column.take(order),
-        np.frombuffer(sizes, dtype=np.int64)[order.to_numpy()],
-        np.frombuffer(times, dtype=np.int64)[order.to_numpy()],
-    )
+    found = names.made()
+    order = pc.sort_indices(found)
+    places = order.to_numpy()
+    return ImageTree(root, found.take(order), *(np.frombuffer(column, dtype=np.int64)[places] for column in columns))
 
 
 @kept()
 def checked_tree(blob: storage.Blob, accept: Callable[[str], bool] = any_name) -> ImageTree:
     """Returns the tree of a blob, cached since several tasks read parts of it; raises `InputError` if it changed."""
     tree = list_images(blob.path, accept)
-    if storage.listing_stamp(tree) != blob.stamp:
+    if not storage.is_unchanged(storage.listing_stamp(tree), blob.stamp):
         raise InputError(f"{blob.path}: the folder changed while it was being converted; run the job again")
     return tree
 

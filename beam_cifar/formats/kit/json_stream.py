@@ -86,9 +86,12 @@ class JsonStream:
                 self._at = end
                 return value
 
-    def at_array(self) -> bool:
-        """Returns whether the next value is an array."""
-        return self._next() == "["
+    def at(self, start: str) -> bool:
+        """Returns whether the next value starts with this character, such as "[". Raises `InputError` at the end."""
+        found = self._next()
+        if not found:
+            raise self._error("unexpected end of file")
+        return found == start
 
     def _next(self) -> str:
         """Returns the next character that is not white space, without consuming it; "" at the end."""

@@ -261,7 +261,7 @@ def refuse_unknown(path: str, names: Mapping[str, ZippedArray], expected: str) -
     raise InputError(f"{path}: arrays found: {shown[:200]}; expected {expected}")
 
 
-def _stamp(path: str) -> tuple[int, int]:
+def _stamp(path: str) -> storage.Stamp:
     with storage.reading(path):
         return storage.stamp(path)
 
@@ -309,7 +309,7 @@ def _data_start(path: str, info: zipfile.ZipInfo, shown: str) -> int:
     return info.header_offset + _LOCAL_HEADER.size + int(name) + int(extra)
 
 
-def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, int], index_dir: str) -> storage.Blob:
+def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: storage.Stamp, index_dir: str) -> storage.Blob:
     """Unpacks a member once; later calls reuse the file."""
     if info.file_size > max(RATIO_FREE_BYTES, MAX_RATIO * info.compress_size):
         raise InputError(
@@ -320,16 +320,11 @@ def _unpacked(path: str, info: zipfile.ZipInfo, shown: str, stamp: tuple[int, in
     digest = hashlib.sha256(known.encode("utf-8", "surrogateescape")).hexdigest()
     target = os.path.join(index_dir, f"array-{digest[:16]}.npy")
     if not storage.exists(target):
-        with storage.writing(target):
-            file = storage.StagedFile(target, index_dir)
-        with file:
+        with storage.StagedFile(target, index_dir) as file:
             with _opened(path) as archive:
                 _copy(archive, info, file, shown)
-            with storage.writing(target):
-                file.commit()
-                if not storage.is_url(target):
-                    os.utime(target, ns=(stamp[1], stamp[1]))
-    return storage.whole_file(target)
+            file.commit()
+    return storage.unpacked_file(target, stamp)
 
 
 def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedFile, shown: str) -> None:

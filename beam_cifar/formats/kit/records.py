@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -196,12 +195,6 @@ def read_names(file: SourceFile) -> tuple[str, ...]:
         if not name.strip() or "\0" in name:
             raise InputError(f"{file.shown}: line {number}: found {name!r}; expected one name per line")
     return names
-
-
-def own_file(folder: str, name: str) -> SourceFile | None:
-    """Returns a file that describes others, or None if it does not exist."""
-    path = os.path.join(folder, name)
-    return SourceFile(name, "", path, storage.whole_file(path)) if storage.is_file(path) else None
 
 
 def refuse_one_subset(files: Sequence[SourceFile]) -> None:

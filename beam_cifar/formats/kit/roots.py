@@ -75,10 +75,39 @@ def archive_files(path: str, index_dir: str, is_wanted: Callable[[str], bool]) -
     return found
 
 
-def sorted_files(folder: str, is_wanted: Callable[[str], bool]) -> list[storage.Entry]:
-    """Returns the wanted files of a folder, in natural order. Raises as `storage.list_folder`."""
-    found = (entry for entry in storage.list_folder(folder) if not entry.is_folder and is_wanted(entry.name))
-    return sorted(found, key=lambda entry: natural_key(entry.name))
+def sorted_files(folder: str, is_wanted: Callable[[str], bool], *, own: bool = False) -> list[storage.Entry]:
+    """Returns the wanted files of a folder, in natural order.
+
+    Args:
+        folder: the folder.
+        is_wanted: which file names to include.
+        own: whether the folder belongs to the format: elsewhere, folders with such names may be classes.
+
+    Raises:
+        InputError: a folder is among the files, or as `storage.list_folder`.
+        OSError: the folder cannot be read.
+    """
+    found = storage.list_folder(folder, is_wanted)
+    files = [entry for entry in found if not entry.is_folder]
+    if len(files) < len(found) and (files or own):
+        raise InputError(f"{next(entry.path for entry in found if entry.is_folder)}: is a folder; expected a file")
+    return sorted(files, key=lambda entry: natural_key(entry.name))
+
+
+def own_file(folder: str, name: str) -> SourceFile | None:
+    """Returns a file that describes others, or None if nothing has its name. Raises `InputError` and `OSError`."""
+    path = os.path.join(folder, name)
+    return SourceFile(name, "", path, storage.whole_file(path)) if has_own_file(folder, name) else None
+
+
+def has_own_file(folder: str, name: str) -> bool:
+    """Returns whether a folder has a file; raises `InputError` if something else has its name, which is not absence."""
+    path = os.path.join(folder, name)
+    if storage.is_file(path):
+        return True
+    if storage.exists(path):
+        raise InputError(f"{path}: is a folder, a broken link, a pipe or a device; expected a file")
+    return False
 
 
 def _directory_root(path: str, metas: Collection[str]) -> str:

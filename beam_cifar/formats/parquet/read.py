@@ -17,6 +17,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.encoded import with_prefixes
+from beam_cifar.formats.kit.roots import has_own_file
 from beam_cifar.formats.parquet.columns import read_columns
 from beam_cifar.formats.parquet.labels import label_table
 from beam_cifar.formats.parquet.rows import ParquetRows
@@ -136,8 +137,7 @@ def _refuse_configurations(path: str, files: Sequence[SourceFile]) -> None:
 
 def _card(path: str) -> str:
     """Returns the dataset card, or ""."""
-    card = os.path.join(path, CARD)
-    if not storage.is_file(card):
+    if storage.is_file(path) or not has_own_file(path, CARD):
         return ""
-    with storage.open_file(card) as file:
+    with storage.open_file(os.path.join(path, CARD)) as file:
         return file.read(MAX_CARD_BYTES).decode("utf-8", "replace")

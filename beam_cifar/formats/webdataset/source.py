@@ -20,7 +20,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.encoded import with_prefixes
-from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.formats.kit.roots import has_own_file, sorted_files
 from beam_cifar.formats.webdataset.rows import WebdatasetRows, learn_table, shard_ids
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import decode_name
@@ -112,11 +112,11 @@ def _has_packed(path: str) -> bool:
 
 def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
     """Returns whether an archive starts like a shard: with images, and if `needs_labels` with their labels."""
-    with storage.open_file(path) as file:
+    with storage.reading(path), storage.open_file(path) as file:
         names = [name.rpartition("/")[2] for name, *_ in islice(tar_members(file, storage.stamp(path)[0], path), _LOOK)]
     if _CIFAR_NAMES.intersection(names):
         return False
-    if storage.is_file(os.path.join(os.path.dirname(path), TABLE)):
+    if has_own_file(os.path.dirname(path), TABLE):
         return all(name.endswith((".cls", ".json")) or is_image_name(name) for name in names)
     images = {name.partition(".")[0] for name in names if is_image_name(name)}
     labels = {name.partition(".")[0] for name in names if name.endswith((".cls", ".json", ".txt"))}
@@ -140,7 +140,7 @@ def _series(path: str) -> str:
 
 def _read_table(path: str) -> dict[str, Any]:
     """Returns the contents of `labels.json`; empty if it is missing or was not written by this package."""
-    if not storage.is_file(path) or storage.stamp(path)[0] > MAX_TABLE_BYTES:
+    if not has_own_file(*os.path.split(path)) or storage.stamp(path)[0] > MAX_TABLE_BYTES:
         return {}
     with storage.open_file(path) as file:
         try:

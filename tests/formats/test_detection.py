@@ -1,0 +1,136 @@
+"""A format that cannot be seen is not another one: a damaged or unreadable file never turns a dataset into other classes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from beam_cifar.errors import InputError
+from beam_cifar.formats.registry import detect_format, readable, writable
+from tests.formats.test_any_to_any import CLASSES, write_downsampled
+from tests.helpers.commands import Command
+from tests.helpers.image_trees import batch, quickly, write_cifar
+
+pytestmark = pytest.mark.usefixtures("without_runner")
+IMAGES = (".png", ".jpg")
+
+
+def cannot_be_read(path: Path) -> None:
+    path.symlink_to("/proc/self/mem")  # a file: its first page cannot be read by anyone (EIO)
+
+
+DAMAGES: dict[str, Callable[[Path, bytes], object]] = {
+    "unreadable": lambda path, _: cannot_be_read(path),
+    "a folder": lambda path, _: path.mkdir(),
+    "a broken link": lambda path, _: path.symlink_to("/nowhere/at/all"),
+    "a pipe": lambda path, _: os.mkfifo(path),
+    "empty": lambda path, _: path.write_bytes(b""),
+    "cut": lambda path, data: path.write_bytes(data[: len(data) // 2]),
+    "other bytes": lambda path, data: path.write_bytes(bytes(at * 37 % 251 for at in range(len(data)))),
+    "not UTF-8": lambda path, data: path.write_bytes(data[:2] + b"\xff\xfe" + data[4:]),
+}
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("sources")
+    batches = {name: batch([f"{name}_{row}.png" for row in "ab"], [0, 1]) for name in ("data_batch_1", "test_batch")}
+    made = {"cifar": write_cifar(folder / "cifar", batches, CLASSES)}
+    made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
+    for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
+        quickly(made["cifar"], folder / name, name)
+        made[name] = folder / name
+    return made
+
+
+def described(folder: Path) -> list[Path]:
+    """The files that say what the images are."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix not in IMAGES)
+
+
+def answer(folder: Path) -> str | None:
+    """The format of a folder, or what is said instead."""
+    try:
+        return detect_format(str(folder), str(folder))
+    except InputError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", sorted(readable()))
+def test_a_damaged_file_never_makes_another_format_of_a_dataset(
+    name: str, damage: str, sources: dict[str, Path], tmp_path: Path
+) -> None:
+    count = len(described(sources[name]))
+    every = slice(0, count)
+    for number, chosen in enumerate([*(slice(at, at + 1) for at in range(min(count, 6))), every]):
+        folder = tmp_path / str(number)
+        shutil.copytree(sources[name], folder)
+        for path in described(folder)[chosen]:
+            data = path.read_bytes()
+            path.unlink()
+            DAMAGES[damage](path, data)
+        found = answer(folder)
+        refused = str(found).startswith(f"{folder}/") and "--input-format" in str(found)
+        assert found in (name, None) or refused, found
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such permissions")
+@pytest.mark.parametrize("name", sorted(set(readable()) - {"cifar", "downsampled_imagenet"}))
+def test_a_folder_that_may_not_be_listed_is_an_error_or_no_matter(name: str, sources: dict[str, Path]) -> None:
+    with tempfile.TemporaryDirectory() as place:  # not below pytest's folder, which only its owner may enter
+        os.chmod(place, 0o755)
+        folder = Path(place, "in")
+        shutil.copytree(sources[name], folder)
+        user = os.geteuid()
+        for path in [folder, *(path for path in folder.rglob("*") if path.is_dir())]:
+            path.chmod(0)
+            if not user:
+                os.seteuid(65534)
+            try:
+                found = answer(folder)
+            finally:
+                os.seteuid(user)
+                path.chmod(0o755)
+            assert found == name or str(found).startswith(f"{path}: cannot be read: Permission denied"), found
+
+
+def test_the_error_names_the_file_the_format_and_the_way_out(
+    sources: dict[str, Path], tmp_path: Path, command: Command
+) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(sources["datumaro"], folder)
+    first = folder / "annotations" / "data_batch_1.json"
+    first.unlink()
+    cannot_be_read(first)
+    line = (
+        f"beam-cifar: error: {first}: cannot be read: Input/output error; without it the format is uncertain "
+        "(perhaps datumaro): restore or remove it, or name the format with --input-format\n"
+    )
+    for verb in ("detect", "info"):
+        assert command(verb, str(folder)) == (3, "", line)
+    assert command("info", str(folder), "--input-format", "imagenet_with_subset_dirs")[0] == 0
+
+
+def test_a_file_known_by_name_is_not_missing_when_something_else_has_its_name(
+    sources: dict[str, Path], tmp_path: Path, command: Command
+) -> None:
+    for name, known in (("mnist", "labels.txt"), ("webdataset", "labels.json"), ("voc_classification", "labelmap.txt")):
+        folder = tmp_path / name
+        shutil.copytree(sources[name], folder)
+        (folder / known).unlink()
+        (folder / known).mkdir()
+        code, _, error = command("info", str(folder))
+        assert code == 3
+        assert f"{folder / known}: is a folder" in error
+
+
+def test_a_file_that_is_no_dataset_has_no_format(tmp_path: Path) -> None:
+    for name in ("notes.txt", "image.png", "no-extension"):
+        (tmp_path / name).write_bytes(b"text")
+        assert detect_format(str(tmp_path / name), str(tmp_path)) is None
