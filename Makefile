@@ -13,8 +13,8 @@ JOBS ?= auto
 # allows. All but the last take only files whose hashes are listed, and only wheels: nothing of theirs runs to be installed.
 HASHED := --require-hashes --only-binary :all: --requirement
 $(VENV)/.installed: INSTALL := $(HASHED) requirements.txt
-.docs/.installed: INSTALL := $(HASHED) requirements-docs.txt
 .fuzz/.installed: INSTALL := $(HASHED) requirements.txt
+.docs/.installed: INSTALL := $(HASHED) requirements-docs.txt
 # No wheels of google-apitools.
 .dataflow/.installed: INSTALL := $(HASHED) requirements.txt --requirement requirements-dataflow.txt --no-binary google-apitools
 .oldest/.installed: INSTALL := --constraint requirements-oldest.txt pip setuptools '.[test]'
@@ -162,7 +162,7 @@ test-browser: $(VENV)/.installed
 # Parsers with damaged and hostile input, guided by coverage; FUZZ="batch tar --runs 1e6" says of which, and how much.
 # Where atheris has no wheel, the mutators of tests/fuzz work alone.
 .fuzz/.atheris: .fuzz/.installed tests/fuzz/requirements.txt
-	.fuzz/bin/python -m pip install --quiet --only-binary :all: --requirement tests/fuzz/requirements.txt || true
+	.fuzz/bin/python -m pip install --quiet $(HASHED) tests/fuzz/requirements.txt || true
 	touch $@
 
 fuzz: .fuzz/.atheris

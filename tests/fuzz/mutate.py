@@ -208,7 +208,8 @@ def words(*tokens: bytes) -> Mutator:
         if random.random() < 0.5:
             return plain(data, random)
         at = random.randrange(len(data) + 1)
-        token = random.choice(tokens) * random.choice((1, 1, 1, 2, 30, 2000))
+        token = random.choice(tokens)
+        token *= min(random.choice((1, 1, 1, 2, 30, 2000)), LARGEST // len(token))
         return data[:at] + token + data[at + random.choice((0, 0, 1, len(token))) :]
 
     return mutate
