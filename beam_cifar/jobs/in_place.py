@@ -114,7 +114,7 @@ def _own_paths(options: ConvertOptions) -> set[str]:
     own.update(_image_paths(catalog) if catalog else ())
     try:
         return own | set(_named_by_manifest(options.output_dir))
-    except (OSError, *storage.DAMAGED):
+    except (*storage.MISSING, *storage.DAMAGED):
         if catalog is None and storage.is_occupied(options.output_dir):
             raise OutputError(
                 f"{options.output_dir}: cannot tell which files belong to the dataset, as its manifest is missing or "

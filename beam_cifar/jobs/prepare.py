@@ -238,7 +238,7 @@ def _is_same_job(folder: storage.JobFolder, facts: dict[str, Any], inputs: str) 
         # Through JSON, because tuples in the facts are lists in the manifest.
         same = {key: told[key] for key in facts} == json.loads(json.dumps(facts))
         return same and storage.recorded_inputs(folder) == inputs
-    except (OSError, *storage.DAMAGED):
+    except (*storage.MISSING, *storage.DAMAGED):
         return False
 
 

@@ -64,6 +64,7 @@ from beam_cifar.storage.publishing import publish_tree as publish_tree
 from beam_cifar.storage.publishing import recorded_inputs as recorded_inputs
 from beam_cifar.storage.publishing import recover as recover
 from beam_cifar.storage.recovery import DAMAGED as DAMAGED
+from beam_cifar.storage.recovery import MISSING as MISSING
 from beam_cifar.storage.recovery import is_complete as is_complete
 from beam_cifar.storage.recovery import is_ours as is_ours
 from beam_cifar.storage.recovery import manifest_files as manifest_files

@@ -28,7 +28,7 @@ from beam_cifar.storage.job_folder import JobFolder
 from beam_cifar.storage.lock import hold, json_object
 from beam_cifar.storage.ownership import is_own_folder, read_note
 from beam_cifar.storage.paths import is_url
-from beam_cifar.storage.recovery import LISTING, is_ours, pending_moves, settle
+from beam_cifar.storage.recovery import LISTING, MISSING, is_ours, pending_moves, settle
 from beam_cifar.storage.staging import write_whole
 
 INPUTS = r"inputs-[0-9a-f]{16}\.json"
@@ -49,7 +49,7 @@ def begin(folder: JobFolder, inputs: str) -> None:
 
 def begun(folder: JobFolder) -> dict[str, Any]:
     """Returns what `begin` recorded for a job; empty if it never started, or was cleaned up."""
-    with suppress(OSError):
+    with suppress(*MISSING):
         return json_object(read_note(folder.begun))
     return {}
 
@@ -71,7 +71,7 @@ def is_unfinished(folder: JobFolder) -> bool:
 
 def recorded_inputs(folder: JobFolder) -> str:
     """Returns the digest of the input files that the output was made from, as given to `begin`; "" if unknown."""
-    with suppress(OSError):
+    with suppress(*MISSING):
         note = os.path.join(folder.path, _inputs_name(read_whole(folder.manifest)))
         return str(json_object(read_note(note)).get("inputs", ""))
     return ""

@@ -25,6 +25,8 @@ from beam_cifar.storage.staging import inside, read_listing
 
 LISTING = r"files-[0-9a-f]{16}\.jsonl"
 """Pattern of the names of lists of files that a manifest refers to."""
+MISSING = FileNotFoundError, NotADirectoryError, IsADirectoryError
+"""What says that a file is not there; any other `OSError` says that nobody knows, and is not taken for an answer."""
 DAMAGED = ValueError, LookupError, TypeError, AttributeError, RecursionError
 """What a manifest that is not one of ours raises when it is read."""
 
@@ -88,7 +90,7 @@ def is_ours(output: str, manifest: bytes) -> bool:
         OSError: a file is there but cannot be read, so nobody knows.
     """
     count = 0
-    with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError, *DAMAGED):
+    with suppress(*MISSING, *DAMAGED):
         for file in manifest_files(output, json.loads(manifest)):
             path, size = os.path.join(output, file["path"]), file["bytes"]
             if stamp(path)[0] != size or file_digest(path) != (size, file["sha256"]):
@@ -104,7 +106,7 @@ def is_complete(folder: JobFolder) -> bool:
         listed = manifest_files(folder.output, json.loads(read_whole(folder.manifest)))
         expected = FileSet.of((file["path"], file["bytes"]) for file in listed)
         return FileSet.of(file_sizes(folder.output)) == expected
-    except (OSError, *DAMAGED):
+    except (*MISSING, *DAMAGED):
         return False
 
 
