@@ -57,9 +57,10 @@ class LocalRunner(fn_runner.FnApiRunner):
         if direct.direct_running_mode == "in_memory":
             require(threads=8, advice="raise the limit")
         else:
-            # Two workers have 57 threads and map 4 GB. The runner waits for ever for one that could not be started.
+            # Two workers have 57 threads, of 8 MB of stack and up to 64 MB of heap each. The runner waits for ever for
+            # one that could not be started.
             count = direct.direct_num_workers
-            require(space=(3 + count) * GB, threads=16 + 24 * count, advice="use --workers 1, or raise the limit")
+            require(space=GB, threads=16 + 24 * count, advice="use --workers 1, or raise the limit")
         job, found = uuid.uuid4().bytes, _Workers()
         for environment in pipeline_proto.components.environments.values():
             if environment.urn == python_urns.SUBPROCESS_SDK:
