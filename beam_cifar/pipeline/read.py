@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,15 +46,21 @@ def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread
 class _ReadTask(beam.DoFn):
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
+        self._blocks: Iterator[Block] = iter(())
 
     def process(self, task: Task) -> Iterator[Block]:
         """Yields the blocks of a task, with only one in memory at a time."""
         # `next` is wrapped but `yield` is not: errors of later steps must not be treated as read errors.
-        blocks = read_task(task, self._settings)
+        self._blocks = read_task(task, self._settings)
         while True:
             with carried():
-                block = next(blocks, None)
+                block = next(self._blocks, None)
             if block is None:
                 return
             count(rows_read=block.read.total(), rows_rejected=len(block.rejected))
             yield block
+
+    def teardown(self) -> None:
+        # After a failure downstream, Beam keeps the generator suspended, with its file open.
+        with suppress(AttributeError, ValueError):
+            self._blocks.close()  # type: ignore[attr-defined]

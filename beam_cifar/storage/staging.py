@@ -256,17 +256,22 @@ def join_listings(paths: Sequence[str], file: StagedFile) -> None:
 
 
 def read_listing(path: str) -> Iterator[dict[str, Any]]:
-    """Yields the entry of each file in a list. Raises `ValueError` for a path that leads out of its folder."""
+    """Yields the entry of each file in a list. Raises `ValueError` if it is damaged, or leads out of its folder."""
     with io.BufferedReader(cast(io.RawIOBase, open_file(path)), COPY_BYTES) as file:
         for line in file:
-            yield inside(json.loads(line.decode("utf-8", "surrogatepass")))
+            try:
+                entry = json.loads(line.decode("utf-8", "surrogatepass"))
+            except RecursionError as error:
+                raise ValueError("nested too deeply") from error
+            yield inside(entry)
 
 
-def inside(entry: dict[str, Any]) -> dict[str, Any]:
-    """Returns the entry of a file in a manifest or list; raises `ValueError` if its path leads out of its folder."""
-    path = entry["path"]
-    if path.startswith("/") or ".." in path.split("/"):
-        raise ValueError(f"leads out of the output: {path!r}")
+def inside(value: Any) -> dict[str, Any]:
+    """Returns the entry of a file in a manifest or list; raises `ValueError` if it names none, or one elsewhere."""
+    entry: dict[str, Any] = value if isinstance(value, dict) else {}
+    path = entry.get("path")
+    if not isinstance(path, str) or path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"not a path inside the output: {path!r:.80}")
     return entry
 
 

@@ -309,11 +309,11 @@ import os, subprocess, time
 
 start = subprocess.Popen.__init__
 
-def late(self, *args, shell=False, **more):
-    if shell and "sdk_worker_main" in str(args):
+def late(self, *args, **more):
+    if "beam_cifar.pipeline.worker" in str(args):
         open(os.environ["STARTING"], "w").close()
         time.sleep(1)
-    start(self, *args, shell=shell, **more)
+    start(self, *args, **more)
 
 subprocess.Popen.__init__ = late
 """,
