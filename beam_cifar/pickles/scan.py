@@ -36,7 +36,7 @@ SHORT = 255  # longer strings stay in the file
 _MAX_RUN = 1 << 11  # picklers end a run after 1,000 items
 _MIN_RUN = 64
 # Bytes of memory: what CPython takes, with the places in lists that hold the value while it is read.
-_POINTER, _NUMBER, _STRING, _SPAN, _CONTAINER, _ENTRY, _MADE = 24, 48, 96, 128, 200, 112, 256
+_POINTER, _NUMBER, _STRING, _SPAN, _CONTAINER, _ENTRY, _MADE = 24, 64, 96, 128, 200, 112, 256
 _SLOW = 160  # for opcodes that make little and take long
 _NO_FRAME = sys.maxsize
 _UINT32 = struct.Struct("<I").unpack_from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -26,13 +27,17 @@ COMMANDS = [
     "convert -i a.tar.gz -f parquet -o out --overwrite --workers 2",
     "report a.tar.gz -o page --overwrite --workers 1",
 ]
-DATASET = "from beam_cifar import Dataset; print(len(Dataset.load('a.tar.gz')))"
+DATASET = "from beam_cifar import Dataset; print(len(Dataset.import_from('a.tar.gz')))"
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("limits")
     make_sample(str(made / "a.tar.gz"), kind="cifar10", images=300, seed=0, tar=True)
+    (made / "nobody").mkdir(mode=0o777)  # outputs of another user are refused
+    (made / "nobody" / "a.tar.gz").symlink_to(made / "a.tar.gz")
+    if os.geteuid() == 0:
+        os.chown(made / "nobody", NOBODY, -1)
     return made
 
 
@@ -43,6 +48,7 @@ def limited(limit: str, program: list[str], folder: Path) -> subprocess.Complete
             pytest.skip("needs setpriv")
         caps = f"--inh-caps={MANY_FLAGS}", f"--ambient-caps={MANY_FLAGS}"
         command = ["setpriv", f"--reuid={NOBODY}", "--clear-groups", *caps, *command]
+        folder = folder / "nobody"
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 

@@ -50,7 +50,7 @@ except KeyboardInterrupt:
 except BeamCifarError as error:
     ended = repr(error)
 new = contents(output)
-beside = sorted(path.name for path in Path(str(output) + ".beam_cifar").iterdir())
+beside = sorted(path.name.split("-")[0] for path in Path(f"{output}.beam_cifar").iterdir())
 staging.StagedFile.commit = commit
 job()  # what is left of the first one does not stop the next
 print(json.dumps([ended, new == old, beside, threading.active_count() - threads, contents(output) != old]))
@@ -66,4 +66,4 @@ def test_an_interrupt_reaches_the_program_and_the_output_stays(
 ) -> None:
     command = [sys.executable, "-c", INTERRUPTED, what, str(cifar10), str(tmp_path / "out"), str(workers), str(nth)]
     done = subprocess.run(command, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == ["KeyboardInterrupt", True, ["manifest.json"], 0, True]
+    assert json.loads(done.stdout) == ["KeyboardInterrupt", True, ["inputs", "manifest.json"], 0, True]

@@ -96,7 +96,9 @@ def plainly(source: object, output: object, target: str = "parquet", **options: 
 
 
 def everything(server: Server, bucket: str) -> dict[str, bytes]:
-    return {name: server.get(f"{bucket}/{name}") for name in server.listing(bucket)}
+    """What is in a bucket; of the note of a job's inputs the name alone, as equal inputs are different files."""
+    names = server.listing(bucket)
+    return {name: b"" if "/inputs-" in name else server.get(f"{bucket}/{name}") for name in names}
 
 
 def check_nothing_pends(server: Server, bucket: str) -> None:
@@ -243,7 +245,7 @@ def test_an_output_that_cannot_be_unmarked_is_not_replaced(
         before = everything(s3, bucket)
         # The first removal of a job is that of the old manifest.
         proxy.inject(Fault("answer", "POST", path=r"\?delete", status=403, code="AccessDenied"))
-        with pytest.raises(PermissionError, match="access denied: injected by a test"):
+        with pytest.raises(JobError, match="access denied: injected by a test"):
             plainly(small, f"{bucket}/out", overwrite=True)
         assert proxy.struck
         assert everything(s3, bucket) == before

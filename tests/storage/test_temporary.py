@@ -103,7 +103,7 @@ def test_a_killed_job_leaves_only_folders_that_the_next_one_or_clean_removes(tmp
         start_new_session=True,
     )
     try:
-        while not list(tmp_path.glob("out.beam_cifar/work-*/scratch/*")) and process.poll() is None:
+        while not list(temporary.iterdir()) and process.poll() is None:
             time.sleep(0.01)
     finally:
         os.killpg(process.pid, signal.SIGKILL)

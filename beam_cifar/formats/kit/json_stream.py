@@ -28,15 +28,19 @@ _space = re.compile(r"[ \t\n\r]*").match
 
 def parsed_json(text: bytes, shown: str) -> Any:
     """Returns a whole JSON text, parsed. Raises `InputError` if it is not valid, or becomes too large."""
-    count = text.count(b"[") + text.count(b"{")
-    if count > MAX_CONTAINERS:
-        raise InputError(f"{shown}: has {count} brackets; at most {MAX_CONTAINERS} are supported")
+    _refuse_brackets(text.decode("latin-1"), shown)
     try:
         return json.loads(text)
     except RecursionError as error:
         raise InputError(f"{shown}: is not valid JSON: nested too deeply; remove or restore it") from error
     except ValueError as error:
         raise InputError(f"{shown}: is not valid JSON: {error}; remove or restore it") from error
+
+
+def _refuse_brackets(text: str, shown: str) -> None:
+    count = text.count("[") + text.count("{")
+    if count > MAX_CONTAINERS:
+        raise InputError(f"{shown}: a value has {count} brackets; at most {MAX_CONTAINERS} are supported")
 
 
 class JsonStream:
@@ -132,12 +136,14 @@ class JsonStream:
         left = self._text[self._at :]
         if len(left) > MAX_VALUE:
             raise self._error(f"a value is incomplete after {len(left)} characters; at most {MAX_VALUE} are supported")
-        data = self._stream.read(max(CHUNK_BYTES, len(left)))
+        data = self._stream.read(max(CHUNK_BYTES, min(len(left), MAX_VALUE - len(left))))
         self._ended = not data
         try:
             self._text, self._dropped, self._at = left + self._utf8.decode(data, not data), self._dropped + self._at, 0
         except UnicodeDecodeError as error:
             raise self._error(f"not UTF-8: {error.reason}") from error
+        if len(left) > CHUNK_BYTES:
+            _refuse_brackets(self._text, self._shown)
         return not self._ended
 
     def _error(self, what: str, at: int | None = None) -> InputError:

@@ -150,17 +150,19 @@ def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
     head = io.BytesIO(stream.read(MAX_HEADER))  # bounded: numpy reads as many bytes as the file declares
     try:
         version = npy_format.read_magic(head)
-        if version not in readers:
-            raise ValueError(f"format version {version}; expected (1, 0) or (2, 0)")
         shape, fortran, dtype = readers[version](head, max_header_size=MAX_HEADER)
-        if len(shape) > MAX_DIMENSIONS or not all(0 <= side < 1 << 63 for side in shape):
-            raise ValueError(
-                f"shape has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}, each from 0 to 2^63"
-            )
-    # numpy evaluates a literal, with a fallback for Python 2 syntax: about ten kinds of errors.
+    except KeyError:
+        raise InputError(
+            f"{shown}: is not a valid .npy array: format version {version}; expected (1, 0) or (2, 0)"
+        ) from None
+    # numpy evaluates a literal, with a fallback for Python 2 syntax: about ten kinds of errors, some with addresses.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise InputError(f"{shown}: is not a valid .npy array: {reason}") from error
+        raise InputError(f"{shown}: is not a valid .npy array: its header cannot be parsed; create it again") from error
+    if len(shape) > MAX_DIMENSIONS or not all(0 <= side < 1 << 63 for side in shape):
+        raise InputError(
+            f"{shown}: is not a valid .npy array: shape has {len(shape)} dimensions; expected at most "
+            f"{MAX_DIMENSIONS}, each from 0 to 2^63"
+        )
     found = Npy(shown, dtype, tuple(map(int, shape)), bool(fortran), head.tell())
     stream.seek(found.start)
     if dtype.hasobject or dtype.names is not None:
