@@ -80,9 +80,13 @@ def right(small: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, di
     for target in ("parquet", "imagenet", "cifar"):
         output = tmp_path_factory.mktemp("right") / "out"
         plainly(small, output, target)
-        found[target] = {f"out/{name}": data for name, data in contents(output).items()} | {
-            f"out.beam_cifar/{name}": data for name, data in contents(output.with_name("out.beam_cifar")).items()
-        }
+        found[target] = without_notes(
+            {
+                f"{folder}/{name}": data
+                for folder in ("out", "out.beam_cifar")
+                for name, data in contents(output.with_name(folder)).items()
+            }
+        )
     return found
 
 
@@ -96,9 +100,12 @@ def plainly(source: object, output: object, target: str = "parquet", **options: 
 
 
 def everything(server: Server, bucket: str) -> dict[str, bytes]:
-    """What is in a bucket; of the note of a job's inputs the name alone, as equal inputs are different files."""
-    names = server.listing(bucket)
-    return {name: b"" if "/inputs-" in name else server.get(f"{bucket}/{name}") for name in names}
+    return without_notes({name: server.get(f"{bucket}/{name}") for name in server.listing(bucket)})
+
+
+def without_notes(found: dict[str, bytes]) -> dict[str, bytes]:
+    """The same with an empty note of the job's inputs: equal inputs are different files."""
+    return {name: b"" if "/inputs-" in name else data for name, data in found.items()}
 
 
 def check_nothing_pends(server: Server, bucket: str) -> None:
