@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import mmap
 import multiprocessing
@@ -17,12 +18,13 @@ import resource
 import shutil
 import signal
 import struct
-import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from random import Random
@@ -71,27 +73,22 @@ class Result:
 class Child:
     """Executes one target, in a process of its own; the parent reads `shared` when it has ended, however it ended."""
 
-    def __init__(self, name: str, shared: mmap.mmap, runs: int, stop: float) -> None:
-        self.name, self.shared, self.runs, self.stop = name, shared, runs, stop
+    def __init__(self, name: str, shared: mmap.mmap, runs: int, seconds: float) -> None:
+        self.name, self.shared, self.runs, self.seconds = name, shared, runs, seconds
+        self.stop = float("inf")
         self.result = Result(name)
         self._seen: set[str] = set()
         self._saved = 0.0
 
-    def run(self, seed: int, engine: str) -> None:
-        atheris = _atheris() if engine != "own" else None
-        if engine == "atheris" and atheris is None:
-            raise SystemExit("atheris is not installed; `make fuzz` installs it for CPython 3.11 to 3.13 on Linux")
-        self.result.engine = "atheris" if atheris else "own"
-        self._save()
-        if atheris:
-            with atheris.instrument_imports(include=["beam_cifar"]):
-                from tests.fuzz import targets
-        else:
-            from tests.fuzz import targets
+    def run(self, seed: int, atheris: Any) -> None:
+        from tests.fuzz import targets
         from tests.fuzz.mutate import mutated
 
+        self.result.engine = "atheris" if atheris else "own"
+        self._save()
         self.notes, self.target = targets.notes, targets.TARGETS[self.name]
-        targets.SCRATCH.mkdir(parents=True)
+        targets.SCRATCH = Path(tempfile.gettempdir(), f"beam_cifar-fuzz-{os.getpid()}")
+        targets.SCRATCH.mkdir()
         seeds = self.target.seeds()
         random = Random(seed)
         for data in seeds:
@@ -100,6 +97,7 @@ class Child:
         used = int(Path("/proc/self/statm").read_text().split()[5]) * 4096 if sys.platform == "linux" else 0
         if used:
             resource.setrlimit(resource.RLIMIT_DATA, (used + MEMORY, used + MEMORY))
+        self.stop = time.time() + self.seconds
         if atheris:
             self._guided(atheris, seeds, seed, lambda data, random: mutated(data, random, self.target.mutator))
         while True:
@@ -201,14 +199,28 @@ def _atheris() -> Any:
     return atheris
 
 
-def _child(name: str, shared: mmap.mmap, runs: int, stop: float, seed: int, engine: str) -> None:
+def _load(engine: str) -> Any:
+    """Imports the targets, instrumented where atheris is used, and returns it: forks share what took seconds."""
+    atheris = _atheris() if engine != "own" else None
+    if engine == "atheris" and atheris is None:
+        raise SystemExit("atheris is not installed; `make fuzz` installs it for CPython 3.11 to 3.13 on Linux")
+    # It names each module that it instruments.
+    with (
+        redirect_stderr(io.StringIO()),
+        atheris.instrument_imports(include=["beam_cifar"]) if atheris else nullcontext(),
+    ):
+        import tests.fuzz.targets  # noqa: F401
+    return atheris
+
+
+def _child(name: str, shared: mmap.mmap, runs: int, seconds: float, seed: int, atheris: Any) -> None:
     # libFuzzer and libraries have much to say.
     quiet = os.open(os.devnull, os.O_WRONLY)
     log = os.open(OUT / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(quiet, 1)
     os.dup2(log, 2)
     try:
-        Child(name, shared, runs, stop).run(seed, engine)
+        Child(name, shared, runs, seconds).run(seed, atheris)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -220,18 +232,19 @@ def _read(shared: mmap.mmap, at: int) -> bytes:
     return shared[at + 8 : at + 8 + size]
 
 
-def fuzz(name: str, runs: int, seconds: float, seed: int, engine: str) -> Result:
+def fuzz(name: str, runs: int, seconds: float, seed: int, atheris: Any) -> Result:
     """Fuzzes a target in processes of its own until it has its executions or its time is over."""
     result = Result(name)
     began = time.time()
     for attempt in range(_MOST_DEATHS):
         shared = mmap.mmap(-1, 2 * _ROOM + 8)
         process = multiprocessing.get_context("fork").Process(
-            target=_child, args=(name, shared, runs - result.executions, began + seconds, seed + attempt, engine)
+            target=_child,
+            args=(name, shared, runs - result.executions, began + seconds - time.time(), seed + attempt, atheris),
         )
         process.start()
         process.join()
-        shutil.rmtree(Path("/tmp", f"beam_cifar-fuzz-{process.pid}"), ignore_errors=True)
+        shutil.rmtree(Path(tempfile.gettempdir(), f"beam_cifar-fuzz-{process.pid}"), ignore_errors=True)
         result.add(json.loads(_read(shared, 0)))
         if process.exitcode == 0:
             break
@@ -266,12 +279,15 @@ def main() -> int:
     parser.add_argument("--results", type=Path, default=OUT / "results.jsonl", help="file to append to")
     arguments = parser.parse_args()
     OUT.mkdir(parents=True, exist_ok=True)
-    weights = target_weights()
+    atheris = _load(arguments.engine)
+    from tests.fuzz.targets import TARGETS
+
+    weights = {name: target.weight for name, target in TARGETS.items()}
     names = arguments.targets or list(weights)
     share = arguments.runs / sum(weights[name] for name in names)
 
     def of_target(name: str) -> Result:
-        return fuzz(name, max(1, round(share * weights[name])), arguments.seconds, arguments.seed, arguments.engine)
+        return fuzz(name, max(1, round(share * weights[name])), arguments.seconds, arguments.seed, atheris)
 
     results = []
     print(f"{_COLUMNS}\n{'| --- ' * 2}{'| ---: ' * 7}|", flush=True)
@@ -292,13 +308,6 @@ def main() -> int:
             f"found: {finding} ({Path(finding).with_suffix('.why').read_text('utf-8', 'replace').splitlines()[-1][:200]})"
         )
     return 1 if total.untyped else 0
-
-
-def target_weights() -> dict[str, int]:
-    """Returns the weights of the targets, without importing them here: a child instruments what it imports."""
-    program = "from tests.fuzz.targets import TARGETS as t; import json; print(json.dumps({n: t[n].weight for n in t}))"
-    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    return {str(name): int(weight) for name, weight in json.loads(found).items()}
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ import os
 import pickle
 import pickletools
 import tarfile
-import tempfile
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,7 +44,7 @@ from tests.helpers.image_trees import encoded, picture
 notes: Counter[str] = Counter()
 """Statistics beside the counts of executions."""
 
-SCRATCH = Path(tempfile.gettempdir(), f"beam_cifar-fuzz-{os.getpid()}")
+SCRATCH = Path()  # set by the process that runs a target: a folder of its own
 
 
 @dataclass(frozen=True)
