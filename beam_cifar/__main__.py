@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 
 LINE = b"beam-cifar: error: interrupted\n"
 
@@ -20,6 +21,10 @@ def run() -> None:
         code = main()
     except KeyboardInterrupt as interrupt:  # raised in the instant in which `main` returned
         _leave(*interrupt.args or (signal.SIGINT,))
+    try:
+        sys.stdout.flush()
+    except (AttributeError, OSError, ValueError):  # closed, or its reader has gone; `main` has reported what matters
+        pass
     # An ordinary exit would wait for threads that a runner or a library left behind, some of them for ever.
     os._exit(code)
 

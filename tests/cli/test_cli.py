@@ -294,6 +294,15 @@ def test_after_an_interrupt_nobody_else_writes_to_the_terminal(tmp_path: Path) -
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "beam-cifar: error: interrupted\n")
 
 
+def test_what_was_printed_before_a_failure_is_not_lost(run: Run, tmp_path: Path) -> None:
+    for name, image in (("a", 1), ("b", 2)):
+        write_tree(tmp_path / name, {"cat/1.png": encoded(picture(image))})
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = run("diff", "a", "b", env=buffered)
+    assert done.returncode == 5
+    assert done.stdout.splitlines()[-1].startswith("different: ")
+
+
 def test_names_in_the_data_cannot_control_the_terminal(run: Run, tmp_path: Path) -> None:
     write_tree(tmp_path / "in", {"cat\x1b[2J/1.png": encoded(picture(1)), "dog/2.png": encoded(picture(2))})
     missing, info = run("info", "no\x1b[31mwhere"), run("info", "in")
