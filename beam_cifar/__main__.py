@@ -15,16 +15,16 @@ def run() -> None:
         # What the caller ignores (`nohup`, `&` in a script) stays ignored.
         if signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(getattr(signal, name), _leave)
+    from contextlib import suppress
+
     from beam_cifar.cli.main import main
 
     try:
         code = main()
     except KeyboardInterrupt as interrupt:  # raised in the instant in which `main` returned
         _leave(*interrupt.args or (signal.SIGINT,))
-    try:
+    with suppress(AttributeError, OSError, ValueError):  # closed, or its reader has gone; `main` says what matters
         sys.stdout.flush()
-    except (AttributeError, OSError, ValueError):  # closed, or its reader has gone; `main` has reported what matters
-        pass
     # An ordinary exit would wait for threads that a runner or a library left behind, some of them for ever.
     os._exit(code)
 
