@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,11 @@ from beam_cifar.jobs import serial
 from tests.helpers import ROOT
 from tests.helpers.commands import Command, Run
 from tests.helpers.suites import SUITES
+
+# Programs keep ignoring what their caller ignores; a shell's background jobs ignore Ctrl-C, and under `nohup` SIGHUP.
+for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 # A job gone wrong must fail, and not take the machine with it: a test process was once at 18.8 GB.
 ADDRESS_SPACE = 6  # GB
