@@ -10,14 +10,14 @@ JOBS ?= auto
   cluster-start cluster-stop test-cluster faults test-faults test-storage-faults soak fuzz bench dist sdist-check requirements audit clean
 
 # Environments: for most targets, for the pages of docs/, for Dataflow's libraries, and the oldest versions that setup.py
-# allows. All but the last take only files whose hashes are listed, and only wheels: nothing of theirs runs to be installed.
+# allows (of which one needs pkg_resources). All but the last take only files whose hashes are listed, and only wheels: nothing of theirs runs to be installed.
 HASHED := --require-hashes --only-binary :all: --requirement
 $(VENV)/.installed: INSTALL := $(HASHED) requirements.txt
 .fuzz/.installed: INSTALL := $(HASHED) requirements.txt
 .docs/.installed: INSTALL := $(HASHED) requirements-docs.txt
 # No wheels of google-apitools.
 .dataflow/.installed: INSTALL := $(HASHED) requirements.txt --requirement requirements-dataflow.txt --no-binary google-apitools
-.oldest/.installed: INSTALL := --constraint requirements-oldest.txt pip 'setuptools>=77' '.[test]'
+.oldest/.installed: INSTALL := --constraint requirements-oldest.txt pip 'setuptools>=77,<81' '.[test]'
 $(VENV)/.installed .docs/.installed .dataflow/.installed .oldest/.installed .fuzz/.installed: %/.installed: setup.py $(wildcard requirements*.txt)
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("needs Python 3.10 to 3.13, found " + sys.version)'
 	$(PYTHON) -m venv $*

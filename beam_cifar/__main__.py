@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -25,7 +26,9 @@ def run() -> None:
         _leave(*interrupt.args or (signal.SIGINT,))
     with suppress(AttributeError, OSError, ValueError):  # closed, or its reader has gone; `main` says what matters
         sys.stdout.flush()
-    # An ordinary exit would wait for threads that a runner or a library left behind, some of them for ever.
+    # An ordinary exit would wait for threads that a runner or a library left behind, some of them for ever. What is
+    # registered to be done at exit is done: job servers are stopped, temporary folders removed.
+    atexit._run_exitfuncs()
     os._exit(code)
 
 

@@ -28,7 +28,7 @@ for _number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 # A job gone wrong must fail, and not take the machine with it: a test process was once at 18.8 GB.
-ADDRESS_SPACE = 6  # GB
+ADDRESS_SPACE = 12  # GB
 # What these start reserves far more than it uses: Chromium terabytes, Java a quarter of the machine's memory at once,
 # TensorFlow and PyTorch some GB each; `large` maps files of several GB and measures memory itself.
 UNLIMITED = ("browser", "cluster", "faults", "large", "peers", "storage_faults")

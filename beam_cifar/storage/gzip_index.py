@@ -94,12 +94,13 @@ def _one_after_the_other(archive: Any) -> Iterator[Any]:
 
     rapidgzip maps 1 GB for each thread, and ends the process by a signal if it gets no memory or no thread.
     """
-    from isal import igzip, isal_zlib
+    import gzip
+    import zlib
 
     try:
-        with igzip.open(archive) as stream:
+        with gzip.open(archive) as stream:
             yield stream
-    except isal_zlib.error as error:  # type: ignore[misc]  # its stub has no base class
+    except zlib.error as error:  # type: ignore[misc]  # its stub has no base class
         raise RuntimeError(str(error)) from error
 
 

@@ -126,6 +126,7 @@ def test_work_without_bound_is_refused_in_one_line_before_it_is_evaluated(
     assert "\n" not in message
 
 
+@pytest.mark.skipif(etree.LIBXML_VERSION < (2, 11), reason="older ones have no such limit, or do not name it")
 @pytest.mark.parametrize("operator", [" + ", " = ", " or ", " | ", "/"])
 def test_operators_too_deep_for_libxml2_are_refused_by_it(operator: str) -> None:
     with pytest.raises(UsageError, match=r"--filter 'a.+\.\.\.': column 1: (r|XPath: R)ecursion limit exceeded"):
