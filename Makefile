@@ -17,7 +17,7 @@ $(VENV)/.installed: INSTALL := $(HASHED) requirements.txt
 .docs/.installed: INSTALL := $(HASHED) requirements-docs.txt
 # No wheels of google-apitools.
 .dataflow/.installed: INSTALL := $(HASHED) requirements.txt --requirement requirements-dataflow.txt --no-binary google-apitools
-.oldest/.installed: INSTALL := --constraint requirements-oldest.txt pip 'setuptools>=77,<81' '.[test]'
+.oldest/.installed: INSTALL := --constraint requirements-oldest.txt pip 'setuptools>=77,<80' '.[test]'
 $(VENV)/.installed .docs/.installed .dataflow/.installed .oldest/.installed .fuzz/.installed: %/.installed: setup.py $(wildcard requirements*.txt)
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit("needs Python 3.10 to 3.13, found " + sys.version)'
 	$(PYTHON) -m venv $*
