@@ -100,7 +100,7 @@ def _one_after_the_other(archive: Any) -> Iterator[Any]:
     try:
         with gzip.open(archive) as stream:
             yield stream
-    except zlib.error as error:  # its stub has no base class
+    except zlib.error as error:
         raise RuntimeError(str(error)) from error
 
 

@@ -21,7 +21,8 @@ def state():
     return {
         "logging": (logging.root.manager.disable, logging.root.level, logging.basicConfig, logging.lastResort),
         "handlers": list(logging.root.handlers),
-        "warnings": (list(warnings.filters), warnings.showwarning),
+        # Beam 2.72 asks IPython whether it runs, which adds a filter of its own.
+        "warnings": ([each for each in warnings.filters if "IPython" not in str(each[2])], warnings.showwarning),
         "environment": dict(os.environ),
         "signals": {number: signal.getsignal(number) for number in signal.valid_signals()},
         # A library that others need too, and that stays where it is; ours never stay.
