@@ -180,7 +180,7 @@ def test_the_flush_by_a_timer_cannot_be_switched_on(runner: list[str]) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's")
 def test_a_test_that_runs_away_fails_before_the_machine_does() -> None:
     with pytest.raises(MemoryError):
-        bytearray(7 << 30)
+        bytearray(13 << 30)
 
 
 @pytest.mark.parametrize("step", ["read", "write", "publish", "each_block"])
