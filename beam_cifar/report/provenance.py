@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from beam_cifar.errors import InputError
 from beam_cifar.report.model import Balance, Provenance
-from beam_cifar.storage import JobFolder, read_manifest
+from beam_cifar.storage import DAMAGED, JobFolder, read_manifest
 
 MAX_MANIFEST_BYTES: Final = 256 << 20
 """Size limit of a manifest, which has a line per class and subset, and per shard."""
@@ -43,7 +43,7 @@ def read_provenance(path: str) -> Provenance | None:
         raise InputError(f"{os.path.basename(manifest)}: larger than {MAX_MANIFEST_BYTES:,} bytes")
     try:
         return _provenance(json.loads(text.decode("utf-8", "surrogatepass")))
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+    except DAMAGED as error:
         raise InputError(f"{os.path.basename(manifest)}: not a beam-cifar manifest") from error
 
 

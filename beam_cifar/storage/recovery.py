@@ -27,7 +27,7 @@ LISTING = r"files-[0-9a-f]{16}\.jsonl"
 """Pattern of the names of lists of files that a manifest refers to."""
 MISSING = FileNotFoundError, NotADirectoryError, IsADirectoryError
 """What says that a file is not there; any other `OSError` says that nobody knows, and is not taken for an answer."""
-DAMAGED = ValueError, LookupError, TypeError, AttributeError, RecursionError
+DAMAGED = ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError
 """What a manifest that is not one of ours raises when it is read."""
 
 

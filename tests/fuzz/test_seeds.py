@@ -40,6 +40,10 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
     "frame within a frame": ("meta", lambda: _META[:42] + b"\x95" + bytes(8) + _META[42:]),
     "opcode across the end of a frame": ("meta", lambda: _META[:3] + bytes([_META[3] - 20]) + _META[4:]),
     "infinite count in an account": ("account", lambda: account_of('{"read": [["a", 1e999, 1]]}')),
+    "infinite count in a manifest": (
+        "manifest",
+        lambda: b'{"counts": {"read": {"a": {"0": 1e999}}, "filtered": {}, "written": {}, "rejected": {}}}',
+    ),
 }
 """Target and input of each finding."""
 
