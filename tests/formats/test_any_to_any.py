@@ -32,6 +32,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         name: batch([f"{name[-1]}_{row}.png" for row in range(6)], [row % 4 for row in range(6)], seed)
         for seed, name in enumerate(("data_batch_1", "data_batch_2", "test_batch"))
     }
+    return in_every_format(folder, batches)
+
+
+def in_every_format(folder: Path, batches: dict[str, dict[str, object]]) -> dict[str, Path]:
+    """Writes batches of CIFAR-10 in each format that can be read; returns their folders."""
     made = {"cifar": write_cifar(folder / "cifar", batches, CLASSES)}
     made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
     for name in sorted(set(readable()) & set(writable()) - {"cifar"}):

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from beam_cifar.errors import InputError
-from beam_cifar.formats.registry import detect_format, readable, writable
-from tests.formats.test_any_to_any import CLASSES, write_downsampled
+from beam_cifar.formats.registry import detect_format, readable
+from tests.formats.test_any_to_any import in_every_format
 from tests.helpers.commands import Command
-from tests.helpers.image_trees import batch, quickly, write_cifar
+from tests.helpers.image_trees import batch
 
 pytestmark = pytest.mark.usefixtures("without_runner")
 IMAGES = (".png", ".jpg")
@@ -40,12 +40,7 @@ DAMAGES: dict[str, Callable[[Path, bytes], object]] = {
 def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("sources")
     batches = {name: batch([f"{name}_{row}.png" for row in "ab"], [0, 1]) for name in ("data_batch_1", "test_batch")}
-    made = {"cifar": write_cifar(folder / "cifar", batches, CLASSES)}
-    made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
-    for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
-        quickly(made["cifar"], folder / name, name)
-        made[name] = folder / name
-    return made
+    return in_every_format(folder, batches)
 
 
 def described(folder: Path) -> list[Path]:

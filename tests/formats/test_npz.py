@@ -26,6 +26,7 @@ from beam_cifar.formats.npz.write import NpzSink
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.storage import StagedFile
 from tests.helpers.faults import COMPLETE, names_beside
+from tests.helpers.hostile_files.npy import zipped
 from tests.helpers.image_trees import (
     batch,
     contents,
@@ -314,14 +315,6 @@ def npy_with(header: str, data: bytes = b"") -> bytes:
     """A `.npy` with a header as somebody may write it."""
     text = header.encode() + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
-
-
-def zipped(**members: bytes) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, data in members.items():
-            archive.writestr(f"{name}.npy", data)
-    return buffer.getvalue()
 
 
 def twice() -> bytes:
