@@ -13,6 +13,7 @@ import pytest
 from beam_cifar import ConvertOptions, convert, storage
 from beam_cifar.errors import OutputError
 from beam_cifar.jobs.clean import clean
+from beam_cifar.storage.recovery import is_ours
 from tests.helpers.commands import Command
 from tests.helpers.faults import COMPLETE, dies, job_folder, names_beside
 from tests.helpers.image_trees import batch, quickly, write_cifar
@@ -201,3 +202,15 @@ def test_an_input_replaced_by_one_of_the_same_size_and_an_older_time_is_not_done
         quickly(tmp_path / "in", tmp_path / "out", "parquet", resume=resume)
     quickly(tmp_path / "in", tmp_path / "out", "parquet", resume=resume, overwrite=True)
     assert tree(tmp_path / "out") == tree(tmp_path / "right")
+
+
+def test_an_output_with_another_byte_is_not_that_of_its_manifest(tmp_path: Path) -> None:
+    source, output = write_cifar(tmp_path / "in", {"train": batch(["a.png"], [0])}), tmp_path / "out"
+    quickly(source, output, "parquet")
+    manifest = (tmp_path / "out.beam_cifar" / "manifest.json").read_bytes()
+    assert is_ours(str(output), manifest)
+    file = next(output.rglob("*.parquet"))
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)  # of the same size
+    assert not is_ours(str(output), manifest)
