@@ -56,23 +56,25 @@ class _Connection(worker_handlers.ControlConnection):
 
 
 class _Channels(data_plane.GrpcClientDataChannelFactory):
-    """The data channels of a worker, none of which is opened once the worker has ended: nobody would close it.
+    """The data channels of a worker, none of which is opened once the worker has ended: nobody would answer it.
 
-    A bundle may still start then, if the job was interrupted; Beam's left four threads in five of 24 interrupted jobs.
+    A bundle may still start then, if the job failed elsewhere: it left three threads, and the server's end took 10 s.
     """
 
-    _ended = False
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._ended, self._opening = False, threading.Lock()
 
     def create_data_channel_from_url(self, *arguments: Any, **named: Any) -> Any:
-        channel = super().create_data_channel_from_url(*arguments, **named)
-        if self._ended:
-            super().close()
-            raise RuntimeError("the worker has ended")
-        return channel
+        with self._opening:
+            if self._ended:
+                raise RuntimeError("the worker has ended")
+            return super().create_data_channel_from_url(*arguments, **named)
 
     def close(self) -> None:
-        self._ended = True
-        super().close()
+        with self._opening:
+            self._ended = True
+            super().close()
 
 
 def local_runner(options: PipelineOptions) -> fn_runner.FnApiRunner:

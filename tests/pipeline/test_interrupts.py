@@ -17,6 +17,7 @@ import json, os, signal, sys, threading
 from pathlib import Path
 from beam_cifar import BeamCifarError, ConvertOptions, Dataset, convert
 from beam_cifar.storage import staging
+from tests.helpers.processes import until
 
 what, source, output, workers, nth = sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]), int(sys.argv[5])
 
@@ -53,6 +54,7 @@ new = contents(output)
 beside = sorted(path.name.split("-")[0] for path in Path(f"{output}.beam_cifar").iterdir())
 staging.StagedFile.commit = commit
 job()  # what is left of the first one does not stop the next
+until(lambda: threading.active_count() == threads, 5)
 print(json.dumps([ended, new == old, beside, threading.active_count() - threads, contents(output) != old]))
 """
 

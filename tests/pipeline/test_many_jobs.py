@@ -13,8 +13,10 @@ import pytest
 
 from beam_cifar import ConvertOptions, convert
 from beam_cifar.errors import InputError
+from beam_cifar.pipeline import local
 from tests.helpers import ROOT
 from tests.helpers.image_trees import quickly
+from tests.helpers.processes import until
 
 MANY = """
 import gc, json, os, sys, threading
@@ -47,6 +49,14 @@ for number in range(saves):
 """
 
 
+def test_a_bundle_that_starts_after_its_worker_has_ended_opens_nothing() -> None:
+    threads, channels = threading.active_count(), local._Channels(worker_id="worker")
+    channels.close()
+    with pytest.raises(RuntimeError, match="the worker has ended"):
+        channels.create_data_channel_from_url("localhost:1")
+    assert threading.active_count() == threads
+
+
 @pytest.mark.slow
 def test_10_failed_and_10_finished_jobs_leave_no_thread_and_no_descriptor(cifar10: Path, tmp_path: Path) -> None:
     quickly(cifar10, tmp_path / "damaged", "imagenet")
@@ -59,6 +69,7 @@ def test_10_failed_and_10_finished_jobs_leave_no_thread_and_no_descriptor(cifar1
                 ConvertOptions(str(tmp_path / "damaged"), str(tmp_path / "bad"), "cifar", save_images=True, workers=2)
             )
         convert(ConvertOptions(str(cifar10), str(tmp_path / f"good{number}"), "parquet", workers=2))
+        until(lambda: threading.active_count() == threads, 5)
         return threading.active_count(), len(os.listdir("/proc/self/fd"))
 
     threads = threading.active_count()
