@@ -13,9 +13,9 @@ MAX_PIXELS = 1 << 26
 ISAL_LEVEL = 3
 """Level at which isal deflates.
 
-At levels 1 and 2, ISA-L (2.32.1 and later) takes the hash of the third byte from a register that still holds the address
-of the stream (`.write_first_byte` in `igzip_icf_body_h1_gr_bt.asm`), so a few images became other bytes in some threads.
-Level 3 has code of its own.
+At levels 1 and 2, ISA-L (2.32.1 and later) takes the hash of the third byte from a register that still holds the
+address of the stream (`.write_first_byte` in `igzip_icf_body_h1_gr_bt.asm`), so that a few images became other bytes in
+some threads. Level 3 has code of its own.
 """
 
 
