@@ -108,6 +108,7 @@ def read_rows(
     """
     if not len(files):
         yield example_schema().empty_table()
+    windows: Iterator[tuple[int, int]]
     if spilled.spills:
         windows = itertools.pairwise([0, *bucket_ends(files, inputs.image_bytes).tolist()])
     else:
