@@ -23,7 +23,7 @@ BYTES = 1000
 
 
 def summary(access: RowAccess, rows: int = 6000) -> FileSummary:
-    file = SourceFile("a", "train", "a", Blob("a", 0, 1, (1, 1, "")))
+    file = SourceFile("a", "train", "a", Blob("a", 0, 1, (1, 1, 1)))
     chunks = tuple({0: min(1000, rows - at)} for at in range(0, rows, 1000))
     return FileSummary(file, rows, chunks, rows, rows * BYTES, 0, None, access=access)
 
