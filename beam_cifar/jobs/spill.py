@@ -42,19 +42,17 @@ def write_spill(spill: Spill, source: SourceSettings, folder: JobFolder) -> Spil
     step = max(1, min(MAX_ROWS, MAX_BYTES // max(1, source.image_bytes[spill.file])))
     rows, counts = np.unique(numbers, return_counts=True)
     ends = np.cumsum(counts)
-    with (
-        folder.stage(source.spilled.file(spill.number)) as staged,
-        get_source(origin.format).open_rows(file, origin.labels) as reader,
-    ):
+    with folder.stage(source.spilled.file(spill.number)) as staged:
         writer = SpillWriter(staged)
-        for at in range(0, len(rows), step):
-            stop = min(at + step, len(rows))
-            first, last = ends[at] - counts[at], ends[stop - 1]
-            table = reader.take(rows[at:stop].tolist())
-            if last - first > stop - at:
-                table = table.take(np.repeat(np.arange(stop - at), counts[at:stop]))
-            writer.append(table, numbers[first:last], buckets[first:last])
-        writer.close()
+        with get_source(origin.format).open_rows(file, origin.labels) as reader:
+            for at in range(0, len(rows), step):
+                stop = min(at + step, len(rows))
+                first, last = ends[at] - counts[at], ends[stop - 1]
+                table = reader.take(rows[at:stop].tolist())
+                if last - first > stop - at:
+                    table = table.take(np.repeat(np.arange(stop - at), counts[at:stop]))
+                writer.append(table, numbers[first:last], buckets[first:last])
+        writer.close()  # outside, where what storage refuses is not taken for a damaged input
         staged.commit()
     return SpillInfo(spill.number, len(numbers), len(rows))
 

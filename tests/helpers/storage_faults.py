@@ -114,6 +114,7 @@ for _name, _scheme in (("S3", "s3"), ("GCS", "gs")):
         f"convert to Parquet on {_name}": Scenario(PARQUET, on=_scheme),
         f"overwrite with CIFAR on {_name}": Scenario(CIFAR + OVER, PARQUET, on=_scheme),
         f"resume ImageNet folders on {_name}": Scenario(IMAGENET + RESUME, left_by=(IMAGENET, 0.5), on=_scheme),
+        f"shuffle Parquet on {_name}, through spills": Scenario(SHUFFLED, on=_scheme, source="parquet"),
         f"clean on {_name}": Scenario("clean", left_by=(PARQUET, 0.7), again=("",), on=_scheme),
     }
 
