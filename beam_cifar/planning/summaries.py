@@ -46,6 +46,7 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
             bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
             bad_count=len(bad),
             chunks=tuple(_plain_chunks(reader)),
+            access=reader.access,
         )
         if wanted.columns:
             summary = replace(summary, columns=_columns(reader, wanted))

@@ -61,6 +61,10 @@ class JobFolder:
     """Files being written, before they get their final names."""
     rows = _Place("rows.arrow", in_work=True)
     """The rows that the plan chose one by one."""
+    moves = _Place("moves.arrow", in_work=True)
+    """Which rows are moved to which part before the parts are written."""
+    spills = _Place("spills", in_work=True)
+    """Those rows, once they are moved."""
 
     @property
     def path(self) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
 
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import LabelTable
-from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile
+from beam_cifar.formats.contract.types import DIRECT, Catalog, FileSummary, RowAccess, SourceFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +36,11 @@ class RowReader(ABC):
     def rows(self) -> int:
         """Number of rows, bad ones included."""
         return len(self.labels)
+
+    @property
+    def access(self) -> RowAccess:
+        """What it costs to reach a row; default: any row is read directly."""
+        return DIRECT
 
     @property
     def image_paths(self) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable
@@ -28,6 +28,28 @@ MAX_TOLD = 10_000
 
 MAX_BAD_ROWS = 100
 """Maximum number of bad rows that a summary lists."""
+
+
+class RowAccess(NamedTuple):
+    """What it costs to reach a row of a file, which decides how rows are read in another order than the file's.
+
+    Attributes:
+        starts: first row of each group of rows that is read from its start, ascending from 0; empty where any row is
+            read directly.
+
+    >>> from beam_cifar.formats.contract.types import DIRECT, SEQUENTIAL, RowAccess
+    >>> DIRECT.starts, SEQUENTIAL.starts, RowAccess((0, 5000)).starts
+    ((), (0,), (0, 5000))
+    """
+
+    starts: tuple[int, ...] = ()
+
+
+DIRECT = RowAccess()
+"""Any row is read at the same cost: fixed offsets, or an index."""
+
+SEQUENTIAL = RowAccess((0,))
+"""A row is read after all rows before it."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +171,7 @@ class FileSummary:
         row_names: digests of names, if requested.
         kept_labels: number of rows whose label survives the filter; None without a filter.
         columns: the columns of `facts_schema` needed for `Wanted.columns`, if requested.
+        access: what it costs to reach a row.
     """
 
     file: SourceFile
@@ -168,6 +191,7 @@ class FileSummary:
     row_names: RowNames | None = None
     kept_labels: int | None = None
     columns: pa.Table | None = None
+    access: RowAccess = DIRECT
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Runs
-from beam_cifar.formats.contract.types import FileSummary, SourceFile
+from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
 from beam_cifar.formats.kit.rows import parents_of
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
@@ -90,6 +90,10 @@ class ParquetRows(EncodedRows):
             made._groups = _groups(opened.metadata, self.file)
             made._in_order = _Images(opened, self._meaning.image, made._groups, self.file.shown)
             yield made
+
+    @property
+    def access(self) -> RowAccess:
+        return RowAccess(tuple(self._groups.starts[:-1].tolist()))
 
     def summary(self, *, sizes: bool) -> FileSummary:
         """Returns what the plan needs to know; reads images only for sizes, or to count them if the footer does not.
