@@ -26,7 +26,6 @@ from beam_cifar.formats.kit.image_lists import (
     Texts,
     checked_tree,
     distinct_names,
-    found_in,
     is_inside,
     list_images,
     read_line_blocks,
@@ -34,6 +33,7 @@ from beam_cifar.formats.kit.image_lists import (
     subset_files,
 )
 from beam_cifar.formats.kit.roots import own_file, sorted_files
+from beam_cifar.formats.kit.rows import found_in
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import MAX_COMPONENT_BYTES, decode_name, distinct_components
 from beam_cifar.naming.id_paths import decode_path, encode_word, stem

@@ -17,8 +17,9 @@ from beam_cifar import ExportOptions, LabelTable, storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import Shard, SinkOptions
 from beam_cifar.formats.kit import json_stream
-from beam_cifar.formats.kit.image_lists import found_in, is_inside, list_images, plain_path
+from beam_cifar.formats.kit.image_lists import is_inside, list_images, plain_path
 from beam_cifar.formats.kit.json_stream import JsonStream
+from beam_cifar.formats.kit.rows import found_in
 from beam_cifar.formats.registry import detect_format, get_sink, get_source
 from beam_cifar.naming.id_paths import decode_path, encode_path, stem
 from beam_cifar.options import Input

@@ -17,6 +17,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import MAX_TOLD, SourceFile
 from beam_cifar.formats.kit.folders import ImageFileRows
+from beam_cifar.formats.kit.rows import found_in
 from beam_cifar.naming.components import decode_name
 from beam_cifar.naming.id_paths import decode_path, stem
 
@@ -150,15 +151,6 @@ class Texts:
 
         self._pieces.append(pa.array(self._texts, pa.string()))
         self._texts.clear()
-
-
-def found_in(wanted: pa.Array, texts: pa.Array) -> npt.NDArray[np.int64]:
-    """Returns the first index of each wanted text: int64 `[M]`, -1 if it is missing."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    found = pc.index_in(wanted, value_set=texts)
-    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False)).astype(np.int64)
 
 
 class ListedRows:
