@@ -25,7 +25,7 @@ ReadTable: TypeAlias = "Callable[[SourceFile], pa.Table]"
 
 
 def indexed(version: str = __version__) -> Callable[[ReadTable], ReadTable]:
-    """Returns a decorator that stores a function's table in `SourceFile.index_dir`, where later calls map it.
+    r"""Returns a decorator that stores a function's table in `SourceFile.index_dir`, where later calls map it.
 
     A stored table is used only if it is undamaged, and from the same function, version and unchanged file; else the
     function is called again, as it is for small files, without a folder, or where that cannot be written. The table
@@ -42,8 +42,10 @@ def indexed(version: str = __version__) -> Callable[[ReadTable], ReadTable]:
     ... def lengths(file: SourceFile) -> pa.Table:
     ...     with open(file.blob.path, "rb") as lines:
     ...         return pa.table({"length": [len(line) for line in lines]})
-    >>> lengths(SourceFile("classes", "", "classes", whole_file("cifar10/batches.meta.txt"))).num_rows
-    11
+    >>> with open("list", "w") as file:
+    ...     _ = file.write("cat\nhorse\n")
+    >>> lengths(SourceFile("list", "train", "list", whole_file("list"))).to_pylist()
+    [{'length': 4}, {'length': 6}]
     """
 
     def decorated(read: ReadTable) -> ReadTable:
@@ -51,14 +53,16 @@ def indexed(version: str = __version__) -> Callable[[ReadTable], ReadTable]:
 
         @functools.wraps(read)
         def opened(file: SourceFile) -> pa.Table:
-            if not file.index_dir or file.blob.size < MIN_BYTES:
+            if not file.index_dir or sum(blob.size for blob in (file.blob, *file.beside)) < MIN_BYTES:
                 return read(file)
             identity = hashlib.sha256(f"{kind} {_plain(file)!r}".encode()).hexdigest().encode()
             path = os.path.join(file.index_dir, f"rows-{identity[:16].decode()}.arrow")
             table = storage.stored_table(path)
             if table is not None and (table.schema.metadata or {}).get(_KEY) == identity:
-                with storage.open_blob(file.blob, file.shown):  # refuses a file that has changed since
-                    return table
+                if file.blob.stamp[1]:  # not that of a folder, whose images are compared as they are read
+                    with storage.open_blob(file.blob, file.shown):  # refuses a file that has changed since
+                        pass
+                return table
             table = read(file)
             storage.store_table(path, table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: identity}))
             return table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
@@ -151,7 +151,7 @@ def _kept_rows(kind: type[Source], file: SourceFile, labels: LabelTable) -> RowR
     return kind().read_rows(file, labels)
 
 
-def runs_of(rows: Sequence[int]) -> Runs:
+def runs_of(rows: Iterable[int]) -> Runs:
     """Returns ascending row numbers as runs (start, stop) without gaps."""
     runs: list[tuple[int, int]] = []
     for row in rows:

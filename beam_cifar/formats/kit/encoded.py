@@ -10,13 +10,12 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from beam_cifar.data.block import MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import SourceFile
-from beam_cifar.formats.kit.rows import ColumnRows, column, probed, row_numbers, size_rows, unique_ids
+from beam_cifar.formats.kit.rows import ColumnRows, column, prefixed, probed, row_numbers, size_rows, unique_ids
 from beam_cifar.images.header import ImageHeader
 from beam_cifar.naming.image_files import digests
 
@@ -42,9 +41,8 @@ class EncodedRows(ColumnRows):
         numbers[list(bad)] = UNLABELLED
         rows = {row: file.bad_row(row, why) for row, why in bad.items()}
         super().__init__(file, array("q", numbers.tobytes()), rows)
-        self._ids, self.repeated = unique_ids(names)
-        if file.id_prefix:
-            self._ids = pc.binary_join_element_wise(pa.scalar(file.id_prefix), self._ids, "")
+        ids, self.repeated = unique_ids(names)
+        self._ids = prefixed(file.id_prefix, ids)
         self._filenames = column(names, "filename")
         # Height, width and channels, filled in as headers are read; shared by all copies of the cached rows.
         self._looked_at = np.full((3, len(names)), UNKNOWN, np.int32)

@@ -217,6 +217,13 @@ def with_unique_ids(table: pa.Table) -> pa.Table:
     return table.append_column("unique_id", ids) if repeated else table
 
 
+def prefixed(prefix: str, texts: pa.Array) -> pa.Array:
+    """Returns texts with a prefix, null for null."""
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(prefix, texts, "") if prefix else texts
+
+
 def unique_ids(table: pa.Table) -> tuple[pa.Array, int]:
     """Returns the unique ids in a table from `with_unique_ids`, and how many differ from those found."""
     if "unique_id" not in table.column_names:
