@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,16 @@ def test_nothing_is_written_where_it_would_not_be_trusted(mode: int | None, tmp_
     assert place.exists() == (mode is not None)
     if mode == 0o777 or (mode is not None and os.geteuid()):  # root may write anywhere
         assert not os.listdir(place)
+
+
+def test_a_table_that_does_not_fit_on_the_disk_is_left_out(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    try:
+        store_table(str(tmp_path / "rows.arrow"), TABLE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_link_in_the_place_of_a_table_is_replaced_and_not_followed(tmp_path: Path) -> None:
