@@ -16,7 +16,7 @@ from unittest import mock
 import pyarrow as pa
 import pytest
 
-from beam_cifar import ConvertOptions, convert, make_sample, storage
+from beam_cifar import ConvertOptions, Dataset, convert, make_sample, storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract import indexes
 from beam_cifar.formats.contract.indexes import indexed
@@ -171,6 +171,20 @@ print(sum(len(block.table) for task in tasks for block in read_part.read_task(ta
         )
     assert done.stdout.split() == [b"500"]
     assert not (tmp_path / "out.beam_cifar").exists()
+
+
+@pytest.mark.usefixtures("any_size")
+def test_a_job_does_not_read_again_what_its_process_knows(
+    sets: Callable[[str], Path], members: Counter[str], tmp_path: Path
+) -> None:
+    source = sets("webdataset")
+    forget()
+    for _ in range(3):
+        assert len(Dataset.import_from(str(source))) == 120
+    options = ConvertOptions(str(source), str(tmp_path / "out"), "parquet")
+    with prepare(options) as job:
+        assert {file.index_dir for file in job.plan.files} == {job.folder.index}
+    assert set(members.values()) == {60}
 
 
 # --- the decorator --------------------------------------------------------------------------------------------------

@@ -54,7 +54,7 @@ class SourceFile:
     id_prefix: str = ""
     source: int = 0
     beside: tuple[Blob, ...] = ()
-    index_dir: str = ""
+    index_dir: str = field(default="", compare=False)
 
     def bad_row(self, row: int, error: str, label: int = UNLABELLED) -> BadRow:
         """Returns the record of a row that cannot be read, with the reason."""
