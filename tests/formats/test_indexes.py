@@ -28,6 +28,7 @@ from beam_cifar.jobs.prepare import Job, prepare
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.steps.base import Step
 from beam_cifar.steps.order import Shuffle
+from beam_cifar.storage.tar import tar_members
 from tests.helpers import ROOT
 from tests.helpers.image_trees import contents, quickly
 from tests.helpers.reading import tree
@@ -79,7 +80,7 @@ def any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def members(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     """How many tar headers of each shard are read."""
-    read, tar_members = Counter[str](), rows.tar_members
+    read = Counter[str]()
 
     def counted(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, int, int]]:
         for member in tar_members(stream, size, shown):
