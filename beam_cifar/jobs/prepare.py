@@ -15,6 +15,7 @@ from typing import Any
 from beam_cifar import storage
 from beam_cifar.data.memory import give_back
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from beam_cifar.formats.contract.source import forget
 from beam_cifar.formats.contract.types import Catalog
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.jobs.in_place import keep_files
@@ -87,10 +88,11 @@ class prepare:  # noqa: N801 (used as a function)
             self._stack.callback(folder.guard.end)  # before anything is removed
             return job
         except BaseException:
-            self._stack.close()
+            self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
+        forget()
         self._stack.close()
 
 

@@ -50,7 +50,7 @@ class JobFolder:
     replaced = _Place("replaced")
     """An overwritten output, until the new one is in place."""
     index = _Place("index")
-    """Indexes of compressed archives, while the job runs."""
+    """Indexes of input files and compressed archives, while the job runs."""
     begun = _Place("begun.json", in_work=True)
     """Facts about the job, written before its first file; once this file is removed, the job may no longer write."""
     accounts = _Place("accounts", in_work=True)

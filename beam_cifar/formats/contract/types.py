@@ -65,6 +65,7 @@ class SourceFile:
         id_prefix: prefix of the ids of its rows, where file names alone would not be unique.
         source: index of its dataset, in a job with several.
         beside: other files or folders that its rows are read from, such as a label file.
+        index_dir: folder for indexes of its contents, which tasks share; "" for none. Set where the catalog is made.
     """
 
     name: str
@@ -75,6 +76,7 @@ class SourceFile:
     id_prefix: str = ""
     source: int = 0
     beside: tuple[Blob, ...] = ()
+    index_dir: str = field(default="", compare=False)
 
     def bad_row(self, row: int, error: str, label: int = UNLABELLED) -> BadRow:
         """Returns the record of a row that cannot be read, with the reason."""

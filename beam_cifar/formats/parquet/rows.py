@@ -79,8 +79,7 @@ class ParquetRows(EncodedRows):
             coarse = _plain(found.column("coarse"))
             for row in np.flatnonzero((coarse < -1) | (coarse >= len(table.coarse_names))).tolist():
                 bad[row] = f"coarse label {coarse[row]} is outside the table of {len(table.coarse_names)} superclasses"
-        ids, filenames = (found.column(name).combine_chunks() for name in ("id", "filename"))
-        super().__init__(file, ids, filenames, numbers, bad)
+        super().__init__(file, found, numbers, bad)
         self._table, self._meaning = table, columns_in(file)
 
     @contextmanager
