@@ -152,7 +152,9 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
     found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))
     plan = make_plan(found.catalog, found.summaries, sink, options)
     if options.limit is None and rereads(plan.tasks, found.summaries):  # a limit leaves out subsets, and stops early
-        return plan_by_rows(options, sink, index_dir)
+        surveys, moved = plan_by_rows(options, sink, index_dir)
+        if moved.spills:
+            return surveys, moved
     return (found,), plan
 
 
