@@ -110,7 +110,7 @@ def read_rows(
         yield example_schema().empty_table()
     windows: Iterator[tuple[int, int]]
     if spilled.spills:
-        windows = itertools.pairwise([0, *bucket_ends(files, inputs.image_bytes).tolist()])
+        windows = itertools.pairwise([0, *bucket_ends(files, inputs.image_bytes, spilled.bucket_bytes).tolist()])
     else:
         windows = _windows(files, rows, inputs)
     with _OpenFiles(inputs, spilled) as opened:

@@ -39,15 +39,16 @@ def bucket(part: int, number: int) -> int:
     return part << 32 | number
 
 
-def bucket_ends(files: Ints, image_bytes: Sequence[int]) -> Positions:
+def bucket_ends(files: Ints, image_bytes: Sequence[int], bucket_bytes: int) -> Positions:
     """Returns where the buckets of a part end, so that the images of each fit in memory: int64 `[B]`.
 
     Args:
         files: int32 `[N]`, input file of each row.
         image_bytes: approximate bytes of an image of each file.
+        bucket_bytes: bytes of images in a bucket.
     """
     sizes = np.maximum(1, np.array(image_bytes, dtype=np.int64))[files]
-    numbers = (np.cumsum(sizes) - sizes) // BUCKET_BYTES
+    numbers = (np.cumsum(sizes) - sizes) // bucket_bytes
     return np.append(np.flatnonzero(np.diff(numbers)) + 1, len(files))[: len(files)].astype(np.int64)
 
 
@@ -81,7 +82,7 @@ def moves_of(chosen: ChosenRows, summaries: Sequence[FileSummary], image_bytes: 
     pieces: list[tuple[Ints, Ints, Positions]] = []
     for part, positions in enumerate(chosen.parts):
         files, rows = chosen.view.files[positions], chosen.view.rows[positions]
-        ends = bucket_ends(files, image_bytes)
+        ends = bucket_ends(files, image_bytes, BUCKET_BYTES)
         buckets = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
         mine = spread[files]
         files, rows, buckets = files[mine], rows[mine], buckets[mine]

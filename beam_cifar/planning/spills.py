@@ -23,6 +23,7 @@ from beam_cifar import storage
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import JobError
+from beam_cifar.planning import moves
 from beam_cifar.planning.plan import Positions, Spill
 
 RUN_BYTES: Final = 32 << 20
@@ -94,10 +95,12 @@ class SpillFolder:
     Attributes:
         path: folder of their files.
         spills: all of them, by number.
+        bucket_bytes: bytes of images in a bucket, as planned.
     """
 
     path: str = ""
     spills: tuple[Spill, ...] = ()
+    bucket_bytes: int = field(default_factory=lambda: moves.BUCKET_BYTES)
     _indexes: dict[int, npt.NDArray[np.void]] = field(default_factory=dict, compare=False, repr=False)
 
     @functools.cached_property

@@ -29,7 +29,7 @@ ORDERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "random_split": [("random_split", SPLITS)],
     "sample": [("random_sampler", {"count": 200, "seed": 2})],
     "shuffle a filtered half": [("filter", {"expression": "/item[annotation/label_id < 5]"}), ("shuffle", {"seed": 3})],
-    "shuffle what was resized": [("resize", {"height": 9, "width": 7}), ("shuffle", {"seed": 3})],
+    "shuffle what was resized": [("resize", {"height": 9, "width": 9}), ("shuffle", {"seed": 3})],
     "as it is": [],
 }
 FEW = ("cifar", "parquet", "imagenet")

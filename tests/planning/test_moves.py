@@ -51,10 +51,9 @@ SHUFFLED = np.random.default_rng(1).permutation(6000)
 
 def test_buckets_follow_each_other_and_hold_so_many_bytes() -> None:
     files = np.array([0, 0, 1, 1, 0, 0], dtype=np.int32)
-    with mock.patch.object(moves, "BUCKET_BYTES", 100):
-        assert bucket_ends(files, [40, 60]).tolist() == [3, 4, 6]
-        assert bucket_ends(files, [1000, 1000]).tolist() == [1, 2, 3, 4, 5, 6]
-        assert bucket_ends(files[:0], [40, 60]).tolist() == []
+    assert bucket_ends(files, [40, 60], 100).tolist() == [3, 4, 6]
+    assert bucket_ends(files, [1000, 1000], 100).tolist() == [1, 2, 3, 4, 5, 6]
+    assert bucket_ends(files[:0], [40, 60], 100).tolist() == []
 
 
 @pytest.mark.parametrize(
