@@ -172,11 +172,13 @@ class Place:
         self._scenario = scenario
         for path in (self._watched, self._tmp):
             path.mkdir(parents=True)
-        make_sample(str(folder / "cifar"), kind="cifar10", images=60, seed=1)
-        quickly(folder / "cifar", self._watched / "in", scenario.source, save_images=True)
-        shutil.rmtree(f"{self._watched / 'in'}.beam_cifar")
-        for file in (self._watched / "in").rglob("*.parquet"):
-            pq.write_table(pq.read_table(file), file, row_group_size=20)
+        make_sample(str(self._watched / "in"), kind="cifar10", images=60, seed=1)
+        if scenario.source == "parquet":
+            (self._watched / "in").rename(folder / "cifar")
+            quickly(folder / "cifar", self._watched / "in", "parquet")
+            shutil.rmtree(f"{self._watched / 'in'}.beam_cifar")
+            for file in (self._watched / "in").rglob("*.parquet"):
+                pq.write_table(pq.read_table(file), file, row_group_size=20)
         if scenario.older:
             self._must(scenario.older)
         if scenario.command == "save":  # a file that is not part of the dataset, and stays
