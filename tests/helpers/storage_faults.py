@@ -14,6 +14,7 @@ import ctypes
 import errno
 import gc
 import hashlib
+import logging
 import os
 import re
 import shutil
@@ -527,6 +528,7 @@ def warm() -> None:
     for target in ("cifar", "imagenet"):
         sink = get_sink(target)
         type(sink).can = replace(sink.can, part_bytes=30_000)
+    logging.basicConfig()  # as a program does: notices are then lines that tell who wrote them
     moves.SPILL_BYTES, moves.BUCKET_BYTES = 60_000, 20_000  # type: ignore[misc]
     gc.freeze()
 
