@@ -25,12 +25,10 @@ class SpillInfo:
     Attributes:
         number: number of the spill.
         rows: number of rows in it.
-        read: number of rows read; a row that is written twice is read once.
     """
 
     number: int
     rows: int
-    read: int
 
 
 def write_spill(spill: Spill, source: SourceSettings, folder: JobFolder) -> SpillInfo:
@@ -54,7 +52,7 @@ def write_spill(spill: Spill, source: SourceSettings, folder: JobFolder) -> Spil
                 writer.append(table, numbers[first:last], buckets[first:last])
         writer.close()  # outside, where what storage refuses is not taken for a damaged input
         staged.commit()
-    return SpillInfo(spill.number, len(numbers), len(rows))
+    return SpillInfo(spill.number, len(numbers))
 
 
 def check_spills(infos: Sequence[SpillInfo], left: Sequence[Spill]) -> None:

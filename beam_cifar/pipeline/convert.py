@@ -34,7 +34,7 @@ from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.pipeline.runners import BeamOptions, is_dry_run, is_local, obstacles, parsed_options, run_pipeline
 from beam_cifar.pipeline.spill import MoveRows
 from beam_cifar.pipeline.write import CopyFiles, WriteBlocks
-from beam_cifar.planning.plan import Plan, Task
+from beam_cifar.planning.plan import Plan
 from beam_cifar.steps.encode import encode_images
 from beam_cifar.steps.remap import remap_labels
 from beam_cifar.steps.select import select_rows
@@ -54,8 +54,8 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
         if spills := left_to_move(source, resumed=job.resumed):
             dealt = pipeline | "MoveRows" >> MoveRows(spills, source, job.folder, written)
         else:
-            dealt = pipeline | "Parts" >> beam.Create(written, reshuffle=False).with_output_types(Task)
-        blocks = dealt | "SpreadParts" >> beam.Reshuffle().with_output_types(Task) | "ReadBlocks" >> ReadBlocks(source)
+            dealt = deal_tasks(pipeline, "Parts", written, "SpreadParts")
+        blocks = dealt | "ReadBlocks" >> ReadBlocks(source)
         parts.append(_transformed(blocks, plan) | "WriteBlocks" >> WriteBlocks(sink))
     if copied := [task for task in tasks if task.copy]:
         parts.append(deal_tasks(pipeline, "Copies", copied, "SpreadCopies") | "CopyFiles" >> CopyFiles(source, sink))

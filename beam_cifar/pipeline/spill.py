@@ -22,7 +22,7 @@ from beam_cifar.storage import JobFolder
 
 @dataclass
 class MoveRows(beam.PTransform):
-    """Writes spills, in parallel; returns the tasks of the second pass, once all spills are there.
+    """Writes spills, in parallel; distributes the tasks of the second pass, once all spills are there.
 
     Attributes:
         spills: spills to write.
@@ -49,6 +49,7 @@ class MoveRows(beam.PTransform):
             | "KeyByJob" >> beam.Map(lambda info: (0, info)).with_output_types(tuple[int, SpillInfo])
             | "GroupSpills" >> beam.GroupByKey()
             | "StartParts" >> beam.FlatMap(_checked, self.spills, self.tasks).with_output_types(Task)
+            | "SpreadParts" >> beam.Reshuffle().with_output_types(Task)
         )
 
 
