@@ -25,7 +25,7 @@ from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import JobError
 from beam_cifar.planning.plan import Positions, Spill
 
-RUN_BYTES: Final = 32 << 20
+RUN_BYTES: Final = 16 << 20
 """Bytes of rows that a spill holds in memory before they are written."""
 
 _SCHEMA: Final = example_schema().append(pa.field("row", pa.int32(), nullable=False))
