@@ -26,7 +26,7 @@ from beam_cifar.errors import JobError
 from beam_cifar.planning import moves
 from beam_cifar.planning.plan import Positions, Spill
 
-RUN_BYTES: Final = 32 << 20
+RUN_BYTES: Final = 16 << 20
 """Bytes of rows that a spill holds in memory before they are written."""
 
 _SCHEMA: Final = example_schema().append(pa.field("row", pa.int32(), nullable=False))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -149,3 +150,17 @@ def repeated_bytes(chunk: Any) -> int:
     if packed <= 0:
         return int(chunk.total_uncompressed_size)
     return int(min(chunk.total_uncompressed_size, packed * _CODEC_RATIOS.get(chunk.compression, _OTHER_RATIO)))
+
+
+def dictionary_bytes(chunk: Any, stream: BinaryIO) -> int | None:
+    """Returns the unpacked bytes of a column chunk's dictionary page, from its header; None if that is unusual.
+
+    Arrow refuses a page that unpacks to another size. The header is `PageHeader` of `parquet.thrift` in the compact
+    protocol: the page's type, then its unpacked size, each a byte 0x15 and a zigzag varint.
+    """
+    stream.seek(chunk.dictionary_page_offset)
+    found = re.match(rb"\x15([\x80-\xff]*[\x00-\x7f])\x15([\x80-\xff]{0,4}[\x00-\x7f])", stream.read(16), re.DOTALL)
+    if not found:
+        return None
+    number = sum((byte & 127) << 7 * place for place, byte in enumerate(found[2]))
+    return number >> 1 if not number & 1 else None

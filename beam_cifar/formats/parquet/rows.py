@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
+from beam_cifar import storage
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.errors import InputError
@@ -24,7 +25,7 @@ from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
 from beam_cifar.formats.kit.rows import parents_of
-from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
+from beam_cifar.formats.parquet.columns import column_chunk, dictionary_bytes, read_columns, repeated_bytes
 from beam_cifar.formats.parquet.schema import columns_in, damaged, open_parquet
 from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
@@ -87,7 +88,7 @@ class ParquetRows(EncodedRows):
         with open_parquet(self.file) as opened:
             made = copy.copy(self)
             made._groups = _groups(opened.metadata, self.file)
-            made._in_order = _Images(opened, self._meaning.image, made._groups, self.file.shown)
+            made._in_order = _Images(opened, self._meaning.image, made._groups, self.file)
             yield made
 
     @property
@@ -163,11 +164,11 @@ class _Images:
         opened: the open file.
         column: path of the image column.
         groups: row groups of the file.
-        shown: display name of the file, used in messages.
+        file: the file.
     """
 
-    def __init__(self, opened: Any, column: str, groups: _Groups, shown: str) -> None:
-        self._opened, self._column, self._groups, self._shown = opened, column, groups, shown
+    def __init__(self, opened: Any, column: str, groups: _Groups, file: SourceFile) -> None:
+        self._opened, self._column, self._groups, self._file, self._shown = opened, column, groups, file, file.shown
         self._batches: Iterator[Any] = iter(())
         self._held = pa.array([], pa.binary())
         # First row in memory, first row of the next batch, and end of the rows that the current iterator covers.
@@ -240,7 +241,11 @@ class _Images:
         return missing if 0 <= missing <= self._groups.starts[-1] else None
 
     def _batch_rows(self, group: int) -> int:
-        repeated = repeated_bytes(column_chunk(self._opened, group, self._column))
+        chunk = column_chunk(self._opened, group, self._column)
+        repeated = repeated_bytes(chunk)
+        if repeated > _REPEATED_BYTES // MAX_ROWS and chunk.has_dictionary_page:  # as far as the footer says
+            with storage.open_blob(self._file.blob, self._file.shown) as stream:
+                repeated = min(repeated, dictionary_bytes(chunk, stream) or repeated)
         rows = min(MAX_BYTES // max(1, self._groups.mean_bytes(group)), _REPEATED_BYTES // max(1, repeated))
         return max(1, min(MAX_ROWS, rows))
 
