@@ -1,4 +1,4 @@
-"""Size limits for images read and written, and checks of options against them."""
+"""Size limits for images read and written, checks of options against them, and the level of compression."""
 
 from __future__ import annotations
 
@@ -9,6 +9,14 @@ MAX_SIDE = 65_500
 
 MAX_PIXELS = 1 << 26
 """Largest image read or written, 8,192 x 8,192 pixels; below the size at which Pillow warns."""
+
+ISAL_LEVEL = 3
+"""Level at which isal deflates.
+
+At levels 1 and 2, ISA-L (2.32.1 and later) takes the hash of the third byte from a register that still holds the
+address of the stream (`.write_first_byte` in `igzip_icf_body_h1_gr_bt.asm`), so that a few images became other bytes in
+some threads. Level 3 has code of its own.
+"""
 
 
 def check_size(size: tuple[int, int]) -> None:

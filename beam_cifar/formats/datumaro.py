@@ -11,23 +11,34 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source, kept
 from beam_cifar.formats.contract.types import Catalog, Shard, SinkOptions, SourceFile
 from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
-from beam_cifar.formats.kit.image_lists import ListedRows, checked_tree, list_images, path_names, subset_files
+from beam_cifar.formats.kit.image_lists import (
+    ListedRows,
+    checked_tree,
+    list_images,
+    listed_rows,
+    path_names,
+    subset_files,
+)
 from beam_cifar.formats.kit.json_stream import JsonStream
 from beam_cifar.formats.kit.roots import sorted_files
 from beam_cifar.naming.id_paths import decode_path, encode_word, stem
 from beam_cifar.storage import archives
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ANNOTATIONS: Final = "annotations"
 IMAGES: Final = "images"
@@ -84,7 +95,7 @@ class DatumaroSource(Source):
             found = _json_files(path)
         if not found:
             raise InputError(f"{path}: has no annotation files; expected {ANNOTATIONS}/<subset>.json")
-        files = subset_files(found, (list_images(os.path.join(path, IMAGES)).blob,))
+        files = subset_files(found, (list_images(os.path.join(path, IMAGES)).blob,), index_dir)
         tables, left_out = [], Counter[str]()
         for file in files:
             contents = _contents(file)
@@ -187,7 +198,17 @@ def _has_items(entry: storage.Entry) -> bool:
 
 @kept()
 def _contents(file: SourceFile) -> _Contents:
-    """Reads one annotation file; cached, because several tasks read segments of it. Raises `InputError`."""
+    """Returns the contents of one annotation file. Raises `InputError`."""
+    table = _item_table(file)
+    facts = json.loads(table.schema.metadata[b"facts"])
+    labels = LabelTable(**{name: tuple(values) for name, values in facts["labels"].items()})
+    rows = listed_rows(file, file.beside[0].path, table, len(labels.names))
+    return _Contents(labels, rows, Counter(facts["left_out"]))
+
+
+@indexed()
+def _item_table(file: SourceFile) -> pa.Table:
+    """Reads one annotation file, and finds its images."""
     if file.blob.size > MAX_JSON_BYTES:
         raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_JSON_BYTES} are supported")
     items, members = _Items(file), dict[str, Any]()
@@ -206,7 +227,8 @@ def _contents(file: SourceFile) -> _Contents:
     if "items" not in members:
         raise InputError(f"{file.shown}: has no 'items'; expected Datumaro's format")
     labels = _labels(members.get("categories"), members.get("infos"), file.shown)
-    return _Contents(labels, items.opened(len(labels.names)), items.left_out)
+    facts = json.dumps({"labels": asdict(labels), "left_out": items.left_out})
+    return items.made().replace_schema_metadata({"facts": facts})
 
 
 class _Items:
@@ -252,9 +274,9 @@ class _Items:
         kinds = (str(each.get("type"))[:20] for each in annotations if each.get("type") != "label")
         self.left_out.update(kind if kind in KINDS else "unknown" for kind in kinds)
 
-    def opened(self, classes: int) -> ImageFileRows:
+    def made(self) -> pa.Table:
         """Returns the rows with their images."""
-        return self._rows.opened(checked_tree(self._file.beside[0]), classes, (f"{self._file.name}/", ""))
+        return self._rows.made(checked_tree(self._file.beside[0]), (f"{self._file.name}/", ""))
 
 
 def _image_path(image: Any, item_id: str) -> tuple[str, str]:

@@ -6,17 +6,22 @@ Datumaro's `image_dir` writes nested trees, but reads only the images directly i
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
-from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink
+from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, image_table
 from beam_cifar.formats.kit.image_lists import ImageTree, checked_tree, list_images, path_names
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.ids import natural_bytes
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SUBSET = "default"
 """Datumaro's name for the only subset."""
@@ -47,15 +52,21 @@ class ImageDirSource(Source):
         return Catalog(self.name, "folder of images", path, LabelTable(()), (file,))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
-        import pyarrow as pa
-        import pyarrow.compute as pc
+        table = _images(file)
+        return ImageFileRows(file, file.blob.path, table, [UNLABELLED] * len(table))
 
-        tree: ImageTree = checked_tree(file.blob, is_image_name)
-        keys = pa.array(map(natural_bytes, tree.names.to_pylist()), pa.large_binary())
-        order = pc.sort_indices(keys).cast(pa.int64()).to_numpy()
-        ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
-        columns = [pa.array(texts, pa.string()) for texts in (ids, filenames)]
-        return ImageFileRows(file, tree.__getitem__, order, columns[0], columns[1], [UNLABELLED] * len(tree))
+
+@indexed()
+def _images(file: SourceFile) -> pa.Table:
+    """Returns all images in natural order."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    tree: ImageTree = checked_tree(file.blob, is_image_name)
+    keys = pa.array(map(natural_bytes, tree.names.to_pylist()), pa.large_binary())
+    order = pc.sort_indices(keys).cast(pa.int64()).to_numpy()
+    ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
+    return image_table(tree.rows(order), *(pa.array(texts, pa.string()) for texts in (ids, filenames)))
 
 
 class ImageDirSink(TreeSink):

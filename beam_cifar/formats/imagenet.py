@@ -15,10 +15,19 @@ from typing import TYPE_CHECKING, ClassVar
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
-from beam_cifar.formats.kit.folders import TREE, ImageFileRows, TreeSink, decoded_file_name, file_stem
+from beam_cifar.formats.kit.folders import (
+    ENTRY,
+    TREE,
+    ImageFileRows,
+    TreeSink,
+    decoded_file_name,
+    file_stem,
+    image_table,
+)
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import decode_name, distinct_components, encode_name, escape_first
 from beam_cifar.naming.ids import natural_key
@@ -27,6 +36,7 @@ from beam_cifar.naming.image_files import digests
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pyarrow as pa
 
 NO_LABEL = "no_label"
 SUBSET = "default"
@@ -63,17 +73,8 @@ class ImagenetSource(Source):
         return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
-        import numpy as np
-        import pyarrow as pa
-
-        entries = _images(file.blob.path)
-        if not storage.is_unchanged(storage.listing_stamp(entries), file.blob.stamp):
-            raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
-        ids = pa.array([file.id_prefix + file_stem(entry.name) for entry in entries], pa.string())
-        names = pa.array([decoded_file_name(entry.name) for entry in entries], pa.string())
-        return ImageFileRows(
-            file, entries.__getitem__, np.arange(len(entries)), ids, names, [file.label] * len(entries)
-        )
+        table = _class_images(file)
+        return ImageFileRows(file, file.blob.path, table, [file.label] * len(table))
 
     def _subsets(self, path: str) -> dict[str, str]:
         """Returns the folder of each subset."""
@@ -204,6 +205,22 @@ def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
             elif stray is not None:
                 stray.append(entry.path)
     return sorted(images, key=lambda entry: natural_key(entry.name))
+
+
+@indexed()
+def _class_images(file: SourceFile) -> pa.Table:
+    """Returns the images of a class folder. Raises `InputError` if they changed."""
+    import pyarrow as pa
+
+    entries = _images(file.blob.path)
+    if not storage.is_unchanged(storage.listing_stamp(entries), file.blob.stamp):
+        raise InputError(f"{file.shown}: the folder changed while it was being converted; run the job again")
+    names = [entry.name for entry in entries]
+    facts = names, *([getattr(entry, fact) for entry in entries] for fact in ("size", "mtime", "identity"))
+    kinds = pa.string(), pa.int64(), pa.int64(), pa.int64()
+    images = {name: pa.array(values, kind) for name, values, kind in zip(ENTRY, facts, kinds, strict=True)}
+    ids, filenames = (pa.array(map(named, names), pa.string()) for named in (file_stem, decoded_file_name))
+    return image_table(images, ids, filenames)
 
 
 def _source_file(

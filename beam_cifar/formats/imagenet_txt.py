@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
@@ -22,6 +24,7 @@ from beam_cifar.formats.kit.image_lists import (
     ListedRows,
     checked_tree,
     list_images,
+    listed_rows,
     path_names,
     read_lines,
     subset_files,
@@ -31,6 +34,9 @@ from beam_cifar.formats.kit.roots import has_own_file, sorted_files
 from beam_cifar.naming.components import clash_key, escape_first
 from beam_cifar.naming.id_paths import encode_word, stem
 from beam_cifar.storage import archives
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SYNSETS = "synsets.txt"
 IMAGES = "images"
@@ -61,15 +67,21 @@ class ImagenetTxtSource(Source):
         return Catalog(self.name, "ImageNet with lists", path, table, files, (names_file,))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
-        rows = ListedRows(file)
-        for _, line in read_lines(file.blob, file.shown):
-            if line.strip():
-                path, words = _parsed(line)
-                label, error = _label(words)
-                item_id, filename = path_names(path)
-                error = error if path else "quotes do not enclose a path"
-                rows.append(item_id, path, filename, label, error)
-        return rows.opened(checked_tree(file.beside[0]), len(labels.names))
+        return listed_rows(file, file.beside[0].path, _listed(file), len(labels.names))
+
+
+@indexed()
+def _listed(file: SourceFile) -> pa.Table:
+    """Reads a list, and finds its images."""
+    rows = ListedRows(file)
+    for _, line in read_lines(file.blob, file.shown):
+        if line.strip():
+            path, words = _parsed(line)
+            label, error = _label(words)
+            item_id, filename = path_names(path)
+            error = error if path else "quotes do not enclose a path"
+            rows.append(item_id, path, filename, label, error)
+    return rows.made(checked_tree(file.beside[0]))
 
 
 def list_name(subset: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
-from beam_cifar.data.limits import MAX_PIXELS, MAX_SIDE
+from beam_cifar.data.limits import ISAL_LEVEL, MAX_PIXELS, MAX_SIDE
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.source import Runs
@@ -59,7 +59,6 @@ NO_LABEL = 255
 """Datumaro's label for an unlabelled row."""
 META_TEXT = 32
 """Characters of each text in a meta file, each of four bytes."""
-COMPRESSION_LEVEL = 2
 
 _FILE = re.compile(r"(.+)-(?:(images)[-.]idx3|(labels)[-.]idx1)-ubyte(?:\.gz)?", re.DOTALL)
 
@@ -186,7 +185,7 @@ def _gzip(file: storage.StagedFile) -> Iterator[Any]:
     """Yields a function that compresses bytes into a file; the output does not depend on the chunks passed in."""
     from isal import isal_zlib
 
-    packer = isal_zlib.compressobj(COMPRESSION_LEVEL, isal_zlib.DEFLATED, 16 + 15)  # 16: a gzip header, without a time
+    packer = isal_zlib.compressobj(ISAL_LEVEL, isal_zlib.DEFLATED, 16 + 15)  # 16: a gzip header, without a time
     waiting = bytearray()
 
     def write(data: bytes) -> None:

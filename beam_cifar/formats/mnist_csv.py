@@ -8,6 +8,7 @@ The well-known downloads have a header, `label,1x1,1x2,...`. Datumaro 1.13 write
 from __future__ import annotations
 
 import functools
+import json
 import math
 import os
 import re
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.source import Runs, kept
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
@@ -36,7 +38,7 @@ from beam_cifar.formats.kit.records import (
     written_columns,
 )
 from beam_cifar.formats.kit.roots import own_file, sorted_files
-from beam_cifar.formats.kit.rows import row_numbers
+from beam_cifar.formats.kit.rows import column, row_numbers
 from beam_cifar.images.encodings import GRAY
 from beam_cifar.naming.components import decode_name, encode_name
 
@@ -78,7 +80,7 @@ class MnistCsvSource(RecordSource):
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         with storage.reading(path):
-            files = tuple(map(_source_file, _tables(path)))
+            files = tuple(_source_file(each, index_dir) for each in _tables(path))
             if not files:
                 raise InputError(f"{path}: no CSV files found; expected {PREFIX}train{SUFFIX} or similar")
             refuse_one_subset(files)
@@ -210,14 +212,14 @@ def _starts_right(path: str) -> bool:
     return pixels >= MIN_PIXELS and math.isqrt(pixels) ** 2 == pixels and bool(_ROW.fullmatch(row))
 
 
-def _source_file(path: str) -> SourceFile:
+def _source_file(path: str, index_dir: str) -> SourceFile:
     """Returns a CSV file with its meta file in `beside`."""
     folder, name = os.path.split(path)
     stem = name[: -len(SUFFIX)]
     subset = decode_name(stem.partition(PREFIX)[2] or stem)
     meta = own_file(folder, META_PREFIX + encode_name(subset, SUFFIX))
     beside = () if meta is None else (meta.blob,)
-    return SourceFile(name, subset, path, storage.whole_file(path), beside=beside)
+    return SourceFile(name, subset, path, storage.whole_file(path), beside=beside, index_dir=index_dir)
 
 
 def _largest_label(files: Sequence[SourceFile]) -> int:
@@ -249,8 +251,18 @@ def _no_square(file: SourceFile, columns: int) -> InputError:
 
 @kept()
 def _lines(file: SourceFile) -> _Lines:
-    """Returns the index of a file from one pass over it; cached for all of its tasks. Raises `InputError`."""
+    """Returns the index of a file. Raises `InputError`."""
+    table = _line_table(file)
+    columns, height, width = json.loads(table.schema.metadata[b"facts"])
+    starts, labels = (column(table, name).to_numpy() for name in ("start", "label"))
+    return _Lines(columns, starts, labels[:-1], (height, width) if height else None)
+
+
+@indexed()
+def _line_table(file: SourceFile) -> pa.Table:
+    """Reads a file in one pass; the last of its rows is the end, without a label."""
     import numpy as np
+    import pyarrow as pa
 
     starts, labels = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
     with storage.open_blob(file.blob, file.shown) as stream, storage.reading(file.shown):
@@ -263,7 +275,10 @@ def _lines(file: SourceFile) -> _Lines:
             found = _row_starts(text, columns, place)
             starts.append(found + offset)
             labels.append(_row_labels(text, found, columns, place))
-    return _Lines(columns, np.concatenate([*starts, [end + 1]]), np.concatenate(labels), size)
+    starts.append(np.array([end + 1]))
+    labels.append(np.zeros(1, np.int32))
+    made = pa.table({"start": np.concatenate(starts), "label": np.concatenate(labels)})
+    return made.replace_schema_metadata({"facts": json.dumps([columns, *(size or (0, 0))])})
 
 
 def _start(stream: BinaryIO, shown: str) -> tuple[int, int, tuple[int, int] | None]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
@@ -26,14 +27,15 @@ from beam_cifar.formats.kit.image_lists import (
     Texts,
     checked_tree,
     distinct_names,
-    found_in,
     is_inside,
     list_images,
+    listed_rows,
     read_line_blocks,
     read_lines,
     subset_files,
 )
 from beam_cifar.formats.kit.roots import own_file, sorted_files
+from beam_cifar.formats.kit.rows import found_in
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import MAX_COMPONENT_BYTES, decode_name, distinct_components
 from beam_cifar.naming.id_paths import decode_path, encode_word, stem
@@ -116,22 +118,28 @@ class VocSource(Source):
         return Catalog(self.name, "Pascal VOC, classification", path, table, files, metas)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
-        path = os.path.dirname(os.path.dirname(os.path.dirname(file.blob.path)))
-        metas = _metas(path)
-        sets = _found_sets(path, metas)
-        if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
-            raise InputError(f"{file.shown}: class lists changed while it was being converted; run the job again")
-        ids = _listed_ids(file)
-        numbers, several = _labels(file, sets, ids)
-        tree = checked_tree(file.beside[1], is_image_name)
-        rows = ListedRows(file)
-        images = zip(ids.to_pylist(), _image_paths(tree, ids), numbers.tolist(), strict=True)
-        for row, (item_id, image, label) in enumerate(images):
-            decoded = decode_path(item_id)
-            filename = decoded + (image[len(stem(image)) :] or ".jpg")
-            image_path = image if image or is_inside(item_id) else item_id  # refused later
-            rows.append(decoded, image_path, filename, label, several.get(row, ""))
-        return rows.opened(tree, len(sets.classes))
+        return listed_rows(file, file.beside[1].path, _listed(file), len(labels.names))
+
+
+@indexed()
+def _listed(file: SourceFile) -> pa.Table:
+    """Reads a list and the files of all classes, and finds the images."""
+    path = os.path.dirname(os.path.dirname(os.path.dirname(file.blob.path)))
+    metas = _metas(path)
+    sets = _found_sets(path, metas)
+    if (sets.blob, *(meta.blob for meta in metas)) != (file.beside[0], *file.beside[2:]):
+        raise InputError(f"{file.shown}: class lists changed while it was being converted; run the job again")
+    ids = _listed_ids(file)
+    numbers, several = _labels(file, sets, ids)
+    tree = checked_tree(file.beside[1], is_image_name)
+    rows = ListedRows(file)
+    images = zip(ids.to_pylist(), _image_paths(tree, ids), numbers.tolist(), strict=True)
+    for row, (item_id, image, label) in enumerate(images):
+        decoded = decode_path(item_id)
+        filename = decoded + (image[len(stem(image)) :] or ".jpg")
+        image_path = image if image or is_inside(item_id) else item_id  # refused later
+        rows.append(decoded, image_path, filename, label, several.get(row, ""))
+    return rows.made(tree)
 
 
 class VocSink(TreeSink):

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from isal import isal_zlib
 
 from beam_cifar.data.arrays import Offsets, UInt8Array, narrow, refuse_other_than_images
+from beam_cifar.data.limits import ISAL_LEVEL
 
-# Filtered rows of photographs have almost no repeats: isal's levels 2 and 3 find no more and cost up to 30 %, and zlib
-# does best looking for runs only (Z_RLE), which gives smaller files than its string matching, and faster.
-_ISAL_LEVEL: Final = 1
+# Filtered rows of photographs have almost no repeats: no level of isal finds more than another, and zlib does best
+# looking for runs only (Z_RLE), which gives smaller files than its string matching, and faster.
 _ZLIB_LEVEL: Final = 1
 
 _SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
@@ -74,7 +74,7 @@ def _isal_streams(rows: UInt8Array) -> list[bytes]:
     """Returns a zlib stream for each row of uint8 [N, bytes]; `map` holds the GIL for less time than a loop."""
     # Files of 3 KB deflate too fast for threads to pay: two threads are 1.2 to 1.5 times as fast as one, two processes
     # 1.9 times.
-    return list(map(isal_zlib.compress, rows, repeat(_ISAL_LEVEL)))
+    return list(map(isal_zlib.compress, rows, repeat(ISAL_LEVEL)))
 
 
 def _zlib_streams(rows: UInt8Array) -> list[bytes]:
@@ -94,7 +94,7 @@ def _deflate_in_stripes(pixels: UInt8Array, encoder: str) -> bytes:
     height = pixels.shape[2]
     step = max(1, _SLAB_BYTES * height // pixels.nbytes)
     stripes = (filter_rows(pixels, start, start + step).reshape(-1) for start in range(0, height, step))
-    return _joined(isal_zlib.compressobj(_ISAL_LEVEL) if encoder == "isal" else _zlib_object(), stripes)
+    return _joined(isal_zlib.compressobj(ISAL_LEVEL) if encoder == "isal" else _zlib_object(), stripes)
 
 
 def _joined(compressor: zlib._Compress | isal_zlib.Compress, pieces: Iterable[UInt8Array]) -> bytes:

@@ -15,13 +15,15 @@ from typing import Any
 from beam_cifar import storage
 from beam_cifar.data.memory import give_back
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from beam_cifar.formats.contract.source import forget
 from beam_cifar.formats.contract.types import Catalog
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.jobs.in_place import keep_files
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.planning.by_counts import make_plan, wanted_of
 from beam_cifar.planning.by_rows import plan_by_rows
-from beam_cifar.planning.chosen_rows import write_chosen
+from beam_cifar.planning.chosen_rows import write_chosen, write_moves
+from beam_cifar.planning.moves import rereads
 from beam_cifar.planning.plan import Plan
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.version import __version__
@@ -86,10 +88,11 @@ class prepare:  # noqa: N801 (used as a function)
             self._stack.callback(folder.guard.end)  # before anything is removed
             return job
         except BaseException:
-            self._stack.close()
+            self.__exit__()
             raise
 
     def __exit__(self, *_: object) -> None:
+        forget()
         self._stack.close()
 
 
@@ -111,7 +114,7 @@ def rehearsed(options: ConvertOptions) -> Iterator[Job]:
     _check_places(folder, options)
     with storage.TemporaryFolder() as index_dir:
         job, _ = _planned(options, folder, index_dir)
-        yield replace(job, plan=replace(job.plan, chosen=None))
+        yield replace(job, plan=replace(job.plan, chosen=None, moves=None))
 
 
 def _located(options: ConvertOptions) -> ConvertOptions:
@@ -147,7 +150,10 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
         surveys, plan = plan_by_rows(options, sink, index_dir)
         return surveys, plan if options.kept is None else keep_files(plan, options)
     found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))
-    return (found,), make_plan(found.catalog, found.summaries, sink, options)
+    plan = make_plan(found.catalog, found.summaries, sink, options)
+    if options.limit is None and rereads(plan.tasks, found.summaries):  # a limit leaves out subsets, and stops early
+        return plan_by_rows(options, sink, index_dir)
+    return (found,), plan
 
 
 def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Holding, *, may_be_done: bool) -> Job:
@@ -163,8 +169,10 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
             storage.begin(job.folder, inputs)
             if job.plan.chosen is not None:
                 write_chosen(job.plan.chosen, job.folder.rows, job.folder.scratch)
+            if job.plan.moves is not None:
+                write_moves(job.plan.moves, job.folder.moves, job.folder.scratch)
     give_back()
-    return replace(job, plan=replace(job.plan, chosen=None))
+    return replace(job, plan=replace(job.plan, chosen=None, moves=None))
 
 
 def _compared(job: Job, inputs: str, *, may_be_done: bool) -> Job:
@@ -274,6 +282,7 @@ def _occupied(output: str) -> OutputError:
 
 def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOptions) -> None:
     needed = get_sink(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
+    needed += plan.spill_bytes
     # Checked before the start, because on a full disk Beam would retry tasks again and again.
     free = storage.free_bytes(folder.path) + _staged_bytes(folder)
     if needed > free:

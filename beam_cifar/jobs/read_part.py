@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 
@@ -19,7 +19,9 @@ from beam_cifar.formats.registry import get_source
 from beam_cifar.images.encodings import are_pixels
 from beam_cifar.planning.chosen_rows import read_chosen
 from beam_cifar.planning.plan import Inputs, Origin, Plan, Segment, Task
+from beam_cifar.planning.spills import SpillFolder
 from beam_cifar.steps.base import row_bytes
+from beam_cifar.storage import JobFolder
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class SourceSettings:
         chosen: path of the rows that the plan chose one by one; empty if it did not.
         image_bytes: approximate bytes of one image of each file, if rows are chosen.
         tolerant: whether damaged rows are rejected like bad rows, instead of ending the job.
+        spilled: rows that were moved before, and where they are.
     """
 
     origins: tuple[Origin, ...]
@@ -45,13 +48,20 @@ class SourceSettings:
     chosen: str = ""
     image_bytes: tuple[int, ...] = ()
     tolerant: bool = False
+    spilled: SpillFolder = field(default_factory=SpillFolder)
 
     @classmethod
-    def of(cls, plan: Plan, chosen: str = "") -> SourceSettings:
-        """Returns the settings for a plan."""
-        decoded = are_pixels(plan.encodings) or bool(plan.pixel_steps)
+    def of(cls, plan: Plan, folder: JobFolder | None = None) -> SourceSettings:
+        """Returns the settings for a plan, whose chosen rows and spills are in a job folder."""
         return cls(
-            plan.origins, plan.files, plan.selection, decoded, row_bytes(plan.pixel_steps), chosen, plan.file_bytes
+            origins=plan.origins,
+            files=plan.files,
+            selection=plan.selection,
+            decoded=are_pixels(plan.encodings) or bool(plan.pixel_steps),
+            row_bytes=row_bytes(plan.pixel_steps),
+            chosen=folder.rows if folder and plan.counts else "",
+            image_bytes=plan.file_bytes,
+            spilled=SpillFolder(folder.spills if folder else "", plan.spills),
         )
 
     def origin(self, file: SourceFile) -> Origin:
@@ -74,7 +84,7 @@ def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
 def _read_chosen(task: Task, settings: SourceSettings) -> Iterator[Block]:
     """Reads rows that the plan chose one by one; counts their output labels, as the plan counted their input labels."""
     inputs = Inputs(settings.files, settings.origins, settings.image_bytes)
-    rows = read_chosen(settings.chosen, task.chosen or 0, inputs, settings.row_bytes)
+    rows = read_chosen(settings.chosen, task.chosen or 0, inputs, settings.row_bytes, settings.spilled)
     for number, (table, last) in enumerate(rows):
         yield Block(table, task.shard, task.part, number, last, read=row_counts(table))
 

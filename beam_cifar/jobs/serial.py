@@ -14,6 +14,7 @@ from beam_cifar.jobs.prepare import Job
 from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.jobs.resume import left_to_do
 from beam_cifar.jobs.settings import SinkSettings
+from beam_cifar.jobs.spill import check_spills, left_to_move, write_spill
 from beam_cifar.jobs.write_part import OpenPart, copy_file, write_account
 from beam_cifar.planning.plan import Plan, Task
 from beam_cifar.steps.base import changed
@@ -29,12 +30,15 @@ def run(job: Job, beam_options: object = None) -> None:
         BeamCifarError: the input is damaged, or the output cannot be written.
     """
     plan = job.plan
-    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
+    source = SourceSettings.of(plan, job.folder)
     sink = SinkSettings.of(plan, job.options.output_format, job.folder)
     infos: dict[int, list[PartInfo]] = {}
     for part in job.finished:
         infos.setdefault(part.shard, []).append(part)
-    for task in left_to_do(job):
+    tasks = left_to_do(job)
+    spills = left_to_move(source, resumed=job.resumed) if tasks else ()
+    check_spills([write_spill(spill, source, job.folder) for spill in spills], spills)
+    for task in tasks:
         info = copy_file(task, source, sink) if task.copy else _converted(task, plan, source, sink)
         write_account(info, sink)
         infos.setdefault(task.shard, []).append(info)

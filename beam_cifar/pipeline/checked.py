@@ -11,8 +11,9 @@ from apache_beam import coders
 from beam_cifar.errors import JobError
 from beam_cifar.jobs.accounts import PartInfo, ShardInfo
 from beam_cifar.jobs.settings import PublishSettings
+from beam_cifar.jobs.spill import SpillInfo
 from beam_cifar.pipeline.errors import carried
-from beam_cifar.planning.plan import Task
+from beam_cifar.planning.plan import Spill, Task
 
 HEAD = ">QI"
 """Of an element: number and CRC-32 of the bytes that follow."""
@@ -62,5 +63,5 @@ def _head(payload: bytes) -> bytes:
     return struct.pack(HEAD, len(payload), zlib.crc32(payload, _START))
 
 
-for _kind in (Task, PartInfo, ShardInfo, PublishSettings):
+for _kind in (Task, Spill, SpillInfo, PartInfo, ShardInfo, PublishSettings):
     coders.registry.register_coder(_kind, CheckedCoder)

@@ -22,6 +22,7 @@ from beam_cifar.jobs.prepare import Job, prepare, rehearsed
 from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.jobs.resume import left_to_do, with_finished
 from beam_cifar.jobs.settings import SinkSettings
+from beam_cifar.jobs.spill import left_to_move
 from beam_cifar.jobs.summary import Summary, summary_of
 from beam_cifar.options import ConvertOptions
 from beam_cifar.pipeline.blocks import MapBlocks
@@ -31,8 +32,9 @@ from beam_cifar.pipeline.imports import logging_kept
 from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.pipeline.runners import BeamOptions, is_dry_run, is_local, obstacles, parsed_options, run_pipeline
+from beam_cifar.pipeline.spill import MoveRows
 from beam_cifar.pipeline.write import CopyFiles, WriteBlocks
-from beam_cifar.planning.plan import Plan
+from beam_cifar.planning.plan import Plan, Task
 from beam_cifar.steps.encode import encode_images
 from beam_cifar.steps.remap import remap_labels
 from beam_cifar.steps.select import select_rows
@@ -41,7 +43,7 @@ from beam_cifar.steps.select import select_rows
 def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
     """Adds the steps of a job to a pipeline."""
     plan = job.plan
-    source = SourceSettings.of(plan, job.folder.rows if plan.counts else "")
+    source = SourceSettings.of(plan, job.folder)
     sink = SinkSettings.of(plan, job.options.output_format, job.folder)
     tasks = left_to_do(job)
     parts = []
@@ -49,7 +51,11 @@ def build_pipeline(pipeline: beam.Pipeline, job: Job) -> None:
     if job.finished:
         parts.append(pipeline | "Finished" >> beam.Create(job.finished, reshuffle=False).with_output_types(PartInfo))
     if written := [task for task in tasks if not task.copy]:
-        blocks = deal_tasks(pipeline, "Parts", written, "SpreadParts") | "ReadBlocks" >> ReadBlocks(source)
+        if spills := left_to_move(source, resumed=job.resumed):
+            dealt = pipeline | "MoveRows" >> MoveRows(spills, source, job.folder, written)
+        else:
+            dealt = pipeline | "Parts" >> beam.Create(written, reshuffle=False).with_output_types(Task)
+        blocks = dealt | "SpreadParts" >> beam.Reshuffle().with_output_types(Task) | "ReadBlocks" >> ReadBlocks(source)
         parts.append(_transformed(blocks, plan) | "WriteBlocks" >> WriteBlocks(sink))
     if copied := [task for task in tasks if task.copy]:
         parts.append(deal_tasks(pipeline, "Copies", copied, "SpreadCopies") | "CopyFiles" >> CopyFiles(source, sink))

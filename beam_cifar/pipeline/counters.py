@@ -8,6 +8,7 @@ from beam_cifar.jobs.accounts import PartInfo
 
 NAMESPACE = "beam_cifar"
 COUNTERS = (
+    "rows_moved",
     "rows_read",
     "rows_filtered",
     "labels_removed",

@@ -97,8 +97,8 @@ class ReadExamples(beam.PTransform):
         path: directory or archive of the dataset.
         format: its format; default: detected.
         subsets: names of the subsets to read, or "train" / "test" for all batches of that split; default: all.
-        index_dir: folder, visible to all workers, for the index of a compressed archive; default: a temporary folder
-            that is removed with the transform.
+        index_dir: folder, visible to all workers, for indexes of input files; default: a temporary folder that is
+            removed with the transform.
         labels: classes and superclasses.
 
     Raises:

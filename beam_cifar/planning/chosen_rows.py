@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -18,23 +18,44 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.schema import example_schema, with_columns
 from beam_cifar.formats.contract.source import RowReader
 from beam_cifar.formats.registry import get_source
-from beam_cifar.planning.plan import CHOSEN, ChosenRows, Inputs
+from beam_cifar.planning.moves import bucket, bucket_ends
+from beam_cifar.planning.plan import CHOSEN, MOVES, ChosenRows, Inputs, Moves
+from beam_cifar.planning.spills import SpillFolder
 from beam_cifar.steps.base import changed
 
 MAX_OPEN: Final = 32
 """Maximum number of input files that a reader keeps open."""
 
+_NOTHING: Final = SpillFolder()
+
 
 def write_chosen(chosen: ChosenRows, path: str, scratch: str) -> None:
     """Writes chosen rows to a file, one batch per part; the file appears only when it is complete."""
+    _write_batches(chosen.batches(), CHOSEN, path, scratch)
+
+
+def write_moves(moves: Moves, path: str, scratch: str) -> None:
+    """Writes what is moved to a file, one batch per spill; the file appears only when it is complete."""
+    _write_batches(moves.batches(), MOVES, path, scratch)
+
+
+def _write_batches(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: str, scratch: str) -> None:
     with storage.StagedFile(path, scratch) as file:
-        with pa.ipc.new_file(pa.PythonFile(file, mode="w"), CHOSEN) as writer:
-            for batch in chosen.batches():
+        with pa.ipc.new_file(pa.PythonFile(file, mode="w"), schema) as writer:
+            for batch in batches:
                 writer.write_batch(batch)
         file.commit()
 
 
-def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Iterator[tuple[pa.Table, bool]]:
+def read_batch(path: str, number: int) -> pa.Table:
+    """Returns one batch of a file that `write_chosen` or `write_moves` has written."""
+    with storage.open_arrow(path) as file:
+        return pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
+
+
+def read_chosen(
+    path: str, number: int, inputs: Inputs, row_bytes: int, spilled: SpillFolder
+) -> Iterator[tuple[pa.Table, bool]]:
     """Reads the rows of one batch of a file in the schema `CHOSEN`.
 
     Args:
@@ -42,6 +63,7 @@ def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Itera
         number: index of the batch.
         inputs: files and formats to read the rows from.
         row_bytes: minimum bytes that every image will need once it is processed.
+        spilled: rows that were moved, and are read from there.
 
     Yields:
         Tables of at most `MAX_ROWS` rows in the schema of `beam_cifar.data.schema`, each with whether it is the last;
@@ -50,11 +72,10 @@ def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Itera
     Raises:
         InputError: a file is missing, changed or damaged.
     """
-    with storage.open_arrow(path) as file:
-        chosen = pa.Table.from_batches([pa.ipc.open_file(file).get_batch(number)])
+    chosen = read_batch(path, number)
     files, rows = (chosen.column(name).to_numpy() for name in ("file", "row"))
     done = 0
-    for table in read_rows(files, rows, inputs, row_bytes=row_bytes):
+    for table in read_rows(files, rows, inputs, row_bytes=row_bytes, spilled=spilled, part=number):
         part = chosen.slice(done, len(table))
         done += len(table)
         new = {name: part.column(name) for name in ("subset", "label")}
@@ -64,7 +85,13 @@ def read_chosen(path: str, number: int, inputs: Inputs, row_bytes: int) -> Itera
 
 
 def read_rows(
-    files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], inputs: Inputs, *, row_bytes: int = 0
+    files: npt.NDArray[np.int32],
+    rows: npt.NDArray[np.int32],
+    inputs: Inputs,
+    *,
+    row_bytes: int = 0,
+    spilled: SpillFolder = _NOTHING,
+    part: int = 0,
 ) -> Iterator[pa.Table]:
     """Reads rows in any order, opening every file as rarely as memory allows.
 
@@ -73,20 +100,33 @@ def read_rows(
         rows: int32 `[N]`, row numbers in those files.
         inputs: files and formats to read from.
         row_bytes: minimum bytes that every image will need once it is processed.
+        spilled: rows that were moved, and are read from there.
+        part: index of the batch of chosen rows that these are.
 
     Yields:
         Tables of up to `MAX_ROWS` rows, in order; one empty table if N is 0.
     """
     if not len(files):
         yield example_schema().empty_table()
-    with _OpenFiles(inputs) as opened:
-        at = 0
-        while at < len(files):
-            stop = min(at + _window(files, rows, at, inputs), len(files))
-            table = opened.take(files[at:stop], rows[at:stop])
+    windows: Iterator[tuple[int, int]]
+    if spilled.spills:
+        windows = itertools.pairwise([0, *bucket_ends(files, inputs.image_bytes).tolist()])
+    else:
+        windows = _windows(files, rows, inputs)
+    with _OpenFiles(inputs, spilled) as opened:
+        for number, (at, stop) in enumerate(windows):
+            table = opened.take(files[at:stop], rows[at:stop], bucket(part, number))
             for start, end in _pieces(table, row_bytes):
                 yield table.slice(start, end - start)
-            at = stop
+
+
+def _windows(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], inputs: Inputs) -> Iterator[tuple[int, int]]:
+    """Yields runs of rows to read together."""
+    at = 0
+    while at < len(files):
+        stop = min(at + _window(files, rows, at, inputs), len(files))
+        yield at, stop
+        at = stop
 
 
 def _window(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], at: int, inputs: Inputs) -> int:
@@ -116,8 +156,8 @@ def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
 class _OpenFiles:
     """A cache of open input files."""
 
-    def __init__(self, inputs: Inputs) -> None:
-        self._inputs = inputs
+    def __init__(self, inputs: Inputs, spilled: SpillFolder) -> None:
+        self._inputs, self._spilled = inputs, spilled
         self._readers: dict[int, tuple[RowReader, ExitStack]] = {}
 
     def __enter__(self) -> _OpenFiles:
@@ -128,14 +168,12 @@ class _OpenFiles:
             _, stack = self._readers.pop(next(iter(self._readers)))
             stack.__exit__(*raised)
 
-    def take(self, files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32]) -> pa.Table:
-        """Returns the rows, in the given order, as one table."""
+    def take(self, files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], key: int) -> pa.Table:
+        """Returns the rows of a bucket, in the given order, as one table."""
         order = np.lexsort((rows, files))
         by_file, by_row = files[order], rows[order]
         edges = [0, *(np.flatnonzero(np.diff(by_file)) + 1).tolist(), len(order)]
-        tables = [
-            self._take(int(by_file[start]), by_row[start:stop].tolist()) for start, stop in itertools.pairwise(edges)
-        ]
+        tables = [self._take(int(by_file[start]), by_row[start:stop], key) for start, stop in itertools.pairwise(edges)]
         table = pa.concat_tables(tables) if len(tables) > 1 else tables[0]
         if (np.diff(order) == 1).all():
             self._close_all_but(int(by_file[-1]))  # rows are sorted, so earlier files are rarely needed again
@@ -149,8 +187,9 @@ class _OpenFiles:
             _, stack = self._readers.pop(file)
             stack.close()
 
-    def _take(self, file: int, rows: list[int]) -> pa.Table:
-        table = self._reader(file).take(rows)
+    def _take(self, file: int, rows: npt.NDArray[np.int32], key: int) -> pa.Table:
+        moved = self._spilled.has(file)
+        table = self._spilled.take(file, rows, key) if moved else self._reader(file).take(rows.tolist())
         block = Block(table, 0, 0, 0, last=False, read=Counter())
         return changed(block, self._inputs.origins[self._inputs.files[file].source].pixel_steps).table
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -224,9 +225,20 @@ def reading_tasks(summaries: Sequence[FileSummary], *, tolerant: bool = False) -
     for index, summary in enumerate(summaries):
         row_bytes = max(1, summary.image_bytes // max(1, summary.rows))
         step = max(1, READ_BYTES // (row_bytes * CHUNK_ROWS)) * CHUNK_ROWS
-        for part, start in enumerate(range(0, summary.rows, step)):
-            stop = min(start + step, summary.rows)
+        cuts = [*_cuts(summary, step), summary.rows]
+        for part, (start, stop) in enumerate(itertools.pairwise(cuts)):
             chunks = summary.chunks[start // CHUNK_ROWS : -(-stop // CHUNK_ROWS)]
             rows = sum(sum(chunk.values()) for chunk in chunks)
             tasks.append(Task(index, part, rows, (Segment(index, start, stop, 0, rows),)))
     return tasks
+
+
+def _cuts(summary: FileSummary, step: int) -> Iterator[int]:
+    """Yields where tasks that read a file start: about every `step` rows, near the start of a group of rows."""
+    starts = summary.access.starts
+    at = 0
+    while at < summary.rows:
+        yield at
+        at += step
+        while starts and at < summary.rows and at - starts[bisect.bisect(starts, at) - 1] >= CHUNK_ROWS:
+            at += CHUNK_ROWS  # a task that starts in the middle would read the group from its start

@@ -33,6 +33,9 @@ CHOSEN: Final = pa.schema(
 )
 """One row to write: where it is read from and what it becomes. `id` and `filename` are null if unchanged."""
 
+MOVES: Final = pa.schema([pa.field("row", pa.int32(), nullable=False), pa.field("bucket", pa.int64(), nullable=False)])
+"""One row of a spill, and where it goes."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -176,6 +179,47 @@ class ChosenRows:
 
 
 @dataclass(frozen=True)
+class Spill:
+    """Rows of an input file that are moved in one pass, in order, to where the parts that need them find them.
+
+    Attributes:
+        number: its number in the plan.
+        file: index in `Plan.files`.
+        rows: number of rows to move; a row that is written twice counts twice.
+    """
+
+    number: int
+    file: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Where the rows of every spill go, before they are stored for the workers.
+
+    Attributes:
+        spills: the spills, those of a file in order.
+        rows: int32, row numbers in the files; those of each spill ascend.
+        buckets: int64, what each row goes to; see `beam_cifar.planning.moves.bucket`.
+        bytes: approximate bytes of all spills.
+    """
+
+    spills: tuple[Spill, ...]
+    rows: npt.NDArray[np.int32]
+    buckets: Positions
+    bytes: int
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Yields one batch per spill, in the schema `MOVES`."""
+        start = 0
+        for spill in self.spills:
+            stop = start + spill.rows
+            columns = [pa.array(self.rows[start:stop]), pa.array(self.buckets[start:stop])]
+            yield pa.RecordBatch.from_arrays(columns, schema=MOVES)
+            start = stop
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that a job will do.
 
@@ -196,6 +240,9 @@ class Plan:
         file_bytes: approximate bytes of one image of each input file.
         counts: row counts before and after, if the plan chose row by row, else None.
         chosen: the rows chosen; None if the plan did not choose row by row, or once they are stored.
+        spills: rows that are moved before the tasks start.
+        moves: where those go; None once that is stored.
+        spill_bytes: approximate bytes of all spills.
     """
 
     files: tuple[SourceFile, ...]
@@ -214,6 +261,9 @@ class Plan:
     file_bytes: tuple[int, ...] = ()
     counts: ChosenCounts | None = None
     chosen: ChosenRows | None = None
+    spills: tuple[Spill, ...] = ()
+    moves: Moves | None = None
+    spill_bytes: int = 0
 
     @property
     def rows(self) -> int:

@@ -43,9 +43,11 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
         bad = reader.bad_rows
         summary = replace(
             reader.summary(sizes=wanted.sizes),
+            file=file,  # rows kept from an earlier command in this process know its index folder
             bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
             bad_count=len(bad),
             chunks=tuple(_plain_chunks(reader)),
+            access=reader.access,
         )
         if wanted.columns:
             summary = replace(summary, columns=_columns(reader, wanted))

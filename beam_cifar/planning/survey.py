@@ -47,7 +47,7 @@ def survey(
         path: path of the dataset.
         format_name: name of its format; default: detected.
         subsets: subsets to select; default: all.
-        index_dir: directory for indexes of archives and for files unpacked from them.
+        index_dir: directory for indexes, which files refer to, and for files unpacked from archives.
         wanted: what summaries must contain besides counts. If columns are wanted, archives are unpacked: rows in
             arbitrary order cannot be read from inside one.
         number: index of the dataset within the job.
@@ -86,7 +86,7 @@ def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
     Args:
         path: path of the dataset.
         format_name: name of its format; default: detected.
-        index_dir: directory for indexes of archives.
+        index_dir: directory for indexes of archives and of files.
 
     Raises:
         InputError: the dataset is missing, not recognised, or damaged.
@@ -102,7 +102,8 @@ def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
         name = format_name or detect_format(path, index_dir)
         if name is None:
             raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
-        return get_source(name).describe(path, index_dir)
+        catalog = get_source(name).describe(path, index_dir)
+        return replace(catalog, files=tuple(replace(file, index_dir=index_dir) for file in catalog.files))
 
 
 def _unpacked(file: SourceFile, folder: str) -> SourceFile:

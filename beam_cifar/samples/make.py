@@ -17,6 +17,7 @@ import numpy as np
 from isal import igzip
 
 from beam_cifar import storage
+from beam_cifar.data.limits import ISAL_LEVEL
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats.cifar import facts
 from beam_cifar.pickles.recognise import Meta
@@ -191,7 +192,7 @@ def _pack(file: BinaryIO, kind: str, paths: Iterable[str]) -> None:
     folder = tarfile.TarInfo(facts.CIFAR10_DIRECTORY if kind == "cifar10" else facts.CIFAR100_DIRECTORY)
     folder.type, folder.mode = tarfile.DIRTYPE, 0o755
     with (
-        igzip.IGzipFile(filename="", mode="wb", compresslevel=1, fileobj=file, mtime=0) as packed,
+        igzip.IGzipFile(filename="", mode="wb", compresslevel=ISAL_LEVEL, fileobj=file, mtime=0) as packed,
         tarfile.open(fileobj=packed, mode="w", format=tarfile.USTAR_FORMAT) as archive,
     ):
         archive.addfile(folder)

@@ -78,5 +78,7 @@ from beam_cifar.storage.staging import read_listing as read_listing
 from beam_cifar.storage.staging import stage_link as stage_link
 from beam_cifar.storage.staging import write_whole as write_whole
 from beam_cifar.storage.stores import use_settings as use_settings
+from beam_cifar.storage.tables import store_table as store_table
+from beam_cifar.storage.tables import stored_table as stored_table
 from beam_cifar.storage.temporary import TemporaryFolder as TemporaryFolder
 from beam_cifar.storage.temporary import remove_abandoned as remove_abandoned

@@ -50,7 +50,7 @@ class JobFolder:
     replaced = _Place("replaced")
     """An overwritten output, until the new one is in place."""
     index = _Place("index")
-    """Indexes of compressed archives, while the job runs."""
+    """Indexes of input files and compressed archives, while the job runs."""
     begun = _Place("begun.json", in_work=True)
     """Facts about the job, written before its first file; once this file is removed, the job may no longer write."""
     accounts = _Place("accounts", in_work=True)
@@ -61,6 +61,10 @@ class JobFolder:
     """Files being written, before they get their final names."""
     rows = _Place("rows.arrow", in_work=True)
     """The rows that the plan chose one by one."""
+    moves = _Place("moves.arrow", in_work=True)
+    """Which rows are moved to which part before the parts are written."""
+    spills = _Place("spills", in_work=True)
+    """Those rows, once they are moved."""
 
     @property
     def path(self) -> str:

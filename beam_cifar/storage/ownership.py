@@ -19,8 +19,15 @@ NOTE_BYTES = 1 << 20
 def is_own_folder(path: str) -> bool:
     """Returns whether a path is a folder of this user, and no link, that others cannot write to."""
     with suppress(OSError):
-        status = os.lstat(path)
-        return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & stat.S_IWOTH
+        return is_closed_folder(path) and os.lstat(path).st_uid == os.geteuid()
+    return False
+
+
+def is_closed_folder(path: str) -> bool:
+    """Returns whether a path is a folder, and no link, that not everybody can write to; workers may be another user."""
+    with suppress(OSError):
+        mode = os.lstat(path).st_mode
+        return stat.S_ISDIR(mode) and not mode & stat.S_IWOTH
     return False
 
 

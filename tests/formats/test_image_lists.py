@@ -17,8 +17,9 @@ from beam_cifar import ExportOptions, LabelTable, storage
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import Shard, SinkOptions
 from beam_cifar.formats.kit import json_stream
-from beam_cifar.formats.kit.image_lists import found_in, is_inside, list_images, plain_path
+from beam_cifar.formats.kit.image_lists import is_inside, list_images, plain_path
 from beam_cifar.formats.kit.json_stream import JsonStream
+from beam_cifar.formats.kit.rows import found_in
 from beam_cifar.formats.registry import detect_format, get_sink, get_source
 from beam_cifar.naming.id_paths import decode_path, encode_path, stem
 from beam_cifar.options import Input
@@ -105,7 +106,8 @@ def test_a_tree_is_listed_once_with_its_folders_and_without_hidden_names(tmp_pat
     files = {name: b"x" * at for at, name in enumerate(["b.png", "a/z.png", "a/b/c.jpg", ".hidden.png", "a/.h/d.png"])}
     found = list_images(str(write_tree(tmp_path / "in", files)))
     assert [(entry.name, entry.size) for entry in found] == [("a/b/c.jpg", 2), ("a/z.png", 1), ("b.png", 0)]
-    assert [found[at] for at in range(len(found))] == list(found)
+    rows = found.rows(np.array([2, -1]))
+    assert (rows["image"].to_pylist(), rows["size"].to_pylist()) == (["b.png", None], [0, None])
     assert all(Path(entry.path).stat().st_mtime_ns == entry.mtime for entry in found)
 
 

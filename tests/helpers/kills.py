@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from beam_cifar import make_sample
+import pyarrow.parquet as pq
+
+from beam_cifar import ConvertOptions, convert, make_sample
 from beam_cifar.jobs.clean import clean
 from tests.helpers.faults import accounts, job_folder
 from tests.helpers.reading import tree
@@ -56,22 +58,29 @@ WORKS = {
         "folder",
         ("-f", "cifar", "--images-per-batch", "1000", "--transform", "random_split -s train:.8 -s test:.2 --seed 1"),
     ),
+    "rows moved through spills": _work(
+        "one_group", "-f cifar --save-images --images-per-batch 1000 --transform shuffle"
+    ),
 }
 
 
 @dataclass(frozen=True)
 class Samples:
-    """The inputs: a folder, and an archive of the same."""
+    """The inputs: a folder, an archive of the same, and Parquet with one row group for each subset."""
 
     folder: Path
     archive: Path
+    one_group: Path
 
     @classmethod
     def make(cls, place: Path, images: int) -> Samples:
-        """Draws both."""
-        samples = cls(place / "cifar", place / "cifar-10-python.tar.gz")
+        """Draws all of them."""
+        samples = cls(place / "cifar", place / "cifar-10-python.tar.gz", place / "parquet")
         make_sample(str(samples.folder), kind="cifar10", images=images, seed=1)
         make_sample(str(samples.archive), kind="cifar10", images=images, seed=1, tar=True)
+        convert(ConvertOptions(str(samples.folder), str(samples.one_group), "parquet", workers=1))
+        for file in samples.one_group.rglob("*.parquet"):
+            pq.write_table(pq.read_table(file), file)
         return samples
 
 

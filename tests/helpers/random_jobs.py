@@ -281,7 +281,7 @@ class Outcome:
         """One line for each difference."""
         lines = [f"exit code {self.code} became {other.code}"] * (self.code != other.code)
         lines += [f"{self.said!r} became {other.said!r}"] * (self.said != other.said)
-        names = sorted(self.files.keys() | other.files.keys())
+        names = sorted(self.files.keys() | other.files.keys(), key=lambda name: (".beam_cifar/" in name, name))
         changed = [name for name in names if self.files.get(name) != other.files.get(name)]
         return lines + [f"{name}: {self.files.get(name)} became {other.files.get(name)}" for name in changed[:5]]
 

@@ -32,6 +32,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import pyarrow.parquet as pq
+
 from beam_cifar import Dataset, make_sample
 from beam_cifar.cli.main import main as beam_cifar
 from beam_cifar.errors import BeamCifarError
@@ -39,8 +41,10 @@ from beam_cifar.formats.registry import get_sink
 from beam_cifar.jobs import serial
 from beam_cifar.jobs.prepare import Job
 from beam_cifar.pipeline.errors import carried, explained
+from beam_cifar.planning import moves
 from beam_cifar.storage.stores import client
 from tests.helpers import ROOT
+from tests.helpers.image_trees import quickly
 from tests.helpers.object_stores import Server, fake_gcs, find_binary, moto
 
 SOURCE = Path(__file__).with_name("failing_calls.c")
@@ -63,6 +67,7 @@ class Scenario:
         left_by: the command that was killed before, and after which call: a share of all, or a part of its log.
         again: what is added when the command is run again, alternately.
         on: "" for the local disk, or the scheme of an object store.
+        source: format of the input; Parquet has groups of 20 rows.
     """
 
     command: str
@@ -70,6 +75,7 @@ class Scenario:
     left_by: tuple[str, float | str] | None = None
     again: tuple[str, ...] = ("--resume", "--overwrite")
     on: str = ""
+    source: str = "cifar"
 
 
 PARQUET, CIFAR, IMAGENET = (
@@ -78,6 +84,7 @@ PARQUET, CIFAR, IMAGENET = (
     "convert --workers 1 -f imagenet --limit 12",
 )
 OVER, RESUME = " --overwrite", " --resume"
+SHUFFLED = f"{CIFAR} --transform shuffle"
 BY_BEAM = "by Beam"
 SCENARIOS = {
     "convert to Parquet": Scenario(PARQUET),
@@ -91,6 +98,8 @@ SCENARIOS = {
     "resume Parquet": Scenario(PARQUET + RESUME, left_by=(PARQUET, 0.5)),
     "resume CIFAR over an older output": Scenario(CIFAR + OVER + RESUME, PARQUET, left_by=(CIFAR + OVER, 0.6)),
     "resume ImageNet folders": Scenario(IMAGENET + RESUME, left_by=(IMAGENET, 0.5)),
+    "shuffle Parquet, through spills": Scenario(SHUFFLED, source="parquet"),
+    "resume a shuffle of Parquet": Scenario(SHUFFLED + RESUME, left_by=(SHUFFLED, 0.4), source="parquet"),
     "clean, killed in convert": Scenario("clean", left_by=(IMAGENET, 0.6), again=("",)),
     "clean, killed in overwrite": Scenario("clean", PARQUET, left_by=(CIFAR + OVER, 0.6), again=("",)),
     "clean, killed between the renames": Scenario(
@@ -105,6 +114,7 @@ for _name, _scheme in (("S3", "s3"), ("GCS", "gs")):
         f"convert to Parquet on {_name}": Scenario(PARQUET, on=_scheme),
         f"overwrite with CIFAR on {_name}": Scenario(CIFAR + OVER, PARQUET, on=_scheme),
         f"resume ImageNet folders on {_name}": Scenario(IMAGENET + RESUME, left_by=(IMAGENET, 0.5), on=_scheme),
+        f"shuffle Parquet on {_name}, through spills": Scenario(SHUFFLED, on=_scheme, source="parquet"),
         f"clean on {_name}": Scenario("clean", left_by=(PARQUET, 0.7), again=("",), on=_scheme),
     }
 
@@ -162,7 +172,11 @@ class Place:
         self._scenario = scenario
         for path in (self._watched, self._tmp):
             path.mkdir(parents=True)
-        make_sample(str(self._watched / "in"), kind="cifar10", images=60, seed=1)
+        make_sample(str(folder / "cifar"), kind="cifar10", images=60, seed=1)
+        quickly(folder / "cifar", self._watched / "in", scenario.source, save_images=True)
+        shutil.rmtree(f"{self._watched / 'in'}.beam_cifar")
+        for file in (self._watched / "in").rglob("*.parquet"):
+            pq.write_table(pq.read_table(file), file, row_group_size=20)
         if scenario.older:
             self._must(scenario.older)
         if scenario.command == "save":  # a file that is not part of the dataset, and stays
@@ -511,6 +525,7 @@ def warm() -> None:
     for target in ("cifar", "imagenet"):
         sink = get_sink(target)
         type(sink).can = replace(sink.can, part_bytes=30_000)
+    moves.SPILL_BYTES, moves.BUCKET_BYTES = 60_000, 20_000  # type: ignore[misc]
     gc.freeze()
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import LabelTable
-from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile
+from beam_cifar.formats.contract.types import DIRECT, Catalog, FileSummary, RowAccess, SourceFile
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -36,6 +36,11 @@ class RowReader(ABC):
     def rows(self) -> int:
         """Number of rows, bad ones included."""
         return len(self.labels)
+
+    @property
+    def access(self) -> RowAccess:
+        """What it costs to reach a row; default: any row is read directly."""
+        return DIRECT
 
     @property
     def image_paths(self) -> Iterator[str]:
@@ -89,7 +94,25 @@ def kept(files: int = 8) -> Callable[[Callable[..., Kept]], functools._lru_cache
     The key includes the stamp of the file's blob, so a changed file is a new entry. The cache is bounded by the number
     of files: a result must be far smaller than the file's images.
     """
-    return functools.lru_cache(maxsize=files)
+
+    def decorated(function: Callable[..., Kept]) -> functools._lru_cache_wrapper[Kept]:
+        caches.append(functools.lru_cache(maxsize=files)(function))
+        return caches[-1]
+
+    return decorated
+
+
+caches: list[functools._lru_cache_wrapper[Any]] = []
+"""All caches of `kept`."""
+
+
+def forget() -> None:
+    """Empties all caches of `kept`.
+
+    Indexes in them are mapped files: on NFS, their folder could not be removed. And the next job would not write them.
+    """
+    for cache in caches:
+        cache.cache_clear()
 
 
 class Source(ABC):
@@ -112,7 +135,10 @@ class Source(ABC):
 
     @abstractmethod
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Returns the files and the label table; archive indexes may go to `index_dir`. Raises `InputError`."""
+        """Returns the files and the label table; indexes may go to `index_dir`. Raises `InputError`.
+
+        Files that are looked into here are given `index_dir`, so that it is once a job; see `indexed`.
+        """
 
     @abstractmethod
     def read_rows(self, file: SourceFile, labels: LabelTable) -> RowReader:
@@ -130,7 +156,7 @@ def _kept_rows(kind: type[Source], file: SourceFile, labels: LabelTable) -> RowR
     return kind().read_rows(file, labels)
 
 
-def runs_of(rows: Sequence[int]) -> Runs:
+def runs_of(rows: Iterable[int]) -> Runs:
     """Returns ascending row numbers as runs (start, stop) without gaps."""
     runs: list[tuple[int, int]] = []
     for row in rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable
@@ -30,6 +30,28 @@ MAX_BAD_ROWS = 100
 """Maximum number of bad rows that a summary lists."""
 
 
+class RowAccess(NamedTuple):
+    """What it costs to reach a row of a file, which decides how rows are read in another order than the file's.
+
+    Attributes:
+        starts: first row of each group of rows that is read from its start, ascending from 0; empty where any row is
+            read directly.
+
+    >>> from beam_cifar.formats.contract.types import DIRECT, SEQUENTIAL, RowAccess
+    >>> DIRECT.starts, SEQUENTIAL.starts, RowAccess((0, 5000)).starts
+    ((), (0,), (0, 5000))
+    """
+
+    starts: tuple[int, ...] = ()
+
+
+DIRECT = RowAccess()
+"""Any row is read at the same cost: fixed offsets, or an index."""
+
+SEQUENTIAL = RowAccess((0,))
+"""A row is read after all rows before it."""
+
+
 @dataclass(frozen=True)
 class SourceFile:
     """One input file, or one folder of images.
@@ -43,6 +65,7 @@ class SourceFile:
         id_prefix: prefix of the ids of its rows, where file names alone would not be unique.
         source: index of its dataset, in a job with several.
         beside: other files or folders that its rows are read from, such as a label file.
+        index_dir: folder for indexes of its contents, which tasks share; "" for none. Set where the catalog is made.
     """
 
     name: str
@@ -53,6 +76,7 @@ class SourceFile:
     id_prefix: str = ""
     source: int = 0
     beside: tuple[Blob, ...] = ()
+    index_dir: str = field(default="", compare=False)
 
     def bad_row(self, row: int, error: str, label: int = UNLABELLED) -> BadRow:
         """Returns the record of a row that cannot be read, with the reason."""
@@ -149,6 +173,7 @@ class FileSummary:
         row_names: digests of names, if requested.
         kept_labels: number of rows whose label survives the filter; None without a filter.
         columns: the columns of `facts_schema` needed for `Wanted.columns`, if requested.
+        access: what it costs to reach a row.
     """
 
     file: SourceFile
@@ -168,6 +193,7 @@ class FileSummary:
     row_names: RowNames | None = None
     kept_labels: int | None = None
     columns: pa.Table | None = None
+    access: RowAccess = DIRECT
 
 
 @dataclass(frozen=True)

@@ -10,15 +10,13 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from beam_cifar.data.block import MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import SourceFile
-from beam_cifar.formats.kit.rows import ColumnRows, probed, row_numbers, size_rows
+from beam_cifar.formats.kit.rows import ColumnRows, column, prefixed, probed, row_numbers, size_rows, unique_ids
 from beam_cifar.images.header import ImageHeader
-from beam_cifar.naming.ids import unique_texts
 from beam_cifar.naming.image_files import digests
 
 MAX_IMAGE_BYTES = 512 << 20
@@ -31,30 +29,23 @@ class EncodedRows(ColumnRows):
 
     Args:
         file: the file that contains them.
-        ids: string `[N]`; repeated ones are made unique.
-        filenames: string `[N]`.
+        names: table of `id` and `filename`, string, from `with_unique_ids`.
         labels: int64 `[N]`, -1 for unlabelled.
         bad: error message of each bad row, by row number.
     """
 
     def __init__(
-        self,
-        file: SourceFile,
-        ids: pa.Array,
-        filenames: pa.Array,
-        labels: npt.NDArray[np.int64],
-        bad: Mapping[int, str],
+        self, file: SourceFile, names: pa.Table, labels: npt.NDArray[np.int64], bad: Mapping[int, str]
     ) -> None:
         numbers = labels.copy()
         numbers[list(bad)] = UNLABELLED
         rows = {row: file.bad_row(row, why) for row, why in bad.items()}
         super().__init__(file, array("q", numbers.tobytes()), rows)
-        if file.id_prefix:
-            ids = pc.binary_join_element_wise(pa.scalar(file.id_prefix), ids, "")
-        self._ids, self.repeated = unique_texts(ids)
-        self._filenames = filenames
+        ids, self.repeated = unique_ids(names)
+        self._ids = prefixed(file.id_prefix, ids)
+        self._filenames = column(names, "filename")
         # Height, width and channels, filled in as headers are read; shared by all copies of the cached rows.
-        self._looked_at = np.full((3, len(ids)), UNKNOWN, np.int32)
+        self._looked_at = np.full((3, len(names)), UNKNOWN, np.int32)
 
     @abstractmethod
     def _images(self, runs: Runs) -> pa.Array:

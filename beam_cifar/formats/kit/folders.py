@@ -9,18 +9,27 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from beam_cifar import storage
-from beam_cifar.data.block import BadRow
+from beam_cifar.data.block import MAX_ROWS, BadRow
 from beam_cifar.data.schema import plain_labels
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import Capabilities, PartWriter, Sink
-from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.contract.source import Runs, runs_of
 from beam_cifar.formats.contract.types import FileSummary, SinkOptions, SourceFile
-from beam_cifar.formats.kit.rows import ColumnRows, probed, row_numbers, size_rows
+from beam_cifar.formats.kit.rows import (
+    ColumnRows,
+    column,
+    picked,
+    prefixed,
+    probed,
+    row_numbers,
+    size_rows,
+    unique_ids,
+    with_unique_ids,
+)
 from beam_cifar.images.encodings import file_extensions
 from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.naming.components import decode_name, encode_name
 from beam_cifar.naming.id_paths import decode_path, encode_path
-from beam_cifar.naming.ids import unique_texts
 from beam_cifar.naming.image_files import file_names, short_name
 
 if TYPE_CHECKING:
@@ -29,6 +38,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_FILE_BYTES = 512 << 20
+ENTRY = "image", "size", "time", "identity"
+"""Columns of a table of rows: path of the image in its folder, and what else `storage.Entry` has."""
 
 
 class ImageFileRows(ColumnRows):
@@ -36,13 +47,11 @@ class ImageFileRows(ColumnRows):
 
     Args:
         file: the input file that they belong to.
-        entry_at: returns the image file at an index.
-        places: int64 `[N]`, index of each row's image file, -1 for none.
-        ids: string `[N]`; repeated ones are made unique.
-        filenames: string `[N]`, as found.
+        root: folder of the images.
+        table: the rows, from `image_table`.
         labels: label of each row, -1 for unlabelled.
-        bad_rows: rows that cannot be read, by row number; they have no file.
-        digest: hex digest of row data that is not in the image files, if any.
+        bad_rows: rows that cannot be read, by row number; their images are left out.
+        digest: returns a hex digest of row data that is not in the image files, if there is any.
     """
 
     in_one_file = False
@@ -50,64 +59,89 @@ class ImageFileRows(ColumnRows):
     def __init__(
         self,
         file: SourceFile,
-        entry_at: Callable[[int], storage.Entry],
-        places: npt.NDArray[np.int64],
-        ids: pa.Array,
-        filenames: pa.Array,
+        root: str,
+        table: pa.Table,
         labels: Sequence[int],
         bad_rows: Mapping[int, BadRow] | None = None,
-        digest: str = "",
+        digest: Callable[[], str] = str,
     ) -> None:
         super().__init__(file, labels, bad_rows or {})
-        self._entry_at, self._places, self._filenames, self._digest = entry_at, places, filenames, digest
-        self._ids, self.repeated = unique_texts(ids)
+        self._root, self._digest = root, digest
+        ids, self.repeated = unique_ids(table)
+        self._ids = prefixed(file.id_prefix, ids)
+        self._filenames = column(table, "filename")
+        self._entry_columns = [column(table, name) for name in ENTRY]
+        self._there = self._entry_columns[0].is_valid().to_numpy(zero_copy_only=False).copy()
+        self._there[list(self.bad_rows)] = False
 
     @property
     def image_paths(self) -> Iterator[str]:
-        return (entry.path for entry in map(self._entry, range(self.rows)) if entry)
+        for start in range(0, self.rows, MAX_ROWS):
+            entries = self._entries([(start, min(start + MAX_ROWS, self.rows))])
+            yield from (entry.path for entry in entries if entry)
 
     def _stored_bytes(self, start: int, stop: int) -> int:
-        return max((entry.size for entry in map(self._entry, range(start, stop)) if entry), default=0)
+        return max((entry.size for entry in self._entries([(start, stop)]) if entry), default=0)
 
     def summary(self, *, sizes: bool) -> FileSummary:
-        good = [row for row in range(self.rows) if row not in self.bad_rows]
-        found = size_rows(self._headers(good)) if sizes else None
+        good = (row for row in range(self.rows) if row not in self.bad_rows)
+        found = self._sizes(runs_of(good), look=True) if sizes else None
         images = image_bytes = 0
-        digest = hashlib.sha256(self._digest.encode())
-        for entry in map(self._entry, range(self.rows)):
-            digest.update(f"{entry.name}\0{entry.size}\0".encode("utf-8", "surrogateescape") if entry else b"\0")
-            images += entry is not None
-            image_bytes += entry.size if entry else 0
+        digest = hashlib.sha256(self._digest().encode())
+        for start in range(0, self.rows, MAX_ROWS):
+            entries = self._entries([(start, min(start + MAX_ROWS, self.rows))])
+            facts = "".join(f"{entry.name}\0{entry.size}\0" if entry else "\0" for entry in entries)
+            digest.update(facts.encode("utf-8", "surrogateescape"))
+            images += sum(entry is not None for entry in entries)
+            image_bytes += sum(entry.size for entry in entries if entry)
         return self._summary(images, image_bytes, digest.hexdigest(), found)
 
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         import numpy as np
 
-        rows = row_numbers(runs)
-        return size_rows(self._headers(rows.tolist())) if look else np.zeros((3, len(rows)), dtype=np.int32)
+        if not look:
+            return np.zeros((3, sum(stop - start for start, stop in runs)), dtype=np.int32)
+        chunks = [(at, min(at + MAX_ROWS, stop)) for start, stop in runs for at in range(start, stop, MAX_ROWS)]
+        return size_rows(
+            header for chunk in chunks for header in storage.each(_header, self._entries([chunk]), self._root)
+        )
 
     def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
         import pyarrow as pa
 
-        entries = list(map(self._entry, row_numbers(runs).tolist()))
+        entries = self._entries(runs)
         images = pa.array(_contents(entries), pa.binary())
         encodings, sizes = probed(images, [entry.path if entry else "" for entry in entries])
         return images, encodings, sizes
 
-    def _entry(self, row: int) -> storage.Entry | None:
-        place = int(self._places[row])
-        return self._entry_at(place) if place >= 0 else None
+    def _entries(self, runs: Runs) -> list[storage.Entry | None]:
+        columns = (picked(values, runs).to_pylist() for values in self._entry_columns)
+        there = self._there[row_numbers(runs)].tolist()
+        return [
+            storage.Entry(name, f"{self._root}/{name}", False, *numbers) if found else None
+            for found, name, *numbers in zip(there, *columns, strict=True)
+        ]
 
-    def _headers(self, rows: Sequence[int]) -> list[ImageHeader | None]:
-        first = next(filter(None, map(self._entry, rows)), None)
-        return list(storage.each(self._header, rows, first.path if first else ""))
 
-    def _header(self, row: int) -> ImageHeader | None:
-        entry = self._entry(row)
-        if entry is None:
-            return None
-        with storage.reading(entry.path), storage.open_file(entry.path) as file:
-            return probe_image(file, entry.path)
+def image_table(images: Mapping[str, Any], ids: pa.Array, filenames: pa.Array, **more: Any) -> pa.Table:
+    """Returns the table of `ImageFileRows`, which can be stored as an index.
+
+    Args:
+        images: the image file of each row in the columns `ENTRY`, null for none.
+        ids: string `[N]`; repeated ones are made unique.
+        filenames: string `[N]`, as found.
+        more: further columns.
+    """
+    import pyarrow as pa
+
+    return with_unique_ids(pa.table({"id": ids, "filename": filenames, **images, **more}))
+
+
+def _header(entry: storage.Entry | None) -> ImageHeader | None:
+    if entry is None:
+        return None
+    with storage.reading(entry.path), storage.open_file(entry.path) as file:
+        return probe_image(file, entry.path)
 
 
 class _ImageFileWriter(PartWriter):

@@ -8,15 +8,16 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from beam_cifar import storage
-from beam_cifar.data.block import BadRow
+from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import MAX_TOLD, SourceFile
-from beam_cifar.formats.kit.folders import ImageFileRows
+from beam_cifar.formats.kit.folders import ENTRY, ImageFileRows, image_table
+from beam_cifar.formats.kit.rows import column, found_in, prefixed
 from beam_cifar.naming.components import decode_name
 from beam_cifar.naming.id_paths import decode_path, stem
 
@@ -58,10 +59,6 @@ class ImageTree:
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> storage.Entry:
-        name = self.names[index].as_py()
-        return storage.Entry(name, f"{self._root}/{name}", False, *(int(column[index]) for column in self._columns))
-
     def __iter__(self) -> Iterator[storage.Entry]:
         for start in range(0, len(self), _CHUNK):
             stop = start + _CHUNK
@@ -73,6 +70,14 @@ class ImageTree:
     def blob(self) -> storage.Blob:
         """The folder with a stamp of its listing, which shows whether it changed."""
         return storage.Blob(self._root, 0, int(self._sizes.sum()), storage.listing_stamp(self))
+
+    def rows(self, places: npt.NDArray[np.int64]) -> dict[str, pa.Array]:
+        """Returns the files at some places, null for -1, in the columns that `image_table` takes."""
+        import pyarrow as pa
+
+        taken = pa.array(places, mask=places < 0)
+        columns = self.names, *map(pa.array, self._columns)
+        return {name: values.take(taken) for name, values in zip(ENTRY, columns, strict=True)}
 
     def find(self, paths: pa.Array) -> npt.NDArray[np.int64]:
         """Returns the index of each relative path: int64 `[M]`, -1 if it is missing."""
@@ -152,15 +157,6 @@ class Texts:
         self._texts.clear()
 
 
-def found_in(wanted: pa.Array, texts: pa.Array) -> npt.NDArray[np.int64]:
-    """Returns the first index of each wanted text: int64 `[M]`, -1 if it is missing."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    found = pc.index_in(wanted, value_set=texts)
-    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False)).astype(np.int64)
-
-
 class ListedRows:
     """Collects the rows of an image list.
 
@@ -172,7 +168,7 @@ class ListedRows:
         self._file = file
         self._ids, self._paths, self._filenames = Texts(), Texts(), Texts()
         self.labels = array("q")
-        self.bad: dict[int, BadRow] = {}
+        self.bad: dict[int, str] = {}
 
     def append(self, item_id: str, path: str, filename: str, label: int = -1, error: str = "") -> None:
         """Adds a row.
@@ -189,46 +185,70 @@ class ListedRows:
         if error:
             self._refuse(len(self.labels), error)
             path, label = "", -1
-        for column, text in ((self._ids, item_id), (self._paths, plain_path(path)), (self._filenames, filename)):
-            column.append(text)
+        for texts, text in ((self._ids, item_id), (self._paths, plain_path(path)), (self._filenames, filename)):
+            texts.append(text)
         self.labels.append(label)
 
     def _refuse(self, row: int, error: str) -> None:
-        self.bad[row] = self._file.bad_row(row, error)
-        if len(self.bad) > MAX_TOLD:
-            raise InputError(f"{self.bad[row]} (after {MAX_TOLD} other bad rows)")
+        self.bad[row] = error
+        _refuse_many(self._file, self.bad)
 
-    def opened(self, tree: ImageTree, classes: int, folders: Sequence[str] = ("",)) -> ImageFileRows:
-        """Returns the rows with their images.
+    def made(self, tree: ImageTree, folders: Sequence[str] = ("",)) -> pa.Table:
+        """Returns the rows with their images, for `listed_rows`.
 
         Args:
             tree: the image tree.
-            classes: number of classes.
             folders: folders of the tree to search for images, in order: "", or for example "train/".
         """
         import numpy as np
+        import pyarrow as pa
 
-        ids, paths = self._ids.made(), self._paths.made()
-        for row in np.flatnonzero(np.frombuffer(self.labels, np.int64) >= classes).tolist():
-            self._refuse(row, f"has label {self.labels[row]}; expected {f'0 to {classes - 1}' if classes else 'none'}")
-        places = np.full(len(ids), -1, dtype=np.int64)
+        paths = self._paths.made()
+        places = np.full(len(paths), -1, dtype=np.int64)
         for folder in folders:
             missing = np.flatnonzero(places < 0)
-            places[missing] = tree.find(_within(folder, paths.take(missing)))
-        for row in self.bad:
-            places[row], self.labels[row] = -1, -1
-        digest = hashlib.sha256(self.labels.tobytes())
+            places[missing] = tree.find(prefixed(folder, paths.take(missing)))
+        errors = pa.array((self.bad.get(row) for row in range(len(paths))), pa.string())
+        labels = pa.array(np.array(self.labels, np.int64))
+        return image_table(tree.rows(places), self._ids.made(), self._filenames.made(), label=labels, error=errors)
+
+
+def _refuse_many(file: SourceFile, bad: Mapping[int, str]) -> None:
+    """Raises `InputError` if there are too many bad rows, given as error messages by row, in the order found."""
+    if len(bad) > MAX_TOLD:
+        row, error = list(bad.items())[-1]
+        raise InputError(f"{file.bad_row(row, error)} (after {MAX_TOLD} other bad rows)")
+
+
+def listed_rows(file: SourceFile, root: str, table: pa.Table, classes: int) -> ImageFileRows:
+    """Returns the rows of an image list.
+
+    Args:
+        file: the list.
+        root: folder of its images.
+        table: the rows, from `ListedRows.made`.
+        classes: number of classes.
+
+    Raises:
+        InputError: too many rows are bad.
+    """
+    import numpy as np
+
+    labels, errors = column(table, "label").to_numpy().copy(), column(table, "error")
+    bad = {row: errors[row].as_py() for row in np.flatnonzero(errors.is_valid()).tolist()}
+    for row in np.flatnonzero(labels >= classes).tolist():
+        bad[row] = f"has label {labels[row]}; expected {f'0 to {classes - 1}' if classes else 'none'}"
+        _refuse_many(file, bad)
+    labels[list(bad)] = UNLABELLED
+    bad_rows = {row: file.bad_row(row, error) for row, error in bad.items()}
+
+    def digest() -> str:
+        ids, found = column(table, "id"), hashlib.sha256(labels.tobytes())
         for start in range(0, len(ids), _CHUNK):
-            digest.update("\0".join(ids[start : start + _CHUNK].to_pylist()).encode())
-        return ImageFileRows(
-            self._file, tree.__getitem__, places, ids, self._filenames.made(), self.labels, self.bad, digest.hexdigest()
-        )
+            found.update("\0".join(ids[start : start + _CHUNK].to_pylist()).encode())
+        return found.hexdigest()
 
-
-def _within(folder: str, paths: pa.Array) -> pa.Array:
-    import pyarrow.compute as pc
-
-    return pc.binary_join_element_wise(folder, paths, "") if folder else paths
+    return ImageFileRows(file, root, table, array("q", labels.tobytes()), bad_rows, digest)
 
 
 def is_inside(path: str) -> bool:
@@ -290,16 +310,19 @@ def _too_long(number: int, shown: str) -> InputError:
     return InputError(f"{shown}: line {number}: is longer than {MAX_LINE_BYTES} bytes")
 
 
-def subset_files(entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...]) -> tuple[SourceFile, ...]:
+def subset_files(
+    entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...], index_dir: str = ""
+) -> tuple[SourceFile, ...]:
     """Returns the lists of a dataset, each with the subset given by its name.
 
     Args:
         entries: file entries of the lists.
         beside: other files or folders that all rows are read from.
+        index_dir: folder for indexes of the lists, where they are read before the catalog is made.
     """
     names = distinct_names((stem(entry.name) for entry in entries), decode_name)
     return tuple(
-        SourceFile(name, subset, entry.path, storage.listed_file(entry), beside=beside)
+        SourceFile(name, subset, entry.path, storage.listed_file(entry), beside=beside, index_dir=index_dir)
         for (name, subset), entry in zip(names.items(), entries, strict=True)
     )
 

@@ -16,6 +16,7 @@ from beam_cifar.formats.contract.source import RowReader, Runs
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
 from beam_cifar.images.decode import probe_whole_image
 from beam_cifar.images.header import ImageHeader
+from beam_cifar.naming.ids import unique_texts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -202,3 +203,41 @@ def picked(column: pa.Array, runs: Runs) -> pa.Array:
     import pyarrow as pa
 
     return column.take(pa.array(row_numbers(runs)))
+
+
+def column(table: pa.Table, name: str) -> pa.Array:
+    """Returns a column of a table as one array, without a copy if it is one chunk, as in a stored table."""
+    found = table.column(name)
+    return found.chunk(0) if found.num_chunks == 1 else found.combine_chunks()
+
+
+def with_unique_ids(table: pa.Table) -> pa.Table:
+    """Returns a table of rows with `unique_id` after `id` if ids repeat, for an index: finding that takes a while."""
+    ids, repeated = unique_texts(column(table, "id"))
+    return table.append_column("unique_id", ids) if repeated else table
+
+
+def prefixed(prefix: str, texts: pa.Array) -> pa.Array:
+    """Returns texts with a prefix, null for null."""
+    import pyarrow.compute as pc
+
+    return pc.binary_join_element_wise(prefix, texts, "") if prefix else texts
+
+
+def unique_ids(table: pa.Table) -> tuple[pa.Array, int]:
+    """Returns the unique ids in a table from `with_unique_ids`, and how many differ from those found."""
+    if "unique_id" not in table.column_names:
+        return column(table, "id"), 0
+    import pyarrow.compute as pc
+
+    ids = column(table, "unique_id")
+    return ids, pc.sum(pc.not_equal(ids, column(table, "id"))).as_py()
+
+
+def found_in(wanted: pa.Array, texts: pa.Array) -> npt.NDArray[np.int64]:
+    """Returns the first index of each wanted text: int64 `[M]`, -1 if it is missing."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    found = pc.index_in(wanted, value_set=texts)
+    return np.asarray(found.fill_null(-1).to_numpy(zero_copy_only=False)).astype(np.int64)

@@ -10,8 +10,10 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.kit.rows import with_unique_ids
 from beam_cifar.formats.parquet.schema import MAX_TEXT_BYTES, READ_ROWS, ColumnRoles, columns_in, damaged, open_parquet
 
 # Maximum ratio at which each codec can compress a page; other codecs get `_OTHER_RATIO`.
@@ -27,8 +29,9 @@ _FOLDERS = r"(?s)^.*/"
 
 
 @kept(4)
+@indexed()
 def read_columns(file: SourceFile) -> pa.Table:
-    """Returns the short columns of a file, cached because several tasks read parts of it.
+    """Returns the short columns of a file, stored because several tasks read parts of it.
 
     They are `id` and `filename`, string; `label`, string or int64; `coarse`, int64; `named`, whether it has a path.
 
@@ -57,7 +60,7 @@ def read_columns(file: SourceFile) -> pa.Table:
             tables += [_with_names({}, file, meaning, row, rows - row)] if not columns or not rows else []
             if row not in (0, rows) or (columns and row != rows):
                 raise InputError(f"{file.shown}: ends at row {row} of {rows}; the file is damaged")
-        return pa.concat_tables(tables)
+        return with_unique_ids(pa.concat_tables(tables).combine_chunks())
 
 
 def _text_rows(opened: Any, path: str) -> int:

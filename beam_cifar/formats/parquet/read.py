@@ -56,7 +56,7 @@ class ParquetSource(Source):
         with storage.reading(path):
             found = [([os.path.basename(path)], path)] if storage.is_file(path) else _found(path, [], MAX_DEPTH)
             files = [
-                SourceFile("/".join(parts), _subset(parts), file, storage.whole_file(file))
+                SourceFile("/".join(parts), _subset(parts), file, storage.whole_file(file), index_dir=index_dir)
                 for parts, file in sorted(found, key=lambda each: [natural_key(part) for part in each[0]])
             ]
             if not files:

@@ -21,7 +21,7 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Runs
-from beam_cifar.formats.contract.types import FileSummary, SourceFile
+from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
 from beam_cifar.formats.kit.rows import parents_of
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
@@ -79,8 +79,7 @@ class ParquetRows(EncodedRows):
             coarse = _plain(found.column("coarse"))
             for row in np.flatnonzero((coarse < -1) | (coarse >= len(table.coarse_names))).tolist():
                 bad[row] = f"coarse label {coarse[row]} is outside the table of {len(table.coarse_names)} superclasses"
-        ids, filenames = (found.column(name).combine_chunks() for name in ("id", "filename"))
-        super().__init__(file, ids, filenames, numbers, bad)
+        super().__init__(file, found, numbers, bad)
         self._table, self._meaning = table, columns_in(file)
 
     @contextmanager
@@ -90,6 +89,10 @@ class ParquetRows(EncodedRows):
             made._groups = _groups(opened.metadata, self.file)
             made._in_order = _Images(opened, self._meaning.image, made._groups, self.file.shown)
             yield made
+
+    @property
+    def access(self) -> RowAccess:
+        return RowAccess(tuple(self._groups.starts[:-1].tolist()))
 
     def summary(self, *, sizes: bool) -> FileSummary:
         """Returns what the plan needs to know; reads images only for sizes, or to count them if the footer does not.

@@ -16,15 +16,17 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import Runs, kept
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
-from beam_cifar.formats.kit.rows import row_numbers
+from beam_cifar.formats.kit.rows import column, found_in, row_numbers, with_unique_ids
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.storage.tar import tar_members
@@ -49,24 +51,20 @@ class ShardIndex:
     """Index of the N samples of a shard, from its headers and small members.
 
     Attributes:
-        ids: string `[N]`.
-        filenames: string `[N]`.
+        names: table of `id`, `filename`, and what `with_unique_ids` adds.
         offsets: int64 `[N]`, offset of the image in the shard, -1 for none.
         sizes: int64 `[N]`, size of the image in bytes.
         numbers: int64 `[N]`, label given as a number, -1 for none.
-        codes: int32 `[N]`, label given as a name, as an index into `names`, -1 for none.
-        names: all distinct label names.
-        texts: int32 `[N]`, text of `.txt` if there is no other label, as an index into `names`, -1 for none.
+        words: label given as a name: dictionary `[N]`, null for none.
+        texts: text of `.txt` if there is no other label: dictionary `[N]`, null for none.
     """
 
-    ids: pa.Array
-    filenames: pa.Array
+    names: pa.Table
     offsets: npt.NDArray[np.int64]
     sizes: npt.NDArray[np.int64]
     numbers: npt.NDArray[np.int64]
-    codes: npt.NDArray[np.int32]
-    names: tuple[str, ...]
-    texts: npt.NDArray[np.int32]
+    words: pa.DictionaryArray
+    texts: pa.DictionaryArray
 
 
 class WebdatasetRows(EncodedRows):
@@ -79,7 +77,7 @@ class WebdatasetRows(EncodedRows):
 
     def __init__(self, file: SourceFile, labels: LabelTable) -> None:
         index = self._index = shard_index(file)
-        super().__init__(file, index.ids, index.filenames, *_label_numbers(index, labels, own=bool(file.beside)))
+        super().__init__(file, index.names, *_label_numbers(index, labels, own=bool(file.beside)))
 
     def summary(self, *, sizes: bool) -> FileSummary:
         index = self._index
@@ -122,7 +120,15 @@ class WebdatasetRows(EncodedRows):
 
 @kept()
 def shard_index(file: SourceFile) -> ShardIndex:
-    """Reads the headers and small members of a shard; cached for all of its tasks. Raises `InputError`."""
+    """Returns the index of a shard's samples. Raises `InputError`."""
+    table = _samples(file)
+    offsets, sizes, numbers = (column(table, name).to_numpy() for name in ("offset", "size", "number"))
+    return ShardIndex(table, offsets, sizes, numbers, column(table, "word"), column(table, "text"))
+
+
+@indexed()
+def _samples(file: SourceFile) -> pa.Table:
+    """Reads the headers and small members of a shard."""
     with storage.open_blob(file.blob, file.shown) as stream:
         gathered = _Gathered(stream, file)
         for name, offset, size in tar_members(stream, file.blob.size, file.shown):
@@ -140,14 +146,14 @@ class _Gathered:
 
     def __init__(self, stream: BinaryIO, file: SourceFile) -> None:
         self._stream, self._file = stream, file
-        self._own = bool(file.beside)
         self._seen: set[str] = set()
         self._key: str | None = None
         self._members: dict[str, tuple[int, int]] = {}
         self._ids: list[str] = []
         self._filenames: list[str] = []
-        self._names: dict[str, int] = {}
-        self._columns = {name: array("q") for name in ("offsets", "sizes", "numbers", "codes", "texts")}
+        self._words: dict[str | None, int] = {}
+        self._texts: dict[str | None, int] = {}
+        self._columns = {name: array("q") for name in ("offset", "size", "number", "word", "text")}
 
     def add(self, name: str, offset: int, size: int) -> None:
         """Adds a member; as in `tariterators.py`, names without a dot or between `__` are not part of a sample."""
@@ -168,22 +174,16 @@ class _Gathered:
             raise self._error(f"sample {key!r} has two {kind!r} members; keep one")
         self._members[kind] = offset, size
 
-    def made(self) -> ShardIndex:
+    def made(self) -> pa.Table:
         """Returns the index of all samples."""
         self._finish()
-        columns = {name: np.frombuffer(values, np.int64) for name, values in self._columns.items() if len(values)}
-        none = np.empty(0, np.int64)
-        offsets, sizes, numbers, codes, texts = (columns.get(name, none) for name in self._columns)
-        return ShardIndex(
-            pa.array(self._ids, pa.string()),
-            pa.array(self._filenames, pa.string()),
-            offsets,
-            sizes,
-            numbers,
-            codes.astype(np.int32),
-            tuple(self._names),
-            texts.astype(np.int32),
-        )
+        columns = {name: pa.array(np.array(values, np.int64)) for name, values in self._columns.items()}
+        for name, texts in (("word", self._words), ("text", self._texts)):
+            codes = columns[name].cast(pa.int32())
+            codes = pc.if_else(pc.less(codes, 0), pa.scalar(None, pa.int32()), codes)
+            columns[name] = pa.DictionaryArray.from_arrays(codes, pa.array(texts, pa.string()))
+        names = (pa.array(texts, pa.string()) for texts in (self._ids, self._filenames))
+        return with_unique_ids(pa.table(dict(zip(("id", "filename"), names, strict=True)) | columns))
 
     def _finish(self) -> None:
         """Completes the current sample."""
@@ -199,10 +199,9 @@ class _Gathered:
         base = self._key.rpartition("/")[2]
         self._ids.append(self._fact(facts, "id", self._key))
         self._filenames.append(self._fact(facts, "filename", f"{base}.{kind or 'png'}"))
-        for column, value in zip(
-            self._columns.values(), (offset, size, number, self._code(name), self._code(caption)), strict=True
-        ):
-            column.append(value)
+        found = offset, size, number, _code(name, self._words), _code(caption, self._texts)
+        for values, value in zip(self._columns.values(), found, strict=True):
+            values.append(value)
         self._members = {}
         self._key = None
 
@@ -292,25 +291,32 @@ class _Gathered:
         self._stream.seek(offset)
         return self._stream.read(size)
 
-    def _code(self, name: str | None) -> int:
-        return -1 if name is None else self._names.setdefault(name, len(self._names))
-
     def _error(self, reason: str) -> InputError:
         return InputError(f"{self._file.shown}: sample {len(self._ids)}: {reason}")
+
+
+def _code(text: str | None, codes: dict[str | None, int]) -> int:
+    return -1 if text is None else codes.setdefault(text, len(codes))
 
 
 def _label_numbers(index: ShardIndex, labels: LabelTable, *, own: bool) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
     """Returns the label of each sample, int64 `[N]`, and errors by row; `own` shards have no labels in `.txt`."""
     found = index.numbers.copy()
-    places = {name: number for number, name in enumerate(labels.names)}
-    by_code = np.array([places.get(name, UNLABELLED) for name in index.names] + [UNLABELLED], dtype=np.int64)
-    for codes in (index.codes,) if own else (index.codes, index.texts):
-        found = np.where(found < 0, by_code[codes], found)
-    unknown = np.flatnonzero((found < 0) & (index.codes >= 0)).tolist()
+    for texts in (index.words,) if own else (index.words, index.texts):
+        # The last of equal names counts.
+        last = found_in(texts.dictionary, pa.array(labels.names[::-1], pa.string()))
+        by_code = np.append(np.where(last < 0, UNLABELLED, len(labels.names) - 1 - last), UNLABELLED)
+        found = np.where(found < 0, by_code[_codes(texts)], found)
+    unknown = np.flatnonzero((found < 0) & (_codes(index.words) >= 0)).tolist()
     count = len(labels.names)
     bad = {row: outside_table(found[row], count) for row in np.flatnonzero(found >= count).tolist()}
-    bad |= {row: f"label {index.names[index.codes[row]]!r:.80} is not in the label table" for row in unknown}
+    bad |= {row: f"label {index.words[row].as_py()!r:.80} is not in the label table" for row in unknown}
     return found, bad
+
+
+def _codes(texts: pa.DictionaryArray) -> npt.NDArray[np.int32]:
+    """Returns the index of each text: int32 `[N]`, -1 for none."""
+    return np.asarray(texts.indices.fill_null(-1).to_numpy(zero_copy_only=False), np.int32)
 
 
 def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...]]:
@@ -328,15 +334,15 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
     for file in files:
         index = shard_index(file)
         largest = max(largest, int(index.numbers.max(initial=-1)))
-        for number, code in np.unique(np.stack([index.numbers, index.codes]), axis=1).T.tolist():
-            name = index.names[code] if code >= 0 else None
+        for number, code in np.unique(np.stack([index.numbers, _codes(index.words)]), axis=1).T.tolist():
+            name = index.words.dictionary[code].as_py() if code >= 0 else None
             if name is not None and number < 0:
                 alone.add(name)
             elif name is not None and known.setdefault(number, name) != name:
                 raise InputError(
                     f"{file.shown}: class {number} is named both {known[number]!r} and {name!r}; keep one name"
                 )
-        texts.update(index.names[code] for code in np.unique(index.texts[index.texts >= 0]).tolist())
+        texts.update(index.texts.dictionary.to_pylist())
         if max(largest, len(alone)) >= MAX_CLASSES:
             raise InputError(f"{file.shown}: has more than {MAX_CLASSES} classes, the supported maximum")
     if largest < 0 and not alone:
@@ -350,4 +356,4 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
 
 def shard_ids(file: SourceFile) -> pa.ChunkedArray:
     """Returns the ids of a shard's samples."""
-    return pa.chunked_array([shard_index(file).ids])
+    return shard_index(file).names.column("id")

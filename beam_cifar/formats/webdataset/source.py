@@ -73,6 +73,7 @@ class WebdatasetSource(Source):
                     shard,
                     storage.whole_file(shard),
                     beside=beside,
+                    index_dir=index_dir,
                 )
                 for folder, shards in paths.items()
                 for shard in shards

@@ -1,0 +1,180 @@
+"""Spills: files of rows that were moved, in which each part finds its own together.
+
+A spill has the rows of a range of one input file. It holds them in memory some MB at a time, in runs, and writes each
+run as one slice per bucket: a record batch in Arrow's IPC format, without schema. An index follows the slices.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import BinaryIO, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from beam_cifar import storage
+from beam_cifar.data.grouping import by_key
+from beam_cifar.data.schema import example_schema
+from beam_cifar.errors import JobError
+from beam_cifar.planning.plan import Positions, Spill
+
+RUN_BYTES: Final = 32 << 20
+"""Bytes of rows that a spill holds in memory before they are written."""
+
+_SCHEMA: Final = example_schema().append(pa.field("row", pa.int32(), nullable=False))
+_SLICE: Final = np.dtype([("bucket", "<i8"), ("start", "<i8"), ("bytes", "<i8"), ("crc", "<u8")])
+_END: Final = struct.Struct("<QQI12s")
+"""The last bytes of a spill: rows, slices, CRC-32 of the index, and a mark."""
+_MARK: Final = b"spill of 1.0"
+_AGAIN: Final = "run the job again, without --resume"
+
+
+class SpillWriter:
+    """Writes the rows of one spill.
+
+    Args:
+        file: new file, which the caller commits after `close`.
+    """
+
+    def __init__(self, file: storage.StagedFile) -> None:
+        self._file = file
+        self._tables: list[pa.Table] = []
+        self._buckets: list[Positions] = []
+        self._index: list[tuple[int, int, int, int]] = []
+        self._rows = self._held = 0
+
+    def append(self, table: pa.Table, rows: npt.NDArray[np.int32], buckets: Positions) -> None:
+        """Adds examples, which must follow those before in the order of the input.
+
+        Args:
+            table: N examples, in `beam_cifar.data.schema.example_schema`.
+            rows: int32 `[N]`, their row numbers in the input file.
+            buckets: int64 `[N]`, what each goes to.
+        """
+        self._tables.append(table.append_column(_SCHEMA.field("row"), pa.array(rows)))
+        self._buckets.append(buckets)
+        self._rows += len(table)
+        self._held += table.nbytes
+        if self._held >= RUN_BYTES:
+            self._write_run()
+
+    def close(self) -> None:
+        """Writes what is left, and the index."""
+        self._write_run()
+        index = np.array(self._index, dtype=_SLICE).tobytes()
+        self._file.write(index)
+        self._file.write(_END.pack(self._rows, len(self._index), zlib.crc32(index), _MARK))
+
+    def _write_run(self) -> None:
+        if not self._tables:
+            return
+        table = pa.concat_tables(self._tables).combine_chunks()
+        buckets = np.concatenate(self._buckets)
+        self._tables, self._buckets, self._held = [], [], 0
+        order = np.argsort(buckets, kind="stable")
+        edges = np.flatnonzero(np.diff(buckets[order])) + 1
+        for rows in np.split(order, edges):
+            (batch,) = table.take(pa.array(rows)).cast(_SCHEMA).combine_chunks().to_batches()
+            data = batch.serialize()
+            self._index.append((int(buckets[rows[0]]), self._file.bytes_written, data.size, zlib.crc32(data)))
+            self._file.write(data)
+
+
+@dataclass(frozen=True)
+class SpillFolder:
+    """The spills of a job.
+
+    Attributes:
+        path: folder of their files.
+        spills: all of them, by number.
+    """
+
+    path: str = ""
+    spills: tuple[Spill, ...] = ()
+    _indexes: dict[int, npt.NDArray[np.void]] = field(default_factory=dict, compare=False, repr=False)
+
+    @functools.cached_property
+    def _of_file(self) -> dict[int, list[int]]:
+        return by_key((spill.file, spill.number) for spill in self.spills)
+
+    def file(self, number: int) -> str:
+        """Returns the path of a spill."""
+        return os.path.join(self.path, f"{number:06d}")
+
+    def has(self, file: int) -> bool:
+        """Returns whether the rows of an input file were moved."""
+        return file in self._of_file
+
+    def is_whole(self, spill: Spill) -> bool:
+        """Returns whether a spill is there with all of its rows."""
+        try:
+            return self._index(spill.number)[0] == spill.rows
+        except JobError:
+            return False
+
+    def take(self, file: int, rows: npt.NDArray[np.int32], bucket: int) -> pa.Table:
+        """Returns the rows of an input file that are in a bucket.
+
+        Args:
+            file: index of the input file.
+            rows: int32 `[N]`, ascending: the rows expected there.
+            bucket: key of the bucket.
+
+        Raises:
+            JobError: a spill is damaged, or has other rows.
+        """
+        batches = [batch for number in self._of_file[file] for batch in self._slices(number, bucket)]
+        table = pa.Table.from_batches(batches, _SCHEMA)
+        if not np.array_equal(table.column("row").to_numpy(), rows):
+            raise JobError(f"{self.path}: spills of input file {file} have other rows than planned; {_AGAIN}")
+        return table.drop_columns(["row"])
+
+    def _slices(self, number: int, bucket: int) -> Iterator[pa.RecordBatch]:
+        if number not in self._indexes:
+            self._indexes[number] = self._index(number)[1]
+        index = self._indexes[number]
+        found = index[index["bucket"] == bucket]
+        if not len(found):
+            return
+        with _reading(self.file(number)) as file:
+            for _, start, size, crc in found.tolist():
+                file.seek(start)
+                data = file.read(size)
+                if len(data) != size or zlib.crc32(data) != crc:
+                    raise _damaged(self.file(number))
+                yield pa.ipc.read_record_batch(pa.py_buffer(data), _SCHEMA)
+
+    def _index(self, number: int) -> tuple[int, npt.NDArray[np.void]]:
+        """Returns the number of rows of a spill, and its slices."""
+        with _reading(self.file(number)) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END.size))
+            at, last = file.tell(), file.read()
+            if len(last) == _END.size and last.endswith(_MARK):
+                rows, slices, crc, _ = _END.unpack(last)
+                size = slices * _SLICE.itemsize
+                if size <= at:
+                    file.seek(at - size)
+                    data = file.read(size)
+                    if zlib.crc32(data) == crc:
+                        return rows, np.frombuffer(data, _SLICE)
+        raise _damaged(self.file(number))
+
+
+@contextmanager
+def _reading(path: str) -> Iterator[BinaryIO]:
+    try:
+        with storage.open_file(path) as file:
+            yield file
+    except OSError as error:
+        raise JobError(f"{path}: cannot read a spill: {error.strerror or error}; {_AGAIN}") from error
+
+
+def _damaged(path: str) -> JobError:
+    return JobError(f"{path}: a spill is damaged; {_AGAIN}")
