@@ -51,8 +51,8 @@ SIZES = {
 MOST = 1.25
 """How much the work per image may grow when there are four times as many. Less would be for the edges of parts, and for
 what is read whenever a file is opened, which weigh much in parts of 20 rows; work for all rows in each part is 4."""
-LITTLE = 0.1
-"""Work per row or byte that does not matter, such as manifests read again."""
+LITTLE = 0.2
+"""Work per row or byte that does not matter: a manifest read again, the index of a `.tar.gz`, which each task reads."""
 SMALL = 0.01
 """Share of the input that may be read by every task, such as the names of classes."""
 
