@@ -177,8 +177,9 @@ SOAK ?= 60
 soak: $(VENV)/.installed
 	$(BIN)/python -m tests.helpers.soak --minutes $(SOAK)
 
-# Beside other tools, 10 to 15 minutes: `make bench BENCH="parquet --runs 3"`; see benchmarks/README.md.
-bench: $(VENV)/.installed $(if $(BEAM_CIFAR_PEERS),,.peers/.installed)
+# Beside other tools, 10 to 15 minutes: `make bench BENCH="parquet --runs 3"`; alone: `make bench BENCH=growth`; see
+# benchmarks/README.md.
+bench: $(VENV)/.installed $(if $(BEAM_CIFAR_PEERS)$(filter growth,$(firstword $(BENCH))),,.peers/.installed)
 	$(BIN)/python benchmarks/run.py $(BENCH)
 
 # The source distribution and the wheel of the last commit, the same bytes for everybody.

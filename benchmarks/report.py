@@ -26,7 +26,7 @@ def at_one_size(results: Results, images: int) -> str:
                 cells, ratios = ["failed", "", "", ""], ["", ""]
             rows.append([title, _bold(each), *cells, *ratios])
             title = ""
-    return _table([*head, "time: ours / it", "memory: ours / it"], rows, texts=2)
+    return table([*head, "time: ours / it", "memory: ours / it"], rows, texts=2)
 
 
 def at_two_sizes(results: Results, small: int, large: int) -> str:
@@ -51,7 +51,7 @@ def at_two_sizes(results: Results, small: int, large: int) -> str:
                 cells = ["failed", *[""] * 6]
             rows.append([title, _bold(each), *cells])
             title = ""
-    return _table([*head, f"peak MB at {small:,}", f"at {large:,}", "ratio"], rows, texts=2)
+    return table([*head, f"peak MB at {small:,}", f"at {large:,}", "ratio"], rows, texts=2)
 
 
 def seconds(runs: list[Run]) -> float:
@@ -86,7 +86,7 @@ def _bold(contender: Contender) -> str:
     return f"**{contender.name}**" if contender.ours else contender.name
 
 
-def _table(head: list[str], rows: list[list[str]], texts: int) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], texts: int) -> str:
     """Returns a table whose first columns are text and whose other columns are right-aligned."""
     rule = ["---"] * texts + ["---:"] * (len(head) - texts)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *rows))

@@ -1,4 +1,7 @@
-"""Runs the benchmarks in works.py with beam-cifar and its peers in turn, and prints a Markdown table; see README.md."""
+"""Runs the benchmarks in works.py with beam-cifar and its peers in turn, and prints a Markdown table; see README.md.
+
+`run.py growth` is another one: whether the cost of beam-cifar's own jobs grows with their images.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import growth
 from measure import Run, measure
 from report import at_one_size, at_two_sizes
 from setting import describe
@@ -159,4 +163,4 @@ def count(kind: str, out: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(growth.main(sys.argv[2:]) if sys.argv[1:2] == ["growth"] else main())
