@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from beam_cifar import BeamCifarError, LabelTable
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import FileSummary, Wanted
+from beam_cifar.formats.parquet.columns import dictionary_bytes
 from beam_cifar.formats.parquet.read import ParquetSource
 from beam_cifar.formats.registry import detect_format
 from beam_cifar.planning.summaries import scan
@@ -414,6 +416,28 @@ def test_an_image_that_a_dictionary_repeats_does_not_fill_the_memory(tmp_path: P
         table = reader.table(1000, 1003)
         assert table.column("image").to_pylist() == [image] * 3
         assert pa.total_allocated_bytes() - before < 256 << 20
+
+
+@pytest.mark.parametrize("codec", ["none", "snappy", "gzip", "zstd", "lz4", "brotli"])
+def test_a_dictionary_page_says_its_size_and_a_false_one_fills_no_memory(codec: str, tmp_path: Path) -> None:
+    image = encoded(picture(1))[:33] + bytes(1 << 20)
+    column = pa.DictionaryArray.from_arrays(pa.array(np.zeros(3000, np.int32)), pa.array([image]))
+    path = write(tmp_path / "x.parquet", {"image": column}, dictionary_pagesize_limit=8 << 20, compression=codec)
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    with path.open("rb") as stream:
+        size = dictionary_bytes(chunk, stream)
+    assert size == (None if codec == "none" else 4 + len(image))  # PLAIN: each value after its length
+
+    data = bytearray(path.read_bytes())
+    at = chunk.dictionary_page_offset + 3
+    data[at : at + 4] = b"\x82\x80\x80\x00"  # one byte, which is less than there is
+    path.write_bytes(data)
+    catalog = ParquetSource().describe(str(path), "")
+    with ParquetSource().open_rows(catalog.files[0], catalog.labels) as rows:
+        before = pa.total_allocated_bytes()
+        with pytest.raises(InputError) if codec != "none" else nullcontext():
+            rows.facts(0, 1000)
+        assert pa.total_allocated_bytes() - before < 200 << 20
 
 
 def test_nothing_else_is_taken_for_parquet(cifar10: Path, tmp_path: Path) -> None:

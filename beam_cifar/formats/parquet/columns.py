@@ -155,12 +155,15 @@ def repeated_bytes(chunk: Any) -> int:
 def dictionary_bytes(chunk: Any, stream: BinaryIO) -> int | None:
     """Returns the unpacked bytes of a column chunk's dictionary page, from its header; None if that is unusual.
 
-    Arrow refuses a page that unpacks to another size. The header is `PageHeader` of `parquet.thrift` in the compact
-    protocol: the page's type, then its unpacked size, each a byte 0x15 and a zigzag varint.
+    Arrow refuses a page that unpacks to more, but does not look at the size of one that is not compressed. The header
+    is `PageHeader` of `parquet.thrift` in the compact protocol: a byte 0x15 and the page's type (2, zigzag), then a
+    byte 0x15 and its unpacked size, a zigzag varint.
     """
+    if chunk.compression == "UNCOMPRESSED" or not 0 < chunk.dictionary_page_offset < chunk.data_page_offset:
+        return None  # Arrow would begin with the page that comes first
     stream.seek(chunk.dictionary_page_offset)
-    found = re.match(rb"\x15([\x80-\xff]*[\x00-\x7f])\x15([\x80-\xff]{0,4}[\x00-\x7f])", stream.read(16), re.DOTALL)
+    found = re.match(rb"\x15\x04\x15([\x80-\xff]{0,4}[\x00-\x7f])", stream.read(8), re.DOTALL)
     if not found:
         return None
-    number = sum((byte & 127) << 7 * place for place, byte in enumerate(found[2]))
+    number = sum((byte & 127) << 7 * place for place, byte in enumerate(found[1]))
     return number >> 1 if not number & 1 else None
