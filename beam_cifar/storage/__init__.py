@@ -13,6 +13,7 @@ from beam_cifar.storage.blobs import open_arrow as open_arrow
 from beam_cifar.storage.blobs import open_blob as open_blob
 from beam_cifar.storage.blobs import read_all_listed as read_all_listed
 from beam_cifar.storage.blobs import reading as reading
+from beam_cifar.storage.blobs import refuse_changed as refuse_changed
 from beam_cifar.storage.blobs import unpack as unpack
 from beam_cifar.storage.blobs import unpacked_file as unpacked_file
 from beam_cifar.storage.blobs import whole_file as whole_file

@@ -182,6 +182,16 @@ def copy_blob(blob: Blob, name: str, file: StagedFile) -> None:
     file.commit()
 
 
+def refuse_changed(blob: Blob, name: str) -> None:
+    """Raises `InputError` if an input file is missing, or changed since planning; opens no local file."""
+    if is_url(blob.path):
+        with _object(blob, name):
+            pass
+    else:
+        with reading(name):
+            _refuse_changed(blob, name)
+
+
 def _refuse_changed(blob: Blob, name: str) -> None:
     # Checked before and after reading: if a file is replaced meanwhile, part of the data may be old and part new.
     if not is_unchanged(stamp(blob.path), blob.stamp):

@@ -60,8 +60,7 @@ def indexed(version: str = __version__) -> Callable[[ReadTable], ReadTable]:
             table = storage.stored_table(path)
             if table is not None and (table.schema.metadata or {}).get(_KEY) == identity:
                 if file.blob.stamp[1]:  # not that of a folder, whose images are compared as they are read
-                    with storage.open_blob(file.blob, file.shown):  # refuses a file that has changed since
-                        pass
+                    storage.refuse_changed(file.blob, file.shown)
                 return table
             table = read(file)
             storage.store_table(path, table.replace_schema_metadata({**(table.schema.metadata or {}), _KEY: identity}))
