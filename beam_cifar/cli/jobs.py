@@ -114,8 +114,9 @@ def _plan_lines(plan: Plan, title: str) -> Iterator[str]:
         sources = dict.fromkeys(plan.files[number].name for task in tasks for number in _files_of(task, plan))
         how = "copied from" if tasks[0].copy else "from"
         yield f"  {shard.path or shard.subset}: {shard.rows:,} rows {how} {', '.join(sources)}"
-    if plan.spills:
-        yield f"  before that, rows are moved through {len(plan.spills)} spills, about {plan.spill_bytes / 1e6:,.0f} MB"
+    if plan.moves.spills:
+        moved = f"{len(plan.moves.spills)} spills, about {plan.moves.bytes / 1e6:,.0f} MB"
+        yield f"  before that, rows are moved through {moved}"
 
 
 def _files_of(task: Task, plan: Plan) -> list[int]:
@@ -134,8 +135,8 @@ def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, o
         "labels": list(plan.label_map.table.names),
         "shards": [asdict(shard) for shard in plan.shards],
         "tasks": [asdict(task) for task in plan.tasks],
-        "spills": len(plan.spills),
-        "spill_bytes": plan.spill_bytes,
+        "spills": len(plan.moves.spills),
+        "spill_bytes": plan.moves.bytes,
         "notices": list(plan.notices),
     }
 

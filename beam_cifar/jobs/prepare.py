@@ -23,8 +23,8 @@ from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.planning.by_counts import make_plan, wanted_of
 from beam_cifar.planning.by_rows import plan_by_rows
 from beam_cifar.planning.chosen_rows import write_chosen, write_moves
-from beam_cifar.planning.moves import rereads
-from beam_cifar.planning.plan import Plan
+from beam_cifar.planning.moves import moves_of, rereads
+from beam_cifar.planning.plan import Moves, Plan
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.version import __version__
 
@@ -114,7 +114,7 @@ def rehearsed(options: ConvertOptions) -> Iterator[Job]:
     _check_places(folder, options)
     with storage.TemporaryFolder() as index_dir:
         job, _ = _planned(options, folder, index_dir)
-        yield replace(job, plan=replace(job.plan, chosen=None, moves=None))
+        yield replace(job, plan=replace(job.plan, chosen=None, moves=Moves()))
 
 
 def _located(options: ConvertOptions) -> ConvertOptions:
@@ -147,15 +147,25 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
     sink = get_sink(options.output_format)
     sink.check(options)
     if options.by_rows:
-        surveys, plan = plan_by_rows(options, sink, index_dir)
-        return surveys, plan if options.kept is None else keep_files(plan, options)
+        return _by_rows(options, index_dir)
     found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))
     plan = make_plan(found.catalog, found.summaries, sink, options)
     if options.limit is None and rereads(plan.tasks, found.summaries):  # a limit leaves out subsets, and stops early
-        surveys, moved = plan_by_rows(options, sink, index_dir)
-        if moved.spills:
+        surveys, moved = _by_rows(options, index_dir)
+        if moved.moves.spills:
             return surveys, moved
     return (found,), plan
+
+
+def _by_rows(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ...], Plan]:
+    surveys, plan = plan_by_rows(options, get_sink(options.output_format), index_dir)
+    if options.kept is not None:
+        plan = keep_files(plan, options)
+    written = {task.chosen for task in plan.tasks if not task.copy and task.chosen is not None}
+    summaries = [summary for survey in surveys for summary in survey.summaries]
+    if plan.chosen is not None:
+        plan = replace(plan, moves=moves_of(plan.chosen, written, summaries, plan.file_bytes))
+    return surveys, plan
 
 
 def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Holding, *, may_be_done: bool) -> Job:
@@ -171,10 +181,11 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
             storage.begin(job.folder, inputs)
             if job.plan.chosen is not None:
                 write_chosen(job.plan.chosen, job.folder.rows, job.folder.scratch)
-            if job.plan.moves is not None:
+            if job.plan.moves.spills:
                 write_moves(job.plan.moves, job.folder.moves, job.folder.scratch)
     give_back()
-    return replace(job, plan=replace(job.plan, chosen=None, moves=None))
+    moves = Moves(job.plan.moves.spills, job.plan.moves.bytes)
+    return replace(job, plan=replace(job.plan, chosen=None, moves=moves))
 
 
 def _compared(job: Job, inputs: str, *, may_be_done: bool) -> Job:
@@ -284,7 +295,7 @@ def _occupied(output: str) -> OutputError:
 
 def _refuse_full_disk(plan: Plan, folder: storage.JobFolder, options: ConvertOptions) -> None:
     needed = get_sink(options.output_format).estimate_bytes(plan.rows, plan.image_bytes, plan.sink)
-    needed += plan.spill_bytes
+    needed += plan.moves.bytes
     # Checked before the start, because on a full disk Beam would retry tasks again and again.
     free = storage.free_bytes(folder.path) + _staged_bytes(folder)
     if needed > free:

@@ -17,6 +17,7 @@ from beam_cifar.formats.contract.source import RowReader
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.registry import get_source
 from beam_cifar.images.encodings import are_pixels
+from beam_cifar.planning import moves
 from beam_cifar.planning.chosen_rows import read_chosen
 from beam_cifar.planning.plan import Inputs, Origin, Plan, Segment, Task
 from beam_cifar.planning.spills import SpillFolder
@@ -61,7 +62,7 @@ class SourceSettings:
             row_bytes=row_bytes(plan.pixel_steps),
             chosen=folder.rows if folder and plan.counts else "",
             image_bytes=plan.file_bytes,
-            spilled=SpillFolder(folder.spills if folder else "", plan.spills),
+            spilled=SpillFolder(folder.spills if folder else "", plan.moves.spills, moves.BUCKET_BYTES),
         )
 
     def origin(self, file: SourceFile) -> Origin:

@@ -41,7 +41,7 @@ def write_spill(spill: Spill, source: SourceSettings, folder: JobFolder) -> Spil
     rows, counts = np.unique(numbers, return_counts=True)
     ends = np.cumsum(counts)
     with folder.stage(source.spilled.file(spill.number)) as staged:
-        writer = SpillWriter(staged)
+        writer = SpillWriter(staged, spill.number)
         with get_source(origin.format).open_rows(file, origin.labels) as reader:
             for at in range(0, len(rows), step):
                 stop = min(at + step, len(rows))

@@ -277,8 +277,8 @@ class _Survivors(Group):
         used = [segment.file for segment in self.segments(start, stop) if segment.take or start == stop]
         sizes = {self.files[file].size for file in used if self.files[file].rows}
         return Facts(
-            size=sizes.pop() if len(sizes) == 1 else None,
-            has_images=any(self.files[file].images for file in used),
+            size=sizes.pop() if start < stop and len(sizes) == 1 else None,
+            has_images=start < stop and any(self.files[file].images for file in used),
             file=used[0] if len(used) == 1 else None,
         )
 

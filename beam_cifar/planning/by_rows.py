@@ -26,7 +26,6 @@ from beam_cifar.planning.checks import Named, lossy, names_that_clash, refuse_mi
 from beam_cifar.planning.cut import Facts, Group, cut, long_first, no_rows_left
 from beam_cifar.planning.from_options import steps_of
 from beam_cifar.planning.gather import Gathering, look
-from beam_cifar.planning.moves import moves_of
 from beam_cifar.planning.plan import ChosenRows, Plan, Positions, Task
 from beam_cifar.planning.survey import Survey
 
@@ -64,8 +63,6 @@ def plan_by_rows(
     made = cut(groups, gathering.summaries, sink, sink_options, part_bytes)
     left_out = [no_rows_left(name) for name in view.subset_names if name not in kept]
     save_images = sink_options.export.save_images
-    chosen, file_bytes = ChosenRows(view, tuple(parts)), gathering.file_bytes()
-    moves = moves_of(chosen, gathering.summaries, file_bytes)
     plan = Plan(
         files=tuple(summary.file for summary in gathering.summaries),
         origins=tuple(gathering.origins),
@@ -80,12 +77,9 @@ def plan_by_rows(
         exhaustive=True,
         image_bytes=sum(group.bytes for group in groups),
         notices=(*gathering.notices, *left_out, *lossy(encodings), *sink.notices(sink_options)),
-        file_bytes=file_bytes,
+        file_bytes=gathering.file_bytes(),
         counts=gathering.counts(view),
-        chosen=chosen,
-        spills=moves.spills if moves else (),
-        moves=moves,
-        spill_bytes=moves.bytes if moves else 0,
+        chosen=ChosenRows(view, tuple(parts)),
     )
     return tuple(gathering.surveys), plan
 

@@ -18,7 +18,7 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.schema import example_schema, with_columns
 from beam_cifar.formats.contract.source import RowReader
 from beam_cifar.formats.registry import get_source
-from beam_cifar.planning.moves import bucket, bucket_ends
+from beam_cifar.planning.moves import ascend, bucket, bucket_ends
 from beam_cifar.planning.plan import CHOSEN, MOVES, ChosenRows, Inputs, Moves
 from beam_cifar.planning.spills import SpillFolder
 from beam_cifar.steps.base import changed
@@ -132,10 +132,9 @@ def _windows(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], inputs: 
 def _window(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], at: int, inputs: Inputs) -> int:
     """Returns how many rows to read together: a block if they are sorted, up to 16 blocks (sorted here) if not."""
     ahead = slice(at, at + MAX_ROWS)
-    steps = np.diff(files[ahead])
-    rising = ((steps > 0) | ((steps == 0) & (np.diff(rows[ahead]) > 0))).all()
     largest = max(inputs.image_bytes[file] for file in np.unique(files[ahead]))
-    return int(max(1, min(MAX_BYTES // max(1, largest), MAX_ROWS if rising else 16 * MAX_ROWS)))
+    most = MAX_ROWS if ascend(files[ahead], rows[ahead]) else 16 * MAX_ROWS
+    return int(max(1, min(MAX_BYTES // max(1, largest), most)))
 
 
 def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:

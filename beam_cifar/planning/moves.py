@@ -7,26 +7,29 @@ once, in order, and its rows are spread to spills, where each part finds its own
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from beam_cifar.data.block import MAX_BYTES
+from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.formats.contract.types import FileSummary, RowAccess
+from beam_cifar.planning import spills
 from beam_cifar.planning.plan import ChosenRows, Moves, Positions, Spill, Task
 
 Ints = npt.NDArray[np.int32]
 
 WORTH: Final = 1.5
-"""Rows are moved if parts would otherwise read this many times the rows that one pass over the input reads."""
+"""Rows of a file are moved if parts would otherwise read this many times the rows that one pass over it reads."""
 SPILL_BYTES: Final = 64 << 20
 """Bytes of images in a spill; more if a single group has more."""
 BUCKET_BYTES: Final = MAX_BYTES
 """Bytes of images that a part reads from spills together."""
 FACTS_BYTES: Final = 100
 """Approximate bytes of a row in a spill besides its image."""
+SLICE_BYTES: Final = 1300
+"""Approximate bytes of a slice besides its rows: Arrow's description of a record batch, and padding."""
 
 
 def bucket(part: int, number: int) -> int:
@@ -45,66 +48,78 @@ def bucket_ends(files: Ints, image_bytes: Sequence[int], bucket_bytes: int) -> P
     Args:
         files: int32 `[N]`, input file of each row.
         image_bytes: approximate bytes of an image of each file.
-        bucket_bytes: bytes of images in a bucket.
+        bucket_bytes: bytes of images in a bucket, and the limit of its rows: those of 16 blocks, if images are small.
     """
-    sizes = np.maximum(1, np.array(image_bytes, dtype=np.int64))[files]
+    least = max(1, bucket_bytes // (16 * MAX_ROWS))  # a dictionary may hold large images that are few bytes a row
+    sizes = np.maximum(least, np.array(image_bytes, dtype=np.int64))[files]
     numbers = (np.cumsum(sizes) - sizes) // bucket_bytes
     return np.append(np.flatnonzero(np.diff(numbers)) + 1, len(files))[: len(files)].astype(np.int64)
 
 
 def rereads(tasks: Sequence[Task], summaries: Sequence[FileSummary]) -> bool:
-    """Returns whether tasks that read ranges of files would read rows so often that moving them first is worth it."""
-    read = 0
+    """Returns whether tasks that read ranges of files would read one so often that it is worth moving its rows."""
     once = {number: summary.rows for number, summary in enumerate(summaries) if summary.access.starts}
     starts = {number: np.array(summaries[number].access.starts) for number in once}
+    read = dict.fromkeys(once, 0)
     for task in tasks:
         for segment in task.segments if not task.copy else ():
             if segment.file in once and segment.take:
                 group = np.searchsorted(starts[segment.file], segment.start, "right") - 1
-                read += segment.stop - int(starts[segment.file][group])
-    return read > WORTH * sum(once.values())
+                read[segment.file] += segment.stop - int(starts[segment.file][group])
+    return any(read[number] > WORTH * rows for number, rows in once.items())
 
 
-def moves_of(chosen: ChosenRows, summaries: Sequence[FileSummary], image_bytes: Sequence[int]) -> Moves | None:
-    """Returns which rows are moved before they are written; None if it is not worth it.
+def moves_of(
+    chosen: ChosenRows, written: Collection[int], summaries: Sequence[FileSummary], image_bytes: Sequence[int]
+) -> Moves:
+    """Returns which rows are moved before they are written; none of a file for which it is not worth it.
 
     Args:
         chosen: rows of every part.
+        written: indexes of the parts that are written row by row; others are copies of files.
         summaries: summaries of the input files.
         image_bytes: approximate bytes of an image of each file while it is processed.
     """
-    spread = np.array([bool(summary.access.starts) for summary in summaries])
-    if not spread.any():
-        return None
     groups = _Groups([summary.access for summary in summaries])
-    read = 0
+    if not groups.spread.any():
+        return Moves()
+    read = np.zeros(len(summaries), dtype=np.int64)
     latest = np.full(groups.count, -1, dtype=np.int64)
-    pieces: list[tuple[Ints, Ints, Positions]] = []
-    for part, positions in enumerate(chosen.parts):
+    parts: list[tuple[Ints, Ints, Positions]] = []
+    for part in sorted(written):
+        positions = chosen.parts[part]
         files, rows = chosen.view.files[positions], chosen.view.rows[positions]
         ends = bucket_ends(files, image_bytes, BUCKET_BYTES)
         buckets = np.repeat(np.arange(len(ends)), np.diff(ends, prepend=0))
-        mine = spread[files]
+        mine = groups.spread[files]
         files, rows, buckets = files[mine], rows[mine], buckets[mine]
         found = groups.of(files, rows)
         np.maximum.at(latest, found, rows)
         # A reader goes on where it is if rows ascend; else it starts each bucket anew.
-        pass_of = np.zeros_like(buckets) if _ascend(files, rows) else buckets
+        pass_of = np.zeros_like(buckets) if ascend(files, rows) else buckets
         read += groups.rows_read(pass_of * groups.count + found, rows)
-        pieces.append((files, rows, bucket(part, 0) + buckets))
-    once = int((latest - groups.starts + 1)[latest >= 0].sum())
-    if read <= WORTH * once:
-        return None
-    files, rows, keys = (np.concatenate(column) for column in zip(*pieces, strict=True))
+        parts.append((files, rows, bucket(part, 0) + buckets))
+    moved = read > WORTH * groups.by_file(np.arange(groups.count), np.where(latest < 0, 0, latest - groups.starts + 1))
+    if not moved.any():
+        return Moves()
+    files, rows, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
     order = np.lexsort((rows, files))
+    order = order[moved[files[order]]]
     files, rows, keys = files[order], rows[order], keys[order]
-    stored = [_stored_bytes(summary) for summary in summaries]
-    spills = tuple(_spills(files, groups.of(files, rows), stored))
-    nbytes = sum(spill.rows * stored[spill.file] for spill in spills)
-    return Moves(spills, rows, keys, nbytes)
+    stored = np.array([_stored_bytes(summary) for summary in summaries])
+    sizes = stored[files]
+    nbytes = int(sizes.sum()) + SLICE_BYTES * _count_pairs(np.cumsum(sizes) // spills.RUN_BYTES, keys)
+    return Moves(tuple(_spills(files, groups.of(files, rows), stored.tolist())), nbytes, rows, keys)
 
 
-def _ascend(files: Ints, rows: Ints) -> bool:
+def _count_pairs(first: Positions, second: Positions) -> int:
+    """Returns how many different pairs there are."""
+    order = np.lexsort((second, first))
+    return 1 + int(((np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)).sum())
+
+
+def ascend(files: Ints, rows: Ints) -> bool:
+    """Returns whether rows are in the order of the files, and of the rows in each."""
     steps = np.diff(files)
     return bool(((steps > 0) | ((steps == 0) & (np.diff(rows) >= 0))).all())
 
@@ -127,9 +142,16 @@ def _spills(files: Ints, groups: Positions, stored: Sequence[int]) -> Iterator[S
 
 
 class _Groups:
-    """The groups of all files, numbered in order; a file whose rows are read directly has one, which is not used."""
+    """The groups of all files, numbered in order.
+
+    Attributes:
+        spread: bool, per file: whether it has groups; one whose rows are read directly has a group that is not used.
+        starts: int64, first row of each group.
+        count: number of groups.
+    """
 
     def __init__(self, accesses: Sequence[RowAccess]) -> None:
+        self.spread = np.array([bool(access.starts) for access in accesses])
         starts = [np.array(access.starts or (0,), dtype=np.int64) for access in accesses]
         self.starts = np.concatenate(starts)
         self.count = len(self.starts)
@@ -140,8 +162,12 @@ class _Groups:
         keys = self._files << 32 | self.starts
         return np.searchsorted(keys, files.astype(np.int64) << 32 | rows, "right") - 1
 
-    def rows_read(self, passes: Positions, rows: Ints) -> int:
-        """Returns how many rows are read; each pass over a group reads it from its start to the last row needed.
+    def by_file(self, found: Positions, counts: Positions) -> Positions:
+        """Returns the sum of counts for each file, given the group of each."""
+        return np.bincount(self._files[found], counts, len(self.spread)).astype(np.int64)
+
+    def rows_read(self, passes: Positions, rows: Ints) -> Positions:
+        """Returns how many rows of each file are read; a pass over a group reads it from its start to the last needed.
 
         Args:
             passes: pass and group of each row: the number of the pass times the number of groups, plus the group.
@@ -150,4 +176,4 @@ class _Groups:
         found, inverse = np.unique(passes, return_inverse=True)
         last = np.full(len(found), -1, dtype=np.int64)
         np.maximum.at(last, inverse, rows)
-        return int((last - self.starts[found % self.count] + 1).sum())
+        return self.by_file(found % self.count, last - self.starts[found % self.count] + 1)

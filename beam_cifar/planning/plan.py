@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -199,15 +199,15 @@ class Moves:
 
     Attributes:
         spills: the spills, those of a file in order.
-        rows: int32, row numbers in the files; those of each spill ascend.
-        buckets: int64, what each row goes to; see `beam_cifar.planning.moves.bucket`.
         bytes: approximate bytes of all spills.
+        rows: int32, row numbers in the files; those of each spill ascend. Empty once they are stored.
+        buckets: int64, what each row goes to; see `beam_cifar.planning.moves.bucket`. Empty once they are stored.
     """
 
-    spills: tuple[Spill, ...]
-    rows: npt.NDArray[np.int32]
-    buckets: Positions
-    bytes: int
+    spills: tuple[Spill, ...] = ()
+    bytes: int = 0
+    rows: npt.NDArray[np.int32] = field(default_factory=lambda: np.empty(0, np.int32))
+    buckets: Positions = field(default_factory=lambda: np.empty(0, np.int64))
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yields one batch per spill, in the schema `MOVES`."""
@@ -240,9 +240,7 @@ class Plan:
         file_bytes: approximate bytes of one image of each input file.
         counts: row counts before and after, if the plan chose row by row, else None.
         chosen: the rows chosen; None if the plan did not choose row by row, or once they are stored.
-        spills: rows that are moved before the tasks start.
-        moves: where those go; None once that is stored.
-        spill_bytes: approximate bytes of all spills.
+        moves: rows that are moved before the tasks start.
     """
 
     files: tuple[SourceFile, ...]
@@ -261,9 +259,7 @@ class Plan:
     file_bytes: tuple[int, ...] = ()
     counts: ChosenCounts | None = None
     chosen: ChosenRows | None = None
-    spills: tuple[Spill, ...] = ()
-    moves: Moves | None = None
-    spill_bytes: int = 0
+    moves: Moves = field(default_factory=Moves)
 
     @property
     def rows(self) -> int:

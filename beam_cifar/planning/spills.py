@@ -7,6 +7,7 @@ run as one slice per bucket: a record batch in Arrow's IPC format, without schem
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import struct
 import zlib
@@ -23,7 +24,6 @@ from beam_cifar import storage
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import JobError
-from beam_cifar.planning import moves
 from beam_cifar.planning.plan import Positions, Spill
 
 RUN_BYTES: Final = 16 << 20
@@ -32,9 +32,9 @@ RUN_BYTES: Final = 16 << 20
 _SCHEMA: Final = example_schema().append(pa.field("row", pa.int32(), nullable=False))
 _SLICE: Final = np.dtype([("bucket", "<i8"), ("start", "<i8"), ("bytes", "<i8"), ("crc", "<u8")])
 _END: Final = struct.Struct("<QQI12s")
-"""The last bytes of a spill: rows, slices, CRC-32 of the index, and a mark."""
+"""The last bytes of a spill: rows, slices, CRC-32 of the index that starts from the spill's number, and a mark."""
 _MARK: Final = b"spill of 1.0"
-_AGAIN: Final = "run the job again, without --resume"
+_AGAIN: Final = "run the job again"
 
 
 class SpillWriter:
@@ -42,10 +42,11 @@ class SpillWriter:
 
     Args:
         file: new file, which the caller commits after `close`.
+        number: number of the spill.
     """
 
-    def __init__(self, file: storage.StagedFile) -> None:
-        self._file = file
+    def __init__(self, file: storage.StagedFile, number: int) -> None:
+        self._file, self._number = file, number
         self._tables: list[pa.Table] = []
         self._buckets: list[Positions] = []
         self._index: list[tuple[int, int, int, int]] = []
@@ -71,7 +72,7 @@ class SpillWriter:
         self._write_run()
         index = np.array(self._index, dtype=_SLICE).tobytes()
         self._file.write(index)
-        self._file.write(_END.pack(self._rows, len(self._index), zlib.crc32(index), _MARK))
+        self._file.write(_END.pack(self._rows, len(self._index), zlib.crc32(index, self._number), _MARK))
 
     def _write_run(self) -> None:
         if not self._tables:
@@ -80,11 +81,12 @@ class SpillWriter:
         buckets = np.concatenate(self._buckets)
         self._tables, self._buckets, self._held = [], [], 0
         order = np.argsort(buckets, kind="stable")
-        edges = np.flatnonzero(np.diff(buckets[order])) + 1
-        for rows in np.split(order, edges):
-            (batch,) = table.take(pa.array(rows)).cast(_SCHEMA).combine_chunks().to_batches()
-            data = batch.serialize()
-            self._index.append((int(buckets[rows[0]]), self._file.bytes_written, data.size, zlib.crc32(data)))
+        (batch,) = table.take(pa.array(order)).cast(_SCHEMA).combine_chunks().to_batches()
+        keys = buckets[order]
+        edges = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
+        for start, stop in itertools.pairwise(edges):
+            data = batch.slice(start, stop - start).serialize()
+            self._index.append((int(keys[start]), self._file.bytes_written, data.size, zlib.crc32(data)))
             self._file.write(data)
 
 
@@ -100,7 +102,7 @@ class SpillFolder:
 
     path: str = ""
     spills: tuple[Spill, ...] = ()
-    bucket_bytes: int = field(default_factory=lambda: moves.BUCKET_BYTES)
+    bucket_bytes: int = 0
     _indexes: dict[int, npt.NDArray[np.void]] = field(default_factory=dict, compare=False, repr=False)
 
     @functools.cached_property
@@ -116,9 +118,10 @@ class SpillFolder:
         return file in self._of_file
 
     def is_whole(self, spill: Spill) -> bool:
-        """Returns whether a spill is there with all of its rows."""
+        """Returns whether a spill is there, undamaged, with all of its rows."""
         try:
-            return self._index(spill.number)[0] == spill.rows
+            rows, index = self._index(spill.number)
+            return rows == spill.rows and all(self._read(spill.number, index))
         except JobError:
             return False
 
@@ -135,24 +138,34 @@ class SpillFolder:
         """
         batches = [batch for number in self._of_file[file] for batch in self._slices(number, bucket)]
         table = pa.Table.from_batches(batches, _SCHEMA)
-        if not np.array_equal(table.column("row").to_numpy(), rows):
-            raise JobError(f"{self.path}: spills of input file {file} have other rows than planned; {_AGAIN}")
+        found = table.column("row").to_numpy()
+        if not np.array_equal(found, rows):
+            shared = min(len(found), len(rows))
+            same = int(np.append(found[:shared] == rows[:shared], False).argmin())
+            raise JobError(
+                f"{self.path}: spills of input file {file} have other rows than planned, from row "
+                f"{rows[min(same, len(rows) - 1)]} on; {_AGAIN}, without --resume"
+            )
         return table.drop_columns(["row"])
 
     def _slices(self, number: int, bucket: int) -> Iterator[pa.RecordBatch]:
         if number not in self._indexes:
             self._indexes[number] = self._index(number)[1]
         index = self._indexes[number]
-        found = index[index["bucket"] == bucket]
-        if not len(found):
+        for data in self._read(number, index[index["bucket"] == bucket]):
+            yield pa.ipc.read_record_batch(pa.py_buffer(data), _SCHEMA)
+
+    def _read(self, number: int, slices: npt.NDArray[np.void]) -> Iterator[bytes]:
+        """Yields the bytes of slices of a spill."""
+        if not len(slices):
             return
         with _reading(self.file(number)) as file:
-            for _, start, size, crc in found.tolist():
+            for _, start, size, crc in slices.tolist():
                 file.seek(start)
                 data = file.read(size)
                 if len(data) != size or zlib.crc32(data) != crc:
-                    raise _damaged(self.file(number))
-                yield pa.ipc.read_record_batch(pa.py_buffer(data), _SCHEMA)
+                    raise _damaged(self.file(number), f"its {size} bytes from byte {start} differ from their CRC-32")
+                yield data
 
     def _index(self, number: int) -> tuple[int, npt.NDArray[np.void]]:
         """Returns the number of rows of a spill, and its slices."""
@@ -165,9 +178,9 @@ class SpillFolder:
                 if size <= at:
                     file.seek(at - size)
                     data = file.read(size)
-                    if zlib.crc32(data) == crc:
+                    if zlib.crc32(data, number) == crc:
                         return rows, np.frombuffer(data, _SLICE)
-        raise _damaged(self.file(number))
+        raise _damaged(self.file(number), "it does not end with its index")
 
 
 @contextmanager
@@ -179,5 +192,5 @@ def _reading(path: str) -> Iterator[BinaryIO]:
         raise JobError(f"{path}: cannot read a spill: {error.strerror or error}; {_AGAIN}") from error
 
 
-def _damaged(path: str) -> JobError:
-    return JobError(f"{path}: a spill is damaged; {_AGAIN}")
+def _damaged(path: str, how: str) -> JobError:
+    return JobError(f"{path}: this spill is damaged: {how}; {_AGAIN}")

@@ -8,15 +8,19 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_cifar import make_sample
+from beam_cifar import make_sample, storage
+from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import BeamCifarError, JobError
 from beam_cifar.formats.registry import get_sink, writable
 from beam_cifar.jobs import serial, spill
 from beam_cifar.options import Input
 from beam_cifar.planning import moves, spills
+from beam_cifar.planning.plan import Spill
 from beam_cifar.steps.registry import make_step
 from tests.helpers.commands import Command
 from tests.helpers.faults import COMPLETE, names_beside
@@ -163,11 +167,30 @@ def test_finished_spills_are_kept(
     assert len(there) == count
     there[1].write_bytes(there[1].read_bytes()[:-1])
     there[2].unlink()
+    data = there[3].read_bytes()
+    there[3].write_bytes(data[:100] + bytes([data[100] ^ 1]) + data[101:])
+    there[0].write_bytes(data)
     written.clear()
     quickly(groups, tmp_path / "out", "imagenet", steps=steps, resume=True)
-    assert written == [1, 2]
+    assert written == [0, 1, 2, 3]
     assert contents(tmp_path / "out") == contents(tmp_path / "expected")
     assert names_beside(tmp_path / "out")[-2:] == COMPLETE
+
+
+def test_a_spill_is_not_taken_for_another_one(tmp_path: Path) -> None:
+    folder = spills.SpillFolder(str(tmp_path), (Spill(0, 0, 1), Spill(1, 0, 1)), 1)
+    for number, name in enumerate(("cat", "dog")):
+        row = {"subset": "train", "id": name, "filename": f"{name}.png", "label": number, "encoding": "raw"}
+        table = pa.Table.from_pylist([row], example_schema())
+        with storage.StagedFile(folder.file(number), str(tmp_path)) as file:
+            writer = spills.SpillWriter(file, number)
+            writer.append(table, np.array([number], np.int32), np.array([7]))
+            writer.close()
+            file.commit()
+    assert [folder.is_whole(each) for each in folder.spills] == [True, True]
+    assert folder.take(0, np.array([0, 1], np.int32), 7).column("id").to_pylist() == ["cat", "dog"]
+    Path(folder.file(0)).write_bytes(Path(folder.file(1)).read_bytes())
+    assert [folder.is_whole(each) for each in folder.spills] == [False, True]
 
 
 @pytest.mark.usefixtures("small")
@@ -195,7 +218,7 @@ def test_a_damaged_spill_ends_the_job(groups: Path, tmp_path: Path, monkeypatch:
         lambda data: bytes(len(data)),
     ):
         changes[:] = [change]
-        with pytest.raises(JobError, match=r"spill.*run the job again, without --resume"):
+        with pytest.raises(JobError, match=r"spill is damaged: .*; run the job again$"):
             quickly(groups, tmp_path / "out", "imagenet", steps=steps, overwrite=True)
         assert contents(tmp_path / "out") == {"old": b"old"}
         assert not (tmp_path / "out.beam_cifar").exists()
@@ -213,7 +236,7 @@ def test_spills_of_other_rows_are_refused(groups: Path, tmp_path: Path, monkeypa
         return moved.set_column(0, moved.schema.field(0), [rows])
 
     monkeypatch.setattr(spill, "read_batch", others)
-    with pytest.raises(BeamCifarError, match="have other rows than planned"):
+    with pytest.raises(BeamCifarError, match=r"have other rows than planned, from row \d+ on"):
         quickly(groups, tmp_path / "out", "imagenet", steps=steps)
 
 

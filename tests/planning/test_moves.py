@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from unittest import mock
 
@@ -14,8 +15,8 @@ from beam_cifar.data.row_table import View
 from beam_cifar.formats.contract.types import DIRECT, SEQUENTIAL, FileSummary, RowAccess, SourceFile
 from beam_cifar.planning import moves
 from beam_cifar.planning.cut import reading_tasks
-from beam_cifar.planning.moves import bucket, bucket_ends, moves_of, rereads
-from beam_cifar.planning.plan import ChosenRows, Segment, Task
+from beam_cifar.planning.moves import bucket, bucket_ends, rereads
+from beam_cifar.planning.plan import ChosenRows, Moves, Segment, Task
 from beam_cifar.storage import Blob
 
 GROUPS = RowAccess(tuple(range(0, 6000, 500)))
@@ -46,6 +47,12 @@ def in_parts(order: np.ndarray, rows: int = 500) -> list[np.ndarray]:
     return np.split(order, range(rows, len(order), rows))
 
 
+def moves_of(parts: Sequence[np.ndarray], *accesses: RowAccess, written: Collection[int] | None = None) -> Moves:
+    rows = chosen(*parts, files=len(accesses))
+    written = range(len(parts)) if written is None else written
+    return moves.moves_of(rows, written, [summary(access) for access in accesses], [BYTES] * len(accesses))
+
+
 SHUFFLED = np.random.default_rng(1).permutation(6000)
 
 
@@ -71,15 +78,13 @@ def test_buckets_follow_each_other_and_hold_so_many_bytes() -> None:
 def test_rows_are_moved_where_parts_would_read_others_rows_again(
     access: RowAccess, order: np.ndarray, moved: bool
 ) -> None:
-    found = moves_of(chosen(*in_parts(order)), [summary(access)], [BYTES])
-    assert (found is not None) is moved
+    assert bool(moves_of(in_parts(order), access).spills) is moved
 
 
 def test_every_row_is_moved_once_to_the_part_that_writes_it() -> None:
     parts = in_parts(SHUFFLED)
     with mock.patch.object(moves, "SPILL_BYTES", 1_000_000), mock.patch.object(moves, "BUCKET_BYTES", 100_000):
-        found = moves_of(chosen(*parts), [summary(GROUPS)], [BYTES])
-    assert found is not None
+        found = moves_of(parts, GROUPS)
     assert sum(spill.rows for spill in found.spills) == len(found.rows) == 6000
     assert [spill.number for spill in found.spills] == [0, 1, 2, 3, 4, 5]  # whole groups of 500 rows, at least 910
     expected = {
@@ -96,17 +101,34 @@ def test_every_row_is_moved_once_to_the_part_that_writes_it() -> None:
 
 
 def test_a_row_that_is_written_twice_is_moved_twice() -> None:
-    found = moves_of(chosen(*in_parts(np.concatenate([SHUFFLED, SHUFFLED[:700]]))), [summary(GROUPS)], [BYTES])
-    assert found is not None
+    found = moves_of(in_parts(np.concatenate([SHUFFLED, SHUFFLED[:700]])), GROUPS)
     assert Counter(found.rows.tolist()) == Counter([*range(6000), *SHUFFLED[:700].tolist()])
 
 
 def test_only_rows_of_files_that_need_it_are_moved() -> None:
     order = np.random.default_rng(1).permutation(12000)
-    found = moves_of(chosen(*in_parts(order), files=2), [summary(DIRECT), summary(GROUPS)], [BYTES, BYTES])
-    assert found is not None
+    found = moves_of(in_parts(order), DIRECT, GROUPS)
     assert {spill.file for spill in found.spills} == {1}
     assert sorted(found.rows.tolist()) == list(range(6000))
+
+
+def test_files_that_are_read_once_stay_where_they_are() -> None:
+    order = np.concatenate([np.arange(6000), 6000 + SHUFFLED])
+    found = moves_of(in_parts(order), GROUPS, GROUPS)
+    assert {spill.file for spill in found.spills} == {1}
+    assert len(found.rows) == 6000
+
+
+def test_rows_of_parts_that_are_copied_are_not_moved() -> None:
+    found = moves_of(in_parts(SHUFFLED), GROUPS, written={1, 3, 4})
+    assert sorted(found.rows) == sorted(np.concatenate([in_parts(SHUFFLED)[part] for part in (1, 3, 4)]))
+    assert {key >> 32 for key in found.buckets.tolist()} == {1, 3, 4}
+    assert not moves_of(in_parts(SHUFFLED), GROUPS, written=()).spills
+
+
+def test_rows_of_a_bucket_are_limited_where_images_seem_small() -> None:
+    files = np.zeros(40_000, dtype=np.int32)
+    assert bucket_ends(files, [3], 16 << 20).tolist() == [16_009, 32_018, 40_000]
 
 
 def test_a_plan_by_counts_says_whether_its_tasks_read_rows_again() -> None:
