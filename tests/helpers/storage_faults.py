@@ -48,6 +48,8 @@ from tests.helpers import ROOT
 from tests.helpers.image_trees import quickly
 from tests.helpers.object_stores import Server, fake_gcs, find_binary, moto
 
+PROGRESS = 500
+"""Trials after which a line on standard error says how many were made."""
 SOURCE = Path(__file__).with_name("failing_calls.c")
 FAULTS = {name: getattr(errno, name) for name in ("ENOSPC", "EIO", "EACCES", "EDQUOT", "EINTR", "ESTALE")}
 FAULTS |= {"killed before": 0, "killed after": -1}
@@ -442,11 +444,20 @@ def save(folder: str) -> int:
     return 0
 
 
-def chosen(calls: int, trials: int) -> Iterator[tuple[int, str]]:
-    """Yields numbers of calls, each with a fault: all pairs, or about so many, evenly spread."""
+def chosen(calls: int, trials: int, part: tuple[int, int]) -> list[tuple[int, str]]:
+    """Returns numbers of calls, each with a fault: all pairs, or about so many, evenly spread; of these one part."""
     pairs = [(number, fault) for number in range(1, calls + 1) for fault in FAULTS]
     step = max(1, len(pairs) // trials) | 1 if trials else 1  # odd, as there are eight faults
-    yield from pairs[::step]
+    pairs, (number, parts) = pairs[::step], part
+    return pairs[len(pairs) * (number - 1) // parts : len(pairs) * number // parts]
+
+
+def part_of(text: str) -> tuple[int, int]:
+    """Returns the numbers of `2/5`."""
+    number, parts = map(int, text.split("/"))
+    if not 1 <= number <= parts:
+        raise ValueError(f"there is no part {text}")
+    return number, parts
 
 
 def build(folder: Path) -> Path:
@@ -470,23 +481,24 @@ def main() -> int:
     add = parser.add_argument
     add("scenarios", nargs="*", metavar="SCENARIO", help=f"{'; '.join(SCENARIOS)}; default: all")
     add("--trials", type=int, default=0, metavar="N", help="about so many for each scenario; default: all")
+    add("--part", type=part_of, default=(1, 1), metavar="K/N", help="only part K of N of these, such as 2/5")
     add("--call", type=int, metavar="N", help="only call N, with every fault")
     arguments = parser.parse_args()
     if "LD_PRELOAD" in os.environ:
         folder = Path(os.environ["LD_PRELOAD"]).parent
-        return run(arguments.scenarios or list(SCENARIOS), arguments.trials, arguments.call, folder)
+        return run(arguments, folder)
     with tempfile.TemporaryDirectory(prefix="storage-faults-") as place:  # not in the process that is forked
         environment = {**os.environ, "LD_PRELOAD": str(build(Path(place)))}
         command = [sys.executable, "-m", "tests.helpers.storage_faults", *sys.argv[1:]]
         return subprocess.run(command, env=environment, cwd=ROOT, check=False).returncode
 
 
-def run(names: Sequence[str], trials: int, call: int | None, folder: Path) -> int:
+def run(arguments: argparse.Namespace, folder: Path) -> int:
     """Runs scenarios, and prints what was found."""
     warm()
     wrong: dict[str, list[Trial]] = {}
     print("| job |", *(f"{name} |" for name in COLUMNS), "trials | wrong |\n" + "| --- " * (len(COLUMNS) + 3) + "|")
-    for at, name in enumerate(names):
+    for at, name in enumerate(arguments.scenarios or SCENARIOS):
         scenario = SCENARIOS[name]
         with ExitStack() as stack:
             if scenario.on:
@@ -497,8 +509,14 @@ def run(names: Sequence[str], trials: int, call: int | None, folder: Path) -> in
                 place: Place = StorePlace(folder / str(at), scenario, server)
             else:
                 place = Place(folder / str(at), scenario, by_beam=name.endswith(BY_BEAM))
-            pairs = chosen(len(place.calls), trials) if call is None else ((call, fault) for fault in FAULTS)
-            done = [place.attempt(*pair) for pair in pairs]
+            pairs = [(arguments.call, fault) for fault in FAULTS]
+            if arguments.call is None:
+                pairs = chosen(len(place.calls), arguments.trials, arguments.part)
+            done = []
+            for pair in pairs:
+                done.append(place.attempt(*pair))
+                if len(done) % PROGRESS == 0:
+                    print(f"{name}: {len(done):,} of {len(pairs):,}", file=sys.stderr)
         wrong[name] = [trial for trial in done if trial.problem]
         kinds = Counter(each.kind for each in place.calls)
         counts = [sum(kinds.pop(kind, 0) for kind in column) for column in COLUMNS.values()]
