@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -594,3 +595,18 @@ def test_shards_that_are_missing_are_told(tmp_path: Path) -> None:
     summary = quickly(tmp_path / "out", tmp_path / "back", "cifar", save_images=True)
     assert summary.written == 4
     assert "'data/train' has 2 of its 3 shards; rows of the missing ones are not read" in summary.notices
+
+
+def test_a_footer_does_not_outlive_its_reader(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.parquet", {"image": pictures(6), "label": [0] * 6}, row_group_size=2)
+    catalog = ParquetSource().describe(str(path), "")
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with ParquetSource().open_rows(catalog.files[0], catalog.labels) as rows:
+                assert len(rows.table(0, 6)) == 6
+            del rows
+        assert not [each for each in gc.get_objects() if isinstance(each, pq.FileMetaData)]
+    finally:
+        gc.enable()
