@@ -328,6 +328,8 @@ class Scan:
         if code == 0x49 and line in (b"00", b"01"):
             self._stack.append(line == b"01")
             return
+        if re.match(rb"-?0[0-9]", line):  # Python's unpickler in C takes 055 for octal, the one in Python refuses it
+            self.source.refuse(f"found {shorten(line)}; expected a decimal number without leading zeros")
         self._stack.append(self._decimal(line.removesuffix(b"L") if code == 0x4C else line))
 
     def _decimal(self, line: bytes) -> int:

@@ -37,6 +37,10 @@ FOUND: dict[str, tuple[str, Callable[[], bytes]]] = {
         ),
     ),
     # Python's own unpickler reads other values than these say.
+    "a pixel with a leading zero": (
+        "batch",
+        lambda: pickle.dumps({"labels": [1], "data": np.array([[10, 55, 30]], object)}, 0).replace(b"I55\n", b"I055\n"),
+    ),
     "frame within a frame": ("meta", lambda: _META[:42] + b"\x95" + bytes(8) + _META[42:]),
     "opcode across the end of a frame": ("meta", lambda: _META[:3] + bytes([_META[3] - 20]) + _META[4:]),
     "infinite count in an account": ("account", lambda: account_of('{"read": [["a", 1e999, 1]]}')),

@@ -1022,6 +1022,9 @@ BAD |= {
     "encode_with_errors": wrapped(ENCODE + b"X\x01\x00\x00\x00aU\x06latin1U\x06ignore\x87R"),
     "encode_of_an_encoding": wrapped(ENCODE + ENCODE + b"X\x01\x00\x00\x00aU\x06latin1\x86RU\x06latin1\x86R"),
     # Numbers.
+    "int_octal": wrapped(b"I055\n"),
+    "int_octal_negative": wrapped(b"I-07\n"),
+    "int_of_zeros": wrapped(b"I000\n"),
     "int_hexadecimal": wrapped(b"I0x10\n"),
     "int_hexadecimal_huge": wrapped(b"I0x" + b"f" * 5000 + b"\n"),
     "int_of_4301_digits": wrapped(b"I" + b"1" * 4301 + b"\n"),
@@ -1031,6 +1034,7 @@ BAD |= {
     "int_of_other_digits": wrapped("I٣\n".encode()),
     "int_just_above_8_bytes": wrapped(b"I9223372036854775808\n"),
     "int_just_below_8_bytes": wrapped(b"I-9223372036854775809\n"),
+    "long_octal": wrapped(b"L055L\n"),
     "long_hexadecimal": wrapped(b"L0x" + b"f" * 20 + b"L\n"),
     "long_of_4301_digits": wrapped(b"L" + b"9" * 4301 + b"L\n"),
     "long_of_255_bytes": wrapped(b"\x8a\xff" + b"\x01" * 255),
