@@ -135,10 +135,10 @@ def column_chunk(opened: Any, group: int, column: str) -> Any:
     Reads a row first: with a damaged footer, Arrow aborts the process on the entry, but raises on a row.
     """
     next(opened.iter_batches(1, row_groups=[group], columns=[column], use_threads=False), None)
-    # Not `opened.schema`: it and the footer refer to each other, so the footers of all tasks would stay in memory.
-    found = opened.metadata.row_group(group)
-    paths = [found.column(number).path_in_schema for number in range(found.num_columns)]
-    chunk = found.column(paths.index(column))
+    # Not `opened.schema`: it and the footer refer to each other, so the footers of all tasks would stay in memory. Nor
+    # the entries of other columns, on which Arrow may abort.
+    paths = [".".join(path) for path in opened.reader.column_paths]
+    chunk = opened.metadata.row_group(group).column(paths.index(column))
     if chunk.physical_type != "BYTE_ARRAY":
         raise pa.ArrowInvalid(f"column {column!r} of a row group is {chunk.physical_type}, not BYTE_ARRAY")
     return chunk
