@@ -24,7 +24,7 @@ from beam_cifar.planning.by_counts import make_plan, wanted_of
 from beam_cifar.planning.by_rows import plan_by_rows
 from beam_cifar.planning.chosen_rows import write_chosen, write_moves
 from beam_cifar.planning.moves import moves_of, rereads
-from beam_cifar.planning.plan import Moves, Plan
+from beam_cifar.planning.plan import Plan
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.version import __version__
 
@@ -114,7 +114,7 @@ def rehearsed(options: ConvertOptions) -> Iterator[Job]:
     _check_places(folder, options)
     with storage.TemporaryFolder() as index_dir:
         job, _ = _planned(options, folder, index_dir)
-        yield replace(job, plan=replace(job.plan, chosen=None, moves=Moves()))
+        yield replace(job, plan=job.plan.stored())
 
 
 def _located(options: ConvertOptions) -> ConvertOptions:
@@ -184,8 +184,7 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
             if job.plan.moves.spills:
                 write_moves(job.plan.moves, job.folder.moves, job.folder.scratch)
     give_back()
-    moves = Moves(job.plan.moves.spills, job.plan.moves.bytes)
-    return replace(job, plan=replace(job.plan, chosen=None, moves=moves))
+    return replace(job, plan=job.plan.stored())
 
 
 def _compared(job: Job, inputs: str, *, may_be_done: bool) -> Job:

@@ -36,7 +36,7 @@ def run(job: Job, beam_options: object = None) -> None:
     for part in job.finished:
         infos.setdefault(part.shard, []).append(part)
     tasks = left_to_do(job)
-    spills = left_to_move(source, resumed=job.resumed) if not all(task.copy for task in tasks) else ()
+    spills = left_to_move(source, resumed=job.resumed) if any(not task.copy for task in tasks) else ()
     check_spills([write_spill(spill, source, job.folder) for spill in spills], spills)
     for task in tasks:
         info = copy_file(task, source, sink) if task.copy else _converted(task, plan, source, sink)

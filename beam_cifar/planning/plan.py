@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -265,6 +265,10 @@ class Plan:
     def rows(self) -> int:
         """Number of rows to write."""
         return sum(shard.rows for shard in self.shards)
+
+    def stored(self) -> Plan:
+        """Returns the plan without the rows that it chose, which workers read from the job folder."""
+        return replace(self, chosen=None, moves=Moves(self.moves.spills, self.moves.bytes))
 
     def digest(self, inputs: Sequence[FileSummary], meaning: dict[str, Any]) -> str:
         """Returns a hash of everything that determines the output; equal jobs have equal hashes."""

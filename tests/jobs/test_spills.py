@@ -18,7 +18,8 @@ from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import BeamCifarError, JobError
 from beam_cifar.formats.registry import get_sink, writable
 from beam_cifar.jobs import serial, spill
-from beam_cifar.options import Input
+from beam_cifar.jobs.prepare import rehearsed
+from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.planning import moves, spills
 from beam_cifar.planning.plan import Spill
 from beam_cifar.steps.registry import make_step
@@ -116,6 +117,14 @@ def test_rows_of_several_datasets_are_moved_or_read_in_place(
     assert len(written) > 4
     assert contents(found) == contents(expected)
     assert manifest(found) == manifest(expected)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_rehearsed_job_moves_the_same_rows(groups: Path, tmp_path: Path) -> None:
+    options = ConvertOptions(str(groups), str(tmp_path / "out"), "parquet", steps=(make_step("shuffle", {"seed": 3}),))
+    with rehearsed(options) as job:
+        assert len(job.plan.moves.spills) > 2
+        assert not len(job.plan.moves.rows)
 
 
 @pytest.mark.usefixtures("small")
