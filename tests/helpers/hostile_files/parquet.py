@@ -128,6 +128,10 @@ HOSTILE: dict[str, Maker] = {
     **{f"a wrong byte in pages, {at}": flipped(4 + at) for at in range(0, 60, 6)},
     **{f"features: {name}": described(value) for name, value in METADATA.items()},
     **{f"own metadata: {name}": described(value, b"beam_cifar") for name, value in OWN.items()},
+    # Arrow ends the process when it is asked for the footer's entry of such a column, or for all entries.
+    "labels that may be missing are said to be required": files({NAME: GOOD.replace(b"\x02\x18\x05label", b"\x00\x18\x05label")}),
+    "labels of unknown repetition": files({NAME: GOOD.replace(b"\x02\x18\x05label", b"\x03\x18\x05label")}),
+    "images of unknown repetition": files({NAME: GOOD.replace(b"\x02\x18\x05bytes", b"\x03\x18\x05bytes")}),
     "no images": columns(image=None),
     "images of numbers": columns(image=pa.array([1, 2])),
     "images of lists": columns(image=pa.array([[1], [2]])),
