@@ -11,9 +11,10 @@ from __future__ import annotations
 import io
 import re
 import struct
-import zlib
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
+
+from isal import isal_zlib
 
 from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.errors import InputError
@@ -42,6 +43,7 @@ MAX_SCANS: Final = 100
 _PNG_CHUNKS: Final = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 # Samples per pixel by colour type.
 _PNG_SAMPLES: Final = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+_CHUNK_START: Final = struct.Struct(">I4s")  # bytes of its data, and its kind
 # Passes of an interlaced image: first column and row, column and row step (section 8.1).
 _ADAM7: Final = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 # Inflated at a time, to count bytes without holding the whole image.
@@ -131,16 +133,16 @@ def _png_chunks(data: memoryview, name: str) -> Iterator[tuple[bytes, memoryview
     """Yields kind and bytes of each chunk up to IEND, after checking its CRC: Pillow does not check that of IDAT."""
     place = len(PNG_START)
     while place + 12 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, place)
-        chunk = data[place : place + 12 + length]
-        if len(chunk) < 12 + length:
+        length, kind = _CHUNK_START.unpack_from(data, place)
+        end = place + 8 + length
+        if end + 4 > len(data):
             break
-        if zlib.crc32(chunk[4:-4]) != int.from_bytes(chunk[-4:], "big"):
+        if isal_zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
             raise InputError(f"{name}: damaged: wrong checksum of the chunk at byte {place}")
-        yield kind, chunk
+        yield kind, data[place : end + 4]
         if kind == b"IEND":
             return
-        place += len(chunk)
+        place = end + 4
     raise InputError(f"{name}: truncated: ends at byte {len(data)} without an IEND chunk")
 
 
@@ -156,8 +158,6 @@ def _filtered_size(width: int, height: int, bits: int, interlaced: bool) -> int:
 
 def _inflated_size(pieces: Iterable[memoryview], limit: int) -> int:
     """Returns the decompressed size of a zlib stream, counted up to a limit."""
-    from isal import isal_zlib
-
     stream, size = isal_zlib.decompressobj(), 0
     for piece in pieces:
         rest: Buffer = piece
