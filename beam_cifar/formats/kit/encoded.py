@@ -67,7 +67,7 @@ class EncodedRows(ColumnRows):
 
     def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
         images, rows = self._images(runs), row_numbers(runs)
-        encodings, sizes = probed(images, map(self._shown, rows.tolist()))
+        encodings, sizes = probed(images, lambda place: self._shown(rows[place]))
         self._looked_at[:, rows] = sizes
         return images, encodings, sizes
 

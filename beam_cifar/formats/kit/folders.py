@@ -111,7 +111,7 @@ class ImageFileRows(ColumnRows):
 
         entries = self._entries(runs)
         images = pa.array(_contents(entries), pa.binary())
-        encodings, sizes = probed(images, [entry.path if entry else "" for entry in entries])
+        encodings, sizes = probed(images, lambda place: getattr(entries[place], "path", ""))
         return images, encodings, sizes
 
     def _entries(self, runs: Runs) -> list[storage.Entry | None]:

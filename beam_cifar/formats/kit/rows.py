@@ -151,21 +151,32 @@ def size_rows(headers: Iterable[ImageHeader | None]) -> npt.NDArray[np.int32]:
     return np.ascontiguousarray(np.array(rows, dtype=np.int32).reshape(-1, 3).T)
 
 
-def probed(images: pa.Array, names: Iterable[str]) -> tuple[list[str], npt.NDArray[np.int32]]:
+def probed(images: pa.Array, name_of: Callable[[int], str]) -> tuple[list[str], npt.NDArray[np.int32]]:
     """Returns encodings, "raw" for no image, and sizes as from `size_rows`; refuses images that are cut off.
 
     Args:
         images: `binary` array `[N]`, null where there is no image.
-        names: display names of the images, for messages.
+        name_of: returns the display name of an image, for messages.
 
     Raises:
         InputError: an image is damaged.
     """
+    import numpy as np
+    import pyarrow as pa
+
+    from beam_cifar.images.plain_pngs import plain_png_sizes
+
+    sizes, encodings = plain_png_sizes(images), ["png"] * len(images)
+    others = np.flatnonzero(sizes[0] == 0)
+    chosen = images if len(others) == len(images) else images.take(pa.array(others))
     headers = [
-        None if image is None else probe_whole_image(image, name)
-        for image, name in zip(images.to_pylist(), names, strict=True)
+        None if image is None else probe_whole_image(image, name_of(row))
+        for row, image in zip(others.tolist(), chosen.to_pylist(), strict=True)
     ]
-    return [header.encoding if header else "raw" for header in headers], size_rows(headers)
+    sizes[:, others] = size_rows(headers)
+    for row, header in zip(others.tolist(), headers, strict=True):
+        encodings[row] = header.encoding if header else "raw"
+    return encodings, sizes
 
 
 def parents_of(file: SourceFile, table: LabelTable, said: Iterable[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
