@@ -40,7 +40,7 @@ def write_spill(spill: Spill, source: SourceSettings, folder: JobFolder) -> Spil
     step = max(1, min(MAX_ROWS, MAX_BYTES // max(1, source.image_bytes[spill.file])))
     rows, counts = np.unique(numbers, return_counts=True)
     ends = np.cumsum(counts)
-    with folder.stage(source.spilled.file(spill.number)) as staged:
+    with folder.stage(source.spilled.file(spill.number), hashed=False) as staged:
         writer = SpillWriter(staged, spill.number)
         with get_source(origin.format).open_rows(file, origin.labels) as reader:
             for at in range(0, len(rows), step):

@@ -87,9 +87,9 @@ class JobFolder:
         """Permission to write, so that a job that ended or lost its output to another cannot damage it."""
         return Guard(self.begun if self.guarded else "", self.run)
 
-    def stage(self, path: str) -> StagedFile:
+    def stage(self, path: str, *, hashed: bool = True) -> StagedFile:
         """Opens a new file of the job, which appears at `path` when committed, unless the job may no longer write."""
-        return StagedFile(path, self.scratch, self.guard)
+        return StagedFile(path, self.scratch, self.guard, hashed=hashed)
 
     def listing(self, name: str) -> str:
         """Returns the path of a list of output files that the manifest refers to; staged until that is written."""

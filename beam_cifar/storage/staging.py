@@ -35,6 +35,7 @@ class StagedFile(io.RawIOBase):
         final: final path.
         scratch: folder for temporary files on the same file system; not used for an object store.
         guard: permission to write, of the job that the file belongs to.
+        hashed: whether `sha256` is wanted.
 
     Attributes:
         bytes_written: bytes written so far.
@@ -43,9 +44,9 @@ class StagedFile(io.RawIOBase):
 
     files = 1
 
-    def __init__(self, final: str, scratch: str, guard: Guard = _UNGUARDED) -> None:
+    def __init__(self, final: str, scratch: str, guard: Guard = _UNGUARDED, *, hashed: bool = True) -> None:
         super().__init__()
-        self._final, self._guard = final, guard
+        self._final, self._guard, self._hashed = final, guard, hashed
         # Unique per attempt: a runner may retry a part while the first attempt is still writing.
         self._attempt = "" if is_url(final) else os.path.join(scratch, uuid.uuid4().hex)
         with guard.writing(), writing(final):
@@ -64,7 +65,8 @@ class StagedFile(io.RawIOBase):
         """Writes all of `data`, and adds it to the digest."""
         self._guard.refuse_ended()
         view = memoryview(data).cast("B")
-        self._digest.update(view)
+        if self._hashed:
+            self._digest.update(view)
         done = 0
         with writing(self._final):
             while done < len(view):
