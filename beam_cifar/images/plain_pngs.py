@@ -8,24 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import numpy.typing as npt
 from isal import isal_zlib
 
 from beam_cifar.errors import InputError
 from beam_cifar.images.header import PNG_START, probe_image
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pyarrow as pa
 
-_HEAD: Final = np.dtype([("start", "V12"), ("ihdr", "V21"), ("length", ">u4"), ("kind", "V4")])
+_START: Final = PNG_START + b"\0\0\0\x0d"
+_HEAD: Final = [("start", f"V{len(_START)}"), ("ihdr", "V21"), ("length", ">u4"), ("kind", "V4")]
 """The bytes before the pixels."""
-_TAIL: Final = np.dtype([("crc", ">u4"), ("iend", "V12")])
+_TAIL: Final = [("crc", ">u4"), ("iend", "V12")]
 """The bytes after the pixels."""
-_AROUND: Final = _HEAD.itemsize + _TAIL.itemsize
-_START: Final = np.void(PNG_START + b"\0\0\0\x0d")
-_IDAT: Final = np.void(b"IDAT")
-_IEND: Final = np.void(b"\0\0\0\0IEND\xae\x42\x60\x82")
+_IEND: Final = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
 def plain_png_sizes(images: pa.Array) -> npt.NDArray[np.int32]:
@@ -34,25 +32,29 @@ def plain_png_sizes(images: pa.Array) -> npt.NDArray[np.int32]:
     Args:
         images: `binary` array `[N]`.
     """
+    import numpy as np
+
     sizes = np.zeros((3, len(images)), np.int32)
     _, offsets, values = images.buffers()
     if values is None:
         return sizes
+    before, after = np.dtype(_HEAD), np.dtype(_TAIL)
+    around = before.itemsize + after.itemsize
     data = np.frombuffer(values, np.uint8)
     edges = np.frombuffer(offsets, np.int32)[images.offset : images.offset + len(images) + 1].astype(np.int64)
-    rows = np.flatnonzero(np.diff(edges) >= _AROUND)
+    rows = np.flatnonzero(np.diff(edges) >= around)
     starts, ends = edges[:-1][rows], edges[1:][rows]
-    head = data[starts[:, None] + np.arange(_HEAD.itemsize)].view(_HEAD)[:, 0]
-    tail = data[ends[:, None] + np.arange(-_TAIL.itemsize, 0)].view(_TAIL)[:, 0]
-    plain = (head["start"] == _START) & (head["kind"] == _IDAT) & (tail["iend"] == _IEND)
-    plain &= head["length"] == ends - starts - _AROUND
+    head = data[starts[:, None] + np.arange(before.itemsize)].view(before)[:, 0]
+    tail = data[ends[:, None] + np.arange(-after.itemsize, 0)].view(after)[:, 0]
+    plain = (head["start"] == np.void(_START)) & (head["kind"] == np.void(b"IDAT")) & (tail["iend"] == np.void(_IEND))
+    plain &= head["length"] == ends - starts - around
     found = np.flatnonzero(plain)
-    bodies = zip((starts[found] + _HEAD.itemsize - 4).tolist(), (ends[found] - _TAIL.itemsize).tolist(), strict=True)
+    bodies = zip((starts[found] + before.itemsize - 4).tolist(), (ends[found] - after.itemsize).tolist(), strict=True)
     view = memoryview(values)
     crcs = np.fromiter(map(isal_zlib.crc32, (view[start:stop] for start, stop in bodies)), np.uint32, len(found))
     found = found[crcs == tail["crc"][found]]
     headers, which = np.unique(head["ihdr"][found], return_inverse=True)
-    known = np.array([_size(PNG_START + b"\0\0\0\x0d" + ihdr.tobytes()) for ihdr in headers], np.int32).reshape(-1, 3)
+    known = np.array([_size(_START + ihdr.tobytes()) for ihdr in headers], np.int32).reshape(-1, 3)
     sizes[:, rows[found]] = known[which].T
     return sizes
 

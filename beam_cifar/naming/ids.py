@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+_HASHED_BYTES: Final = 1 << 17
 
 
 def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
@@ -54,11 +56,37 @@ def unique_ids(ids: Sequence[str]) -> tuple[list[str], int]:
 
 
 def unique_texts(ids: pa.Array) -> tuple[pa.Array, int]:
-    """`unique_ids` for a `string` array."""
+    """`unique_ids` for a `string` array without nulls."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
-    if pc.count_distinct(ids, mode="all").as_py() == len(ids):
+    if not _may_repeat(ids):
         return ids, 0
     made, repeated = unique_ids(ids.to_pylist())
-    return pa.array(made, pa.string()), repeated
+    return (pa.array(made, pa.string()), repeated) if repeated else (ids, 0)
+
+
+def _may_repeat(texts: pa.Array) -> bool:
+    """Returns whether a text occurs twice; wrongly True only if two hashes of 64 bits are equal.
+
+    Arrow's `count_distinct` holds some 200 bytes for each text, this 8.
+    """
+    import numpy as np
+    import pyarrow.compute as pc
+
+    longest = pc.max(pc.binary_length(texts)).as_py() or 0
+    # Multilinear hashes: the sum of a text's bytes, each multiplied by a random number for its place.
+    factors = np.random.default_rng(0).integers(1 << 64, size=longest, dtype=np.uint64)
+    hashes = np.empty(len(texts), np.uint64)
+    step = max(1, _HASHED_BYTES // max(1, longest))
+    for at in range(0, len(texts), step):
+        part = texts.slice(at, step)
+        _, offsets, values = part.buffers()
+        edges = np.frombuffer(offsets, np.int32)[part.offset : part.offset + len(part) + 1]
+        found = np.frombuffer(values or b"", np.uint8)[edges[0] : edges[-1]]
+        edges = edges - edges[0]
+        places = np.arange(len(found)) - np.repeat(edges[:-1], np.diff(edges))
+        sums = np.zeros(len(found) + 1, np.uint64)
+        np.cumsum((found.astype(np.uint64) + np.uint64(1)) * factors[places], out=sums[1:])
+        hashes[at : at + len(part)] = np.diff(sums[edges])
+    hashes.sort()
+    return bool((hashes[1:] == hashes[:-1]).any())

@@ -103,19 +103,23 @@ def moves_of(
     if not moved.any():
         return Moves()
     files, rows, keys = (np.concatenate(column) for column in zip(*parts, strict=True))
+    parts.clear()  # of the same size again
     order = np.lexsort((rows, files))
     order = order[moved[files[order]]]
-    files, rows, keys = files[order], rows[order], keys[order]
+    files = files[order]
+    rows = rows[order]
+    keys = keys[order]
     stored = np.array([_stored_bytes(summary) for summary in summaries])
-    sizes = stored[files]
-    nbytes = int(sizes.sum()) + SLICE_BYTES * _count_pairs(np.cumsum(sizes) // spills.RUN_BYTES, keys)
+    ends = np.cumsum(stored[files])
+    nbytes = int(ends[-1]) + SLICE_BYTES * _count_pairs(ends // spills.RUN_BYTES, keys)
     return Moves(tuple(_spills(files, groups.of(files, rows), stored.tolist())), nbytes, rows, keys)
 
 
 def _count_pairs(first: Positions, second: Positions) -> int:
     """Returns how many different pairs there are."""
-    order = np.lexsort((second, first))
-    return 1 + int(((np.diff(first[order]) != 0) | (np.diff(second[order]) != 0)).sum())
+    pairs = first * (int(second.max()) + 1) + second
+    pairs.sort()
+    return 1 + int(np.count_nonzero(pairs[1:] != pairs[:-1]))
 
 
 def ascend(files: Ints, rows: Ints) -> bool:

@@ -16,6 +16,7 @@ from beam_cifar.formats.contract.source import RowReader, Runs
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
 from beam_cifar.images.decode import probe_whole_image
 from beam_cifar.images.header import ImageHeader
+from beam_cifar.images.plain_pngs import plain_png_sizes
 from beam_cifar.naming.ids import unique_texts
 
 if TYPE_CHECKING:
@@ -163,8 +164,6 @@ def probed(images: pa.Array, name_of: Callable[[int], str]) -> tuple[list[str], 
     """
     import numpy as np
     import pyarrow as pa
-
-    from beam_cifar.images.plain_pngs import plain_png_sizes
 
     sizes, encodings = plain_png_sizes(images), ["png"] * len(images)
     others = np.flatnonzero(sizes[0] == 0)

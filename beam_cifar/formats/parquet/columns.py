@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
+from beam_cifar.data.memory import give_back
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import kept
@@ -61,7 +62,18 @@ def read_columns(file: SourceFile) -> pa.Table:
             tables += [_with_names({}, file, meaning, row, rows - row)] if not columns or not rows else []
             if row not in (0, rows) or (columns and row != rows):
                 raise InputError(f"{file.shown}: ends at row {row} of {rows}; the file is damaged")
-        return with_unique_ids(pa.concat_tables(tables).combine_chunks())
+        return with_unique_ids(_in_one_chunk(tables))
+
+
+def _in_one_chunk(tables: list[pa.Table]) -> pa.Table:
+    """Returns the rows of all tables, a column at a time and emptying `tables`, so that nothing is held twice."""
+    left, columns = pa.concat_tables(tables), {}
+    tables.clear()
+    for name in left.column_names:
+        columns[name] = left.column(name).combine_chunks()
+        left = left.drop_columns([name])
+    give_back()
+    return pa.table(columns)
 
 
 def _text_rows(opened: Any, path: str) -> int:

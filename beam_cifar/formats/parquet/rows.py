@@ -108,7 +108,8 @@ class ParquetRows(EncodedRows):
         facts = pa.record_batch(
             [self._ids, self._filenames, pa.array(self.labels, pa.int64())], ["id", "filename", "label"]
         )
-        digest.update(facts.serialize())
+        for start in range(0, self.rows, MAX_ROWS):
+            digest.update(facts.slice(start, MAX_ROWS).serialize())
         found = self._sizes([(0, self.rows)], look=True) if sizes else None
         parents = self._parents() if self._table.has_superclasses else {}
         return self._summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), found, parents=parents)
