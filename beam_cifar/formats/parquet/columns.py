@@ -16,7 +16,15 @@ from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.rows import with_unique_ids
-from beam_cifar.formats.parquet.schema import MAX_TEXT_BYTES, READ_ROWS, ColumnRoles, columns_in, damaged, open_parquet
+from beam_cifar.formats.parquet.schema import (
+    MAX_TEXT_BYTES,
+    READ_ROWS,
+    ColumnRoles,
+    OpenParquet,
+    columns_in,
+    damaged,
+    open_parquet,
+)
 
 # Maximum ratio at which each codec can compress a page; other codecs get `_OTHER_RATIO`.
 _CODEC_RATIOS = {"UNCOMPRESSED": 1, "SNAPPY": 22, "LZ4": 255, "GZIP": 1032, "ZSTD": 1 << 15}
@@ -76,10 +84,11 @@ def _in_one_chunk(tables: list[pa.Table]) -> pa.Table:
     return pa.table(columns)
 
 
-def _text_rows(opened: Any, path: str) -> int:
+def _text_rows(opened: OpenParquet, path: str) -> int:
     """Returns rows to read at a time, so that a long text repeated by a dictionary does not exhaust memory."""
     groups = range(opened.metadata.num_row_groups) if path else ()
-    repeated = max((repeated_bytes(column_chunk(opened, group, path)) for group in groups), default=0)
+    few = _REPEATED_TEXT_BYTES // READ_ROWS
+    repeated = max((repeated_bytes(opened, column_chunk(opened, group, path), few) for group in groups), default=0)
     return max(1, min(READ_ROWS, _REPEATED_TEXT_BYTES // max(1, repeated)))
 
 
@@ -141,7 +150,7 @@ def _with_lost_paths(path: pa.Array, own: Mapping[str, Any], start: int) -> pa.A
     return pc.coalesce(path, pa.array([v if isinstance(v, str) else None for v in values], pa.string()))
 
 
-def column_chunk(opened: Any, group: int, column: str) -> Any:
+def column_chunk(opened: OpenParquet, group: int, column: str) -> Any:
     """Returns the footer's entry for a column of a row group.
 
     Reads a row first: with a damaged footer, Arrow aborts the process on the entry, but raises on a row.
@@ -156,14 +165,23 @@ def column_chunk(opened: Any, group: int, column: str) -> Any:
     return chunk
 
 
-def repeated_bytes(chunk: Any) -> int:
-    """Returns the maximum bytes of a value in a dictionary: those of its page, as far as the footer says."""
+def repeated_bytes(opened: OpenParquet, chunk: Any, few: int) -> int:
+    """Returns the maximum bytes of a value in a dictionary: those of its page.
+
+    Args:
+        opened: the file.
+        chunk: the footer's entry for a column of a row group.
+        few: bytes that are no problem; if the footer allows for more, the page's own header is read.
+    """
     if not chunk.has_dictionary_page or not chunk.dictionary_page_offset:
         return 0
     packed = chunk.data_page_offset - chunk.dictionary_page_offset
-    if packed <= 0:
-        return int(chunk.total_uncompressed_size)
-    return int(min(chunk.total_uncompressed_size, packed * _CODEC_RATIOS.get(chunk.compression, _OTHER_RATIO)))
+    most = chunk.total_uncompressed_size
+    if packed > 0:
+        most = min(most, packed * _CODEC_RATIOS.get(chunk.compression, _OTHER_RATIO))
+    if most > few:
+        most = min(most, dictionary_bytes(chunk, opened.stream) or most)
+    return int(most)
 
 
 def dictionary_bytes(chunk: Any, stream: BinaryIO) -> int | None:

@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as types
 
-from beam_cifar import storage
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.errors import InputError
@@ -25,8 +24,8 @@ from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
 from beam_cifar.formats.kit.rows import parents_of
-from beam_cifar.formats.parquet.columns import column_chunk, dictionary_bytes, read_columns, repeated_bytes
-from beam_cifar.formats.parquet.schema import columns_in, damaged, open_parquet
+from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
+from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet
 from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
 
@@ -108,8 +107,7 @@ class ParquetRows(EncodedRows):
         facts = pa.record_batch(
             [self._ids, self._filenames, pa.array(self.labels, pa.int64())], ["id", "filename", "label"]
         )
-        for start in range(0, self.rows, MAX_ROWS):
-            digest.update(facts.slice(start, MAX_ROWS).serialize())
+        digest.update(facts.serialize())
         found = self._sizes([(0, self.rows)], look=True) if sizes else None
         parents = self._parents() if self._table.has_superclasses else {}
         return self._summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), found, parents=parents)
@@ -168,7 +166,7 @@ class _Images:
         file: the file.
     """
 
-    def __init__(self, opened: Any, column: str, groups: _Groups, file: SourceFile) -> None:
+    def __init__(self, opened: OpenParquet, column: str, groups: _Groups, file: SourceFile) -> None:
         self._opened, self._column, self._groups, self._file, self._shown = opened, column, groups, file, file.shown
         self._batches: Iterator[Any] = iter(())
         self._held = pa.array([], pa.binary())
@@ -243,10 +241,7 @@ class _Images:
 
     def _batch_rows(self, group: int) -> int:
         chunk = column_chunk(self._opened, group, self._column)
-        repeated = repeated_bytes(chunk)
-        if repeated > _REPEATED_BYTES // MAX_ROWS and chunk.has_dictionary_page:  # as far as the footer says
-            with storage.open_blob(self._file.blob, self._file.shown) as stream:
-                repeated = min(repeated, dictionary_bytes(chunk, stream) or repeated)
+        repeated = repeated_bytes(self._opened, chunk, _REPEATED_BYTES // MAX_ROWS)
         rows = min(MAX_BYTES // max(1, self._groups.mean_bytes(group)), _REPEATED_BYTES // max(1, repeated))
         return max(1, min(MAX_ROWS, rows))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -72,8 +72,32 @@ class ColumnRoles:
         return [name for name in (self.key, self.label if self.is_text else "") if name]
 
 
+class OpenParquet(pq.ParquetFile):
+    """A file that is being read.
+
+    Args:
+        stream: the file, open.
+        texts: columns that are read as dictionaries.
+
+    Attributes:
+        stream: the same; moving it does not disturb what is read.
+    """
+
+    def __init__(self, stream: BinaryIO, texts: Sequence[str]) -> None:
+        super().__init__(
+            pa.PythonFile(stream, mode="r"),
+            read_dictionary=list(texts),
+            pre_buffer=False,
+            buffer_size=READ_BYTES,
+            thrift_string_size_limit=_THRIFT_STRING_BYTES,
+            thrift_container_size_limit=_THRIFT_ITEMS,
+            page_checksum_verification=True,
+        )
+        self.stream = stream
+
+
 @contextmanager
-def open_parquet(file: SourceFile, texts: Sequence[str] = ()) -> Iterator[Any]:
+def open_parquet(file: SourceFile, texts: Sequence[str] = ()) -> Iterator[OpenParquet]:
     """Opens a file; the columns `texts` are read as dictionaries, so that a long text is not repeated in memory.
 
     Raises:
@@ -81,15 +105,7 @@ def open_parquet(file: SourceFile, texts: Sequence[str] = ()) -> Iterator[Any]:
     """
     with storage.open_blob(file.blob, file.shown) as stream:
         with damaged(file.shown):
-            opened = pq.ParquetFile(
-                pa.PythonFile(stream, mode="r"),
-                read_dictionary=list(texts),
-                pre_buffer=False,
-                buffer_size=READ_BYTES,
-                thrift_string_size_limit=_THRIFT_STRING_BYTES,
-                thrift_container_size_limit=_THRIFT_ITEMS,
-                page_checksum_verification=True,
-            )
+            opened = OpenParquet(stream, texts)
             _refuse_absurd(opened.metadata, file)
         yield opened
 
