@@ -10,7 +10,6 @@ import functools
 import itertools
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import BinaryIO, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from isal import isal_zlib
 
 from beam_cifar import storage
 from beam_cifar.data.grouping import by_key
@@ -72,22 +72,25 @@ class SpillWriter:
         self._write_run()
         index = np.array(self._index, dtype=_SLICE).tobytes()
         self._file.write(index)
-        self._file.write(_END.pack(self._rows, len(self._index), zlib.crc32(index, self._number), _MARK))
+        self._file.write(_END.pack(self._rows, len(self._index), isal_zlib.crc32(index, self._number), _MARK))
 
     def _write_run(self) -> None:
         if not self._tables:
             return
-        table = pa.concat_tables(self._tables).combine_chunks()
-        buckets = np.concatenate(self._buckets)
+        table, buckets = pa.concat_tables(self._tables), np.concatenate(self._buckets)
         self._tables, self._buckets, self._held = [], [], 0
-        order = np.argsort(buckets, kind="stable")
-        (batch,) = table.take(pa.array(order)).cast(_SCHEMA).combine_chunks().to_batches()
-        keys = buckets[order]
-        edges = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
-        for start, stop in itertools.pairwise(edges):
-            data = batch.slice(start, stop - start).serialize()
-            self._index.append((int(keys[start]), self._file.bytes_written, data.size, zlib.crc32(data)))
-            self._file.write(data)
+        if (buckets[1:] < buckets[:-1]).any():
+            order = np.argsort(buckets, kind="stable")
+            table, buckets = table.combine_chunks().take(pa.array(order)), buckets[order]
+        at = 0
+        for batch in table.cast(_SCHEMA).to_batches():
+            keys = buckets[at : at + len(batch)]
+            at += len(batch)
+            edges = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
+            for start, stop in itertools.pairwise(edges):
+                data = batch.slice(start, stop - start).serialize()
+                self._index.append((int(keys[start]), self._file.bytes_written, data.size, isal_zlib.crc32(data)))
+                self._file.write(data)
 
 
 @dataclass(frozen=True)
@@ -163,7 +166,7 @@ class SpillFolder:
             for _, start, size, crc in slices.tolist():
                 file.seek(start)
                 data = file.read(size)
-                if len(data) != size or zlib.crc32(data) != crc:
+                if len(data) != size or isal_zlib.crc32(data) != crc:
                     raise _damaged(self.file(number), f"its {size} bytes from byte {start} differ from their CRC-32")
                 yield data
 
@@ -178,7 +181,7 @@ class SpillFolder:
                 if size <= at:
                     file.seek(at - size)
                     data = file.read(size)
-                    if zlib.crc32(data, number) == crc:
+                    if isal_zlib.crc32(data, number) == crc:
                         return rows, np.frombuffer(data, _SLICE)
         raise _damaged(self.file(number), "it does not end with its index")
 
