@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from beam_cifar.cli.parser import Parser, list_flags
 from beam_cifar.cli.terminal import Progress, print_notices, print_result, scratch_folder
 from beam_cifar.data.labels import unknown_name
+from beam_cifar.data.memory import share_heap
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.registry import readable
@@ -41,6 +42,7 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
             beam_options_of(arguments)  # refuses unknown flags
         return _print_plan(arguments, options)
     beam_options = beam_options_of(arguments)
+    share_heap()
     from beam_cifar.pipeline.convert import convert
     from beam_cifar.pipeline.runners import is_dry_run
 

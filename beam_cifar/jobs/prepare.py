@@ -183,6 +183,8 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
                 write_chosen(job.plan.chosen, job.folder.rows, job.folder.scratch)
             if job.plan.moves.spills:
                 write_moves(job.plan.moves, job.folder.moves, job.folder.scratch)
+    if job.plan.chosen is not None:
+        forget()  # the facts of all rows; tasks map the few that they need
     give_back()
     return replace(job, plan=job.plan.stored())
 
