@@ -19,13 +19,13 @@ if TYPE_CHECKING:  # for type checkers; a test compares it with `_HOMES`
     from beam_cifar.analysis.validate import Validation as Validation
     from beam_cifar.analysis.validate import validate as validate
     from beam_cifar.data.labels import LabelTable as LabelTable
-    from beam_cifar.data.schema import Example as Example
     from beam_cifar.dataset.dataset import Dataset as Dataset
     from beam_cifar.dataset.items import DatasetItem as DatasetItem
     from beam_cifar.dataset.items import Image as Image
     from beam_cifar.dataset.items import Label as Label
     from beam_cifar.errors import BeamCifarError as BeamCifarError
     from beam_cifar.formats.contract.types import ExportOptions as ExportOptions
+    from beam_cifar.images.example import Example as Example
     from beam_cifar.jobs.summary import Summary as Summary
     from beam_cifar.options import ConvertOptions as ConvertOptions
     from beam_cifar.pipeline.convert import Conversion as Conversion
@@ -45,7 +45,7 @@ _HOMES = {
     "analysis.stats": "Stats stats",
     "analysis.validate": "Validation validate",
     "data.labels": "LabelTable",
-    "data.schema": "Example",
+    "images.example": "Example",
     "dataset.dataset": "Dataset",
     "dataset.items": "DatasetItem Image Label",
     "errors": "BeamCifarError",

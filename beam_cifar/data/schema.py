@@ -1,10 +1,10 @@
-"""Examples: a single one as a tuple, the Arrow schema of a block of them, and functions that build such tables."""
+"""The Arrow schema of a block of examples, and functions that build such tables."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,42 +49,10 @@ def facts_schema() -> pa.Schema:
 
 @functools.cache
 def ordered_schema() -> pa.Schema:
-    """Returns the schema of a table of `Example`s."""
+    """Returns the schema of a table of examples, `beam_cifar.images.example.Example`."""
     import pyarrow as pa
 
     return example_schema().append(pa.field("order", pa.int64(), nullable=False))
-
-
-class Example(NamedTuple):
-    """One image with its label, id and subset.
-
-    Attributes:
-        id: unique in its subset.
-        subset: any name, such as "data_batch_1".
-        image: pixels as uint8, planar C x H x W, if `encoding` is "raw"; else an encoded file; None without an image.
-        encoding: "raw", "png" or "jpeg".
-        height: in pixels; None without an image.
-        width: in pixels; None without an image.
-        channels: 3, or 1 for gray; None without an image.
-        label: index in the label table; None for unlabelled.
-        filename: as found, such as "leptodactylus_s_000004.png".
-        order: position in the dataset: examples are written in this order, ties by id.
-
-    >>> from beam_cifar import Example
-    >>> Example("1", "train", None, "raw", None, None, None, 3, "1.png")._replace(label=4).label
-    4
-    """
-
-    id: str
-    subset: str
-    image: bytes | None
-    encoding: str
-    height: int | None
-    width: int | None
-    channels: int | None
-    label: int | None
-    filename: str
-    order: int = 0
 
 
 def binary_array(buffer: bytes | bytearray | memoryview, offsets: npt.NDArray[np.int32]) -> pa.Array:
@@ -215,22 +183,3 @@ def plain_labels(table: pa.Table) -> npt.NDArray[np.int64]:
     import numpy as np
 
     return np.asarray(table.column("label").fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False))
-
-
-def table_of(examples: Iterable[Example]) -> pa.Table:
-    """Returns a table of examples, in the schema `ordered_schema`. Raises `ValueError` for a value of a wrong type."""
-    import pyarrow as pa
-
-    columns = list(zip(*examples, strict=True)) or [()] * len(ordered_schema())
-    try:
-        return pa.table(
-            [pa.array(c, field.type) for c, field in zip(columns, ordered_schema(), strict=True)],
-            schema=ordered_schema(),
-        )
-    except pa.ArrowException as error:
-        raise ValueError(str(error)) from error
-
-
-def examples_of(table: pa.Table) -> Iterator[Example]:
-    """Yields the examples of a table in the schema `ordered_schema`."""
-    return map(Example, *(table.column(name).to_pylist() for name in Example._fields))

@@ -13,11 +13,11 @@ import numpy as np
 from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.limits import MAX_PIXELS
-from beam_cifar.data.schema import Example
 from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.decode import decode_image, probe_whole_image
 from beam_cifar.images.encodings import RAW
+from beam_cifar.images.example import Example
 
 DEFAULT_SUBSET = "default"
 

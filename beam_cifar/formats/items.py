@@ -21,10 +21,11 @@ import pyarrow.compute
 from beam_cifar import storage
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.data.labels import LabelTable
-from beam_cifar.data.schema import Example, example_schema, facts_schema, has_images, plain_labels
+from beam_cifar.data.schema import example_schema, facts_schema, has_images, plain_labels
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import RowReader, Runs, Source
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile
+from beam_cifar.images.example import Example
 from beam_cifar.naming.image_files import digests
 
 CATALOG = "items.json"

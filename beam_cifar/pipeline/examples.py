@@ -7,7 +7,9 @@ element, an `Example`, which costs several times as much: if `beam_cifar.convert
 from __future__ import annotations
 
 import functools
+import os
 import uuid
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +25,7 @@ from beam_cifar.data.block import Block, row_counts, spans
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import LabelMap, LabelTable, remap_table
 from beam_cifar.data.limits import check_size
-from beam_cifar.data.schema import Example, example_schema, examples_of, ordered_schema, table_of
+from beam_cifar.data.schema import example_schema, ordered_schema
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.filters.xpath import ItemFilter
@@ -31,6 +33,7 @@ from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.images.decode import probe_whole_image
 from beam_cifar.images.encodings import EXTENSIONS, RAW
+from beam_cifar.images.example import Example, examples_of, table_of
 from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.prepare import libraries, output_path
 from beam_cifar.jobs.read_part import SourceSettings
@@ -38,8 +41,9 @@ from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 from beam_cifar.jobs.write_part import OpenPart
 from beam_cifar.naming.image_files import digest64
 from beam_cifar.pipeline.checked import CheckedCoder
-from beam_cifar.pipeline.counters import count_part
+from beam_cifar.pipeline.counters import count, count_part
 from beam_cifar.pipeline.errors import carried
+from beam_cifar.pipeline.incoming import as_examples, label_table, refuse_windows
 from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.planning.by_examples import Layout, lay_out, records_of, tie_breaker
@@ -112,7 +116,7 @@ class ReadExamples(beam.PTransform):
     60
     """
 
-    path: str
+    path: str | os.PathLike[str]
     format: str | None = None
     subsets: Sequence[str] = ()
     index_dir: str | None = None
@@ -125,6 +129,7 @@ class ReadExamples(beam.PTransform):
         else:
             self._folder = storage.TemporaryFolder()
             index_dir = self._folder.name
+        self.path = _one_path(self.path)
         self._found: Survey = survey(self.path, self.format, tuple(self.subsets), index_dir)
         self.labels = learn_parents(self._found.catalog, self._found.summaries)
         self._tasks = reading_tasks(self._found.summaries)
@@ -134,6 +139,8 @@ class ReadExamples(beam.PTransform):
         return {"path": self._found.catalog.path, "format": self._found.catalog.format, "rows": rows}
 
     def expand(self, start: Any) -> beam.PCollection[Example]:
+        if not isinstance(start, beam.pvalue.PBegin):
+            raise UsageError(f"ReadExamples reads {self.path}, not what comes before it; apply it to the pipeline")
         files = tuple(summary.file for summary in self._found.summaries)
         selection = Selection(self.labels.names)
         origin = Origin(self._found.catalog.format, self.labels)
@@ -145,13 +152,23 @@ class ReadExamples(beam.PTransform):
         )
 
 
+def _one_path(path: Any) -> str:
+    try:
+        found = os.fspath(path)
+    except TypeError:
+        found = None
+    if not isinstance(found, str):
+        raise UsageError(f"ReadExamples: the path is {path!r}; expected the path of one dataset")
+    return found
+
+
 @dataclass(eq=False)
 class FilterExamples(beam.PTransform):
     """Keeps the examples that match an XPath expression; see `beam_cifar.filters.xpath`.
 
     Attributes:
         expression: XPath expression such as '/item[annotation/label="dog"]'.
-        labels: classes of the examples.
+        labels: classes of the examples, a table or a list of names.
         mode: what the expression selects: "items", "annotations" or "items+annotations".
 
     Raises:
@@ -167,17 +184,17 @@ class FilterExamples(beam.PTransform):
     """
 
     expression: str
-    labels: LabelTable
+    labels: LabelTable | Sequence[str]
     mode: str = "items"
 
     def __post_init__(self) -> None:
-        self._selection = Selection(self.labels.names, None, ItemFilter(self.expression, self.mode))
+        self._selection = Selection(label_table(self.labels).names, None, ItemFilter(self.expression, self.mode))
 
     def display_data(self) -> dict[str, str]:
         return {"filter": self.expression, "filter_mode": self.mode}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        return examples | _over_blocks(select_rows, selection=self._selection)
+        return as_examples(examples, "FilterExamples") | _over_blocks(select_rows, selection=self._selection)
 
 
 @dataclass(eq=False)
@@ -186,7 +203,7 @@ class RemapLabels(beam.PTransform):
 
     Attributes:
         renamings: maps old names to new names, all applied at once.
-        table: classes of the input examples.
+        table: classes of the input examples, a table or a list of names.
         labels: classes of the output examples.
 
     Raises:
@@ -198,18 +215,18 @@ class RemapLabels(beam.PTransform):
     """
 
     renamings: Mapping[str, str]
-    table: LabelTable
+    table: LabelTable | Sequence[str]
     labels: LabelTable = field(init=False)
 
     def __post_init__(self) -> None:
-        self._map: LabelMap = remap_table(self.table, list(self.renamings.items()))
+        self._map: LabelMap = remap_table(label_table(self.table), list(self.renamings.items()))
         self.labels = self._map.table
 
     def display_data(self) -> dict[str, str]:
         return {"renamings": ", ".join(f"{old}:{new}" for old, new in self.renamings.items())}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        return examples | _over_blocks(remap_labels, targets=self._map.targets)
+        return as_examples(examples, "RemapLabels") | _over_blocks(remap_labels, targets=self._map.targets)
 
 
 @dataclass(eq=False)
@@ -244,7 +261,7 @@ class TransformExamples(beam.PTransform):
         return {"transform": self.name, "options": str(self._step.options())}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[Example]:
-        return examples | _over_blocks(self._step.transform, self._step.row_bytes())
+        return as_examples(examples, "TransformExamples") | _over_blocks(self._step.transform, self._step.row_bytes())
 
 
 @dataclass(eq=False)
@@ -294,7 +311,7 @@ class WriteExamples(beam.PTransform):
     Attributes:
         output_dir: directory to create.
         output_format: name of the format to write.
-        labels: classes of the examples.
+        labels: classes of the examples, a table or a list of names.
         options: export options.
         overwrite: whether to replace an existing output.
 
@@ -309,30 +326,34 @@ class WriteExamples(beam.PTransform):
     ...     _ = pipeline | read | WriteExamples("out", "webdataset", read.labels)
     """
 
-    output_dir: str
+    output_dir: str | os.PathLike[str]
     output_format: str
-    labels: LabelTable
+    labels: LabelTable | Sequence[str]
     options: ExportOptions = ExportOptions()  # noqa: RUF009 (a frozen dataclass)
     overwrite: bool = False
 
     def __post_init__(self) -> None:
         sink = get_sink(self.output_format)
         sink.check(self.options)
-        sink.check_labels(self.labels)
+        self._labels = label_table(self.labels)
+        sink.check_labels(self._labels)
         options = sink.export_of(self.options)
         # A random job id, shared by all attempts to run this pipeline; it does not appear in the output.
-        folder = storage.JobFolder(output_path(self.output_dir), job_id=uuid.uuid4().hex[:16])
+        folder = storage.JobFolder(output_path(os.fspath(self.output_dir)), job_id=uuid.uuid4().hex[:16])
         if storage.is_occupied(folder.output) and not self.overwrite:
             raise OutputError(
                 f"{folder.output}: exists and is not empty; pass overwrite=True to replace it, or choose another output"
             )
-        self._sink = SinkSettings(self.output_format, (), SinkOptions(self.labels, options), folder)
+        self._sink = SinkSettings(self.output_format, (), SinkOptions(self._labels, options), folder)
         self._encodings = sink.encodings(options)
 
     def display_data(self) -> dict[str, str]:
         return {"format": self.output_format, "output": self._sink.folder.output}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
+        refuse_windows(examples, "WriteExamples")
+        _refuse_second(examples.pipeline, self._sink.folder.output)
+        examples = as_examples(examples, "WriteExamples")
         with storage.hold(self._sink.folder):
             pass  # raises if a conversion has locked the output
         described = examples | "Describe" >> _OnBatches(_describe, _Described, {"encodings": self._encodings})
@@ -344,13 +365,24 @@ class WriteExamples(beam.PTransform):
         kept = self._encodings if self._sink.options.export.save_images else ()
         return (
             examples
-            | "Encode" >> _OnBatches(_prepare, Example, {"encodings": kept, "classes": len(self.labels.names)})
+            | "Encode" >> _OnBatches(_prepare, Example, {"encodings": kept, "classes": len(self._labels.names)})
             | "Batch" >> _batches()
             | "Place" >> beam.FlatMap(_place, side, self._sink).with_output_types(tuple[int, _Placed])
             | "GroupByPart" >> beam.GroupByKey()
             | "WriteParts" >> beam.Map(_write_keyed, side).with_output_types(PartInfo)
             | "Publish" >> Publish(beam.pvalue.AsSingleton(settings))
         )
+
+
+_OUTPUTS: weakref.WeakKeyDictionary[beam.Pipeline, set[str]] = weakref.WeakKeyDictionary()
+
+
+def _refuse_second(pipeline: beam.Pipeline, output: str) -> None:
+    """Raises `UsageError` if a pipeline writes two datasets to one place: the second could not be published."""
+    written = _OUTPUTS.setdefault(pipeline, set())
+    if output in written:
+        raise UsageError(f"{output}: two WriteExamples of a pipeline write it; choose two places, or flatten before")
+    written.add(output)
 
 
 class _Explode(beam.DoFn):
@@ -409,7 +441,9 @@ def _over_blocks(function: Callable[..., Block], row_bytes: int = 0, **settings:
 
 
 def _transformed(table: pa.Table, transform: Callable[..., Block], settings: Mapping[str, Any]) -> Iterator[Example]:
-    return examples_of(transform(Block(table, 0, 0, 0, last=True, read=Counter()), **settings).table)
+    block = transform(Block(table, 0, 0, 0, last=True, read=Counter()), **settings)
+    count(rows_filtered=block.filtered.total(), labels_removed=block.unlabelled.total())
+    return examples_of(block.table)
 
 
 def checked_table(examples: Sequence[Example]) -> pa.Table:

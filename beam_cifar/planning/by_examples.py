@@ -15,11 +15,12 @@ import pyarrow as pa
 import pyarrow.compute
 
 from beam_cifar.data.grouping import by_key
-from beam_cifar.data.schema import Example, plain_labels
+from beam_cifar.data.schema import plain_labels
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
 from beam_cifar.images.encodings import RAW, are_pixels
+from beam_cifar.images.example import Example
 from beam_cifar.naming.image_files import digests, name_digests, whole_digests
 from beam_cifar.planning.checks import Named, names_that_clash, refuse_missing_images, refuse_unlabelled
 from beam_cifar.planning.cut import Facts, Group, cut

@@ -20,8 +20,9 @@ from beam_cifar.analysis.derive import repeats_of
 from beam_cifar.analysis.stats import SizeCount
 from beam_cifar.analysis.tally import ROW, decode_tally, tally_of
 from beam_cifar.data import block
-from beam_cifar.data.schema import example_schema, table_of
+from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import InputError, UsageError
+from beam_cifar.images.example import table_of
 from beam_cifar.jobs import serial
 from tests.helpers.commands import Command, Run
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree

@@ -18,9 +18,9 @@ from apache_beam.runners.worker import data_plane
 from beam_cifar import ConvertOptions, ReadExamples, WriteExamples, convert
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import LabelTable, remap_table
-from beam_cifar.data.schema import Example
 from beam_cifar.errors import JobError
 from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
+from beam_cifar.images.example import Example
 from beam_cifar.jobs.accounts import PartInfo, ShardInfo
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 from beam_cifar.pipeline import examples

@@ -1,0 +1,123 @@
+"""What users put into our transforms: examples, or rows with the same fields, which are matched by name."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.transforms.window import GlobalWindows
+from apache_beam.typehints import typehints
+from apache_beam.typehints.row_type import RowTypeConstraint
+from apache_beam.typehints.schemas import named_fields_from_element_type
+
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.images.example import Example
+from beam_cifar.pipeline.errors import carried
+
+_FIELDS: Final = ", ".join(Example._fields)
+_TYPES: Final[Mapping[str, Any]] = typing.get_type_hints(Example)
+_UNKNOWN: Final = (typing.Any, typehints.Any, object)
+
+
+def label_table(labels: LabelTable | Iterable[str]) -> LabelTable:
+    """Returns the table of some class names, whose labels are 0, 1, ..., or the table given."""
+    if isinstance(labels, LabelTable):
+        return labels
+    if isinstance(labels, str):
+        raise UsageError(f"labels are the text {labels!r}; expected a LabelTable, or a list of class names")
+    return LabelTable(tuple(labels))
+
+
+def as_examples(rows: beam.PCollection[Any], user: str) -> beam.PCollection[Example]:
+    """Returns the examples of a PCollection of examples or of rows with their fields, in any order.
+
+    Args:
+        rows: elements of type `Example`, or of a schema (`beam.Row`, a NamedTuple, a row of Beam YAML or SQL), or of
+            unknown type, which are looked at when they come.
+        user: name of the transform that they go into, for messages.
+
+    Raises:
+        UsageError: the elements are known to be something else, or to have other fields.
+    """
+    if rows.element_type is Example:
+        return rows
+    if rows.element_type not in _UNKNOWN:
+        _refuse_other_fields(rows.element_type, user)
+    return rows | "ByName" >> beam.Map(_example_of, user).with_output_types(Example)
+
+
+def refuse_windows(examples: beam.PCollection[Any], user: str) -> None:
+    """Raises `UsageError` for a PCollection that is divided into windows, or never ends: a dataset is written once."""
+    windows = examples.windowing.windowfn
+    if windows != GlobalWindows():
+        raise UsageError(
+            f"{user}: its examples are in {type(windows).__name__}, but a dataset is written once; put "
+            "beam.WindowInto(beam.window.GlobalWindows()) before it"
+        )
+    if not examples.is_bounded:
+        raise UsageError(f"{user}: its examples never end, but a dataset is written once, when all are there")
+
+
+def _refuse_other_fields(found: Any, user: str) -> None:
+    if not (isinstance(found, RowTypeConstraint) or (isinstance(found, type) and hasattr(found, "_fields"))):
+        raise UsageError(_takes(user, f"elements of {_shown(found)}"))
+    fields = dict(named_fields_from_element_type(found))
+    if wrong := _other_names(fields):
+        raise UsageError(f"{user}: rows {wrong}")
+    for name, kind in fields.items():
+        # What may be None is looked at when it comes.
+        kinds = {int if isinstance(each, type) and issubclass(each, np.integer) else each for each in _parts(kind)}
+        if not kinds & {*_parts(_TYPES[name]), *_UNKNOWN}:
+            raise UsageError(f"{user}: field {name!r} of its rows is {_shown(kind)}; expected {_shown(_TYPES[name])}")
+
+
+@carried()
+def _example_of(row: Any, user: str) -> Example:
+    if isinstance(row, Example):
+        return row
+    fields = row if isinstance(row, Mapping) else row._asdict() if hasattr(row, "_asdict") else None
+    if fields is None:
+        raise InputError(_takes(user, _described(row)))
+    if wrong := _other_names(map(str, fields)):
+        raise InputError(f"{user}: rows {wrong}")
+    plain: dict[str, Any] = {
+        name: int(value) if isinstance(value, np.integer) else value for name, value in fields.items()
+    }
+    for name, value in plain.items():
+        if not isinstance(value, _parts(_TYPES[name])):
+            expected = _shown(_TYPES[name])
+            raise InputError(f"{user}: field {name!r} of a row is {_described(value)}; expected {expected}")
+    return Example(**plain)
+
+
+def _takes(user: str, found: str) -> str:
+    return f"{user} takes examples, or rows with their fields ({_FIELDS}); found {found}"
+
+
+def _other_names(found: Iterable[str]) -> str:
+    """Returns what is wrong with the names of a row's fields, or an empty string."""
+    names = set(found)
+    missing = [name for name in Example._fields if name not in names and name not in Example._field_defaults]
+    unknown = sorted(names - set(Example._fields))
+    said = [f"have no field {', '.join(map(repr, missing))}"] if missing else []
+    said += [f"have the unknown field {', '.join(map(repr, unknown))}"] if unknown else []
+    return f"{' and '.join(said)}; the fields of an example are {_FIELDS}" if said else ""
+
+
+def _parts(kind: Any) -> tuple[Any, ...]:
+    """Returns the types that a union is made of."""
+    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
+
+
+def _shown(kind: Any) -> str:
+    return " or ".join("None" if each is type(None) else getattr(each, "__name__", str(each)) for each in _parts(kind))
+
+
+def _described(value: Any) -> str:
+    text = repr(value)
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"

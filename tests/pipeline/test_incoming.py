@@ -1,0 +1,245 @@
+"""What goes into our transforms: matched by name, and refused in one line, when the pipeline is built if that can be."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import apache_beam as beam
+import numpy as np
+import pytest
+from apache_beam.testing.util import assert_that, equal_to
+from apache_beam.transforms.window import FixedWindows
+from apache_beam.typehints.schemas import named_fields_from_element_type
+from PIL import Image
+
+from beam_cifar import (
+    Example,
+    ExportOptions,
+    FilterExamples,
+    LabelTable,
+    ReadExamples,
+    RemapLabels,
+    ResizeExamples,
+    TransformExamples,
+    WriteExamples,
+    find_error,
+)
+from beam_cifar.errors import InputError, UsageError
+from tests.helpers.reading import cifar_rows, tree
+from tests.pipeline.test_examples import pipeline
+
+LABELS = ["cat", "dog"]
+FIELDS: dict[str, Any] = {
+    "label": 1,
+    "filename": "7.png",
+    "image": bytes(range(12)),
+    "encoding": "raw",
+    "channels": 3,
+    "width": 2,
+    "height": 2,
+    "subset": "train",
+    "order": 5,
+    "id": "seven",
+}
+SAME = Example(**FIELDS)
+
+
+def row(**changes: Any) -> beam.Row:
+    return beam.Row(**{name: value for name, value in {**FIELDS, **changes}.items() if value is not ...})
+
+
+def test_an_example_has_a_schema_without_any() -> None:
+    fields = dict(named_fields_from_element_type(Example))
+    assert list(fields) == list(Example._fields)
+    assert Any not in fields.values()
+    assert fields["image"] == bytes | None
+    assert fields["label"] == np.int64 | None
+    assert fields["id"] is str
+
+
+def made(source: Any, known: bool) -> Callable[[beam.Pipeline], beam.PCollection]:
+    def make(line: beam.Pipeline) -> beam.PCollection:
+        rows = line | beam.Create([source])
+        return rows if known else rows | beam.Map(lambda each: each).with_output_types(Any)
+
+    return make
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("transform", [FilterExamples("/item", LABELS), RemapLabels({}, LABELS), TransformExamples("resize", {"height": 2, "width": 2}), ResizeExamples((2, 2))], ids=lambda each: type(each).__name__)  # fmt: skip
+def test_rows_are_matched_by_name(transform: beam.PTransform, known: bool) -> None:
+    with pipeline() as line:
+        assert_that(made(row(), known)(line) | transform, equal_to([SAME]))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_rows_in_another_order_are_written_like_examples(known: bool, tmp_path: Path) -> None:
+    with pipeline() as line:
+        _ = made(row(), known)(line) | WriteExamples(tmp_path / "rows", "parquet", LABELS)
+    with pipeline() as line:
+        _ = line | beam.Create([SAME]) | WriteExamples(str(tmp_path / "examples"), "parquet", LabelTable(tuple(LABELS)))
+    assert tree(tmp_path / "rows") == tree(tmp_path / "examples")
+
+
+def test_the_order_may_be_left_out_and_a_mapping_is_a_row() -> None:
+    with pipeline() as line:
+        rows = line | beam.Create([dict(FIELDS, order=0)]) | beam.Map(lambda each: each).with_output_types(Any)
+        assert_that(rows | ResizeExamples((2, 2)), equal_to([SAME.replace(order=0)]), label="mapping")
+        assert_that(line | "Row" >> beam.Create([row(order=...)]) | "Again" >> ResizeExamples((2, 2)), equal_to([SAME.replace(order=0)]))  # fmt: skip
+
+
+class Other(NamedTuple):
+    id: str
+    label: int
+
+
+WRONG: dict[str, tuple[Any, str, str]] = {
+    "numbers": (7, "elements of int", "found int 7"),
+    "texts": ("x" * 100, "elements of str", "found str 'xxx"),
+    "pairs": ((1, 2), "found elements of", "found tuple (1, 2)"),
+    "another tuple": (Other("a", 1), "have no field 'subset', 'image', 'encoding'", "have no field 'subset'"),
+    "a field that is missing": (row(id=...), "have no field 'id'; the fields", "have no field 'id'"),
+    "a field too many": (row(lable=1), "have the unknown field 'lable'", "have the unknown field 'lable'"),
+    "a number instead of a text": (
+        row(id=7),
+        "field 'id' of its rows is int64; expected str",
+        "field 'id' of a row is int 7; expected str",
+    ),
+    "a text instead of a number": (
+        row(label="dog"),
+        "field 'label' of its rows is str; expected int or None",
+        "field 'label' of a row is str 'dog'; expected int or None",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_other_elements_are_refused_when_the_pipeline_is_built(name: str, tmp_path: Path) -> None:
+    source, message, _ = WRONG[name]
+    line = pipeline()
+    rows = made(source, known=True)(line)
+    with pytest.raises(UsageError) as caught:
+        _ = rows | WriteExamples(tmp_path / "out", "parquet", LABELS)
+    assert message in str(caught.value)
+    assert "WriteExamples" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_elements_of_unknown_type_are_refused_when_they_come(name: str, tmp_path: Path) -> None:
+    source, _, message = WRONG[name]
+    line = pipeline()
+    _ = made(source, known=False)(line) | WriteExamples(tmp_path / "out", "parquet", LABELS)
+    with pytest.raises(RuntimeError) as caught:
+        line.run().wait_until_finish()
+    found = find_error(caught.value)
+    assert isinstance(found, InputError)
+    assert message in str(found)
+    assert not (tmp_path / "out").exists()
+
+
+def test_windows_and_endless_input_are_refused(tmp_path: Path) -> None:
+    line = pipeline()
+    windowed = line | beam.Create([SAME]) | beam.WindowInto(FixedWindows(10))
+    with pytest.raises(UsageError, match="its examples are in FixedWindows.* put beam.WindowInto"):
+        _ = windowed | WriteExamples(tmp_path / "out", "parquet", LABELS)
+    endless = line | "Endless" >> beam.Create([SAME])
+    endless.is_bounded = False
+    with pytest.raises(UsageError, match="never end"):
+        _ = endless | "Write" >> WriteExamples(tmp_path / "out", "parquet", LABELS)
+    _ = windowed | "Whole" >> beam.WindowInto(beam.window.GlobalWindows()) | "Both" >> WriteExamples(tmp_path / "out", "parquet", LABELS)  # fmt: skip
+    line.run().wait_until_finish()
+    assert (tmp_path / "out").is_dir()
+
+
+def test_two_datasets_of_one_pipeline_at_one_place_are_refused(tmp_path: Path) -> None:
+    line = pipeline()
+    rows = line | beam.Create([SAME])
+    _ = rows | "One" >> WriteExamples(tmp_path / "out", "parquet", LABELS)
+    with pytest.raises(UsageError, match="two WriteExamples of a pipeline write it"):
+        _ = rows | "Two" >> WriteExamples(f"{tmp_path}/./out", "webdataset", LABELS)
+    _ = rows | "Three" >> WriteExamples(tmp_path / "other", "webdataset", LABELS)
+    line.run().wait_until_finish()
+    assert {path.name for path in tmp_path.iterdir() if path.suffix != ".beam_cifar"} == {"out", "other"}
+
+
+def test_reading_begins_a_pipeline_and_takes_one_path(cifar10: Path) -> None:
+    line = pipeline()
+    with pytest.raises(UsageError, match="not what comes before it"):
+        _ = line | beam.Create(["a", "b"]) | ReadExamples(cifar10)
+    paths: list[Any] = [["a", "b"], 7, None, b"x"]
+    for path in paths:
+        with pytest.raises(UsageError, match="expected the path of one dataset"):
+            ReadExamples(path)
+    assert ReadExamples(cifar10).path == str(cifar10)
+
+
+def test_labels_are_a_table_or_names(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="expected a LabelTable, or a list of class names"):
+        WriteExamples(tmp_path / "out", "parquet", "cat")
+    assert RemapLabels({"cat": "kitten"}, ("cat", "dog")).labels.names == ("kitten", "dog")
+
+
+def test_filtered_rows_are_counted(cifar10: Path) -> None:
+    source = ReadExamples(cifar10)
+    line = pipeline()
+    _ = line | source | FilterExamples('/item[annotation/label="dog"]', source.labels)
+    result = line.run()
+    result.wait_until_finish()
+    counted = {each.key.metric.name: each.committed for each in result.metrics().query()["counters"]}
+    assert counted["rows_filtered"] == sum(label != 5 for _, label, *_ in cifar_rows(cifar10))
+
+
+def file_of(pixels: np.ndarray, kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(pixels.squeeze()).save(file, kind)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_the_same_array_whatever_the_encoding(channels: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (4, 6, channels), np.uint8)
+    raw = SAME.with_array(pixels)
+    assert (raw.encoding, raw.height, raw.width, raw.channels, raw.label) == ("raw", 4, 6, channels, 1)
+    png = raw.replace(image=file_of(pixels, "PNG"), encoding="png")
+    jpeg = raw.replace(image=file_of(pixels, "JPEG"), encoding="jpeg")
+    assert np.array_equal(raw.array(), pixels)
+    assert np.array_equal(png.array(), pixels)
+    assert np.array_equal(jpeg.array(), np.asarray(Image.open(io.BytesIO(jpeg.image or b""))).reshape(4, 6, channels))
+    assert raw.array().flags.c_contiguous
+    assert np.array_equal(SAME.with_array(pixels[..., 0]).array(), pixels[..., :1])
+
+
+def test_wrong_pixels_and_fields_are_refused() -> None:
+    for pixels in (
+        np.zeros((2, 2, 3)),
+        np.zeros((2, 2, 4), np.uint8),
+        np.zeros((0, 2, 3), np.uint8),
+        np.zeros(3, np.uint8),
+    ):
+        with pytest.raises(ValueError, match="expected uint8"):
+            SAME.with_array(pixels)
+    with pytest.raises(ValueError, match="no field 'lable'; its fields are id, subset"):
+        SAME.replace(lable=2)
+    with pytest.raises(InputError, match="has no image"):
+        SAME.replace(image=None).array()
+    with pytest.raises(InputError, match="12 bytes of pixels; expected"):
+        SAME.replace(height=3).array()
+
+
+def test_a_flip_is_the_same_on_pixels_and_on_files(cifar10: Path, tmp_path: Path) -> None:
+    source = ReadExamples(cifar10)
+    with pipeline() as line:
+        _ = line | source | WriteExamples(tmp_path / "png", "parquet", source.labels)
+    for name, path in (("raw", cifar10), ("png", tmp_path / "png")):
+        with pipeline() as line:
+            flipped = line | ReadExamples(path) | beam.Map(lambda each: each.with_array(each.array()[:, ::-1]))
+            _ = flipped | WriteExamples(
+                tmp_path / f"from {name}", "imagenet_with_subset_dirs", source.labels, ExportOptions()
+            )
+    assert len(tree(tmp_path / "from raw")) == len(cifar_rows(cifar10))
+    pictures = [sorted(tree(tmp_path / f"from {name}").values()) for name in ("raw", "png")]
+    assert pictures[0] == pictures[1]
