@@ -46,6 +46,7 @@ from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.incoming import as_examples, label_table, refuse_windows
 from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
+from beam_cifar.pipeline.runners import runs_here
 from beam_cifar.planning.by_examples import Layout, lay_out, records_of, tie_breaker
 from beam_cifar.planning.cut import reading_tasks
 from beam_cifar.planning.plan import Origin
@@ -101,8 +102,8 @@ class ReadExamples(beam.PTransform):
         path: directory or archive of the dataset.
         format: its format; default: detected.
         subsets: names of the subsets to read, or "train" / "test" for all batches of that split; default: all.
-        index_dir: folder, visible to all workers, for indexes of input files; default: a temporary folder that is
-            removed with the transform.
+        index_dir: folder, visible to all workers, for indexes of input files, such as that of a `.tar.gz`; default: a
+            temporary folder of this machine, which is removed with the transform.
         labels: classes and superclasses.
 
     Raises:
@@ -142,6 +143,12 @@ class ReadExamples(beam.PTransform):
         if not isinstance(start, beam.pvalue.PBegin):
             raise UsageError(f"ReadExamples reads {self.path}, not what comes before it; apply it to the pipeline")
         files = tuple(summary.file for summary in self._found.summaries)
+        if self.index_dir is None and any(file.blob.index for file in files) and not runs_here(start.pipeline):
+            raise UsageError(
+                f"{self.path}: its index is in a temporary folder of this machine, which workers of "
+                f"{type(start.pipeline.runner).__name__} do not see; pass index_dir, a folder that they see too, or "
+                "unpack the archive"
+            )
         selection = Selection(self.labels.names)
         origin = Origin(self._found.catalog.format, self.labels)
         settings = SourceSettings((origin,), files, selection)

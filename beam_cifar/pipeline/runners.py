@@ -18,6 +18,7 @@ from apache_beam.options.pipeline_options import (
     DirectOptions,
     GoogleCloudOptions,
     PipelineOptions,
+    PortableOptions,
     SetupOptions,
     StandardOptions,
     TestOptions,
@@ -219,6 +220,13 @@ def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[st
 def _cores() -> int:
     # `os.cpu_count` ignores the CPU affinity of this process, which not every platform reports.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def runs_here(pipeline: beam.Pipeline) -> bool:
+    """Returns whether a pipeline's workers see the temporary files of this process, as far as its runner says."""
+    runner = type(pipeline.runner).__name__.lower()
+    here = runner in (*LOCAL_RUNNERS, "localrunner", "bundlebaseddirectrunner", "prismrunner")
+    return here or pipeline.options.view_as(PortableOptions).environment_type == "LOOPBACK"
 
 
 @contextmanager

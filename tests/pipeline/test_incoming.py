@@ -177,6 +177,20 @@ def test_reading_begins_a_pipeline_and_takes_one_path(cifar10: Path) -> None:
     assert ReadExamples(cifar10).path == str(cifar10)
 
 
+@pytest.mark.parametrize("runner", ["PortableRunner", "FlinkRunner"])
+def test_an_archive_whose_index_workers_cannot_see_is_refused(
+    runner: str, cifar10: Path, cifar10_archive: Path, tmp_path: Path
+) -> None:
+    flags = [f"--runner={runner}", "--job_endpoint=localhost:1", "--flink_master=elsewhere:8081"]
+    line = beam.Pipeline(argv=flags)
+    with pytest.raises(UsageError, match="its index is in a temporary folder.* pass index_dir"):
+        _ = line | "Refused" >> ReadExamples(cifar10_archive)
+    _ = line | "Seen" >> ReadExamples(cifar10_archive, index_dir=str(tmp_path / "index"))
+    _ = line | "Folder" >> ReadExamples(cifar10)
+    here = beam.Pipeline(argv=[*flags, "--environment_type=LOOPBACK"])
+    _ = here | ReadExamples(cifar10_archive)
+
+
 def test_labels_are_a_table_or_names(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected a LabelTable, or a list of class names"):
         WriteExamples(tmp_path / "out", "parquet", "cat")
