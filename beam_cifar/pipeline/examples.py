@@ -43,7 +43,7 @@ from beam_cifar.naming.image_files import digest64
 from beam_cifar.pipeline.checked import CheckedCoder
 from beam_cifar.pipeline.counters import count, count_part
 from beam_cifar.pipeline.errors import carried
-from beam_cifar.pipeline.incoming import as_examples, label_table, refuse_windows
+from beam_cifar.pipeline.incoming import as_examples, label_table, refuse_windows, warn_if_unsafe
 from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.pipeline.runners import runs_here
@@ -142,6 +142,7 @@ class ReadExamples(beam.PTransform):
     def expand(self, start: Any) -> beam.PCollection[Example]:
         if not isinstance(start, beam.pvalue.PBegin):
             raise UsageError(f"ReadExamples reads {self.path}, not what comes before it; apply it to the pipeline")
+        warn_if_unsafe(start.pipeline)
         files = tuple(summary.file for summary in self._found.summaries)
         if self.index_dir is None and any(file.blob.index for file in files) and not runs_here(start.pipeline):
             raise UsageError(
@@ -359,6 +360,7 @@ class WriteExamples(beam.PTransform):
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[str]:
         refuse_windows(examples, "WriteExamples")
+        warn_if_unsafe(examples.pipeline)
         _refuse_second(examples.pipeline, self._sink.folder.output)
         examples = as_examples(examples, "WriteExamples")
         with storage.hold(self._sink.folder):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import types
 import typing
+import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
@@ -18,9 +20,11 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.example import Example
 from beam_cifar.pipeline.errors import carried
+from beam_cifar.pipeline.local import loses_elements
 
 _FIELDS: Final = ", ".join(Example._fields)
 _TYPES: Final[Mapping[str, Any]] = typing.get_type_hints(Example)
+_WARNED: weakref.WeakSet[beam.Pipeline] = weakref.WeakSet()
 _UNKNOWN: Final = (typing.Any, typehints.Any, object)
 
 
@@ -61,6 +65,16 @@ def refuse_windows(examples: beam.PCollection[Any], user: str) -> None:
         )
     if not examples.is_bounded:
         raise UsageError(f"{user}: its examples never end, but a dataset is written once, when all are there")
+
+
+def warn_if_unsafe(pipeline: beam.Pipeline) -> None:
+    """Warns, once for a pipeline, if it will run where Beam loses elements."""
+    if pipeline not in _WARNED and loses_elements(pipeline):
+        _WARNED.add(pipeline)
+        logging.getLogger("beam_cifar").warning(
+            "Beam's local runner with several workers loses elements of bundles that take longer than a second; use "
+            "beam.Pipeline(options=beam_cifar.beam.local_options(workers=N))"
+        )
 
 
 def _refuse_other_fields(found: Any, user: str) -> None:

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions
 from apache_beam.portability.api import beam_provision_api_pb2
 from apache_beam.runners.portability.fn_api_runner import fn_runner, worker_handlers
 from apache_beam.runners.portability.portable_runner import JobServiceHandle
+from apache_beam.runners.runner import PipelineRunner
 from apache_beam.runners.worker import data_plane
 from apache_beam.utils.thread_pool_executor import shared_unbounded_instance
 
@@ -94,6 +95,24 @@ def local_runner(options: PipelineOptions) -> fn_runner.FnApiRunner:
     encoded = JobServiceHandle.encode_pipeline_options(options.get_all_options())
     info = fn_runner.ExtendedProvisionInfo(beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded))
     return LocalRunner(provision_info=info)
+
+
+class SafeRunner(PipelineRunner):
+    """The same runner for pipelines of users, named by `--runner`; see `beam_cifar.beam.local_options`."""
+
+    def run_pipeline(self, pipeline: Any, options: PipelineOptions) -> Any:
+        """Runs a pipeline, and waits for its end."""
+        return local_runner(options).run_pipeline(pipeline, options)
+
+
+def loses_elements(pipeline: Any) -> bool:
+    """Returns whether a pipeline will run on Beam's own local runner with several workers and its flush by a timer."""
+    several = pipeline.options.view_as(DirectOptions).direct_running_mode != "in_memory"
+    return (
+        several
+        and type(pipeline.runner).__name__ in ("DirectRunner", "SwitchingDirectRunner", "FnApiRunner")
+        and bool(worker_handlers.DATA_BUFFER_TIME_LIMIT_MS)
+    )
 
 
 @contextmanager

@@ -30,14 +30,14 @@ from beam_cifar import storage
 from beam_cifar.errors import UsageError
 from beam_cifar.options import ConvertOptions, check_workers
 from beam_cifar.pipeline.flink import server_flags
-from beam_cifar.pipeline.local import local_runner, threads_ended
+from beam_cifar.pipeline.local import SafeRunner, local_runner, threads_ended
 from beam_cifar.pipeline.stores import use_options
 
 ParsedOptions: TypeAlias = PipelineOptions
 BeamOptions: TypeAlias = Sequence[str] | PipelineOptions
 """Beam's own options, as flags or parsed."""
 
-LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner")
+LOCAL_RUNNERS = ("direct", "directrunner", "fnapirunner", "switchingdirectrunner", "saferunner")
 DATAFLOW_RUNNERS = ("dataflow", "dataflowrunner", "testdataflowrunner")
 MAX_DEFAULT_WORKERS = 4
 _BUILDING = threading.Lock()
@@ -112,6 +112,18 @@ def _refuse_timed_flush(options: PipelineOptions) -> None:
         name, _, limit = experiment.partition("=")
         if name == "data_buffer_time_limit_ms" and limit.strip() != "0":
             raise UsageError(f"--experiments {experiment}: Beam's flush by a timer loses elements; leave it out")
+
+
+def local_flags(workers: int | None) -> list[str]:
+    """Returns flags for pipelines of users on this machine. Raises `UsageError`."""
+    check_workers(workers)
+    count = workers or default_workers()
+    mode = "in_memory" if count == 1 else "multi_threading"
+    return [
+        f"--runner={SafeRunner.__module__}.{SafeRunner.__name__}",
+        f"--direct_num_workers={count}",
+        f"--direct_running_mode={mode}",
+    ]
 
 
 def is_local(options: PipelineOptions) -> bool:

@@ -10,12 +10,15 @@ from typing import Any, NamedTuple
 import apache_beam as beam
 import numpy as np
 import pytest
+from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows
 from apache_beam.typehints.schemas import named_fields_from_element_type
 from PIL import Image
 
 from beam_cifar import (
+    ConvertOptions,
     Example,
     ExportOptions,
     FilterExamples,
@@ -25,8 +28,10 @@ from beam_cifar import (
     ResizeExamples,
     TransformExamples,
     WriteExamples,
+    convert,
     find_error,
 )
+from beam_cifar.beam import local_options
 from beam_cifar.errors import InputError, UsageError
 from tests.helpers.reading import cifar_rows, tree
 from tests.pipeline.test_examples import pipeline
@@ -189,6 +194,38 @@ def test_an_archive_whose_index_workers_cannot_see_is_refused(
     _ = line | "Folder" >> ReadExamples(cifar10)
     here = beam.Pipeline(argv=[*flags, "--environment_type=LOOPBACK"])
     _ = here | ReadExamples(cifar10_archive)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_local_options_run_a_pipeline_without_the_timed_flush(
+    workers: int, cifar10: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = ReadExamples(cifar10)
+    options = local_options(workers, ["--job_name=mine"])
+    assert options.view_as(GoogleCloudOptions).job_name == "mine"
+    with beam.Pipeline(options=options) as line:
+        rows = line | source
+        _ = rows | WriteExamples(tmp_path / "out", "parquet", source.labels)
+        assert_that(rows | beam.combiners.Count.Globally(), equal_to([len(cifar_rows(cifar10))]))
+    convert(ConvertOptions(str(cifar10), str(tmp_path / "cli"), "parquet"))
+    assert tree(tmp_path / "out") == tree(tmp_path / "cli")
+    assert "loses elements" not in caplog.text
+    with pytest.raises(UsageError, match="workers"):
+        local_options(0)
+
+
+def test_a_runner_that_loses_elements_is_warned_of_once(
+    cifar10: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_handlers, "DATA_BUFFER_TIME_LIMIT_MS", 1000)  # as Beam has it
+    flags = ["--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]
+    line = beam.Pipeline(argv=flags)
+    _ = line | ReadExamples(cifar10) | WriteExamples(tmp_path / "out", "parquet", LABELS)
+    _ = beam.Pipeline(argv=flags[:1]) | ReadExamples(cifar10)
+    assert [record.message for record in caplog.records if "loses elements" in record.message] == [
+        "Beam's local runner with several workers loses elements of bundles that take longer than a second; use "
+        "beam.Pipeline(options=beam_cifar.beam.local_options(workers=N))"
+    ]
 
 
 def test_labels_are_a_table_or_names(tmp_path: Path) -> None:

@@ -20,7 +20,19 @@ from tests.helpers.tables import table_of_steps
 PACKAGE = Path(beam_cifar.__file__).parent
 README = (PACKAGE.parent / "README.md").read_text(encoding="utf-8")
 ROOMS = (
-    *("__main__", "cli", "__init__", "dataset", "report", "analysis", "pipeline", "jobs", "planning", "options"),
+    *(
+        "__main__",
+        "cli",
+        "__init__",
+        "beam",
+        "dataset",
+        "report",
+        "analysis",
+        "pipeline",
+        "jobs",
+        "planning",
+        "options",
+    ),
     *("steps", "samples", "formats", "storage", "pickles", "filters", "naming", "images", "data", "errors", "version"),
 )
 """From the top down: a room imports from those behind it, and from itself."""
