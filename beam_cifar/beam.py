@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions
-
-from beam_cifar.pipeline.runners import local_flags
+from beam_cifar.pipeline.runners import ParsedOptions, local_flags
 
 __all__ = ["local_options"]
 
 
-def local_options(workers: int | None = None, flags: Sequence[str] = ()) -> PipelineOptions:
-    """Returns options for a pipeline on this machine.
+def local_options(workers: int | None = None, flags: Sequence[str] = ()) -> ParsedOptions:
+    """Returns `PipelineOptions` for a pipeline on this machine.
 
     With several workers, Beam's own local runner flushes its data streams by a timer, and loses elements of bundles
     that take longer than a second (docs/beam-timed-flush.md). With these options it does not.
@@ -31,4 +29,4 @@ def local_options(workers: int | None = None, flags: Sequence[str] = ()) -> Pipe
     ...     _ = pipeline | ReadExamples("cifar10") | beam.combiners.Count.Globally() | beam.Map(print)
     60
     """
-    return PipelineOptions([*local_flags(workers), *flags])
+    return ParsedOptions([*local_flags(workers), *flags])
