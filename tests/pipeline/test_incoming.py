@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -218,6 +219,7 @@ def test_a_runner_that_loses_elements_is_warned_of_once(
     cifar10: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker_handlers, "DATA_BUFFER_TIME_LIMIT_MS", 1000)  # as Beam has it
+    monkeypatch.setattr(logging.root.manager, "disable", logging.NOTSET)  # a command run in this process is quiet
     flags = ["--runner=FnApiRunner", "--direct_num_workers=2", "--direct_running_mode=multi_threading"]
     line = beam.Pipeline(argv=flags)
     _ = line | ReadExamples(cifar10) | WriteExamples(tmp_path / "out", "parquet", LABELS)
