@@ -19,6 +19,7 @@ from beam_cifar.errors import InputError
 Buffer = bytes | bytearray | memoryview
 
 PNG_START: Final = b"\x89PNG\r\n\x1a\n"
+PNG_END: Final = b"\0\0\0\0IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 JPEG_START: Final = b"\xff\xd8"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from isal import isal_zlib
 
 from beam_cifar.errors import InputError
-from beam_cifar.images.header import PNG_START, probe_image
+from beam_cifar.images.header import PNG_END, PNG_START, probe_image
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,6 @@ _HEAD: Final = [("start", f"V{len(_START)}"), ("ihdr", "V21"), ("length", ">u4")
 """The bytes before the pixels."""
 _TAIL: Final = [("crc", ">u4"), ("iend", "V12")]
 """The bytes after the pixels."""
-_IEND: Final = b"\0\0\0\0IEND\xae\x42\x60\x82"
 
 
 def plain_png_sizes(images: pa.Array) -> npt.NDArray[np.int32]:
@@ -46,7 +45,7 @@ def plain_png_sizes(images: pa.Array) -> npt.NDArray[np.int32]:
     starts, ends = edges[:-1][rows], edges[1:][rows]
     head = data[starts[:, None] + np.arange(before.itemsize)].view(before)[:, 0]
     tail = data[ends[:, None] + np.arange(-after.itemsize, 0)].view(after)[:, 0]
-    plain = (head["start"] == np.void(_START)) & (head["kind"] == np.void(b"IDAT")) & (tail["iend"] == np.void(_IEND))
+    plain = (head["start"] == np.void(_START)) & (head["kind"] == np.void(b"IDAT")) & (tail["iend"] == np.void(PNG_END))
     plain &= head["length"] == ends - starts - around
     found = np.flatnonzero(plain)
     bodies = zip((starts[found] + before.itemsize - 4).tolist(), (ends[found] - after.itemsize).tolist(), strict=True)

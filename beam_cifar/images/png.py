@@ -17,17 +17,16 @@ from isal import isal_zlib
 
 from beam_cifar.data.arrays import Offsets, UInt8Array, narrow, refuse_other_than_images
 from beam_cifar.data.limits import ISAL_LEVEL
+from beam_cifar.images.header import PNG_END, PNG_START
 
 # Filtered rows of photographs have almost no repeats: no level of isal finds more than another, and zlib does best
 # looking for runs only (Z_RLE), which gives smaller files than its string matching, and faster.
 _ZLIB_LEVEL: Final = 1
 
-_SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES: Final = {1: 0, 3: 2}
 _SUB: Final = 1
 _UP: Final = 2
 _IDAT_CRC: Final = zlib.crc32(b"IDAT")
-_IEND: Final = b"\x00\x00\x00\x00IEND" + zlib.crc32(b"IEND").to_bytes(4, "big")
 # Placeholder for a chunk's length or CRC, known only after deflating; filled in for all images at once.
 _BLANK: Final = bytes(4)
 
@@ -165,12 +164,12 @@ def _header(pixels: UInt8Array) -> bytes:
     """Returns the signature and IHDR: 8 bits per sample, not interlaced."""
     _, channels, height, width = pixels.shape
     body = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    return _SIGNATURE + b"\x00\x00\x00\x0d" + body + zlib.crc32(body).to_bytes(4, "big")
+    return PNG_START + b"\x00\x00\x00\x0d" + body + zlib.crc32(body).to_bytes(4, "big")
 
 
 def _framed(deflated: list[bytes], header: bytes) -> tuple[bytearray, Offsets]:
     """Returns the files (header, one IDAT with the stream, IEND) in one buffer, and their offsets."""
-    head, tail = header + _BLANK + b"IDAT", _BLANK + _IEND
+    head, tail = header + _BLANK + b"IDAT", _BLANK + PNG_END
     lengths = np.fromiter(map(len, deflated), np.int64, len(deflated))
     if len(lengths) and lengths.max() > _MAX_CHUNK:
         raise ValueError(f"an image is {lengths.max()} bytes deflated; a PNG chunk has at most {_MAX_CHUNK} bytes")

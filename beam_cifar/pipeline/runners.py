@@ -92,8 +92,7 @@ def pipeline_options(flags: Sequence[str], workers: int | None, own_flags: Seque
     else:
         direct.direct_num_workers = workers or default_workers()
     if not _given(flags, "--direct_running_mode"):
-        # Threads, because encoders release the interpreter lock and processes take seconds to start.
-        direct.direct_running_mode = "in_memory" if direct.direct_num_workers == 1 else "multi_threading"
+        direct.direct_running_mode = _running_mode(direct.direct_num_workers)
     return options
 
 
@@ -118,11 +117,10 @@ def local_flags(workers: int | None) -> list[str]:
     """Returns flags for pipelines of users on this machine. Raises `UsageError`."""
     check_workers(workers)
     count = workers or default_workers()
-    mode = "in_memory" if count == 1 else "multi_threading"
     return [
         f"--runner={SafeRunner.__module__}.{SafeRunner.__name__}",
         f"--direct_num_workers={count}",
-        f"--direct_running_mode={mode}",
+        f"--direct_running_mode={_running_mode(count)}",
     ]
 
 
@@ -227,6 +225,11 @@ def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[st
     if not (beam_options.view_as(WorkerOptions).sdk_container_image or setup.setup_file or setup.extra_packages):
         found.append("DataflowRunner workers lack beam_cifar; pass an image that has it with --sdk_container_image")
     return found
+
+
+def _running_mode(workers: int) -> str:
+    # Threads, because encoders release the interpreter lock and processes take seconds to start.
+    return "in_memory" if workers == 1 else "multi_threading"
 
 
 def _cores() -> int:

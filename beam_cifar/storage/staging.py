@@ -35,7 +35,7 @@ class StagedFile(io.RawIOBase):
         final: final path.
         scratch: folder for temporary files on the same file system; not used for an object store.
         guard: permission to write, of the job that the file belongs to.
-        hashed: whether `sha256` is wanted.
+        hashed: whether `sha256` will be asked for.
 
     Attributes:
         bytes_written: bytes written so far.
@@ -46,7 +46,7 @@ class StagedFile(io.RawIOBase):
 
     def __init__(self, final: str, scratch: str, guard: Guard = _UNGUARDED, *, hashed: bool = True) -> None:
         super().__init__()
-        self._final, self._guard, self._hashed = final, guard, hashed
+        self._final, self._guard = final, guard
         # Unique per attempt: a runner may retry a part while the first attempt is still writing.
         self._attempt = "" if is_url(final) else os.path.join(scratch, uuid.uuid4().hex)
         with guard.writing(), writing(final):
@@ -55,7 +55,7 @@ class StagedFile(io.RawIOBase):
                 self._file: Any = open(self._attempt, "xb", buffering=0)  # noqa: SIM115
             else:
                 self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.sha256() if hashed else None
         self.bytes_written = 0
 
     def writable(self) -> bool:
@@ -65,7 +65,7 @@ class StagedFile(io.RawIOBase):
         """Writes all of `data`, and adds it to the digest."""
         self._guard.refuse_ended()
         view = memoryview(data).cast("B")
-        if self._hashed:
+        if self._digest is not None:
             self._digest.update(view)
         done = 0
         with writing(self._final):
@@ -80,6 +80,8 @@ class StagedFile(io.RawIOBase):
     @property
     def sha256(self) -> str:
         """Hex digest of all bytes written."""
+        if self._digest is None:
+            raise ValueError(f"{self._final}: was opened without a digest")
         return self._digest.hexdigest()
 
     def commit(self) -> None:
