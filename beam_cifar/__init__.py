@@ -38,6 +38,8 @@ if TYPE_CHECKING:  # for type checkers; a test compares it with `_HOMES`
     from beam_cifar.pipeline.examples import ResizeExamples as ResizeExamples
     from beam_cifar.pipeline.examples import TransformExamples as TransformExamples
     from beam_cifar.pipeline.examples import WriteExamples as WriteExamples
+    from beam_cifar.pipeline.rows import BadExample as BadExample
+    from beam_cifar.pipeline.rows import WrittenDataset as WrittenDataset
     from beam_cifar.samples.make import make_sample as make_sample
 
 _HOMES = {
@@ -55,6 +57,7 @@ _HOMES = {
     "pipeline.convert": "Conversion convert run",
     "pipeline.errors": "find_error",
     "pipeline.examples": "FilterExamples ReadExamples RemapLabels ResizeExamples TransformExamples WriteExamples",
+    "pipeline.rows": "BadExample WrittenDataset",
     "samples.make": "make_sample",
 }
 _PUBLIC = {name: module for module, names in _HOMES.items() for name in names.split()}

@@ -93,7 +93,7 @@ FORMATS: dict[str, Format] = {
 }
 
 
-INTERNAL = {"items": "items:ItemsSource"}
+INTERNAL = {"arrivals": "arrivals:ArrivalsSource", "items": "items:ItemsSource"}
 """Sources of formats that only this package writes; users never name them."""
 
 

@@ -6,11 +6,12 @@ import logging
 import types
 import typing
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import apache_beam as beam
 import numpy as np
+import pyarrow as pa
 from apache_beam.transforms.window import GlobalWindows
 from apache_beam.typehints import typehints
 from apache_beam.typehints.row_type import RowTypeConstraint
@@ -18,13 +19,16 @@ from apache_beam.typehints.schemas import named_fields_from_element_type
 
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.images.example import Example
+from beam_cifar.images.decode import probe_whole_image
+from beam_cifar.images.encodings import EXTENSIONS, RAW
+from beam_cifar.images.example import Example, table_of
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.local import loses_elements
 
 _FIELDS: Final = ", ".join(Example._fields)
 _TYPES: Final[Mapping[str, Any]] = typing.get_type_hints(Example)
 _WARNED: weakref.WeakSet[beam.Pipeline] = weakref.WeakSet()
+_ENCODINGS: Final = (RAW, *EXTENSIONS)
 _UNKNOWN: Final = (typing.Any, typehints.Any, object)
 
 
@@ -135,3 +139,41 @@ def _shown(kind: Any) -> str:
 def _described(value: Any) -> str:
     text = repr(value)
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def checked_table(examples: Sequence[Example]) -> pa.Table:
+    """Returns the table of some examples, in the schema `ordered_schema`. Raises `InputError` for an invalid one."""
+    for example in examples:
+        if wrong := _wrong(example):
+            raise InputError(f"subset {example.subset!r}: example {example.id!r}: {wrong}")
+    try:
+        return table_of(examples)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise InputError(f"an example has a value of the wrong type: {error}") from error
+
+
+def _wrong(example: Example) -> str:
+    """Returns what is wrong with an example, or an empty string."""
+    texts = (example.id, example.subset, example.encoding, example.filename)
+    if not all(isinstance(text, str) for text in texts) or not isinstance(example.order, int):
+        return "id, subset, encoding and filename must be str, and order an int"
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        return "a name is not valid Unicode"
+    size = (example.channels, example.height, example.width)
+    if example.image is None:
+        return "" if size == (None, None, None) else f"has a size but no image: {size}"
+    channels, height, width = (side or 0 for side in size)
+    if example.encoding not in _ENCODINGS:
+        return f"unknown encoding {example.encoding!r}; expected one of {', '.join(_ENCODINGS)}"
+    if channels not in (1, 3) or height < 1 or width < 1:
+        return f"(channels, height, width) is {size}; expected 1 or 3 channels, and height and width at least 1"
+    if example.encoding == RAW:
+        if len(example.image) != channels * height * width:
+            return f"has {len(example.image)} bytes of pixels, expected {channels} x {height} x {width}"
+        return ""
+    header = probe_whole_image(example.image, f"subset {example.subset!r}: example {example.id!r}")
+    found = (header.encoding, header.channels, header.height, header.width)
+    expected = (example.encoding, *size)
+    return "" if found == expected else f"(encoding, channels, height, width) is {expected}, but the image has {found}"

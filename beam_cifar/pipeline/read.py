@@ -21,16 +21,22 @@ from beam_cifar.planning.plan import Task
 
 @dataclass
 class ReadBlocks(beam.PTransform):
-    """Reads the rows of each task as blocks of about a thousand examples."""
+    """Reads the rows of each task as blocks of about a thousand examples.
 
-    settings: SourceSettings
+    Attributes:
+        settings: `SourceSettings`, or a side input with them, if they are known only when the job runs.
+    """
+
+    settings: Any
 
     def display_data(self) -> dict[str, Any]:
+        if not isinstance(self.settings, SourceSettings):
+            return {}
         formats = dict.fromkeys(origin.format for origin in self.settings.origins)
         return {"format": ", ".join(formats), "files": len(self.settings.files)}
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Block]:
-        return tasks | beam.ParDo(_ReadTask(self.settings)).with_input_types(Task).with_output_types(Block)
+        return tasks | beam.ParDo(_ReadTask(), self.settings).with_input_types(Task, Any).with_output_types(Block)
 
 
 def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread: str) -> beam.PCollection[Task]:
@@ -44,14 +50,13 @@ def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread
 
 
 class _ReadTask(beam.DoFn):
-    def __init__(self, settings: SourceSettings) -> None:
-        self._settings = settings
+    def __init__(self) -> None:
         self._blocks: Iterator[Block] = iter(())
 
-    def process(self, task: Task) -> Iterator[Block]:
+    def process(self, task: Task, settings: SourceSettings) -> Iterator[Block]:
         """Yields the blocks of a task, with only one in memory at a time."""
         # `next` is wrapped but `yield` is not: errors of later steps must not be treated as read errors.
-        self._blocks = read_task(task, self._settings)
+        self._blocks = read_task(task, settings)
         while True:
             with carried():
                 block = next(self._blocks, None)

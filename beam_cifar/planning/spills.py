@@ -9,32 +9,25 @@ from __future__ import annotations
 import functools
 import itertools
 import os
-import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import BinaryIO, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from isal import isal_zlib
 
 from beam_cifar import storage
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import JobError
+from beam_cifar.formats.kit.slices import AGAIN, Slices, SliceWriter, read_index, read_slices
 from beam_cifar.planning.plan import Positions, Spill
 
 RUN_BYTES: Final = 16 << 20
 """Bytes of rows that a spill holds in memory before they are written."""
 
 _SCHEMA: Final = example_schema().append(pa.field("row", pa.int32(), nullable=False))
-_SLICE: Final = np.dtype([("bucket", "<i8"), ("start", "<i8"), ("bytes", "<i8"), ("crc", "<u8")])
-_END: Final = struct.Struct("<QQI12s")
-"""The last bytes of a spill: rows, slices, CRC-32 of the index that starts from the spill's number, and a mark."""
-_MARK: Final = b"spill of 1.0"
-_AGAIN: Final = "run the job again"
 
 
 class SpillWriter:
@@ -46,10 +39,9 @@ class SpillWriter:
     """
 
     def __init__(self, file: storage.StagedFile, number: int) -> None:
-        self._file, self._number = file, number
+        self._slices = SliceWriter(file, number)
         self._tables: list[pa.Table] = []
         self._buckets: list[Positions] = []
-        self._index: list[tuple[int, int, int, int]] = []
         self._rows = self._held = 0
 
     def append(self, table: pa.Table, rows: npt.NDArray[np.int32], buckets: Positions) -> None:
@@ -70,9 +62,7 @@ class SpillWriter:
     def close(self) -> None:
         """Writes what is left, and the index."""
         self._write_run()
-        index = np.array(self._index, dtype=_SLICE).tobytes()
-        self._file.write(index)
-        self._file.write(_END.pack(self._rows, len(self._index), isal_zlib.crc32(index, self._number), _MARK))
+        self._slices.close(self._rows)
 
     def _write_run(self) -> None:
         if not self._tables:
@@ -88,9 +78,7 @@ class SpillWriter:
             at += len(batch)
             edges = [0, *(np.flatnonzero(np.diff(keys)) + 1).tolist(), len(keys)]
             for start, stop in itertools.pairwise(edges):
-                data = batch.slice(start, stop - start).serialize()
-                self._index.append((int(keys[start]), self._file.bytes_written, data.size, isal_zlib.crc32(data)))
-                self._file.write(data)
+                self._slices.write(batch.slice(start, stop - start).serialize(), int(keys[start]))
 
 
 @dataclass(frozen=True)
@@ -106,7 +94,7 @@ class SpillFolder:
     path: str = ""
     spills: tuple[Spill, ...] = ()
     bucket_bytes: int = 0
-    _indexes: dict[int, npt.NDArray[np.void]] = field(default_factory=dict, compare=False, repr=False)
+    _indexes: dict[int, Slices] = field(default_factory=dict, compare=False, repr=False)
 
     @functools.cached_property
     def _of_file(self) -> dict[int, list[int]]:
@@ -123,8 +111,8 @@ class SpillFolder:
     def is_whole(self, spill: Spill) -> bool:
         """Returns whether a spill is there, undamaged, with all of its rows."""
         try:
-            rows, index = self._index(spill.number)
-            return rows == spill.rows and all(self._read(spill.number, index))
+            rows, index = read_index(self.file(spill.number), spill.number)
+            return rows == spill.rows and all(read_slices(self.file(spill.number), index))
         except JobError:
             return False
 
@@ -147,53 +135,13 @@ class SpillFolder:
             same = int(np.append(found[:shared] == rows[:shared], False).argmin())
             raise JobError(
                 f"{self.path}: spills of input file {file} have other rows than planned, from row "
-                f"{rows[min(same, len(rows) - 1)]} on; {_AGAIN}, without --resume"
+                f"{rows[min(same, len(rows) - 1)]} on; {AGAIN}, without --resume"
             )
         return table.drop_columns(["row"])
 
     def _slices(self, number: int, bucket: int) -> Iterator[pa.RecordBatch]:
         if number not in self._indexes:
-            self._indexes[number] = self._index(number)[1]
+            self._indexes[number] = read_index(self.file(number), number)[1]
         index = self._indexes[number]
-        for data in self._read(number, index[index["bucket"] == bucket]):
+        for data in read_slices(self.file(number), index[index["key"] == bucket]):
             yield pa.ipc.read_record_batch(pa.py_buffer(data), _SCHEMA)
-
-    def _read(self, number: int, slices: npt.NDArray[np.void]) -> Iterator[bytes]:
-        """Yields the bytes of slices of a spill."""
-        if not len(slices):
-            return
-        with _reading(self.file(number)) as file:
-            for _, start, size, crc in slices.tolist():
-                file.seek(start)
-                data = file.read(size)
-                if len(data) != size or isal_zlib.crc32(data) != crc:
-                    raise _damaged(self.file(number), f"its {size} bytes from byte {start} differ from their CRC-32")
-                yield data
-
-    def _index(self, number: int) -> tuple[int, npt.NDArray[np.void]]:
-        """Returns the number of rows of a spill, and its slices."""
-        with _reading(self.file(number)) as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _END.size))
-            at, last = file.tell(), file.read()
-            if len(last) == _END.size and last.endswith(_MARK):
-                rows, slices, crc, _ = _END.unpack(last)
-                size = slices * _SLICE.itemsize
-                if size <= at:
-                    file.seek(at - size)
-                    data = file.read(size)
-                    if isal_zlib.crc32(data, number) == crc:
-                        return rows, np.frombuffer(data, _SLICE)
-        raise _damaged(self.file(number), "it does not end with its index")
-
-
-@contextmanager
-def _reading(path: str) -> Iterator[BinaryIO]:
-    try:
-        with storage.open_file(path) as file:
-            yield file
-    except OSError as error:
-        raise JobError(f"{path}: cannot read a spill: {error.strerror or error}; {_AGAIN}") from error
-
-
-def _damaged(path: str, how: str) -> JobError:
-    return JobError(f"{path}: this spill is damaged: {how}; {_AGAIN}")

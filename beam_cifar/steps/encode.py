@@ -37,6 +37,13 @@ def encode_images(block: Block, *, encodings: tuple[str, ...]) -> Block:
     return replace(block, table=map_runs(block.table, lambda run: _encoded(run, encodings)))
 
 
+def drop_images(block: Block) -> Block:
+    """Returns the same examples without images, for a writer of labels alone."""
+    table = block.table
+    nothing = {name: pa.nulls(len(table), table.field(name).type) for name in ("image", "height", "width", "channels")}
+    return replace(block, table=with_columns(table, **nothing))
+
+
 def _encoded(run: pa.Table, encodings: tuple[str, ...]) -> pa.Table:
     found, target = run.column("encoding")[0].as_py(), encodings[0]
     channels = run.column("channels")[0].as_py()

@@ -65,6 +65,8 @@ class JobFolder:
     """Which rows are moved to which part before the parts are written."""
     spills = _Place("spills", in_work=True)
     """Those rows, once they are moved."""
+    arrivals = _Place("arrivals", in_work=True)
+    """Examples of a pipeline, before it is known where each one goes."""
 
     @property
     def path(self) -> str:

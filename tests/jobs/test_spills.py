@@ -227,7 +227,7 @@ def test_a_damaged_spill_ends_the_job(groups: Path, tmp_path: Path, monkeypatch:
         lambda data: bytes(len(data)),
     ):
         changes[:] = [change]
-        with pytest.raises(JobError, match=r"spill is damaged: .*; run the job again$"):
+        with pytest.raises(JobError, match=r"file of moved rows is damaged: .*; run the job again$"):
             quickly(groups, tmp_path / "out", "imagenet", steps=steps, overwrite=True)
         assert contents(tmp_path / "out") == {"old": b"old"}
         assert not (tmp_path / "out.beam_cifar").exists()

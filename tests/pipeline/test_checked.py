@@ -19,14 +19,14 @@ from beam_cifar import ConvertOptions, ReadExamples, WriteExamples, convert
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import LabelTable, remap_table
 from beam_cifar.errors import JobError
+from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
-from beam_cifar.images.example import Example
 from beam_cifar.jobs.accounts import PartInfo, ShardInfo
+from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
-from beam_cifar.pipeline import examples
+from beam_cifar.pipeline.arrivals import Arrival, LaidOut
 from beam_cifar.pipeline.errors import CarriedError, find_error
-from beam_cifar.planning.by_examples import Layout
-from beam_cifar.planning.plan import Segment, Task
+from beam_cifar.planning.plan import Segment, Spill, Task
 from beam_cifar.storage import JobFolder
 from tests.helpers.image_trees import contents, quickly, write_tree
 from tests.helpers.processes import until
@@ -36,15 +36,15 @@ PART = PartInfo(
 )
 LABELS = LabelTable(("cat",))
 SINK = SinkSettings("parquet", (), SinkOptions(LABELS, ExportOptions()), JobFolder("/out", "job", run="run"))
-EXAMPLE = Example("id", "train", b"\0\1\2\3", "raw", 2, 2, 1, 0, "a.png", 7)
 KINDS = {
     Task: Task(1, 2, 3, (Segment(0, 0, 3, 0, 3),)),
     PartInfo: PART,
     ShardInfo: ShardInfo(0, 1, 99, "cd" * 32, (PART,)),
     PublishSettings: PublishSettings(SINK, remap_table(LABELS, []), None, {"a": 1}, overwrite=False),
-    examples._Described: examples._Described("train", bytes(60)),
-    examples._Planned: examples._Planned(Layout({}, (), frozenset(), 0), None),  # type: ignore[arg-type]
-    examples._Placed: EXAMPLE,
+    SinkSettings: SINK,
+    SourceSettings: SourceSettings((), (), Selection(("cat",)), chosen="/out.beam_cifar/rows.arrow"),
+    Arrival: Arrival("ab" * 16, 99),
+    LaidOut: LaidOut(None, None, (Spill(0, 1, 2),), ()),  # type: ignore[arg-type]
 }
 """Whatever crosses the runner in a job, and in a pipeline that writes examples."""
 
@@ -88,7 +88,7 @@ def test_everything_that_is_grouped_has_that_coder(cifar10: Path, tmp_path: Path
 
     grouped = [each for each in components.transforms.values() if each.spec.urn == "beam:transform:group_by_key:v1"]
     found = [set(leaves(components.pcollections[name].coder_id)) for each in grouped for name in each.inputs.values()]
-    assert len(found) == 4
+    assert len(found) == 5
     for coders in found:
         # The key, and beside a task when a Reshuffle saw it: neither becomes part of the output.
         beside = {"beam:coder:varint:v1", "FastPrimitivesCoder", "bPaneInfoCoder"}

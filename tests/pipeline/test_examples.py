@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
 import pytest
 from apache_beam.coders import RowCoder, registry
 from apache_beam.metrics import MetricsFilter
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.display import DisplayData
+from apache_beam.typehints.schemas import named_fields_from_element_type
 
 from beam_cifar import (
     BeamCifarError,
@@ -344,3 +346,64 @@ def test_an_output_belongs_to_a_conversion_until_it_has_been_waited_for(cifar10:
         run(options)
     assert conversion.wait().written == 1203
     assert run(options).wait().written == 1203
+
+
+SEVERAL: dict[str, Any] = {
+    "parquet": ExportOptions(),
+    "cifar": ExportOptions(save_images=True, images_per_batch=77),
+    "imagenet_with_subset_dirs": ExportOptions(),
+    "mnist": ExportOptions(),
+}
+
+
+def test_several_formats_from_one_pass_are_what_each_is_alone(cifar10: Path, tmp_path: Path) -> None:
+    def write(output: Path, formats: str | list[str], options: Any) -> None:
+        source = ReadExamples(str(cifar10))
+        with pipeline() as line:
+            rows = line | source | beam.Map(turned).with_output_types(Example)
+            made = rows | WriteExamples(output, formats, source.labels, options=options)
+            found = made | beam.Map(lambda each: (each.path, each.format, each.images))
+            places = {name: output / name for name in formats} if isinstance(formats, list) else {formats: output}
+            assert_that(found, equal_to([(str(path), name, 1203) for name, path in places.items()]))
+
+    write(tmp_path / "all", list(SEVERAL), SEVERAL)
+    for name, options in SEVERAL.items():
+        write(tmp_path / name, name, options)
+        assert tree(tmp_path / "all" / name) == tree(tmp_path / name)
+    beside = [f"{name}.beam_cifar" for name in SEVERAL]
+    assert sorted(path.name for path in (tmp_path / "all").iterdir()) == sorted([*SEVERAL, *beside])
+    assert not (tmp_path / "all.beam_cifar").exists()
+
+
+def turned(each: Example) -> Example:
+    return each.with_array(each.array()[::-1])
+
+
+def test_what_is_written_is_described_by_rows_with_a_schema(tmp_path: Path) -> None:
+    with pipeline() as line:
+        rows = line | beam.Create([example("a"), example("b", 1)]).with_output_types(Example)
+        made = rows | WriteExamples(tmp_path / "out", "mnist_csv", TABLE)
+        fields = dict(named_fields_from_element_type(made.element_type))
+        sizes = made | beam.Select("format", "images", "files")
+        assert_that(sizes, equal_to([beam.Row(format="mnist_csv", images=2, files=1)]))
+    texts, numbers = dict.fromkeys(("path", "format", "manifest"), str), ("images", "files", "bytes")
+    assert fields == texts | dict.fromkeys(numbers, np.int64)
+
+
+@pytest.mark.parametrize(
+    ("formats", "message"),
+    [
+        ([], r"the formats are \[\]"),
+        (["cifar", "cifar"], "or different names"),
+        (["cifar", "png"], "unknown output format"),
+    ],
+)
+def test_several_formats_are_different_known_ones(formats: list[str], message: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=message):
+        WriteExamples(tmp_path / "out", formats, TABLE)
+
+
+def test_several_formats_are_not_written_into_a_dataset(tmp_path: Path) -> None:
+    written([example("x")], tmp_path / "out")
+    with pytest.raises(OutputError, match="choose another folder"):
+        WriteExamples(tmp_path / "out", ["cifar"], TABLE, overwrite=True)
