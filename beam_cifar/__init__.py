@@ -33,11 +33,12 @@ if TYPE_CHECKING:  # for type checkers; a test compares it with `_HOMES`
     from beam_cifar.pipeline.convert import run as run
     from beam_cifar.pipeline.errors import find_error as find_error
     from beam_cifar.pipeline.examples import FilterExamples as FilterExamples
-    from beam_cifar.pipeline.examples import ReadExamples as ReadExamples
     from beam_cifar.pipeline.examples import RemapLabels as RemapLabels
     from beam_cifar.pipeline.examples import ResizeExamples as ResizeExamples
     from beam_cifar.pipeline.examples import TransformExamples as TransformExamples
     from beam_cifar.pipeline.examples import WriteExamples as WriteExamples
+    from beam_cifar.pipeline.read_examples import ReadAllExamples as ReadAllExamples
+    from beam_cifar.pipeline.read_examples import ReadExamples as ReadExamples
     from beam_cifar.pipeline.rows import BadExample as BadExample
     from beam_cifar.pipeline.rows import WrittenDataset as WrittenDataset
     from beam_cifar.samples.make import make_sample as make_sample
@@ -56,7 +57,8 @@ _HOMES = {
     "options": "ConvertOptions",
     "pipeline.convert": "Conversion convert run",
     "pipeline.errors": "find_error",
-    "pipeline.examples": "FilterExamples ReadExamples RemapLabels ResizeExamples TransformExamples WriteExamples",
+    "pipeline.examples": "FilterExamples RemapLabels ResizeExamples TransformExamples WriteExamples",
+    "pipeline.read_examples": "ReadAllExamples ReadExamples",
     "pipeline.rows": "BadExample WrittenDataset",
     "samples.make": "make_sample",
 }

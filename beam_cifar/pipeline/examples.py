@@ -11,20 +11,17 @@ import os
 import uuid
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
-import pyarrow.compute
 from apache_beam.coders import RowCoder, registry
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block
 from beam_cifar.data.labels import LabelMap, LabelTable, remap_table
 from beam_cifar.data.limits import check_size
-from beam_cifar.data.schema import ordered_schema
 from beam_cifar.errors import InputError, OutputError, UsageError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.filters.xpath import ItemFilter
@@ -32,26 +29,19 @@ from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.images.example import Example, examples_of
 from beam_cifar.jobs.prepare import output_path
-from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.jobs.settings import SinkSettings
 from beam_cifar.pipeline.arrivals import WriteArrivals
 from beam_cifar.pipeline.counters import count
 from beam_cifar.pipeline.dead_letters import HandlesErrors, Handling, outputs
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.incoming import as_examples, checked_table, label_table, refuse_windows, warn_if_unsafe
-from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
 from beam_cifar.pipeline.rows import BadExample, WrittenDataset
-from beam_cifar.pipeline.runners import runs_here
-from beam_cifar.planning.cut import reading_tasks
-from beam_cifar.planning.plan import Origin
-from beam_cifar.planning.summaries import learn_parents
-from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.steps.base import PixelStep
 from beam_cifar.steps.registry import make_step
 from beam_cifar.steps.remap import remap_labels
 from beam_cifar.steps.select import select_rows
 
-__all__ = ["FilterExamples", "ReadExamples", "RemapLabels", "ResizeExamples", "TransformExamples", "WriteExamples"]
+__all__ = ["FilterExamples", "RemapLabels", "ResizeExamples", "TransformExamples", "WriteExamples"]
 
 # Beam's standard row coder: any SDK can read it, and it is twice as fast as the default.
 registry.register_coder(Example, RowCoder)
@@ -60,85 +50,6 @@ registry.register_coder(Example, RowCoder)
 BATCH = 256
 """Maximum number of examples that a transform processes together."""
 BATCH_BYTES = 16 << 20
-
-
-@dataclass(eq=False)
-class ReadExamples(HandlesErrors):
-    """Reads a dataset as one `Example` per image; those of one file are in order.
-
-    Files are found and scanned when the transform is created, so that `labels` is known before the pipeline runs.
-
-    Attributes:
-        path: directory or archive of the dataset.
-        format: its format; default: detected.
-        subsets: names of the subsets to read, or "train" / "test" for all batches of that split; default: all.
-        index_dir: folder, visible to all workers, for indexes of input files, such as that of a `.tar.gz`; default: a
-            temporary folder of this machine, which is removed with the transform.
-        labels: classes and superclasses.
-
-    Raises:
-        InputError: the dataset is missing, not recognised, or damaged.
-        UsageError: the format or a subset is unknown.
-
-    >>> import apache_beam as beam
-    >>> from beam_cifar import ReadExamples
-    >>> with beam.Pipeline() as pipeline:
-    ...     _ = pipeline | ReadExamples("cifar10") | beam.combiners.Count.Globally() | beam.Map(print)
-    60
-    """
-
-    path: str | os.PathLike[str]
-    format: str | None = None
-    subsets: Sequence[str] = ()
-    index_dir: str | None = None
-    labels: LabelTable = field(init=False)
-
-    def __post_init__(self) -> None:
-        index_dir = self.index_dir
-        if index_dir:
-            storage.make_folder(index_dir)
-        else:
-            self._folder = storage.TemporaryFolder()
-            index_dir = self._folder.name
-        self.path = _one_path(self.path)
-        self._found: Survey = survey(self.path, self.format, tuple(self.subsets), index_dir)
-        self.labels = learn_parents(self._found.catalog, self._found.summaries)
-
-    def display_data(self) -> dict[str, Any]:
-        rows = sum(summary.rows for summary in self._found.summaries)
-        return {"path": self._found.catalog.path, "format": self._found.catalog.format, "rows": rows}
-
-    def expand(self, start: Any) -> Any:
-        if not isinstance(start, beam.pvalue.PBegin):
-            raise UsageError(f"ReadExamples reads {self.path}, not what comes before it; apply it to the pipeline")
-        warn_if_unsafe(start.pipeline)
-        files = tuple(summary.file for summary in self._found.summaries)
-        if self.index_dir is None and any(file.blob.index for file in files) and not runs_here(start.pipeline):
-            raise UsageError(
-                f"{self.path}: its index is in a temporary folder of this machine, which workers of "
-                f"{type(start.pipeline.runner).__name__} do not see; pass index_dir, a folder that they see too, or "
-                "unpack the archive"
-            )
-        selection = Selection(self.labels.names)
-        origin = Origin(self._found.catalog.format, self.labels)
-        tolerant = self._handling is not None
-        tasks = reading_tasks(self._found.summaries, tolerant=tolerant)
-        settings = SourceSettings((origin,), files, selection, tolerant=tolerant)
-        return (
-            deal_tasks(start.pipeline, "Parts", tasks, "Spread")
-            | "ReadBlocks" >> ReadBlocks(settings)
-            | "Explode" >> outputs(beam.ParDo(_Explode(self._handling)).with_input_types(Block), self._handling)
-        )
-
-
-def _one_path(path: Any) -> str:
-    try:
-        found = os.fspath(path)
-    except TypeError:
-        found = None
-    if not isinstance(found, str):
-        raise UsageError(f"ReadExamples: the path is {path!r}; expected the path of one dataset")
-    return found
 
 
 @dataclass(eq=False)
@@ -376,25 +287,6 @@ def _refuse_second(pipeline: beam.Pipeline, output: str) -> None:
     if output in written:
         raise UsageError(f"{output}: two WriteExamples of a pipeline write it; choose two places, or flatten before")
     written.add(output)
-
-
-class _Explode(beam.DoFn):
-    """Yields the examples of blocks; rows that could not be read go to a tag of their own, or end the job."""
-
-    def __init__(self, handling: Handling | None) -> None:
-        self._handling = handling
-
-    def process(self, block: Block) -> Iterator[Example | beam.pvalue.TaggedOutput]:
-        for bad in block.rejected:
-            if self._handling is None:
-                with carried():
-                    raise InputError(str(bad))
-            row = BadExample(bad.file, bad.row, bad.subset, None, "ReadExamples", bad.error, None)
-            yield beam.pvalue.TaggedOutput(self._handling.bad, row)
-        # File in the high bits, row in the low ones: the order follows the position in the dataset.
-        first = block.shard << 40 | block.row
-        orders = pa.array(range(first, first + len(block.table)), pa.int64())
-        yield from examples_of(block.table.append_column(ordered_schema().field("order"), orders))
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from beam_cifar import storage
@@ -40,6 +40,7 @@ def survey(
     index_dir: str,
     wanted: Wanted = COUNTS,
     number: int = 0,
+    only: Collection[str] = (),
 ) -> Survey:
     """Finds the input files and summarises those of the selected subsets.
 
@@ -51,13 +52,15 @@ def survey(
         wanted: what summaries must contain besides counts. If columns are wanted, archives are unpacked: rows in
             arbitrary order cannot be read from inside one.
         number: index of the dataset within the job.
+        only: paths of the files to select; default: all.
 
     Raises:
         InputError: the dataset is missing, not recognised, or damaged.
         UsageError: the format or a subset is unknown.
     """
     catalog = find_catalog(path, format_name, index_dir)
-    files = selected = [replace(file, source=number) for file in select_files(catalog, subsets)]
+    chosen = [file for file in select_files(catalog, subsets) if not only or file.blob.path in only]
+    files = selected = [replace(file, source=number) for file in chosen]
     with storage.reading(catalog.path):
         if wanted.columns:
             files = [_unpacked(file, index_dir) for file in files]

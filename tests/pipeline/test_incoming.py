@@ -172,31 +172,6 @@ def test_two_datasets_of_one_pipeline_at_one_place_are_refused(tmp_path: Path) -
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".beam_cifar"} == {"out", "other"}
 
 
-def test_reading_begins_a_pipeline_and_takes_one_path(cifar10: Path) -> None:
-    line = pipeline()
-    with pytest.raises(UsageError, match="not what comes before it"):
-        _ = line | beam.Create(["a", "b"]) | ReadExamples(cifar10)
-    paths: list[Any] = [["a", "b"], 7, None, b"x"]
-    for path in paths:
-        with pytest.raises(UsageError, match="expected the path of one dataset"):
-            ReadExamples(path)
-    assert ReadExamples(cifar10).path == str(cifar10)
-
-
-@pytest.mark.parametrize("runner", ["PortableRunner", "FlinkRunner"])
-def test_an_archive_whose_index_workers_cannot_see_is_refused(
-    runner: str, cifar10: Path, cifar10_archive: Path, tmp_path: Path
-) -> None:
-    flags = [f"--runner={runner}", "--job_endpoint=localhost:1", "--flink_master=elsewhere:8081"]
-    line = beam.Pipeline(argv=flags)
-    with pytest.raises(UsageError, match="its index is in a temporary folder.* pass index_dir"):
-        _ = line | "Refused" >> ReadExamples(cifar10_archive)
-    _ = line | "Seen" >> ReadExamples(cifar10_archive, index_dir=str(tmp_path / "index"))
-    _ = line | "Folder" >> ReadExamples(cifar10)
-    here = beam.Pipeline(argv=[*flags, "--environment_type=LOOPBACK"])
-    _ = here | ReadExamples(cifar10_archive)
-
-
 @pytest.mark.parametrize("workers", [1, 2])
 def test_local_options_run_a_pipeline_without_the_timed_flush(
     workers: int, cifar10: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture

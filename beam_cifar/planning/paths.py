@@ -1,0 +1,74 @@
+"""Finds datasets by paths as users write them: of a dataset, an archive, single files of one, or patterns of these."""
+
+from __future__ import annotations
+
+import fnmatch
+import glob
+import os
+from collections.abc import Sequence
+
+from beam_cifar import storage
+from beam_cifar.data.grouping import by_key
+from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.registry import detect_format
+from beam_cifar.planning.survey import Survey, survey
+from beam_cifar.storage import archives
+
+
+def surveys_of(
+    patterns: Sequence[str], format_name: str | None, subsets: tuple[str, ...], index_dir: str
+) -> list[Survey]:
+    """Returns surveys of all datasets that some paths name; several files of one dataset are one survey.
+
+    Args:
+        patterns: paths of datasets, archives, or single files of a dataset such as `data_batch_1`. They may have
+            wildcards (*, ?, [...]), in an object store in the last part only.
+        format_name: name of their format; default: detected, for each.
+        subsets: subsets to select; default: all.
+        index_dir: directory for indexes of archives and of files.
+
+    Raises:
+        InputError: a path leads nowhere, or to what is no dataset, or to a damaged one.
+        UsageError: no path is given, or two lead to the same place; the format or a subset is unknown.
+    """
+    paths = [path for pattern in patterns for path in _matching(storage.absolute(pattern, "input"))]
+    if not paths:
+        raise UsageError("no path is given; expected the path of a dataset, or several")
+    if len({*paths}) < len(paths):
+        twice = next(path for at, path in enumerate(paths) if path in paths[:at])
+        raise UsageError(f"{twice}: is named twice, so its images would be read twice; name it once")
+    wanted = by_key((_dataset_of(path, format_name, index_dir), path) for path in paths)
+    found = []
+    for number, (dataset, members) in enumerate(wanted.items()):
+        only = frozenset(members) - {dataset}
+        one = survey(dataset, format_name, subsets, index_dir, number=number, only=only)
+        if missing := sorted(only - {summary.file.blob.path for summary in one.summaries}):
+            raise InputError(
+                f"{missing[0]}: not a file with images of the dataset {dataset}; name such a file, or that"
+            )
+        found.append(one)
+    return found
+
+
+def _matching(pattern: str) -> list[str]:
+    """Returns the paths that match a pattern, in order; a path that exists is no pattern."""
+    if not glob.has_magic(pattern) or storage.exists(pattern):
+        return [pattern]
+    if storage.is_url(pattern):
+        folder, _, name = pattern.rpartition("/")
+        if glob.has_magic(folder):
+            raise UsageError(f"{pattern}: wildcards in an object store may be in the last part of a path only")
+        found = [f"{folder}/{each}" for each in fnmatch.filter(storage.names_in(folder), name)]
+    else:
+        found = glob.glob(pattern)
+    if not found:
+        raise InputError(f"{pattern}: no file or directory matches")
+    return sorted(found)
+
+
+def _dataset_of(path: str, format_name: str | None, index_dir: str) -> str:
+    """Returns the path of the dataset that a path names: itself, or the folder of a file of one."""
+    if not storage.is_file(path) or archives.is_archive(path):
+        return path
+    with storage.reading(path):
+        return path if format_name is None and detect_format(path, index_dir) else os.path.dirname(path)
