@@ -36,7 +36,10 @@ setup(
         "Typing :: Typed",
     ],
     packages=find_packages(include=["beam_cifar", "beam_cifar.*"]),
-    package_data={"beam_cifar": ["py.typed", "manifest.schema.json"], "beam_cifar.report": ["templates/*"]},
+    package_data={
+        "beam_cifar": ["py.typed", "manifest.schema.json", "providers.yaml"],
+        "beam_cifar.report": ["templates/*"],
+    },
     python_requires=">=3.10",
     # Lower bounds are tested by `make test-oldest`, the versions of requirements.in by all else; docs/architecture.md
     # says why none is lower.
@@ -56,12 +59,16 @@ setup(
         # The versions that are tested are in requirements.in.
         "aws": ["boto3>=1.36,<2"],
         "gcp": ["google-cloud-storage>=3,<4"],
+        # For pipelines of Beam YAML.
+        "yaml": ["apache-beam[yaml]>=2.77,<2.78"],
         # Many libraries, and 0.5 s more at each start: for jobs on Dataflow alone.
         "dataflow": ["apache-beam[gcp]>=2.77,<2.78"],
-        # flask and flask-cors: what moto's server needs of moto[server].
+        # flask and flask-cors: what moto's server needs of moto[server]; the parser of docstrings, quickjs-ng and
+        # virtualenv-clone: what Beam YAML needs.
         "test": [
             "boto3>=1.36,<2",
             "datasets",
+            "docstring-parser",
             "flask",
             "flask-cors",
             "google-cloud-storage>=3,<4",
@@ -72,6 +79,8 @@ setup(
             "pytest",
             "pytest-xdist",
             "pyyaml",
+            "quickjs-ng>=0.14",
+            "virtualenv-clone",
         ],
         "lint": ["mypy", "pyright[nodejs]", "ruff"],
         # Signatures are formatted by ruff.

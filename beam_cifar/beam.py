@@ -1,12 +1,14 @@
-"""For pipelines of your own: options for Beam's local runner with which it loses nothing."""
+"""For pipelines of your own: a local runner that loses nothing, labels, transforms for Beam YAML."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 
+from beam_cifar.pipeline.read_examples import labels_of
 from beam_cifar.pipeline.runners import ParsedOptions, local_flags
 
-__all__ = ["local_options"]
+__all__ = ["labels_of", "local_options", "yaml_providers"]
 
 
 def local_options(workers: int | None = None, flags: Sequence[str] = ()) -> ParsedOptions:
@@ -30,3 +32,13 @@ def local_options(workers: int | None = None, flags: Sequence[str] = ()) -> Pars
     60
     """
     return ParsedOptions([*local_flags(workers), *flags])
+
+
+def yaml_providers() -> str:
+    """Returns the path of the file to include in a pipeline of Beam YAML: it names `ReadImageDataset` and others.
+
+    >>> from beam_cifar.beam import yaml_providers
+    >>> "WriteImageDataset: " in open(yaml_providers()).read()
+    True
+    """
+    return os.path.join(os.path.dirname(__file__), "providers.yaml")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 import zlib
@@ -174,6 +175,30 @@ class ReadAllExamples(HandlesErrors):
             | "Spread" >> beam.Reshuffle().with_output_types(_Found)
             | "ReadTasks" >> outputs(read, self._handling)
         )
+
+
+def labels_of(path: Path) -> LabelTable:
+    """Returns the classes of a dataset, or those in a manifest that was written beside one.
+
+    Args:
+        path: directory or archive of the dataset, or a file `manifest.json`.
+
+    Raises:
+        InputError: there is no dataset and no manifest, or it is damaged.
+
+    >>> from beam_cifar.beam import labels_of
+    >>> labels_of("cifar10").names[5]
+    'dog'
+    """
+    found = os.fspath(path)
+    if os.path.basename(found) != "manifest.json":
+        return ReadExamples(found).labels
+    with storage.reading(found):
+        try:
+            said = json.loads(storage.read_whole(storage.absolute(found, "manifest")))["labels"]
+            return LabelTable(**{name: tuple(values) for name, values in said.items()})
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"{found}: not a manifest with labels: {error!r}; name the dataset instead") from error
 
 
 class _Scratch:

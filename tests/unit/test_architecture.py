@@ -25,6 +25,7 @@ ROOMS = (
         "cli",
         "__init__",
         "beam",
+        "testing",
         "dataset",
         "report",
         "analysis",

@@ -9,6 +9,7 @@ import pytest
 
 import beam_cifar
 import beam_cifar.beam
+import beam_cifar.testing
 from beam_cifar.cli.main import make_parser
 from beam_cifar.formats.registry import FORMATS, get_sink
 from docs_hooks.cli_reference import cli_reference, commands_of
@@ -102,8 +103,9 @@ def test_the_reference_shows_help_as_it_is_and_values_that_it_lacks() -> None:
 
 def test_the_page_of_the_api_has_every_public_name() -> None:
     text = (ROOT / "docs" / "reference" / "api.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^::: (?!beam_cifar\.beam\.)(.*)$", text, re.MULTILINE)
+    shown = re.findall(r"^::: (?!beam_cifar\.(?:beam|testing)\.)(.*)$", text, re.MULTILINE)
     assert sorted(shown) == sorted(f"beam_cifar.{module}.{name}" for name, module in beam_cifar._PUBLIC.items())
     assert {*(place.rpartition(".")[2] for place in shown), "__version__"} == set(beam_cifar.__all__)
     assert "`beam_cifar.__version__`" in text
-    assert all(f"::: beam_cifar.beam.{name}\n" in text for name in beam_cifar.beam.__all__)
+    for module in (beam_cifar.beam, beam_cifar.testing):
+        assert all(f"::: {module.__name__}.{name}\n" in text for name in module.__all__)
