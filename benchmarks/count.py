@@ -69,7 +69,20 @@ def count_idx(out: Path) -> int:
     return total
 
 
-COUNTS = {"parquet": count_parquet, "png": count_png, "cifar": count_cifar, "tar": count_tar, "idx": count_idx}
+def count_counts(out: Path) -> int:
+    """Adds up the counts in files of lines such as "3,500"."""
+    lines = [line for path in out.iterdir() for line in path.read_text().splitlines()]
+    return sum(int(line.partition(",")[2]) for line in lines)
+
+
+COUNTS = {
+    "parquet": count_parquet,
+    "png": count_png,
+    "cifar": count_cifar,
+    "tar": count_tar,
+    "idx": count_idx,
+    "counts": count_counts,
+}
 
 if __name__ == "__main__":
     print(COUNTS[sys.argv[1]](Path(sys.argv[2])))

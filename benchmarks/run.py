@@ -22,6 +22,7 @@ from setting import describe
 from works import PEERS_PYTHON, WORKS, Contender, Work
 
 COUNT = Path(__file__).parent / "count.py"
+TABLE = Path(__file__).parent / "make_table.py"
 STRAY = ("readme.html", "file.txt~")
 
 
@@ -151,6 +152,7 @@ class Bench:
             for name in STRAY:
                 (drawn / name).unlink(missing_ok=True)
             drawn.rename(path)
+            subprocess.run([sys.executable, str(TABLE), str(path)], check=True)
         return path
 
 

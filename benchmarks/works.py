@@ -62,6 +62,14 @@ def datumaro(output: str) -> Contender:
     return peer("Datumaro", "datumaro_export.py", output, python=PEERS_PYTHON)
 
 
+def pipelines(task: str) -> tuple[Contender, ...]:
+    """The same pipeline over single images with our transforms, and with Beam's alone."""
+    script = str(HERE / "own_pipelines.py")
+    own = Contender("beam-cifar's transforms", (sys.executable, script, task, "{source}", "{out}"), ours=True)
+    naive = (sys.executable, str(HERE / "peers" / "beam_pipelines.py"), task, "{source}", "{out}")
+    return own, Contender("Beam's own, one image an element", naive)
+
+
 # Whole batches in the genuine layout are copied; repacking them moves every row and pixel.
 TO_CIFAR = (
     ours("beam-cifar", "-f", "cifar", "--save-images"),
@@ -103,4 +111,10 @@ WORKS = {
     ),
     "cifar10": Work("CIFAR-10 to CIFAR-10", "cifar10", "cifar", TO_CIFAR),
     "cifar100": Work("CIFAR-100 to CIFAR-100", "cifar100", "cifar", TO_CIFAR),
+    "pipeline-count": Work("Pipeline: count labels", "cifar10", "counts", pipelines("count")),
+    "pipeline-flip": Work("Pipeline: flip, to Parquet", "cifar10", "parquet", pipelines("flip")),
+    "pipeline-side": Work("Pipeline: join a table by side input, to Parquet", "cifar10", "parquet", pipelines("side")),
+    "pipeline-key": Work("Pipeline: join a table by key, to Parquet", "cifar10", "parquet", pipelines("key")),
+    "pipeline-two": Work("Pipeline: flip, to Parquet and TFRecord", "cifar10", "parquet", pipelines("two")),
+    "pipeline-late": Work("Pipeline: paths at run time, to Parquet", "cifar10", "parquet", pipelines("late")),
 }

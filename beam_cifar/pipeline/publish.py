@@ -15,6 +15,7 @@ from beam_cifar.pipeline import (
     checked,  # noqa: F401  (its coder guards accounts)
     stores,  # noqa: F401  (how workers reach object stores)
 )
+from beam_cifar.pipeline.counters import written_to
 from beam_cifar.pipeline.errors import carried
 
 
@@ -53,4 +54,6 @@ def _finish_shard(keyed: tuple[int, Iterable[PartInfo]], settings: PublishSettin
 
 @carried()
 def _finish_job(keyed: tuple[int, Iterable[ShardInfo]], settings: PublishSettings) -> str:
-    return finish_job(keyed[1], settings)
+    manifest = finish_job(keyed[1], settings)
+    written_to(settings.sink.folder.output)
+    return manifest

@@ -13,8 +13,9 @@ import beam_cifar.pipeline.blocks  # its coder guards blocks
 import beam_cifar.pipeline.checked  # its coder guards tasks
 import beam_cifar.pipeline.stores  # noqa: F401  (how workers reach object stores)
 from beam_cifar.data.block import Block
+from beam_cifar.formats.registry import INTERNAL
 from beam_cifar.jobs.read_part import SourceSettings, read_task
-from beam_cifar.pipeline.counters import count
+from beam_cifar.pipeline.counters import count, read_from
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.planning.plan import Task
 
@@ -51,11 +52,16 @@ def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread
 
 class _ReadTask(beam.DoFn):
     def __init__(self) -> None:
+        self._told = False
         self._blocks: Iterator[Block] = iter(())
 
     def process(self, task: Task, settings: SourceSettings) -> Iterator[Block]:
         """Yields the blocks of a task, with only one in memory at a time."""
         # `next` is wrapped but `yield` is not: errors of later steps must not be treated as read errors.
+        if not self._told:
+            self._told = True
+            for path in {file.blob.path for file in settings.files if settings.origin(file).format not in INTERNAL}:
+                read_from(path)
         self._blocks = read_task(task, settings)
         while True:
             with carried():

@@ -23,7 +23,7 @@ from beam_cifar.filters.selection import Selection
 from beam_cifar.images.example import examples_of
 from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.pipeline.checked import CheckedCoder
-from beam_cifar.pipeline.counters import count
+from beam_cifar.pipeline.counters import count, read_from
 from beam_cifar.pipeline.dead_letters import HandlesErrors, Handling, outputs
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.incoming import label_table, warn_if_unsafe
@@ -313,6 +313,7 @@ class _ReadFound(beam.DoFn):
             if block is None:
                 return
             count(rows_read=block.read.total(), rows_rejected=len(block.rejected))
+            read_from(found.settings.files[0].blob.path)
             yield from _exploded(block, found.order, found.targets, self._handling, "ReadAllExamples")
 
 

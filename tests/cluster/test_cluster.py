@@ -14,13 +14,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import apache_beam as beam
 import pytest
 
-from beam_cifar import make_sample
+from beam_cifar import ReadExamples, WriteExamples, make_sample
 from tests.helpers import ROOT, clusters
 from tests.helpers.clusters import Cluster, wait_for
 from tests.helpers.commands import Run
 from tests.helpers.object_stores import ELSEWHERE, S3Server, moto_server
+from tests.pipeline.test_dead_letters import check_damaged, make_damaged
 
 __all__ = ["moto_server"]
 
@@ -327,3 +329,15 @@ def bare_boot(folder: Path) -> str:
 def test_the_cluster_file_says_what_runs(cluster: Cluster) -> None:
     assert len(cluster.taskmanagers()) == json.loads((cluster.folder / "cluster.json").read_text())["taskmanagers"]
     assert cluster.rest("/overview")["taskmanagers"] == len(cluster.taskmanagers())
+
+
+def test_a_pipeline_of_ones_own_sets_bad_rows_aside_and_writes_several_formats(
+    cluster: Cluster, samples: Path, local: Local, tmp_path: Path
+) -> None:
+    (tmp_path / "damaged").mkdir()
+    check_damaged(make_damaged(tmp_path / "damaged"), tmp_path, beam.Pipeline(argv=cluster.flags()))
+    source = ReadExamples(samples / "middle")
+    with beam.Pipeline(argv=cluster.flags()) as line:
+        _ = line | source | WriteExamples(tmp_path / "both", ["parquet", "imagenet"], source.labels)
+    for name in ("parquet", "imagenet"):
+        assert_equal_trees(tmp_path / "both" / name, local("middle", name))

@@ -52,21 +52,24 @@ def with_other_pixels(png: bytes) -> bytes:
     return png[:at] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + png[at + 8 + size :]
 
 
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A Parquet dataset of 1,000 images of which 37 are damaged, in six ways."""
+def make_damaged(folder: Path) -> Path:
+    """Makes a Parquet dataset of 1,000 images of which 37 are damaged, in six ways."""
     rng = np.random.default_rng(5)
     buffer, offsets = encode_png(rng.integers(0, 256, (IMAGES, 3, 8, 8), np.uint8))
     files = [bytes(buffer[offsets[i] : offsets[i + 1]]) for i in range(IMAGES)]
     for number, row in enumerate(BAD):
         files[row] = list(DAMAGES.values())[number % len(DAMAGES)](files[row])
     images = [{"bytes": data, "path": f"{row:04d}.png"} for row, data in enumerate(files)]
-    folder = tmp_path_factory.mktemp("damaged")
     table = pa.table({"image": images, "label": [row % 10 for row in range(IMAGES)]})
     for part in range(4):
         rows = table.slice(part * IMAGES // 4, IMAGES // 4)
         pq.write_table(rows, folder / f"train-{part:05d}-of-00004.parquet", row_group_size=50)
     return folder
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_damaged(tmp_path_factory.mktemp("damaged"))
 
 
 FLAGS = {
@@ -85,18 +88,22 @@ def test_what_is_damaged_is_set_aside_and_all_else_is_written(name: str, damaged
     if name == "prism":
         location = os.environ["BEAM_CIFAR_PRISM"]
         flags = ["--runner=PrismRunner", f"--prism_location={location}", "--environment_type=LOOPBACK"]
+    check_damaged(damaged, tmp_path, pipeline(*flags))
+
+
+def check_damaged(damaged: Path, folder: Path, line: beam.Pipeline) -> None:
+    """Checks that a pipeline sets aside what is damaged, and writes the same bytes as one without it."""
     source = ReadExamples(damaged)
-    line = pipeline(*flags)
     read, unread = line | source.with_exception_handling()
     small, undecoded = read | ResizeExamples((4, 4)).with_exception_handling(keep_images=True)
-    made = small | WriteExamples(tmp_path / "out", "parquet", source.labels)
+    made = small | WriteExamples(folder / "out", "parquet", source.labels)
     bad = (unread, undecoded) | beam.Flatten() | beam.Map(lambda each: [*each]) | beam.combiners.ToList()
-    _ = bad | beam.Map(json.dumps, default=len) | beam.io.WriteToText(str(tmp_path / "bad"), shard_name_template="")
+    _ = bad | beam.Map(json.dumps, default=len) | beam.io.WriteToText(str(folder / "bad"), shard_name_template="")
     assert_that(made | beam.Map(lambda each: each.images), equal_to([IMAGES - len(BAD)]))
     line.run().wait_until_finish()
-    found = json.loads((tmp_path / "bad").read_text())
+    found = json.loads((folder / "bad").read_text())
     by_stage = Counter(stage for _, _, _, _, stage, _, _ in found)
-    # Damaged pixels are found by the first step that looks at pixels.
+    # What is wrong with pixels is found by the first step that looks at pixels.
     assert by_stage == {"ReadExamples": 31, "ResizeExamples": 6}
     rows = [250 * int(os.path.basename(path)[6:11]) + row for path, row, *_ in found if path]
     ids = [int(item_id) for _, _, _, item_id, stage, _, _ in found if stage == "ResizeExamples"]

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from apache_beam.coders import RowCoder, registry
 from apache_beam.metrics import MetricsFilter
+from apache_beam.metrics.metric import Lineage
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.display import DisplayData
 from apache_beam.typehints.schemas import named_fields_from_element_type
@@ -26,6 +27,7 @@ from beam_cifar import (
     ExportOptions,
     FilterExamples,
     LabelTable,
+    ReadAllExamples,
     ReadExamples,
     RemapLabels,
     ResizeExamples,
@@ -337,6 +339,23 @@ def test_counters_have_documented_names_and_the_counts_of_the_manifest(cifar10: 
     assert set(counted) <= set(COUNTERS)
     page = (ROOT / "docs" / "scaling-out.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in COUNTERS)
+
+
+def test_lineage_says_what_was_read_and_written(cifar10: Path, tmp_path: Path) -> None:
+    conversion = run(ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet", subsets=("test",)))
+    line = pipeline()
+    rows = line | beam.Create([str(cifar10 / "test_batch")]) | ReadAllExamples(ReadExamples(cifar10).labels)
+    _ = rows | WriteExamples(tmp_path / "own", "imagenet", ReadExamples(cifar10).labels)
+    own = line.run()
+    own.wait_until_finish()
+    for result, output in ((conversion.result, tmp_path / "out"), (own, tmp_path / "own")):
+        sources, sinks = (
+            Lineage.query(result.metrics(), kind)  # type: ignore[union-attr]
+            for kind in (Lineage.SOURCE, Lineage.SINK)
+        )
+        assert sources == {f"filesystem:localhost.{cifar10}/test_batch"}
+        assert sinks == {f"filesystem:localhost.{output}"}
+    conversion.wait()
 
 
 def test_an_output_belongs_to_a_conversion_until_it_has_been_waited_for(cifar10: Path, tmp_path: Path) -> None:
