@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import uuid
@@ -22,26 +21,25 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.labels import remap_table
 from beam_cifar.data.memory import give_back
 from beam_cifar.data.schema import example_schema
-from beam_cifar.errors import InputError
+from beam_cifar.errors import InputError, JobError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.arrivals import ArrivalWriter, facts_of
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.images.encodings import are_pixels
 from beam_cifar.images.example import Example
+from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.prepare import libraries
-from beam_cifar.jobs.read_part import SourceSettings
+from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 from beam_cifar.jobs.spill import SpillInfo, check_spills, write_spill
+from beam_cifar.jobs.write_part import OpenPart, write_account
 from beam_cifar.pipeline import checked  # its coder guards what crosses the runner
-from beam_cifar.pipeline.blocks import MapBlocks
-from beam_cifar.pipeline.counters import count
+from beam_cifar.pipeline.counters import count, count_part
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.incoming import checked_table
 from beam_cifar.pipeline.publish import Publish
-from beam_cifar.pipeline.read import ReadBlocks
 from beam_cifar.pipeline.rows import WrittenDataset
-from beam_cifar.pipeline.write import WriteBlocks
 from beam_cifar.planning import moves
 from beam_cifar.planning.by_examples import lay_out
 from beam_cifar.planning.chosen_rows import write_chosen, write_moves
@@ -83,8 +81,22 @@ class LaidOut:
     tasks: tuple[Task, ...]
 
 
-for _kind in (Arrival, LaidOut, SourceSettings, SinkSettings):
+for _kind in (Arrival, LaidOut):
     beam.coders.registry.register_coder(_kind, checked.CheckedCoder)
+
+
+@dataclass(frozen=True)
+class Change:
+    """What brings examples into the form that a writer takes.
+
+    Attributes:
+        encodings: the encodings that it takes; empty if it writes no images.
+    """
+
+    encodings: tuple[str, ...]
+
+    def __call__(self, block: Block) -> Block:
+        return encode_images(block, encodings=self.encodings) if self.encodings else drop_images(block)
 
 
 @dataclass(eq=False)
@@ -120,18 +132,16 @@ class WriteArrivals(beam.PTransform):
         )
 
     @property
-    def _kept(self) -> MapBlocks | None:
+    def _kept(self) -> Change | None:
         """How examples are changed before they are kept; None if writers want them in different forms."""
         changes = [_change(sink) for sink in self.sinks]
         return changes[0] if all(change == changes[0] for change in changes) else None
 
 
-def _change(sink: SinkSettings) -> MapBlocks:
+def _change(sink: SinkSettings) -> Change:
     """Returns what brings examples into the form that a writer takes."""
     export = sink.options.export
-    if not export.save_images:
-        return MapBlocks(drop_images)
-    return MapBlocks(encode_images, {"encodings": get_sink(sink.format).encodings(export)})
+    return Change(get_sink(sink.format).encodings(export) if export.save_images else ())
 
 
 @dataclass(eq=False)
@@ -150,32 +160,25 @@ class _WriteKept(beam.PTransform):
     sink: SinkSettings
     kept_in: storage.JobFolder
     overwrite: bool
-    change: MapBlocks | None
+    change: Change | None
 
     def expand(self, once: beam.PCollection[int]) -> beam.PCollection[WrittenDataset]:
         as_single = beam.pvalue.AsSingleton
         lay_out_all = beam.Map(_lay_out, self.kept, self.sink, self.kept_in, self.overwrite)
         laid_out = once | "LayOut" >> lay_out_all.with_output_types(LaidOut)
-        source = laid_out | "Source" >> beam.Map(lambda each: each.source).with_output_types(SourceSettings)
         publish = laid_out | "Settings" >> beam.Map(lambda each: each.publish).with_output_types(PublishSettings)
-        sink = publish | "Sink" >> beam.Map(lambda each: each.sink).with_output_types(SinkSettings)
         moved = (
             laid_out
             | "Spills" >> beam.FlatMap(lambda each: each.spills).with_output_types(Spill)
             | "SpreadSpills" >> beam.Reshuffle().with_output_types(Spill)
-            | "WriteSpills" >> beam.Map(_write_spill, as_single(source), self.sink.folder).with_output_types(SpillInfo)
+            | "WriteSpills" >> beam.Map(_write_spill, as_single(laid_out)).with_output_types(SpillInfo)
         )
-        blocks = (
+        return (
             laid_out
             | "StartParts" >> beam.FlatMap(_tasks, beam.pvalue.AsIter(moved)).with_output_types(Task)
             | "SpreadParts" >> beam.Reshuffle().with_output_types(Task)
-            | "ReadBlocks" >> ReadBlocks(as_single(source))
-        )
-        if self.change is not None:
-            blocks = blocks | "EncodeImages" >> self.change
-        return (
-            blocks
-            | "WriteBlocks" >> WriteBlocks(as_single(sink))
+            # One step, because runners do not fuse a step that has a side input with the one before it.
+            | "WriteParts" >> beam.Map(_write_task, as_single(laid_out), self.change).with_output_types(PartInfo)
             | "Publish" >> Publish(as_single(publish))
             | "Written" >> beam.Map(_written, self.sink).with_output_types(WrittenDataset)
         )
@@ -190,10 +193,9 @@ class _Keep(beam.DoFn):
         classes: number of classes in the label table.
     """
 
-    def __init__(self, folder: storage.JobFolder, change: MapBlocks | None, classes: int) -> None:
-        self._folder, self._classes = folder, classes
-        self._change = functools.partial(change.function, **change.settings) if change else None
-        self._decodes = change is not None and are_pixels(change.settings.get("encodings", ()))
+    def __init__(self, folder: storage.JobFolder, change: Change | None, classes: int) -> None:
+        self._folder, self._change, self._classes = folder, change, classes
+        self._decodes = change is not None and are_pixels(change.encodings)
         self._waiting: list[Example] = []
         self._bytes = 0
         self._open: _OpenFile | None = None
@@ -273,10 +275,13 @@ def _lay_out(
     _: int, kept: Iterable[Arrival], sink: SinkSettings, kept_in: storage.JobFolder, overwrite: bool
 ) -> LaidOut:
     folder, options = sink.folder, sink.options
+    kept = list(kept)
     paths = sorted(os.path.join(kept_in.arrivals, each.name) for each in kept)
     with storage.reading(kept_in.arrivals):
         files = tuple(SourceFile(os.path.basename(path), "", path, storage.whole_file(path)) for path in paths)
     layout = lay_out(files, get_sink(sink.format), options)
+    if layout.rows != (came := sum(each.rows for each in kept)):
+        raise JobError(f"{folder.output}: {came} examples came, but {layout.rows} are there; nothing was published")
     write_chosen(layout.chosen, folder.rows, folder.scratch)
     if layout.moves.spills:
         write_moves(layout.moves, folder.moves, folder.scratch)
@@ -301,8 +306,8 @@ def _lay_out(
 
 
 @carried()
-def _write_spill(spill: Spill, source: SourceSettings, folder: storage.JobFolder) -> SpillInfo:
-    info = write_spill(spill, source, folder)
+def _write_spill(spill: Spill, laid_out: LaidOut) -> SpillInfo:
+    info = write_spill(spill, laid_out.source, laid_out.publish.sink.folder)
     count(rows_moved=info.rows)
     return info
 
@@ -311,6 +316,23 @@ def _tasks(laid_out: LaidOut, moved: Iterable[SpillInfo]) -> Sequence[Task]:
     with carried():
         check_spills(list(moved), laid_out.spills)
     return laid_out.tasks
+
+
+@carried()
+def _write_task(task: Task, laid_out: LaidOut, change: Change | None) -> PartInfo:
+    sink = laid_out.publish.sink
+    part = OpenPart(sink, sink.shards[task.shard], task.part)
+    info = None
+    try:
+        for block in read_task(task, laid_out.source):
+            info = part.append(change(block) if change else block)
+    finally:
+        part.abandon()
+    if info is None:
+        raise JobError(f"{sink.shards[task.shard].path}: part {task.part} did not end with its last block")
+    write_account(info, sink)
+    count_part(info)
+    return info
 
 
 @carried()

@@ -22,22 +22,16 @@ from beam_cifar.planning.plan import Task
 
 @dataclass
 class ReadBlocks(beam.PTransform):
-    """Reads the rows of each task as blocks of about a thousand examples.
+    """Reads the rows of each task as blocks of about a thousand examples."""
 
-    Attributes:
-        settings: `SourceSettings`, or a side input with them, if they are known only when the job runs.
-    """
-
-    settings: Any
+    settings: SourceSettings
 
     def display_data(self) -> dict[str, Any]:
-        if not isinstance(self.settings, SourceSettings):
-            return {}
         formats = dict.fromkeys(origin.format for origin in self.settings.origins)
         return {"format": ", ".join(formats), "files": len(self.settings.files)}
 
     def expand(self, tasks: beam.PCollection[Task]) -> beam.PCollection[Block]:
-        return tasks | beam.ParDo(_ReadTask(), self.settings).with_input_types(Task, Any).with_output_types(Block)
+        return tasks | beam.ParDo(_ReadTask(self.settings)).with_input_types(Task).with_output_types(Block)
 
 
 def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread: str) -> beam.PCollection[Task]:
@@ -51,18 +45,20 @@ def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread
 
 
 class _ReadTask(beam.DoFn):
-    def __init__(self) -> None:
+    def __init__(self, settings: SourceSettings) -> None:
+        self._settings = settings
         self._told = False
         self._blocks: Iterator[Block] = iter(())
 
-    def process(self, task: Task, settings: SourceSettings) -> Iterator[Block]:
+    def process(self, task: Task) -> Iterator[Block]:
         """Yields the blocks of a task, with only one in memory at a time."""
         # `next` is wrapped but `yield` is not: errors of later steps must not be treated as read errors.
         if not self._told:
             self._told = True
-            for path in {file.blob.path for file in settings.files if settings.origin(file).format not in INTERNAL}:
+            sources = [file for file in self._settings.files if self._settings.origin(file).format not in INTERNAL]
+            for path in {file.blob.path for file in sources}:
                 read_from(path)
-        self._blocks = read_task(task, settings)
+        self._blocks = read_task(task, self._settings)
         while True:
             with carried():
                 block = next(self._blocks, None)

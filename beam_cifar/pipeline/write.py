@@ -22,24 +22,16 @@ from beam_cifar.planning.plan import Task
 
 @dataclass
 class WriteBlocks(beam.PTransform):
-    """Writes the blocks of each part to one file.
+    """Writes the blocks of each part to one file."""
 
-    Attributes:
-        settings: `SinkSettings`, or a side input with them, if they are known only when the job runs.
-    """
-
-    settings: Any
+    settings: SinkSettings
 
     def display_data(self) -> dict[str, Any]:
         settings = self.settings
-        if not isinstance(settings, SinkSettings):
-            return {}
         return {"format": settings.format, "output": settings.folder.output, "shards": len(settings.shards)}
 
     def expand(self, blocks: beam.PCollection[Block]) -> beam.PCollection[PartInfo]:
-        return blocks | beam.ParDo(_WriteParts(), self.settings).with_input_types(Block, Any).with_output_types(
-            PartInfo
-        )
+        return blocks | beam.ParDo(_WriteParts(self.settings)).with_input_types(Block).with_output_types(PartInfo)
 
 
 @dataclass
@@ -54,19 +46,20 @@ class CopyFiles(beam.PTransform):
 
 
 class _WriteParts(beam.DoFn):
-    def __init__(self) -> None:
+    def __init__(self, settings: SinkSettings) -> None:
+        self._settings = settings
         self._open: OpenPart | None = None
 
-    def process(self, block: Block, settings: SinkSettings) -> Iterator[PartInfo]:
+    def process(self, block: Block) -> Iterator[PartInfo]:
         with carried():
             try:
-                info = self._append(block, settings)
+                info = self._append(block)
             except BaseException:
                 self._abandon()
                 raise
         if info is not None:
             with carried():
-                write_account(info, settings)
+                write_account(info, self._settings)
             count_part(info)
             yield info
 
@@ -81,9 +74,9 @@ class _WriteParts(beam.DoFn):
         # A worker that is stopped in the middle of a bundle never reaches `finish_bundle`.
         self._abandon()
 
-    def _append(self, block: Block, settings: SinkSettings) -> PartInfo | None:
+    def _append(self, block: Block) -> PartInfo | None:
         if self._open is None:
-            self._open = OpenPart(settings, settings.shards[block.shard], block.part)
+            self._open = OpenPart(self._settings, self._settings.shards[block.shard], block.part)
         info = self._open.append(block)
         if info is not None:
             self._open = None

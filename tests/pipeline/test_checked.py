@@ -19,10 +19,8 @@ from beam_cifar import ConvertOptions, ReadExamples, WriteExamples, convert
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import LabelTable, remap_table
 from beam_cifar.errors import JobError
-from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.types import ExportOptions, SinkOptions
 from beam_cifar.jobs.accounts import PartInfo, ShardInfo
-from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 from beam_cifar.pipeline.arrivals import Arrival, LaidOut
 from beam_cifar.pipeline.errors import CarriedError, find_error
@@ -41,8 +39,6 @@ KINDS = {
     PartInfo: PART,
     ShardInfo: ShardInfo(0, 1, 99, "cd" * 32, (PART,)),
     PublishSettings: PublishSettings(SINK, remap_table(LABELS, []), None, {"a": 1}, overwrite=False),
-    SinkSettings: SINK,
-    SourceSettings: SourceSettings((), (), Selection(("cat",)), chosen="/out.beam_cifar/rows.arrow"),
     Arrival: Arrival("ab" * 16, 99),
     LaidOut: LaidOut(None, None, (Spill(0, 1, 2),), ()),  # type: ignore[arg-type]
 }
