@@ -12,7 +12,7 @@ from textwrap import dedent
 from tests.helpers import ROOT
 
 RUN = ("bash", "python")
-SHOWN = ("", "text", "json", "xml")
+SHOWN = ("", "text", "json", "xml", "yaml")
 """Languages of blocks that show something, and are not run."""
 
 REASONS = (

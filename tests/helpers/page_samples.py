@@ -12,6 +12,7 @@ import numpy as np
 
 from beam_cifar import make_sample
 from tests.helpers.image_trees import encoded, picture, quickly, write_tree
+from tests.helpers.reading import cifar_rows
 
 IMAGES = 60
 
@@ -65,6 +66,16 @@ def _train_npz(path: Path) -> None:
     _converted(path.parent, "npz", subset_names="split")
 
 
+def _labels_csv(path: Path) -> None:
+    """Other names for the images of the drawn test set."""
+    source = path.with_name("drawn")
+    make_sample(str(source), images=IMAGES)
+    names = [name for name, *_ in cifar_rows(source, ["test_batch"])]
+    rows = [f"{name},{('indoors', 'outdoors')[at % 2]}" for at, name in enumerate(names)]
+    path.write_text("\n".join(["filename,name", *rows, ""]), encoding="utf-8")
+    shutil.rmtree(source)
+
+
 def _converted(path: Path, target: str, **options: str) -> None:
     """A drawn set in another format."""
     source = path.with_name("drawn")
@@ -86,6 +97,7 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "mnist.npz": _mnist_npz,
     "mnist_train.csv": _mnist_csv,
     "OUT/train.npz": _train_npz,
+    "labels.csv": _labels_csv,
 }
 """What makes each of them at a path, whose folder may be missing."""
 

@@ -177,7 +177,7 @@ def test_archives_that_share_a_folder_for_indexes_do_not_share_an_index(cifar10_
     indexes = {archives.list_members(str(path), str(tmp_path))[1] for path in (cifar10_archive, other)}
     assert len(indexes) == 2
     for path in (cifar10_archive, other):
-        assert len(ReadExamples(str(path), index_dir=str(tmp_path / "new" / "folder")).labels.names) == 10
+        assert len(ReadExamples(str(path), scratch=str(tmp_path / "new" / "folder")).labels.names) == 10
 
 
 def raw_block(count: int, size: tuple[int, int]) -> Block:

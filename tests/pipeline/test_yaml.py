@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -114,3 +115,17 @@ def test_labels_are_those_of_a_dataset_or_of_a_manifest(cifar10: Path, cifar100:
     (tmp_path / "manifest.json").write_text("{}")
     with pytest.raises(InputError, match="not a manifest with labels"):
         labels_of(tmp_path / "manifest.json")
+
+
+def test_the_pipeline_of_the_page_runs_with_its_command(cifar10_archive: Path, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "how-to" / "pipeline.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    (command,) = re.findall(r"Run it with `python (.*?)`", page)
+    (tmp_path / "cifar-10-python.tar.gz").symlink_to(cifar10_archive)
+    (tmp_path / "dogs.yaml").write_text(block.replace("include: providers.yaml", f"include: {yaml_providers()}"))
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, *command.split()], cwd=tmp_path, env=environment, check=True, capture_output=True)
+    for target in ("parquet", "imagenet"):
+        options = {"filter": '/item[annotation/label="dog"]', "resize": (16, 16)}
+        convert(ConvertOptions(str(cifar10_archive), str(tmp_path / target), target, **options))  # type: ignore[arg-type]
+        assert tree(tmp_path / "small-dogs" / target) == tree(tmp_path / target)
