@@ -6,7 +6,6 @@ keyed by their first row, and what the layout needs to know of all rows, in the 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -157,7 +156,6 @@ class ArrivalRows(RowReader):
             image_bytes=int(self._slices["bytes"].sum()),
             pixel_bytes=int(pixel_bytes(height, width).sum()),
             size=(int(height[0]), int(width[0])) if same else None,
-            digest=hashlib.sha256(self.known.serialize()).hexdigest(),
             access=self.access,
         )
 
@@ -178,6 +176,8 @@ class ArrivalRows(RowReader):
                 number = int(np.searchsorted(self._slices["key"], start, "right")) - 1
                 first = int(self._slices["key"][number])
                 table = self._slice(number).slice(start - first, stop - start)
+                if not len(table):
+                    raise JobError(f"{self.file.shown}: has no row {start}; {AGAIN}")
                 found.append(table)
                 start += len(table)
         return pa.concat_tables(found).combine_chunks()

@@ -30,7 +30,8 @@ class Example(NamedTuple):
         channels: 3, or 1 for gray; None without an image.
         label: index in the label table; None for unlabelled.
         filename: as found, such as "leptodactylus_s_000004.png".
-        order: position in the dataset: examples are written in this order, ties by id.
+        order: position in the dataset: examples are written in this order, ties in one that depends on subset and id
+            alone.
 
     >>> from beam_cifar import Example
     >>> import numpy as np

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import apache_beam as beam
-import pyarrow as pa
-import pyarrow.compute as pc
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
@@ -21,7 +21,7 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.labels import remap_table
 from beam_cifar.data.memory import give_back
 from beam_cifar.data.schema import example_schema
-from beam_cifar.errors import InputError, JobError
+from beam_cifar.errors import JobError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.arrivals import ArrivalWriter, facts_of
 from beam_cifar.formats.contract.types import SourceFile
@@ -71,12 +71,14 @@ class LaidOut:
     Attributes:
         source: what reading the kept examples needs.
         publish: what writing and publishing the output needs.
+        folder: where it is written down; another attempt may lay out other files.
         spills: examples to move first.
         tasks: what to write.
     """
 
     source: SourceSettings
     publish: PublishSettings
+    folder: storage.JobFolder
     spills: tuple[Spill, ...]
     tasks: tuple[Task, ...]
 
@@ -226,9 +228,8 @@ class _Keep(beam.DoFn):
     def _keep(self, least: int = 0) -> list[Arrival]:
         """Writes the examples that wait; returns the account of the file if it now has at least so many bytes."""
         if self._waiting:
-            table = checked_table(self._waiting)
+            table = checked_table(self._waiting, self._classes)
             self._waiting, self._bytes = [], 0
-            _refuse_outside(table, self._classes)
             if self._open is None:
                 self._open = _OpenFile(self._folder)
             block = Block(table.select(example_schema().names), 0, 0, 0, last=True, read=Counter())
@@ -262,14 +263,6 @@ class _OpenFile:
         return Arrival(self._name, self.writer.rows)
 
 
-def _refuse_outside(table: pa.Table, classes: int) -> None:
-    """Raises `InputError` for a label that is not in the label table."""
-    found = pc.min_max(table.column("label")).as_py()
-    lowest, highest = found["min"], found["max"]
-    if highest is not None and (highest >= classes or lowest < 0):
-        raise InputError(f"label {highest if lowest >= 0 else lowest} is outside the label table of {classes} classes")
-
-
 @carried()
 def _lay_out(
     _: int, kept: Iterable[Arrival], sink: SinkSettings, kept_in: storage.JobFolder, overwrite: bool
@@ -282,18 +275,21 @@ def _lay_out(
     layout = lay_out(files, get_sink(sink.format), options)
     if layout.rows != (came := sum(each.rows for each in kept)):
         raise JobError(f"{folder.output}: {came} examples came, but {layout.rows} are there; nothing was published")
-    write_chosen(layout.chosen, folder.rows, folder.scratch)
+    # A runner that has lost examples keeps them again, in other files: tasks of the first attempt must not read those.
+    digest = hashlib.sha256("".join(paths).encode()).hexdigest()[:16]
+    own = replace(folder, job_id=os.path.join(folder.job_id, digest))
+    write_chosen(layout.chosen, own.rows, own.scratch)
     if layout.moves.spills:
-        write_moves(layout.moves, folder.moves, folder.scratch)
+        write_moves(layout.moves, own.moves, own.scratch)
     give_back()
     sink = replace(sink, shards=layout.shards, options=replace(options, strict_names=layout.strict_names))
     source = SourceSettings(
         origins=(Origin("arrivals", options.labels),),
         files=files,
         selection=Selection(options.labels.names),
-        chosen=folder.rows,
+        chosen=own.rows,
         image_bytes=layout.file_bytes,
-        spilled=SpillFolder(folder.spills, layout.moves.spills, moves.BUCKET_BYTES),
+        spilled=SpillFolder(own.spills, layout.moves.spills, moves.BUCKET_BYTES),
     )
     facts = {
         "beam_cifar": __version__,
@@ -302,12 +298,12 @@ def _lay_out(
         "libraries": libraries(),
     }
     publish = PublishSettings(sink, remap_table(options.labels, []), layout.rows, facts, overwrite)
-    return LaidOut(source, publish, layout.moves.spills, layout.tasks)
+    return LaidOut(source, publish, own, layout.moves.spills, layout.tasks)
 
 
 @carried()
 def _write_spill(spill: Spill, laid_out: LaidOut) -> SpillInfo:
-    info = write_spill(spill, laid_out.source, laid_out.publish.sink.folder)
+    info = write_spill(spill, laid_out.source, laid_out.folder)
     count(rows_moved=info.rows)
     return info
 
@@ -347,6 +343,7 @@ def _written(manifest: str, sink: SinkSettings) -> WrittenDataset:
 @carried()
 def _remove_kept(keyed: tuple[int, Iterable[WrittenDataset]], folder: storage.JobFolder) -> Iterable[WrittenDataset]:
     """Removes kept examples once all datasets are published."""
-    with storage.hold(folder):  # which removes the folder if nothing else is in it
-        storage.remove_tree(folder.work)
+    storage.remove_tree(folder.work)
+    with suppress(OSError):  # something else is in it, or there are no folders
+        os.rmdir(folder.path)
     return keyed[1]

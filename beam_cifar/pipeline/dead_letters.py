@@ -49,7 +49,7 @@ class HandlesErrors(beam.PTransform):
         Args:
             main_tag: name of the first output.
             dead_letter_tag: name of the second.
-            keep_images: whether the second has the images, as far as they could be read.
+            keep_images: whether the second has the images of examples; rows that could not be read have none.
 
         >>> import apache_beam as beam
         >>> from beam_cifar import ReadExamples

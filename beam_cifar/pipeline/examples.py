@@ -7,6 +7,7 @@ element, an `Example`, which costs several times as much: if `beam_cifar.convert
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import uuid
 import weakref
@@ -40,6 +41,7 @@ from beam_cifar.steps.base import PixelStep
 from beam_cifar.steps.registry import make_step
 from beam_cifar.steps.remap import remap_labels
 from beam_cifar.steps.select import select_rows
+from beam_cifar.storage.paths import contains
 
 __all__ = ["FilterExamples", "RemapLabels", "ResizeExamples", "TransformExamples", "WriteExamples"]
 
@@ -85,7 +87,9 @@ class FilterExamples(HandlesErrors):
 
     def expand(self, examples: beam.PCollection[Any]) -> Any:
         selection = {"selection": self._selection}
-        return examples | _OverBlocks("FilterExamples", self._handling, select_rows, selection)
+        return examples | _OverBlocks(
+            "FilterExamples", self._handling, len(self._selection.names), select_rows, selection
+        )
 
 
 @dataclass(eq=False)
@@ -118,7 +122,7 @@ class RemapLabels(HandlesErrors):
 
     def expand(self, examples: beam.PCollection[Any]) -> Any:
         targets = {"targets": self._map.targets}
-        return examples | _OverBlocks("RemapLabels", self._handling, remap_labels, targets)
+        return examples | _OverBlocks("RemapLabels", self._handling, len(self._map.targets), remap_labels, targets)
 
 
 @dataclass(eq=False)
@@ -151,7 +155,9 @@ class TransformExamples(HandlesErrors):
 
     def expand(self, examples: beam.PCollection[Any]) -> Any:
         row_bytes = self._step.row_bytes()
-        return examples | _OverBlocks("TransformExamples", self._handling, self._step.transform, row_bytes=row_bytes)
+        return examples | _OverBlocks(
+            "TransformExamples", self._handling, None, self._step.transform, row_bytes=row_bytes
+        )
 
 
 def _pixel_step(name: str, options: Mapping[str, Any]) -> PixelStep:
@@ -179,6 +185,8 @@ class ResizeExamples(HandlesErrors):
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.size, (tuple, list)) and [type(side) for side in self.size] == [int, int]):
+            raise UsageError(f"ResizeExamples: the size is {self.size!r}; expected (height, width) in pixels")
         check_size(self.size)
 
     def display_data(self) -> dict[str, str]:
@@ -187,7 +195,7 @@ class ResizeExamples(HandlesErrors):
     def expand(self, examples: beam.PCollection[Any]) -> Any:
         height, width = self.size
         step = _pixel_step("resize", {"height": height, "width": width})
-        changed = _OverBlocks("ResizeExamples", self._handling, step.transform, row_bytes=step.row_bytes())
+        changed = _OverBlocks("ResizeExamples", self._handling, None, step.transform, row_bytes=step.row_bytes())
         return examples | changed
 
 
@@ -202,12 +210,12 @@ class WriteExamples(beam.PTransform):
     Shards follow the rules of `convert`: the same images, all of one size, give the same files.
 
     Cost: encoded images are written to files in `OUT.beam_cifar/` as they come, and from there to the output once it is
-    known where each one goes, for which about 100 bytes per image are in memory. If they come in another order, they
+    known where each one goes, for which some 240 bytes per image are in memory. If they come in another order, they
     are moved once more. When it reads files, `convert` needs none of that.
 
     The output is not locked while the pipeline runs: if another job writes it too, the last one to publish must be
-    allowed to overwrite, or it fails. If the pipeline fails, the next `convert` to the same output removes what it
-    left in `OUT.beam_cifar/`.
+    allowed to overwrite, or it fails. If the pipeline fails, all examples may stay in `OUT.beam_cifar/`, which
+    `beam-cifar clean OUT` removes.
 
     Attributes:
         output_dir: directory to create.
@@ -246,6 +254,11 @@ class WriteExamples(beam.PTransform):
         alone = isinstance(self.output_format, str)
         if not alone and storage.exists(folder.manifest):
             raise OutputError(f"{folder.output}: is a dataset; choose another folder for those of several formats")
+        options = {} if isinstance(self.options, ExportOptions) else self.options
+        if not isinstance(options, Mapping) or not all(isinstance(each, ExportOptions) for each in options.values()):
+            raise UsageError(f"WriteExamples: the options are {options!r}; expected ExportOptions, or a dict of them")
+        if unknown := [name for name in options if name not in formats]:
+            raise UsageError(f"WriteExamples: options for {unknown[0]!r}, but the formats are {', '.join(formats)}")
         self._folder = folder
         self._sinks = tuple(
             self._sink(name, table, folder if alone else replace(folder, output=os.path.join(folder.output, name)))
@@ -261,20 +274,26 @@ class WriteExamples(beam.PTransform):
             raise OutputError(
                 f"{folder.output}: exists and is not empty; pass overwrite=True to replace it, or choose another output"
             )
-        return SinkSettings(name, (), SinkOptions(labels, sink.export_of(options)), folder)
+        settings = SinkOptions(labels, sink.export_of(options))
+        for notice in sink.notices(settings):
+            logging.getLogger("beam_cifar").warning("%s: %s", name, notice)
+        return SinkSettings(name, (), settings, folder)
 
     def display_data(self) -> dict[str, str]:
         return {"format": ", ".join(sink.format for sink in self._sinks), "output": self._folder.output}
 
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[WrittenDataset]:
+        if isinstance(examples, beam.pvalue.PBegin):
+            raise UsageError("WriteExamples writes the examples that come before it; nothing does")
         refuse_windows(examples, "WriteExamples")
         warn_if_unsafe(examples.pipeline)
         for sink in self._sinks:
             _refuse_second(examples.pipeline, sink.folder.output)
         examples = as_examples(examples, "WriteExamples")
         for sink in self._sinks:
-            with storage.hold(sink.folder):
-                pass  # raises if a conversion has locked the output
+            if storage.exists(sink.folder.path):
+                with storage.hold(sink.folder):
+                    pass  # raises if a conversion has locked the output
         return examples | "Write" >> WriteArrivals(self._sinks, self._folder, self.overwrite)
 
 
@@ -282,9 +301,9 @@ _OUTPUTS: weakref.WeakKeyDictionary[beam.Pipeline, set[str]] = weakref.WeakKeyDi
 
 
 def _refuse_second(pipeline: beam.Pipeline, output: str) -> None:
-    """Raises `UsageError` if a pipeline writes two datasets to one place: the second could not be published."""
+    """Raises `UsageError` if a pipeline writes two datasets to one place, or one into the other."""
     written = _OUTPUTS.setdefault(pipeline, set())
-    if output in written:
+    if any(output == other or contains(output, other) or contains(other, output) for other in written):
         raise UsageError(f"{output}: two WriteExamples of a pipeline write it; choose two places, or flatten before")
     written.add(output)
 
@@ -296,6 +315,7 @@ class _OverBlocks(beam.PTransform):
     Attributes:
         stage: name of the transform that users see.
         handling: what becomes of examples that the function refuses; None to end the job.
+        classes: number of classes in their label table; None if that does not matter.
         function: takes a block and the settings as keyword arguments; returns a block.
         settings: settings of the function.
         row_bytes: bytes of a result per example, if it may be larger than the example.
@@ -303,6 +323,7 @@ class _OverBlocks(beam.PTransform):
 
     stage: str
     handling: Handling | None
+    classes: int | None
     function: Callable[..., Block]
     settings: Mapping[str, Any] = field(default_factory=dict)
     row_bytes: int = 0
@@ -315,7 +336,7 @@ class _OverBlocks(beam.PTransform):
         return (
             as_examples(examples, self.stage)
             | batches.with_output_types(list[Example])
-            | outputs(beam.FlatMap(_on_batch, function, self.stage, self.handling), self.handling)
+            | outputs(beam.FlatMap(_on_batch, function, self.classes, self.stage, self.handling), self.handling)
         )
 
 
@@ -326,16 +347,16 @@ def _size_in_batch(example: Example, least: int) -> int:
 
 @carried()
 def _on_batch(
-    batch: list[Example], function: Callable[[Block], Block], stage: str, handling: Handling | None
+    batch: list[Example], function: Callable[[Block], Block], classes: int | None, stage: str, handling: Handling | None
 ) -> list[Example | beam.pvalue.TaggedOutput]:
     try:
-        block = function(Block(checked_table(batch), 0, 0, 0, last=True, read=Counter()))
+        block = function(Block(checked_table(batch, classes), 0, 0, 0, last=True, read=Counter()))
     except InputError as error:
         if handling is None:
             raise
         if len(batch) > 1:  # finds the others by bisection
             halves = batch[: len(batch) // 2], batch[len(batch) // 2 :]
-            return [each for half in halves for each in _on_batch(half, function, stage, handling)]
+            return [each for half in halves for each in _on_batch(half, function, classes, stage, handling)]
         count(rows_rejected=1)
         bad = BadExample("", None, batch[0].subset, batch[0].id, stage, str(error), handling.kept(batch[0]))
         return [beam.pvalue.TaggedOutput(handling.bad, bad)]

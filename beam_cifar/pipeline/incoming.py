@@ -7,6 +7,7 @@ import types
 import typing
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
 from typing import Any, Final
 
 import apache_beam as beam
@@ -32,13 +33,20 @@ _ENCODINGS: Final = (RAW, *EXTENSIONS)
 _UNKNOWN: Final = (typing.Any, typehints.Any, object)
 
 
-def label_table(labels: LabelTable | Iterable[str]) -> LabelTable:
-    """Returns the table of some class names, whose labels are 0, 1, ..., or the table given."""
+def label_table(labels: LabelTable | Sequence[str]) -> LabelTable:
+    """Returns the table of some class names, whose labels are 0, 1, ..., or the table given.
+
+    Raises:
+        UsageError: anything else is given (a set has no order), no name, or one twice.
+    """
     if isinstance(labels, LabelTable):
         return labels
-    if isinstance(labels, str):
-        raise UsageError(f"labels are the text {labels!r}; expected a LabelTable, or a list of class names")
-    return LabelTable(tuple(labels))
+    names = list(labels) if isinstance(labels, (list, tuple)) else []
+    if not names or not all(isinstance(name, str) for name in names):
+        raise UsageError(f"labels are {_described(labels)}; expected a LabelTable, or a list of class names")
+    if repeated := [name for at, name in enumerate(names) if name in names[:at]]:
+        raise UsageError(f"labels have {repeated[0]!r} twice; give each class a name of its own")
+    return LabelTable(tuple(names))
 
 
 def as_examples(rows: beam.PCollection[Any], user: str) -> beam.PCollection[Example]:
@@ -141,10 +149,18 @@ def _described(value: Any) -> str:
     return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
-def checked_table(examples: Sequence[Example]) -> pa.Table:
-    """Returns the table of some examples, in the schema `ordered_schema`. Raises `InputError` for an invalid one."""
+def checked_table(examples: Sequence[Example], classes: int | None = None) -> pa.Table:
+    """Returns the table of some examples, in the schema `ordered_schema`.
+
+    Args:
+        examples: the examples.
+        classes: number of classes in their label table; None if that is not known.
+
+    Raises:
+        InputError: an example is not valid.
+    """
     for example in examples:
-        if wrong := _wrong(example):
+        if wrong := _wrong(example, classes):
             raise InputError(f"subset {example.subset!r}: example {example.id!r}: {wrong}")
     try:
         return table_of(examples)
@@ -152,7 +168,7 @@ def checked_table(examples: Sequence[Example]) -> pa.Table:
         raise InputError(f"an example has a value of the wrong type: {error}") from error
 
 
-def _wrong(example: Example) -> str:
+def _wrong(example: Example, classes: int | None) -> str:
     """Returns what is wrong with an example, or an empty string."""
     texts = (example.id, example.subset, example.encoding, example.filename)
     if not all(isinstance(text, str) for text in texts) or not isinstance(example.order, int):
@@ -161,9 +177,16 @@ def _wrong(example: Example) -> str:
         "".join(texts).encode()
     except UnicodeEncodeError:
         return "a name is not valid Unicode"
+    label = example.label
+    if label is not None and not isinstance(label, Integral):
+        return f"label {label!r} is {type(label).__name__}; expected an int or None"
+    if classes is not None and label is not None and not 0 <= label < classes:
+        return f"label {label} is outside the label table of {classes} classes"
     size = (example.channels, example.height, example.width)
     if example.image is None:
         return "" if size == (None, None, None) else f"has a size but no image: {size}"
+    if not all(isinstance(side, Integral) for side in size):
+        return f"(channels, height, width) is {size}; expected whole numbers"
     channels, height, width = (side or 0 for side in size)
     if example.encoding not in _ENCODINGS:
         return f"unknown encoding {example.encoding!r}; expected one of {', '.join(_ENCODINGS)}"

@@ -20,6 +20,7 @@ from beam_cifar.data.labels import LabelMap, LabelTable
 from beam_cifar.data.schema import ordered_schema
 from beam_cifar.errors import BeamCifarError, InputError, UsageError
 from beam_cifar.filters.selection import Selection
+from beam_cifar.formats.registry import get_source
 from beam_cifar.images.example import examples_of
 from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.pipeline.checked import CheckedCoder
@@ -41,6 +42,11 @@ from beam_cifar.steps.remap import remap_labels
 __all__ = ["ReadAllExamples", "ReadExamples"]
 
 Path = str | os.PathLike[str]
+
+ROW_BITS = 24
+"""Bits of `Example.order` for the row in a file; above them is the number of the file. A tie is no harm."""
+_FILE_BITS, _DATASET_BITS = 13, 26
+"""Bits for the number of a file in its dataset, and for the dataset, where paths come at run time."""
 
 
 @dataclass(eq=False)
@@ -78,6 +84,7 @@ class ReadExamples(HandlesErrors):
 
     def __post_init__(self) -> None:
         self._paths = _paths(self.path)
+        _refuse_text(self.subsets, "ReadExamples")
         self._scratch = _Scratch(self.scratch)
         self._surveys = self._found(self._scratch.here)
         self._maps = _label_maps(self._surveys)
@@ -108,6 +115,7 @@ class ReadExamples(HandlesErrors):
                     "--temp_location, or unpack the archive"
                 )
             if place != self._scratch.here:
+                storage.make_folder(place)
                 surveys = self._found(place)
         summaries = [summary for found in surveys for summary in found.summaries]
         tolerant = self._handling is not None
@@ -141,6 +149,7 @@ class ReadAllExamples(HandlesErrors):
         scratch: as in `ReadExamples`.
 
     Raises:
+        UsageError: the format is unknown, or the labels are not class names.
         InputError: when the pipeline runs: a dataset is missing, not recognised, damaged, or has other classes.
 
     >>> import apache_beam as beam
@@ -160,6 +169,9 @@ class ReadAllExamples(HandlesErrors):
 
     def __post_init__(self) -> None:
         self._table = label_table(self.labels)
+        _refuse_text(self.subsets, "ReadAllExamples")
+        if self.format is not None:
+            get_source(self.format)  # raises if there is none
         self._scratch = _Scratch(self.scratch)
 
     def expand(self, paths: beam.PCollection[Any]) -> Any:
@@ -218,15 +230,13 @@ class _Scratch:
             storage.make_folder(self.here)
 
     def seen_by_workers(self, pipeline: beam.Pipeline) -> str:
-        """Returns a folder that workers see: this one, or a new one in `temp_location`; "" if there is none."""
+        """Returns a folder that workers see: this one, or one to be made in `temp_location`; "" if there is none."""
         if self._given or runs_here(pipeline):
             return self.here
         temp_location = pipeline.options.view_as(GoogleCloudOptions).temp_location
         if not temp_location:
             return ""
-        folder = os.path.join(storage.absolute(temp_location, "--temp_location"), f"beam_cifar-{uuid.uuid4().hex[:16]}")
-        storage.make_folder(folder)
-        return folder
+        return os.path.join(storage.absolute(temp_location, "--temp_location"), f"beam_cifar-{uuid.uuid4().hex[:16]}")
 
 
 class _Found(NamedTuple):
@@ -275,6 +285,8 @@ class _FindTasks(beam.DoFn):
 
     def _found(self, path: Any) -> Iterator[_Found]:
         with storage.TemporaryFolder() as mine:
+            if self._index_dir:
+                storage.make_folder(self._index_dir)
             surveys = surveys_of(_paths(path, "ReadAllExamples"), self._format, self._subsets, self._index_dir or mine)
         for found in surveys:
             table = _table_of(found)
@@ -285,7 +297,7 @@ class _FindTasks(beam.DoFn):
                 )
             origin, targets = Origin(found.catalog.format, table), _targets(table, self._labels, str(path))
             # Datasets by a digest of their paths, for want of another order; their files as in the dataset.
-            first = zlib.crc32(found.catalog.path.encode("utf-8", "surrogateescape")) >> 17
+            digest = zlib.crc32(found.catalog.path.encode("utf-8", "surrogateescape")) >> (32 - _DATASET_BITS)
             places = {file.name: place for place, file in enumerate(found.catalog.files)}
             for task in reading_tasks(found.summaries, tolerant=self._handling is not None):
                 file = replace(files[task.segments[0].file], source=0, index_dir=self._index_dir)
@@ -293,7 +305,7 @@ class _FindTasks(beam.DoFn):
                 settings = SourceSettings(
                     (origin,), (file,), Selection(table.names), tolerant=self._handling is not None
                 )
-                order = first << 16 | places[file.name] & 0xFFFF
+                order = digest << _FILE_BITS | places[file.name] % (1 << _FILE_BITS)
                 yield _Found(replace(task, segments=segments), settings, targets, order)
 
 
@@ -345,7 +357,7 @@ def _exploded(
     if targets is not None:
         block = remap_labels(block, targets=targets)
     # File in the high bits, row in the low ones: the order follows the position in the dataset.
-    first = order << 32 | block.row
+    first = order << ROW_BITS | block.row
     orders = pa.array(range(first, first + len(block.table)), pa.int64())
     yield from examples_of(block.table.append_column(ordered_schema().field("order"), orders))
 
@@ -362,6 +374,11 @@ def _paths(given: Any, user: str = "ReadExamples") -> list[str]:
         later = "; one that is known only when the pipeline runs goes to ReadAllExamples" * (user == "ReadExamples")
         raise UsageError(f"{user}: the path is {wrong[0]!r}; expected that of a dataset, or a list of paths{later}")
     return found
+
+
+def _refuse_text(subsets: Any, user: str) -> None:
+    if isinstance(subsets, str):
+        raise UsageError(f"{user}: subsets are the text {subsets!r}; expected a list of names, such as [{subsets!r}]")
 
 
 def _table_of(found: Survey) -> LabelTable:

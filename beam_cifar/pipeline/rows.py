@@ -3,6 +3,8 @@
 # Without `annotations` of `__future__`: Beam makes a schema of the types, and would take texts for `Any`.
 from typing import NamedTuple, Optional
 
+from apache_beam.coders import RowCoder, registry
+
 
 class WrittenDataset(NamedTuple):
     """A dataset that `WriteExamples` has written.
@@ -65,3 +67,7 @@ class BadExample(NamedTuple):
     stage: str
     error: str
     image: Optional[bytes]  # noqa: UP045
+
+
+for _kind in (WrittenDataset, BadExample):
+    registry.register_coder(_kind, RowCoder)

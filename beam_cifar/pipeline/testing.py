@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,6 +15,7 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.limits import check_size
 from beam_cifar.errors import UsageError
 from beam_cifar.images.example import Example
+from beam_cifar.pipeline.incoming import label_table
 
 _NAMED: Final = ("label", "filename")
 
@@ -49,10 +51,10 @@ class FakeExamples(beam.PTransform):
 
     def __post_init__(self) -> None:
         check_size(self.size)
-        if self.count < 0 or not self.classes:
-            found = f"{self.count} examples of {len(self.classes)} classes"
-            raise UsageError(f"FakeExamples: asked for {found}; expected 0 or more, of at least one class")
-        self.labels = LabelTable(tuple(self.classes))
+        self.labels = label_table(self.classes)
+        if self.count < 0 or isinstance(self.subsets, str):
+            found = f"{self.count} examples of each subset of {self.subsets!r}"
+            raise UsageError(f"FakeExamples: asked for {found}; expected 0 or more, and a list of names")
 
     def examples(self) -> list[Example]:
         """Returns the examples, for what a test expects."""
@@ -98,7 +100,15 @@ def assert_examples_equal(
 
 def _difference(found: Sequence[Example], wanted: Sequence[Example]) -> str:
     """Returns how some examples differ from others, or an empty string."""
+    for each in found:
+        if not isinstance(each, Example):
+            return f"{each!r:.200} is {type(each).__name__}; expected an Example"
     ours, theirs = ({(each.subset, each.id): each for each in side} for side in (found, wanted))
+    if len(theirs) < len(wanted):
+        return "expected examples have the same subset and id; make ids unique"
+    if len(ours) < len(found):
+        twice = next(key for key, n in Counter((each.subset, each.id) for each in found).items() if n > 1)
+        return f"example {twice[1]!r} of subset {twice[0]!r} is there twice"
     for key in theirs:
         name = f"example {key[1]!r} of subset {key[0]!r}"
         if key not in ours:
@@ -112,8 +122,6 @@ def _difference(found: Sequence[Example], wanted: Sequence[Example]) -> str:
     for key in ours:
         if key not in theirs:
             return f"example {key[1]!r} of subset {key[0]!r} was not expected"
-    if len(found) != len(wanted):
-        return f"there are {len(found)} examples, expected {len(wanted)}: ids repeat"
     return ""
 
 

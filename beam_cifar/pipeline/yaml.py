@@ -14,6 +14,7 @@ from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.pipeline.dead_letters import HandlesErrors
 from beam_cifar.pipeline.examples import FilterExamples, RemapLabels, ResizeExamples, WriteExamples
+from beam_cifar.pipeline.incoming import label_table
 from beam_cifar.pipeline.read_examples import ReadExamples, labels_of
 
 
@@ -113,7 +114,7 @@ def write_image_dataset(
 
 
 def _table(labels: Any) -> LabelTable:
-    return labels_of(labels) if isinstance(labels, str) else LabelTable(tuple(map(str, labels)))
+    return labels_of(labels) if isinstance(labels, str) else label_table(labels)
 
 
 def _handling(transform: HandlesErrors, handling: Optional[dict[str, str]]) -> beam.PTransform:  # noqa: UP045

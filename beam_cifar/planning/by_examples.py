@@ -81,11 +81,9 @@ def lay_out(files: Sequence[SourceFile], sink: Sink, options: SinkOptions) -> La
     strict = frozenset[int]()
     if sink.can.many_files:
         named = Named(subsets, view.labels, *(known.column(name).to_numpy() for name in ("id", "name", "whole")))
-        strict = names_that_clash(
-            named, names, sink, options.export, lambda at: f"an example of subset {names[subsets[at]]!r}"
-        )
+        strict = names_that_clash(named, names, sink, options.export, lambda at: _shown(files, view, at))
     parts: list[Positions] = []
-    groups = list(_groups(known, view, sink, options, parts))
+    groups = list(_groups(files, known, view, sink, options, parts))
     made = cut(groups, [], sink, options)
     file_bytes = tuple(max(s.image_bytes, s.pixel_bytes) // max(1, s.images) for s in summaries)
     chosen = ChosenRows(replace(view, heights=None, widths=None), tuple(parts))
@@ -114,11 +112,20 @@ def _view_of(known: pa.Table, rows: Sequence[int], options: SinkOptions) -> View
     )
 
 
+def _shown(files: Sequence[SourceFile], view: View, at: int) -> str:
+    """Returns the display name of the example at a position."""
+    row = int(view.rows[at])
+    facts = ArrivalsSource().read_rows(files[view.files[at]], view.table).facts(row, row + 1)
+    return f"example {facts.column('id')[0].as_py()!r} of subset {view.subset_names[view.subsets[at]]!r}"
+
+
 def _column(known: pa.Table, name: str) -> Int32Array:
     return np.asarray(known.column(name).to_numpy())
 
 
-def _groups(known: pa.Table, view: View, sink: Sink, options: SinkOptions, parts: list[Positions]) -> list[_Examples]:
+def _groups(
+    files: Sequence[SourceFile], known: pa.Table, view: View, sink: Sink, options: SinkOptions, parts: list[Positions]
+) -> list[_Examples]:
     """Returns the examples of each output subset, in order."""
     orders, keys, nbytes = (known.column(name).to_numpy() for name in ("order", "key", "bytes"))
     if are_pixels(sink.encodings(options.export)):
@@ -131,9 +138,9 @@ def _groups(known: pa.Table, view: View, sink: Sink, options: SinkOptions, parts
         same = (np.diff(orders[members]) == 0) & (np.diff(keys[members]) == 0)
         if same.any():
             at = members[1:][same][0]
-            name = view.subset_names[view.subsets[at]]
             raise InputError(
-                f"subset {name!r}: two examples have the same id and order {orders[at]}; make their ids unique"
+                f"{_shown(files, view, at)}: there are two with this id and order {orders[at]}; make ids unique, for "
+                "example with beam_cifar.Example.replace"
             )
         groups.append(_Examples(subset, len(members), int(nbytes[members].sum()), members, view, parts))
     return groups

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from beam_cifar import storage
 from beam_cifar.data.grouping import by_key
 from beam_cifar.errors import InputError, UsageError
+from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.registry import detect_format
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.storage import archives
@@ -34,12 +35,10 @@ def surveys_of(
     paths = [path for pattern in patterns for path in _matching(storage.absolute(pattern, "input"))]
     if not paths:
         raise UsageError("no path is given; expected the path of a dataset, or several")
-    if len({*paths}) < len(paths):
-        twice = next(path for at, path in enumerate(paths) if path in paths[:at])
-        raise UsageError(f"{twice}: is named twice, so its images would be read twice; name it once")
     wanted = by_key((_dataset_of(path, format_name, index_dir), path) for path in paths)
-    found = []
+    found: list[Survey] = []
     for number, (dataset, members) in enumerate(wanted.items()):
+        _refuse_twice(members if dataset not in members else [dataset] * len(members))
         only = frozenset(members) - {dataset}
         one = survey(dataset, format_name, subsets, index_dir, number=number, only=only)
         if missing := sorted(only - {summary.file.blob.path for summary in one.summaries}):
@@ -47,7 +46,23 @@ def surveys_of(
                 f"{missing[0]}: not a file with images of the dataset {dataset}; name such a file, or that"
             )
         found.append(one)
+    # One dataset may have several paths, such as a folder and the folder around it.
+    _refuse_twice([_place(summary.file) for one in found for summary in one.summaries])
     return found
+
+
+def _place(file: SourceFile) -> str:
+    path = file.blob.path if storage.is_url(file.blob.path) else os.path.realpath(file.blob.path)
+    return f"{path}: byte {file.blob.offset}" if file.blob.offset else path
+
+
+def _refuse_twice(paths: Sequence[str]) -> None:
+    """Raises `UsageError` for a path that repeats."""
+    met: set[str] = set()
+    for path in paths:
+        if path in met:
+            raise UsageError(f"{path}: is named twice, so its images would be read twice; name it once")
+        met.add(path)
 
 
 def _matching(pattern: str) -> list[str]:
@@ -61,6 +76,7 @@ def _matching(pattern: str) -> list[str]:
         found = [f"{folder}/{each}" for each in fnmatch.filter(storage.names_in(folder), name)]
     else:
         found = glob.glob(pattern)
+    found = [path for path in found if not path.endswith(".beam_cifar")]  # what jobs leave beside their outputs
     if not found:
         raise InputError(f"{pattern}: no file or directory matches")
     return sorted(found)

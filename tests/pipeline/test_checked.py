@@ -40,7 +40,7 @@ KINDS = {
     ShardInfo: ShardInfo(0, 1, 99, "cd" * 32, (PART,)),
     PublishSettings: PublishSettings(SINK, remap_table(LABELS, []), None, {"a": 1}, overwrite=False),
     Arrival: Arrival("ab" * 16, 99),
-    LaidOut: LaidOut(None, None, (Spill(0, 1, 2),), ()),  # type: ignore[arg-type]
+    LaidOut: LaidOut(None, None, SINK.folder, (Spill(0, 1, 2),), ()),  # type: ignore[arg-type]
 }
 """Whatever crosses the runner in a job, and in a pipeline that writes examples."""
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import apache_beam as beam
 import numpy as np
@@ -36,9 +37,16 @@ from beam_cifar import (
     convert,
     find_error,
     run,
+    storage,
 )
-from beam_cifar.errors import InputError, OutputError, UsageError
+from beam_cifar.data.schema import example_schema
+from beam_cifar.errors import InputError, JobError, OutputError, UsageError
+from beam_cifar.formats.arrivals import ArrivalsSource, ArrivalWriter, facts_of
+from beam_cifar.formats.contract.types import SinkOptions, SourceFile
+from beam_cifar.jobs.settings import SinkSettings
+from beam_cifar.pipeline import arrivals
 from beam_cifar.pipeline.counters import COUNTERS
+from beam_cifar.pipeline.incoming import checked_table
 from beam_cifar.pipeline.runners import make_runner, pipeline_options
 from beam_cifar.steps.registry import STEPS, make_step
 from tests.helpers import ROOT
@@ -217,7 +225,10 @@ WRONG: dict[str, tuple[list[Example], str]] = {
     "damaged PNG": ([example("x", encoding="png", image=b"\x89PNG....")], "expected a PNG or JPEG file"),
     "label outside": ([example("x", label=2)], "label 2 is outside the label table of 2 classes"),
     "negative label": ([example("x", label=-1)], "label -1 is outside"),
-    "twice the same": ([example("x"), example("x")], "have the same id"),
+    "twice the same": (
+        [example("x"), example("x")],
+        "example 'x' of subset 'train': there are two with this id and order 0",
+    ),
 }
 
 
@@ -426,3 +437,40 @@ def test_several_formats_are_not_written_into_a_dataset(tmp_path: Path) -> None:
     written([example("x")], tmp_path / "out")
     with pytest.raises(OutputError, match="choose another folder"):
         WriteExamples(tmp_path / "out", ["cifar"], TABLE, overwrite=True)
+
+
+def test_rows_that_are_asked_for_but_not_kept_end_the_job(tmp_path: Path) -> None:
+    folder = storage.JobFolder(str(tmp_path / "out"), "job")
+    table = checked_table([example("a"), example("b")])
+    with folder.stage(f"{folder.arrivals}/one", hashed=False) as file:
+        writer = ArrivalWriter(file)
+        writer.append(table.select(example_schema().names), facts_of(table))
+        writer.close()
+        file.commit()
+    kept = SourceFile("one", "", "one", storage.whole_file(f"{folder.arrivals}/one"))
+    with ArrivalsSource().open_rows(kept, TABLE) as rows:
+        assert rows.take([1]).column("id").to_pylist() == ["b"]
+        assert rows.facts(0, 2).column("id").to_pylist() == ["a", "b"]
+        assert rows.row_bytes(0, 2, decoded=False) == rows.row_bytes(0, 2, decoded=True) == 12
+        with pytest.raises(JobError, match="one: has no row 7; run the job again"):
+            rows.take([7])
+
+
+def test_examples_that_were_kept_twice_do_not_mix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of a first layout still runs after the same examples were kept again in other files, and laid out anew."""
+    names = iter(["b", "a", "c", "d"])
+    monkeypatch.setattr(arrivals, "uuid", mock.Mock(uuid4=lambda: mock.Mock(hex=next(names))))
+    sink = SinkSettings(
+        "npz", (), SinkOptions(TABLE, ExportOptions(save_images=True)), storage.JobFolder(str(tmp_path / "out"), "j")
+    )
+    kept = []
+    for rows in (["1", "2"], ["3", "4"], ["3", "4"], ["1", "2"]):
+        keep = arrivals._Keep(sink.folder, arrivals._change(sink), 2)
+        for row in rows:
+            assert list(keep.process(example(row, image=bytes([int(row)] * 12)))) == []
+        kept += [each.value for each in keep.finish_bundle()]
+    first = arrivals._lay_out(0, kept[:2], sink, sink.folder, False)
+    second = arrivals._lay_out(0, kept[2:], sink, sink.folder, False)
+    (task,) = first.tasks
+    written = {arrivals._write_task(task, each, None).sha256 for each in (second, first, second)}
+    assert len(written) == 1

@@ -34,6 +34,7 @@ from beam_cifar import (
 )
 from beam_cifar.beam import local_options
 from beam_cifar.errors import InputError, UsageError
+from beam_cifar.pipeline.incoming import checked_table
 from tests.helpers.reading import cifar_rows, tree
 from tests.pipeline.test_examples import pipeline
 
@@ -271,3 +272,64 @@ def test_a_flip_is_the_same_on_pixels_and_on_files(cifar10: Path, tmp_path: Path
     assert len(tree(tmp_path / "from raw")) == len(cifar_rows(cifar10))
     pictures = [sorted(tree(tmp_path / f"from {name}").values()) for name in ("raw", "png")]
     assert pictures[0] == pictures[1]
+
+
+@pytest.mark.parametrize(
+    "labels", [{"cat", "dog"}, {0: "cat"}, "cat", None, [], [0, 1], ["cat", "cat"], (name for name in "ab")]
+)
+def test_labels_are_a_table_or_names_in_an_order(labels: Any, tmp_path: Path) -> None:
+    message = "have 'cat' twice" if labels == ["cat", "cat"] else "labels are .*; expected a LabelTable, or a list of"
+    for make in (
+        lambda: WriteExamples(tmp_path / "out", "parquet", labels),
+        lambda: FilterExamples("/item", labels),
+        lambda: RemapLabels({}, labels),
+    ):
+        with pytest.raises(UsageError, match=message):
+            make()
+
+
+@pytest.mark.parametrize("options", [{"save_images": True}, {"cfiar": ExportOptions()}, {"cifar": {}}, None])
+def test_options_are_those_of_the_formats(options: Any, tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="WriteExamples: (the options are|options for 'cfiar', but the formats are cifar)"
+    ):
+        WriteExamples(tmp_path / "out", "cifar", ["cat"], options=options)
+
+
+def test_an_output_in_another_output_of_the_pipeline_is_refused(tmp_path: Path) -> None:
+    rows = pipeline() | beam.Create([SAME])
+    _ = rows | "Both" >> WriteExamples(tmp_path / "out", ["parquet", "npz"], LABELS)
+    for number, place in enumerate(("out", "out/npz", "out/parquet/deeper")):
+        with pytest.raises(UsageError, match="two WriteExamples of a pipeline write it"):
+            _ = rows | f"{number}" >> WriteExamples(tmp_path / place, "npz", LABELS)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("label", [2, -1, 7])
+@pytest.mark.parametrize("transform", [FilterExamples("/item", ["a", "b"]), RemapLabels({"a": "c"}, ["a", "b"])])
+def test_a_label_outside_the_table_is_set_aside(transform: Any, label: int) -> None:
+    rows = [SAME.replace(id="good", label=1), SAME.replace(id="bad", label=label)]
+    with pipeline() as line:
+        good, bad = line | beam.Create(rows).with_output_types(Example) | transform.with_exception_handling()
+        assert_that(good | beam.Map(lambda each: (each.id, each.label)), equal_to([("good", 1)]), label="good")
+        error = f"label {label} is outside the label table of 2 classes"
+        told = bad | beam.Map(lambda each: (each.id, error in each.error))
+        assert_that(told, equal_to([("bad", True)]), label="bad")
+
+
+@pytest.mark.parametrize("size", [16, ("a", 16), (16, 16, 3), None, (8.0, 8)])
+def test_a_size_is_two_whole_numbers(size: Any) -> None:
+    with pytest.raises(UsageError, match=r"the size is .*; expected \(height, width\) in pixels"):
+        ResizeExamples(size)
+
+
+def test_writing_needs_something_before_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="WriteExamples writes the examples that come before it"):
+        _ = pipeline() | WriteExamples(tmp_path / "out", "parquet", ["a"])
+
+
+def test_numbers_are_whole() -> None:
+    for wrong in (SAME.replace(label=1.5), SAME.replace(height=2.0)):
+        with pytest.raises(InputError, match=r"expected an int|expected whole numbers"):
+            checked_table([wrong])
+    checked_table([SAME.replace(label=np.int64(1))])

@@ -175,3 +175,27 @@ def test_an_archive_that_comes_at_run_time_is_indexed_in_the_scratch_folder(
     convert(ConvertOptions(str(cifar10), str(tmp_path / "cli"), "parquet"))
     assert contents(tmp_path / "out") == contents(tmp_path / "cli")
     assert os.listdir(tmp_path / "scratch")
+
+
+def test_a_dataset_and_what_is_in_it_are_not_read_twice(cifar10: Path, tmp_path: Path) -> None:
+    convert(ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet"))
+    (tmp_path / "link").symlink_to(tmp_path / "out")
+    for paths in (
+        [cifar10, cifar10 / "test_batch"],
+        [f"{cifar10}/test*", cifar10],
+        [tmp_path / "out", f"{tmp_path}/out/data/test*"],
+        [tmp_path / "out", tmp_path / "link"],
+    ):
+        with pytest.raises(UsageError, match="is named twice, so its images would be read twice"):
+            ReadExamples(paths)
+    assert read(ReadExamples(f"{tmp_path}/ou*"), tmp_path).total() == 1203  # not out.beam_cifar
+
+
+def test_a_format_or_a_list_of_subsets_is_checked_when_the_transform_is_made(cifar10: Path) -> None:
+    for make in (
+        lambda: ReadAllExamples(["a"], format="parkett"),
+        lambda: ReadAllExamples(["a"], subsets="train"),
+        lambda: ReadExamples(cifar10, subsets="train"),
+    ):
+        with pytest.raises(UsageError, match="unknown input format 'parkett'|subsets are the text 'train'"):
+            make()

@@ -35,7 +35,9 @@ def test_fake_examples_are_the_same_each_time_and_can_be_written(tmp_path: Any) 
     assert source.labels == LabelTable(("a", "b", "c"))
 
 
-@pytest.mark.parametrize("options", [{"count": -1}, {"size": (0, 3)}, {"classes": []}])
+@pytest.mark.parametrize(
+    "options", [{"count": -1}, {"size": (0, 3)}, {"classes": []}, {"classes": "cat"}, {"subsets": "train"}]
+)
 def test_impossible_ones_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         FakeExamples(**options)
@@ -52,7 +54,7 @@ A, B, C = FAKES
 DIFFERENT: dict[str, tuple[list[Example], str]] = {
     "missing": ([A, B], "example '000002' of subset 'train' is missing; there are 2 examples, expected 3"),
     "too many": ([*FAKES, A.replace(id="x")], "example 'x' of subset 'train' was not expected"),
-    "twice": ([*FAKES, A], "there are 4 examples, expected 3: ids repeat"),
+    "twice": ([A, B, C.replace(label=1), C], "example '000002' of subset 'train' is there twice"),
     "label": ([A, B, C.replace(label=1)], "has label 1; expected 0"),
     "file name": ([A, B, C.replace(filename="x.png")], "has filename 'x.png'; expected '000002.png'"),
     "a pixel": ([A, with_pixels(B, (2, 3), 7), C], "has other pixels in 1 places, first in row 2, column 3: [7, 7, 7]"),
@@ -69,7 +71,7 @@ def check(found: list[Example]) -> None:
 @pytest.mark.parametrize("name", DIFFERENT)
 def test_what_differs_is_said(name: str) -> None:
     found, message = DIFFERENT[name]
-    with pytest.raises(Exception, match="Failed assert|example|ids repeat") as caught:
+    with pytest.raises(Exception, match="example") as caught:
         check(found)
     assert message in str(caught.value)
 
