@@ -177,7 +177,7 @@ SOAK ?= 60
 soak: $(VENV)/.installed
 	$(BIN)/python -m tests.helpers.soak --minutes $(SOAK)
 
-# Beside other tools, 10 to 15 minutes: `make bench BENCH="parquet --runs 3"`; alone: `make bench BENCH=growth`; see
+# Beside other tools, some 20 minutes: `make bench BENCH="parquet --runs 3"`; alone: `make bench BENCH=growth`; see
 # benchmarks/README.md.
 bench: $(VENV)/.installed $(if $(BEAM_CIFAR_PEERS)$(filter growth,$(firstword $(BENCH))),,.peers/.installed)
 	$(BIN)/python benchmarks/run.py $(BENCH)
