@@ -76,6 +76,7 @@ setup(
             "ipython",
             "jsonschema",
             "moto[s3]",
+            "pandas<2.4",  # what data frames of Beam need
             "pytest",
             "pytest-xdist",
             "pyyaml",
