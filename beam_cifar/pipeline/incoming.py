@@ -64,7 +64,7 @@ def as_examples(rows: beam.PCollection[Any], user: str) -> beam.PCollection[Exam
         return rows
     if rows.element_type not in _UNKNOWN:
         _refuse_other_fields(rows.element_type, user)
-    return rows | "ByName" >> beam.Map(_example_of, user).with_output_types(Example)
+    return rows | "ByName" >> beam.Map(example_of, user).with_output_types(Example)
 
 
 def refuse_windows(examples: beam.PCollection[Any], user: str) -> None:
@@ -103,7 +103,8 @@ def _refuse_other_fields(found: Any, user: str) -> None:
 
 
 @carried()
-def _example_of(row: Any, user: str) -> Example:
+def example_of(row: Any, user: str) -> Example:
+    """Returns the example that a row is; raises `InputError`, in the form of `carried`, if it is none."""
     if isinstance(row, Example):
         return row
     fields = row if isinstance(row, Mapping) else row._asdict() if hasattr(row, "_asdict") else None

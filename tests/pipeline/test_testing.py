@@ -84,3 +84,11 @@ def test_neither_order_nor_encoding_matters() -> None:
 
 def test_all_of_it_is_public() -> None:
     assert all(hasattr(beam_cifar.testing, name) for name in beam_cifar.testing.__all__)
+
+
+def test_rows_are_compared_as_the_examples_that_they_are() -> None:
+    with pipeline() as line:
+        rows = line | beam.Create(FAKES).with_output_types(Example) | beam.Map(lambda each: beam.Row(**each._asdict()))
+        assert_examples_equal(rows, FAKES)
+    with pytest.raises(Exception, match="assert_examples_equal takes examples, or rows"), pipeline() as line:
+        assert_examples_equal(line | beam.Create(["a"]), FAKES)
