@@ -310,7 +310,8 @@ def test_pipelines_over_single_images_translate(cifar10: Path, tmp_path: Path, r
     pipeline.run()
     result = results[-1]
     proto = result.job.proto_pipeline
-    assert {"WriteExamples/GroupByPart", "WriteExamples/Publish"} <= names(proto)
+    expected = {"Write/KeepExamples", "Write/parquet/WriteParts", "Write/parquet/Publish"}
+    assert {f"WriteExamples/{name}" for name in expected} <= names(proto)
     assert len(block_collections(proto)) == 1
     stages = [stage for stage in fused(proto) if any("ReadBlocks" in name for name in stage)]
     assert len(stages) == 1
