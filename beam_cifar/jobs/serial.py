@@ -5,6 +5,7 @@ Tests use it because it is quick, and it shows that Beam is only one way to run 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 from beam_cifar.data.block import Block
@@ -15,7 +16,7 @@ from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.jobs.resume import left_to_do
 from beam_cifar.jobs.settings import SinkSettings
 from beam_cifar.jobs.spill import check_spills, left_to_move, write_spill
-from beam_cifar.jobs.write_part import OpenPart, copy_file, write_account
+from beam_cifar.jobs.write_part import copy_file, write_account, write_part
 from beam_cifar.planning.plan import Plan, Task
 from beam_cifar.steps.base import changed
 from beam_cifar.steps.encode import encode_images
@@ -35,27 +36,15 @@ def run(job: Job, beam_options: object = None) -> None:
     infos: dict[int, list[PartInfo]] = {}
     for part in job.finished:
         infos.setdefault(part.shard, []).append(part)
+    change = functools.partial(transformed_block, plan=plan)
     tasks = left_to_do(job)
     spills = left_to_move(source, resumed=job.resumed) if any(not task.copy for task in tasks) else ()
     check_spills([write_spill(spill, source, job.folder) for spill in spills], spills)
     for task in tasks:
-        info = copy_file(task, source, sink) if task.copy else _converted(task, plan, source, sink)
+        info = copy_file(task, source, sink) if task.copy else write_part(task, source, sink, change)
         write_account(info, sink)
         infos.setdefault(task.shard, []).append(info)
     finish_job([finish_shard(shard, infos[shard], sink) for shard in infos], publish_settings(job, sink))
-
-
-def _converted(task: Task, plan: Plan, source: SourceSettings, sink: SinkSettings) -> PartInfo:
-    part = OpenPart(sink, sink.shards[task.shard], task.part)
-    try:
-        made = [part.append(transformed_block(block, plan)) for block in read_task(task, source)]
-    except BaseException:
-        part.abandon()
-        raise
-    info = made[-1]
-    if info is None:
-        raise ValueError(f"part {task.part} of shard {task.shard} did not end with its last block")
-    return info
 
 
 def transformed_block(block: Block, plan: Plan) -> Block:

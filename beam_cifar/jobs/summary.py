@@ -51,6 +51,7 @@ class Summary:
 def summary_of(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
     """Returns what a finished job did, from its manifest; `seconds` is how long it took."""
     rows = manifest["rows"]
+    files, nbytes = total_of(manifest)
     unlabelled = {"(unlabelled)": manifest["unlabelled"]} if manifest["unlabelled"] else {}
     return Summary(
         version=__version__,
@@ -63,7 +64,13 @@ def summary_of(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
         subsets=manifest["subsets"],
         labels={**manifest["classes"], **unlabelled},
         seconds=round(seconds, 3),
-        bytes=sum(shard["bytes"] for shard in manifest["shards"]),
-        files=sum(shard.get("files", 1) for shard in manifest["shards"]),
+        bytes=nbytes,
+        files=files,
         notices=(*job.plan.notices, *manifest["notices"]),
     )
+
+
+def total_of(manifest: dict[str, Any]) -> tuple[int, int]:
+    """Returns the number of data files in a manifest, and their total bytes."""
+    shards = manifest["shards"]
+    return sum(shard.get("files", 1) for shard in shards), sum(shard["bytes"] for shard in shards)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from beam_cifar import storage
@@ -13,7 +14,7 @@ from beam_cifar.formats.contract.sink import PartWriter
 from beam_cifar.formats.contract.types import MAX_BAD_ROWS, Shard, Wanted
 from beam_cifar.formats.registry import get_sink, get_source
 from beam_cifar.jobs.accounts import COUNTED, PartInfo, encode_part
-from beam_cifar.jobs.read_part import SourceSettings
+from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.jobs.settings import SinkSettings
 from beam_cifar.planning.plan import Task
 from beam_cifar.planning.summaries import scan
@@ -87,6 +88,31 @@ class OpenPart:
             statistics=self._writer.statistics(),
             **self._counts,
         )
+
+
+def write_part(task: Task, source: SourceSettings, sink: SinkSettings, change: Callable[[Block], Block]) -> PartInfo:
+    """Reads the rows of a task and writes them as a part, block by block, in this process.
+
+    Args:
+        task: what to read, and which part it becomes.
+        source: what reading needs.
+        sink: what writing needs.
+        change: returns a block as it is written.
+
+    Raises:
+        InputError: a row is damaged.
+        JobError: the rows are not those that were planned.
+    """
+    part = OpenPart(sink, sink.shards[task.shard], task.part)
+    info = None
+    try:
+        for block in read_task(task, source):
+            info = part.append(change(block))
+    finally:
+        part.abandon()
+    if info is None:
+        raise JobError(f"{sink.shards[task.shard].path}: part {task.part} did not end with its last block")
+    return info
 
 
 def write_account(info: PartInfo, settings: SinkSettings) -> None:

@@ -30,16 +30,18 @@ from beam_cifar.images.encodings import are_pixels
 from beam_cifar.images.example import Example
 from beam_cifar.jobs.accounts import PartInfo
 from beam_cifar.jobs.prepare import libraries
-from beam_cifar.jobs.read_part import SourceSettings, read_task
+from beam_cifar.jobs.read_part import SourceSettings
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
-from beam_cifar.jobs.spill import SpillInfo, check_spills, write_spill
-from beam_cifar.jobs.write_part import OpenPart, write_account
+from beam_cifar.jobs.spill import SpillInfo, check_spills
+from beam_cifar.jobs.summary import total_of
+from beam_cifar.jobs.write_part import write_account, write_part
 from beam_cifar.pipeline import checked  # its coder guards what crosses the runner
-from beam_cifar.pipeline.counters import count, count_part
+from beam_cifar.pipeline.counters import count_part
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.incoming import checked_table
 from beam_cifar.pipeline.publish import Publish
 from beam_cifar.pipeline.rows import WrittenDataset
+from beam_cifar.pipeline.spill import move_rows
 from beam_cifar.planning import moves
 from beam_cifar.planning.by_examples import lay_out
 from beam_cifar.planning.chosen_rows import write_chosen, write_moves
@@ -301,11 +303,8 @@ def _lay_out(
     return LaidOut(source, publish, own, layout.moves.spills, layout.tasks)
 
 
-@carried()
 def _write_spill(spill: Spill, laid_out: LaidOut) -> SpillInfo:
-    info = write_spill(spill, laid_out.source, laid_out.folder)
-    count(rows_moved=info.rows)
-    return info
+    return move_rows(spill, laid_out.source, laid_out.folder)
 
 
 def _tasks(laid_out: LaidOut, moved: Iterable[SpillInfo]) -> Sequence[Task]:
@@ -317,26 +316,21 @@ def _tasks(laid_out: LaidOut, moved: Iterable[SpillInfo]) -> Sequence[Task]:
 @carried()
 def _write_task(task: Task, laid_out: LaidOut, change: Change | None) -> PartInfo:
     sink = laid_out.publish.sink
-    part = OpenPart(sink, sink.shards[task.shard], task.part)
-    info = None
-    try:
-        for block in read_task(task, laid_out.source):
-            info = part.append(change(block) if change else block)
-    finally:
-        part.abandon()
-    if info is None:
-        raise JobError(f"{sink.shards[task.shard].path}: part {task.part} did not end with its last block")
+    info = write_part(task, laid_out.source, sink, change or _unchanged)
     write_account(info, sink)
     count_part(info)
     return info
+
+
+def _unchanged(block: Block) -> Block:
+    return block
 
 
 @carried()
 def _written(manifest: str, sink: SinkSettings) -> WrittenDataset:
     with storage.reading(manifest):
         found = json.loads(storage.read_whole(manifest))
-    shards = found["shards"]
-    files, nbytes = sum(shard.get("files", 1) for shard in shards), sum(shard["bytes"] for shard in shards)
+    files, nbytes = total_of(found)
     return WrittenDataset(sink.folder.output, sink.format, manifest, found["rows"]["written"], files, nbytes)
 
 

@@ -44,6 +44,18 @@ def deal_tasks(pipeline: beam.Pipeline, name: str, tasks: Sequence[Task], spread
     )
 
 
+def counted(blocks: Iterator[Block]) -> Iterator[Block]:
+    """Yields blocks as they are read, and counts their rows; raises errors in the form of `carried`."""
+    # `next` is wrapped but `yield` is not: errors of later steps must not be treated as read errors.
+    while True:
+        with carried():
+            block = next(blocks, None)
+        if block is None:
+            return
+        count(rows_read=block.read.total(), rows_rejected=len(block.rejected))
+        yield block
+
+
 class _ReadTask(beam.DoFn):
     def __init__(self, settings: SourceSettings) -> None:
         self._settings = settings
@@ -52,20 +64,13 @@ class _ReadTask(beam.DoFn):
 
     def process(self, task: Task) -> Iterator[Block]:
         """Yields the blocks of a task, with only one in memory at a time."""
-        # `next` is wrapped but `yield` is not: errors of later steps must not be treated as read errors.
         if not self._told:
             self._told = True
             sources = [file for file in self._settings.files if self._settings.origin(file).format not in INTERNAL]
             for path in {file.blob.path for file in sources}:
                 read_from(path)
         self._blocks = read_task(task, self._settings)
-        while True:
-            with carried():
-                block = next(self._blocks, None)
-            if block is None:
-                return
-            count(rows_read=block.read.total(), rows_rejected=len(block.rejected))
-            yield block
+        yield from counted(self._blocks)
 
     def teardown(self) -> None:
         # After a failure downstream, Beam keeps the generator suspended, with its file open.

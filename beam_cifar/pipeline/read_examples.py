@@ -28,7 +28,7 @@ from beam_cifar.pipeline.counters import count, read_from
 from beam_cifar.pipeline.dead_letters import HandlesErrors, Handling, outputs
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.incoming import label_table, warn_if_unsafe
-from beam_cifar.pipeline.read import ReadBlocks, deal_tasks
+from beam_cifar.pipeline.read import ReadBlocks, counted, deal_tasks
 from beam_cifar.pipeline.rows import BadExample
 from beam_cifar.pipeline.runners import runs_here
 from beam_cifar.planning.cut import reading_tasks
@@ -318,14 +318,8 @@ class _ReadFound(beam.DoFn):
             yield beam.pvalue.TaggedOutput(self._handling.bad, found.bad)
         if found.task is None or found.settings is None:
             return
-        blocks = read_task(found.task, found.settings)
-        while True:
-            with carried():
-                block = next(blocks, None)
-            if block is None:
-                return
-            count(rows_read=block.read.total(), rows_rejected=len(block.rejected))
-            read_from(found.settings.files[0].blob.path)
+        read_from(found.settings.files[0].blob.path)
+        for block in counted(read_task(found.task, found.settings)):
             yield from _exploded(block, found.order, found.targets, self._handling, "ReadAllExamples")
 
 

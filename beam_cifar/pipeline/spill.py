@@ -44,7 +44,7 @@ class MoveRows(beam.PTransform):
             pipeline
             | "Spills" >> beam.Create(self.spills, reshuffle=False).with_output_types(Spill)
             | "SpreadSpills" >> beam.Reshuffle().with_output_types(Spill)
-            | "WriteSpills" >> beam.Map(_write_spill, self.source, self.folder).with_output_types(SpillInfo)
+            | "WriteSpills" >> beam.Map(move_rows, self.source, self.folder).with_output_types(SpillInfo)
             # One key for all: the tasks start only once every spill is there.
             | "KeyByJob" >> beam.Map(lambda info: (0, info)).with_output_types(tuple[int, SpillInfo])
             | "GroupSpills" >> beam.GroupByKey()
@@ -54,7 +54,8 @@ class MoveRows(beam.PTransform):
 
 
 @carried()
-def _write_spill(spill: Spill, source: SourceSettings, folder: JobFolder) -> SpillInfo:
+def move_rows(spill: Spill, source: SourceSettings, folder: JobFolder) -> SpillInfo:
+    """Writes a spill, and counts its rows; raises errors in the form of `carried`."""
     info = write_spill(spill, source, folder)
     count(rows_moved=info.rows)
     return info

@@ -38,7 +38,9 @@ def surveys_of(
     wanted = by_key((_dataset_of(path, format_name, index_dir), path) for path in paths)
     found: list[Survey] = []
     for number, (dataset, members) in enumerate(wanted.items()):
-        _refuse_twice(members if dataset not in members else [dataset] * len(members))
+        if dataset in members and len(members) > 1:
+            raise _twice(dataset)
+        _refuse_twice(members)
         only = frozenset(members) - {dataset}
         one = survey(dataset, format_name, subsets, index_dir, number=number, only=only)
         if missing := sorted(only - {summary.file.blob.path for summary in one.summaries}):
@@ -61,8 +63,12 @@ def _refuse_twice(paths: Sequence[str]) -> None:
     met: set[str] = set()
     for path in paths:
         if path in met:
-            raise UsageError(f"{path}: is named twice, so its images would be read twice; name it once")
+            raise _twice(path)
         met.add(path)
+
+
+def _twice(path: str) -> UsageError:
+    return UsageError(f"{path}: is named twice, so its images would be read twice; name it once")
 
 
 def _matching(pattern: str) -> list[str]:

@@ -17,7 +17,7 @@ import pytest
 from beam_cifar import storage
 from beam_cifar.data.block import Block
 from beam_cifar.formats.registry import readable, writable
-from beam_cifar.jobs import serial
+from beam_cifar.jobs import write_part
 from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.planning.plan import Task
 from beam_cifar.storage.staging import StagedFile
@@ -128,6 +128,6 @@ def test_work_that_each_task_does_for_all_rows_is_seen(
     works = []
     for times in (1, 4):
         jobs.source(case, times)  # made without the extra work
-        with mock.patch.object(serial, "read_task", broken()):
+        with mock.patch.object(write_part, "read_task", broken()):
             works.append(jobs.work(case, times, tmp_path))
     assert kinds <= grown(*works).keys(), works
