@@ -17,7 +17,7 @@ from pathlib import Path
 import apache_beam as beam
 import pytest
 
-from beam_cifar import ReadExamples, WriteExamples, make_sample
+from beam_cifar import Example, ReadExamples, WriteExamples, make_sample
 from tests.helpers import ROOT, clusters
 from tests.helpers.clusters import Cluster, wait_for
 from tests.helpers.commands import Run
@@ -342,3 +342,33 @@ def test_a_pipeline_of_ones_own_sets_bad_rows_aside_and_writes_several_formats(
         _ = line | source | WriteExamples(tmp_path / "both", ["parquet", "imagenet"], source.labels)
     for name in ("parquet", "imagenet"):
         assert tree(tmp_path / "both" / name) == tree(local("middle", name))
+
+
+class _FailsOnce(beam.DoFn):
+    """Hands examples on; the first worker that gets to the given row fails there, once."""
+
+    def __init__(self, marker: Path, row: int) -> None:
+        self._marker, self._row, self._rows = str(marker), row, 0
+
+    def process(self, example: Example) -> Iterator[Example]:
+        self._rows += 1
+        if self._rows == self._row:
+            try:
+                os.close(os.open(self._marker, os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                pass
+            else:
+                raise RuntimeError("this worker ends here, once")
+        yield example
+
+
+def test_a_step_that_fails_once_and_is_run_again_writes_nothing_twice(
+    cluster: Cluster, samples: Path, local: Local, tmp_path: Path
+) -> None:
+    source = ReadExamples(samples / "middle")
+    with beam.Pipeline(argv=cluster.flags(2)) as line:
+        failing = line | source | beam.ParDo(_FailsOnce(tmp_path / "failed", 1_000))
+        _ = failing | WriteExamples(tmp_path / "out", "parquet", source.labels)
+    assert (tmp_path / "failed").exists()
+    assert tree(tmp_path / "out") == tree(local("middle", "parquet"))
+    assert sorted(path.name for path in tmp_path.glob("out*")) == ["out", "out.beam_cifar"]
