@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from beam_cifar import storage
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.loading import load
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import Sink
-from beam_cifar.formats.contract.source import Source
+from beam_cifar.formats.contract.source import Source, Sureness
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,6 @@ class Format:
     sink: str = ""
 
 
-# The order decides detection: the first format that matches wins.
 FORMATS: dict[str, Format] = {
     "cifar": Format(
         "CIFAR-10 and CIFAR-100, Python version; also read from .tar and .tar.gz",
@@ -123,23 +123,58 @@ def get_sink(name: str) -> Sink:
     return made
 
 
-def detect_format(path: str, index_dir: str) -> str | None:
+class Detected(NamedTuple):
+    """A detected format.
+
+    Attributes:
+        name: name of the format.
+        sureness: how sure it is.
+    """
+
+    name: str
+    sureness: Sureness
+
+
+def detect(path: str, index_dir: str) -> Detected | None:
     """Returns the format of a directory or archive, or None if none matches; archive indexes go to `index_dir`.
 
+    The surest one wins: those that are less sure are asked only if no other matches.
+
     Raises:
-        InputError: a file that shows whether it is some format cannot be read. The formats after it are not asked:
-            they would take the same files for something else.
+        InputError: several match and are equally sure, or a file that shows whether it is some format cannot be read.
+            Other formats are not asked then: they would take the same files for something else.
     """
-    return next((name for name in readable() if _is_it(name, path, index_dir)), None)
+    sources = [get_source(name) for name in readable()]
+    for sureness in sorted(Sureness, reverse=True):
+        found: list[str] = []
+        for source in sources:
+            if source.sureness is sureness and _is_it(source, path, index_dir, certain=bool(found)):
+                found.append(source.name)
+        if len(found) > 1:
+            raise InputError(
+                f"{path}: has files of several formats: {' and '.join(found)}; name the one to read with "
+                f"--input-format, such as --input-format {found[0]}"
+            )
+        if found:
+            return Detected(found[0], sureness)
+    return None
 
 
-def _is_it(name: str, path: str, index_dir: str) -> bool:
-    source = get_source(name)
+def detect_format(path: str, index_dir: str) -> str | None:
+    """Returns the name of the format that `detect` finds. Raises `InputError` as it does."""
+    found = detect(path, index_dir)
+    return found.name if found else None
+
+
+def _is_it(source: Source, path: str, index_dir: str, *, certain: bool) -> bool:
+    """Returns whether a path looks like a format; one that cannot tell is no match if another is `certain` already."""
     try:
         with storage.reading(path):
             return source.looks_right(path, index_dir)
     except InputError as error:
+        if certain:
+            return False
         if str(error).startswith(f"{path}: "):  # the dataset itself: no other format can read it either
             raise
         advice = "restore or remove it, or name the format with --input-format"
-        raise InputError(f"{error}; without it the format is uncertain (perhaps {name}): {advice}") from error
+        raise InputError(f"{error}; without it the format is uncertain (perhaps {source.name}): {advice}") from error

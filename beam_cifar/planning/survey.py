@@ -7,17 +7,27 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.source import Sureness
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile, Wanted
-from beam_cifar.formats.registry import detect_format, get_source
+from beam_cifar.formats.registry import detect, get_source, readable
 from beam_cifar.planning.summaries import scan, select_files
 from beam_cifar.storage import archives
 
 COUNTS = Wanted()
 FREE_ROWS = 1 << 18
 """Rows that any compressed archive may have, however small it is."""
+MAX_LOOKED_AT = 10_000
+"""Maximum number of files counted to say what is in a folder without a known format."""
+MAX_KINDS = 5
+_OTHER_ARCHIVES = (".zip", ".7z", ".rar", ".tar.zst")
+_GUESSED = (
+    "only images were found, so they are read as {} without labels; if labels are elsewhere, name the format with "
+    "--input-format"
+)
 
 
 @dataclass(frozen=True)
@@ -102,11 +112,14 @@ def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
     with storage.reading(path):
         if not (storage.is_folder(path) or storage.is_file(path)):
             raise InputError(f"{path}: not a file or directory")
-        name = format_name or detect_format(path, index_dir)
+        detected = None if format_name else detect(path, index_dir)
+        name = detected.name if detected else format_name
         if name is None:
             raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
         catalog = get_source(name).describe(path, index_dir)
-        return replace(catalog, files=tuple(replace(file, index_dir=index_dir) for file in catalog.files))
+        guessed = (_GUESSED.format(name),) if detected and detected.sureness is Sureness.POSSIBLE else ()
+        files = tuple(replace(file, index_dir=index_dir) for file in catalog.files)
+        return replace(catalog, files=files, notices=(*guessed, *catalog.notices))
 
 
 def _unpacked(file: SourceFile, folder: str) -> SourceFile:
@@ -128,9 +141,27 @@ def _why_unknown(path: str, index_dir: str) -> str:
     if storage.is_file(path) and archives.is_archive(path):
         archives.list_members(path, index_dir)  # raises an error that says what is wrong with it
         return "no known format in the archive; if its format can only be read from folders, unpack it first"
+    if storage.is_file(path) and path.lower().endswith(_OTHER_ARCHIVES):
+        return f"an archive of a kind that is not read; unpack it, or pack it as one of {', '.join(archives.SUFFIXES)}"
     if storage.is_file(os.path.join(path, "features.json")):
         return "looks like TensorFlow Datasets, which can be written but not read"
-    return (
-        "no known format; to see what is missing, name the format you expect with --input-format "
-        "(beam-cifar formats lists those that can be read)"
-    )
+    names = [path] if storage.is_file(path) else [each.name for each in islice(storage.list_tree(path), MAX_LOOKED_AT)]
+    counts = Counter(os.path.splitext(name)[1] or "without extension" for name in names)
+    most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:MAX_KINDS]
+    there = ", ".join(f"{count} {kind}" for kind, count in most)
+    advice = "name the format you expect with --input-format (beam-cifar formats lists those that can be read)"
+    return f"no known format; files there: {there or 'none'}; {_nearest(path, index_dir, names)}{advice}"
+
+
+def _nearest(path: str, index_dir: str, names: list[str]) -> str:
+    """Returns what the format that most of the files seem meant for has to say about them; "" if there is none."""
+    sources = [get_source(name) for name in readable()]
+    alike = {source.name: sum(name.endswith(source.suffixes) for name in names) for source in sources}
+    nearest = max(alike, key=alike.__getitem__)
+    if not alike[nearest]:
+        return ""
+    try:
+        get_source(nearest).describe(path, index_dir)
+    except InputError as error:
+        return f"as {nearest}: {error}; "
+    return f"the nearest is {nearest}; "

@@ -55,7 +55,7 @@ WRONG_CALLS: dict[str, tuple[int, list[str], str]] = {
     "no input": (2, ["-f", "cifar"], "-i/--input-path"),
     "missing input": (3, ["-i", "nowhere", "-f", "cifar", "-o", "out"], "nowhere: no such file or directory"),
     "empty input": (3, ["-i", "EMPTY", "-f", "cifar", "-o", "out"], "the directory is empty"),
-    "a file of no known format": (3, ["-i", "IN/readme.html", "-f", "cifar", "-o", "out"], "to see what is missing, name the format you expect"),
+    "a file of no known format": (3, ["-i", "IN/readme.html", "-f", "cifar", "-o", "out"], "files there: 1 .html; name the format you expect"),
     "a format that is only read": (2, ["-i", "IN", "-f", "downsampled_imagenet"], "'downsampled_imagenet' can be read but not written"),
     "no meta file": (3, ["-i", "NO_META", "-f", "cifar", "-o", "out"], "no known format"),
     "a flag of Dataflow that is nearly ours": (2, ["-i", "IN", "-f", "cifar", "--labels", "dog"], "unknown flag --labels; did you mean --label?"),

@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from beam_cifar.errors import InputError
@@ -129,3 +130,42 @@ def test_a_file_that_is_no_dataset_has_no_format(tmp_path: Path) -> None:
     for name in ("notes.txt", "image.png", "no-extension"):
         (tmp_path / name).write_bytes(b"text")
         assert detect_format(str(tmp_path / name), str(tmp_path)) is None
+
+
+def test_two_formats_in_one_folder_are_an_error_that_names_both(
+    sources: dict[str, Path], tmp_path: Path, command: Command
+) -> None:
+    folder = tmp_path / "in"
+    shutil.copytree(sources["npz"], folder)
+    shutil.copytree(sources["parquet"], folder, dirs_exist_ok=True)
+    code, out, error = command("info", str(folder))
+    assert (code, out) == (3, "")
+    assert error.startswith(f"beam-cifar: error: {folder}: has files of several formats: parquet and npz; name the one")
+    assert command("info", str(folder), "--input-format", "npz")[0] == 0
+
+
+def test_a_format_that_is_sure_wins_over_images_that_lie_there_too(sources: dict[str, Path], tmp_path: Path) -> None:
+    for name in ("cifar", "npz", "parquet", "datumaro"):
+        folder = tmp_path / name
+        shutil.copytree(sources["imagenet"], folder)
+        shutil.copytree(sources[name], folder, dirs_exist_ok=True)
+        assert detect_format(str(folder), str(tmp_path)) == name
+
+
+def test_a_guess_from_images_alone_is_told(sources: dict[str, Path], command: Command) -> None:
+    said = "note: only images were found, so they are read as image_dir without labels; if labels are elsewhere"
+    assert said in command("info", str(sources["image_dir"]))[1]
+    assert said not in command("info", str(sources["image_dir"]), "--input-format", "image_dir")[1]
+
+
+def test_an_unknown_format_says_what_is_there_and_what_the_nearest_format_misses(
+    tmp_path: Path, command: Command
+) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros(3))
+    (tmp_path / "notes.txt").write_text("text")
+    (tmp_path / "archive.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    code, _, error = command("info", str(tmp_path))
+    assert code == 3
+    assert "no known format; files there: 1 .npz, 1 .txt, 1 .zip; as npz: " in error
+    assert "--input-format" in error
+    assert "unpack it" in command("info", str(tmp_path / "archive.zip"))[2]
