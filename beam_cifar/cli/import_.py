@@ -10,7 +10,7 @@ from beam_cifar.cli.jobs import stem_of
 from beam_cifar.cli.parser import add_command, add_project, add_subset
 from beam_cifar.cli.terminal import print_notices, scratch_folder
 from beam_cifar.data.text import counted
-from beam_cifar.formats.registry import readable
+from beam_cifar.formats.registry import READ
 from beam_cifar.planning.summaries import select_files
 from beam_cifar.planning.survey import find_catalog
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def add(commands: Any) -> None:
     command = add_command(commands, "import", run)
     command.add_argument("path", metavar="PATH", help="directory, archive or file")
-    command.add_argument("-f", "--format", choices=readable(), metavar="FORMAT", help="input format; default: detected")
+    command.add_argument("-f", "--format", choices=READ, metavar="FORMAT", help="input format; default: detected")
     add_project(command)
     command.add_argument("-n", "--name", metavar="NAME", help="name of the source; default: derived from the path")
     add_subset(command)

@@ -17,7 +17,7 @@ from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.memory import share_heap
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
-from beam_cifar.formats.registry import readable
+from beam_cifar.formats.registry import READ
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.pipeline.imports import beam_imports, quiet_workers
 from beam_cifar.steps.registry import make_step, parse_call
@@ -162,10 +162,10 @@ def input_of(text: str) -> Input:
     path, colon, name = text.rpartition(":")
     if not colon or not path or "/" in name or os.path.lexists(os.path.expanduser(text)):
         return Input(text)
-    if name in readable():
+    if name in READ:
         return Input(path, name)
     if os.path.lexists(os.path.expanduser(path)):
-        raise unknown_name("input format", name, readable())
+        raise unknown_name("input format", name, list(READ))
     return Input(text)
 
 

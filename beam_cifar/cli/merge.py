@@ -9,7 +9,7 @@ from beam_cifar.cli.jobs import input_of, job_options, perform
 from beam_cifar.cli.parser import add_command, add_job
 from beam_cifar.cli.terminal import scratch_folder
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.registry import writable
+from beam_cifar.formats.registry import WRITE
 from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.survey import find_catalog
 
@@ -39,7 +39,7 @@ def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
     if output_format is None:
         with scratch_folder(arguments) as folder:
             output_format = find_catalog(first.path, first.format, folder).format
-        if output_format not in writable():
+        if output_format not in WRITE:
             raise UsageError(f"-f is required, because {output_format} can be read but not written")
     return ConvertOptions(
         input_path=first.path,

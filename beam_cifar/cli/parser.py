@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from beam_cifar.filters.xpath import FILTER_MODES
 from beam_cifar.formats.contract.types import SUBSET_NAMES
-from beam_cifar.formats.registry import FORMATS, readable, writable
+from beam_cifar.formats.registry import READ, WRITE, writable
 from beam_cifar.options import ON_CLASH
 
 
@@ -29,9 +29,9 @@ class Parser(argparse.ArgumentParser):
             near = difflib.get_close_matches(str(value), [str(c) for c in action.choices], n=3, cutoff=0.4)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(map(str, action.choices))}"
             what = "/".join(action.option_strings) or action.metavar or action.dest
-            if value in FORMATS and action.dest in ("input_format", "format"):
+            if action.choices is READ and value in WRITE:
                 raise argparse.ArgumentError(None, f"{what}: {value!r} can be written but not read")
-            if value in FORMATS and action.dest == "output_format":
+            if action.choices is WRITE and value in READ:
                 raise argparse.ArgumentError(None, f"{what}: {value!r} can be read but not written")
             raise argparse.ArgumentError(None, f"{what}: unknown {value!r}; {hint}")
 
@@ -84,7 +84,7 @@ def add_job(command: Parser, *, output: str | None) -> None:
 
 def _add_output(command: Parser, output: str | None) -> None:
     names = ", ".join(writable())
-    command.add_argument("-f", "--output-format", required=output is not None, choices=writable(), metavar="FORMAT",
+    command.add_argument("-f", "--output-format", required=output is not None, choices=WRITE, metavar="FORMAT",
         help=f"one of: {names}" + ("" if output else "; default: format of the first dataset"))  # fmt: skip
     command.add_argument("-o", "--output-dir", required=output is None, metavar="OUT",
         help="directory to create" + (f"; default: {output}" if output else ""))  # fmt: skip
@@ -158,7 +158,7 @@ def add_source(command: Parser) -> None:
 def add_input_format(command: Parser) -> None:
     """Adds the option for the format of the dataset that a command reads."""
     command.add_argument(
-        "-if", "--input-format", choices=readable(), metavar="FORMAT", help="input format; default: detected"
+        "-if", "--input-format", choices=READ, metavar="FORMAT", help="input format; default: detected"
     )
 
 

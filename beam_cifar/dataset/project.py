@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from beam_cifar import storage
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.registry import readable
+from beam_cifar.formats.registry import READ
 from beam_cifar.options import ON_CLASH, Input
 from beam_cifar.steps.base import Step
 from beam_cifar.steps.registry import make_step
@@ -171,8 +171,8 @@ class _Reader:
         path = self._text(path, f"{where}.path")
         if not path or "\0" in path:
             self._refuse(f"{where}.path: expected a path, found {_shown(path)}")
-        if format_name is not None and self._text(format_name, f"{where}.format") not in readable():
-            self._refuse(f"{where}.format: {unknown_name('format', format_name, readable())}")
+        if format_name is not None and self._text(format_name, f"{where}.format") not in READ:
+            self._refuse(f"{where}.format: {unknown_name('format', format_name, list(READ))}")
         names = self._numbered(subsets, f"{where}.subsets")
         return ProjectSource(
             name=self._text(name, f"{where}.name"),

@@ -82,7 +82,6 @@ class DatumaroSource(Source):
     """Reads the items of each subset and the images they name."""
 
     name = "datumaro"
-    suffixes = (".json",)
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether a JSON file in `annotations/` has categories and items; COCO's have `images` instead."""

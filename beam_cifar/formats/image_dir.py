@@ -13,7 +13,7 @@ from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
-from beam_cifar.formats.contract.source import Source, Sureness
+from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, image_table
 from beam_cifar.formats.kit.image_lists import ImageTree, checked_tree, list_images, path_names
@@ -34,7 +34,6 @@ class ImageDirSource(Source):
     """Reads any tree of images, without labels."""
 
     name = "image_dir"
-    sureness = Sureness.POSSIBLE
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether there is an image anywhere in the tree; more specific formats are tried first."""

@@ -17,7 +17,7 @@ from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
-from beam_cifar.formats.contract.source import Source, Sureness
+from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
 from beam_cifar.formats.kit.folders import (
     ENTRY,
@@ -47,7 +47,6 @@ class ImagenetSource(Source):
     """Reads `<class>/<image>`."""
 
     name = "imagenet"
-    sureness = Sureness.LIKELY
     depth: ClassVar[int] = 1
 
     def looks_right(self, path: str, index_dir: str) -> bool:

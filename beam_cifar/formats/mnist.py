@@ -67,7 +67,6 @@ class MnistSource(RecordSource):
     """Reads pairs of IDX files, gzip-compressed or not."""
 
     name = "mnist"
-    suffixes = ("-ubyte", "-ubyte.gz")
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether the directory has images or labels of a subset; `describe` reports missing files."""

@@ -21,7 +21,7 @@ from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
-from beam_cifar.formats.contract.source import Runs, Sureness, kept
+from beam_cifar.formats.contract.source import Runs, kept
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
 from beam_cifar.formats.kit.records import (
     LABELS_FILE,
@@ -73,8 +73,6 @@ class MnistCsvSource(RecordSource):
     """Reads a CSV file of pixels, or a directory of them."""
 
     name = "mnist_csv"
-    sureness = Sureness.LIKELY
-    suffixes = (".csv",)
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether a CSV file starts with a label and the pixels of a square image."""

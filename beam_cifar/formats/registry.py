@@ -1,16 +1,33 @@
-"""The registry: the one place where formats are listed."""
+"""The registry: the one place where formats are listed, and where those of other packages are found."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from enum import IntEnum
+from typing import Any, NamedTuple
 
 from beam_cifar import storage
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.loading import load
-from beam_cifar.errors import InputError
+from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.sink import Sink
-from beam_cifar.formats.contract.source import Source, Sureness
+from beam_cifar.formats.contract.source import Source
+
+GROUP = "beam_cifar.formats"
+"""The group of entry points by which other packages offer formats: the name of each, and where its `Format` is."""
+
+
+class Sureness(IntEnum):
+    """How sure it is that what looks like a format is that format."""
+
+    POSSIBLE = 1
+    """There are only images."""
+    LIKELY = 2
+    """The layout of its folders or tables, which other data may have too."""
+    CERTAIN = 3
+    """Magic numbers, or files that only this format has."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +36,22 @@ class Format:
 
     Attributes:
         title: one-line description.
-        source: "module:class" within this package of its source, or "" if it cannot be read.
+        source: "module:class" of its source, or "" if it cannot be read; the modules of this package's own formats
+            are named within `beam_cifar.formats`.
         sink: "module:class" of its sink, or "" if it cannot be written.
+        marks: ends of names of files or folders that datasets of this format have; where it is missing otherwise,
+            they show that it was meant.
+        sureness: how sure it is where its source says that a dataset looks right.
+
+    >>> from beam_cifar.formats.registry import Format
+    >>> FORMAT = Format("images of a microscope", source="microscope.read:MicroscopeSource")
     """
 
     title: str
     source: str = ""
     sink: str = ""
+    marks: tuple[str, ...] = ()
+    sureness: Sureness = Sureness.CERTAIN
 
 
 FORMATS: dict[str, Format] = {
@@ -33,16 +59,19 @@ FORMATS: dict[str, Format] = {
         "CIFAR-10 and CIFAR-100, Python version; also read from .tar and .tar.gz",
         "cifar.read:CifarSource",
         "cifar.write:CifarSink",
+        marks=("batches.meta", "meta", "_batch"),
     ),
     "parquet": Format(
         "Parquet with encoded images, as used by Hugging Face datasets",
         "parquet.read:ParquetSource",
         "parquet.write:ParquetSink",
+        marks=(".parquet",),
     ),
     "webdataset": Format(
         "WebDataset: tar files of samples, plus a label table",
         "webdataset.source:WebdatasetSource",
         "webdataset.sink:WebdatasetSink",
+        marks=(".tar",),
     ),
     "tfds_parquet": Format(
         "TensorFlow Datasets as Parquet files, readable without TensorFlow", sink="tfds:TfdsParquetSink"
@@ -52,43 +81,67 @@ FORMATS: dict[str, Format] = {
         "NumPy arrays of images and labels, one file per subset; also Keras' mnist.npz and MedMNIST",
         "npz.read:NpzSource",
         "npz.write:NpzSink",
+        marks=(".npz",),
     ),
     "downsampled_imagenet": Format(
         "Downsampled ImageNet (Imagenet32, Imagenet64), pickle or .npz files",
         "downsampled_imagenet:DownsampledImagenetSource",
+        marks=("_data_batch_1", "val_data"),
     ),
     "imagenet_txt": Format(
         "images, and text files with their paths and label ids, as Datumaro's imagenet_txt",
         "imagenet_txt:ImagenetTxtSource",
         "imagenet_txt:ImagenetTxtSink",
+        marks=("synsets.txt",),
     ),
     "voc_classification": Format(
-        "Pascal VOC classification: JPEG files, with image lists per subset and class", "voc:VocSource", "voc:VocSink"
+        "Pascal VOC classification: JPEG files, with image lists per subset and class",
+        "voc:VocSource",
+        "voc:VocSink",
+        marks=("JPEGImages", "ImageSets"),
     ),
     "mnist": Format(
-        "MNIST's original files of images and labels, plain or .gz", "mnist:MnistSource", "mnist:MnistSink"
+        "MNIST's original files of images and labels, plain or .gz",
+        "mnist:MnistSource",
+        "mnist:MnistSink",
+        marks=("-ubyte", "-ubyte.gz"),
     ),
     "mnist_csv": Format(
-        "MNIST as CSV, one line of label and pixels per image", "mnist_csv:MnistCsvSource", "mnist_csv:MnistCsvSink"
+        "MNIST as CSV, one line of label and pixels per image",
+        "mnist_csv:MnistCsvSource",
+        "mnist_csv:MnistCsvSink",
+        marks=(".csv",),
+        sureness=Sureness.LIKELY,
     ),
     "cifar_binary": Format(
         "CIFAR-10 and CIFAR-100, binary version; also read from .tar and .tar.gz",
         "cifar_binary:CifarBinarySource",
         "cifar_binary:CifarBinarySink",
+        marks=("batches.meta.txt", "_label_names.txt", ".bin"),
     ),
     "datumaro": Format(
         "Datumaro's native format: images, and a JSON file of items per subset",
         "datumaro:DatumaroSource",
         "datumaro:DatumaroSink",
+        marks=("annotations",),
     ),
-    "imagenet": Format("one folder of PNG or JPEG files per class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"),
+    "imagenet": Format(
+        "one folder of PNG or JPEG files per class",
+        "imagenet:ImagenetSource",
+        "imagenet:ImagenetSink",
+        sureness=Sureness.LIKELY,
+    ),
     "imagenet_with_subset_dirs": Format(
         "one folder per subset, and in it one folder of images per class",
         "imagenet:ImagenetWithSubsetDirsSource",
         "imagenet:ImagenetWithSubsetDirsSink",
+        sureness=Sureness.LIKELY,
     ),
     "image_dir": Format(
-        "a folder of images without labels, at any depth", "image_dir:ImageDirSource", "image_dir:ImageDirSink"
+        "a folder of images without labels, at any depth",
+        "image_dir:ImageDirSource",
+        "image_dir:ImageDirSink",
+        sureness=Sureness.POSSIBLE,
     ),
 }
 
@@ -98,29 +151,87 @@ INTERNAL = {"arrivals": "arrivals:ArrivalsSource", "items": "items:ItemsSource"}
 
 
 def readable() -> list[str]:
-    """Returns the names of the formats that can be read."""
+    """Returns the names of this package's formats that can be read."""
     return [name for name, entry in FORMATS.items() if entry.source]
 
 
 def writable() -> list[str]:
-    """Returns the names of the formats that can be written."""
+    """Returns the names of this package's formats that can be written."""
     return [name for name, entry in FORMATS.items() if entry.sink]
+
+
+@functools.cache
+def offered() -> dict[str, Format]:
+    """Returns the formats that other installed packages offer, by name; finding them takes some 50 ms.
+
+    Raises:
+        UsageError: one cannot be loaded, or has the name of another.
+    """
+    from importlib.metadata import entry_points
+
+    found: dict[str, Format] = {}
+    for point in sorted(entry_points(group=GROUP)):
+        where = f"format {point.name!r} of package {point.dist.name if point.dist else '?'} ({point.value})"
+        if point.name in (*FORMATS, *INTERNAL, *found):
+            raise UsageError(f"{where}: there is another of that name; uninstall one of the packages")
+        try:
+            made = point.load()
+        except Exception as error:
+            raise UsageError(f"{where}: cannot be loaded: {error}; mend or uninstall the package") from error
+        if not isinstance(made, Format):
+            raise UsageError(f"{where}: is {type(made).__name__}, expected a beam_cifar.formats.registry.Format")
+        found[point.name] = made
+    return found
+
+
+def find_format(name: str) -> Format | None:
+    """Returns a format of this package or of another one, by name; None if there is none. Raises `UsageError`."""
+    return FORMATS.get(name) or offered().get(name)
+
+
+class FormatNames(Collection[str]):
+    """Names of the formats that can be read, or written; other packages are asked only for names unknown here.
+
+    Args:
+        side: "source" or "sink".
+    """
+
+    def __init__(self, side: str) -> None:
+        self._side = side
+
+    def __contains__(self, name: object) -> bool:
+        found = find_format(str(name))
+        return found is not None and bool(getattr(found, self._side))
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name, entry in {**FORMATS, **offered()}.items() if getattr(entry, self._side))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+READ, WRITE = FormatNames("source"), FormatNames("sink")
 
 
 def get_source(name: str) -> Source:
     """Returns the source of a format. Raises `UsageError` if the format is unknown or cannot be read."""
-    if name not in (*readable(), *INTERNAL):
-        raise unknown_name("input format", name, readable())
-    made: Source = load(f"beam_cifar.formats.{INTERNAL.get(name) or FORMATS[name].source}")()
+    if name not in INTERNAL and name not in READ:
+        raise unknown_name("input format", name, list(READ))
+    made: Source = _load(name, INTERNAL.get(name, "") or getattr(find_format(name), "source", ""))
     return made
 
 
 def get_sink(name: str) -> Sink:
     """Returns the sink of a format. Raises `UsageError` if the format is unknown or cannot be written."""
-    if name not in writable():
-        raise unknown_name("output format", name, writable())
-    made: Sink = load(f"beam_cifar.formats.{FORMATS[name].sink}")()
+    if name not in WRITE:
+        raise unknown_name("output format", name, list(WRITE))
+    made: Sink = _load(name, getattr(find_format(name), "sink", ""))
     return made
+
+
+def _load(name: str, target: str) -> Any:
+    own = name in FORMATS or name in INTERNAL
+    return load(f"beam_cifar.formats.{target}" if own else target)()
 
 
 class Detected(NamedTuple):
@@ -144,20 +255,44 @@ def detect(path: str, index_dir: str) -> Detected | None:
         InputError: several match and are equally sure, or a file that shows whether it is some format cannot be read.
             Other formats are not asked then: they would take the same files for something else.
     """
-    sources = [get_source(name) for name in readable()]
-    for sureness in sorted(Sureness, reverse=True):
-        found: list[str] = []
-        for source in sources:
-            if source.sureness is sureness and _is_it(source, path, index_dir, certain=bool(found)):
-                found.append(source.name)
-        if len(found) > 1:
-            raise InputError(
-                f"{path}: has files of several formats: {' and '.join(found)}; name the one to read with "
-                f"--input-format, such as --input-format {found[0]}"
-            )
-        if found:
-            return Detected(found[0], sureness)
+    for sureness, names in _by_sureness():
+        for name in names:
+            if _is_it(name, path, index_dir):
+                others = names[names.index(name) + 1 :]
+                _refuse_two(path, name, [each for each in others if _is_there_too(each, path, index_dir)])
+                return Detected(name, sureness)
     return None
+
+
+def _by_sureness() -> Iterator[tuple[Sureness, list[str]]]:
+    """Yields formats that are equally sure, the surest first; those of other packages after ours that are sure."""
+    for sureness in (Sureness.CERTAIN, Sureness.LIKELY, Sureness.POSSIBLE):
+        yield sureness, _names(FORMATS, sureness)
+        yield sureness, _names(offered(), sureness)
+
+
+def _names(formats: Mapping[str, Format], sureness: Sureness) -> list[str]:
+    return [name for name, entry in formats.items() if entry.source and entry.sureness is sureness]
+
+
+def _is_there_too(name: str, path: str, index_dir: str) -> bool:
+    """Returns whether a folder with files of one format has files of another; asked only if names of files say so."""
+    entry = find_format(name)
+    marks = entry.marks if entry else ()
+    if marks and not (storage.is_folder(path) and any(each.endswith(marks) for each in storage.names_in(path))):
+        return False
+    try:
+        return _is_it(name, path, index_dir)
+    except InputError:
+        return False
+
+
+def _refuse_two(path: str, name: str, others: Sequence[str]) -> None:
+    if others:
+        raise InputError(
+            f"{path}: has files of several formats: {' and '.join((name, *others))}; name the one to read with "
+            f"--input-format, such as --input-format {name}"
+        )
 
 
 def detect_format(path: str, index_dir: str) -> str | None:
@@ -166,15 +301,13 @@ def detect_format(path: str, index_dir: str) -> str | None:
     return found.name if found else None
 
 
-def _is_it(source: Source, path: str, index_dir: str, *, certain: bool) -> bool:
-    """Returns whether a path looks like a format; one that cannot tell is no match if another is `certain` already."""
+def _is_it(name: str, path: str, index_dir: str) -> bool:
+    source = get_source(name)
     try:
         with storage.reading(path):
             return source.looks_right(path, index_dir)
     except InputError as error:
-        if certain:
-            return False
         if str(error).startswith(f"{path}: "):  # the dataset itself: no other format can read it either
             raise
         advice = "restore or remove it, or name the format with --input-format"
-        raise InputError(f"{error}; without it the format is uncertain (perhaps {source.name}): {advice}") from error
+        raise InputError(f"{error}; without it the format is uncertain (perhaps {name}): {advice}") from error

@@ -12,7 +12,7 @@ from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import OutputError, UsageError
 from beam_cifar.formats.contract.types import Catalog, Wanted
-from beam_cifar.formats.registry import get_sink, get_source, readable
+from beam_cifar.formats.registry import READ, get_sink, get_source
 from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.copies import as_copy
 from beam_cifar.planning.plan import Origin, Plan
@@ -66,7 +66,7 @@ def _agree(found: LabelTable, table: LabelTable) -> bool:
 
 def catalog_of(options: ConvertOptions) -> Catalog | None:
     """Returns the current catalog of the output, or None if it is not a readable dataset."""
-    if options.output_format not in readable() or not os.path.isdir(options.output_dir):
+    if options.output_format not in READ or not os.path.isdir(options.output_dir):
         return None
     source = get_source(options.output_format)
     with storage.TemporaryFolder() as folder:  # for indexes, not needed once it is described

@@ -11,9 +11,8 @@ from itertools import islice
 
 from beam_cifar import storage
 from beam_cifar.errors import InputError
-from beam_cifar.formats.contract.source import Sureness
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile, Wanted
-from beam_cifar.formats.registry import detect, get_source, readable
+from beam_cifar.formats.registry import FORMATS, Sureness, detect, get_source
 from beam_cifar.planning.summaries import scan, select_files
 from beam_cifar.storage import archives
 
@@ -155,8 +154,8 @@ def _why_unknown(path: str, index_dir: str) -> str:
 
 def _nearest(path: str, index_dir: str, names: list[str]) -> str:
     """Returns what the format that most of the files seem meant for has to say about them; "" if there is none."""
-    sources = [get_source(name) for name in readable()]
-    alike = {source.name: sum(name.endswith(source.suffixes) for name in names) for source in sources}
+    known = {name: entry.marks for name, entry in FORMATS.items() if entry.source}
+    alike = {format_name: sum(name.endswith(marks) for name in names) for format_name, marks in known.items()}
     nearest = max(alike, key=alike.__getitem__)
     if not alike[nearest]:
         return ""

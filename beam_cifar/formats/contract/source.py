@@ -6,7 +6,6 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from beam_cifar.data.block import BadRow
@@ -116,29 +115,10 @@ def forget() -> None:
         cache.cache_clear()
 
 
-class Sureness(IntEnum):
-    """How sure it is that what looks like a format is that format."""
-
-    POSSIBLE = 1
-    """There are only images."""
-    LIKELY = 2
-    """The layout of its folders or tables, which other data may have too."""
-    CERTAIN = 3
-    """Magic numbers, or files that only this format has."""
-
-
 class Source(ABC):
-    """Reads a format; a new one is one module or package in `formats`, and one entry in `FORMATS`.
-
-    Attributes:
-        name: name of the format.
-        sureness: how sure `looks_right` is if it returns True.
-        suffixes: ends of names of its files that show what was meant where something of the format is missing.
-    """
+    """Reads a format; a new one is one module or package in `formats`, and one entry in `FORMATS`."""
 
     name: ClassVar[str]
-    sureness: ClassVar[Sureness] = Sureness.CERTAIN
-    suffixes: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def looks_right(self, path: str, index_dir: str) -> bool:

@@ -56,7 +56,6 @@ class NpzSource(RecordSource):
     """Reads a `.npz` file, or a directory of them."""
 
     name = "npz"
-    suffixes = (".npz",)
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether the first `.npz` file has an array of images under a known name."""

@@ -43,7 +43,6 @@ class ParquetSource(Source):
     """Reads a folder of Parquet files, or one file."""
 
     name = "parquet"
-    suffixes = (".parquet",)
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether there are Parquet files with images, or damaged ones, which `describe` then reports."""
