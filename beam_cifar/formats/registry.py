@@ -81,6 +81,9 @@ FORMATS: dict[str, Format] = {
         "datumaro:DatumaroSource",
         "datumaro:DatumaroSink",
     ),
+    "tiny_imagenet": Format(
+        "Tiny ImageNet: train, val and test folders with wnids.txt and words.txt", "tiny_imagenet:TinyImagenetSource"
+    ),
     "imagenet": Format("one folder of PNG or JPEG files per class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"),
     "imagenet_with_subset_dirs": Format(
         "one folder per subset, and in it one folder of images per class",
