@@ -16,9 +16,8 @@ from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, image_table
-from beam_cifar.formats.kit.image_lists import ImageTree, checked_tree, list_images, path_names
+from beam_cifar.formats.kit.image_lists import ImageTree, checked_tree, list_images, natural_places, path_names
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.naming.ids import natural_bytes
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -60,11 +59,9 @@ class ImageDirSource(Source):
 def _images(file: SourceFile) -> pa.Table:
     """Returns all images in natural order."""
     import pyarrow as pa
-    import pyarrow.compute as pc
 
     tree: ImageTree = checked_tree(file.blob, is_image_name)
-    keys = pa.array(map(natural_bytes, tree.names.to_pylist()), pa.large_binary())
-    order = pc.sort_indices(keys).cast(pa.int64()).to_numpy()
+    order = natural_places(tree.names).to_numpy()
     ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
     return image_table(tree.rows(order), *(pa.array(texts, pa.string()) for texts in (ids, filenames)))
 

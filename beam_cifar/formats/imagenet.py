@@ -8,6 +8,7 @@ class folders they find, in the order of their names.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
@@ -28,6 +29,7 @@ from beam_cifar.formats.kit.folders import (
     file_stem,
     image_table,
 )
+from beam_cifar.formats.kit.subset_names import NOT_CLASSES
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import decode_name, distinct_components, encode_name, escape_first
 from beam_cifar.naming.ids import natural_key
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 NO_LABEL = "no_label"
+LABEL_FILES = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".xml", ".mat", ".xlsx")
+"""Ends of the names of files that may have labels."""
 SUBSET = "default"
 """Datumaro's name for the only subset of a tree."""
 
@@ -50,8 +54,23 @@ class ImagenetSource(Source):
     depth: ClassVar[int] = 1
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns whether images are at the right depth; `describe` reports those that are deeper too."""
-        return storage.is_folder(path) and min(_image_depths(path), default=0) == self.depth
+        """Returns whether images are at the right depth; `describe` reports those that are deeper too.
+
+        Raises:
+            InputError: all class folders have names of subsets, such as "train" and "test".
+        """
+        if not storage.is_folder(path) or min(_image_depths(path), default=0) != self.depth:
+            return False
+        parents = self._subsets(path).values()
+        classes = {
+            name
+            for parent in parents
+            for name, folder in _folders(parent).items()
+            if storage.has_file(folder, is_image_name)
+        }
+        if {name.lower() for name in classes} <= NOT_CLASSES:
+            raise _no_classes(path, sorted(classes), self.name)
+        return True
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Lists all folders; numbers the classes in the order of their folder names, as torchvision does."""
@@ -165,6 +184,18 @@ def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
     return (
         f"{len(missing)} of {len(names)} classes have no images{where} and therefore no folder, such as "
         f"{names[min(missing)]!r}: {readers}; create the folders with --keep-empty-classes"
+    )
+
+
+def _no_classes(path: str, found: Sequence[str], name: str) -> InputError:
+    """Returns the error for folders of images with names of subsets, which mentions files that may have the labels."""
+    tables = sorted(map(os.path.basename, _files(path)), key=natural_key)
+    tables = [table for table in tables if table.lower().endswith(LABEL_FILES)]
+    labels = f"; the labels may be in {', '.join(tables[:3])}, which is not a known table of labels" if tables else ""
+    return InputError(
+        f"{path}: images are in folders named {', '.join(map(repr, found))}, which are names of subsets and not of "
+        f"classes{labels}; to read the images without labels pass --input-format image_dir, to take the folders as "
+        f"classes --input-format {name}"
     )
 
 

@@ -125,6 +125,11 @@ FORMATS: dict[str, Format] = {
         "datumaro:DatumaroSink",
         marks=("annotations",),
     ),
+    "tiny_imagenet": Format(
+        "Tiny ImageNet: train, val and test folders with wnids.txt and words.txt",
+        "tiny_imagenet:TinyImagenetSource",
+        marks=("wnids.txt",),
+    ),
     "imagenet": Format(
         "one folder of PNG or JPEG files per class",
         "imagenet:ImagenetSource",

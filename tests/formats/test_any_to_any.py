@@ -13,7 +13,7 @@ from beam_cifar import Dataset, compare
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.registry import get_sink, readable, writable
 from beam_cifar.jobs import serial
-from tests.helpers.image_trees import batch, manifest, picture, quickly, write_cifar
+from tests.helpers.image_trees import batch, encoded, manifest, picture, quickly, write_cifar, write_tree
 
 CLASSES = ("dog", "cat", "sea lion", "поезд")
 pytestmark = pytest.mark.usefixtures("without_runner")
@@ -39,6 +39,7 @@ def in_every_format(folder: Path, batches: dict[str, dict[str, object]]) -> dict
     """Writes batches of CIFAR-10 in each format that can be read; returns their folders."""
     made = {"cifar": write_cifar(folder / "cifar", batches, CLASSES)}
     made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
+    made["tiny_imagenet"] = write_tiny(folder / "tiny_imagenet")
     for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
         quickly(made["cifar"], folder / name, name)
         made[name] = folder / name
@@ -55,6 +56,15 @@ def write_downsampled(folder: Path) -> Path:
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
     (folder / "map_clsloc.txt").write_text("n1 1 cat\nn2 2 dog\nn3 3 ship\n")
     return folder
+
+
+def write_tiny(folder: Path) -> Path:
+    """Tiny ImageNet without `test`, whose images have no labels."""
+    files = {f"train/n{row % 3}/images/n{row % 3}_{row}.JPEG": encoded(picture(row), "JPEG") for row in range(6)}
+    files |= {f"val/images/val_{row}.JPEG": encoded(picture(row + 9), "JPEG") for row in range(3)}
+    lines = "".join(f"val_{row}.JPEG\tn{2 - row}\t0\t0\t31\t31\n" for row in range(3))
+    texts = {"val/val_annotations.txt": lines, "wnids.txt": "n2\nn0\nn1\n", "words.txt": "n0\tcat\nn1\tdog, wolf\n"}
+    return write_tree(folder, files | {name: text.encode() for name, text in texts.items()})
 
 
 def expected(source: Path, target: str, folder: Path) -> Dataset:
@@ -159,8 +169,6 @@ def test_what_a_format_cannot_hold_is_refused_with_a_reason(kind: str, target: s
 
 
 def test_gray_images_stay_gray_where_a_format_has_them(tmp_path: Path) -> None:
-    from tests.helpers.image_trees import encoded, write_tree
-
     files = {f"cat/{number}.png": encoded(picture(number, channels=1)) for number in range(4)}
     source = write_tree(tmp_path / "in", files)
     for target in writable():

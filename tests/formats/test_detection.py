@@ -15,7 +15,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.registry import detect_format, readable
 from tests.formats.test_any_to_any import in_every_format
 from tests.helpers.commands import Command
-from tests.helpers.image_trees import batch
+from tests.helpers.image_trees import batch, encoded, picture, write_tree
 
 pytestmark = pytest.mark.usefixtures("without_runner")
 IMAGES = (".png", ".jpg")
@@ -72,7 +72,7 @@ def test_a_damaged_file_never_makes_another_format_of_a_dataset(
             path.unlink()
             DAMAGES[damage](path, data)
         found = answer(folder)
-        refused = str(found).startswith(f"{folder}/") and "--input-format" in str(found)
+        refused = str(found).startswith((f"{folder}/", f"{folder}: ")) and "--input-format" in str(found)
         assert found in (name, None) or refused, found
 
 
@@ -169,3 +169,22 @@ def test_an_unknown_format_says_what_is_there_and_what_the_nearest_format_misses
     assert "no known format; files there: 1 .npz, 1 .txt, 1 .zip; as npz: " in error
     assert "--input-format" in error
     assert "unpack it" in command("info", str(tmp_path / "archive.zip"))[2]
+
+
+@pytest.mark.parametrize("names", [["train", "test"], ["Training", "VAL"], ["images"], ["data", "dev", "all"]])
+@pytest.mark.parametrize("deep", ["", "set/"])
+def test_folders_named_as_subsets_are_no_classes_unless_the_format_is_named(
+    names: list[str], deep: str, tmp_path: Path, command: Command
+) -> None:
+    folder = write_tree(tmp_path / "in", {f"{deep}{name}/1.png": encoded(picture(1)) for name in names})
+    name = "imagenet_with_subset_dirs" if deep else "imagenet"
+    (folder / "answers.csv").write_text("a;b\n")
+    code, _, error = command("info", str(folder))
+    assert code == 3
+    assert len(error.splitlines()) == 1
+    for word in (*map(repr, names), "answers.csv", "--input-format image_dir", f"--input-format {name}"):
+        assert word in error
+    for chosen in (name, "image_dir"):
+        assert command("info", str(folder), "--input-format", chosen)[0] == 0
+    write_tree(folder, {f"{deep}cat/1.png": encoded(picture(2))})
+    assert detect_format(str(folder), str(tmp_path)) == name

@@ -111,6 +111,25 @@ def _write_pickle(path: Path, data: npt.NDArray[np.uint8], labels: npt.NDArray[n
     return path
 
 
+def _tiny(path: Path, rows: int) -> Path:
+    """Moves the folders of classes of `train`, given, and `test`, beside it, to where Tiny ImageNet has them."""
+    folder, test = path.parent, path.with_name("test")
+    images = folder / "val" / "images"
+    images.mkdir(parents=True)
+    lines = []
+    for place in sorted(test.glob("*/*")):
+        place.rename(images / place.name)
+        lines.append(f"{place.name}\t{place.parent.name}\t0\t0\t31\t31\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(lines), encoding="utf-8")
+    shutil.rmtree(test)
+    for place in sorted(path.iterdir()):
+        place.rename(path / "images")
+        place.mkdir()
+        (path / "images").rename(place / "images")
+    (folder / "wnids.txt").write_text("".join(f"{name}\n" for name in CLASSES), encoding="utf-8")
+    return path
+
+
 _MANY = ("--images-per-batch", "{rows}")
 _FILES = "cifar, many files"
 LAYOUTS = {
@@ -138,6 +157,7 @@ LAYOUTS = {
     "mnist_csv, many files": Layout("mnist_csv", _FILES, ("--subsets", "source")),
     "datumaro": Layout("datumaro", options=("--subsets", "split")),
     "datumaro, many files": Layout("datumaro", _FILES),
+    "tiny_imagenet": Layout("imagenet_with_subset_dirs", options=("--subsets", "split"), rewrite=_tiny, files="train"),
     "imagenet": Layout("imagenet"),
     "imagenet_with_subset_dirs": Layout("imagenet_with_subset_dirs"),
     "image_dir": Layout("image_dir"),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import MAX_TOLD, SourceFile
@@ -20,6 +21,7 @@ from beam_cifar.formats.kit.folders import ENTRY, ImageFileRows, image_table
 from beam_cifar.formats.kit.rows import column, found_in, prefixed
 from beam_cifar.naming.components import decode_name
 from beam_cifar.naming.id_paths import decode_path, stem
+from beam_cifar.naming.ids import natural_bytes
 
 if TYPE_CHECKING:
     import numpy as np
@@ -249,6 +251,34 @@ def listed_rows(file: SourceFile, root: str, table: pa.Table, classes: int) -> I
         return found.hexdigest()
 
     return ImageFileRows(file, root, table, array("q", labels.tobytes()), bad_rows, digest)
+
+
+def unmatched(shown: str, table: pa.Table, tree: ImageTree) -> Iterator[str]:
+    """Yields notices for rows of a list whose image is missing, and for images that it does not name.
+
+    Args:
+        shown: display name of the list.
+        table: its rows, from `ListedRows.made`.
+        tree: the images.
+    """
+    import pyarrow.compute as pc
+
+    images = column(table, "image")
+    lost = column(table, "filename").filter(pc.and_(images.is_null(), column(table, "error").is_null()))
+    if len(lost):
+        yield f"{shown}: {counted(len(lost), 'row')} without an image, such as {lost[0].as_py()!r}, which is not found"
+    unnamed = tree.names.filter(pc.invert(pc.is_in(tree.names, value_set=images)))
+    if len(unnamed):
+        yield f"{shown}: ignored {counted(len(unnamed), 'image')} that no row names, such as {unnamed[0].as_py()!r}"
+
+
+def natural_places(names: pa.Array) -> pa.Array:
+    """Returns the indices that put names in natural order: int64 `[N]`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    keys = pa.array(map(natural_bytes, names.to_pylist()), pa.large_binary())
+    return pc.sort_indices(keys).cast(pa.int64())
 
 
 def is_inside(path: str) -> bool:
