@@ -137,7 +137,7 @@ def _files(found: Measured) -> Iterator[Finding]:
 
 def _rows(found: Measured) -> Iterator[Finding]:
     text = f"{counted(found.rejected_count, 'row')} cannot be read: wrong labels or damaged images"
-    fine = f"{counted(len(found.rows), 'row')} can be read, images included"
+    fine = f"{counted(len(found.rows), 'row')} can be read, with {counted(int(found.pictured.sum()), 'image')}"
     yield _found("rows", "error", found.rejected_count, text, fine, map(str, found.rejected))
 
 

@@ -1,19 +1,19 @@
-"""MNIST as CSV: a file for each subset, with a line for each image: its label, then its pixels.
+"""MNIST as CSV: a file for each subset, with a line for each image: its label and its pixels.
 
-The well-known downloads have a header, `label,1x1,1x2,...`. Datumaro 1.13 writes no header, names its files
-`mnist_<subset>.csv`, and writes ids and sizes to `meta_<subset>.csv` unless they are running numbers and 28 x 28
-(`plugins/data_formats/mnist_csv.py`).
+Without a header, the label comes first; with one, columns are found by name, see `kit/pixel_columns.py`.
+Datumaro 1.13 writes no header, names its files `mnist_<subset>.csv`, and writes ids and sizes to `meta_<subset>.csv`
+unless they are running numbers and 28 x 28 (`plugins/data_formats/mnist_csv.py`).
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import json
-import math
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import storage
@@ -23,6 +23,8 @@ from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.source import Runs, kept
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.kit.label_columns import label_rank
+from beam_cifar.formats.kit.pixel_columns import MIN_PIXELS, PixelColumns, pixel_columns
 from beam_cifar.formats.kit.records import (
     LABELS_FILE,
     RECORDS,
@@ -57,16 +59,19 @@ MAX_NUMBERED = 65_535
 """The largest label supported without a file of class names."""
 MAX_ID = 4096
 """Bytes of a line in a meta file, on average at most."""
-MIN_PIXELS = 64
-"""Least pixels of an image to detect a file by its content: with fewer it could be any table."""
+SUBSET = "default"
+"""Subset of rows without one, where a column has the subsets."""
+MAX_SUBSETS = 100
+MAX_TEXT = 256
+"""Bytes of a value that is not a pixel, on average at most."""
 CHUNK = 4 << 20
 
-_ROW = re.compile(rb"-?[0-9]{1,7}(?:,(?:1?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]))+")
+_PIXELS = re.compile(rb"(?:1?[0-9]?[0-9]|2[0-4][0-9]|25[0-5])(?:,(?:1?[0-9]?[0-9]|2[0-4][0-9]|25[0-5]))*")
 _LABEL = re.compile(rb"-?[0-9]+")
+_NUMBER = re.compile(rb"-?[0-9]{1,7}")
 # A first line whose first value is not a number; "nan" is a label missing in pandas, not a header.
-_HEADER = re.compile(rb"(?!\s*\"?nan\b)[^,]*[A-Za-z\x80-\xff]", re.IGNORECASE)
+_HEADER = re.compile(rb"(?!\s*\"?nan\b)(?:\"?\"?,)?[^,]*[A-Za-z\x80-\xff]", re.IGNORECASE)
 _BOM = b"\xef\xbb\xbf"
-_SIZED = re.compile(rb".*?([0-9]{1,5})x([0-9]{1,5})\"?", re.DOTALL)
 
 
 class MnistCsvSource(RecordSource):
@@ -75,26 +80,31 @@ class MnistCsvSource(RecordSource):
     name = "mnist_csv"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns whether a CSV file starts with a label and the pixels of a square image."""
+        """Returns whether a CSV file starts with the pixels of a square image, and a label or a header."""
         return any(map(_starts_right, _tables(path)))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         with storage.reading(path):
-            files = tuple(_source_file(each, index_dir) for each in _tables(path))
+            files = tuple(file for each in _tables(path) for file in _source_files(each, index_dir))
             if not files:
                 raise InputError(f"{path}: no CSV files found; expected {PREFIX}train{SUFFIX} or similar")
             refuse_one_subset(files)
             names = own_file(path if storage.is_folder(path) else os.path.dirname(path), LABELS_FILE)
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
-        return Catalog(self.name, "MNIST as CSV", path, table, files, () if names is None else (names,))
+        notices = dict.fromkeys(
+            f"{os.path.basename(file.shown)}: {text}" for file in files for text in _lines(file).columns.notices
+        )
+        meta_files = () if names is None else (names,)
+        return Catalog(self.name, "MNIST as CSV", path, table, files, meta_files, notices=tuple(notices))
 
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         lines = _lines(file)
-        names, sizes = _read_meta(file, len(lines.labels), lines.columns - 1)
+        names, sizes = _read_meta(file, len(lines.labels), lines.columns)
         size = _image_size(file, lines) if sizes is None else None
-        read = functools.partial(_read_pixels, file.shown, lines)
+        channels = 1 if sizes is not None and sizes[0].prod() == lines.columns.pixels else lines.columns.channels
+        read = functools.partial(_read_pixels, file.shown, lines, channels)
         bad = bad_labels(file, lines.labels, len(labels.names))
-        return FileRecords(file, 1, lines.labels, read, size, sizes, names, bad)
+        return FileRecords(file, channels, lines.labels, read, size, sizes, names, bad)
 
 
 class _CsvWriter(PartWriter):
@@ -177,19 +187,28 @@ class MnistCsvSink(FileSink):
 
 @dataclass(frozen=True, eq=False)
 class _Lines:
-    """Index of the rows of a file.
+    """Index of the rows of a file, or of those of one subset in it.
 
     Attributes:
-        columns: values per row including the label; 0 if there are no rows.
-        starts: int64 `[N + 1]`, the start of each row, then the end of the last one.
+        columns: what the values of a row are.
+        starts: int64 `[N]`, the start of each row.
+        stops: int64 `[N]`, the start of the line after each row.
         labels: int32 `[N]`.
-        size: (height, width) from the header, None if it has none.
     """
 
-    columns: int
+    columns: PixelColumns
     starts: npt.NDArray[np.int64]
+    stops: npt.NDArray[np.int64]
     labels: npt.NDArray[np.int32]
-    size: tuple[int, int] | None
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """Yields (start, stop) of the bytes of rows [start, stop), in pieces without lines of other subsets."""
+        import numpy as np
+
+        gaps = np.flatnonzero(self.starts[start + 1 : stop] != self.stops[start : stop - 1]) + start + 1
+        edges = [start, *gaps.tolist(), stop] if start < stop else []
+        for first, end in itertools.pairwise(edges):
+            yield int(self.starts[first]), int(self.stops[end - 1])
 
 
 def _tables(path: str) -> list[str]:
@@ -201,25 +220,48 @@ def _tables(path: str) -> list[str]:
 
 
 def _starts_right(path: str) -> bool:
-    """Returns whether the first line, or the one after a header, has a label and pixels."""
+    """Returns whether the first line, or the one after a header, has the pixels of a square image, and a label."""
     named = PREFIX in os.path.basename(path)
     with storage.reading(path), storage.open_file(path) as file:
         lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
-    row = lines[0] if _LABEL.match(lines[0]) else lines[1]
+    header, row = (b"", lines[0]) if _LABEL.match(lines[0]) and not _is_header(lines[0]) else lines
     if named:  # `describe` reports what is wrong with it
         return bool(_LABEL.match(row))
-    pixels = row.count(b",")
-    return pixels >= MIN_PIXELS and math.isqrt(pixels) ** 2 == pixels and bool(_ROW.fullmatch(row))
+    try:
+        found = pixel_columns(header, row, path)
+    except InputError:
+        return False
+    pixels = row.split(b",", found.first)[-1].rsplit(b",", found.columns - found.width - found.first)[0]
+    labelled = found.label < 0 or _NUMBER.fullmatch(found.text(row, found.label))
+    pixels = pixels.replace(b" ", b",") if found.packed else pixels
+    return found.pixels >= MIN_PIXELS and bool(found.size and labelled and _PIXELS.fullmatch(pixels))
 
 
-def _source_file(path: str, index_dir: str) -> SourceFile:
-    """Returns a CSV file with its meta file in `beside`."""
+def _is_header(line: bytes) -> bool:
+    """Returns whether a line has names of columns: the first one, or after an empty one, or labels at the end."""
+    last = line.rstrip(b"\r\n").rpartition(b",")[2].decode("utf-8", "replace").strip('" ')
+    return bool(_HEADER.match(line)) or label_rank(last) >= 0
+
+
+def _source_files(path: str, index_dir: str) -> Iterator[SourceFile]:
+    """Yields a CSV file with its meta file in `beside`; once for each subset if a column has these."""
     folder, name = os.path.split(path)
     stem = name[: -len(SUFFIX)]
     subset = decode_name(stem.partition(PREFIX)[2] or stem)
     meta = own_file(folder, META_PREFIX + encode_name(subset, SUFFIX))
     beside = () if meta is None else (meta.blob,)
-    return SourceFile(name, subset, path, storage.whole_file(path), beside=beside, index_dir=index_dir)
+    file = SourceFile(name, subset, path, storage.whole_file(path), beside=beside, index_dir=index_dir)
+    with storage.open_blob(file.blob, path) as stream:
+        has_subsets = _start(stream, path)[1].subset >= 0
+    for each in _facts(_line_table(_whole(file)))[1] if has_subsets else ():
+        yield replace(_whole(file), name=f"{name}:{each}", subset=each)
+    if not has_subsets:
+        yield file
+
+
+def _whole(file: SourceFile) -> SourceFile:
+    """Returns the file without what is different for its subsets, which share an index."""
+    return replace(file, name=os.path.basename(file.shown), subset="", beside=())
 
 
 def _largest_label(files: Sequence[SourceFile]) -> int:
@@ -236,26 +278,35 @@ def _image_size(file: SourceFile, lines: _Lines) -> tuple[int, int]:
     """Returns the image size: from the header, or a square."""
     if not len(lines.labels):
         return GENUINE_SIZE
-    pixels = lines.columns - 1
-    if lines.size is not None and lines.size[0] * lines.size[1] == pixels:
-        return lines.size
-    side = math.isqrt(pixels)
-    if side * side != pixels:
+    if lines.columns.size is None:
         raise _no_square(file, lines.columns)
-    return side, side
+    return lines.columns.size
 
 
-def _no_square(file: SourceFile, columns: int) -> InputError:
-    return InputError(f"{file.shown}: has {columns} values per line; expected a label and the pixels of a square image")
+def _no_square(file: SourceFile, columns: PixelColumns) -> InputError:
+    found = f"{columns.values} values per line" + (f", {columns.pixels} of them pixels" if columns.has_header else "")
+    return InputError(f"{file.shown}: has {found}; expected a label and the pixels of a square image")
 
 
 @kept()
 def _lines(file: SourceFile) -> _Lines:
     """Returns the index of a file. Raises `InputError`."""
-    table = _line_table(file)
-    columns, height, width = json.loads(table.schema.metadata[b"facts"])
+    table = _line_table(_whole(file))
+    columns, subsets = _facts(table)
     starts, labels = (column(table, name).to_numpy() for name in ("start", "label"))
-    return _Lines(columns, starts, labels[:-1], (height, width) if height else None)
+    found = starts[:-1], starts[1:], labels[:-1]
+    if subsets:
+        mine = column(table, "subset").to_numpy()[:-1] == subsets.index(file.subset)
+        found = found[0][mine], found[1][mine], found[2][mine]
+    return _Lines(columns, *found)
+
+
+def _facts(table: pa.Table) -> tuple[PixelColumns, list[str]]:
+    """Returns what the values of a row are, and the subsets if a column has them."""
+    facts = json.loads(table.schema.metadata[b"facts"])
+    columns = facts["columns"]
+    size = tuple(columns["size"]) if columns["size"] else None
+    return PixelColumns(**{**columns, "size": size, "notices": tuple(columns["notices"])}), facts["subsets"]
 
 
 @indexed()
@@ -264,43 +315,66 @@ def _line_table(file: SourceFile) -> pa.Table:
     import numpy as np
     import pyarrow as pa
 
-    starts, labels = [np.empty(0, np.int64)], [np.empty(0, np.int32)]
+    starts = [np.empty(0, np.int64)]
+    labels, lasts, codes = ([np.empty(0, np.int32)] for _ in range(3))
+    subsets: dict[str, int] = {}
     with storage.open_blob(file.blob, file.shown) as stream, storage.reading(file.shown):
-        begin, columns, size = _start(stream, file.shown)
+        begin, columns = _start(stream, file.shown)
         end = _content_end(stream, begin, file.blob.size)
-        if columns == 1 and end > begin:
+        if not columns.pixels and end > begin:
             raise _no_square(file, columns)
         for offset, text in _line_chunks(stream, begin, end, _widest(columns)):
             place = f"{file.shown}: row {{}}", sum(map(len, labels))
-            found = _row_starts(text, columns, place)
-            starts.append(found + offset)
-            labels.append(_row_labels(text, found, columns, place))
-    starts.append(np.array([end + 1]))
-    labels.append(np.zeros(1, np.int32))
-    made = pa.table({"start": np.concatenate(starts), "label": np.concatenate(labels)})
-    return made.replace_schema_metadata({"facts": json.dumps([columns, *(size or (0, 0))])})
+            begins = _row_starts(text, columns, place)
+            starts.append(begins + offset)
+            labels.append(_row_labels(text, begins, columns, place))
+            if columns.subset >= 0:
+                codes.append(_row_subsets(text, _fields(text, begins, columns, columns.subset, place), subsets, place))
+            if not columns.has_header:
+                lasts.append(_row_lasts(text))
+    columns = replace(columns, notices=(*columns.notices, *_doubt(np.concatenate(labels), np.concatenate(lasts))))
+    found = {
+        "start": np.append(np.concatenate(starts), end + 1),
+        "label": np.append(np.concatenate(labels), np.int32(0)),
+    }
+    if subsets:
+        found["subset"] = np.append(np.concatenate(codes), np.int32(0))
+    facts = {"columns": asdict(columns), "subsets": list(subsets)}
+    return pa.table(found).replace_schema_metadata({"facts": json.dumps(facts)})
 
 
-def _start(stream: BinaryIO, shown: str) -> tuple[int, int, tuple[int, int] | None]:
-    """Returns the start of the first row, its number of values, and the image size if the header has it."""
-    line, size = stream.readline(MAX_LINE + 1), None
+def _start(stream: BinaryIO, shown: str) -> tuple[int, PixelColumns]:
+    """Returns the start of the first row, and what the values of each row are."""
+    line, header = stream.readline(MAX_LINE + 1), b""
     begin = len(_BOM) if line.startswith(_BOM) else 0
     first = line[begin:]
-    if first.strip() and not (_LABEL.match(first) or _HEADER.match(first)):
+    if first.strip() and not (_LABEL.match(first) or _is_header(first)):
         found = _shown(first.partition(b",")[0].rstrip(b"\r\n"))
         raise InputError(f"{shown}: row 0: label is {found}; expected a number, or a header with column names")
-    if first and not _LABEL.match(first):
-        sized = _SIZED.fullmatch(line.rstrip(b"\r\n").rpartition(b",")[2])
-        size = (int(sized[1]), int(sized[2])) if sized else None
-        begin, line = len(line), stream.readline(MAX_LINE + 1)
-    if len(line) > MAX_LINE or begin > MAX_LINE:
+    if first and _is_header(first):
+        header, begin, first = first, len(line), stream.readline(MAX_LINE + 1)
+    if len(first) > MAX_LINE or begin > MAX_LINE:
         raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes, the supported maximum")
-    return begin, line.count(b",") + 1, size
+    return begin, pixel_columns(header, first.rstrip(b"\r\n"), shown)
 
 
-def _widest(columns: int) -> int:
+def _doubt(labels: npt.NDArray[np.int32], lasts: npt.NDArray[np.int32]) -> Iterator[str]:
+    """Yields a notice if the last column of a file without a header looks like labels, and the first one does not."""
+    import numpy as np
+
+    first, last = (np.unique(values) for values in (labels, lasts))
+    if len(last) < 2 or first[-1] < 0 or last[0] < 0 or last[-1] >= max(10, 2 * len(last)):
+        return
+    if len(first) == 1 or first[-1] >= max(10, 2 * len(first)):
+        yield (
+            f"without a header, the first column ({first[0]} to {first[-1]}) is read as labels; the last one "
+            f"({last[0]} to {last[-1]}) might be them: if so, add a header of names, the last one 'label'"
+        )
+
+
+def _widest(columns: PixelColumns) -> int:
     """Returns the length in bytes of the longest valid line."""
-    return LABEL_WIDTH + 4 * columns
+    return 4 * columns.values + LABEL_WIDTH + (MAX_TEXT * (columns.others - 1) if columns.others > 1 else 0)
 
 
 def _content_end(stream: BinaryIO, begin: int, size: int) -> int:
@@ -334,29 +408,88 @@ def _line_chunks(stream: BinaryIO, begin: int, end: int, widest: int) -> Iterato
         begin, rest = begin + cut, text[cut:]
 
 
-def _row_starts(text: bytes, columns: int, place: tuple[str, int]) -> npt.NDArray[np.int64]:
+def _row_starts(text: bytes, columns: PixelColumns, place: tuple[str, int]) -> npt.NDArray[np.int64]:
     """Returns the start of each line. Raises `InputError` for a line too short or too long for a row."""
     import numpy as np
 
     ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
     starts = np.concatenate([[0], ends[:-1] + 1])
     widths = ends - starts
-    wrong = (widths < 2 * columns - 1) | (widths > _widest(columns))
+    wrong = (widths < columns.values + columns.pixels - 1) | (widths > _widest(columns))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise _fault(text[starts[row] : ends[row]], columns, place, row)
     return starts
 
 
-def _row_labels(
-    text: bytes, starts: npt.NDArray[np.int64], columns: int, place: tuple[str, int]
-) -> npt.NDArray[np.int32]:
-    """Returns the labels at the start of lines, int32 `[N]`."""
+def _fields(
+    text: bytes, starts: npt.NDArray[np.int64], columns: PixelColumns, number: int, place: tuple[str, int]
+) -> npt.NDArray[np.int64]:
+    """Returns the start of one column in each line, int64 `[N]`."""
     import numpy as np
 
-    heads = np.frombuffer(text + bytes(LABEL_WIDTH), dtype=np.uint8)[starts[:, None] + np.arange(LABEL_WIDTH)]
+    if number == 0:
+        return starts
+    commas = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord(","))
+    firsts = np.searchsorted(commas, starts)
+    wrong = np.diff(firsts, append=len(commas)) != columns.columns - 1
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise _fault(text[starts[row] :].partition(b"\n")[0], columns, place, row)
+    return np.asarray(commas[firsts + number - 1] + 1, np.int64)
+
+
+def _row_subsets(
+    text: bytes, fields: npt.NDArray[np.int64], known: dict[str, int], place: tuple[str, int]
+) -> npt.NDArray[np.int32]:
+    """Returns the number of the subset that is named at some places, int32 `[N]`; adds new ones to `known`."""
+    import numpy as np
+
+    found = []
+    for row, at in enumerate(fields.tolist()):
+        name = re.split(rb"[,\r\n]", text[at : at + MAX_TEXT], maxsplit=1)[0]
+        try:
+            found.append(known.setdefault(name.decode().strip('" ') or SUBSET, len(known)))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{place[0].format(place[1] + row)}: subset is not valid UTF-8: {error}") from error
+        if len(known) > MAX_SUBSETS:
+            raise InputError(f"{place[0].format(place[1] + row)}: more than {MAX_SUBSETS} subsets; rename their column")
+    return np.array(found, np.int32)
+
+
+def _row_lasts(text: bytes) -> npt.NDArray[np.int32]:
+    """Returns the last value of each line, int32 `[N]`; -1 if it is not a pixel."""
+    import numpy as np
+
+    text = text.replace(b"\r\n", b"\n")
+    data = np.frombuffer(b"\0" * 4 + text, dtype=np.uint8)
+    tails = data[np.flatnonzero(data == ord("\n"))[:, None] + np.arange(-4, 0)]
+    digits = (tails - np.uint8(ord("0"))).astype(np.int32)
+    values, open_, lengths = (
+        np.zeros(len(tails), np.int32),
+        np.ones(len(tails), np.bool_),
+        np.zeros(len(tails), np.int32),
+    )
+    for at, weight in ((3, 1), (2, 10), (1, 100)):
+        open_ &= digits[:, at] <= 9
+        values += np.where(open_, digits[:, at] * weight, 0)
+        lengths += open_
+    ends = tails[np.arange(len(tails)), 3 - lengths] == ord(",")
+    return np.where(ends & (lengths > 0), values, -1).astype(np.int32)
+
+
+def _row_labels(
+    text: bytes, starts: npt.NDArray[np.int64], columns: PixelColumns, place: tuple[str, int]
+) -> npt.NDArray[np.int32]:
+    """Returns the labels of lines, int32 `[N]`."""
+    import numpy as np
+
+    if columns.label < 0:
+        return np.full(len(starts), UNLABELLED, np.int32)
+    fields = _fields(text, starts, columns, columns.label, place)
+    heads = np.frombuffer(text + bytes(LABEL_WIDTH), dtype=np.uint8)[fields[:, None] + np.arange(LABEL_WIDTH)]
     digits = heads - np.uint8(ord("0"))
-    ends = heads == ord(",")
+    ends = (heads == ord(",")) | (heads == ord("\n")) | (heads == ord("\r"))
     lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), 0)
     negative = heads[:, 0] == ord("-")
     wrong = lengths <= negative
@@ -371,15 +504,18 @@ def _row_labels(
     return np.where(negative, -labels, labels).astype(np.int32)
 
 
-def _fault(line: bytes, columns: int, place: tuple[str, int], row: int) -> InputError:
+def _fault(line: bytes, columns: PixelColumns, place: tuple[str, int], row: int) -> InputError:
     """Returns the error for a line that is not a valid row."""
-    values = line.rstrip(b"\r").split(b",", columns)
-    wrong = [(at, value) for at, value in enumerate(values) if at and not _is_pixel(value)]
-    if len(values) != columns:
-        count = line.count(b",") + 1
-        reason = f"has {count} values; expected {columns}, as in the first row"
-    elif not re.fullmatch(rb"-?[0-9]{1,7}", values[0]):
-        reason = f"label is {_shown(values[0])}; expected a number"
+    line = line.rstrip(b"\r")
+    values = (line.replace(b" ", b",") if columns.packed else line).split(b",", columns.values)
+    pixels = range(columns.first, columns.first + columns.pixels)
+    wrong = [(at, value) for at, value in enumerate(values) if at in pixels and not _is_pixel(value)]
+    label = values[columns.value(columns.label)] if columns.label >= 0 and len(values) == columns.values else b"0"
+    if len(values) != columns.values:
+        count = line.count(b",") + (line.count(b" ") if columns.packed else 0) + 1
+        reason = f"has {count} values; expected {columns.values}, as in the first row"
+    elif not _NUMBER.fullmatch(label):
+        reason = f"label is {_shown(label)}; expected a number"
     elif wrong:
         reason = f"value {wrong[0][0]} is {_shown(wrong[0][1])}; expected 0 to 255"
     else:
@@ -395,35 +531,45 @@ def _shown(value: bytes) -> str:
     return repr(value[:20].decode("utf-8", "replace"))
 
 
-def _read_pixels(shown: str, lines: _Lines, stream: BinaryIO, runs: Runs) -> Any:
-    """Returns the pixels of runs of rows, uint8 `[bytes]`."""
+def _read_pixels(shown: str, lines: _Lines, channels: int, stream: BinaryIO, runs: Runs) -> Any:
+    """Returns the pixels of runs of rows, planar: uint8 `[bytes]`."""
+    import numpy as np
+
     chunks = []
-    for start, stop in runs:
-        begin, end = (int(lines.starts[row]) for row in (start, stop))
+    for begin, end in (span for start, stop in runs for span in lines.spans(start, stop)):
         stream.seek(begin)
         # The last line may have no line end.
-        chunks += [read_exactly(stream, end - 1 - begin, shown), b"\n"] if start < stop else []
+        chunks += [read_exactly(stream, end - 1 - begin, shown), b"\n"]
     text = b"".join(chunks).replace(b"\r\n", b"\n")
-    return _pixels(text, lines.columns, row_numbers(runs), f"{shown}: row {{}}")
+    found = _pixels(text, lines.columns, row_numbers(runs), f"{shown}: row {{}}")
+    if channels == 1:
+        return found
+    planes = found.reshape(-1, lines.columns.pixels // channels, channels).transpose(0, 2, 1)
+    return np.ascontiguousarray(planes).reshape(-1)
 
 
-def _pixels(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) -> npt.NDArray[np.uint8]:
-    """Returns the pixels of lines, without the labels, uint8 `[values]`.
+def _pixels(text: bytes, columns: PixelColumns, rows: npt.NDArray[np.int64], place: str) -> npt.NDArray[np.uint8]:
+    """Returns the pixels of lines, without other columns, uint8 `[values]`.
 
     Raises:
         InputError: a value is not a whole number from 0 to 255, or a line has too many or too few of them.
     """
     import numpy as np
 
+    count, first, stop = columns.values, columns.first, columns.first + columns.pixels
     data = np.frombuffer(text, dtype=np.uint8)
     is_end = data == ord("\n")
-    ends = np.flatnonzero(is_end | (data == ord(",")))
-    if len(ends) != len(rows) * columns or not is_end[ends[columns - 1 :: columns]].all():
+    if columns.packed:
+        ends = np.flatnonzero(is_end | (data == ord(",")) | (data == ord(" ")))
+    else:
+        ends = np.flatnonzero(is_end | (data == ord(",")))
+    if len(ends) != len(rows) * count or not is_end[ends[count - 1 :: count]].all():
         raise _first_fault(text, columns, rows, place)
     digits = data - np.uint8(ord("0"))
-    grid = ends.reshape(len(rows), columns)
-    lengths = (grid[:, 1:] - grid[:, :-1] - 1).reshape(-1)
-    last = grid[:, 1:].reshape(-1) - 1
+    grid = ends.reshape(len(rows), count)
+    before = grid[:, first - 1 : stop - 1] if first else np.append(-1, ends[:-1]).reshape(grid.shape)[:, :stop]
+    lengths = (grid[:, first:stop] - before - 1).reshape(-1)
+    last = grid[:, first:stop].reshape(-1) - 1
     values = np.zeros(len(last), dtype=np.uint16)
     good = (lengths >= 1) & (lengths <= 3)
     for at, weight in enumerate((1, 10, 100)):
@@ -435,15 +581,19 @@ def _pixels(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) 
     return values.astype(np.uint8)
 
 
-def _first_fault(text: bytes, columns: int, rows: npt.NDArray[np.int64], place: str) -> InputError:
+def _first_fault(text: bytes, columns: PixelColumns, rows: npt.NDArray[np.int64], place: str) -> InputError:
     """Returns the error for the first line that is not a valid row."""
+    stop = columns.first + columns.pixels
     for row, line in zip(rows.tolist(), text.split(b"\n"), strict=False):
-        if line.count(b",") != columns - 1 or not all(map(_is_pixel, line.split(b",")[1:])):
+        values = (line.replace(b" ", b",") if columns.packed else line).split(b",")
+        if len(values) != columns.values or not all(map(_is_pixel, values[columns.first : stop])):
             return _fault(line, columns, (place, 0), row)
     return InputError(f"{place.format(int(rows[0]))}: cannot be read")
 
 
-def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | None, npt.NDArray[np.int32] | None]:
+def _read_meta(
+    file: SourceFile, rows: int, columns: PixelColumns
+) -> tuple[list[str] | None, npt.NDArray[np.int32] | None]:
     """Returns ids and sizes in Datumaro's `meta_<subset>.csv`: each line has an id, or height and width, or all three.
 
     Raises:
@@ -461,12 +611,15 @@ def _read_meta(file: SourceFile, rows: int, pixels: int) -> tuple[list[str] | No
             lines = [line.rstrip("\r").split(",") for line in stream.read().decode().rstrip("\r\n").split("\n")]
         except UnicodeDecodeError as error:
             raise InputError(f"{blob.path}: is not valid UTF-8: {error}") from error
-    columns = len(lines[0])
-    if len(lines) != rows or columns > 3 or any(len(line) != columns for line in lines):
+    width = len(lines[0])
+    if len(lines) != rows or width > 3 or any(len(line) != width for line in lines):
         raise InputError(f"{blob.path}: expected an id, height and width, or all three for each of {rows} rows")
-    ids = [line[0] for line in lines] if columns != 2 else None
-    if columns == 1:
+    ids = [line[0] for line in lines] if width != 2 else None
+    if width == 1:
         return ids, None
+    pixels = columns.pixels
+    if columns.channels == 3 and all(side.isdecimal() for side in lines[0][-2:]):
+        pixels //= 1 if int(lines[0][-2][:5]) * int(lines[0][-1][:5]) == pixels else 3
     for row, line in enumerate(lines):
         sides = line[-2:]
         if not all(re.fullmatch("[0-9]{1,5}", side) for side in sides) or int(sides[0]) * int(sides[1]) != pixels:

@@ -229,7 +229,7 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "a label below -1": ({"mnist_a.csv": LINE + b"-2" + LINE[1:]}, r"row 1: label -2 is outside"),
     "an absurd label": ({"mnist_a.csv": b"70000" + LINE[1:]}, r"has label 70000; labels above 65535 need a labels.txt"),
     "a label outside the names": ({"mnist_a.csv": LINE, "labels.txt": b"one\n"}, r"row 0: label 1 is outside the label table, which has 1"),
-    "another table": ({"mnist_a.csv": LINE, "weather.csv": b"day,rain\nmonday,3\n"}, r"weather.csv: row 0: label is 'monday'"),
+    "another table": ({"mnist_a.csv": LINE, "weather.csv": b"day,rain\nmonday,3\n"}, r"weather.csv: columns are 'day', 'rain'; expected a column of labels"),
     "one subset twice": ({"mnist_a.csv": LINE, "a.csv": LINE}, r"subset 'a' is also in 'a.csv'"),
     "meta file of another length": ({"mnist_a.csv": LINE, "meta_a.csv": b"a\nb\n"}, r"meta_a.csv: expected an id, .* each of 1 rows"),
     "meta file of another size": ({"mnist_a.csv": LINE, "meta_a.csv": b"5,5\n"}, r"meta_a.csv: row 0: size is '5 x 5'; .* has 784 pixels"),
@@ -322,3 +322,102 @@ def test_a_byte_order_mark_is_no_header_and_costs_no_row(start: bytes, tmp_path:
     source = write_tree(tmp_path / "in", {"mnist_a.csv": start + LINE * 3})
     catalog = get_source("mnist_csv").describe(str(source), "")
     assert scan(get_source("mnist_csv"), catalog.files[0], catalog.labels, Wanted()).rows == 3
+
+
+# --- columns that a header names ---
+
+
+def lines(header: str, *columns: Any) -> bytes:
+    """A table of text: each column is a list, or pixels, uint8 `[N, values]`."""
+    rows = zip(*columns, strict=True)
+    texts = (",".join(map(str, (v for c in row for v in (c if isinstance(c, list) else [c])))) for row in rows)
+    return "\n".join([header, *texts]).encode() + b"\n"
+
+
+def named(count: int, name: str = "pixel", first: int = 0) -> str:
+    return ",".join(f"{name}{number:04d}" for number in range(first, first + count))
+
+
+GRAYS = noise(4, 8, 8)
+FLAT = GRAYS.reshape(4, -1).tolist()
+RGB = np.random.default_rng(5).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
+NAMED: dict[str, tuple[bytes, list[int | None], list[str]]] = {
+    "OpenML's mnist_784": (lines(f"{named(64, first=1)},class", FLAT, [4, 2, 7, 0]), [4, 2, 7, 0], []),
+    "HAM10000's L": (lines(f"{named(64)},label", FLAT, [2, 2, 6, 0]).replace(b"\n", b"\r\n"), [2, 2, 6, 0], []),
+    "an index of pandas": (lines(f",label,{named(64)}", [0, 1, 2, 3], [4, 2, 7, 0], FLAT), [4, 2, 7, 0], ["columns not used: ''"]),
+    "MNIST's test.csv": (lines(named(64), FLAT), [None] * 4, ["no labels found"]),
+    "ids without labels": (lines(f"id,{named(64)}", list("abcd"), FLAT), [None] * 4, ["no labels found; columns not used: 'id'"]),
+    "a name that is not known": (lines(f"letter,{named(64)}", [4, 2, 7, 0], FLAT), [4, 2, 7, 0], ["labels are from column 'letter', the only one beside the pixels"]),
+    "quoted names": (lines('"Target","1x1",' + named(62) + ',"8x8"', [4, 2, 7, 0], FLAT), [4, 2, 7, 0], []),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_columns_are_found_by_their_names(name: str, tmp_path: Path) -> None:
+    data, labels, notices = NAMED[name]
+    source = write_tree(tmp_path / "in", {"a.csv": data})
+    assert detect_format(str(source / "a.csv"), str(tmp_path)) == "mnist_csv"
+    items = list(Dataset.import_from(source / "a.csv"))
+    assert [item.label for item in items] == labels
+    assert [item.image.data.tobytes() for item in items] == [image.tobytes() for image in GRAYS]
+    found = get_source("mnist_csv").describe(str(source), "").notices
+    assert list(found) == [f"a.csv: {notice}" for notice in notices]
+
+
+def test_three_channels_are_together_in_each_pixel(tmp_path: Path) -> None:
+    data = lines(f"{named(192)},label", RGB.reshape(4, -1).tolist(), [4, 2, 7, 0])
+    source = write_tree(tmp_path / "in", {"hmnist_8_8_RGB.csv": data})
+    items = list(Dataset.import_from(source))
+    assert [item.label for item in items] == [4, 2, 7, 0]
+    assert [item.image.data.tobytes() for item in items] == [image.tobytes() for image in RGB]
+    [notice] = get_source("mnist_csv").describe(str(source), "").notices
+    assert "192 values per row are read as 8 x 8 pixels with red, green and blue of each pixel together" in notice
+
+
+@pytest.mark.parametrize("order", ["emotion,pixels,Usage", "emotion, Usage, pixels", "emotion,pixels"])
+def test_fer2013_has_pixels_in_one_column_and_subsets_in_another(order: str, tmp_path: Path) -> None:
+    usage = ["Training", "PublicTest", "Training", "PrivateTest"]
+    columns = {"emotion": [4, 2, 6, 0], "pixels": [" ".join(map(str, row)) for row in FLAT], "Usage": usage}
+    data = lines(order, *(columns[name.strip()] for name in order.split(",")))
+    source = write_tree(tmp_path / "in", {"fer2013.csv": data[:-1]}) / "fer2013.csv"
+    assert detect_format(str(source), str(tmp_path)) == "mnist_csv"
+    items = list(Dataset.import_from(source))
+    subsets = usage if "Usage" in order else ["fer2013"] * 4
+    expected = list(zip(subsets, columns["emotion"], (image.tobytes() for image in GRAYS), strict=True))
+    assert sorted((item.subset, item.label, item.image.data.tobytes()) for item in items) == sorted(expected)
+    converted(source, tmp_path / "out", "mnist_csv")
+    again = list(Dataset.import_from(tmp_path / "out"))
+    assert sorted((item.label, item.image.data.tobytes()) for item in again) == sorted(each[1:] for each in expected)
+
+
+def test_labels_that_may_be_last_without_a_header_are_told(tmp_path: Path) -> None:
+    pixels = np.arange(64 * 40).reshape(40, 64) % 251
+    data = lines("", pixels.tolist(), [row % 7 for row in range(40)])[1:]
+    source = write_tree(tmp_path / "in", {"mnist_a.csv": data})
+    [notice] = get_source("mnist_csv").describe(str(source), "").notices
+    assert "the first column (0 to 237) is read as labels; the last one (0 to 6) might be them" in notice
+    write_tree(tmp_path / "in", {"mnist_a.csv": table(noise(40), [row % 7 for row in range(40)])})
+    assert get_source("mnist_csv").describe(str(source), "").notices == ()
+
+
+REFUSED: dict[str, tuple[bytes, str]] = {
+    "pixels without label or header": (lines("", FLAT)[1:], r"has 64 values per line; .* add a header such as"),
+    "too few names": (lines(f"label,{named(63)}", [4, 2, 7, 0], FLAT), r"header has 64 names, row 0 has 65 values"),
+    "two names that may be labels": (lines(f"kind,{named(64)},sort", [0] * 4, FLAT, [0] * 4), r"'kind', 'sort' may all be labels"),
+    "labels between pixels": (lines(f"{named(32)},label,{named(32, first=32)}", GRAYS.reshape(4, -1)[:, :33].tolist(), GRAYS.reshape(4, -1)[:, 32:].tolist()), r"expected a column of labels before or after"),
+    "a table without pixels": (b"ImageId,Label\n1,0\n2,0\n", r"columns are 'ImageId', 'Label'; expected a column of labels"),
+    "a bad label at the end": (lines(f"{named(64)},label", FLAT, [1, "x", 2, 3]), r"row 1: label is 'x'; expected a number"),
+    "a pixel too large": (lines(f"{named(64)},label", [FLAT[0], [*FLAT[1][:63], 256]], [1, 2]), r"row 1: value 63 is '256'"),
+    "a column too few": (lines(f"{named(64)},label", [FLAT[0], FLAT[1][1:]], [1, 2]), r"row 1: has 64 values; expected 65"),
+    "a packed pixel too few": (lines("emotion,pixels", [1, 2], [" ".join(map(str, FLAT[0])), " ".join(map(str, FLAT[1][1:]))]), r"row 1: has 64 values; expected 65"),
+    "no square after a header": (lines(f"label,{named(63)}", [1], [FLAT[0][1:]]), r"has 64 values per line, 63 of them pixels"),
+    "a subset that is no text": (lines(f"label,{named(64)},Usage", [1], FLAT[:1], ["?"]).replace(b"?", b"\xff"), r"row 0: subset is not valid UTF-8"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_columns_that_do_not_fit_are_refused(name: str, tmp_path: Path) -> None:
+    data, reason = REFUSED[name]
+    source = write_tree(tmp_path / "in", {"mnist_a.csv": data})
+    with pytest.raises(InputError, match=reason):
+        converted(source, tmp_path / "out", "cifar", save_images=True, input_format="mnist_csv")

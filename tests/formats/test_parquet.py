@@ -347,6 +347,44 @@ def test_the_marked_column_of_images_is_taken_among_several(tmp_path: Path) -> N
     assert found(write(path, {**columns, "img": structs(pictures(1, first=7))}))["x"][0][3] == pictures(1, first=7)[0]
 
 
+COLUMNS: dict[str, tuple[dict[str, Any], list[str | None], str]] = {
+    "as the hub makes it of WebDataset": (
+        {"jpg": structs(pictures(2, "JPEG"), ["a.jpg", "b.jpg"]), "cls": [1, 0], "__key__": ["a", "b"], "__url__": ["u"] * 2},
+        ["1", "0"],
+        "",
+    ),
+    "text": ({"image": structs(pictures(2)), "category": ["x", "y"]}, ["x", "y"], ""),
+    "large text": ({"image": pictures(2), "Class": pa.array(["x", "y"], pa.large_string())}, ["x", "y"], ""),
+    "whole floats": ({"picture": pictures(2), "y": [1.0, None]}, ["1", None], ""),
+    "two names": ({"image": pictures(2), "category": ["x", "y"], "label": [1, 0]}, ["1", "0"], "labels are from column 'label'; not used: 'category'"),
+    "an only column": ({"image": pictures(2), "breed": ["x", "y"], "image_id": [7, 8]}, ["x", "y"], "labels are from column 'breed', the only one of integers or text beside the images; not used: 'image_id'"),
+    "two other columns": ({"image": pictures(2), "a": [1, 2], "b": ["x", "y"]}, [None] * 2, "no labels found; columns not used: 'a', 'b'"),
+    "a caption": ({"image": pictures(2), "caption": ["x", "y"], "flag": [True, False]}, [None] * 2, "no labels found; columns not used: 'caption', 'flag'"),
+    "nothing else": ({"image": pictures(2)}, [None] * 2, "no labels found"),
+    "flattened columns": ({"image.bytes": pictures(2), "image.path": ["p/a.png", "b.png"], "label": [0, 1]}, ["0", "1"], ""),
+    "a binary column that has no images": ({"photo": pictures(2), "hash": [b"12", b"34"], "label": [1, 0]}, ["1", "0"], ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", COLUMNS)
+def test_columns_are_found_by_name_then_by_type_and_a_guess_is_told(name: str, tmp_path: Path) -> None:
+    columns, labels, notice = COLUMNS[name]
+    path = write(tmp_path / "x.parquet", columns)
+    assert [row[2] for row in found(path)["x"]] == labels
+    assert ParquetSource().describe(str(path), "").notices == ((notice,) if notice else ())
+    if name == "flattened columns":
+        assert [row[:2] for row in found(path)["x"]] == [("p/a", "a.png"), ("b", "b.png")]
+
+
+def test_files_with_different_columns_of_labels(tmp_path: Path) -> None:
+    write(tmp_path / "a" / "train.parquet", {"image": pictures(1), "label": [1]})
+    write(tmp_path / "a" / "test.parquet", {"image": pictures(1), "id": [1]})
+    assert ParquetSource().describe(str(tmp_path / "a"), "").notices == ("test.parquet: no labels found",)
+    write(tmp_path / "a" / "test.parquet", {"image": pictures(1), "n": [1]})
+    with pytest.raises(InputError, match=r"column 'n' in test.parquet and 'label' in train.parquet; name the column"):
+        ParquetSource().describe(str(tmp_path / "a"), "")
+
+
 def test_a_large_row_group_is_read_in_batches(tmp_path: Path) -> None:
     images = [row.to_bytes(2, "big") * 10_000 for row in range(3000)]
     path = write(tmp_path / "x.parquet", {"image": pa.array(images), "label": [0] * 3000}, use_dictionary=False)
@@ -529,11 +567,11 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
         features(image=None, kind=["a"], sort=["b"]),
         "'kind', 'sort' are all class labels",
     ),
-    "a label that is no whole number": ({"image": pictures(2), "label": [0.5, 1.0]}, None, "is damaged"),
+    "a label that is no whole number": ({"image": pictures(2), "label": [1.0, 0.5]}, None, "column 'label' has 0.5"),
     "a list of labels": (
         {"image": pictures(1), "label": [[0]]},
         None,
-        "column 'label' is list<.*expected one column of integers",
+        "column 'label' is list<.*: several labels for an image.*drop the column",
     ),
     "a label of true": ({"image": pictures(1), "label": [True]}, None, "column 'label' is bool; expected"),
     "a long class name": ({"image": pictures(1), "label": ["x" * 5000]}, None, "'label': text of 5000 bytes"),

@@ -251,6 +251,51 @@ def test_labels_are_numbers_names_or_both(tmp_path: Path) -> None:
     assert "no labels" in WebdatasetSource().describe(str(one), "").notices[0]
 
 
+def array(pixels: Any) -> bytes:
+    """A member as `numpy.save` makes it."""
+    file = io.BytesIO()
+    np.save(file, pixels)
+    return file.getvalue()
+
+
+def test_arrays_of_pixels_are_images(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, shape, dtype=np.uint8) for shape in ((5, 6, 3), (7, 4), (200, 150, 3), (3, 3, 1))]
+    members = [
+        member for n, image in enumerate(images) for member in ((f"{n}.npy", array(image)), (f"{n}.cls", b"%d" % n))
+    ]
+    folder = shard(tmp_path / "set", members)
+    assert detect_format(str(folder / "train-000000.tar"), "") == "webdataset"
+    rows = found(folder)["train"]
+    assert [row[:3] for row in rows] == [(str(n), f"{n}.png", str(n)) for n in range(4)]
+    for row, image in zip(rows, images, strict=True):
+        assert (decoded(row[3]) == image.reshape(*image.shape[:2], -1).transpose(2, 0, 1)).all()
+    catalog = WebdatasetSource().describe(str(folder), "")
+    with WebdatasetSource().open_rows(catalog.files[0], catalog.labels) as reader:
+        facts = reader.facts(0, 4).select(["height", "width", "channels"]).to_pylist()
+    assert [tuple(row.values()) for row in facts] == [(5, 6, 3), (7, 4, 1), (200, 150, 3), (3, 3, 1)]
+    assert catalog.notices == ()
+
+
+def test_samples_without_image_or_label_are_told_with_their_members(tmp_path: Path) -> None:
+    members = [
+        *(("a.png", png()), ("a.cls", b"0")),
+        *(("b.npy", array(np.zeros((4, 4)))), ("b.cls", b"0")),
+        *(("c.pyd", b"x"), ("c.mp", b"x"), ("c.img", b"x")),
+        *(("d.5.png", png()), ("d.5.cls", b"1")),
+    ]
+    one = shard(tmp_path / "set", members)
+    assert WebdatasetSource().describe(str(one), "").notices == (
+        "2 of 4 samples have no label; their members: '5.cls', '5.png', 'img', 'mp', 'pyd' (a key ends at the first dot "
+        "of a name, as in the webdataset library: replace other dots)",
+        "2 of 4 samples have no image; their members: 'cls', 'img', 'mp', 'npy', 'pyd'",
+    )
+    one = shard(tmp_path / "text", samples(3, txt=lambda n: [b"eel", b"", b"ant"][n]))
+    assert WebdatasetSource().describe(str(one), "").notices == (
+        "1 of 3 samples have no label; their members: 'png', 'txt'",
+    )
+
+
 def test_ids_are_keys_unless_json_says_them(tmp_path: Path) -> None:
     members = [
         ("./a/b.c.PNG", png(1)),
@@ -385,6 +430,8 @@ SAMPLES: dict[str, tuple[Members, str]] = {
     "members apart": ([("a.png", png()), ("b.png", png()), ("a.cls", b"0")], "sample 2: members of sample 'a' are not adjacent"),
     "a member twice": ([("a.png", png()), ("a.png", png())], "'a' has two 'png' members"),
     "two images": ([("a.png", png()), ("a.jpg", png())], "sample 0: sample 'a' has 2 images \\(png, jpg\\)"),
+    "two names with dots": ([("x/22.05.png", png()), ("x/22.05.cls", b"0"), ("x/22.06.png", png()), ("x/22.06.cls", b"1")], "a key ends at the first dot.*if '22.05' and '22.06' are samples of their own, .* as in '22_05.png'"),
+    "names with dots apart": ([("1.5.png", png()), ("2.5.png", png()), ("1.6.png", png())], "members of sample '1' are not adjacent.*first dot.*replace other dots"),
     "two views": ([("a.left.png", png()), ("a.right.png", png())], "has 2 images \\(left.png, right.png\\)"),
     "WebP": ([("a.webp", b"RIFF"), ("a.cls", b"0")], "'a' has a .webp image; expected PNG or JPEG"),
     "something else in .png": ([("a.png", b"GIF89a" * 9)], "row 0: starts with bytes 47 49 46"),

@@ -94,15 +94,16 @@ def _text_rows(opened: OpenParquet, path: str) -> int:
 
 def _short(batch: Any, name: str, shown: str) -> pa.Array:
     """Returns a text column as string, a numeric one as int64."""
-    top, _, inner = name.partition(".")
-    column = batch.column(batch.schema.get_field_index(top))
-    if inner:
-        column = column.flatten()[0]
+    at = batch.schema.get_field_index(name)
+    column = batch.column(at) if at >= 0 else batch.column(name.rpartition(".")[0]).flatten()[0]
     if types.is_dictionary(column.type):
         _refuse_long(column.dictionary, name, shown)
         column = column.cast(pa.string())
     if types.is_floating(column.type):  # pandas stores missing integers as NaN
         column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
+        parts = column.filter(pc.not_equal(pc.floor(column), column))
+        if len(parts):
+            raise InputError(f"{shown}: column {name!r} has {parts[0]}; expected whole numbers or text: convert it")
     if types.is_integer(column.type) or types.is_floating(column.type):
         return column.cast(pa.int64())
     _refuse_long(column, name, shown)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow.compute as pc
 
 from beam_cifar.data.labels import LabelTable, are_parents
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.kit.label_columns import listed
 from beam_cifar.formats.parquet.columns import read_columns
 from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, ColumnRoles, columns_in
 
@@ -19,6 +20,7 @@ def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
     """Returns the classes: from schemas, else the card, else the labels. Raises `InputError` if files disagree."""
     found = [(file, columns_in(file)) for file in files]
     labelled = [(file, columns) for file, columns in found if columns.label]
+    _refuse_guesses(labelled)
     names = _agreed(((file, columns.names) for file, columns in labelled), "class names")
     if names is None and labelled:
         names = _card_names(card, labelled[0][1].label) or _learned([file for file, _ in labelled])
@@ -31,6 +33,35 @@ def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
         (_own_parents(columns, len(names or ()), len(coarse)) for _, columns in labelled if columns.own), None
     )
     return LabelTable(names or (), coarse, parents or (None,) * len(names or ()))
+
+
+def label_notices(files: Sequence[SourceFile]) -> Iterator[str]:
+    """Yields where labels come from if that is not plain from the name, and columns that might be labels, too."""
+    said: dict[tuple[str, bool, tuple[str, ...]], SourceFile] = {}
+    for file in files:
+        columns = columns_in(file)
+        said.setdefault((columns.label, columns.is_guess, columns.unused), file)
+    for (label, is_guess, unused), file in said.items():
+        where = f"{file.name}: " if len(said) > 1 else ""
+        if not label:
+            yield f"{where}no labels found" + (f"; columns not used: {listed(unused)}" if unused else "")
+        elif is_guess:
+            only = "the only one of integers or text beside the images"
+            yield f"{where}labels are from column {label!r}, {only}" + (
+                f"; not used: {listed(unused)}" if unused else ""
+            )
+        elif unused:
+            yield f"{where}labels are from column {label!r}; not used: {listed(unused)}"
+
+
+def _refuse_guesses(labelled: Sequence[tuple[SourceFile, ColumnRoles]]) -> None:
+    """Refuses labels from different columns where one of them was found by its type alone."""
+    names = {columns.label: file for file, columns in labelled}
+    if len(names) > 1 and any(columns.is_guess for _, columns in labelled):
+        places = " and ".join(f"{name!r} in {file.name}" for name, file in list(names.items())[:2])
+        raise InputError(
+            f"{labelled[0][0].shown}: labels may be column {places}; name the column of labels 'label' in all files"
+        )
 
 
 def _agreed(said: Iterable[tuple[SourceFile, tuple[str, ...] | None]], what: str) -> tuple[str, ...] | None:

@@ -19,7 +19,7 @@ from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.encoded import with_prefixes
 from beam_cifar.formats.kit.roots import has_own_file
 from beam_cifar.formats.parquet.columns import read_columns
-from beam_cifar.formats.parquet.labels import label_table
+from beam_cifar.formats.parquet.labels import label_notices, label_table
 from beam_cifar.formats.parquet.rows import ParquetRows
 from beam_cifar.formats.parquet.schema import may_have_images
 from beam_cifar.images.encodings import is_image_name
@@ -65,8 +65,8 @@ class ParquetSource(Source):
         _refuse_configurations(path, files)
         table = label_table(files, card)
         named = with_prefixes(files, lambda file: read_columns(file).column("id"))
-        notices = tuple(_missing_shards(files)) if storage.is_folder(path) else ()
-        return Catalog(self.name, "Parquet", path, table, named, notices=notices)
+        missing = _missing_shards(files) if storage.is_folder(path) else ()
+        return Catalog(self.name, "Parquet", path, table, named, notices=(*missing, *label_notices(files)))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ParquetRows:
         return ParquetRows(file, labels)

@@ -6,9 +6,10 @@ Hugging Face datasets writes its features to the schema metadata, under "hugging
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -20,6 +21,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.json_stream import parsed_json
+from beam_cifar.formats.kit.label_columns import by_rank, is_no_label, label_rank, listed
 
 OWN_KEY = b"beam_cifar"
 """Key of our own metadata: superclasses of classes, and paths of rows without an image."""
@@ -34,8 +36,10 @@ _THRIFT_ITEMS = 1_000_000
 # More rows than bytes means damage: each row has an image or a name. Up to this many, 400 bytes each in memory, pass.
 _FREE_ROWS = 250_000
 
-_IMAGE_NAMES = ("img", "image")
-_LABEL_NAMES = ("label", "labels", "fine_label", "class", "target")
+_IMAGE_NAMES = ("img", "image", "img.bytes", "image.bytes", "jpg", "jpeg", "png", "webp", "picture")
+_IMAGE_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF", b"II*\0", b"MM\0*")
+_IMAGE_LOOK = 16
+"""How many rows are looked at to see whether a column has images."""
 COARSE_NAME = "coarse_label"
 _KEY_NAMES = ("id", "__key__")
 
@@ -48,6 +52,8 @@ class ColumnRoles:
         image: path of the column of encoded images.
         path: path of the column of their names.
         label: column of classes.
+        is_guess: whether that column was found by its type alone.
+        unused: columns that are not read: those that might be labels as well, or all if `label` is a guess or missing.
         names: class names, if the schema has them.
         is_text: whether labels are class names themselves.
         coarse: column of superclasses.
@@ -59,6 +65,8 @@ class ColumnRoles:
     image: str
     path: str = ""
     label: str = ""
+    is_guess: bool = False
+    unused: tuple[str, ...] = ()
     names: tuple[str, ...] | None = None
     is_text: bool = False
     coarse: str = ""
@@ -147,23 +155,40 @@ def may_have_images(path: str) -> bool:
         return True
 
 
-def columns_of(schema: pa.Schema, shown: str) -> ColumnRoles:
-    """Returns the columns of images, labels and ids. Raises `InputError` if it is unclear which has images."""
+def columns_of(schema: pa.Schema, shown: str, holds_images: Callable[[str], bool]) -> ColumnRoles:
+    """Returns the columns of images, labels and ids.
+
+    Args:
+        schema: schema of the file, with its metadata.
+        shown: display name of the file, used in messages.
+        holds_images: returns whether the first values in the column at a path are images.
+
+    Raises:
+        InputError: it is unclear which column has images, or labels; or these are not labels.
+    """
     features = _features(schema, shown)
-    image = _image_column(schema, features, shown)
-    is_struct = types.is_struct(schema.field(image).type)
-    inner = [field.name for field in schema.field(image).type] if is_struct else []
-    label = _label_column(schema, features, shown)
+    image = _image_column(schema, features, shown, holds_images)
+    path = _path_column(schema, image)
+    key = next((name for name in _KEY_NAMES if _is_number(schema, name) or _has_text(schema, name)), "")
+    others = [name for name in schema.names if name not in (image, path, key)]
+    label = _label_column(schema, others, features, shown)
+    guess = "" if label else _only_column(schema, others)
+    is_sure, label = bool(label), label or guess
     coarse = COARSE_NAME if label == "fine_label" and _is_number(schema, COARSE_NAME) else ""
+    unused = [name for name in others if name not in (label, coarse)]
+    if is_sure:
+        unused = [name for name in unused if label_rank(name) >= 0 or name == COARSE_NAME or _is_class(features, name)]
     return ColumnRoles(
-        image=f"{image}.bytes" if is_struct else image,
-        path=f"{image}.path" if "path" in inner and _is_text(schema.field(image).type.field("path").type) else "",
+        image=_image_path(schema, image),
+        path=path,
         label=label,
+        is_guess=bool(guess),
+        unused=tuple(unused),
         names=_class_names(features, label, shown),
         is_text=bool(label) and _is_text(schema.field(label).type),
         coarse=coarse,
         coarse_names=_class_names(features, coarse, shown),
-        key=next((name for name in _KEY_NAMES if _is_number(schema, name) or _has_text(schema, name)), ""),
+        key=key,
         own=_metadata(schema, OWN_KEY, shown) if OWN_KEY in (schema.metadata or {}) else None,
     )
 
@@ -186,14 +211,17 @@ def _metadata(schema: pa.Schema, key: bytes, shown: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _image_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> str:
+def _image_column(schema: pa.Schema, features: dict[str, Any], shown: str, holds_images: Callable[[str], bool]) -> str:
     names = _candidates(schema)
     marked = [name for name in names if features.get(name, {}).get("_type") == "Image"]
     found = marked or names
     if len(found) > 1:
-        found = [name for name in _IMAGE_NAMES if name in found][:1] or found
+        by_name = [known for known in _IMAGE_NAMES for name in found if name.lower() == known]
+        found = [name for name in found if name.lower() in by_name[:1]] or found
+    if len(found) > 1:
+        found = [name for name in found if holds_images(_image_path(schema, name))] or found
     if len(found) != 1:
-        have = ", ".join(map(repr, found or schema.names[:12]))
+        have = listed(found or schema.names)
         if not found:
             raise InputError(
                 f"{shown}: has no column of encoded images (struct<bytes, path> or binary); its columns are {have}"
@@ -202,12 +230,28 @@ def _image_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> st
     return found[0]
 
 
+def _image_path(schema: pa.Schema, image: str) -> str:
+    return f"{image}.bytes" if types.is_struct(schema.field(image).type) else image
+
+
+def _path_column(schema: pa.Schema, image: str) -> str:
+    """Returns the path of the column of the images' names, beside their bytes in a struct or as a column; or ""."""
+    kind = schema.field(image).type
+    if types.is_struct(kind):
+        at = kind.get_field_index("path")
+        return f"{image}.path" if at >= 0 and _is_text(kind.field(at).type) else ""
+    stem, dot, last = image.rpartition(".")
+    return f"{stem}.path" if dot and last == "bytes" and _has_text(schema, f"{stem}.path") else ""
+
+
 def _candidates(schema: pa.Schema) -> list[str]:
-    """Returns columns that may contain images; columns with a repeated name cannot be read."""
+    """Returns columns that may contain images; columns whose path is not unique cannot be read."""
     return [
         field.name
         for field in schema
-        if schema.names.count(field.name) == 1 and "." not in field.name and _may_hold_images(field.type)
+        if schema.names.count(field.name) == 1
+        and field.name.partition(".")[0] not in set(schema.names) - {field.name}
+        and _may_hold_images(field.type)
     ]
 
 
@@ -238,30 +282,48 @@ def _has_text(schema: pa.Schema, name: str) -> bool:
     return schema.names.count(name) == 1 and _is_text(schema.field(name).type)
 
 
-def _label_column(schema: pa.Schema, features: dict[str, Any], shown: str) -> str:
-    marked = [
+def _label_column(schema: pa.Schema, names: Sequence[str], features: dict[str, Any], shown: str) -> str:
+    """Returns the column that the metadata marks as labels, else the one named so, or ""."""
+    marked = [name for name in names if _is_class(features, name) and _is_number(schema, name)]
+    if len(marked) > 1 and not by_rank(marked):
+        raise InputError(f"{shown}: columns {listed(marked)} are all class labels; rename one to 'label'")
+    named = by_rank(marked) or marked or by_rank(n for n in names if _is_number(schema, n) or _has_text(schema, n))
+    if named:
+        return named[0]
+    for name in by_rank(names):
+        kinds = [field.type for field in schema if field.name == name]
+        if all(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind) for kind in kinds):
+            raise InputError(
+                f"{shown}: column {name!r} is {str(kinds[0])[:50]}: several labels for an image, but only one is "
+                "supported; put that one into a column 'label', or drop the column to read the images without labels"
+            )
+        if not all(map(types.is_null, kinds)):
+            raise InputError(
+                f"{shown}: column {name!r} is {', '.join(str(kind)[:50] for kind in kinds)}; expected one column of "
+                "integers or text: convert or drop it"
+            )
+    return ""
+
+
+def _only_column(schema: pa.Schema, names: Sequence[str]) -> str:
+    """Returns the only column of integers or text whose name does not say that it is something else, or ""."""
+    found = [
         name
-        for name in schema.names
-        if features.get(name, {}).get("_type") == "ClassLabel" and _is_number(schema, name)
+        for name in names
+        if schema.names.count(name) == 1
+        and not is_no_label(name)
+        and (_is_text(schema.field(name).type) or types.is_integer(schema.field(name).type))
     ]
-    if not marked:
-        found = next((name for name in _LABEL_NAMES if _is_number(schema, name) or _has_text(schema, name)), "")
-        for name in () if found else _LABEL_NAMES[:3]:
-            if name in schema.names and not all(types.is_null(field.type) for field in schema if field.name == name):
-                kinds = ", ".join(str(field.type)[:50] for field in schema if field.name == name)
-                raise InputError(
-                    f"{shown}: column {name!r} is {kinds}; expected one column of integers or text: convert or drop it"
-                )
-        return found
-    preferred = [name for name in _LABEL_NAMES if name in marked]
-    if len(marked) > 1 and not preferred:
-        raise InputError(f"{shown}: columns {', '.join(map(repr, marked))} are all class labels; rename one to 'label'")
-    return (preferred or marked)[0]
+    return found[0] if len(found) == 1 else ""
+
+
+def _is_class(features: dict[str, Any], name: str) -> bool:
+    return features.get(name, {}).get("_type") == "ClassLabel"
 
 
 def _class_names(features: dict[str, Any], column: str, shown: str) -> tuple[str, ...] | None:
     names = features.get(column, {}).get("names")
-    if features.get(column, {}).get("_type") != "ClassLabel" or names is None:
+    if not _is_class(features, column) or names is None:
         return None
     if not (isinstance(names, list) and len(names) <= MAX_CLASSES and all(isinstance(name, str) for name in names)):
         raise InputError(f"{shown}: class names of column {column!r} must be a list of at most {MAX_CLASSES} strings")
@@ -274,4 +336,16 @@ def columns_in(file: SourceFile) -> ColumnRoles:
     with open_parquet(file) as opened:
         with damaged(file.shown):
             schema = schema_in(opened)
-        return columns_of(schema, file.shown)
+        return columns_of(schema, file.shown, lambda column: _holds_images(opened, column, file.shown))
+
+
+def _holds_images(opened: OpenParquet, column: str, shown: str) -> bool:
+    """Returns whether the first value in a column, of the first rows that have one, starts like an image file."""
+    with damaged(shown):
+        # One row at a time: a dictionary may repeat a large value.
+        for batch in islice(opened.iter_batches(1, columns=[column], use_threads=False), _IMAGE_LOOK):
+            values = batch.column(0)
+            value = (values.flatten()[0] if types.is_struct(values.type) else values)[0].as_py()
+            if value:
+                return bool(value.startswith(_IMAGE_STARTS))
+    return False

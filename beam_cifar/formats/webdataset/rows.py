@@ -8,7 +8,7 @@ import json
 import math
 import re
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO, Final
@@ -20,15 +20,19 @@ import pyarrow.compute as pc
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import Runs, kept
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
+from beam_cifar.formats.kit.label_columns import listed
+from beam_cifar.formats.kit.npy import read_header
 from beam_cifar.formats.kit.rows import column, found_in, row_numbers, with_unique_ids
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.images.header import ImageHeader, probe_image
+from beam_cifar.images.png import encode_png
 from beam_cifar.storage.tar import tar_members
 
 MAX_SAMPLES: Final = 5_000_000
@@ -37,11 +41,16 @@ MAX_TEXT_CLASSES: Final = 1000
 """With more distinct texts than this, `.txt` members are taken for captions."""
 MAX_TEXT_BYTES: Final = 4096
 MAX_JSON_BYTES: Final = 1 << 20
+MAX_FIELDS: Final = 100
+"""Maximum number of different kinds of members that are counted for messages."""
 _WHOLE_BYTES: Final = 1 << 16
 
 _IMAGES: Final = ("png", "jpg", "jpeg")
 _FACTS: Final = frozenset({"cls", "json", "txt"})
 _META: Final = re.compile(r"__[^/]*__(?:/|\Z)")
+_ARRAY: Final = "npy"
+_ARRAY_START: Final = b"\x93NUMPY"
+_FIRST_DOT: Final = "a key ends at the first dot of a name, as in the webdataset library"
 _LABEL_KEYS: Final = ("label", "cls", "class", "target")
 _OTHER_IMAGES: Final = ("webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "jxl", "avif", "heic")
 
@@ -57,6 +66,7 @@ class ShardIndex:
         numbers: int64 `[N]`, label given as a number, -1 for none.
         words: label given as a name: dictionary `[N]`, null for none.
         texts: text of `.txt` if there is no other label: dictionary `[N]`, null for none.
+        fields: kinds of members in samples without an image, under "image", and without a label, under "label".
     """
 
     names: pa.Table
@@ -65,6 +75,7 @@ class ShardIndex:
     numbers: npt.NDArray[np.int64]
     words: pa.DictionaryArray
     texts: pa.DictionaryArray
+    fields: dict[str, list[str]]
 
 
 class WebdatasetRows(EncodedRows):
@@ -101,7 +112,8 @@ class WebdatasetRows(EncodedRows):
             raise InputError(f"{self._shown(row)}: image is {size} bytes; at most {MAX_IMAGE_BYTES} are supported")
         stream = self._stream()
         stream.seek(offset)
-        return stream.read(size)
+        data = stream.read(size)
+        return _array_as_png(data, self._shown(row)) if data.startswith(_ARRAY_START) else data
 
     def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
         for row in range(start, stop):
@@ -112,7 +124,9 @@ class WebdatasetRows(EncodedRows):
                 yield probe_image(self._image(row) or b"", self._shown(row))
             else:
                 window: Any = storage.SubFile(self._stream(), offset, size)
-                yield probe_image(io.BufferedReader(window), self._shown(row))
+                found = io.BufferedReader(window)
+                shape = _array_shape(found, size) if found.peek(6).startswith(_ARRAY_START) else None
+                yield ImageHeader("png", *shape) if shape else probe_image(found, self._shown(row))
 
     def _stored_bytes(self, start: int, stop: int) -> int:
         return int(self._index.sizes[start:stop].max(initial=0))
@@ -123,7 +137,28 @@ def shard_index(file: SourceFile) -> ShardIndex:
     """Returns the index of a shard's samples. Raises `InputError`."""
     table = _samples(file)
     offsets, sizes, numbers = (column(table, name).to_numpy() for name in ("offset", "size", "number"))
-    return ShardIndex(table, offsets, sizes, numbers, column(table, "word"), column(table, "text"))
+    fields = json.loads((table.schema.metadata or {})[b"fields"])
+    return ShardIndex(table, offsets, sizes, numbers, column(table, "word"), column(table, "text"), fields)
+
+
+def _array_shape(stream: BinaryIO, size: int) -> tuple[int, int, int] | None:
+    """Returns height, width and channels of a `.npy` with an image: uint8 H x W or H x W x 1 or 3; None for others."""
+    try:
+        found = read_header(stream, size, "")
+    except InputError:
+        return None
+    height, width, channels = (*found.shape, 1)[:3] if len(found.shape) in (2, 3) else (0, 0, 0)
+    is_image = found.dtype.name == "uint8" and not found.fortran and 0 < height * width <= MAX_PIXELS
+    return (height, width, channels) if is_image and channels in (1, 3) else None
+
+
+def _array_as_png(data: bytes, shown: str) -> bytes:
+    """Returns the image in a `.npy` as PNG, in which all readers of encoded images take it."""
+    shape = _array_shape(io.BytesIO(data), len(data))
+    if shape is None:
+        raise InputError(f"{shown}: is not an array of uint8 H x W or H x W x 3")
+    pixels = np.frombuffer(data, np.uint8)[-math.prod(shape) :].reshape(1, *shape)
+    return bytes(encode_png(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))[0])
 
 
 @indexed()
@@ -153,6 +188,7 @@ class _Gathered:
         self._filenames: list[str] = []
         self._words: dict[str | None, int] = {}
         self._texts: dict[str | None, int] = {}
+        self._fields: dict[str, set[str]] = {"image": set(), "label": set()}
         self._columns = {name: array("q") for name in ("offset", "size", "number", "word", "text")}
 
     def add(self, name: str, offset: int, size: int) -> None:
@@ -167,7 +203,8 @@ class _Gathered:
         if key != self._key:
             self._finish()
             if key in self._seen:
-                raise self._error(f"members of sample {key!r} are not adjacent; sort them by name")
+                dots = f"; {_FIRST_DOT}: replace other dots" if "." in kind else ""
+                raise self._error(f"members of sample {key!r} are not adjacent; sort them by name{dots}")
             self._seen.add(key)
             self._key = key
         if kind in self._members:
@@ -183,7 +220,9 @@ class _Gathered:
             codes = pc.if_else(pc.less(codes, 0), pa.scalar(None, pa.int32()), codes)
             columns[name] = pa.DictionaryArray.from_arrays(codes, pa.array(texts, pa.string()))
         names = (pa.array(texts, pa.string()) for texts in (self._ids, self._filenames))
-        return with_unique_ids(pa.table(dict(zip(("id", "filename"), names, strict=True)) | columns))
+        made = with_unique_ids(pa.table(dict(zip(("id", "filename"), names, strict=True)) | columns))
+        fields = {what: sorted(kinds)[:MAX_FIELDS] for what, kinds in self._fields.items()}
+        return made.replace_schema_metadata({"fields": json.dumps(fields)})
 
     def _finish(self) -> None:
         """Completes the current sample."""
@@ -196,9 +235,12 @@ class _Gathered:
         facts = self._json()
         number, name = self._label(facts)
         caption = self._text("txt") if number < 0 and name is None else None
+        for what, lacks in (("image", not kind), ("label", number < 0 and name is None)):
+            if lacks and len(self._fields[what]) < MAX_FIELDS:
+                self._fields[what].update(self._members.keys())
         base = self._key.rpartition("/")[2]
         self._ids.append(self._fact(facts, "id", self._key))
-        self._filenames.append(self._fact(facts, "filename", f"{base}.{kind or 'png'}"))
+        self._filenames.append(self._fact(facts, "filename", f"{base}.{kind if is_image_name(f'x.{kind}') else 'png'}"))
         found = offset, size, number, _code(name, self._words), _code(caption, self._texts)
         for values, value in zip(self._columns.values(), found, strict=True):
             values.append(value)
@@ -224,11 +266,34 @@ class _Gathered:
         kinds = [kind for kind in self._members if is_image_name(f"x.{kind}")]
         found = kinds if len(kinds) < 2 else [kind for kind in kinds if "." not in kind]
         if len(found) > 1 or (kinds and not found):
-            raise self._error(f"sample {self._key!r} has {len(kinds)} images ({', '.join(kinds)}); keep one")
+            raise self._error(
+                f"sample {self._key!r} has {len(kinds)} images ({', '.join(kinds)}); {self._advice(kinds)}"
+            )
         others = [kind for kind in self._members if kind.lower().rpartition(".")[2] in _OTHER_IMAGES]
         if others and not found:
             raise self._error(f"sample {self._key!r} has a .{others[0]} image; expected PNG or JPEG, convert it first")
-        return found[0] if found else ""
+        if found:
+            return found[0]
+        return next((kind for kind in self._members if kind.lower() == _ARRAY and self._is_image(kind)), "")
+
+    def _is_image(self, kind: str) -> bool:
+        """Returns whether an array has the pixels of an image."""
+        offset, size = self._members[kind]
+        window: Any = storage.SubFile(self._stream, offset, size)
+        return _array_shape(window, size) is not None
+
+    def _advice(self, kinds: Sequence[str]) -> str:
+        """Returns what to do about several images of a sample; its name may have been cut at the first of its dots."""
+        stems = list(dict.fromkeys(kind.rpartition(".")[0] for kind in kinds))
+        if len(stems) < len(kinds) or "" in stems:
+            return "keep one"
+        base = (self._key or "").rpartition("/")[2]
+        names = " and ".join(repr(f"{base}.{stem}") for stem in stems[:2])
+        renamed = f"{base}.{stems[0]}".replace(".", "_") + kinds[0][len(stems[0]) :]
+        return (
+            f"{_FIRST_DOT}; keep one, or if {names} are samples of their own, replace the other dots of all names, as "
+            f"in {renamed!r}"
+        )
 
     def _json(self) -> dict[str, Any]:
         if "json" not in self._members:
@@ -345,13 +410,32 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
         texts.update(index.texts.dictionary.to_pylist())
         if max(largest, len(alone)) >= MAX_CLASSES:
             raise InputError(f"{file.shown}: has more than {MAX_CLASSES} classes, the supported maximum")
+    by_text = largest < 0 and not alone and 0 < len(texts) <= MAX_TEXT_CLASSES
+    notices = _lacking(files, by_text=by_text)
+    if by_text:
+        return LabelTable(tuple(sorted(texts))), tuple(notices)
     if largest < 0 and not alone:
-        if 0 < len(texts) <= MAX_TEXT_CLASSES:
-            return LabelTable(tuple(sorted(texts))), ()
         why = f"{len(texts)} distinct .txt texts look like captions" if texts else "no .cls, no label in .json or .txt"
-        return LabelTable(()), (f"samples have no labels: {why}",)
+        return LabelTable(()), (f"samples have no labels: {why}", *notices)
     named = tuple(known.get(number, str(number)) for number in range(largest + 1))
-    return LabelTable((*named, *sorted(alone - set(named)))), ()
+    return LabelTable((*named, *sorted(alone - set(named)))), tuple(notices)
+
+
+def _lacking(files: Sequence[SourceFile], *, by_text: bool) -> Iterator[str]:
+    """Yields how many samples have no label, and no image, with the kinds of their members."""
+    indexes = [shard_index(file) for file in files]
+    rows = sum(len(index.numbers) for index in indexes)
+    images = sum(int((index.offsets < 0).sum()) for index in indexes)
+    labels = 0
+    for index in indexes:
+        missing = (index.numbers < 0) & (_codes(index.words) < 0) & ((_codes(index.texts) < 0) | (not by_text))
+        labels += int(missing.sum())
+    for what, count in (("label", labels), ("image", images)):
+        kinds = sorted({kind for index in indexes for kind in index.fields[what]})
+        dotted = any("." in kind and kind.rpartition(".")[2] in _FACTS for kind in kinds)
+        if count:
+            hint = f" ({_FIRST_DOT}: replace other dots)" if dotted else ""
+            yield f"{count} of {rows} samples have no {what}; their members: {listed(kinds)}{hint}"
 
 
 def shard_ids(file: SourceFile) -> pa.ChunkedArray:

@@ -120,8 +120,9 @@ def _starts_right(path: str, *, needs_labels: bool = False) -> bool:
     if has_own_file(os.path.dirname(path), TABLE):
         return all(name.endswith((".cls", ".json")) or is_image_name(name) for name in names)
     images = {name.partition(".")[0] for name in names if is_image_name(name)}
+    arrays = {name.partition(".")[0] for name in names if name.endswith(".npy")}
     labels = {name.partition(".")[0] for name in names if name.endswith((".cls", ".json", ".txt"))}
-    return bool(images & labels if needs_labels else images)
+    return bool((images | arrays) & labels) or (bool(images) and not needs_labels)
 
 
 def _subset(folder: str, name: str, content: dict[str, Any]) -> str:
