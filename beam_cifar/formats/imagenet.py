@@ -21,6 +21,7 @@ from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
 from beam_cifar.formats.kit.folders import (
     ENTRY,
+    NO_LABEL,
     TREE,
     ImageFileRows,
     TreeSink,
@@ -29,7 +30,7 @@ from beam_cifar.formats.kit.folders import (
     image_table,
 )
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.naming.components import decode_name, distinct_components, encode_name, escape_first
+from beam_cifar.naming.components import decoded_names, distinct_components, encode_name, escape_first
 from beam_cifar.naming.ids import natural_key
 from beam_cifar.naming.image_files import digests
 
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-NO_LABEL = "no_label"
 SUBSET = "default"
 """Datumaro's name for the only subset of a tree."""
 
@@ -68,8 +68,7 @@ class ImagenetSource(Source):
         if not files:
             raise InputError(f"{path}: no PNG or JPEG files found in {'<subset>/' * (self.depth - 1)}<class>/")
         lost = f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray, default='')}"
-        names = tuple(map(decode_name, classes))
-        table = LabelTable(names if len(set(names)) == len(names) else tuple(classes))
+        table = LabelTable(tuple(decoded_names(classes).values()))
         return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
@@ -89,9 +88,8 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
 
     def _subsets(self, path: str) -> dict[str, str]:
         found = _folders(path)
-        names = {name: decode_name(name) for name in sorted(found, key=natural_key)}
-        distinct = len(set(names.values())) == len(names)
-        return {subset if distinct else name: found[name] for name, subset in names.items()}
+        names = decoded_names(sorted(found, key=natural_key))
+        return {subset: found[name] for name, subset in names.items()}
 
 
 @functools.lru_cache(maxsize=8)
@@ -242,7 +240,5 @@ def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -
     stems = np.concatenate([np.empty(0, np.uint64), *(digests for _, digests in found)])
     if len(np.unique(stems)) == len(stems):
         return files
-    folders = [file.name.rpartition("/")[2] for file in files]
-    names = list(map(decode_name, folders))
-    prefixes = names if len(set(names)) == len(set(folders)) else folders
-    return [replace(file, id_prefix=f"{prefix}/") for file, prefix in zip(files, prefixes, strict=True)]
+    names = decoded_names(file.name.rpartition("/")[2] for file in files)
+    return [replace(file, id_prefix=f"{name}/") for file, name in zip(files, names.values(), strict=True)]

@@ -114,6 +114,7 @@ def make_plan(
             *merged_away(label_map, labels),
             *made.notices,
             *lossy(encodings),
+            *sink.lost_names(label_map.table, [source.summary.file.subset for source in sources], options),
             *sink.notices(sink_options),
         ),
     )
