@@ -8,7 +8,7 @@ class folders they find, in the order of their names.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -54,12 +54,12 @@ class ImagenetSource(Source):
         return storage.is_folder(path) and min(_image_depths(path), default=0) == self.depth
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Lists all folders; numbers the classes in the order of their folder names, as torchvision does."""
+        """Lists all folders; numbers the classes in the order of their folder names, numbers as numbers."""
         with storage.reading(path):
             inner = self._subsets(path)
             folders = {name: _folders(folder) for name, folder in inner.items()}
             stray = [lost for folder in dict.fromkeys((path, *inner.values())) for lost in _files(folder)]
-        classes = sorted({name for found in folders.values() for name in found} - {NO_LABEL})
+        classes, numbered = _in_order({name for found in folders.values() for name in found} - {NO_LABEL})
         labels = {name: label for label, name in enumerate(classes)} | {NO_LABEL: UNLABELLED}
         files: list[SourceFile] = []
         for subset, found in folders.items():
@@ -67,9 +67,11 @@ class ImagenetSource(Source):
             files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
             raise InputError(f"{path}: no PNG or JPEG files found in {'<subset>/' * (self.depth - 1)}<class>/")
-        lost = f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray, default='')}"
+        notices = list(numbered)
+        if stray:
+            notices.append(f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray)}")
         table = LabelTable(tuple(decoded_names(classes).values()))
-        return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
+        return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=tuple(notices))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         table = _class_images(file)
@@ -164,6 +166,22 @@ def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
         f"{len(missing)} of {len(names)} classes have no images{where} and therefore no folder, such as "
         f"{names[min(missing)]!r}: {readers}; create the folders with --keep-empty-classes"
     )
+
+
+def _in_order(folders: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Returns class folders in the order of their labels: of text, or of numbers if all are; and what is to be said."""
+    by_text = sorted(folders)
+    if not all(name.isascii() and name.isdigit() for name in by_text):
+        return by_text, []
+    by_number = sorted(by_text, key=natural_key)
+    if by_number == by_text:
+        return by_text, []
+    at = next(at for at, pair in enumerate(zip(by_number, by_text, strict=True)) if len(set(pair)) > 1)
+    shown = ", ".join(by_number[: at + 1])
+    return by_number, [
+        f"class folders are numbers, and get their label ids in that order ({shown}, ...); readers that sort them as "
+        f"text, such as torchvision, have {by_text[at]!r} in place of {by_number[at]!r}"
+    ]
 
 
 def _image_depths(path: str) -> set[int]:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Final
+
+from beam_cifar.data.grouping import by_key
 
 MAX_COMPONENT_BYTES: Final = 255
 
@@ -139,6 +142,27 @@ def clash_key(name: str) -> str:
         letters = (char for char in unicodedata.normalize("NFD", folded) if not unicodedata.combining(char))
         folded = "".join(letters)
     return unicodedata.normalize("NFC", folded)
+
+
+def alike_names(classes: Iterable[str]) -> list[str]:
+    """Returns the notice, if any, that names of classes differ only in Unicode form, case or invisible characters.
+
+    >>> from beam_cifar.naming.components import alike_names
+    >>> alike_names(["Cat", "dog", "cat"])
+    ["classes 'Cat' and 'cat' differ only in Unicode form or case; if they are one class, pass --remap 'cat:Cat'"]
+    """
+    groups = by_key((clash_key(name), name) for name in dict.fromkeys(classes)).values()
+    pairs = [group[:2] for group in groups if len(group) > 1]
+    if not pairs:
+        return []
+    first, second = sorted(pairs[0], key=lambda name: not unicodedata.is_normalized("NFC", name))
+    # Escaped where they look the same; the command has the names themselves.
+    shown = f"{first!a} and {second!a}"
+    found = f"classes {shown}" if len(pairs) == 1 else f"{len(pairs)} groups of classes, such as {shown},"
+    remap = shlex.quote(f"{second}:{first}") if f"{first}{second}".isprintable() else "OLD:NEW"
+    if remap == f"{second}:{first}":
+        remap = f"'{remap}'"
+    return [f"{found} differ only in Unicode form or case; if they are one class, pass --remap {remap}"]
 
 
 def _escape(name: str, unsafe: re.Pattern[str]) -> str:
