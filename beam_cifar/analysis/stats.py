@@ -20,6 +20,7 @@ from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import Asked, Rows
 from beam_cifar.data.arrays import Int64Array
 from beam_cifar.data.labels import LabelTable
+from beam_cifar.naming.components import alike_names
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
 from beam_cifar.planning.summaries import duplicates
@@ -181,7 +182,7 @@ def stats_of(found: Measured) -> Stats:
         groups=_groups(found, repeats, subsets),
         duplicate_groups=len(repeats),
         conflicting=len(repeats.conflicting(found.rows["label"])),
-        notices=(*catalog.notices, *duplicates(found.summaries)),
+        notices=(*catalog.notices, *alike_names(catalog.labels.names), *duplicates(found.summaries)),
     )
 
 

@@ -15,6 +15,7 @@ from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import Asked
 from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.text import counted
+from beam_cifar.naming.components import alike_names
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
 
@@ -119,14 +120,16 @@ def validated(found: Measured) -> Validation:
 
 
 def _table(found: Measured) -> Iterator[Finding]:
-    """Finds class names that repeat or are empty."""
+    """Finds class names that repeat, are empty, or differ only in Unicode form or case."""
     labels = found.labels
     wrong = []
     for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
         wrong += [f"{what} {name!r} occurs {n} times" for name, n in Counter(names).items() if n > 1]
         wrong += [f"{what} {number} has no name" for number, name in enumerate(names) if not name.strip()]
+        wrong += alike_names(names)
     fine = f"the names of {len(labels.names)} classes are unique"
-    yield _found("table", "warning", len(wrong), "names in the label table repeat or are empty", fine, wrong)
+    text = "names in the label table repeat, are empty, or differ only in Unicode form or case"
+    yield _found("table", "warning", len(wrong), text, fine, wrong)
 
 
 def _files(found: Measured) -> Iterator[Finding]:

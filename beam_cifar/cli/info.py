@@ -16,6 +16,7 @@ from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.cifar.facts import CIFAR10_MD5, CIFAR100_MD5
 from beam_cifar.formats.contract.types import FileSummary, Wanted
+from beam_cifar.naming.components import alike_names
 from beam_cifar.planning.summaries import label_counts, learn_parents
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.storage import archives
@@ -60,7 +61,7 @@ def _facts(found: Survey) -> dict[str, Any]:
             name: [labels.names[i] for i, parent in enumerate(labels.parents) if parent == coarse]
             for coarse, name in enumerate(labels.coarse_names)
         },
-        "notices": list(found.catalog.notices),
+        "notices": [*found.catalog.notices, *alike_names(labels.names)],
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -22,6 +22,7 @@ from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
 from beam_cifar.formats.kit.folders import (
     ENTRY,
+    NO_LABEL,
     TREE,
     ImageFileRows,
     TreeSink,
@@ -31,7 +32,7 @@ from beam_cifar.formats.kit.folders import (
 )
 from beam_cifar.formats.kit.subset_names import NOT_CLASSES
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.naming.components import decode_name, distinct_components, encode_name, escape_first
+from beam_cifar.naming.components import decoded_names, distinct_components, encode_name, escape_first
 from beam_cifar.naming.ids import natural_key
 from beam_cifar.naming.image_files import digests
 
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-NO_LABEL = "no_label"
 LABEL_FILES = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".xml", ".mat", ".xlsx")
 """Ends of the names of files that may have labels."""
 SUBSET = "default"
@@ -73,12 +73,12 @@ class ImagenetSource(Source):
         return True
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Lists all folders; numbers the classes in the order of their folder names, as torchvision does."""
+        """Lists all folders; numbers the classes in the order of their folder names, numbers as numbers."""
         with storage.reading(path):
             inner = self._subsets(path)
             folders = {name: _folders(folder) for name, folder in inner.items()}
             stray = [lost for folder in dict.fromkeys((path, *inner.values())) for lost in _files(folder)]
-        classes = sorted({name for found in folders.values() for name in found} - {NO_LABEL})
+        classes, numbered = _in_order({name for found in folders.values() for name in found} - {NO_LABEL})
         labels = {name: label for label, name in enumerate(classes)} | {NO_LABEL: UNLABELLED}
         files: list[SourceFile] = []
         for subset, found in folders.items():
@@ -86,10 +86,11 @@ class ImagenetSource(Source):
             files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
             raise InputError(f"{path}: no PNG or JPEG files found in {'<subset>/' * (self.depth - 1)}<class>/")
-        lost = f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray, default='')}"
-        names = tuple(map(decode_name, classes))
-        table = LabelTable(names if len(set(names)) == len(names) else tuple(classes))
-        return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=(lost,) if stray else ())
+        notices = list(numbered)
+        if stray:
+            notices.append(f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray)}")
+        table = LabelTable(tuple(decoded_names(classes).values()))
+        return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=tuple(notices))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         table = _class_images(file)
@@ -108,9 +109,8 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
 
     def _subsets(self, path: str) -> dict[str, str]:
         found = _folders(path)
-        names = {name: decode_name(name) for name in sorted(found, key=natural_key)}
-        distinct = len(set(names.values())) == len(names)
-        return {subset if distinct else name: found[name] for name, subset in names.items()}
+        names = decoded_names(sorted(found, key=natural_key))
+        return {subset: found[name] for name, subset in names.items()}
 
 
 @functools.lru_cache(maxsize=8)
@@ -199,6 +199,22 @@ def _no_classes(path: str, found: Sequence[str], name: str) -> InputError:
     )
 
 
+def _in_order(folders: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Returns class folders in the order of their labels: of text, or of numbers if all are; and what is to be said."""
+    by_text = sorted(folders)
+    if not all(name.isascii() and name.isdigit() for name in by_text):
+        return by_text, []
+    by_number = sorted(by_text, key=natural_key)
+    if by_number == by_text:
+        return by_text, []
+    at = next(at for at, pair in enumerate(zip(by_number, by_text, strict=True)) if len(set(pair)) > 1)
+    shown = ", ".join(by_number[: at + 1])
+    return by_number, [
+        f"class folders are numbers, and get their label ids in that order ({shown}, ...); readers that sort them as "
+        f"text, such as torchvision, have {by_text[at]!r} in place of {by_number[at]!r}"
+    ]
+
+
 def _image_depths(path: str) -> set[int]:
     """Returns the depths of images: 1 for `<class>/<image>`, 2 for `<subset>/<class>/<image>`, or both."""
     depths = set()
@@ -273,7 +289,5 @@ def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -
     stems = np.concatenate([np.empty(0, np.uint64), *(digests for _, digests in found)])
     if len(np.unique(stems)) == len(stems):
         return files
-    folders = [file.name.rpartition("/")[2] for file in files]
-    names = list(map(decode_name, folders))
-    prefixes = names if len(set(names)) == len(set(folders)) else folders
-    return [replace(file, id_prefix=f"{prefix}/") for file, prefix in zip(files, prefixes, strict=True)]
+    names = decoded_names(file.name.rpartition("/")[2] for file in files)
+    return [replace(file, id_prefix=f"{name}/") for file, name in zip(files, names.values(), strict=True)]

@@ -8,8 +8,9 @@ section 4.1). `labelmap.txt`, lines of `name:color:parts:actions`, is Datumaro's
 from __future__ import annotations
 
 import os
+import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -26,7 +27,6 @@ from beam_cifar.formats.kit.image_lists import (
     ListedRows,
     Texts,
     checked_tree,
-    distinct_names,
     is_inside,
     list_images,
     listed_rows,
@@ -37,7 +37,7 @@ from beam_cifar.formats.kit.image_lists import (
 from beam_cifar.formats.kit.roots import own_file, sorted_files
 from beam_cifar.formats.kit.rows import found_in
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.naming.components import MAX_COMPONENT_BYTES, decode_name, distinct_components
+from beam_cifar.naming.components import MAX_COMPONENT_BYTES, decode_name, decoded_names, distinct_components
 from beam_cifar.naming.id_paths import decode_path, encode_word, stem
 from beam_cifar.naming.ids import natural_key
 from beam_cifar.storage import archives
@@ -52,6 +52,8 @@ SETS: Final = "ImageSets/Main"
 LABEL_MAP: Final = "labelmap.txt"
 MAX_CLASS_BYTES: Final = 1 << 31
 """Limit for all class files of one subset together: each has a line for every image."""
+
+_MARKED: Final = re.compile(r"\S\s+(-1|0|1)\Z")
 
 CLASSES: Final = (
     "aeroplane",
@@ -87,12 +89,14 @@ class _Sets:
         classes: class names as written in file names.
         lists: the lists of subsets, in natural order.
         stems: names of all files without `.txt`.
+        notices: what the files do not say clearly, one line each.
     """
 
     blob: storage.Blob
     classes: tuple[str, ...]
     lists: tuple[storage.Entry, ...]
     stems: frozenset[str]
+    notices: tuple[str, ...]
 
 
 class VocSource(Source):
@@ -114,8 +118,8 @@ class VocSource(Source):
             raise InputError(f"{path}: has no image list; expected {SETS}/<subset>.txt")
         images = list_images(os.path.join(path, IMAGES), is_image_name).blob
         files = subset_files(sets.lists, (sets.blob, images, *(meta.blob for meta in metas)))
-        table = LabelTable(tuple(distinct_names(sets.classes, decode_name).values()))
-        return Catalog(self.name, "Pascal VOC, classification", path, table, files, metas)
+        table = LabelTable(tuple(decoded_names(sets.classes).values()))
+        return Catalog(self.name, "Pascal VOC, classification", path, table, files, metas, sets.notices)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         return listed_rows(file, file.beside[1].path, _listed(file), len(labels.names))
@@ -154,7 +158,7 @@ class VocSink(TreeSink):
         listed=("label",),
     )
     # Datumaro does not find lists with `_` in their names.
-    subsets = SubsetNaming(word=lambda name: encode_word(name).replace("_", "%5F") if name else encode_word(name))
+    subsets = SubsetNaming(word=lambda name: encode_word(name, escape="_"))
     root = IMAGES
 
     def check_labels(self, labels: LabelTable) -> None:
@@ -255,11 +259,44 @@ def _found_sets(path: str, metas: Sequence[SourceFile]) -> _Sets:
     folder = os.path.join(path, SETS)
     with storage.reading(folder):
         entries = sorted_files(folder, _is_list, own=True)
-    stems = [stem(entry.name) for entry in entries]
-    classes = _label_map(metas[0]) if metas else _guessed_classes(stems)
+    stems = frozenset(stem(entry.name) for entry in entries)
+    listed = _label_map(metas[0]) if metas else ()
+    unknown = _subsets(stems, listed)
+    marked = {name for entry in entries if (name := stem(entry.name)) in unknown and _is_class_list(entry, stems)}
+    found = {name[: -len(end) - 1]: name for name in sorted(marked) for end in _ends(name) if end in stems - marked}
+    more = sorted(found.keys() - set(listed), key=natural_key)
+    if not metas and not found.keys().isdisjoint(CLASSES):
+        listed = CLASSES
+    classes = (*listed, *(name for name in more if name not in listed))
+    subsets = _subsets(stems - marked, classes)
+    notices = []
+    if metas and more:
+        notices.append(
+            f"{LABEL_MAP} does not list {len(more)} classes that have image lists, such as {more[0]!r}; they follow "
+            "its classes"
+        )
+    if lost := sorted(name for name in marked if not any(end in subsets for end in _ends(name))):
+        notices.append(
+            f"ignored {len(lost)} class lists without a list of their subset, such as {SETS}/{lost[0]}.txt; add "
+            f"{SETS}/{lost[0].rpartition('_')[2]}.txt with the ids of its images"
+        )
     blob = storage.Blob(folder, 0, sum(entry.size for entry in entries), storage.listing_stamp(entries))
-    subsets = _subsets(stems, classes)
-    return _Sets(blob, classes, tuple(e for e in entries if stem(e.name) in subsets), frozenset(stems))
+    return _Sets(blob, classes, tuple(e for e in entries if stem(e.name) in subsets), stems, tuple(notices))
+
+
+def _is_class_list(entry: storage.Entry, stems: Set[str]) -> bool:
+    """Returns whether a list named `<class>_<subset>` has 1, 0 or -1 after every id, judging by its first lines.
+
+    Ids may end in a number too: without a -1, the list of its subset must be there.
+    """
+    name = stem(entry.name)
+    if "_" not in name:
+        return False
+    blocks = read_line_blocks(storage.listed_file(entry), entry.path)
+    first: list[str] = next((lines for _, lines in blocks if lines), [])
+    lines = [text for line in first if (text := line.strip()) and not text.startswith("#")]
+    values = {match[1] if (match := _MARKED.search(line)) else "" for line in lines}
+    return "" not in values and ("-1" in values or any(end in stems for end in _ends(name)))
 
 
 def _label_map(file: SourceFile) -> tuple[str, ...]:
@@ -275,16 +312,7 @@ def _label_map(file: SourceFile) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _guessed_classes(stems: Sequence[str]) -> tuple[str, ...]:
-    """Returns the VOC classes if any has a file, else the classes of all files named `<class>_<subset>`."""
-    known, genuine = set(stems), set(CLASSES)
-    if any(_split(name, genuine, known) for name in stems):
-        return CLASSES
-    found = {name[: -len(subset) - 1] for name in stems for subset in _ends(name) if subset in known}
-    return tuple(sorted(found, key=natural_key))
-
-
-def _subsets(stems: Sequence[str], classes: Iterable[str]) -> set[str]:
+def _subsets(stems: Iterable[str], classes: Iterable[str]) -> set[str]:
     """Returns the names of subset lists; checks short names first, as a class file's name ends with its subset's."""
     known, subsets = set(classes), set[str]()
     for name in sorted(stems, key=len):

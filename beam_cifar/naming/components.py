@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from typing import Final
+
+from beam_cifar.data.grouping import by_key
 
 MAX_COMPONENT_BYTES: Final = 255
 
@@ -53,7 +56,7 @@ _IGNORED: Final = re.compile(
 )
 
 
-def encode_name(name: str, suffix: str = "", *, strict: bool = False) -> str:
+def encode_name(name: str, suffix: str = "", *, strict: bool = False, escape: str = "") -> str:
     r"""Returns a path component for a name, safe on Linux, macOS and Windows, and different for different names.
 
     Percent-encoded (`%` and two uppercase hex digits per UTF-8 byte) are `% / \ < > : " | ? *`, control and invisible
@@ -66,6 +69,7 @@ def encode_name(name: str, suffix: str = "", *, strict: bool = False) -> str:
         suffix: appended unchanged, such as `.png`; with the same suffix, different names stay different.
         strict: keep only `a-z 0-9 _ -` and single inner dots, so that names also differ on file systems that fold case
             or normalise. If all names that share a `clash_key` are encoded so, none of them collides with another name.
+        escape: ASCII characters to encode as well, for formats where they separate or hide names.
 
     Raises:
         ValueError: the suffix leaves no room for a name.
@@ -74,6 +78,8 @@ def encode_name(name: str, suffix: str = "", *, strict: bool = False) -> str:
         encoded = name
     else:
         encoded = _escape(name, _NOT_STRICT if strict else _UNSAFE) or _EMPTY
+    for char in escape if name else "":
+        encoded = encoded.replace(char, _percent(char))
     component = encoded + suffix
     # A character takes at most four bytes.
     if len(component) <= MAX_COMPONENT_BYTES // 4 or len(component.encode()) <= MAX_COMPONENT_BYTES:
@@ -86,11 +92,22 @@ def decode_name(component: str) -> str:
 
     Also safe for other components: a `%` that does not start an escape of valid UTF-8 stays, as in `100%`, `50%-off`.
     """
-    if "%" not in component or _CUT_END.search(component):
+    if "%" not in component or is_cut(component):
         return component
     if component == _EMPTY:
         return ""
     return _ESCAPES.sub(_unescaped, component)
+
+
+def is_cut(component: str) -> bool:
+    """Returns whether a component is a truncated name, which readers cannot restore."""
+    return _CUT_END.search(component) is not None
+
+
+def decoded_names(components: Iterable[str], decode: Callable[[str], str] = decode_name) -> dict[str, str]:
+    """Returns component -> name; all stay as written if two would decode to the same."""
+    found = {component: decode(component) for component in components}
+    return found if len(set(found.values())) == len(found) else {component: component for component in found}
 
 
 def escape_first(component: str) -> str:
@@ -125,6 +142,27 @@ def clash_key(name: str) -> str:
         letters = (char for char in unicodedata.normalize("NFD", folded) if not unicodedata.combining(char))
         folded = "".join(letters)
     return unicodedata.normalize("NFC", folded)
+
+
+def alike_names(classes: Iterable[str]) -> list[str]:
+    """Returns the notice, if any, that names of classes differ only in Unicode form, case or invisible characters.
+
+    >>> from beam_cifar.naming.components import alike_names
+    >>> alike_names(["Cat", "dog", "cat"])
+    ["classes 'Cat' and 'cat' differ only in Unicode form or case; if they are one class, pass --remap 'cat:Cat'"]
+    """
+    groups = by_key((clash_key(name), name) for name in dict.fromkeys(classes)).values()
+    pairs = [group[:2] for group in groups if len(group) > 1]
+    if not pairs:
+        return []
+    first, second = sorted(pairs[0], key=lambda name: not unicodedata.is_normalized("NFC", name))
+    # Escaped where they look the same; the command has the names themselves.
+    shown = f"{first!a} and {second!a}"
+    found = f"classes {shown}" if len(pairs) == 1 else f"{len(pairs)} groups of classes, such as {shown},"
+    remap = shlex.quote(f"{second}:{first}") if f"{first}{second}".isprintable() else "OLD:NEW"
+    if remap == f"{second}:{first}":
+        remap = f"'{remap}'"
+    return [f"{found} differ only in Unicode form or case; if they are one class, pass --remap {remap}"]
 
 
 def _escape(name: str, unsafe: re.Pattern[str]) -> str:

@@ -37,9 +37,9 @@ def decode_path(path: str) -> str:
     return "/".join(map(decode_name, path.split("/"))) if "%" in path else path
 
 
-def encode_word(name: str, suffix: str = "", *, strict: bool = False) -> str:
+def encode_word(name: str, suffix: str = "", *, strict: bool = False, escape: str = "") -> str:
     """Returns a component of such a path; also for class and subset names in a list or in a file name."""
-    return encode_name(name, suffix, strict=strict or bool(_NOT_LISTED.search(name)))
+    return encode_name(name, suffix, strict=strict or bool(_NOT_LISTED.search(name)), escape=escape)
 
 
 def stem(path: str) -> str:

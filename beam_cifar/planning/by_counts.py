@@ -18,6 +18,7 @@ from beam_cifar.filters.xpath import ItemFilter
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.types import CHUNK_ROWS, Catalog, FileSummary, RowNames, SinkOptions, Wanted
 from beam_cifar.images.encodings import are_pixels
+from beam_cifar.naming.components import alike_names
 from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.checks import (
     Named,
@@ -112,8 +113,10 @@ def make_plan(
             *catalog.notices,
             *duplicates(summaries),
             *merged_away(label_map, labels),
+            *alike_names(label_map.table.names[target] for target in sorted(set(label_map.targets))),
             *made.notices,
             *lossy(encodings),
+            *sink.lost_names(label_map.table, [source.summary.file.subset for source in sources], options),
             *sink.notices(sink_options),
         ),
     )

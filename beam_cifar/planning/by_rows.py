@@ -20,6 +20,7 @@ from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.types import SinkOptions
 from beam_cifar.images.encodings import are_pixels
+from beam_cifar.naming.components import alike_names
 from beam_cifar.naming.image_files import digests, name_digests, whole_digests
 from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.checks import Named, lossy, names_that_clash, refuse_missing_images, refuse_unlabelled
@@ -76,7 +77,14 @@ def plan_by_rows(
         declared=sum(summary.rows for summary in gathering.summaries),
         exhaustive=True,
         image_bytes=sum(group.bytes for group in groups),
-        notices=(*gathering.notices, *left_out, *lossy(encodings), *sink.notices(sink_options)),
+        notices=(
+            *gathering.notices,
+            *left_out,
+            *alike_names(view.table.names[label] for label in np.unique(view.labels).tolist() if label >= 0),
+            *lossy(encodings),
+            *sink.lost_names(view.table, kept, options),
+            *sink.notices(sink_options),
+        ),
         file_bytes=gathering.file_bytes(),
         counts=gathering.counts(view),
         chosen=ChosenRows(view, tuple(parts)),

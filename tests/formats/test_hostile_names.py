@@ -16,7 +16,7 @@ import pytest
 
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.registry import get_source
-from beam_cifar.naming.components import decode_name
+from beam_cifar.naming.components import decode_name, encode_name
 from beam_cifar.naming.image_files import short_name
 from tests.helpers.image_trees import (
     contents,
@@ -197,15 +197,20 @@ def test_hostile_class_names(target: str, keep: bool, tmp_path: Path) -> None:
 SUBSETS = [
     "train", "no_label", "CON", "nul", "com1", " lead", "trail ", "new\nline", "tab\t", "\x01", "\x7f", "back\\slash", "a:b", "a|b", "*", "?",
     '"', "%2F", "%", "%_", "100%", "кошка", "😀", "\u202ex", "\u200b", "-rf", "$HOME", "~", "ы" * 120, "x" * 250, "cat", "default", "e\u0301",
+    ".val", "v1.0", "..", "a/b", "_x", "batches.meta", "labels.txt",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def subsets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A batch with a single image for every subset name that a file can have."""
+    """A batch with a single image for every subset name."""
     source = tmp_path_factory.mktemp("subsets") / "in"
     batches = {
-        name: {"data": picture(row).reshape(1, -1), "labels": [0], "filenames": [f"{row}.png"]}
+        encode_name(name, escape="._"): {
+            "data": picture(row).reshape(1, -1),
+            "labels": [0],
+            "filenames": [f"{row}.png"],
+        }
         for row, name in enumerate(SUBSETS)
     }
     return write_cifar(source, batches, ["cat"])

@@ -308,7 +308,7 @@ def test_ids_are_paths_then_keys_then_numbers(tmp_path: Path) -> None:
     columns = {"image": structs(pictures(6), [*paths, None]), "__key__": ["k0", "k1", "k2", "k3", "k4", None]}
     rows = found(write(tmp_path / "x.parquet", columns))["x"]
     assert [row[:2] for row in rows] == [
-        ("a/b", "b.JPG"),
+        ("a/b", "a/b.JPG"),
         ("c", "c.png"),
         ("d", "d.jpeg"),
         ("e.f", "e.f"),

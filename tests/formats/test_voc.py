@@ -103,6 +103,31 @@ def test_other_classes_are_told_by_their_files_without_a_label_map(tmp_path: Pat
     assert unpickled(tmp_path / "out" / "batches.meta")["label_names"] == ["fox", "sea_lion"]
 
 
+@pytest.mark.parametrize(
+    ("lists", "label_map", "expected"),
+    [
+        ({"train": "a\nb\n", "cat_train": "a  1\nb -1\n", "fox_train": "a -1\nb  1\n"}, None, ("cat", "fox")),
+        ({"train": "a\nb\n", "cat_train": "a  1\nb -1\n", "fox_train": "a -1\nb  1\n"}, "cat:::\n", ("cat", "fox")),
+        ({"train": "a\nb\n", "owl_train": "a 1\nb -1\n", "fox_train": "b  1\n"}, None, ("owl", "fox")),
+        ({"train": "a\nb\n", "cat_train": "a 1\n", "fox_train": "b 1\n", "dog_val": "c -1\n"}, None, ("cat", "fox")),
+        ({"train": "a\nb\n", "owl_train": "a 1\n", "fox_train": "b 1\n", "elk_train": ""}, None, ("owl", "fox")),
+    ],
+)
+def test_a_list_with_1_and_minus_1_is_a_class_list_whatever_its_name(
+    lists: dict[str, str], label_map: str | None, expected: tuple[str, str], tmp_path: Path
+) -> None:
+    found = read(written(tmp_path / "in", lists, label_map), tmp_path / "out")
+    assert found == {"train": list(zip("ab", expected, strict=True))}
+    notices = get_source("voc_classification").describe(str(tmp_path / "in"), "").notices
+    assert any("'fox'" in notice for notice in notices) == (label_map is not None)
+    assert any("dog_val.txt; add" in notice for notice in notices) == ("dog_val" in lists)
+
+
+def test_ids_that_end_in_a_number_are_no_class_list(tmp_path: Path) -> None:
+    source = written(tmp_path / "in", {"train": "a 1\nb -1\n", "my_set": "c 1\n"}, None)
+    assert read(source, tmp_path / "out") == {"train": [("a 1", None), ("b -1", None)], "my_set": [("c 1", None)]}
+
+
 def test_names_with_underscores_are_told_apart_by_known_subsets(tmp_path: Path) -> None:
     lists = {"x": "a\n", "a_x": "a 1\n", "a_b_x": "a -1\n", "b_c": "b\n", "a_b_c": "b -1\n", "a_b_b_c": "b 1\n"}
     found = read(written(tmp_path / "in", lists, "a:::\na_b:::\n"), tmp_path / "out")

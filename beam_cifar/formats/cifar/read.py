@@ -22,6 +22,7 @@ from beam_cifar.formats.contract.source import Runs, Source
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile
 from beam_cifar.formats.kit.roots import find_root, has_root
 from beam_cifar.formats.kit.rows import ColumnRows, even_sizes, parents_of, picked, raw_images
+from beam_cifar.naming.components import decoded_names
 from beam_cifar.naming.ids import natural_key, unique_ids
 from beam_cifar.pickles.recognise import Batch, read_batch, read_meta
 from beam_cifar.pickles.source import shorten
@@ -60,7 +61,8 @@ class CifarSource(Source):
         if CUSTOM_META in files:
             names = _custom_names(files[CUSTOM_META])
             notices.append(f"using class names from {CUSTOM_META}: {len(names)} classes")
-        batches = sorted((f for name, f in files.items() if is_batch_name(name)), key=lambda f: natural_key(f.name))
+        subsets = decoded_names(sorted(filter(is_batch_name, files), key=natural_key))
+        batches = [replace(files[name], subset=subset) for name, subset in subsets.items()]
         if not batches:
             raise InputError(f"{path}: has {metas[0]!r}, but no batch file (without extension) next to it")
         table = LabelTable(names, meta.coarse_label_names, known_parents(names, meta.coarse_label_names))

@@ -75,10 +75,8 @@ class _CifarWriter(PartWriter):
 
 def batch_name(subset: str) -> str:
     """Returns the file name of a subset: its name, encoded where that is not a valid batch name."""
-    if subset and is_batch_name(subset) and not {"/", "\0"} & set(subset):
-        return subset
-    name = encode_name(subset).replace(".", "%2E")
-    return escape_first(name) if name.startswith("_") else name
+    name = encode_name(subset, escape="._" if subset.startswith("_") else ".")
+    return name if is_batch_name(name) else escape_first(name)
 
 
 class CifarSink(FileSink):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions, FileSummary, Shard, ShardResult, SinkOptions
 from beam_cifar.images.encodings import GRAY, RAW, file_encodings
-from beam_cifar.naming.components import clash_key
+from beam_cifar.naming.components import clash_key, is_cut
 from beam_cifar.storage import StagedFile, StagedFiles
 
 if TYPE_CHECKING:
@@ -289,6 +289,27 @@ class Sink(ABC):
             "subsets": self.subsets.renamed(subsets),
         }
         return {what: changed for what, changed in found.items() if changed}
+
+    def lost_names(self, labels: LabelTable, subsets: Iterable[str], options: ExportOptions) -> Iterator[str]:
+        """Yields a notice for each name of a class or subset that readers of the output will not get back.
+
+        Args:
+            labels: label table of the output.
+            subsets: subsets of the source.
+            options: export options of the job.
+        """
+        for word, name in zip(self.class_words(labels), labels.names, strict=True):
+            if is_cut(word):
+                yield f"class {name!r} is written as {word!r}: its name is too long; shorten it with --remap"
+        if "subsets" in self.can.losses:
+            return
+        for name in dict.fromkeys(self.subsets.asked(subset, options) for subset in subsets):
+            letters = self.subsets.letters(name)
+            word = self.subsets.written(name).removesuffix(self.subsets.suffix)
+            if letters != name:
+                yield f"subset {name!r} is written as {letters!r}, in the characters that {self.name} supports"
+            elif is_cut(word):
+                yield f"subset {name!r} is written as {word!r}: its name is too long; shorten it with map_subsets"
 
     def notices(self, options: SinkOptions) -> Iterable[str]:
         """Returns notices to show before the job starts, one line each."""

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_FILE_BYTES = 512 << 20
+NO_LABEL = "no_label"
+"""Folder of unlabelled images where classes are folders."""
 ENTRY = "image", "size", "time", "identity"
 """Columns of a table of rows: path of the image in its folder, and what else `storage.Entry` has."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import posixpath
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from beam_cifar import storage
@@ -19,7 +19,7 @@ from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import MAX_TOLD, SourceFile
 from beam_cifar.formats.kit.folders import ENTRY, ImageFileRows, image_table
 from beam_cifar.formats.kit.rows import column, found_in, prefixed
-from beam_cifar.naming.components import decode_name
+from beam_cifar.naming.components import decoded_names
 from beam_cifar.naming.id_paths import decode_path, stem
 from beam_cifar.naming.ids import natural_bytes
 
@@ -350,14 +350,8 @@ def subset_files(
         beside: other files or folders that all rows are read from.
         index_dir: folder for indexes of the lists, where they are read before the catalog is made.
     """
-    names = distinct_names((stem(entry.name) for entry in entries), decode_name)
+    names = decoded_names(stem(entry.name) for entry in entries)
     return tuple(
         SourceFile(name, subset, entry.path, storage.listed_file(entry), beside=beside, index_dir=index_dir)
         for (name, subset), entry in zip(names.items(), entries, strict=True)
     )
-
-
-def distinct_names(names: Iterable[str], decode: Callable[[str], str]) -> dict[str, str]:
-    """Returns written name -> decoded name; all stay as written if two would decode to the same."""
-    found = {name: decode(name) for name in names}
-    return found if len(set(found.values())) == len(found) else {name: name for name in found}

@@ -35,7 +35,6 @@ _HELD_RATIO = 4
 
 _IMAGE_SUFFIX = r"(?i)\.(png|jpe?g)$"
 _ABSOLUTE = r"(?s)^(?:/|[A-Za-z]:[\\/]).*[/\\]"
-_FOLDERS = r"(?s)^.*/"
 
 
 @kept(4)
@@ -133,10 +132,8 @@ def _with_names(
     ids = pc.coalesce(from_path, keys)
     if ids.null_count:
         ids = pc.coalesce(ids, pa.array([f"{stem}_{row}" for row in range(start, start + rows)], pa.string()))
-    name = pc.replace_substring_regex(path, _FOLDERS, "")
-    name = pc.if_else(pc.equal(pc.replace_substring_regex(name, _IMAGE_SUFFIX, ""), ""), path, name)
     named = found["path"].is_valid() if "path" in found else pa.repeat(pa.scalar(False), rows)
-    filenames = pc.coalesce(name, pc.binary_join_element_wise(ids, ".png", ""))
+    filenames = pc.coalesce(path, pc.binary_join_element_wise(ids, ".png", ""))
     nothing = pa.nulls(rows, pa.int64())
     label, coarse = (found.get(what, nothing) for what in ("label", "coarse"))
     return pa.table({"id": ids, "filename": filenames, "label": label, "coarse": coarse, "named": named})

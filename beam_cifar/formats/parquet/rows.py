@@ -23,11 +23,14 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
+from beam_cifar.formats.kit.folders import NO_LABEL
 from beam_cifar.formats.kit.rows import parents_of
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
 from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet
 from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
+
+_FOLDERS = r"(?s)^.*/"
 
 # A file that unpacks to more than this and `MAX_RATIO` times its size is a bomb: images barely compress.
 _FREE_BYTES = 64 << 20
@@ -79,7 +82,7 @@ class ParquetRows(EncodedRows):
             coarse = _plain(found.column("coarse"))
             for row in np.flatnonzero((coarse < -1) | (coarse >= len(table.coarse_names))).tolist():
                 bad[row] = f"coarse label {coarse[row]} is outside the table of {len(table.coarse_names)} superclasses"
-        super().__init__(file, found, numbers, bad)
+        super().__init__(file, _without_classes(found, numbers, table.names), numbers, bad)
         self._table, self._meaning = table, columns_in(file)
 
     @contextmanager
@@ -275,6 +278,19 @@ def _binary(column: Any, shown: str) -> pa.Array:
     if sizes > MAX_IMAGE_BYTES:
         raise InputError(f"{shown}: has an image of {sizes} bytes; at most {MAX_IMAGE_BYTES} are supported")
     return column.cast(pa.binary())
+
+
+def _without_classes(found: pa.Table, numbers: npt.NDArray[np.int64], names: Sequence[str]) -> pa.Table:
+    """Returns the rows with only the last component of a file name whose folder is the row's class, or `no_label`."""
+    column = found.column("filename")
+    if not pc.any(pc.match_substring(column, "/")).as_py():
+        return found
+    classes = pa.array([*names, NO_LABEL], pa.string())
+    known = np.where((numbers >= 0) & (numbers < len(names)), numbers, len(names))
+    short = pc.replace_substring_regex(column, _FOLDERS, "")
+    prefixed = pc.binary_join_element_wise(classes.take(pa.array(known)), short, "/")
+    filenames = pc.if_else(pc.equal(prefixed, column), short, column)
+    return found.set_column(found.schema.get_field_index("filename"), "filename", filenames)
 
 
 def _joined(pieces: Sequence[pa.Array]) -> pa.Array:

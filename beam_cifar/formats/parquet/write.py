@@ -102,13 +102,17 @@ class _ParquetWriter(PartWriter):
         return pa.Table.from_arrays(columns, schema=self._schema)
 
 
+def _split(name: str) -> str:
+    """Returns a valid split name: letters, digits, `_`, and single dots between them (`naming.py` of `datasets`)."""
+    return re.sub(r"(?<![A-Za-z0-9_])\.|\.(?![A-Za-z0-9_])|[^A-Za-z0-9_.]", "_", name)
+
+
 class ParquetSink(SplitSink):
     """Writes Parquet files that `datasets.load_dataset` opens with its default checks."""
 
     name = "parquet"
     can = replace(SPLITS, keeps_files=False)
-    # `datasets` restricts the characters of split names (`splits.py`).
-    subsets = split_naming(lambda name: re.sub(r"[^A-Za-z0-9_.]", "_", name))
+    subsets = split_naming(_split)
     writer = _ParquetWriter
 
     def rows_together(self, rows: int, image_bytes: int) -> int:
