@@ -141,6 +141,8 @@ def add_export_options(parser: Any) -> None:
     parser.add_argument("--keep-empty-classes", action="store_true", default=suppress,
                         help="also create folders for classes without images "
                         "(imagenet, imagenet_with_subset_dirs)")  # fmt: skip
+    parser.add_argument("--card", action="store_true", default=suppress, help="write README.md, a dataset card for the "
+                        "Hugging Face Hub; pandas and pyarrow then read OUT/data, not OUT (parquet)")  # fmt: skip
 
 
 def add_project(command: Parser) -> None:

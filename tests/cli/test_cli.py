@@ -179,7 +179,7 @@ def test_exporter_options_stand_before_or_after_the_dashes(
 
 def test_without_an_output_it_is_named_after_the_source(run: Run, cifar10_archive: Path, tmp_path: Path) -> None:
     assert run("convert", "-i", cifar10_archive, "-f", "parquet", "--limit", "10").returncode == 0
-    assert (tmp_path / "cifar-10-python-parquet" / "README.md").exists()
+    assert (tmp_path / "cifar-10-python-parquet" / "data").exists()
 
 
 def test_plan_prints_the_files_and_writes_nothing(run: Run, cifar10: Path, tmp_path: Path) -> None:

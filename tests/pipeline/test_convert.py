@@ -284,11 +284,7 @@ def test_nothing_but_the_data_set_is_in_the_output_and_only_the_notes_of_the_job
     cifar10: Path, tmp_path: Path
 ) -> None:
     converted(cifar10, tmp_path / "out", "parquet", workers=2)
-    assert set(tree(tmp_path / "out")) == {
-        "README.md",
-        "data/test-00000-of-00001.parquet",
-        "data/train-00000-of-00001.parquet",
-    }
+    assert set(tree(tmp_path / "out")) == {"data/test-00000-of-00001.parquet", "data/train-00000-of-00001.parquet"}
     assert names_beside(tmp_path / "out") == COMPLETE
 
 
