@@ -119,6 +119,8 @@ def _add_running(command: Parser) -> None:
     add = command.add_argument
     _add_workers(command)
     add("--plan", action="store_true", help="print the plan and exit, without writing anything")
+    add("--strict", action="store_true",
+        help="refuse to lose pixels, colour, labels, subsets, ids or superclasses")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the output directory with everything in it")
     add("--resume", action="store_true",
         help="continue an interrupted run of the same job; if this run fails, keep its finished parts")  # fmt: skip
