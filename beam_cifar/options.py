@@ -86,6 +86,7 @@ class ConvertOptions(ExportOptions):
         on_clash: how to resolve items with the same id and subset in several datasets: "error", "suffix" (later ones
             get new ids) or "first" (later ones are dropped).
         kept: when saving in place, the subsets of the output that stay unchanged; None for any other job.
+        strict: refuse a job whose output would lack something that the rows have, such as pixels or subsets.
         overwrite: replace an existing output.
         resume: reuse the finished parts of an interrupted job with the same plan; if this job fails, keep its parts.
         workers: number of local workers; chosen automatically if None.
@@ -113,6 +114,7 @@ class ConvertOptions(ExportOptions):
     merged: tuple[Input, ...] = ()
     on_clash: str = "error"
     kept: tuple[str, ...] | None = None
+    strict: bool = False
     overwrite: bool = False
     resume: bool = False
     workers: int | None = None
@@ -147,7 +149,7 @@ class ConvertOptions(ExportOptions):
 
     def meaning(self) -> dict[str, Any]:
         """The options that determine the bytes of the output, for the manifest: no paths, no workers."""
-        unimportant = ("input_path", "output_dir", "overwrite", "resume", "workers", "kept")
+        unimportant = ("input_path", "output_dir", "strict", "overwrite", "resume", "workers", "kept")
         meaning = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in unimportant}
         meaning["steps"] = [[step.name, step.options()] for step in self.steps]
         meaning["merged"] = [each.meaning() for each in self.merged]

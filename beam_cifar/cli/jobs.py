@@ -59,7 +59,7 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
         summary = convert(options, beam_options, on_start=started)
     summary = replace(summary, seconds=round(time.monotonic() - started_at, 3))
     fields = asdict(summary)
-    names = "version format output read written filtered quarantined subsets labels seconds"
+    names = "version format output read written filtered quarantined subsets labels seconds losses"
     print_result(arguments, {name: fields[name] for name in names.split()}, _described(summary))
     print_notices(notice for notice in summary.notices if notice not in said)
 
@@ -139,6 +139,7 @@ def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, o
         "tasks": [asdict(task) for task in plan.tasks],
         "spills": len(plan.moves.spills),
         "spill_bytes": plan.moves.bytes,
+        "losses": list(plan.losses),
         "notices": list(plan.notices),
     }
 
@@ -146,8 +147,11 @@ def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, o
 def _described(summary: Summary) -> list[str]:
     rate = summary.written / max(summary.seconds, 1e-9)
     subsets = ", ".join(f"{name} {rows:,}" for name, rows in summary.subsets.items())
+    what, end = f"{summary.written:,} images", ""
+    if "pixels" in summary.losses:
+        what, end = f"the labels of {what}", ", without pixels; `-- --save-images` writes them"
     lines = [
-        f"wrote {summary.written:,} images as {summary.format} to {summary.output}",
+        f"wrote {what} as {summary.format} to {summary.output}{end}",
         f"  {subsets}",
         f"  {summary.files} files, {summary.bytes / 1e6:,.1f} MB, in {summary.seconds:.1f} s ({rate:,.0f} images/s)",
     ]
@@ -179,6 +183,7 @@ def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "resize": size_of(arguments.resize),
         "limit": arguments.limit,
         "steps": _steps_of(arguments),
+        "strict": arguments.strict,
         "overwrite": arguments.overwrite,
         "resume": arguments.resume,
         "workers": arguments.workers,

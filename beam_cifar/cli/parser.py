@@ -119,6 +119,8 @@ def _add_running(command: Parser) -> None:
     add = command.add_argument
     _add_workers(command)
     add("--plan", action="store_true", help="print the plan and exit, without writing anything")
+    add("--strict", action="store_true",
+        help="refuse to lose pixels, colour, labels, subsets, ids or superclasses")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the output directory with everything in it")
     add("--resume", action="store_true",
         help="continue an interrupted run of the same job; if this run fails, keep its finished parts")  # fmt: skip
@@ -141,6 +143,8 @@ def add_export_options(parser: Any) -> None:
     parser.add_argument("--keep-empty-classes", action="store_true", default=suppress,
                         help="also create folders for classes without images "
                         "(imagenet, imagenet_with_subset_dirs)")  # fmt: skip
+    parser.add_argument("--card", action="store_true", default=suppress, help="write README.md, a dataset card for the "
+                        "Hugging Face Hub; pandas and pyarrow then read OUT/data, not OUT (parquet)")  # fmt: skip
 
 
 def add_project(command: Parser) -> None:

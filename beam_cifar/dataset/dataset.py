@@ -265,6 +265,7 @@ class Dataset:
         image_ext: str | None = None,
         keep_empty_classes: bool = False,
         images_per_batch: int | None = None,
+        card: bool = False,
         overwrite: bool = False,
         workers: int | None = None,
         beam_options: BeamOptions = (),
@@ -280,6 +281,7 @@ class Dataset:
             image_ext: file extension of images; it also selects their encoding in formats with a file per image.
             keep_empty_classes: also create folders for classes without images.
             images_per_batch: rows per output file; the last of a subset may have fewer.
+            card: write a dataset card, `README.md`, if the format supports it.
             overwrite: replace an existing output.
             workers: number of local workers; chosen automatically if None.
             beam_options: Beam's own options, as flags or parsed; default: a local runner.
@@ -293,6 +295,7 @@ class Dataset:
             image_ext=image_ext,
             keep_empty_classes=keep_empty_classes,
             images_per_batch=images_per_batch,
+            card=card,
         )
         place = _Place(storage.absolute(os.fspath(save_dir), "output"), format, options)
         self._flush()
@@ -339,7 +342,9 @@ class Dataset:
             return None
         # Some formats write JPEG by default, and images would degrade with every save.
         image_ext = place.options.image_ext or lossless_ext(place.path, place.format)
-        place = replace(place, options=replace(place.options, save_images=asked, image_ext=image_ext))
+        # A card that is there already lists the rows of each split, and would stay as it is.
+        card = place.options.card or os.path.exists(os.path.join(place.path, "README.md"))
+        place = replace(place, options=replace(place.options, save_images=asked, image_ext=image_ext, card=card))
         view = self._look()[1]
         changed = set(view.subset_names) if self._changed is None or not same else self._changed
         kept = tuple(name for name in view.subset_names if name not in changed)

@@ -225,6 +225,7 @@ def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str)
             for s in summaries
         ],
         "libraries": libraries(),
+        "losses": list(plan.losses),
     }
     return Job(options, plan, folder, facts), surveys
 

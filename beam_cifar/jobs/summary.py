@@ -27,6 +27,7 @@ class Summary:
         bytes: total bytes of the data files.
         files: number of data files.
         notices: notices for the user.
+        losses: what the rows have and the output lacks, as words of `beam_cifar.formats.contract.sink.LOSSES`.
 
     >>> from beam_cifar import ConvertOptions, convert
     >>> convert(ConvertOptions("cifar10", "out", "parquet")).subsets
@@ -46,6 +47,7 @@ class Summary:
     bytes: int
     files: int
     notices: tuple[str, ...] = ()
+    losses: tuple[str, ...] = ()
 
 
 def summary_of(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
@@ -67,6 +69,7 @@ def summary_of(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
         bytes=nbytes,
         files=files,
         notices=(*job.plan.notices, *manifest["notices"]),
+        losses=job.plan.losses,
     )
 
 

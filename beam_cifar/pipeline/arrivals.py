@@ -298,6 +298,7 @@ def _lay_out(
         "source": "examples",
         "options": {"output_format": sink.format, **options.export.export_options()},
         "libraries": libraries(),
+        "losses": list(layout.losses),
     }
     publish = PublishSettings(sink, remap_table(options.labels, []), layout.rows, facts, overwrite)
     return LaidOut(source, publish, own, layout.moves.spills, layout.tasks)

@@ -37,6 +37,7 @@ from beam_cifar.pipeline.dead_letters import HandlesErrors, Handling, outputs
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.incoming import as_examples, checked_table, label_table, refuse_windows, warn_if_unsafe
 from beam_cifar.pipeline.rows import BadExample, WrittenDataset
+from beam_cifar.planning.checks import Held, lacking, losses_of
 from beam_cifar.steps.base import PixelStep
 from beam_cifar.steps.registry import make_step
 from beam_cifar.steps.remap import remap_labels
@@ -275,7 +276,8 @@ class WriteExamples(beam.PTransform):
                 f"{folder.output}: exists and is not empty; pass overwrite=True to replace it, or choose another output"
             )
         settings = SinkOptions(labels, sink.export_of(options))
-        for notice in sink.notices(settings):
+        losses = losses_of(Held(images=True, labelled=bool(labels.names)), sink, settings)
+        for notice in (*lacking(losses, sink), *sink.notices(settings)):
             logging.getLogger("beam_cifar").warning("%s: %s", name, notice)
         return SinkSettings(name, (), settings, folder)
 

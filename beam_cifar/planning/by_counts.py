@@ -21,7 +21,10 @@ from beam_cifar.images.encodings import are_pixels
 from beam_cifar.naming.components import alike_names
 from beam_cifar.options import ConvertOptions
 from beam_cifar.planning.checks import (
+    Held,
     Named,
+    lacking,
+    losses_of,
     lossy,
     names_that_clash,
     refuse_bad_rows,
@@ -94,6 +97,15 @@ def make_plan(
     loses_labels = selection.filter is not None and selection.filter.mode != "items"
     changed = not label_map.is_identity or label_map.table.parents != labels.parents or loses_labels
     groups = _groups(sources, sink, options, unchanged=not changed and options.resize is None)
+    held = Held(
+        images=any(source.take and source.summary.images for source in sources),
+        labelled=any(
+            source.take and _has_labels(source.summary) and source.summary.kept_labels != 0 for source in sources
+        ),
+        subsets=[group.subset for group in groups if group.rows],
+        formats=(catalog.format,),
+    )
+    losses = losses_of(held, sink, sink_options, strict=options.strict)
     made = cut(groups, [source.summary for source in sources], sink, sink_options, part_bytes)
     tasks = _counting_all(made.tasks, [group for group in groups if group in made.left_out])
     return Plan(
@@ -115,10 +127,12 @@ def make_plan(
             *merged_away(label_map, labels),
             *alike_names(label_map.table.names[target] for target in sorted(set(label_map.targets))),
             *made.notices,
-            *lossy(encodings),
+            *lossy(encodings, sink),
+            *lacking(losses, sink),
             *sink.lost_names(label_map.table, [source.summary.file.subset for source in sources], options),
             *sink.notices(sink_options),
         ),
+        losses=losses,
     )
 
 
@@ -181,8 +195,11 @@ def _loses_all_labels(summaries: Sequence[FileSummary], options: ConvertOptions)
     """Returns whether an annotation filter drops every label there is: most likely a misspelt class."""
     if options.filter is None or options.filter_mode == "items":
         return False
-    labelled = any(label != UNLABELLED for summary in summaries for chunk in summary.chunks for label in chunk)
-    return labelled and not any(summary.kept_labels for summary in summaries)
+    return any(map(_has_labels, summaries)) and not any(summary.kept_labels for summary in summaries)
+
+
+def _has_labels(summary: FileSummary) -> bool:
+    return any(label != UNLABELLED for chunk in summary.chunks for label in chunk)
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,14 @@ from beam_cifar.formats.arrivals import ArrivalsSource, pixel_bytes
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.types import Shard, SinkOptions, SourceFile
 from beam_cifar.images.encodings import are_pixels
-from beam_cifar.planning.checks import Named, names_that_clash, refuse_missing_images, refuse_unlabelled
+from beam_cifar.planning.checks import (
+    Held,
+    Named,
+    losses_of,
+    names_that_clash,
+    refuse_missing_images,
+    refuse_unlabelled,
+)
 from beam_cifar.planning.cut import Facts, Group, cut, long_first
 from beam_cifar.planning.moves import moves_of
 from beam_cifar.planning.plan import ChosenRows, Moves, Positions, Task
@@ -38,6 +45,7 @@ class Layout:
         file_bytes: approximate bytes of one image of each file.
         strict_names: as in `SinkOptions`.
         rows: number of examples.
+        losses: what the examples have and the output lacks.
     """
 
     shards: tuple[Shard, ...]
@@ -47,6 +55,7 @@ class Layout:
     file_bytes: tuple[int, ...]
     strict_names: frozenset[int]
     rows: int
+    losses: tuple[str, ...]
 
 
 def lay_out(files: Sequence[SourceFile], sink: Sink, options: SinkOptions) -> Layout:
@@ -85,10 +94,12 @@ def lay_out(files: Sequence[SourceFile], sink: Sink, options: SinkOptions) -> La
     parts: list[Positions] = []
     groups = list(_groups(files, known, view, sink, options, parts))
     made = cut(groups, [], sink, options)
+    held = Held(bool(view.has_image.any()), bool((view.labels >= 0).any()), [group.subset for group in groups])
+    losses = losses_of(held, sink, options)
     file_bytes = tuple(max(s.image_bytes, s.pixel_bytes) // max(1, s.images) for s in summaries)
     chosen = ChosenRows(replace(view, heights=None, widths=None), tuple(parts))
     moves = moves_of(chosen, range(len(parts)), summaries, file_bytes)
-    return Layout(made.shards, long_first(made.tasks), chosen, moves, file_bytes, strict, len(view))
+    return Layout(made.shards, long_first(made.tasks), chosen, moves, file_bytes, strict, len(view), losses)
 
 
 def _view_of(known: pa.Table, rows: Sequence[int], options: SinkOptions) -> View:

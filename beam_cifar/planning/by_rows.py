@@ -23,7 +23,16 @@ from beam_cifar.images.encodings import are_pixels
 from beam_cifar.naming.components import alike_names
 from beam_cifar.naming.image_files import digests, name_digests, whole_digests
 from beam_cifar.options import ConvertOptions
-from beam_cifar.planning.checks import Named, lossy, names_that_clash, refuse_missing_images, refuse_unlabelled
+from beam_cifar.planning.checks import (
+    Held,
+    Named,
+    lacking,
+    losses_of,
+    lossy,
+    names_that_clash,
+    refuse_missing_images,
+    refuse_unlabelled,
+)
 from beam_cifar.planning.cut import Facts, Group, cut, long_first, no_rows_left
 from beam_cifar.planning.from_options import steps_of
 from beam_cifar.planning.gather import Gathering, look
@@ -61,6 +70,13 @@ def plan_by_rows(
     give_back()
     parts: list[Positions] = []
     groups = list(_groups(view, gathering, sink, sink_options, parts))
+    held = Held(
+        images=bool(view.has_image.any()),
+        labelled=bool((view.labels >= 0).any()),
+        subsets=[group.subset for group in groups if group.rows],
+        formats=[origin.format for origin in gathering.origins],
+    )
+    losses = losses_of(held, sink, sink_options, strict=options.strict)
     made = cut(groups, gathering.summaries, sink, sink_options, part_bytes)
     left_out = [no_rows_left(name) for name in view.subset_names if name not in kept]
     save_images = sink_options.export.save_images
@@ -81,10 +97,12 @@ def plan_by_rows(
             *gathering.notices,
             *left_out,
             *alike_names(view.table.names[label] for label in np.unique(view.labels).tolist() if label >= 0),
-            *lossy(encodings),
+            *lossy(encodings, sink),
+            *lacking(losses, sink),
             *sink.lost_names(view.table, kept, options),
             *sink.notices(sink_options),
         ),
+        losses=losses,
         file_bytes=gathering.file_bytes(),
         counts=gathering.counts(view),
         chosen=ChosenRows(view, tuple(parts)),

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats.contract.sink import Sink
+from beam_cifar.formats.contract.sink import LOSSES, Sink, split_name
 from beam_cifar.formats.contract.types import ExportOptions, FileSummary, Shard, SinkOptions
+from beam_cifar.formats.registry import WRITE, get_sink
 from beam_cifar.images.encodings import GRAY
 from beam_cifar.naming.collisions import strict_names
 
@@ -120,9 +121,54 @@ def check_shards(shards: Sequence[Shard], sink: Sink, options: SinkOptions) -> N
         sink.check_shard(shard, options)
 
 
-def lossy(encodings: Sequence[str]) -> Iterator[str]:
-    """Yields a notice if encoding the images is lossy."""
-    if encodings[0] == GRAY:
-        yield "coloured images become gray (luma, ITU-R BT.601), which is lossy; gray images are unchanged"
-    if encodings[0] == "jpeg":
+@dataclass(frozen=True)
+class Held:
+    """What the rows of a job have, which its output may lack.
+
+    Attributes:
+        images: whether any row has an image.
+        labelled: whether any row has a label.
+        subsets: names of the output subsets with rows.
+        formats: names of the input formats.
+    """
+
+    images: bool
+    labelled: bool
+    subsets: Sequence[str] = ()
+    formats: Sequence[str] = ()
+
+
+def losses_of(held: Held, sink: Sink, options: SinkOptions, *, strict: bool = False) -> tuple[str, ...]:
+    """Returns what the rows have and the output lacks, as words of `LOSSES`.
+
+    Raises:
+        UsageError: there is something, and `strict` is true.
+    """
+    encoding = sink.encodings(options.export)[0]
+    read = [get_sink(name).can for name in held.formats if name in WRITE]
+    known = len(read) == len(held.formats) > 0
+    lost = {
+        "pixels": held.images and not options.export.save_images,
+        "colour": held.images and encoding == GRAY and not (known and all(can.pixels == GRAY for can in read)),
+        "jpeg": held.images and encoding == "jpeg",
+        "labels": held.labelled,
+        "subsets": len(set(map(split_name, held.subsets))) > 1,
+        "ids": not (known and all("ids" in can.losses for can in read)),
+        "superclasses": options.labels.has_superclasses,
+    }
+    found = tuple(loss for loss, has in lost.items() if has and loss in {"pixels", *sink.can.losses})
+    if strict and found:
+        raise UsageError(f"--strict: {''.join(lacking(found, sink))}; nothing was written")
+    return found
+
+
+def lacking(losses: Sequence[str], sink: Sink) -> Iterator[str]:
+    """Yields one notice about everything that an output lacks."""
+    if losses:
+        yield f"{sink.name} output has no {', no '.join(LOSSES[loss] for loss in losses)}"
+
+
+def lossy(encodings: Sequence[str], sink: Sink) -> Iterator[str]:
+    """Yields a notice if the images are encoded lossily only because it was asked for."""
+    if encodings[0] == "jpeg" and "jpeg" not in sink.can.losses:
         yield "images become JPEG files (quality 95, 4:4:4), which is lossy; JPEG files are copied unchanged"

@@ -237,6 +237,7 @@ class Plan:
         exhaustive: whether all of those are read (a limit stops early).
         image_bytes: approximate raw bytes of the images kept.
         notices: notices for the user.
+        losses: what the rows have and the output lacks, as words of `beam_cifar.formats.contract.sink.LOSSES`.
         file_bytes: approximate bytes of one image of each input file.
         counts: row counts before and after, if the plan chose row by row, else None.
         chosen: the rows chosen; None if the plan did not choose row by row, or once they are stored.
@@ -256,6 +257,7 @@ class Plan:
     exhaustive: bool
     image_bytes: int
     notices: tuple[str, ...]
+    losses: tuple[str, ...] = ()
     file_bytes: tuple[int, ...] = ()
     counts: ChosenCounts | None = None
     chosen: ChosenRows | None = None

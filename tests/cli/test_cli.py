@@ -153,8 +153,9 @@ def test_quick_commands_import_neither_beam_nor_arrow_nor_numpy(command: list[st
 def test_json_is_one_object_with_the_documented_fields(run: Run, cifar10: Path) -> None:
     done = run("convert", "-if", "cifar", "-i", cifar10, "-f", "cifar", "-o", "out", "--label", "dog", "--json")
     result = json.loads(done.stdout)
-    names = "version format output read written filtered quarantined subsets labels seconds"
+    names = "version format output read written filtered quarantined subsets labels seconds losses"
     assert list(result) == names.split()
+    assert result["losses"] == ["pixels"]
     assert result["read"] == 1203 == result["written"] + result["filtered"]
     assert result["labels"]["dog"] == result["written"] == sum(result["subsets"].values())
 
@@ -164,6 +165,8 @@ def test_pixels_left_out_are_mentioned_once(run: Run, cifar10: Path) -> None:
     assert done.returncode == 0
     assert [line for line in done.stderr.splitlines() if "--save-images" in line] == done.stderr.splitlines()
     assert len(done.stderr.splitlines()) == 1
+    assert done.stdout.startswith("wrote the labels of 1,203 images as cifar to ")
+    assert done.stdout.splitlines()[0].endswith("/out, without pixels; `-- --save-images` writes them")
     assert run("convert", "-i", cifar10, "-f", "parquet", "-o", "images").stderr == ""
 
 
@@ -179,7 +182,7 @@ def test_exporter_options_stand_before_or_after_the_dashes(
 
 def test_without_an_output_it_is_named_after_the_source(run: Run, cifar10_archive: Path, tmp_path: Path) -> None:
     assert run("convert", "-i", cifar10_archive, "-f", "parquet", "--limit", "10").returncode == 0
-    assert (tmp_path / "cifar-10-python-parquet" / "README.md").exists()
+    assert (tmp_path / "cifar-10-python-parquet" / "data").exists()
 
 
 def test_plan_prints_the_files_and_writes_nothing(run: Run, cifar10: Path, tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_notices_of_an_export_are_logged(tmp_path: Path, caplog: pytest.LogCaptu
     with caplog.at_level(logging.WARNING, "beam_cifar"):
         Dataset.from_iterable([item("a", "q", 1)], ["x"]).export(tmp_path / "out", "cifar")
     assert [record.message for record in caplog.records if record.name == "beam_cifar"] == [
-        "pixels are not written; pass --save-images to include them"
+        "cifar output has no pixels (--save-images writes them)"
     ]
 
 

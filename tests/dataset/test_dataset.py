@@ -1065,7 +1065,9 @@ def test_images_that_are_no_jpeg_stay_so_when_saved_in_place(tmp_path: Path) -> 
 
 
 def test_parquet_is_saved_in_place_with_subsets_that_did_not_change(tmp_path: Path) -> None:
-    Dataset.from_iterable([item(1, 0, "train"), item(2, 1, "test")], NAMES).export(tmp_path / "out", "parquet")
+    Dataset.from_iterable([item(1, 0, "train"), item(2, 1, "test")], NAMES).export(
+        tmp_path / "out", "parquet", card=True
+    )
     Dataset.import_from(tmp_path / "out").put(item(3, 2, "test")).save()
     assert reread(tmp_path / "out") == shown([item(1, 0, "train"), item(2, 1, "test"), item(3, 2, "test")])
     assert b"num_examples: 2" in contents(tmp_path / "out")["README.md"]
@@ -1090,7 +1092,7 @@ def test_a_format_that_cannot_be_read_is_saved_anew_and_keeps_what_is_not_its_ow
 
 def test_parquet_that_lost_its_manifest_is_saved_with_a_card_that_is_true(tmp_path: Path) -> None:
     dataset = Dataset.from_iterable([item(1), item(2)], ["cat"])
-    dataset.export(tmp_path / "out", "parquet")
+    dataset.export(tmp_path / "out", "parquet", card=True)
     write_tree(tmp_path / "out", {"notes.txt": b"n"})
     (tmp_path / "out.beam_cifar" / "manifest.json").unlink()
     dataset.put(item(3)).save()

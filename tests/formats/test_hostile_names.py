@@ -253,7 +253,7 @@ def test_hostile_ids_and_classes_are_only_data_in_parquet(tmp_path: Path) -> Non
     before = everything(tmp_path)
     converted(source, tmp_path / "out", "parquet")
     assert everything(tmp_path, "out", "out.beam_cifar") == before
-    assert sorted(tree(tmp_path / "out")) == ["README.md", "data/train-00000-of-00001.parquet"]
+    assert sorted(tree(tmp_path / "out")) == ["data/train-00000-of-00001.parquet"]
     rows = pq.read_table(tmp_path / "out" / "data" / "train-00000-of-00001.parquet").to_pylist()
     assert [row["img"]["path"] for row in rows] == [item_id + ".png" for item_id in expected_ids(names)]
     assert [decoded(row["img"]["bytes"]).tobytes() for row in rows] == [pixels_of(row) for row in range(len(names))]

@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from beam_cifar import BeamCifarError, LabelTable
+from beam_cifar import BeamCifarError, ExportOptions, LabelTable
 from beam_cifar.errors import InputError
-from beam_cifar.formats.contract.types import FileSummary, Wanted
+from beam_cifar.formats.contract.types import FileSummary, Shard, ShardResult, SinkOptions, Wanted
 from beam_cifar.formats.parquet.columns import dictionary_bytes
 from beam_cifar.formats.parquet.read import ParquetSource
+from beam_cifar.formats.parquet.write import ParquetSink
 from beam_cifar.formats.registry import detect_format
 from beam_cifar.planning.summaries import scan
 from tests.helpers.image_trees import batch, contents, decoded, encoded, picture, quickly, write_cifar, write_tree
@@ -648,3 +649,33 @@ def test_a_footer_does_not_outlive_its_reader(tmp_path: Path) -> None:
         assert not [each for each in gc.get_objects() if isinstance(each, pq.FileMetaData)]
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("read", ["pandas", "pyarrow"])
+def test_the_folder_is_one_table(read: str, tmp_path: Path) -> None:
+    names = ("train/a/1", "train/b/2", "_x/a/3", "日/b/4")
+    source = write_tree(tmp_path / "in", {f"{name}.png": encoded(picture(at)) for at, name in enumerate(names)})
+    quickly(source, tmp_path / "out", "parquet")
+    if read == "pandas":
+        rows = pytest.importorskip("pandas").read_parquet(tmp_path / "out").to_dict("records")
+    else:
+        rows = pq.read_table(tmp_path / "out").to_pylist()
+    assert {row["img"]["path"]: (row["label"], row["img"]["bytes"]) for row in rows} == {
+        f"{name[-1]}.png": ("ab".index(name[-3]), encoded(picture(at))) for at, name in enumerate(names)
+    }
+
+
+def test_a_card_is_written_where_file_numbers_have_more_than_five_digits() -> None:
+    sink = ParquetSink()
+
+    def finished(count: int, *, card: bool = False) -> tuple[list[str], list[str]]:
+        shard = Shard(0, "train", sink.shard_path("train", 0, count), 1, 1, None, has_images=True)
+        options = SinkOptions(LabelTable(("cat",)), ExportOptions(card=card))
+        results = [ShardResult(shard, 1, {0}, {"num_bytes": 1})]
+        return list(sink.finish(options, results)), list(sink.result_notices(options, results))
+
+    assert finished(99_999) == ([], [])
+    assert finished(1, card=True) == (["README.md"], [])
+    files, (notice,) = finished(100_000)
+    assert files == ["README.md"]
+    assert "data/train-00000-of-100000.parquet" in notice

@@ -6,6 +6,7 @@ import dataclasses
 import re
 from typing import Any
 
+from beam_cifar.formats.contract.sink import LOSSES
 from beam_cifar.formats.registry import FORMATS, get_sink
 from beam_cifar.steps.registry import STEPS, help_text, step_class
 from tests.helpers import ROOT
@@ -14,9 +15,12 @@ from tests.helpers import ROOT
 def table_of_formats(folder: str = "docs/formats/") -> str:
     """The table of all formats, with links to their pages in a folder."""
     lines = ["| format | reads | writes | what it is | what writing loses |", "| --- | --- | --- | --- | --- |"]
-    words = {"jpeg": "exact pixels", "order": "class order", "unused": "empty classes"}
     for name, entry in FORMATS.items():
-        lost = ", ".join(sorted(words.get(loss, loss) for loss in get_sink(name).can.losses)) if entry.sink else ""
+        lost = (
+            ", ".join(sorted(LOSSES[loss].partition(" (")[0] for loss in get_sink(name).can.losses))
+            if entry.sink
+            else ""
+        )
         can = ("yes" if entry.source else "", "yes" if entry.sink else "")
         cells = (f"[`{name}`]({folder}{name}.md)", *can, entry.title, lost)
         lines.append("| " + " | ".join(cells).replace("|  |", "| |").replace("|  |", "| |").rstrip() + " |")

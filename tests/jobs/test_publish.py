@@ -88,7 +88,9 @@ def test_an_unfinished_output_of_another_job_is_not_taken_for_ours(cifar10: Path
 @pytest.fixture
 def finished(cifar10: Path, tmp_path: Path) -> tuple[PublishSettings, list[ShardInfo]]:
     """A job whose parts are all staged, in this process and without a runner."""
-    options = ConvertOptions(str(cifar10), str(tmp_path / "out"), "parquet", labels=("dog",), remaps=("dog:cat",))
+    options = ConvertOptions(
+        str(cifar10), str(tmp_path / "out"), "parquet", labels=("dog",), remaps=("dog:cat",), card=True
+    )
     with prepare(options) as job:
         source = SourceSettings.of(job.plan)
         # Without its run: on another machine, whose attempts may come late, nobody knows that the job ended.

@@ -76,6 +76,13 @@ def written(examples: list[Example], output: Path, target: str = "cifar", **opti
     return manifest
 
 
+def test_what_an_output_lacks_is_logged_and_in_the_manifest(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    examples = [example("a"), example("b", subset="test")]
+    assert written(examples, tmp_path / "out", "image_dir")["losses"] == ["labels", "subsets"]
+    assert "image_dir: image_dir output has no labels" in caplog.messages
+    assert written(examples, tmp_path / "parquet", "parquet")["losses"] == []
+
+
 def failure(examples: list[Example], output: Path, target: str = "cifar") -> BeamCifarError:
     with pytest.raises(Exception) as caught:  # noqa: PT011 (each runner has its own)
         written(examples, output, target)

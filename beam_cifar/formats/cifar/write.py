@@ -141,11 +141,6 @@ class CifarSink(FileSink):
             files[CUSTOM_META] = (json.dumps({"labels": options.labels.names}, ensure_ascii=False) + "\n").encode()
         return files
 
-    def notices(self, options: SinkOptions) -> Iterator[str]:
-        """Yields a notice if pixels are not written."""
-        if not options.export.save_images:
-            yield "pixels are not written; pass --save-images to include them"
-
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Yields notices about paths that differ only in case, and about files without rows of some classes.
 

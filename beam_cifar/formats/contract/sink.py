@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
@@ -55,12 +55,30 @@ class PartWriter(ABC):
         return {}
 
 
+LOSSES: Final = {
+    "pixels": "pixels (--save-images writes them)",
+    "colour": "colour (images become gray: luma, ITU-R BT.601)",
+    "jpeg": "exact pixels (JPEG of quality 95 is lossy; JPEG files are copied unchanged; --image-ext .png is lossless)",
+    "labels": "labels",
+    "subsets": "subsets (all are in one folder; --subset selects one)",
+    "ids": "ids (items are numbered)",
+    "superclasses": "superclasses",
+    "order": "class order",
+    "unused": "empty classes",
+}
+"""What an output may lack, as notices and the table of formats say it, by the words of `Capabilities.losses`.
+
+"pixels" is for formats where images are optional.
+"""
+
+
 @dataclass(frozen=True)
 class Capabilities:
     """What a format can store, and in what form.
 
     Attributes:
-        losses: what it cannot express: any of colour, jpeg, ids, labels, order, unused, subsets, superclasses.
+        losses: what it cannot express: any of colour, jpeg, ids, labels, order, unused, subsets, superclasses. A job
+            reports those that it has; `Sink.result_notices` reports "order" and "unused", which depend on the output.
         pixels: `RAW` or `GRAY` where images are stored as pixels; "" where they are PNG or JPEG files.
         image_ext: default extension of image files; None derives it from each image's encoding.
         needs_images: whether images are always written, rather than only on request.

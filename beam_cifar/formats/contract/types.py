@@ -279,6 +279,7 @@ class ExportOptions:
         images_per_batch: rows per output file (fewer in the last of a subset); None: the format decides.
         subset_names: "source" keeps subsets as they are, "split" merges `data_batch_*` into `train` and renames
             `test_batch` to `test`; None: the format decides.
+        card: write a dataset card (`README.md`) where the format supports it.
 
     Raises:
         UsageError: invalid value.
@@ -295,6 +296,7 @@ class ExportOptions:
     keep_empty_classes: bool = False
     images_per_batch: int | None = None
     subset_names: str | None = None
+    card: bool = False
 
     def __post_init__(self) -> None:
         refuse_less_than_one("--images-per-batch", self.images_per_batch)

@@ -1,4 +1,7 @@
-"""Writes Parquet in the layout of Hugging Face datasets: `data/<split>-00000-of-00001.parquet` and a dataset card.
+"""Writes Parquet in the layout of Hugging Face datasets: `data/<split>-00000-of-00001.parquet`.
+
+`datasets` finds splits by these names and features in each file, so a dataset card is only written on request. Without
+it, the folder holds nothing but Parquet, and pandas, pyarrow and others read it as it is.
 
 Facts: https://huggingface.co/docs/hub/datasets-image and .../datasets-manual-configuration; the settings were
 measured for random access and size (a row group of 1,000 images reads in under a millisecond).
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -102,9 +105,13 @@ class _ParquetWriter(PartWriter):
         return pa.Table.from_arrays(columns, schema=self._schema)
 
 
-def _split(name: str) -> str:
-    """Returns a valid split name: letters, digits, `_`, and single dots between them (`naming.py` of `datasets`)."""
-    return re.sub(r"(?<![A-Za-z0-9_])\.|\.(?![A-Za-z0-9_])|[^A-Za-z0-9_.]", "_", name)
+def split_word(name: str) -> str:
+    """Returns a name that `datasets` takes for a split (`splits.py`: words with single dots between).
+
+    It does not start with "_" or ".": pyarrow and Spark skip such files.
+    """
+    word = re.sub(r"[^A-Za-z0-9_.]|(?<![A-Za-z0-9_])\.|\.(?![A-Za-z0-9_])", "_", name)
+    return word if word and word[0] != "_" else f"subset{word}"
 
 
 class ParquetSink(SplitSink):
@@ -112,7 +119,7 @@ class ParquetSink(SplitSink):
 
     name = "parquet"
     can = replace(SPLITS, keeps_files=False)
-    subsets = split_naming(_split)
+    subsets = split_naming(split_word)
     writer = _ParquetWriter
 
     def rows_together(self, rows: int, image_bytes: int) -> int:
@@ -123,8 +130,22 @@ class ParquetSink(SplitSink):
         return f"data/{subset}-{number:05d}-of-{count:05d}.parquet"
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """Returns the dataset card."""
-        return {"README.md": _card(options.labels, shards).encode()}
+        """Returns the dataset card, if it is asked for or needed."""
+        return {"README.md": _card(options.labels, shards).encode()} if options.export.card or _unseen(shards) else {}
+
+    def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
+        """Yields a notice if there is a card that was not asked for."""
+        if _unseen(shards) and not options.export.card:
+            yield (
+                f"datasets needs README.md to find {_unseen(shards)}; pandas and pyarrow read the folder data, not the "
+                "one above it; set a larger --images-per-batch to do without README.md"
+            )
+
+
+def _unseen(shards: Sequence[ShardResult]) -> str:
+    """Returns a file that `datasets` does not find without a card: it expects numbers of five digits; "" if none."""
+    paths = (result.shard.path for result in shards)
+    return next((path for path in paths if not re.fullmatch(r"data/.+-\d{5}-of-\d{5}\.parquet", path)), "")
 
 
 def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
