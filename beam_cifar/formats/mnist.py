@@ -25,7 +25,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
-from beam_cifar.formats.kit.npy import refuse_many_rows
+from beam_cifar.formats.kit.npy import MAX_CLASSES, refuse_many_rows
 from beam_cifar.formats.kit.records import (
     LABELS_FILE,
     RECORDS,
@@ -64,7 +64,6 @@ NO_LABEL = 255
 META_TEXT = 32
 """Characters of each text in a meta file, each of four bytes."""
 
-MAX_CLASSES = 100_000
 MAX_FOLDERS = 16
 """Maximum number of folders searched below the given one: listing many is slow where they have images."""
 _KINDS = {IMAGES_MAGIC: "images", LABELS_MAGIC: "labels", TABLE_MAGIC: "labels"}

@@ -39,6 +39,7 @@ def in_every_format(folder: Path, batches: dict[str, dict[str, object]]) -> dict
     """Writes batches of CIFAR-10 in each format that can be read; returns their folders."""
     made = {"cifar": write_cifar(folder / "cifar", batches, CLASSES)}
     made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
+    made["npy"] = write_npy(folder / "npy")
     for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
         quickly(made["cifar"], folder / name, name)
         made[name] = folder / name
@@ -54,6 +55,15 @@ def write_downsampled(folder: Path) -> Path:
             content["mean"] = data.mean(axis=0)
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
     (folder / "map_clsloc.txt").write_text("n1 1 cat\nn2 2 dog\nn3 3 ship\n")
+    return folder
+
+
+def write_npy(folder: Path) -> Path:
+    folder.mkdir()
+    for seed, name in enumerate(("train", "test")):
+        images = np.stack([picture(50 * seed + row).transpose(1, 2, 0) for row in range(6)])
+        np.save(folder / f"x_{name}.npy", images)
+        np.save(folder / f"y_{name}.npy", np.arange(6) % 4)
     return folder
 
 

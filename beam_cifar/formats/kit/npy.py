@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Runs
@@ -36,6 +37,8 @@ MAX_DIRECTORY = 1 << 20
 MAX_HEADER = 10_000
 MAX_DIMENSIONS = 64
 FREE_ROWS = 1_000_000
+MAX_CLASSES = 100_000
+"""Maximum number of classes without names."""
 MAX_TABLE = 64 << 20
 """Bytes of a table of labels that is examined, to say why it is refused."""
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
@@ -301,6 +304,21 @@ def integers(header: Npy, data: bytes) -> array[int]:
     found = array("q")
     found.frombytes(values.astype(np.int64).tobytes())
     return found
+
+
+def number_table(counts: Mapping[str, int]) -> LabelTable:
+    """Returns a label table with numbers for names.
+
+    Args:
+        counts: display name of each file -> number of classes according to its labels.
+
+    Raises:
+        InputError: there are more than `MAX_CLASSES`.
+    """
+    where = max(counts, key=lambda shown: counts[shown])
+    if counts[where] > MAX_CLASSES:
+        raise InputError(f"{where}: has label {counts[where] - 1}; at most {MAX_CLASSES} classes are supported")
+    return LabelTable(tuple(map(str, range(counts[where]))))
 
 
 def texts(header: Npy, data: bytes) -> list[str]:

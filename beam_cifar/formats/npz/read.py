@@ -30,6 +30,7 @@ from beam_cifar.formats.kit.npy import (
     integers,
     list_arrays,
     member_header,
+    number_table,
     read_array,
     read_labels,
     refuse_many_rows,
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-MAX_CLASSES = 100_000
 MAX_NAME = 1 << 16
 # NumPy stores text in cells of one width, four bytes per character.
 MAX_NAMES_BYTES = 64 << 20
@@ -284,11 +284,7 @@ def _common_table(found: Sequence[_Subset]) -> LabelTable:
             raise InputError(f"{subset.file.shown}: classes differ from {first.file.shown}; convert one at a time")
     if first.table is not None:
         return first.table
-    count = max(subset.classes for subset in found)
-    if count > MAX_CLASSES:
-        where = max(found, key=lambda subset: subset.classes).file.shown
-        raise InputError(f"{where}: has label {count - 1}; at most {MAX_CLASSES} classes are supported")
-    return LabelTable(tuple(map(str, range(count))))
+    return number_table({subset.file.shown: subset.classes for subset in found})
 
 
 def _images(file: SourceFile) -> tuple[Npy, Window]:
