@@ -26,9 +26,9 @@ from beam_cifar.formats.kit.npy import (
     SUFFIX,
     Npy,
     Window,
+    blob_header,
     find_array,
     list_arrays,
-    read_header,
     read_labels,
     refuse_many_rows,
     refuse_unknown,
@@ -167,8 +167,7 @@ def _read_pickled(images: Images, stream: BinaryIO, runs: Runs) -> npt.NDArray[n
 
 
 def _array_header(file: SourceFile) -> Npy:
-    with storage.open_blob(file.blob, file.shown) as stream:
-        header = read_header(stream, file.blob.size, f"{file.shown}:data")
+    header = blob_header(file.blob, f"{file.shown}:data")
     if len(header.shape) != 2:
         header.refuse("uint8 N x 3*S*S in C order")
     return header
@@ -182,6 +181,6 @@ def _array_file(file: SourceFile) -> _Found:
     if side * side > MAX_PIXELS:
         header.refuse(f"images of at most {MAX_PIXELS} pixels")
     rows = header.shape[0]
-    labels = read_labels(file.beside[0], f"{file.shown}:labels", rows, f"one number for each of {rows} images")
+    labels = read_labels(file.beside[0], f"{file.shown}:labels", rows)
     window = Window(file.shown, header.start, (side, side), 3, planar=True)
     return window.read, window.size, labels, ""

@@ -1,7 +1,9 @@
 """MNIST's own format: a file of images and one of labels for each subset (http://yann.lecun.com/exdb/mnist/).
 
 Both are IDX files: a magic number and the size of each dimension, big-endian, then bytes. torchvision and Datumaro read
-them; Datumaro 1.13 also writes them, with a quirk (`plugins/data_formats/mnist.py`), see `_image_sizes`.
+them; Datumaro 1.13 also writes them, with a quirk (`plugins/data_formats/mnist.py`), see `_image_sizes`. QMNIST's
+labels (https://github.com/facebookresearch/qmnist) are rows of eight 32-bit numbers, the class first; EMNIST
+(https://www.nist.gov/itl/products-and-services/emnist-dataset) stores images transposed, and numbers letters from 1.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ import functools
 import os
 import re
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
@@ -22,7 +25,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
-from beam_cifar.formats.kit.npy import refuse_many_rows
+from beam_cifar.formats.kit.npy import MAX_CLASSES, refuse_many_rows
 from beam_cifar.formats.kit.records import (
     LABELS_FILE,
     RECORDS,
@@ -49,8 +52,9 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-IMAGES_MAGIC, LABELS_MAGIC = 2051, 2049
-IMAGES_HEADER, LABELS_HEADER = struct.Struct(">IIII"), struct.Struct(">II")
+IMAGES_MAGIC, LABELS_MAGIC, TABLE_MAGIC = 2051, 2049, 3074
+"""Bytes in three dimensions, bytes in one, and 32-bit integers in two."""
+IMAGES_HEADER, LABELS_HEADER, TABLE_HEADER = struct.Struct(">IIII"), struct.Struct(">II"), struct.Struct(">III")
 IMAGES_NAME, LABELS_NAME, META_NAME = "-images-idx3-ubyte.gz", "-labels-idx1-ubyte.gz", "-meta.gz"
 GENUINE_SIZE = 28, 28
 TEST = "t10k"
@@ -60,7 +64,13 @@ NO_LABEL = 255
 META_TEXT = 32
 """Characters of each text in a meta file, each of four bytes."""
 
-_FILE = re.compile(r"(.+)-(?:(images)[-.]idx3|(labels)[-.]idx1)-ubyte(?:\.gz)?", re.DOTALL)
+MAX_FOLDERS = 16
+"""Maximum number of folders searched below the given one: listing many is slow where they have images."""
+_KINDS = {IMAGES_MAGIC: "images", LABELS_MAGIC: "labels", TABLE_MAGIC: "labels"}
+_FILE = re.compile(r"(.+)-(?:(images)[-.]idx3-ubyte|(labels)[-.](?:idx1-ubyte|idx2-int))(?:\.gz)?", re.DOTALL)
+_LOOSE = re.compile(r"(.+)[-_.](?:(images)|(labels))(?:[-_.](?:idx\d?|ubyte|int|bin|gz))*", re.DOTALL)
+"""Other names, of files that are only read if they start with the magic number."""
+_EMNIST = re.compile(r"(emnist-[^-]+)-.+", re.IGNORECASE | re.DOTALL)
 
 
 class MnistSource(RecordSource):
@@ -70,27 +80,35 @@ class MnistSource(RecordSource):
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether the directory has images or labels of a subset; `describe` reports missing files."""
-        return storage.is_folder(path) and bool(_pairs(path))
+        return storage.is_folder(path) and bool(_roots(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         if not storage.is_folder(path):
             raise InputError(f"{path}: is not a directory; expected one with files such as train{IMAGES_NAME}")
         with storage.reading(path):
-            pairs = _pairs(path)
-            if not pairs:
+            roots = _roots(path)
+            if not roots:
                 raise InputError(f"{path}: no files such as train{IMAGES_NAME} and train{LABELS_NAME} found")
+            if len(roots) > 1:
+                raise InputError(f"{path}: contains several datasets ({', '.join(roots)}); pass the path of one")
+            root, pairs = next(iter(roots.items()))
             subsets = {stem: decode_name(stem) if stem != TEST else "test" for stem in sorted(pairs, key=natural_key)}
-            files = tuple(_source_file(path, stem, subsets[stem], pairs[stem], index_dir) for stem in subsets)
+            files = tuple(_source_file(root, stem, subsets[stem], pairs[stem], index_dir) for stem in subsets)
             refuse_one_subset(files)
-        names = own_file(path, LABELS_FILE)
+        names = own_file(root, LABELS_FILE)
+        tables = [file for file in files if _labels_magic(file) == TABLE_MAGIC]
         table = LabelTable(numbered_names(_largest_label(files)) if names is None else read_names(names))
-        return Catalog(self.name, "MNIST", path, table, files, () if names is None else (names,))
+        notices = (*_emnist_notices(root, subsets), *map(_table_notice, tables))
+        metas = () if names is None else (names,)
+        unread = "further columns of labels" if tables else ""
+        return Catalog(self.name, "MNIST", path, table, files, metas, notices, unread, root)
 
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         import numpy as np
 
-        found = _read_labels(file).astype(np.int32)
-        numbers = np.where((found == NO_LABEL) & (len(labels.names) <= NO_LABEL), np.int32(UNLABELLED), found)
+        numbers = _read_labels(file).astype(np.int32)
+        if len(labels.names) <= NO_LABEL and _labels_magic(file) == LABELS_MAGIC:
+            numbers[numbers == NO_LABEL] = UNLABELLED
         names, listed = _read_meta(file, len(numbers))
         size, sizes = _image_sizes(file, len(numbers), listed)
         ends = None if sizes is None else np.concatenate([[0], np.cumsum(sizes.prod(axis=1, dtype=np.int64))])
@@ -219,14 +237,80 @@ def _file_name(subset: str, ending: str) -> str:
     return encode_name(TEST if subset == "test" else subset, ending)
 
 
-def _pairs(path: str) -> dict[str, dict[str, storage.Entry]]:
-    """Returns file name prefix -> "images" or "labels" -> file; the uncompressed file if both exist."""
-    found: dict[str, dict[str, storage.Entry]] = {}
+_Pairs: TypeAlias = "dict[str, dict[str, storage.Entry]]"
+"""File name prefix -> "images" or "labels" -> file."""
+
+
+def _roots(path: str) -> dict[str, _Pairs]:
+    """Returns the folders with files of subsets: the directory itself, else those one folder down, else two.
+
+    Further down, a file must also have the magic number: folders of classes may have any names.
+    """
+    if pairs := _pairs(path):
+        return {path: pairs}
+    folders, examined = [path], 0
+    for _ in range(2):
+        folders = sorted(inner for folder in folders for inner in storage.folders_in(folder))
+        examined += len(folders)
+        if examined > MAX_FOLDERS:
+            break
+        found = {folder: pairs for folder in folders if (pairs := _pairs(folder)) and _has_magic(pairs)}
+        if found:
+            return found
+    return {}
+
+
+def _has_magic(pairs: _Pairs) -> bool:
+    return any(_KINDS.get(_magic(entry.path)) == kind for found in pairs.values() for kind, entry in found.items())
+
+
+def _pairs(path: str) -> _Pairs:
+    """Returns the files of each subset; of a file in several forms the usual name, then the uncompressed file."""
+    found: _Pairs = {}
     entries = sorted_files(path, lambda name: _FILE.fullmatch(name) is not None)
     for entry in sorted(entries, key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
         if match := _FILE.fullmatch(entry.name):
             found.setdefault(match[1], {}).setdefault(match[2] or match[3], entry)
+    others = storage.list_folder(path, lambda name: _LOOSE.fullmatch(name) and not _FILE.fullmatch(name))
+    for entry in sorted(others, key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
+        if not entry.is_folder and (match := _LOOSE.fullmatch(entry.name)):
+            kind = match[2] or match[3]
+            if kind not in found.get(match[1], {}) and _KINDS.get(_magic(entry.path)) == kind:
+                found.setdefault(match[1], {})[kind] = entry
     return found
+
+
+def _magic(path: str) -> int:
+    """Returns the first four bytes of a file as a number, after unpacking if it is gzip; 0 if there are none."""
+    with storage.reading(path), storage.open_file(path) as file:
+        data = file.read(1024)
+    if data.startswith(b"\x1f\x8b"):
+        try:
+            data = zlib.decompressobj(16 + 15).decompress(data, 4)
+        except zlib.error:
+            return 0
+    return int.from_bytes(data[:4], "big") if len(data) >= 4 else 0
+
+
+def _emnist_notices(root: str, stems: Iterable[str]) -> Iterator[str]:
+    """Yields what is unusual about EMNIST. Raises `InputError` if there are several of its datasets.
+
+    One label means different characters in them, so they cannot share a label table.
+    """
+    found = {match[1].lower() for stem in stems if (match := _EMNIST.fullmatch(stem))}
+    if len(found) > 1:
+        raise InputError(
+            f"{root}: contains several datasets ({', '.join(sorted(found))}), in which one label means different "
+            "characters; move the files of one to another folder and pass that"
+        )
+    for name in found:
+        yield f"{root}: {name} stores images transposed (rows and columns swapped); pixels are kept as stored"
+        if name.endswith("-letters"):
+            yield f"{root}: {name} numbers its letters from 1 (A is 1), so class '0' has no images; labels are kept"
+
+
+def _table_notice(file: SourceFile) -> str:
+    return f"{_labels_shown(file, table=True)}: only the first number of each row, the class, is read"
 
 
 def _source_file(path: str, stem: str, subset: str, found: Mapping[str, storage.Entry], index_dir: str) -> SourceFile:
@@ -243,34 +327,56 @@ def _source_file(path: str, stem: str, subset: str, found: Mapping[str, storage.
 
 
 def _blob(path: str, index_dir: str) -> storage.Blob:
-    return archives.gzip_blob(path, index_dir) if path.endswith(".gz") else storage.whole_file(path)
+    """Returns the content of a file, unpacked if its first bytes are those of gzip, whatever its name is."""
+    return archives.gzip_blob(path, index_dir) if archives.is_gzip(path) else storage.whole_file(path)
 
 
 def _largest_label(files: Sequence[SourceFile]) -> int:
-    """Returns the largest label in all files; reads all labels, one byte a row."""
+    """Returns the largest label in all files; reads all labels, one number a row."""
     return max((int(_read_labels(file).max(initial=0)) for file in files), default=0)
 
 
-def _read_labels(file: SourceFile) -> npt.NDArray[np.uint8]:
-    """Returns the labels of a subset, uint8 `[N]`."""
+def _labels_magic(file: SourceFile) -> int:
+    """Returns the magic number of a subset's labels, whether or not it is one of labels."""
+    with storage.open_blob(file.beside[0], _labels_shown(file)) as stream:
+        return int.from_bytes(stream.read(4), "big")
+
+
+def _read_labels(file: SourceFile) -> npt.NDArray[np.integer[Any]]:
+    """Returns the labels of a subset, integers `[N]`, 0 or more: the first column where there are several."""
     import numpy as np
 
-    blob, shown = file.beside[0], _labels_shown(file)
+    table = _labels_magic(file) == TABLE_MAGIC
+    blob, shown = file.beside[0], _labels_shown(file, table=table)
+    header, magic = (TABLE_HEADER, TABLE_MAGIC) if table else (LABELS_HEADER, LABELS_MAGIC)
     with storage.open_blob(blob, shown) as stream, storage.reading(shown):
-        (count,) = _header(stream, shown, LABELS_HEADER, LABELS_MAGIC, "labels")
-        if blob.size - LABELS_HEADER.size != count:
-            raise InputError(
-                f"{shown}: header says {count} labels, but {blob.size - LABELS_HEADER.size} bytes of labels follow"
-            )
+        count, *columns = _header(stream, shown, header, magic, "labels")
+        row_bytes, left = 4 * columns[0] if table else 1, blob.size - header.size
+        if left != count * row_bytes or not row_bytes:
+            of = f" of {columns[0]} numbers" if table else ""
+            raise InputError(f"{shown}: header says {count} labels{of}, but {left} bytes of labels follow")
         refuse_many_rows(count, file.blob.stamp[0], shown)
-        return np.frombuffer(read_exactly(stream, count, shown), dtype=np.uint8)
+        if not table:
+            return np.frombuffer(read_exactly(stream, count, shown), dtype=np.uint8)
+        pieces = [np.empty(0, np.int32)]
+        step = max(1, storage.COPY_BYTES // row_bytes)
+        for start in range(0, count, step):
+            data = read_exactly(stream, min(step, count - start) * row_bytes, shown)
+            pieces.append(np.frombuffer(data, ">i4").reshape(-1, columns[0])[:, 0].astype(np.int32))
+    found = np.concatenate(pieces)
+    wrong = (found < 0) | (found >= MAX_CLASSES)
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(f"{shown}: row {row}: label is {found[row]}; expected 0 to {MAX_CLASSES - 1}")
+    return found
 
 
-def _labels_shown(file: SourceFile) -> str:
+def _labels_shown(file: SourceFile, *, table: bool = False) -> str:
     """Returns the path of the labels for messages: where they were found, not where they were unpacked to."""
     folder, name = os.path.split(file.shown)
     stem, found, end = name.rpartition("images")
-    return os.path.join(folder, f"{stem}labels{end.replace('3', '1')}" if found else name)
+    end = end.replace("idx3-ubyte", "idx2-int") if table else end.replace("3", "1")
+    return os.path.join(folder, f"{stem}labels{end}" if found else name)
 
 
 def _header(stream: BinaryIO, shown: str, header: struct.Struct, magic: int, what: str) -> tuple[int, ...]:
@@ -307,7 +413,7 @@ def _image_sizes(
             return size, None
         if listed is not None and int(listed.prod(axis=1, dtype="int64").sum()) == nbytes:
             return None, listed
-    labels = _labels_shown(file)
+    labels = _labels_shown(file, table=_labels_magic(file) == TABLE_MAGIC)
     if count != rows and count * size[0] * size[1] == nbytes:
         raise InputError(f"{file.shown}: has {count} images but {labels} has {rows} labels; expected equal counts")
     raise InputError(

@@ -83,6 +83,11 @@ FORMATS: dict[str, Format] = {
         "npz.write:NpzSink",
         marks=(".npz",),
     ),
+    "npy": Format(
+        "NumPy files of images and of labels, as x_train.npy and y_train.npy; also CIFAR-10.1 and CIFAR-10-C",
+        "npy:NpySource",
+        marks=(".npy",),
+    ),
     "downsampled_imagenet": Format(
         "Downsampled ImageNet (Imagenet32, Imagenet64), pickle or .npz files",
         "downsampled_imagenet:DownsampledImagenetSource",

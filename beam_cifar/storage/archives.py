@@ -79,7 +79,7 @@ def _once(
 def _list_members(path: str, stamp: Stamp, index: str) -> tuple[tuple[Member, ...], str]:
     limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
     with reading_archive(path):
-        if not _is_gzip(path):
+        if not is_gzip(path):
             with files.open_file(path) as stream:
                 return tuple(_members(stream, path, stamp[0], limit)), ""
     with reading_archive(path), local_copy(path) as copy, open_gzip(copy) as stream:
@@ -103,7 +103,7 @@ def gzip_blob(path: str, index_dir: str) -> Blob:
 def _unpacked_size(path: str, stamp: Stamp, index: str) -> tuple[int, str]:
     """Decompresses a `.gz` file once, which verifies its checksum, and writes the index."""
     with reading_archive(path, "file"):
-        if not _is_gzip(path):
+        if not is_gzip(path):
             raise InputError(f"{path}: not a gzip file, although its name says so; rename or remove it")
         limit = max(RATIO_FREE_BYTES, MAX_RATIO * stamp[0])
         with local_copy(path) as copy, open_gzip(copy) as stream:
@@ -156,6 +156,7 @@ def _members(stream: Any, path: str, size: int, limit: int) -> Iterator[Member]:
         yield Member(plain, offset, length)
 
 
-def _is_gzip(path: str) -> bool:
+def is_gzip(path: str) -> bool:
+    """Returns whether a file starts as gzip does (RFC 1952). Raises `OSError`."""
     with files.open_file(path) as file:
         return file.read(2) == b"\x1f\x8b"

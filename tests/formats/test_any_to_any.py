@@ -40,6 +40,7 @@ def in_every_format(folder: Path, batches: dict[str, dict[str, object]]) -> dict
     made = {"cifar": write_cifar(folder / "cifar", batches, CLASSES)}
     made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
     made["tiny_imagenet"] = write_tiny(folder / "tiny_imagenet")
+    made["npy"] = write_npy(folder / "npy")
     for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
         quickly(made["cifar"], folder / name, name)
         made[name] = folder / name
@@ -65,6 +66,15 @@ def write_tiny(folder: Path) -> Path:
     lines = "".join(f"val_{row}.JPEG\tn{2 - row}\t0\t0\t31\t31\n" for row in range(3))
     texts = {"val/val_annotations.txt": lines, "wnids.txt": "n2\nn0\nn1\n", "words.txt": "n0\tcat\nn1\tdog, wolf\n"}
     return write_tree(folder, files | {name: text.encode() for name, text in texts.items()})
+
+
+def write_npy(folder: Path) -> Path:
+    folder.mkdir()
+    for seed, name in enumerate(("train", "test")):
+        images = np.stack([picture(50 * seed + row).transpose(1, 2, 0) for row in range(6)])
+        np.save(folder / f"x_{name}.npy", images)
+        np.save(folder / f"y_{name}.npy", np.arange(6) % 4)
+    return folder
 
 
 def expected(source: Path, target: str, folder: Path) -> Dataset:

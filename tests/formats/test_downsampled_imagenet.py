@@ -234,7 +234,7 @@ def test_a_damaged_list_of_names_is_refused(text: bytes, words: str, tmp_path: P
         ({"data": np.zeros((3, 12), np.uint8)}, "arrays found: data; expected 'data' and 'labels'"),
         ({"data": np.zeros((3, 13), np.uint8), "labels": [1, 2, 3]}, "expected uint8 N x 3.S.S in C order"),
         ({"data": np.zeros((3, 12)), "labels": [1, 2, 3]}, "dtype float64"),
-        ({"data": np.zeros((3, 12), np.uint8), "labels": [1, 2]}, "one number for each of 3 images"),
+        ({"data": np.zeros((3, 12), np.uint8), "labels": [1, 2]}, "one integer for each of 3 images"),
         ({"data": np.zeros((3, 12), np.uint8), "labels": [1, 2, 0]}, "row 2: label 0 is outside"),
     ],
 )

@@ -188,6 +188,101 @@ def test_without_names_classes_are_numbers_up_to_the_largest(largest: int, class
     assert Dataset.import_from(source).categories.names == tuple(map(str, range(classes)))
 
 
+@pytest.mark.parametrize("folder", ["MNIST", "MNIST/raw", "a/b"])
+def test_files_are_found_one_or_two_folders_down(folder: str, tmp_path: Path) -> None:
+    write_mnist(tmp_path / "in" / folder, noise(2), [0, 7])
+    write_tree(tmp_path / "in", {"read.me": b"", "other/x.txt": b""})
+    assert detect_format(str(tmp_path / "in"), str(tmp_path)) == "mnist"
+    assert read_back(tmp_path / "in", tmp_path) == [
+        (f"train_{row}.png", label, noise(2)[row].tobytes()) for row, label in enumerate([0, 7])
+    ]
+
+
+def test_two_datasets_in_folders_are_refused_by_name(tmp_path: Path) -> None:
+    for name in ("MNIST", "FashionMNIST"):
+        write_mnist(tmp_path / "in" / name / "raw", noise(2), [0, 7])
+    with pytest.raises(InputError, match=r"several datasets \(.*FashionMNIST/raw, .*MNIST/raw\); pass the path of one"):
+        Dataset.import_from(tmp_path / "in")
+
+
+@pytest.mark.parametrize("really", [False, True])
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_first_bytes_say_whether_a_file_is_gzip(end: str, really: bool, tmp_path: Path) -> None:
+    files = {f"{name}{end}": gzip.compress(data) if really else data for name, data in GOOD.items()}
+    source = write_tree(tmp_path / "in", files)
+    assert [row[2] for row in read_back(source, tmp_path)] == [image.tobytes() for image in noise(4)]
+
+
+@pytest.mark.parametrize("name", ["train_{}.bin", "train-{}", "train.{}.gz", "train-{}.idx"])
+@pytest.mark.parametrize("change", [bytes, gzip.compress])
+def test_files_of_other_names_are_found_by_magic_number(
+    name: str, change: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    files = {name.format("images"): change(GOOD[IMAGES]), name.format("labels"): change(GOOD[LABELS])}
+    source = write_tree(tmp_path / "in", {**files, "x_images": b"", "y-labels": b"text"})
+    assert detect_format(str(source), str(tmp_path)) == "mnist"
+    assert [row[1] for row in read_back(source, tmp_path)] == [0, 1, 2, 3]
+    assert not get_source("mnist").looks_right(str(write_tree(tmp_path / "no", dict.fromkeys(files, b"text"))), "")
+
+
+def idx_table(labels: list[int], columns: int = 8) -> bytes:
+    """QMNIST's labels: the class, then the writer and others."""
+    rows = np.array([[label, *range(1000, 999 + columns)] for label in labels], ">i4")
+    return struct.pack(">III", 3074, *rows.shape) + rows.tobytes()
+
+
+TABLE = "qmnist-train-labels-idx2-int"
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_of_the_labels_of_qmnist_the_class_is_read_and_the_rest_told(packed: bool, tmp_path: Path) -> None:
+    labels = [row % 10 for row in range(70_000)]  # more than are read at once
+    files = {"qmnist-train-images-idx3-ubyte": idx_images(noise(70_000, 1, 1)), TABLE: idx_table(labels)}
+    made = {f"{name}.gz": gzip.compress(data, 1) for name, data in files.items()} if packed else files
+    source = write_tree(tmp_path / "in", made)
+    catalog = get_source("mnist").describe(str(source), str(tmp_path))
+    assert catalog.notices == (
+        f"{source}/{TABLE}{'.gz' if packed else ''}: only the first number of each row, the class, is read",
+    )
+    assert catalog.unread == "further columns of labels"
+    with get_source("mnist").open_rows(catalog.files[0], catalog.labels) as rows:
+        assert (rows.file.subset, list(rows.labels)) == ("qmnist-train", labels)
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (idx_table([3, -1]), "row 1: label is -1; expected 0 to 99999"),
+        (idx_table([3, 2**31 - 1]), "row 1: label is 2147483647; expected 0 to 99999"),
+        (idx_table([3, 1])[:-1], "header says 2 labels of 8 numbers, but 63 bytes"),
+        (struct.pack(">III", 3074, 2, 0), "header says 2 labels of 0 numbers, but 0 bytes"),
+        (struct.pack(">III", 3074, 2**32 - 1, 2**32 - 1), "header says 4294967295 labels of 4294967295 numbers"),
+        (struct.pack(">II", 3074, 2), "is 8 bytes; expected a header of 12"),
+    ],
+)
+def test_damaged_labels_of_qmnist_are_refused(data: bytes, reason: str, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "in", {"qmnist-train-images-idx3-ubyte": idx_images(noise(2)), TABLE: data})
+    with pytest.raises(InputError, match=f"{TABLE}: {reason}"):
+        Dataset.import_from(source)
+
+
+def test_emnist_is_read_as_stored_and_its_ways_are_told(tmp_path: Path) -> None:
+    source = write_mnist(tmp_path / "in" / "gzip", noise(3), [1, 26, 2], "emnist-letters-train")
+    catalog = get_source("mnist").describe(str(tmp_path / "in"), str(tmp_path))
+    assert catalog.notices == (
+        f"{source}: emnist-letters stores images transposed (rows and columns swapped); pixels are kept as stored",
+        f"{source}: emnist-letters numbers its letters from 1 (A is 1), so class '0' has no images; labels are kept",
+    )
+    assert read_back(tmp_path / "in", tmp_path) == [
+        (f"emnist-letters-train_{row}.png", label, noise(3)[row].tobytes()) for row, label in enumerate([1, 26, 2])
+    ]
+    write_mnist(source, noise(3), [1, 26, 2], "emnist-balanced-train")
+    with pytest.raises(
+        InputError, match="several datasets .emnist-balanced, emnist-letters., in which one label means"
+    ):
+        Dataset.import_from(source)
+
+
 def meta(rows: list[list[str]]) -> bytes:
     """Datumaro's meta file."""
     return gzip.compress(np.array(rows, dtype="<U32").tobytes())
@@ -303,7 +398,7 @@ DAMAGED: dict[str, tuple[Files, str]] = {
     "meta file without numbers": (GOOD | {"train-meta.gz": meta([["a", "b"]] * 4)}, r"train-meta.gz: contains a height or width that is not a number"),
     "meta file with a size below zero": (GOOD | {"train-meta.gz": meta([["-1", "-784"]] * 4)}, r"train-meta.gz: contains the image size -1 x -784"),
     "meta file that is no text": (GOOD | {"train-meta.gz": gzip.compress(b"\xff" * 512)}, r"train-meta.gz: contains a name that is not valid"),
-    "not gzip": (packed(b"", lambda data: b"plain"), r"idx3-ubyte.gz: not a gzip file, although its name says so"),
+    "not gzip": (packed(b"", lambda data: b"plain"), r"idx3-ubyte.gz: is 5 bytes; expected a header of 16"),
     "cut gzip": (packed(GOOD[IMAGES], lambda data: data[:-400]), r"idx3-ubyte.gz: the file is truncated or damaged"),
     "wrong checksum": (packed(GOOD[IMAGES], lambda data: data[:-8] + bytes(4) + data[-4:]), r"idx3-ubyte.gz: the file is truncated or damaged"),
     "something after gzip": (packed(GOOD[IMAGES], lambda data: data + b"garbage"), r"idx3-ubyte.gz: the file is truncated or damaged"),

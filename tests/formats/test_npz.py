@@ -300,6 +300,89 @@ def test_jobs_leave_nothing_of_what_they_unpacked(tmp_path: Path) -> None:
     assert names_beside(tmp_path / "out") == COMPLETE
 
 
+PIXELS = np.random.default_rng(0).integers(0, 256, (3, 6, 5), dtype=np.uint8)
+NUMBERS = np.array([2, 0, 1], np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("names", "subset"),
+    [
+        (("X_train", "y_train"), "train"),
+        (("train_X", "train_y"), "train"),
+        (("train-data", "train-target"), "train"),
+        (("imgs", "labels"), "any"),
+        (("x", "y"), "any"),
+        (("data", "label"), "any"),
+        (("faces", "who"), "any"),
+        (("arr_0", "arr_1"), "any"),
+    ],
+)
+def test_arrays_are_found_by_the_names_that_people_use_and_else_by_shape(
+    names: tuple[str, str], subset: str, tmp_path: Path
+) -> None:
+    path = write_npz(tmp_path / "any.npz", **dict(zip(names, (PIXELS, NUMBERS), strict=True)))
+    assert detect_format(str(path), str(tmp_path)) == "npz"
+    found = rows_of(path, tmp_path / "out")
+    assert {name: [(row[1], row[3]) for row in rows] for name, rows in found.items()} == {
+        subset: [(label, image.tobytes() * 3) for label, image in zip(NUMBERS, PIXELS, strict=True)]
+    }
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("files", "subsets"),
+    [
+        (("kmnist-{}-imgs", "kmnist-{}-labels"), ("train", "test")),
+        (("{}_images", "{}_labels"), ("train", "test")),
+        (("x_{}", "y_{}"), ("train", "test")),
+        (("labels-of-{}-images", "labels-of-{}-labels"), ("train", "test")),
+    ],
+)
+def test_images_and_labels_may_be_files_with_one_array_each(
+    files: tuple[str, str], subsets: tuple[str, ...], packed: bool, tmp_path: Path
+) -> None:
+    source = tmp_path / "in"
+    source.mkdir()
+    for at, subset in enumerate(subsets):
+        for name, array in zip(files, (PIXELS + at, NUMBERS[:, None]), strict=True):
+            (np.savez_compressed if packed else np.savez)(source / f"{name.format(subset)}.npz", array)
+    assert detect_format(str(source), str(tmp_path)) == "npz"
+    found = rows_of(source, tmp_path / "out")
+    assert {name: [row[1] for row in rows] for name, rows in found.items()} == {name: [2, 0, 1] for name in subsets}
+    for at, subset in enumerate(subsets):
+        assert [row[3] for row in found[subset]] == [image.tobytes() * 3 for image in PIXELS + at]
+
+
+def test_splits_of_two_datasets_keep_their_whole_names(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("kmnist", "k49"):
+        np.savez(tmp_path / "in" / f"{name}-train-imgs.npz", PIXELS)
+        np.savez(tmp_path / "in" / f"{name}-train-labels.npz", NUMBERS)
+    assert set(rows_of(tmp_path / "in", tmp_path / "out")) == {"kmnist-train", "k49-train"}
+
+
+@pytest.mark.parametrize(
+    ("arrays", "notice"),
+    [
+        ({"images": PIXELS, "ages": NUMBERS}, ".npz: no labels found; arrays not read: ages"),
+        ({"x_train": PIXELS, "y_train": NUMBERS, "m": NUMBERS}, ".npz:x_train: arrays not read: m"),
+        ({"images": PIXELS, "labels": NUMBERS, "y": NUMBERS}, ".npz: arrays not read: y"),
+    ],
+)
+def test_arrays_that_are_not_read_and_missing_labels_are_told(arrays: Arrays, notice: str, tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "a.npz", **arrays)
+    assert [each.removeprefix(str(tmp_path / "a")) for each in NpzSource().describe(str(path), "").notices] == [notice]
+
+
+def test_a_subset_called_like_labels_is_a_subset(tmp_path: Path) -> None:
+    for name in ("labels", "y_train"):
+        folder = tmp_path / name
+        folder.mkdir()
+        write_npz(folder / f"{name}.npz", images=PIXELS, labels=NUMBERS)
+        assert detect_format(str(folder), str(tmp_path)) == "npz"
+        assert list(rows_of(folder, tmp_path / f"out-{name}")) == [name]
+
+
 # --- refused --------------------------------------------------------------------------------------------------------
 
 IMAGES = np.zeros((3, 4, 4, 3), np.uint8)
@@ -387,6 +470,21 @@ BAD: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "is damaged, or not an .npz file"),
     "too few labels": (npz_bytes(images=IMAGES, labels=[1, 2]), "one integer for each of 3 images"),
     "one-hot labels": (npz_bytes(images=IMAGES, labels=np.eye(3, dtype=int)), "numpy.argmax"),
+    "several labels": (
+        npz_bytes(images=IMAGES, labels=np.array([[1, 0], [0, 0], [1, 1]])),
+        r"images; row 1 has 0 of 2 classes, so these are several labels per image, .* only one is supported \(save a",
+    ),
+    "several labels, transposed": (
+        npz_bytes(images=IMAGES, labels=np.asfortranarray([[1, 0], [1, 1], [0, 1]])),
+        "row 1 has 2 of 2 classes, so these are several labels",
+    ),
+    "one-hot floats": (npz_bytes(images=IMAGES, labels=np.eye(3)), "convert one-hot rows with numpy.argmax"),
+    "labels of two kinds": (npz_bytes(images=IMAGES, labels=[[1, 7], [0, 3], [1, 2]]), "for each of 3 images$"),
+    "probabilities": (npz_bytes(images=IMAGES, labels=np.full((3, 2), 0.5)), "for each of 3 images$"),
+    "two arrays of images": (
+        npz_bytes(arr_0=IMAGES, arr_1=IMAGES, arr_2=[1, 2, 3]),
+        "arrays found: arr_0, arr_1, arr_2",
+    ),
     "float labels": (npz_bytes(images=IMAGES, labels=np.zeros(3)), "expected integers"),
     "huge labels": (npz_bytes(images=IMAGES, labels=np.full(3, 2**63, np.uint64)), "at most 63 bits"),
     "many classes": (npz_bytes(images=IMAGES, labels=[0, 1, 2**40]), "label 1099511627776; at most 100000"),

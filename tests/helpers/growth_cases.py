@@ -87,6 +87,17 @@ def _unzipped(path: Path, rows: int) -> Path:
     return plain
 
 
+def _plain_arrays(path: Path, rows: int) -> Path:
+    """Stores the arrays of an `.npz` file as files of images and of labels."""
+    import numpy as np
+
+    with np.load(path) as arrays:
+        np.save(path.with_name(f"{path.stem}_images.npy"), arrays["images"])
+        np.save(path.with_name(f"{path.stem}_labels.npy"), arrays["labels"])
+    path.unlink()
+    return path.with_name(f"{path.stem}_images.npy")
+
+
 def _downsampled(path: Path, rows: int) -> Path:
     """Stores the arrays of an `.npz` file in files of Downsampled ImageNet, of so many rows each."""
     import numpy as np
@@ -146,6 +157,7 @@ LAYOUTS = {
     "npz": Layout("npz", options=("--subsets", "split")),
     "npz, many files": Layout("npz", _FILES),
     "npz, compressed": Layout("npz", options=("--subsets", "split"), rewrite=_compressed, files="*.npz"),
+    "npy": Layout("npz", options=("--subsets", "split"), rewrite=_plain_arrays, files="*.npz"),
     "downsampled_imagenet": Layout("npz", options=("--subsets", "split"), rewrite=_downsampled, files="*.npz"),
     "imagenet_txt": Layout("imagenet_txt", options=("--subsets", "split")),
     "imagenet_txt, many files": Layout("imagenet_txt", _FILES),

@@ -17,9 +17,11 @@ from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 
 from beam_cifar import storage
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.kit.records import read_runs
@@ -35,6 +37,10 @@ MAX_DIRECTORY = 1 << 20
 MAX_HEADER = 10_000
 MAX_DIMENSIONS = 64
 FREE_ROWS = 1_000_000
+MAX_CLASSES = 100_000
+"""Maximum number of classes without names."""
+MAX_TABLE = 64 << 20
+"""Bytes of a table of labels that is examined, to say why it is refused."""
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTED = 1
 
@@ -110,8 +116,7 @@ def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool 
     """
     info, stamp = member.info, _stamp(path)
     shown = f"{path}:{info.filename}"
-    if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{shown}: is encrypted, or compressed in a way that numpy.savez_compressed does not use")
+    _refuse_packing(info, shown)
     start = _data_start(path, info, shown)
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return _unpacked(path, info, shown, stamp, index_dir)
@@ -121,6 +126,11 @@ def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool 
     if checked:
         _check(blob, info.CRC, shown)
     return blob
+
+
+def _refuse_packing(info: zipfile.ZipInfo, shown: str) -> None:
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{shown}: is encrypted, or compressed in a way that numpy.savez_compressed does not use")
 
 
 def _check(blob: storage.Blob, checksum: int, shown: str) -> None:
@@ -174,6 +184,51 @@ def read_header(stream: BinaryIO, size: int, shown: str) -> Npy:
     return found
 
 
+def blob_header(blob: storage.Blob, shown: str) -> Npy:
+    """Returns the header of an array. Raises `InputError` as `read_header`."""
+    with storage.open_blob(blob, shown) as stream:
+        return read_header(stream, blob.size, shown)
+
+
+def member_header(path: str, member: ZippedArray) -> Npy:
+    """Returns the header of an array in an `.npz` file, without unpacking more. Raises `InputError`."""
+    shown = f"{path}:{member.info.filename}"
+    _refuse_packing(member.info, shown)
+    with _opened(path) as archive, archive.open(member.info) as stream:
+        return read_header(cast(BinaryIO, stream), member.info.file_size, shown)
+
+
+def image_shape(header: Npy) -> tuple[tuple[int, int], int] | None:
+    """Returns (height, width) and channels of N images, None if an array does not have their shape."""
+    shape = header.shape
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
+        return None
+    return (shape[1], shape[2]), shape[3] if len(shape) == 4 else 1
+
+
+def image_window(header: Npy, shown: str) -> Window:
+    """Returns a window on an array of images.
+
+    Args:
+        header: its header.
+        shown: display name of the file, used in messages.
+
+    Raises:
+        InputError: it is another kind of array; the error says how to convert it.
+    """
+    found = image_shape(header)
+    if header.dtype.name != "uint8" or found is None:
+        floats = " (convert floats from 0 to 1 with (255 * x).round().astype('uint8'))"
+        kinds = "uint8 N x H x W x 3, N x H x W x 1 or N x H x W"
+        header.refuse(kinds + (floats if header.dtype.kind == "f" else ""))
+    if header.fortran:
+        header.refuse("C order (convert it with numpy.ascontiguousarray)")
+    size, channels = found
+    if header.shape[0] and not (min(size) and size[0] * size[1] <= MAX_PIXELS):
+        header.refuse(f"images of 1 to {MAX_PIXELS} pixels")
+    return Window(shown, header.start, size, channels)
+
+
 def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -> tuple[Npy, bytes]:
     """Returns the header and the elements of a small array.
 
@@ -196,23 +251,45 @@ def read_array(blob: storage.Blob, shown: str, limit: int, expected: str = "") -
     return header, data
 
 
-def read_labels(blob: storage.Blob, shown: str, rows: int, expected: str, limited: str = "") -> array[int]:
-    """Returns the integers of an array with one per row.
+def read_labels(blob: storage.Blob, shown: str, rows: int) -> array[int]:
+    """Returns the integers of an array with one per row, `[N]` or `[N, 1]`.
 
     Args:
         blob: the `.npy`.
         shown: display name used in messages.
         rows: number of rows.
-        expected: expectation stated in errors about another shape.
-        limited: the same in errors about a larger array.
 
     Raises:
-        InputError: it is damaged, or another kind of array.
+        InputError: it is damaged, or another kind of array; for `[N, K]` the error says what its rows are.
     """
-    header, data = read_array(blob, shown, 8 * rows, limited)
+    header = blob_header(blob, shown)
+    expected = f"one integer for each of {rows} images"
+    if len(header.shape) == 2 and header.shape[0] == rows and header.shape[1] > 1:
+        header.refuse(expected + _advice(blob, header))
+    header, data = read_array(blob, shown, 8 * rows, expected)
     if header.shape not in ((rows,), (rows, 1)):
         header.refuse(expected)
     return integers(header, data)
+
+
+def _advice(blob: storage.Blob, header: Npy) -> str:
+    """Returns how to make one label of each row of a table: only for one-hot rows, `argmax` is right."""
+    import numpy as np
+
+    if header.dtype.kind not in "biuf" or header.nbytes > MAX_TABLE:
+        return ""
+    _, data = read_array(blob, header.shown, MAX_TABLE)
+    values = np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
+    if not ((values == 0) | (values == 1)).all():
+        return ""
+    ones = (values == 1).sum(axis=1)
+    if (ones == 1).all():
+        return " (convert one-hot rows with numpy.argmax)"
+    row = int((ones != 1).argmax())
+    return (
+        f"; row {row} has {ones[row]} of {header.shape[1]} classes, so these are several labels per image, of which "
+        "only one is supported (save a single column, such as labels[:, 0], for one class against the rest)"
+    )
 
 
 def integers(header: Npy, data: bytes) -> array[int]:
@@ -227,6 +304,21 @@ def integers(header: Npy, data: bytes) -> array[int]:
     found = array("q")
     found.frombytes(values.astype(np.int64).tobytes())
     return found
+
+
+def number_table(counts: Mapping[str, int]) -> LabelTable:
+    """Returns a label table with numbers for names.
+
+    Args:
+        counts: display name of each file -> number of classes according to its labels.
+
+    Raises:
+        InputError: there are more than `MAX_CLASSES`.
+    """
+    where = max(counts, key=lambda shown: counts[shown])
+    if counts[where] > MAX_CLASSES:
+        raise InputError(f"{where}: has label {counts[where] - 1}; at most {MAX_CLASSES} classes are supported")
+    return LabelTable(tuple(map(str, range(counts[where]))))
 
 
 def texts(header: Npy, data: bytes) -> list[str]:

@@ -1,6 +1,7 @@
-"""NumPy `.npz` source: our files of one subset each, and those of Keras (`x_train`) and MedMNIST (`train_images`).
+"""NumPy `.npz` source: our files of one subset each, those of Keras (`x_train`), MedMNIST (`train_images`) and KMNIST.
 
-Reference: `numpy.savez` (a zip of `.npy` files), Keras' `mnist.npz`, and https://github.com/MedMNIST/MedMNIST.
+Reference: `numpy.savez` (a zip of `.npy` files), Keras' `mnist.npz`, https://github.com/MedMNIST/MedMNIST, and
+https://github.com/rois-codh/kmnist, where images and labels are files with one array each, named `arr_0`.
 """
 
 from __future__ import annotations
@@ -8,25 +9,29 @@ from __future__ import annotations
 import os
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
-from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.array_names import IMAGES, images_by_split, labels_by_split, role_of, short_splits
 from beam_cifar.formats.kit.npy import (
     SUFFIX,
     Npy,
     Window,
     ZippedArray,
+    blob_header,
     find_array,
+    image_shape,
+    image_window,
     integers,
     list_arrays,
+    member_header,
+    number_table,
     read_array,
-    read_header,
     read_labels,
     refuse_many_rows,
     refuse_unknown,
@@ -42,14 +47,18 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
-IMAGES = "images"
-MAX_CLASSES = 100_000
 MAX_NAME = 1 << 16
 # NumPy stores text in cells of one width, four bytes per character.
 MAX_NAMES_BYTES = 64 << 20
 # Arrow's `string` type has 32-bit offsets.
 MAX_IDS_BYTES = 2**31 - 1
-_EXPECTED = "'images' and 'labels', or 'x_train' and 'y_train', or 'train_images' and 'train_labels'"
+_OWN_NAMES = re.compile(r"images|x_.+|.+_images", re.DOTALL)
+"""Names of images in our own files, Keras' and MedMNIST's, whatever the shape: an error then says what is wrong."""
+_EXTRA = ("ids", "ids_offsets", "label_names", "coarse_names", "parents")
+_EXPECTED = (
+    "'images' and 'labels', or 'x_train' and 'y_train', or 'train_images' and 'train_labels', or "
+    "one array in each of two files such as train-images.npz and train-labels.npz"
+)
 
 
 class NpzSource(RecordSource):
@@ -58,9 +67,14 @@ class NpzSource(RecordSource):
     name = "npz"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns whether the first `.npz` file has an array of images under a known name."""
-        files = _npz_files(path)
-        return bool(files and _layout(files[0], list_arrays(files[0])))
+        """Returns whether the first `.npz` file, apart from files of labels, has an array of images."""
+        for file in _npz_files(path):
+            members, role = list_arrays(file), role_of(_stem(file))
+            if _layout(file, members):
+                return True
+            if role is None or role.kind == IMAGES or len(members) != 1:
+                return role is not None and len(members) == 1 and _shaped(file, *members.values())
+        return False
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds the arrays of each subset; unpacks compressed ones to `index_dir`."""
@@ -68,7 +82,7 @@ class NpzSource(RecordSource):
             files = _npz_files(path)
         if not files:
             raise InputError(f"{path}: no {SUFFIX} files found")
-        found = [each for file in files for each in _subsets_of(file, index_dir)]
+        found = list(_subsets(files, index_dir))
         taken: dict[str, str] = {}
         for subset in found:
             other = taken.setdefault(subset.file.subset, subset.file.shown)
@@ -77,7 +91,8 @@ class NpzSource(RecordSource):
                     f"{subset.file.shown}: subset {subset.file.subset!r} is already in {other}; pass one file as input"
                 )
         sources = tuple(subset.file for subset in found)
-        return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources)
+        notices = tuple(subset.notice for subset in found if subset.notice)
+        return Catalog(self.name, "NumPy arrays", path, _common_table(found), sources, notices=notices)
 
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         header, window = _images(file)
@@ -86,19 +101,44 @@ class NpzSource(RecordSource):
         return FileRecords(file, window.channels, numbers, window.read, window.size, None, ids, bad)
 
 
+_Place: TypeAlias = "tuple[str, ZippedArray]"
+"""An `.npz` file and one of its arrays."""
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """Where the arrays of one subset are.
+
+    Attributes:
+        subset: its name.
+        shown: display name of its images, used in messages.
+        images: its images.
+        beside: labels, ids and id offsets, each None if missing.
+        unread: names of other arrays in its file, for the first subset of it.
+    """
+
+    subset: str
+    shown: str
+    images: _Place
+    beside: tuple[_Place | None, _Place | None, _Place | None]
+    unread: str = ""
+
+
 @dataclass(frozen=True)
 class _Subset:
-    """One subset of a file.
+    """One subset.
 
     Attributes:
         file: its images; `beside` has labels, ids and id offsets, each an empty blob if missing.
         table: its label table; None if the file has no class names.
         classes: number of classes according to the labels, if the file has no class names.
+        notice: what is missing or not read, for the user; "" if there is nothing to say.
     """
 
     file: SourceFile
     table: LabelTable | None
     classes: int
+    notice: str
 
 
 def _npz_files(path: str) -> list[str]:
@@ -108,41 +148,112 @@ def _npz_files(path: str) -> list[str]:
     return [entry.path for entry in sorted_files(path, lambda name: name.lower().endswith(SUFFIX))]
 
 
-def _layout(path: str, names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Returns the array names (images, labels) of each subset."""
-    if IMAGES in names:
-        return {decode_name(os.path.basename(path)[: -len(SUFFIX)]): (IMAGES, "labels")}
-    found = {}
-    for name in sorted(names):
-        if match := re.fullmatch(r"x_(.+)", name, re.DOTALL):
-            found[match[1]] = name, f"y_{match[1]}"
-        elif match := re.fullmatch(r"(.+)_images", name, re.DOTALL):
-            found[match[1]] = name, f"{match[1]}_labels"
-    # The conventional order; the alphabet would put test before train.
-    order = {name: at for at, name in enumerate(("train", "val", "test"))}
-    return {subset: found[subset] for subset in sorted(found, key=lambda name: order.get(name, len(order)))}
+def _stem(path: str) -> str:
+    return os.path.basename(path)[: -len(SUFFIX)]
 
 
-def _subsets_of(path: str, index_dir: str) -> Iterator[_Subset]:
-    """Yields the subsets of a file. Raises `InputError` if it has no images."""
-    members = list_arrays(path)
-    layout = _layout(path, members)
-    if not layout:
-        refuse_unknown(path, members, _EXPECTED)
-    table = _own_table(path, members, index_dir)
-    for subset, (images, labels) in layout.items():
-        blob = find_array(path, members[images], index_dir, checked=False)
-        nothing = storage.Blob(blob.path, 0, 0, blob.stamp)
-        beside = tuple(
-            find_array(path, members[name], index_dir) if name in members else nothing
-            for name in ((labels, "ids", "ids_offsets") if images == IMAGES else (labels,))
-        )
-        shown = path if images == IMAGES else f"{path}:{images}"
-        file = SourceFile(subset, subset, shown, blob, beside=(*beside, nothing, nothing)[:3])
-        found, _ = _images(file)
-        refuse_many_rows(found.shape[0], storage.stamp(path)[0], shown)
-        values = _label_values(file, found.shape[0]) if table is None else ()
-        yield _Subset(file, table, max(values, default=-1) + 1)
+def _layout(path: str, members: Mapping[str, ZippedArray]) -> dict[str, tuple[str, str]]:
+    """Returns the array names (images, labels) of each subset, labels "" if there are none.
+
+    Names decide, and where they say nothing the only array of images and the only one with an integer for each.
+    """
+    known = [name for name in members if _OWN_NAMES.fullmatch(name) or _shaped(path, members[name])]
+    images = images_by_split(known)
+    if "" in images:
+        images = {"": images[""]}
+    if images:
+        labels = labels_by_split(members, images)
+        return {split or decode_name(_stem(path)): (name, labels[split]) for split, name in images.items()}
+    pixels = [name for name in members if _shaped(path, members[name], "u")]
+    if len(pixels) == 1:
+        rows = member_header(path, members[pixels[0]]).shape[0]
+        numbers = [name for name in members if _one_each(path, members[name], rows)]
+        if len(numbers) == 1:
+            return {decode_name(_stem(path)): (pixels[0], numbers[0])}
+    return {}
+
+
+def _header(path: str, member: ZippedArray) -> Npy | None:
+    """Returns the header of an array, None if it cannot be read: arrays that no subset needs may be anything."""
+    try:
+        return member_header(path, member)
+    except InputError:
+        return None
+
+
+def _shaped(path: str, member: ZippedArray, kinds: str = "uif") -> bool:
+    """Returns whether an array has the shape of images; an array under a usual name that has not is something else."""
+    header = _header(path, member)
+    return header is not None and header.dtype.kind in kinds and image_shape(header) is not None
+
+
+def _one_each(path: str, member: ZippedArray, rows: int) -> bool:
+    header = _header(path, member)
+    return header is not None and header.dtype.kind in "iu" and header.shape in ((rows,), (rows, 1))
+
+
+def _subsets(files: Sequence[str], index_dir: str) -> Iterator[_Subset]:
+    """Yields all subsets: those of each file, and those of pairs of files with one array. Raises `InputError`."""
+    members = {path: list_arrays(path) for path in files}
+    pairs = _pairs(members)
+    splits = {path: role.split if (role := role_of(_stem(path))) else "" for path in pairs}
+    names = short_splits(splits.values())
+    for path, arrays in members.items():
+        if path in pairs:
+            images, *labels = ((file, next(iter(members[file].values()))) for file in (path, pairs[path]) if file)
+            name = decode_name(names[splits[path]] or _stem(path))
+            yield _subset(_Arrays(name, path, images, (labels[0] if labels else None, None, None)), None, index_dir)
+        elif path not in pairs.values():
+            layout = _layout(path, arrays)
+            if not layout:
+                refuse_unknown(path, arrays, _EXPECTED)
+            table = _own_table(path, arrays, index_dir)
+            for found in _arrays_of(path, arrays, layout):
+                yield _subset(found, table, index_dir)
+
+
+def _pairs(members: Mapping[str, Mapping[str, ZippedArray]]) -> dict[str, str]:
+    """Returns file of images -> file of labels, for files with one array, whose own names say what it is.
+
+    Images without a file of labels are included, with "", if the array itself has no usual name.
+    """
+    single = {_stem(path): path for path, arrays in members.items() if len(arrays) == 1}
+    images = images_by_split(single)
+    labels = labels_by_split(single, images)
+    found = {single[name]: single.get(labels[split], "") for split, name in images.items()}
+    return {path: other for path, other in found.items() if other or not _layout(path, members[path])}
+
+
+def _arrays_of(
+    path: str, members: Mapping[str, ZippedArray], layout: Mapping[str, tuple[str, str]]
+) -> Iterator[_Arrays]:
+    """Yields the arrays of each subset of a file."""
+    used = {*_EXTRA, *(name for names in layout.values() for name in names)}
+    unread = ", ".join(sorted(members.keys() - used)[:8])[:200]
+    for subset, names in layout.items():
+        own = names[0] == IMAGES
+        places = [(path, members[name]) if name in members else None for name in (*names, "ids", "ids_offsets")]
+        labels, ids, offsets = places[1], places[2] if own else None, places[3] if own else None
+        shown = path if own else f"{path}:{names[0]}"
+        yield _Arrays(subset, shown, (path, members[names[0]]), (labels, ids, offsets), unread)
+        unread = ""
+
+
+def _subset(arrays: _Arrays, table: LabelTable | None, index_dir: str) -> _Subset:
+    """Returns a subset; unpacks its compressed arrays to `index_dir`. Raises `InputError`."""
+    path, member = arrays.images
+    blob = find_array(path, member, index_dir, checked=False)
+    nothing = storage.Blob(blob.path, 0, 0, blob.stamp)
+    beside = tuple(find_array(*place, index_dir) if place else nothing for place in arrays.beside)
+    file = SourceFile(arrays.subset, arrays.subset, arrays.shown, blob, beside=beside)
+    found, _ = _images(file)
+    refuse_many_rows(found.shape[0], storage.stamp(path)[0], arrays.shown)
+    values = _label_values(file, found.shape[0]) if table is None else ()
+    told = [
+        *(() if arrays.beside[0] else ("no labels found",)),
+        *((f"arrays not read: {arrays.unread}",) if arrays.unread else ()),
+    ]
+    return _Subset(file, table, max(values, default=-1) + 1, f"{arrays.shown}: {'; '.join(told)}" if told else "")
 
 
 def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) -> LabelTable | None:
@@ -173,38 +284,20 @@ def _common_table(found: Sequence[_Subset]) -> LabelTable:
             raise InputError(f"{subset.file.shown}: classes differ from {first.file.shown}; convert one at a time")
     if first.table is not None:
         return first.table
-    count = max(subset.classes for subset in found)
-    if count > MAX_CLASSES:
-        where = max(found, key=lambda subset: subset.classes).file.shown
-        raise InputError(f"{where}: has label {count - 1}; at most {MAX_CLASSES} classes are supported")
-    return LabelTable(tuple(map(str, range(count))))
+    return number_table({subset.file.shown: subset.classes for subset in found})
 
 
 def _images(file: SourceFile) -> tuple[Npy, Window]:
     """Returns the header of a subset's images, and a window on their pixels."""
-    with storage.open_blob(file.blob, file.shown) as stream:
-        header = read_header(stream, file.blob.size, file.shown)
-    expected = "uint8 N x H x W x 3, N x H x W x 1 or N x H x W"
-    if header.dtype.kind == "f":
-        expected += " (convert floats from 0 to 1 with (255 * x).round().astype('uint8'))"
-    shape = header.shape
-    if header.dtype.name != "uint8" or len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3)):
-        header.refuse(expected)
-    if header.fortran:
-        header.refuse("C order (convert it with numpy.ascontiguousarray)")
-    rows, height, width = shape[:3]
-    if rows and not (height and width and height * width <= MAX_PIXELS):
-        header.refuse(f"images of 1 to {MAX_PIXELS} pixels")
-    return header, Window(file.shown, header.start, (height, width), shape[3] if len(shape) == 4 else 1)
+    header = blob_header(file.blob, file.shown)
+    return header, image_window(header, file.shown)
 
 
 def _label_values(file: SourceFile, rows: int) -> array[int]:
     """Returns the labels as stored, all -1 if there are none."""
-    blob = file.beside[0]
-    if not blob.size:
+    if not file.beside[0].size:
         return array("q", [UNLABELLED]) * rows
-    expected = f"one integer for each of {rows} images (convert one-hot rows with numpy.argmax)"
-    return read_labels(blob, f"{file.shown}: labels", rows, expected, expected)
+    return read_labels(file.beside[0], f"{file.shown}: labels", rows)
 
 
 def _ids(file: SourceFile, rows: int) -> pa.Array:

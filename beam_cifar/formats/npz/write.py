@@ -18,9 +18,10 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.types import ExportOptions, Shard, SinkOptions
+from beam_cifar.formats.kit.array_names import IMAGES
 from beam_cifar.formats.kit.npy import SUFFIX, find_array, list_arrays, read_array, read_header
 from beam_cifar.formats.kit.records import RECORDS, written_columns
-from beam_cifar.formats.npz.read import IMAGES, MAX_NAMES_BYTES
+from beam_cifar.formats.npz.read import MAX_NAMES_BYTES
 from beam_cifar.images.encodings import RAW
 from beam_cifar.naming.components import encode_name
 

@@ -1,0 +1,149 @@
+"""NumPy `.npy` files of images and of labels: `x_train.npy` with `y_train.npy`, and test sets made for CIFAR's classes.
+
+References: `numpy.lib.format`; https://github.com/modestyachts/CIFAR-10.1 (`cifar10.1_v6_data.npy` with
+`cifar10.1_v6_labels.npy`); https://github.com/hendrycks/robustness, whose CIFAR-10-C has a file for each corruption,
+such as `gaussian_noise.npy` (10,000 images at each of five severities), and one `labels.npy` for all of them.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from beam_cifar import storage
+from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.array_names import LABELS, images_by_split, labels_by_split, role_of, short_splits
+from beam_cifar.formats.kit.npy import Npy, blob_header, image_shape, image_window, number_table, read_labels
+from beam_cifar.formats.kit.records import FileRecords, RecordSource, checked_labels, refuse_one_subset
+from beam_cifar.formats.kit.roots import sorted_files
+from beam_cifar.naming.components import decode_name
+
+SUFFIX: Final = ".npy"
+_EXPECTED: Final = (
+    f"x_train{SUFFIX} and y_train{SUFFIX}, or test_data{SUFFIX} and test_labels{SUFFIX}, or arrays of images and one "
+    f"labels{SUFFIX} for all of them"
+)
+
+
+class NpySource(RecordSource):
+    """Reads a directory of `.npy` files, or one file of images with the labels beside it."""
+
+    name = "npy"
+
+    def looks_right(self, path: str, index_dir: str) -> bool:
+        """Returns whether the first file that may be one of images has their shape."""
+        return any(image_shape(_header(found.path)) for found in list(_candidates(path))[:1])
+
+    def describe(self, path: str, index_dir: str) -> Catalog:
+        with storage.reading(path):
+            files, unread = _source_files(path)
+        if not files:
+            raise InputError(f"{path}: no arrays of images found; expected {_EXPECTED}")
+        refuse_one_subset(files)
+        counts = {file.shown: max(_label_values(file, _header(file.shown).shape[0]), default=-1) + 1 for file in files}
+        notices = tuple(_notices(path, files, unread))
+        return Catalog(self.name, "NumPy files", path, number_table(counts), files, notices=notices)
+
+    def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
+        header = blob_header(file.blob, file.shown)
+        window = image_window(header, file.shown)
+        numbers, bad = checked_labels(file, _label_values(file, header.shape[0]), len(labels.names))
+        return FileRecords(file, window.channels, numbers, window.read, window.size, bad_rows=bad)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A file that may be one of images.
+
+    Attributes:
+        path: the file.
+        subset: the subset of its rows.
+        labels: the file of their labels, "" if there is none.
+        sure: whether its name says that it has images; else they are only taken if they fit the labels.
+    """
+
+    path: str
+    subset: str
+    labels: str
+    sure: bool
+
+
+def _stem(path: str) -> str:
+    return os.path.basename(path)[: -len(SUFFIX)]
+
+
+def _arrays(path: str) -> list[str]:
+    """Returns the `.npy` files in a directory, or in that of a file, in natural order."""
+    if storage.is_file(path):
+        if not path.lower().endswith(SUFFIX):
+            return []
+        path = os.path.dirname(path)
+    return [entry.path for entry in sorted_files(path, lambda name: name.lower().endswith(SUFFIX))]
+
+
+def _candidates(path: str) -> Iterator[_Candidate]:
+    """Yields the files that may have images, those with a usual name first; for a file only itself."""
+    paths = {_stem(array): array for array in _arrays(path)}
+    images = images_by_split(paths)
+    labels = labels_by_split(paths, images)
+    shared = next(iter(labels_by_split(paths, {"": ""}).values()))
+    names = short_splits(images)
+    found = [
+        _Candidate(paths[stem], decode_name(names[split] or stem), paths.get(labels[split] or shared, ""), True)
+        for split, stem in images.items()
+    ]
+    if shared:
+        others = [stem for stem in paths if role_of(stem) is None]
+        found += [_Candidate(paths[stem], decode_name(stem), paths[shared], False) for stem in others]
+    one = storage.is_file(path)
+    yield from (each for each in found if not one or os.path.basename(each.path) == os.path.basename(path))
+
+
+def _source_files(path: str) -> tuple[tuple[SourceFile, ...], list[str]]:
+    """Returns the files of images, and the arrays that are not read."""
+    files, used = [], set()
+    for found in _candidates(path):
+        if found.sure or _fits(_header(found.path), _header(found.labels)):
+            beside = (storage.whole_file(found.labels),) if found.labels else ()
+            blob = storage.whole_file(found.path)
+            files.append(SourceFile(os.path.basename(found.path), found.subset, found.path, blob, beside=beside))
+            used |= {found.path, found.labels}
+    return tuple(files), [] if storage.is_file(path) else [each for each in _arrays(path) if each not in used]
+
+
+def _header(path: str) -> Npy:
+    return blob_header(storage.whole_file(path), path)
+
+
+def _fits(images: Npy, labels: Npy) -> bool:
+    """Returns whether an array under any name is one of images; N x H x W may be something else."""
+    many = len(images.shape) == 4 or images.shape[:1] == labels.shape[:1]
+    return many and images.dtype.name == "uint8" and image_shape(images) is not None
+
+
+def _label_values(file: SourceFile, rows: int) -> array[int]:
+    """Returns the labels as stored, all -1 if there are none."""
+    if not file.beside:
+        return array("q", [UNLABELLED]) * rows
+    return read_labels(file.beside[0], file.beside[0].path, rows)
+
+
+def _notices(path: str, files: Sequence[SourceFile], unread: Sequence[str]) -> Iterator[str]:
+    """Yields what is guessed, missing or left out."""
+    yield f"{path}: {SUFFIX} files have no class names; classes are named by number"
+    labelled = [file for file in files if file.beside]
+    for labels in dict.fromkeys(file.beside[0].path for file in labelled):
+        sharing = [file.name for file in labelled if file.beside[0].path == labels]
+        if len(sharing) > 1:
+            yield f"{labels}: has the labels of {len(sharing)} files of images, {sharing[0]} to {sharing[-1]}"
+    for file in files:
+        if not file.beside:
+            yield f"{file.shown}: no labels found; expected a file such as {LABELS}{SUFFIX} beside it"
+    if unread:
+        names = ", ".join(map(os.path.basename, unread[:8]))
+        yield f"{path}: arrays not read: {names[:200]}{f' and {len(unread) - 8} more' if len(unread) > 8 else ''}"
