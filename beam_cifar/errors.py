@@ -41,6 +41,10 @@ class InputError(BeamCifarError):
     exit_code = 3
 
 
+class RowError(InputError):
+    """One row cannot be read, such as a damaged image, while others of its file can."""
+
+
 class PickleError(InputError):
     """A pickle that is not a plain CIFAR file: truncated, damaged, hostile or with unexpected contents.
 

@@ -15,7 +15,7 @@ from beam_cifar.cli.parser import Parser, list_flags
 from beam_cifar.cli.terminal import Progress, print_notices, print_result, scratch_folder
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.memory import share_heap
-from beam_cifar.errors import UsageError
+from beam_cifar.errors import RowError, UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.registry import READ
 from beam_cifar.options import ConvertOptions, Input
@@ -56,7 +56,10 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
             print_notices(said, terminal)
             progress.start(job)
 
-        summary = convert(options, beam_options, on_start=started)
+        try:
+            summary = convert(options, beam_options, on_start=started)
+        except RowError as error:
+            raise RowError(f"{error}; exclude it with --filter '/item[not(id=\"...\")]'") from error
     summary = replace(summary, seconds=round(time.monotonic() - started_at, 3))
     fields = asdict(summary)
     names = "version format output read written filtered quarantined subsets labels seconds losses"

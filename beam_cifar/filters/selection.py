@@ -41,9 +41,11 @@ class Selection:
 
     def count(self, by_label: Mapping[int, int]) -> int:
         """Counts the rows with selected labels among rows that passed the filter, given as rows by label."""
-        if self.labels is None:
-            return sum(by_label.values())
-        return sum(n for label, n in by_label.items() if label in self.labels)
+        return sum(n for label, n in by_label.items() if self.keeps_label(label))
+
+    def keeps_label(self, label: int) -> bool:
+        """Returns whether rows with a label are kept if they pass the filter."""
+        return self.labels is None or label in self.labels
 
     def decide(self, rows: pa.Table) -> Decision:
         """Decides which rows and labels to keep.

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from isal import isal_zlib
 
 from beam_cifar.data.arrays import UInt8Array
-from beam_cifar.errors import InputError
+from beam_cifar.errors import InputError, RowError
 from beam_cifar.images.header import (
     JPEG_EOI,
     JPEG_SOS,
@@ -71,7 +71,7 @@ def decode_image(data: Buffer, name: str) -> UInt8Array:
     """
     header = probe_image(data, name)
     if header.refusal:
-        raise InputError(f"{name}: {header.refusal}")
+        raise RowError(f"{name}: {header.refusal}")
     from PIL.JpegImagePlugin import JpegImageFile
 
     view = memoryview(data)
@@ -84,7 +84,7 @@ def decode_image(data: Buffer, name: str) -> UInt8Array:
     # Pillow raises about ten different exception types for damaged files.
     except Exception as error:
         reason = str(error) or type(error).__name__
-        raise InputError(f"{name}: damaged {header.encoding.upper()} file: {reason}") from error
+        raise RowError(f"{name}: damaged {header.encoding.upper()} file: {reason}") from error
 
 
 def probe_whole_image(data: bytes, name: str) -> ImageHeader:
@@ -107,7 +107,7 @@ def probe_whole_image(data: bytes, name: str) -> ImageHeader:
     # 0xFF is stuffed in compressed data, so a match is the marker. Searched after the frame header only: a thumbnail in
     # EXIF has an EOI of its own.
     if data.find(bytes((0xFF, JPEG_EOI)), file.tell()) < 0:
-        raise InputError(f"{name}: truncated: ends at byte {len(data)} without an end marker (EOI)")
+        raise RowError(f"{name}: truncated: ends at byte {len(data)} without an end marker (EOI)")
     return header
 
 
@@ -121,7 +121,7 @@ def _open_png(data: memoryview, name: str) -> PngImageFile:
     found = _inflated_size((chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT"), size)
     # Pillow would silently leave the missing rows black.
     if found < size:
-        raise InputError(f"{name}: damaged: found {found} bytes of pixel rows, expected {size}")
+        raise RowError(f"{name}: damaged: found {found} bytes of pixel rows, expected {size}")
     image = PngImageFile(io.BytesIO(b"".join((PNG_START, *(chunk for _, chunk in chunks)))))
     if image.mode == "L" and depth < 8 and "transparency" in image.info:
         # Pillow scales gray of 2 and 4 bits to 0..255, but not the transparent gray value in tRNS.
@@ -138,12 +138,12 @@ def _png_chunks(data: memoryview, name: str) -> Iterator[tuple[bytes, memoryview
         if end + 4 > len(data):
             break
         if isal_zlib.crc32(data[place + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise InputError(f"{name}: damaged: wrong checksum of the chunk at byte {place}")
+            raise RowError(f"{name}: damaged: wrong checksum of the chunk at byte {place}")
         yield kind, data[place : end + 4]
         if kind == b"IEND":
             return
         place = end + 4
-    raise InputError(f"{name}: truncated: ends at byte {len(data)} without an IEND chunk")
+    raise RowError(f"{name}: truncated: ends at byte {len(data)} without an IEND chunk")
 
 
 def _filtered_size(width: int, height: int, bits: int, interlaced: bool) -> int:
@@ -183,7 +183,7 @@ def _bare_jpeg(data: memoryview, name: str) -> bytes:
     rest = file.read()
     scans = _count_scans(rest)
     if scans > MAX_SCANS:
-        raise InputError(f"{name}: has {scans} scans, each a pass over the image; at most {MAX_SCANS} are supported")
+        raise RowError(f"{name}: has {scans} scans, each a pass over the image; at most {MAX_SCANS} are supported")
     return b"".join((*kept, rest))
 
 
@@ -204,7 +204,7 @@ def _pixels(image: PngImageFile | JpegImageFile, header: ImageHeader, name: str)
 
     # A second header inside the file may declare another size; checked before anything is allocated.
     if image.size != (header.width, header.height):
-        raise InputError(
+        raise RowError(
             f"{name}: damaged: declares two sizes, {header.height} x {header.width} and {image.height} x {image.width}"
         )
     image.load()
@@ -222,7 +222,7 @@ def _check_palette(image: Image.Image, name: str) -> None:
     colours = len(image.palette.palette or b"") // 3 if image.palette else 0
     highest = int(image.getextrema()[1])  # type: ignore[arg-type]
     if highest >= colours:
-        raise InputError(f"{name}: damaged: a pixel has colour {highest}, but the palette has {colours} colours")
+        raise RowError(f"{name}: damaged: a pixel has colour {highest}, but the palette has {colours} colours")
 
 
 def _opaque(image: Image.Image, name: str) -> Image.Image:
@@ -231,5 +231,5 @@ def _opaque(image: Image.Image, name: str) -> Image.Image:
         return image
     whole = image.convert("RGBA")
     if whole.getchannel("A").getextrema() != (255, 255):
-        raise InputError(f"{name}: has transparent pixels; expected none: flatten it onto a background first")
+        raise RowError(f"{name}: has transparent pixels; expected none: flatten it onto a background first")
     return whole.getchannel("R") if image.mode in ("1", "L", "LA") else whole.convert("RGB")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import BinaryIO, Final, Literal
 
 from beam_cifar.data.limits import MAX_PIXELS
-from beam_cifar.errors import InputError
+from beam_cifar.errors import RowError
 
 Buffer = bytes | bytearray | memoryview
 
@@ -63,7 +63,7 @@ def probe_image(file: BinaryIO | Buffer, name: str) -> ImageHeader:
         name: display name used in messages.
 
     Raises:
-        InputError: not a PNG or JPEG file, truncated, damaged, without pixels, or with more than `MAX_PIXELS`.
+        RowError: not a PNG or JPEG file, truncated, damaged, without pixels, or with more than `MAX_PIXELS`.
     """
     if isinstance(file, Buffer):
         file = io.BytesIO(file)
@@ -73,21 +73,29 @@ def probe_image(file: BinaryIO | Buffer, name: str) -> ImageHeader:
     start += file.read(len(PNG_START) - len(start))
     if start == PNG_START:
         return _checked(_png_header(file, name), name)
-    raise InputError(f"{name}: starts with bytes {start.hex(' ') or '(none)'}; expected a PNG or JPEG file")
+    raise RowError(f"{name}: starts with bytes {start.hex(' ') or '(none)'}; expected a PNG or JPEG file")
+
+
+def header_or_error(file: BinaryIO | Buffer, name: str) -> ImageHeader | RowError:
+    """Returns what `probe_image` returns, or the error that it raises."""
+    try:
+        return probe_image(file, name)
+    except RowError as error:
+        return error
 
 
 def _checked(header: ImageHeader, name: str) -> ImageHeader:
     # Pillow warns only above 89 megapixels, and would decode a bomb of 81 silently.
     pixels = header.height * header.width
     if not 1 <= pixels <= MAX_PIXELS:
-        raise InputError(f"{name}: size is {header.height} x {header.width}; expected 1 to {MAX_PIXELS:,} pixels")
+        raise RowError(f"{name}: size is {header.height} x {header.width}; expected 1 to {MAX_PIXELS:,} pixels")
     return header
 
 
 def _exactly(file: BinaryIO, size: int, name: str) -> bytes:
     data = file.read(size)
     if len(data) < size:
-        raise InputError(f"{name}: truncated: ends within its header")
+        raise RowError(f"{name}: truncated: ends within its header")
     return data
 
 
@@ -95,10 +103,10 @@ def _png_header(file: BinaryIO, name: str) -> ImageHeader:
     """Reads IHDR, which must be the first chunk."""
     length, body, check = struct.unpack(">I17sI", _exactly(file, 25, name))
     if length != 13 or body[:4] != b"IHDR" or zlib.crc32(body) != check:
-        raise InputError(f"{name}: damaged: the first chunk is not a valid IHDR")
+        raise RowError(f"{name}: damaged: the first chunk is not a valid IHDR")
     width, height, depth, colour, *methods = struct.unpack(">4xIIBBBBB", body)
     if depth not in _PNG_DEPTHS.get(colour, ()) or methods[:2] != [0, 0] or methods[2] > 1:
-        raise InputError(f"{name}: damaged: invalid IHDR with depth {depth}, colour type {colour}, methods {methods}")
+        raise RowError(f"{name}: damaged: invalid IHDR with depth {depth}, colour type {colour}, methods {methods}")
     refusal = "has 16 bits per sample; expected at most 8: convert it first" if depth == 16 else ""
     return ImageHeader("png", height, width, 1 if colour in _PNG_GRAY else 3, refusal)
 
@@ -106,7 +114,7 @@ def _png_header(file: BinaryIO, name: str) -> ImageHeader:
 def _jpeg_header(file: BinaryIO, name: str) -> ImageHeader:
     body = next(body for marker, body in jpeg_segments(file, name) if marker in _JPEG_FRAMES)
     if len(body) < 6:
-        raise InputError(f"{name}: damaged: frame header of {len(body)} bytes, expected at least 6")
+        raise RowError(f"{name}: damaged: frame header of {len(body)} bytes, expected at least 6")
     depth, height, width, components = struct.unpack(">BHHB", body[:6])
     refusal = ""
     if depth != 8:
@@ -134,4 +142,4 @@ def jpeg_segments(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
         if marker in _JPEG_FRAMES:
             return
         before = 0
-    raise InputError(f"{name}: damaged: no frame header before the image data")
+    raise RowError(f"{name}: damaged: no frame header before the image data")

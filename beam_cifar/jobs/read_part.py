@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -13,7 +13,7 @@ from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.data.schema import example_schema
 from beam_cifar.errors import InputError
 from beam_cifar.filters.selection import Selection
-from beam_cifar.formats.contract.source import RowReader
+from beam_cifar.formats.contract.source import RowReader, runs_of
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.registry import get_source
 from beam_cifar.images.encodings import are_pixels
@@ -73,8 +73,8 @@ class SourceSettings:
 def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
     """Reads the rows that a task owns, in order, as blocks.
 
-    All of them are read and counted, including those that the selection will drop. A part without rows gives one
-    empty block.
+    All of them are counted, but what the selection drops is not read: its image may be damaged. A part without rows
+    gives one empty block.
 
     Raises:
         InputError: a file is missing, changed or damaged.
@@ -96,50 +96,67 @@ def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:
         file = settings.files[segment.file]
         origin = settings.origin(file)
         with get_source(origin.format).open_rows(file, origin.labels) as rows:
-            owned = _owned(segment, rows, settings.selection)
-            row_bytes = max(settings.row_bytes, rows.row_bytes(*owned, decoded=settings.decoded))
-            pieces = spans(*owned, row_bytes)
+            selected = _selected(segment, rows, settings.selection)
+            owned = segment.owned([row in selected for row in range(segment.start, segment.stop)])
+            wanted = [row for row in range(*owned) if row in selected]
+            pieces = spans(*owned, max(settings.row_bytes, _row_bytes(rows, owned, wanted, settings)))
             for piece, (start, stop) in enumerate(pieces):
                 last = at == len(task.segments) - 1 and piece == len(pieces) - 1
-                bad = {row: rows.bad_rows[row] for row in range(start, stop) if row in rows.bad_rows}
-                table = _sound_rows(rows, start, stop, file, bad) if settings.tolerant else rows.table(start, stop)
-                yield Block(
-                    table=table,
-                    shard=task.shard,
-                    part=task.part,
-                    number=number,
-                    last=last,
-                    read=_counts(file.subset, rows.labels[start:stop]),
-                    rejected=tuple(bad[row] for row in sorted(bad)),
-                    row=start,
-                )
+                yield _block(rows, range(start, stop), selected, (task, number, last), settings)
                 number += 1
 
 
-def _sound_rows(rows: RowReader, start: int, stop: int, file: SourceFile, bad: dict[int, BadRow]) -> pa.Table:
-    """Returns the readable rows of [start, stop); finds the others by bisection and adds them to `bad`."""
+def _row_bytes(rows: RowReader, owned: tuple[int, int], wanted: Sequence[int], settings: SourceSettings) -> int:
+    """Returns the bytes of the largest image of some wanted rows, or an upper bound where that is found out sooner."""
+    runs = runs_of(wanted) if settings.decoded else [owned]
+    return max((rows.row_bytes(*run, decoded=settings.decoded) for run in runs), default=0)
+
+
+def _block(
+    rows: RowReader, span: range, selected: Collection[int], place: tuple[Task, int, bool], settings: SourceSettings
+) -> Block:
+    """Returns the selected rows of a span as the block of a task that has a number and may be its last."""
+    file, (task, number, last) = rows.file, place
+    bad = {row: rows.bad_rows[row] for row in span if row in rows.bad_rows}
+    dropped = [rows.labels[row] for row in span if row not in selected and row not in bad]
+    wanted = [row for row in span if row in selected]
+    return Block(
+        table=_sound_rows(rows, wanted, file, bad) if settings.tolerant else rows.take(wanted),
+        shard=task.shard,
+        part=task.part,
+        number=number,
+        last=last,
+        read=_counts(file.subset, rows.labels[span.start : span.stop]),
+        filtered=_counts(file.subset, dropped),
+        rejected=tuple(bad[row] for row in sorted(bad)),
+        row=span.start,
+    )
+
+
+def _sound_rows(rows: RowReader, wanted: Sequence[int], file: SourceFile, bad: dict[int, BadRow]) -> pa.Table:
+    """Returns those of some rows that can be read; finds the others by bisection and adds them to `bad`."""
     # Handled here: an exception that leaves the generator would also lose the good rows of the range.
     try:
-        return rows.table(start, stop)
+        return rows.take(wanted)
     except InputError as error:
-        if stop == start:
+        if not wanted:
             raise
-        if stop - start == 1:
-            bad.setdefault(start, file.bad_row(start, str(error), rows.labels[start]))
+        if len(wanted) == 1:
+            bad.setdefault(wanted[0], file.bad_row(wanted[0], str(error), rows.labels[wanted[0]]))
             return example_schema().empty_table()
-    middle = (start + stop) // 2
-    halves = (_sound_rows(rows, *half, file, bad) for half in ((start, middle), (middle, stop)))
+    middle = len(wanted) // 2
+    halves = (_sound_rows(rows, half, file, bad) for half in (wanted[:middle], wanted[middle:]))
     return pa.concat_tables(halves).combine_chunks()
 
 
-def _owned(segment: Segment, rows: RowReader, selection: Selection) -> tuple[int, int]:
+def _selected(segment: Segment, rows: RowReader, selection: Selection) -> Collection[int]:
+    """Returns the rows of a segment's range that the selection keeps, without bad ones."""
+    if selection.keeps_all and not rows.bad_rows:
+        return range(segment.start, segment.stop)
     survives: list[bool] = []
     for start in range(segment.start, segment.stop, MAX_ROWS):
-        stop = min(start + MAX_ROWS, segment.stop)
-        survives += _survivors(rows, start, stop, selection)
-    if rows.bad_rows:
-        survives = [kept and row not in rows.bad_rows for row, kept in enumerate(survives, segment.start)]
-    return segment.owned(survives)
+        survives += _survivors(rows, start, min(start + MAX_ROWS, segment.stop), selection)
+    return {row for row, kept in enumerate(survives, segment.start) if kept and row not in rows.bad_rows}
 
 
 def _survivors(rows: RowReader, start: int, stop: int, selection: Selection) -> list[bool]:
@@ -147,7 +164,7 @@ def _survivors(rows: RowReader, start: int, stop: int, selection: Selection) -> 
         facts = rows.facts(start, stop, sizes="image" in selection.filter.sees)
         kept: list[bool] = selection.decide(facts).rows.tolist()
         return kept
-    return [selection.labels is None or label in selection.labels for label in rows.labels[start:stop]]
+    return list(map(selection.keeps_label, rows.labels[start:stop]))
 
 
 def _counts(subset: str, labels: Sequence[int]) -> Counts:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 
 from beam_cifar import storage
 from beam_cifar.data.block import BadRow, Block, Counts, row_counts
-from beam_cifar.errors import InputError, JobError
+from beam_cifar.errors import JobError, RowError
 from beam_cifar.formats.contract.sink import PartWriter
 from beam_cifar.formats.contract.types import MAX_BAD_ROWS, Shard, Wanted
 from beam_cifar.formats.registry import get_sink, get_source
@@ -39,7 +39,7 @@ class OpenPart:
         """Writes a block; returns the account of the part with its last one.
 
         Raises:
-            InputError: a row cannot be kept.
+            RowError: a row cannot be kept.
             JobError: a block is out of order, or the number of rows is not as planned.
         """
         # Fused stages kept the order on every runner tried so far, but Beam's model does not guarantee it.
@@ -50,7 +50,7 @@ class OpenPart:
                 "breaks their order: remove it"
             )
         if block.rejected:
-            raise InputError(str(block.rejected[0]))
+            raise RowError(str(block.rejected[0]))
         self._next += 1
         self._count(block)
         if len(block.table):

@@ -52,7 +52,7 @@ def counted(blocks: Iterator[Block]) -> Iterator[Block]:
             block = next(blocks, None)
         if block is None:
             return
-        count(rows_read=block.read.total(), rows_rejected=len(block.rejected))
+        count(rows_read=block.read.total(), rows_filtered=block.filtered.total(), rows_rejected=len(block.rejected))
         yield block
 
 

@@ -30,6 +30,7 @@ from beam_cifar.planning.checks import (
     refuse_bad_rows,
     refuse_missing_images,
     refuse_unlabelled,
+    refuse_unreadable,
 )
 from beam_cifar.planning.cut import Facts, Group, cut, long_first
 from beam_cifar.planning.plan import Origin, Plan, Segment, Task
@@ -44,6 +45,7 @@ def wanted_of(sink: Sink, options: ConvertOptions) -> Wanted:
         filter=item_filter(options),
         sizes=are_pixels(sink.encodings(options)) and options.resize is None,
         names=sink.can.many_files,
+        lenient=True,
     )
 
 
@@ -69,7 +71,8 @@ def make_plan(
         part_bytes: image bytes per part, for shards with several parts; default: chosen by the format.
 
     Raises:
-        InputError: there are bad rows, superclasses conflict, or no row is selected.
+        InputError: there are bad rows, or selected ones without a valid header; superclasses conflict, or no row is
+            selected.
         UsageError: a label is unknown, or the format cannot represent a file.
     """
     refuse_bad_rows(summaries)
@@ -86,6 +89,9 @@ def make_plan(
     sources = list(choose(summaries, selection, options.limit, pixels=are_pixels(encodings)))
     if not any(source.take for source in sources) or _loses_all_labels(summaries, options):
         raise InputError(f"{catalog.path}: {_nothing_left(summaries, options, selection)}")
+    # A limit may end before such a row; if not, the part that takes the row refuses it.
+    whole = [source.summary for source in sources if source.take == source.survivors]
+    refuse_unreadable(bad for each in whole for bad in each.unreadable if selection.keeps_label(bad.label))
     sink_options = SinkOptions(
         labels=label_map.table,
         export=sink.export_of(options),

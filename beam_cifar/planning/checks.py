@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from beam_cifar.errors import InputError, UsageError
+from beam_cifar.data.block import BadRow
+from beam_cifar.errors import InputError, RowError, UsageError
 from beam_cifar.formats.contract.sink import LOSSES, Sink, split_name
 from beam_cifar.formats.contract.types import ExportOptions, FileSummary, Shard, SinkOptions
 from beam_cifar.formats.registry import WRITE, get_sink
@@ -99,12 +100,18 @@ def names_that_clash(
 
 
 def refuse_bad_rows(summaries: Sequence[FileSummary]) -> None:
-    """Raises `InputError` for the first bad row, if there is one."""
+    """Raises `RowError` for the first bad row, if there is one."""
     count = sum(summary.bad_count for summary in summaries)
     if count:
         first = next(bad for summary in summaries for bad in summary.bad_rows)
         more = f" (and {count - 1} more bad rows)" if count > 1 else ""
-        raise InputError(f"{first}{more}")
+        raise RowError(f"{first}{more}")
+
+
+def refuse_unreadable(rows: Iterable[BadRow]) -> None:
+    """Raises `RowError` for the first of some selected rows whose images have no valid header."""
+    for bad in rows:
+        raise RowError(bad.error)
 
 
 def check_shards(shards: Sequence[Shard], sink: Sink, options: SinkOptions) -> None:

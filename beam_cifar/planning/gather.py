@@ -19,7 +19,7 @@ from beam_cifar.data.row_table import View
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import FileSummary, Wanted
 from beam_cifar.options import Input
-from beam_cifar.planning.checks import refuse_bad_rows
+from beam_cifar.planning.checks import refuse_bad_rows, refuse_unreadable
 from beam_cifar.planning.chosen_rows import read_rows
 from beam_cifar.planning.merge import merged, union_tables, with_unique_ids
 from beam_cifar.planning.plan import ChosenCounts, Inputs, Origin
@@ -51,6 +51,7 @@ def look(
     view = gathering.gather(given)
     for step in steps:
         view = gathering.follow(view, step)
+    gathering.refuse_unreadable(view)
     return gathering, view
 
 
@@ -81,7 +82,7 @@ class Gathering(StepContext):
     def __init__(self, index_dir: str, columns: frozenset[str], *, sizes: bool) -> None:
         self._index_dir = index_dir
         self.columns = columns
-        self._wanted = Wanted(sizes=sizes, columns=columns | {"label"})
+        self._wanted = Wanted(sizes=sizes, columns=columns | {"label"}, lenient=True)
         self.surveys: list[Survey] = []
         self.origins: list[Origin] = []
         self.summaries: list[FileSummary] = []
@@ -161,11 +162,20 @@ class Gathering(StepContext):
 
     def follow(self, view: View, step: Step) -> View:
         """Returns the rows after one more step, with ids unique within each subset."""
+        if "size" in step.needs() and not isinstance(step, PixelStep):
+            self.refuse_unreadable(view)  # a filter would take their images for missing ones
         made = step.apply(view, self)
         if step.moves_ids:
             give_back()
             made = with_unique_ids(made, self.notice)
         return made
+
+    def refuse_unreadable(self, view: View) -> None:
+        """Raises `RowError` for the first row of a view whose image has no valid header."""
+        for file, summary in enumerate(self.summaries):
+            if summary.unreadable:
+                left = set(view.rows[view.files == file].tolist())
+                refuse_unreadable(bad for bad in summary.unreadable if bad.row in left)
 
     def extend(self, view: View, step: Step) -> View:
         """Returns the rows of the whole job after one more step; images are changed only when they are read."""

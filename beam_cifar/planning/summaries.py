@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable, parent_conflict, unknown_name
 from beam_cifar.data.schema import has_images, plain_labels
+from beam_cifar.errors import RowError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.sink import split_name
 from beam_cifar.formats.contract.source import RowReader, Source
@@ -38,6 +40,7 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
 
     Raises:
         InputError: the file cannot be read.
+        RowError: an image has no valid header, although its size is asked for and `wanted` is not lenient.
     """
     with source.open_rows(file, labels) as reader:
         bad = reader.bad_rows
@@ -51,10 +54,20 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
         )
         if wanted.columns:
             summary = replace(summary, columns=_columns(reader, wanted))
-        if wanted.filter is None and not wanted.names:
-            return summary
-        chunks, names, kept = _looked_into(reader, labels, wanted, all_images=summary.images == summary.rows)
-        return replace(summary, chunks=chunks, row_names=names, kept_labels=kept)
+        dropped: Set[int] = set()
+        if wanted.filter is not None or wanted.names:
+            all_images = summary.images == summary.rows
+            chunks, names, kept, dropped = _looked_into(reader, labels, wanted, all_images=all_images)
+            summary = replace(summary, chunks=chunks, row_names=names, kept_labels=kept)
+        return replace(summary, unreadable=_unreadable(reader, wanted, dropped))
+
+
+def _unreadable(reader: RowReader, wanted: Wanted, dropped: Set[int]) -> tuple[BadRow, ...]:
+    """Returns the rows whose image has no valid header, but for those that the filter drops."""
+    found = tuple(reader.unreadable[row] for row in sorted(reader.unreadable) if row not in dropped)
+    if found and not wanted.lenient:
+        raise RowError(found[0].error)
+    return found
 
 
 def _plain_chunks(reader: RowReader) -> Iterator[Mapping[int, int]]:
@@ -79,11 +92,21 @@ def _columns(reader: RowReader, wanted: Wanted) -> pa.Table:
 
 def _looked_into(
     reader: RowReader, labels: LabelTable, wanted: Wanted, *, all_images: bool
-) -> tuple[tuple[Mapping[int, int], ...], RowNames | None, int]:
-    """Returns row counts by label after the filter, digests of the rows' names, and how many rows keep a label."""
+) -> tuple[tuple[Mapping[int, int], ...], RowNames | None, int, Set[int]]:
+    """Looks at the names of all rows, and at what the filter looks at.
+
+    Returns:
+        Row counts by label after the filter; digests of the rows' names; how many rows keep a label; and unreadable
+        rows that the filter drops.
+
+    Raises:
+        RowError: the filter looks at images, and one has no valid header.
+    """
     import numpy as np
 
-    sizes = not all_images or (wanted.filter is not None and "image" in wanted.filter.sees)
+    judges_images = wanted.filter is not None and "image" in wanted.filter.sees
+    sizes = not all_images or judges_images
+    dropped: set[int] = set()
     selection = Selection(labels.names, None, wanted.filter)
     chunks: list[Mapping[int, int]] = []
     names: list[tuple[Any, ...]] = []
@@ -91,7 +114,11 @@ def _looked_into(
     for start in range(0, reader.rows, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, reader.rows)
         facts = reader.facts(start, stop, sizes=sizes)
+        unreadable = [row for row in range(start, stop) if row in reader.unreadable] if reader.unreadable else ()
+        if unreadable and judges_images:
+            raise RowError(reader.unreadable[unreadable[0]].error)
         decision = selection.decide(facts)
+        dropped.update(row for row in unreadable if not decision.rows[row - start])
         good = np.array([row not in reader.bad_rows for row in range(start, stop)], dtype=np.bool_)
         mask = decision.rows & good
         found = plain_labels(facts)
@@ -104,7 +131,7 @@ def _looked_into(
             ids, filenames = (facts.column(name).take(rows).to_pylist() for name in ("id", "filename"))
             texts = digests(ids), name_digests(ids, filenames), whole_digests(ids)
             names.append((rows + start, found[rows], kept_labels, *texts, images))
-    return tuple(chunks), _row_names(names) if wanted.names else None, kept
+    return tuple(chunks), _row_names(names) if wanted.names else None, kept, dropped
 
 
 def _row_names(chunks: Sequence[tuple[Any, ...]]) -> RowNames:

@@ -27,10 +27,12 @@ class RowReader(ABC):
         file: the file that contains them.
         labels: label of every row, -1 for unlabelled.
         bad_rows: rows that cannot be read, by row number.
+        unreadable: further rows, whose size was asked for and whose image has no valid header; a copy shares them.
     """
 
     def __init__(self, file: SourceFile, labels: Sequence[int], bad_rows: Mapping[int, BadRow]) -> None:
         self.file, self.labels, self.bad_rows = file, labels, bad_rows
+        self.unreadable: dict[int, BadRow] = {}
 
     @property
     def rows(self) -> int:
@@ -68,6 +70,7 @@ class RowReader(ABC):
             start: first row.
             stop: row after the last.
             sizes: whether sizes are needed; if not, they may be null where they would need a look into every image.
+                They are null for rows that are `unreadable`, too.
         """
 
     @abstractmethod

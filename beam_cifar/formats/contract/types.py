@@ -119,12 +119,15 @@ class Wanted:
         sizes: whether image sizes are needed even if every image must be opened for them.
         names: whether to include the name of each row's file, for sinks where every image is a file.
         columns: columns of `beam_cifar.data.row_table.COLUMNS`, or "label", to include for every row.
+        lenient: whether images without a valid header are listed in `FileSummary.unreadable`, and not refused: whoever
+            asks refuses those that are selected.
     """
 
     filter: ItemFilter | None = None
     sizes: bool = False
     names: bool = False
     columns: frozenset[str] = frozenset()
+    lenient: bool = False
 
 
 @dataclass(frozen=True)
@@ -166,6 +169,7 @@ class FileSummary:
         parents: class -> (superclass, row that it was found in).
         bad_rows: rows that cannot be read, at most `MAX_BAD_ROWS` of them.
         bad_count: total number of bad rows.
+        unreadable: rows that the filter keeps and whose image has no valid header, as far as sizes were asked for.
         duplicates: number of rows whose id had to be made unique.
         batch_label: title stored in the file.
         copyable_as: name of the format whose writer would produce the same bytes from all its rows.
@@ -186,6 +190,7 @@ class FileSummary:
     parents: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     bad_rows: tuple[BadRow, ...] = ()
     bad_count: int = 0
+    unreadable: tuple[BadRow, ...] = ()
     duplicates: int = 0
     batch_label: str = ""
     copyable_as: str = ""

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from beam_cifar.data.block import MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.errors import RowError
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.rows import ColumnRows, column, prefixed, probed, row_numbers, size_rows, unique_ids
@@ -52,15 +53,15 @@ class EncodedRows(ColumnRows):
         """Returns the encoded images of some rows: `binary`, null where there is no image."""
 
     @abstractmethod
-    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
-        """Returns the image headers of rows [start, stop), in order."""
+    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | RowError | None]:
+        """Returns the image headers of rows [start, stop), in order; an error for an image without a valid one."""
 
     def _sizes(self, runs: Runs, *, look: bool) -> npt.NDArray[np.int32]:
         for start, stop in runs if look else ():
             for at in range(start, stop, MAX_ROWS):
                 end = min(at + MAX_ROWS, stop)
                 if (self._looked_at[0, at:end] == UNKNOWN).any():
-                    self._looked_at[:, at:end] = size_rows(self._headers(at, end))
+                    self._looked_at[:, at:end] = size_rows(self._noted(self._headers(at, end), range(at, end)))
         return np.concatenate(
             [self._looked_at[:, :0], *(self._looked_at[:, start:stop] for start, stop in runs)], axis=1
         )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from beam_cifar import storage
 from beam_cifar.data.block import MAX_ROWS, BadRow
 from beam_cifar.data.schema import plain_labels
-from beam_cifar.errors import InputError
+from beam_cifar.errors import RowError
 from beam_cifar.formats.contract.sink import Capabilities, PartWriter, Sink
 from beam_cifar.formats.contract.source import Runs, runs_of
 from beam_cifar.formats.contract.types import FileSummary, SinkOptions, SourceFile
@@ -27,7 +27,7 @@ from beam_cifar.formats.kit.rows import (
     with_unique_ids,
 )
 from beam_cifar.images.encodings import file_extensions
-from beam_cifar.images.header import ImageHeader, probe_image
+from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.naming.components import decode_name, encode_name
 from beam_cifar.naming.id_paths import decode_path, encode_path
 from beam_cifar.naming.image_files import file_names, short_name
@@ -104,9 +104,8 @@ class ImageFileRows(ColumnRows):
         if not look:
             return np.zeros((3, sum(stop - start for start, stop in runs)), dtype=np.int32)
         chunks = [(at, min(at + MAX_ROWS, stop)) for start, stop in runs for at in range(start, stop, MAX_ROWS)]
-        return size_rows(
-            header for chunk in chunks for header in storage.each(_header, self._entries([chunk]), self._root)
-        )
+        headers = (header for chunk in chunks for header in storage.each(_header, self._entries([chunk]), self._root))
+        return size_rows(self._noted(headers, row_numbers(runs).tolist()))
 
     def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
         import pyarrow as pa
@@ -139,11 +138,11 @@ def image_table(images: Mapping[str, Any], ids: pa.Array, filenames: pa.Array, *
     return with_unique_ids(pa.table({"id": ids, "filename": filenames, **images, **more}))
 
 
-def _header(entry: storage.Entry | None) -> ImageHeader | None:
+def _header(entry: storage.Entry | None) -> ImageHeader | RowError | None:
     if entry is None:
         return None
     with storage.reading(entry.path), storage.open_file(entry.path) as file:
-        return probe_image(file, entry.path)
+        return header_or_error(file, entry.path)
 
 
 class _ImageFileWriter(PartWriter):
@@ -239,6 +238,6 @@ def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:
     there = [entry for entry in entries if entry is not None]
     for entry in there:
         if entry.size > MAX_FILE_BYTES:
-            raise InputError(f"{entry.path}: is {entry.size} bytes; at most {MAX_FILE_BYTES} are supported")
+            raise RowError(f"{entry.path}: is {entry.size} bytes; at most {MAX_FILE_BYTES} are supported")
     contents = iter(storage.read_all_listed(there))
     return [None if entry is None else next(contents) for entry in entries]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable, parent_conflict
 from beam_cifar.data.schema import facts_table, image_array, with_images
+from beam_cifar.errors import RowError
 from beam_cifar.formats.contract.source import RowReader, Runs
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
 from beam_cifar.images.decode import probe_whole_image
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 NO_IMAGE = -1
 """Marks the size of a missing image."""
+BROKEN = -2
+"""Marks the size of an image without a valid header."""
 
 
 class ColumnRows(RowReader):
@@ -90,6 +93,15 @@ class ColumnRows(RowReader):
     def _read(self, runs: Runs) -> tuple[pa.Array, str | Sequence[str], npt.NDArray[np.int32]]:
         """Returns images of some rows, `binary`, one encoding or a sequence of them, and sizes as `_sizes` does."""
 
+    def _noted(
+        self, headers: Iterable[ImageHeader | RowError | None], rows: Iterable[int]
+    ) -> Iterator[ImageHeader | RowError | None]:
+        """Passes on the headers of some rows; adds rows without a valid one to `unreadable`."""
+        for row, header in zip(rows, headers, strict=True):
+            if isinstance(header, RowError):
+                self.unreadable[row] = self.file.bad_row(row, str(header), self.labels[row])
+            yield header
+
     def _facts(self, runs: Runs, sizes: npt.NDArray[np.int32]) -> pa.Table:
         import numpy as np
 
@@ -116,6 +128,7 @@ class ColumnRows(RowReader):
             more: further fields of the summary.
         """
         if sizes is not None:
+            sizes = sizes[:, sizes[0] != BROKEN]
             height, width, _ = sizes.clip(0).astype("int64")
             same = len(height) and (sizes[:2] == sizes[:2, :1]).all() and height[0] > 0
             more["pixel_bytes"] = int((3 * height * width).sum())
@@ -144,11 +157,14 @@ def raw_images(pixels: bytes | memoryview, sizes: npt.NDArray[np.int32]) -> pa.A
     return image_array(pixels, sizes.astype("int64").prod(axis=0))
 
 
-def size_rows(headers: Iterable[ImageHeader | None]) -> npt.NDArray[np.int32]:
-    """Returns heights, widths and channels: int32 `[3, N]`, `NO_IMAGE` where there is no image."""
+def size_rows(headers: Iterable[ImageHeader | RowError | None]) -> npt.NDArray[np.int32]:
+    """Returns heights, widths and channels: int32 `[3, N]`, `NO_IMAGE` or `BROKEN` where there is no valid image."""
     import numpy as np
 
-    rows = [(h.height, h.width, h.channels) if h else (NO_IMAGE,) * 3 for h in headers]
+    rows = [
+        (BROKEN,) * 3 if isinstance(h, RowError) else (h.height, h.width, h.channels) if h else (NO_IMAGE,) * 3
+        for h in headers
+    ]
     return np.ascontiguousarray(np.array(rows, dtype=np.int32).reshape(-1, 3).T)
 
 

@@ -19,7 +19,7 @@ import pyarrow.types as types
 
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
-from beam_cifar.errors import InputError
+from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
@@ -27,7 +27,7 @@ from beam_cifar.formats.kit.folders import NO_LABEL
 from beam_cifar.formats.kit.rows import parents_of
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
 from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet
-from beam_cifar.images.header import ImageHeader, probe_image
+from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
 
 _FOLDERS = r"(?s)^.*/"
@@ -118,10 +118,10 @@ class ParquetRows(EncodedRows):
     def _images(self, runs: Runs) -> pa.Array:
         return _joined([self._in_order.read(start, stop) for start, stop in runs])
 
-    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
+    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | RowError | None]:
         images = (image for batch in self._in_order.batches(start, stop) for image in batch)
         for row, image in enumerate(images, start):
-            yield probe_image(image.as_buffer().to_pybytes(), self._shown(row)) if image.is_valid else None
+            yield header_or_error(image.as_buffer().to_pybytes(), self._shown(row)) if image.is_valid else None
 
     def _stored_bytes(self, start: int, stop: int) -> int:
         """Returns the largest mean among the row groups: the sizes of single images are unknown until they are read."""

@@ -22,7 +22,7 @@ from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.data.text import is_unicode
-from beam_cifar.errors import InputError
+from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import Runs, kept
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
@@ -31,7 +31,7 @@ from beam_cifar.formats.kit.label_columns import listed
 from beam_cifar.formats.kit.npy import read_header
 from beam_cifar.formats.kit.rows import column, found_in, row_numbers, with_unique_ids
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.images.header import ImageHeader, probe_image
+from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.images.png import encode_png
 from beam_cifar.storage.tar import tar_members
 
@@ -109,24 +109,24 @@ class WebdatasetRows(EncodedRows):
         if offset < 0:
             return None
         if size > MAX_IMAGE_BYTES:
-            raise InputError(f"{self._shown(row)}: image is {size} bytes; at most {MAX_IMAGE_BYTES} are supported")
+            raise RowError(f"{self._shown(row)}: image is {size} bytes; at most {MAX_IMAGE_BYTES} are supported")
         stream = self._stream()
         stream.seek(offset)
         data = stream.read(size)
         return _array_as_png(data, self._shown(row)) if data.startswith(_ARRAY_START) else data
 
-    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | None]:
+    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | RowError | None]:
         for row in range(start, stop):
             offset, size = int(self._index.offsets[row]), int(self._index.sizes[row])
             if offset < 0:
                 yield None
             elif size <= _WHOLE_BYTES:
-                yield probe_image(self._image(row) or b"", self._shown(row))
+                yield header_or_error(self._image(row) or b"", self._shown(row))
             else:
                 window: Any = storage.SubFile(self._stream(), offset, size)
                 found = io.BufferedReader(window)
                 shape = _array_shape(found, size) if found.peek(6).startswith(_ARRAY_START) else None
-                yield ImageHeader("png", *shape) if shape else probe_image(found, self._shown(row))
+                yield ImageHeader("png", *shape) if shape else header_or_error(found, self._shown(row))
 
     def _stored_bytes(self, start: int, stop: int) -> int:
         return int(self._index.sizes[start:stop].max(initial=0))
