@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for type checkers; a test compares it with `_HOMES`
     from beam_cifar.errors import BeamCifarError as BeamCifarError
     from beam_cifar.formats.contract.types import ExportOptions as ExportOptions
     from beam_cifar.images.example import Example as Example
+    from beam_cifar.images.options import ImageOptions as ImageOptions
     from beam_cifar.jobs.summary import Summary as Summary
     from beam_cifar.options import ConvertOptions as ConvertOptions
     from beam_cifar.pipeline.convert import Conversion as Conversion
@@ -53,6 +54,7 @@ _HOMES = {
     "dataset.items": "DatasetItem Image Label",
     "errors": "BeamCifarError",
     "formats.contract.types": "ExportOptions",
+    "images.options": "ImageOptions",
     "jobs.summary": "Summary",
     "options": "ConvertOptions",
     "pipeline.convert": "Conversion convert run",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from beam_cifar.data.limits import check_size, refuse_less_than_one
@@ -10,6 +10,7 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import UsageError
 from beam_cifar.filters.xpath import ItemFilter
 from beam_cifar.formats.contract.types import ExportOptions
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.steps.base import Step
 
 MAX_WORKERS = 256
@@ -29,6 +30,7 @@ class Input:
         merged: further datasets to merge with it.
         on_clash: how to resolve items with the same id and subset in several of them; see `ON_CLASH`.
         steps: transforms to apply afterwards, in order; see `beam_cifar.steps.registry`.
+        images: how images are read.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Input:
     merged: tuple[Input, ...] = ()
     on_clash: str = "error"
     steps: tuple[Step, ...] = ()
+    images: ImageOptions = AS_STORED
 
     def __post_init__(self) -> None:
         if self.on_clash not in ON_CLASH:
@@ -54,6 +57,10 @@ class Input:
         own = (self,) if self.path else ()
         return (*own, *(leaf for each in self.merged for leaf in each.leaves))
 
+    def reading(self, images: ImageOptions) -> Input:
+        """Returns the same input with images read in another way, those of merged datasets as well."""
+        return replace(self, images=images, merged=tuple(each.reading(images) for each in self.merged))
+
     def meaning(self) -> dict[str, Any]:
         """The fields that determine the output, without paths."""
         return {
@@ -62,6 +69,7 @@ class Input:
             "merged": [each.meaning() for each in self.merged],
             "on_clash": self.on_clash,
             "steps": [[step.name, step.options()] for step in self.steps],
+            "images": self.images.meaning(),
         }
 
 
@@ -85,6 +93,7 @@ class ConvertOptions(ExportOptions):
         merged: further datasets to merge with the first, before any selection.
         on_clash: how to resolve items with the same id and subset in several datasets: "error", "suffix" (later ones
             get new ids) or "first" (later ones are dropped).
+        images: how images of the first dataset are read; each of `merged` has its own.
         kept: when saving in place, the subsets of the output that stay unchanged; None for any other job.
         strict: refuse a job whose output would lack something that the rows have, such as pixels or subsets.
         overwrite: replace an existing output.
@@ -113,6 +122,7 @@ class ConvertOptions(ExportOptions):
     steps: tuple[Step, ...] = ()
     merged: tuple[Input, ...] = ()
     on_clash: str = "error"
+    images: ImageOptions = AS_STORED
     kept: tuple[str, ...] | None = None
     strict: bool = False
     overwrite: bool = False
@@ -140,7 +150,7 @@ class ConvertOptions(ExportOptions):
     @property
     def input(self) -> Input:
         """The input, before any selection."""
-        return Input(self.input_path, self.input_format, self.subsets, self.merged, self.on_clash)
+        return Input(self.input_path, self.input_format, self.subsets, self.merged, self.on_clash, images=self.images)
 
     @property
     def by_rows(self) -> bool:
@@ -152,6 +162,7 @@ class ConvertOptions(ExportOptions):
         unimportant = ("input_path", "output_dir", "strict", "overwrite", "resume", "workers", "kept")
         meaning = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in unimportant}
         meaning["steps"] = [[step.name, step.options()] for step in self.steps]
+        meaning["images"] = self.images.meaning()
         meaning["merged"] = [each.meaning() for each in self.merged]
         return meaning
 

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from beam_cifar.cli.jobs import input_of, job_options, output_of, perform, stem_of
+from beam_cifar.cli.jobs import images_of, input_of, job_options, output_of, perform, stem_of
 from beam_cifar.cli.parser import add_command, add_input_format, add_job
 from beam_cifar.options import ConvertOptions
 
@@ -30,13 +30,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 def options_of(arguments: argparse.Namespace) -> ConvertOptions:
     """The options given on a `convert` command line. Raises `UsageError`."""
-    subsets = tuple(arguments.subset)
+    subsets, images = tuple(arguments.subset), images_of(arguments)
     return ConvertOptions(
         input_path=arguments.input_path,
         output_dir=output_of(arguments, stem_of(arguments.input_path)),
         output_format=arguments.output_format,
         input_format=arguments.input_format,
         subsets=subsets,
-        merged=tuple(replace(input_of(text), subsets=subsets) for text in arguments.merge),
+        merged=tuple(replace(input_of(text), subsets=subsets, images=images) for text in arguments.merge),
         **job_options(arguments),
     )

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import Any
 
-from beam_cifar.cli.jobs import job_options, output_of, perform
+from beam_cifar.cli.jobs import images_of, job_options, output_of, perform
 from beam_cifar.cli.parser import add_command, add_job, add_project
 
 
@@ -24,4 +24,5 @@ def run(arguments: argparse.Namespace) -> None:
     project = Project.load(arguments.project)
     folder = os.path.dirname(project_file(arguments.project))
     output = output_of(arguments, os.path.basename(folder) or project.name)
-    perform(arguments, job_of(project.source(), output, arguments.output_format, **job_options(arguments)))
+    source = project.source().reading(images_of(arguments))
+    perform(arguments, job_of(source, output, arguments.output_format, **job_options(arguments)))

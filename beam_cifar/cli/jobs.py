@@ -18,6 +18,7 @@ from beam_cifar.data.memory import share_heap
 from beam_cifar.errors import RowError, UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.registry import READ
+from beam_cifar.images.options import ImageOptions
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.pipeline.imports import beam_imports, quiet_workers
 from beam_cifar.steps.registry import make_step, parse_call
@@ -185,6 +186,7 @@ def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "filter_mode": arguments.filter_mode,
         "resize": size_of(arguments.resize),
         "limit": arguments.limit,
+        "images": images_of(arguments),
         "steps": _steps_of(arguments),
         "strict": arguments.strict,
         "overwrite": arguments.overwrite,
@@ -193,6 +195,11 @@ def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
         **({} if arguments.on_clash is None else {"on_clash": arguments.on_clash}),
         **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
     }
+
+
+def images_of(arguments: argparse.Namespace) -> ImageOptions:
+    """How images are read, as given on a command line."""
+    return ImageOptions(**{field.name: getattr(arguments, field.name) for field in fields(ImageOptions)})
 
 
 def _steps_of(arguments: argparse.Namespace) -> tuple[Step, ...]:

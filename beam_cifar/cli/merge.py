@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from beam_cifar.cli.jobs import input_of, job_options, perform
+from beam_cifar.cli.jobs import images_of, input_of, job_options, perform
 from beam_cifar.cli.parser import add_command, add_job
 from beam_cifar.cli.terminal import scratch_folder
 from beam_cifar.errors import UsageError
@@ -46,6 +46,6 @@ def merge_options(arguments: argparse.Namespace) -> ConvertOptions:
         output_dir=arguments.output_dir,
         output_format=output_format,
         input_format=first.format,
-        merged=tuple(others),
+        merged=tuple(each.reading(images_of(arguments)) for each in others),
         **job_options(arguments),
     )

@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 from beam_cifar.filters.xpath import FILTER_MODES
 from beam_cifar.formats.contract.types import SUBSET_NAMES
 from beam_cifar.formats.registry import READ, WRITE, writable
+from beam_cifar.images.options import CHOICES
 from beam_cifar.options import ON_CLASH
 
 
@@ -78,6 +79,7 @@ def add_job(command: Parser, *, output: str | None) -> None:
     command.set_defaults(takes_beam_options=True)
     _add_output(command, output)
     _add_changes(command)
+    _add_reading_of_images(command)
     _add_running(command)
     add_export_options(command.add_argument_group("exporter options", "may also be given at the end, after --"))
 
@@ -113,6 +115,26 @@ def _add_changes(command: Parser) -> None:
         "-s test:.2' (repeatable); list all with beam-cifar transform --list")  # fmt: skip
     add("--compact-labels", action="store_true",
         help="finally, drop classes without items and renumber the others")  # fmt: skip
+
+
+def _add_reading_of_images(command: Parser) -> None:
+    """Adds the options for images that 8-bit gray or RGB cannot hold, or that are stored on their side."""
+    add = command.add_argument
+    add("--exif", choices=CHOICES["exif"], default="apply", metavar="RULE",
+        help="where pixels are decoded, turn them upright by their EXIF orientation (apply, the default), or keep "
+        "them as they are stored")  # fmt: skip
+    add("--alpha", choices=CHOICES["alpha"], metavar="RULE",
+        help="what to do with transparent pixels: drop (ignore the transparency), white or black (put them on that "
+        "background); default: refuse them where pixels are decoded")  # fmt: skip
+    add("--depth", choices=CHOICES["depth"], metavar="RULE",
+        help="what to do with 16 bits per sample: scale (divide by 257, rounded) or clip (at most 255); default: "
+        "refuse them where pixels are decoded")  # fmt: skip
+    add("--cmyk", choices=CHOICES["cmyk"], metavar="RULE",
+        help="what to do with CMYK images: convert (to RGB as Pillow does, without a profile); default: refuse them "
+        "where pixels are decoded")  # fmt: skip
+    add("--rgb", action="store_true",
+        help="convert every other image to 8-bit RGB as Pillow's convert('RGB') does, gray ones as well; the options "
+        "above come first")  # fmt: skip
 
 
 def _add_running(command: Parser) -> None:

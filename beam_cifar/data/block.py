@@ -62,6 +62,7 @@ class Block:
         unlabelled: rows whose label was removed, by source label.
         rejected: rejected rows, with the reason.
         row: number of the block's first row in the source file.
+        remarks: what decoding did to images that users should know, by kind; see `beam_cifar.images.remarks`.
     """
 
     table: pa.Table
@@ -74,6 +75,7 @@ class Block:
     unlabelled: Counts = field(default_factory=Counter)
     rejected: tuple[BadRow, ...] = ()
     row: int = 0
+    remarks: Counter[str] = field(default_factory=Counter)
 
     @property
     def coordinates(self) -> tuple[int, int, int]:

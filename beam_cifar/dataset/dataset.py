@@ -38,6 +38,7 @@ from beam_cifar.errors import BeamCifarError, UsageError, as_job_errors
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.items import write_items
 from beam_cifar.images.encodings import RAW
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.jobs.in_place import lossless_ext
 from beam_cifar.jobs.summary import Summary
 from beam_cifar.options import Input
@@ -91,7 +92,12 @@ class Dataset:
 
     @classmethod
     def import_from(
-        cls, path: str | os.PathLike[str], format: str | None = None, *, subsets: Sequence[str] = ()
+        cls,
+        path: str | os.PathLike[str],
+        format: str | None = None,
+        *,
+        subsets: Sequence[str] = (),
+        images: ImageOptions = AS_STORED,
     ) -> Dataset:
         """Returns a dataset read from a path.
 
@@ -99,6 +105,7 @@ class Dataset:
             path: directory or archive.
             format: name of the format; detected if None.
             subsets: names of the subsets to read, or "train" / "test" for all batches of that split; all if empty.
+            images: how images are read: EXIF orientation, transparency, 16 bits per sample, CMYK.
 
         Raises:
             InputError: the path does not exist, or its format is not recognised.
@@ -109,7 +116,7 @@ class Dataset:
         select_files(catalog, tuple(subsets))  # refuses unknown subsets
         is_folder = os.path.isdir(catalog.path)
         root = catalog.root or catalog.path
-        made = cls(Input(root, catalog.format, tuple(subsets)))
+        made = cls(Input(root, catalog.format, tuple(subsets), images=images))
         if is_folder and not subsets:
             meta = any(file.name == "dataset_meta.json" for file in catalog.meta_files)
             made._place = _Place(root, catalog.format, ExportOptions(save_dataset_meta=meta))
@@ -352,7 +359,7 @@ class Dataset:
         source = replace(self._source, steps=(*self._source.steps, Remove(gone))) if gone else self._source
         made = self._write(place, source, beam_options, kept=kept, overwrite=True, workers=workers)
         if self._reads(place.path):
-            self._source, self._looked = Input(place.path, place.format), None
+            self._source, self._looked = Input(place.path, place.format, images=self._source.images), None
         self._place, self._changed = place, set()
         return made
 

@@ -1,7 +1,7 @@
 """Decodes PNG and JPEG files with Pillow, without loss; a file that cannot be decoded exactly is refused.
 
-Text, profiles, EXIF and animation are removed before Pillow sees the file: none of them changes a pixel, and they are
-where decompression bombs hide and where Pillow warns. EXIF orientation is ignored: the pixels are those stored.
+Text, profiles, EXIF and animation are removed before Pillow sees the file: they are where decompression bombs hide and
+where Pillow warns. EXIF orientation, which the header tells, is applied afterwards.
 
 Format facts are from the PNG specification (W3C, third edition), sections 5, 8 and 11, and ITU-T T.81 (JPEG), annex B.
 """
@@ -12,12 +12,14 @@ import io
 import re
 import struct
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from isal import isal_zlib
 
 from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.errors import InputError, RowError
+from beam_cifar.images.exif import upright
 from beam_cifar.images.header import (
     JPEG_EOI,
     JPEG_SOS,
@@ -31,7 +33,7 @@ from beam_cifar.images.header import (
 
 if TYPE_CHECKING:
     from PIL import Image
-    from PIL.JpegImagePlugin import JpegImageFile
+    from PIL.ImageFile import ImageFile
     from PIL.PngImagePlugin import PngImageFile
 
 # NumPy and Pillow are imported when an image is decoded: commands that only look at labels take half the time.
@@ -59,7 +61,8 @@ def decode_image(data: Buffer, name: str) -> UInt8Array:
     """Decodes a PNG or JPEG file to uint8 [C, H, W], where C is 1 (gray) or 3 (R, G, B).
 
     Palettes become RGB, gray of less than 8 bits is scaled to 0..255, opaque alpha is dropped, and an animated PNG
-    gives its default image. A JPEG with damaged image data may still decode: the format has no checksums.
+    gives its default image. The EXIF orientation is applied, as `PIL.ImageOps.exif_transpose` does. A JPEG with damaged
+    image data may still decode: the format has no checksums.
 
     Args:
         data: the whole file.
@@ -72,19 +75,43 @@ def decode_image(data: Buffer, name: str) -> UInt8Array:
     header = probe_image(data, name)
     if header.refusal:
         raise RowError(f"{name}: {header.refusal}")
+    with damage_named(header.encoding, name):
+        return upright(_pixels(open_image(data, header, name), header, name), header.orientation)
+
+
+@contextmanager
+def damage_named(encoding: str, name: str) -> Iterator[None]:
+    """Turns what Pillow raises for a damaged file, about ten types of exceptions, into an `InputError`."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise RowError(f"{name}: damaged {encoding.upper()} file: {reason}") from error
+
+
+def open_image(data: Buffer, header: ImageHeader, name: str) -> ImageFile:
+    """Opens an image without what does not affect its pixels, and without its orientation; checks its size.
+
+    Raises:
+        InputError: the file is damaged or truncated. Or what Pillow raises; see `damage_named`.
+    """
     from PIL.JpegImagePlugin import JpegImageFile
 
     view = memoryview(data)
-    try:
-        if header.encoding == "png":
-            return _pixels(_open_png(view, name), header, name)
-        return _pixels(JpegImageFile(io.BytesIO(_bare_jpeg(view, name))), header, name)
-    except (InputError, MemoryError):
-        raise
-    # Pillow raises about ten different exception types for damaged files.
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise RowError(f"{name}: damaged {header.encoding.upper()} file: {reason}") from error
+    image = _open_png(view, name) if header.encoding == "png" else JpegImageFile(io.BytesIO(_bare_jpeg(view, name)))
+    # A second header inside the file may declare another size; checked before anything is allocated.
+    height, width = header.stored_size
+    if image.size != (width, height):
+        raise RowError(f"{name}: damaged: declares two sizes, {height} x {width} and {image.height} x {image.width}")
+    return image
+
+
+def without_orientation(data: bytes, header: ImageHeader, name: str) -> bytes:
+    """Returns the file without its metadata, and so without its orientation; its pixels stay as they are stored."""
+    view = memoryview(data)
+    return _bare_jpeg(view, name) if header.encoding == "jpeg" else b"".join(_bare_png(view, name))
 
 
 def probe_whole_image(data: bytes, name: str) -> ImageHeader:
@@ -115,18 +142,23 @@ def _open_png(data: memoryview, name: str) -> PngImageFile:
     """Opens a PNG file without the chunks that do not affect pixels."""
     from PIL.PngImagePlugin import PngImageFile
 
-    chunks = [(kind, chunk) for kind, chunk in _png_chunks(data, name) if kind in _PNG_CHUNKS]
+    bare = _bare_png(data, name)
     width, height, depth, colour, interlaced = struct.unpack_from(">IIBB2xB", data, 16)
     size = _filtered_size(width, height, depth * _PNG_SAMPLES[colour], bool(interlaced))
-    found = _inflated_size((chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT"), size)
+    found = _inflated_size((memoryview(chunk)[8:-4] for chunk in bare if chunk[4:8] == b"IDAT"), size)
     # Pillow would silently leave the missing rows black.
     if found < size:
         raise RowError(f"{name}: damaged: found {found} bytes of pixel rows, expected {size}")
-    image = PngImageFile(io.BytesIO(b"".join((PNG_START, *(chunk for _, chunk in chunks)))))
+    image = PngImageFile(io.BytesIO(b"".join(bare)))
     if image.mode == "L" and depth < 8 and "transparency" in image.info:
         # Pillow scales gray of 2 and 4 bits to 0..255, but not the transparent gray value in tRNS.
         image.info["transparency"] *= 255 // (2**depth - 1)
     return image
+
+
+def _bare_png(data: memoryview, name: str) -> list[Buffer]:
+    """Returns the signature and the chunks that affect pixels."""
+    return [PNG_START, *(chunk for kind, chunk in _png_chunks(data, name) if kind in _PNG_CHUNKS)]
 
 
 def _png_chunks(data: memoryview, name: str) -> Iterator[tuple[bytes, memoryview]]:
@@ -176,7 +208,6 @@ def _bare_jpeg(data: memoryview, name: str) -> bytes:
     file = io.BytesIO(data)
     file.seek(len(JPEG_START))
     kept = [JPEG_START]
-    # Without EXIF, Pillow cannot rotate the image by its orientation: the pixels are those stored.
     for marker, body in jpeg_segments(file, name):
         if marker not in _JPEG_REMARKS:
             kept.append(struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body)
@@ -199,14 +230,10 @@ def _count_scans(data: bytes) -> int:
     return scans
 
 
-def _pixels(image: PngImageFile | JpegImageFile, header: ImageHeader, name: str) -> UInt8Array:
+def _pixels(image: Image.Image, header: ImageHeader, name: str) -> UInt8Array:
+    """Returns the pixels as they are stored, uint8 `[C, H, W]`."""
     import numpy as np
 
-    # A second header inside the file may declare another size; checked before anything is allocated.
-    if image.size != (header.width, header.height):
-        raise RowError(
-            f"{name}: damaged: declares two sizes, {header.height} x {header.width} and {image.height} x {image.width}"
-        )
     image.load()
     if image.mode == "P":
         _check_palette(image, name)
@@ -214,7 +241,7 @@ def _pixels(image: PngImageFile | JpegImageFile, header: ImageHeader, name: str)
     mode = "L" if header.channels == 1 else "RGB"
     # A copy, because an array over Pillow's own buffer is read-only.
     pixels = np.array(plain if plain.mode == mode else plain.convert(mode))
-    return np.ascontiguousarray(pixels.reshape(header.height, header.width, -1).transpose(2, 0, 1))
+    return np.ascontiguousarray(pixels.reshape(*header.stored_size, -1).transpose(2, 0, 1))
 
 
 def _check_palette(image: Image.Image, name: str) -> None:
@@ -225,11 +252,16 @@ def _check_palette(image: Image.Image, name: str) -> None:
         raise RowError(f"{name}: damaged: a pixel has colour {highest}, but the palette has {colours} colours")
 
 
+def has_clear_pixels(image: Image.Image) -> bool:
+    """Returns whether a pixel is transparent, even in part."""
+    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+
+
 def _opaque(image: Image.Image, name: str) -> Image.Image:
     """Returns the image without an alpha channel. Raises `InputError` if any pixel is transparent."""
+    if has_clear_pixels(image):
+        raise RowError(f"{name}: has transparent pixels; expected none: pass --alpha drop, white or black")
     if not image.has_transparency_data:
         return image
     whole = image.convert("RGBA")
-    if whole.getchannel("A").getextrema() != (255, 255):
-        raise RowError(f"{name}: has transparent pixels; expected none: flatten it onto a background first")
     return whole.getchannel("R") if image.mode in ("1", "L", "LA") else whole.convert("RGB")

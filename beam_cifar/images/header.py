@@ -10,11 +10,12 @@ import io
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, Final, Literal
 
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import RowError
+from beam_cifar.images.exif import EXIF_START, XMP_START, exif_orientation, swaps_sides, xmp_orientation
 
 Buffer = bytes | bytearray | memoryview
 
@@ -26,14 +27,19 @@ JPEG_START: Final = b"\xff\xd8"
 # Valid bit depths by colour type.
 _PNG_DEPTHS: Final = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 _PNG_GRAY: Final = (0, 4)
+_PNG_ALPHA: Final = (4, 6)
+_DEPTH_HINT: Final = "pass --depth scale or --depth clip"
 
 # Start of frame: 0xC0..0xCF except DHT, JPG and DAC.
 _JPEG_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 # Stuffing, fill, TEM, RSTn, SOI: no segment follows these.
 _JPEG_ALONE: Final = frozenset({0x00, 0x01, 0xFF, *range(0xD0, 0xD9)})
 JPEG_EOI, JPEG_SOS = 0xD9, 0xDA
-# Segments and stray bytes read before giving up.
-_JPEG_STEPS: Final = 1 << 16
+_JPEG_APP1: Final = 0xE1
+# Segments and stray bytes, or chunks, read before giving up.
+_STEPS: Final = 1 << 16
+# EXIF fits into a segment of JPEG, so what other formats hold is not larger.
+_EXIF_BYTES: Final = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -42,10 +48,13 @@ class ImageHeader:
 
     Attributes:
         encoding: of the file.
-        height: in pixels.
-        width: in pixels.
+        height: in pixels, of the image as it is shown.
+        width: in pixels, of the image as it is shown.
         channels: number of channels that `decode_image` returns: 1 for gray, otherwise 3.
         refusal: why `decode_image` would refuse the file; empty if the header is fine.
+        orientation: EXIF orientation, 1 to 8, which height and width take into account.
+        has_alpha: whether pixels may be transparent.
+        depth: bits of a sample.
     """
 
     encoding: Literal["png", "jpeg"]
@@ -53,6 +62,19 @@ class ImageHeader:
     width: int
     channels: int
     refusal: str = ""
+    orientation: int = 1
+    has_alpha: bool = False
+    depth: int = 8
+
+    @property
+    def stored_size(self) -> tuple[int, int]:
+        """(height, width) of the pixels as they are stored."""
+        return (self.width, self.height) if swaps_sides(self.orientation) else (self.height, self.width)
+
+    def unturned(self) -> ImageHeader:
+        """Returns the header of the same image without an orientation."""
+        height, width = self.stored_size
+        return replace(self, height=height, width=width, orientation=1)
 
 
 def probe_image(file: BinaryIO | Buffer, name: str) -> ImageHeader:
@@ -107,29 +129,71 @@ def _png_header(file: BinaryIO, name: str) -> ImageHeader:
     width, height, depth, colour, *methods = struct.unpack(">4xIIBBBBB", body)
     if depth not in _PNG_DEPTHS.get(colour, ()) or methods[:2] != [0, 0] or methods[2] > 1:
         raise RowError(f"{name}: damaged: invalid IHDR with depth {depth}, colour type {colour}, methods {methods}")
-    refusal = "has 16 bits per sample; expected at most 8: convert it first" if depth == 16 else ""
-    return ImageHeader("png", height, width, 1 if colour in _PNG_GRAY else 3, refusal)
+    refusal = f"has 16 bits per sample; expected at most 8: {_DEPTH_HINT}" if depth == 16 else ""
+    transparent, orientation = _before_pixels(file)
+    alpha = transparent or colour in _PNG_ALPHA
+    return _shown("png", height, width, 1 if colour in _PNG_GRAY else 3, refusal, orientation, alpha, depth)
+
+
+def _before_pixels(file: BinaryIO) -> tuple[bool, int]:
+    """Reads the chunks between IHDR and IDAT: whether there is a tRNS, and the orientation in eXIf (section 11.3)."""
+    transparent, orientation = False, 1
+    for _ in range(_STEPS):
+        start = file.read(8)
+        kind, length = start[4:], int.from_bytes(start[:4], "big")
+        if len(start) < 8 or kind in (b"IDAT", b"IEND"):
+            break
+        transparent |= kind == b"tRNS"
+        if kind == b"eXIf" and length <= _EXIF_BYTES:
+            orientation = exif_orientation(file.read(length)) or 1
+            length = 0
+        file.seek(length + 4, io.SEEK_CUR)
+    return transparent, orientation
 
 
 def _jpeg_header(file: BinaryIO, name: str) -> ImageHeader:
-    body = next(body for marker, body in jpeg_segments(file, name) if marker in _JPEG_FRAMES)
-    if len(body) < 6:
+    orientations: dict[bytes, int | None] = {}
+    for marker, body in jpeg_segments(file, name):
+        if marker != _JPEG_APP1:
+            continue
+        if body.startswith(EXIF_START):
+            orientations.setdefault(EXIF_START, exif_orientation(body[len(EXIF_START) :]))
+        elif body.startswith(XMP_START):
+            orientations[XMP_START] = xmp_orientation(body)
+    if len(body) < 6:  # that of the frame header, which is the last segment
         raise RowError(f"{name}: damaged: frame header of {len(body)} bytes, expected at least 6")
     depth, height, width, components = struct.unpack(">BHHB", body[:6])
     refusal = ""
     if depth != 8:
         refusal = f"has {depth} bits per sample; expected 8: convert it first"
     elif components == 4:
-        refusal = "is CMYK, which has no exact RGB equivalent; expected gray or RGB: convert it first"
+        refusal = "is CMYK, which has no exact RGB equivalent; expected gray or RGB: pass --cmyk convert"
     elif components not in (1, 3):
         refusal = f"has {components} components; expected 1 (gray) or 3 (RGB)"
-    return ImageHeader("jpeg", height, width, 1 if components == 1 else 3, refusal)
+    orientation = orientations.get(EXIF_START) or orientations.get(XMP_START) or 1
+    return _shown("jpeg", height, width, 1 if components == 1 else 3, refusal, orientation, depth=depth)
+
+
+def _shown(
+    encoding: Literal["png", "jpeg"],
+    height: int,
+    width: int,
+    channels: int,
+    refusal: str,
+    orientation: int,
+    has_alpha: bool = False,
+    depth: int = 8,
+) -> ImageHeader:
+    """Returns a header with the size as shown, from the size as stored."""
+    if swaps_sides(orientation):
+        height, width = width, height
+    return ImageHeader(encoding, height, width, channels, refusal, orientation, has_alpha, depth)
 
 
 def jpeg_segments(file: BinaryIO, name: str) -> Iterator[tuple[int, bytes]]:
     """Yields marker and body of the segments after SOI, up to and including the frame header."""
     before = 0
-    for _ in range(_JPEG_STEPS):
+    for _ in range(_STEPS):
         marker = _exactly(file, 1, name)[0]
         # Stray bytes between segments are skipped, as decoders do.
         if before != 0xFF or marker in _JPEG_ALONE:

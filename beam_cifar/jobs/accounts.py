@@ -119,7 +119,7 @@ class PartInfo:
         written: rows in the file, by source subset and output label.
         rejected: rows that could not be kept.
         bad_rows: the first of the rejected rows.
-        statistics: numbers that the format's `finish` needs.
+        statistics: numbers that the format's `finish` needs, and remarks on images by kind.
     """
 
     shard: int

@@ -13,6 +13,7 @@ from beam_cifar.data.block import Counts
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.formats.contract.types import ShardResult
 from beam_cifar.formats.registry import get_sink
+from beam_cifar.images.remarks import notices_of
 from beam_cifar.jobs.accounts import ShardInfo
 from beam_cifar.jobs.settings import PublishSettings, SinkSettings
 
@@ -36,6 +37,9 @@ def manifest_bytes(
     by_label: Counter[int] = Counter()
     for (_, label), n in counted["written"].items():
         by_label[label] += n
+    remarks: Counter[str] = Counter()
+    for result in results:
+        remarks.update(result.statistics)
     sink = get_sink(settings.sink.format)
     content = {
         "manifest_version": MANIFEST_VERSION,
@@ -49,7 +53,7 @@ def manifest_bytes(
         **_source_labels(settings),
         "renamed": sink.renamed(settings.sink.options.labels, _named_subsets(counted["written"], subsets, settings)),
         "shards": [_shard_entry(info, settings.sink) for info in shards],
-        "notices": list(sink.result_notices(settings.sink.options, results)),
+        "notices": [*sink.result_notices(settings.sink.options, results), *notices_of(remarks)],
         "files": [
             {"path": path, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
             for path, data in sorted(files.items())

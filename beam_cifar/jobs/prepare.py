@@ -148,7 +148,8 @@ def plan_only(options: ConvertOptions, index_dir: str) -> tuple[tuple[Survey, ..
     sink.check(options)
     if options.by_rows:
         return _by_rows(options, index_dir)
-    found = survey(options.input_path, options.input_format, options.subsets, index_dir, wanted_of(sink, options))
+    given, wanted = options.input, wanted_of(sink, options)
+    found = survey(given.path, given.format, given.subsets, index_dir, wanted, images=given.images)
     plan = make_plan(found.catalog, found.summaries, sink, options)
     if options.limit is None and rereads(plan.tasks, found.summaries):  # a limit leaves out subsets, and stops early
         surveys, moved = _by_rows(options, index_dir)

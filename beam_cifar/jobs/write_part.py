@@ -27,6 +27,7 @@ class OpenPart:
         self._shard, self._part = shard, part
         self._next = 0
         self._counts: dict[str, Counts] = {name: Counter() for name in COUNTED}
+        self._remarks: Counter[str] = Counter()
         self._bad_rows: list[BadRow] = []
         with ExitStack() as stack:
             self._file: storage.StagedFile | storage.StagedFolder = settings.open_part(shard, part)
@@ -64,6 +65,7 @@ class OpenPart:
     def _count(self, block: Block) -> None:
         for name in ("read", "filtered", "unlabelled"):
             self._counts[name].update(getattr(block, name))
+        self._remarks.update(block.remarks)
         self._counts["written"].update(row_counts(block.table))
         self._counts["rejected"].update((bad.subset, bad.label) for bad in block.rejected)
         self._bad_rows += block.rejected[: MAX_BAD_ROWS - len(self._bad_rows)]
@@ -85,7 +87,7 @@ class OpenPart:
             bytes=self._file.bytes_written,
             sha256=self._file.sha256,
             bad_rows=tuple(self._bad_rows),
-            statistics=self._writer.statistics(),
+            statistics={**self._writer.statistics(), **self._remarks},
             **self._counts,
         )
 

@@ -22,6 +22,7 @@ from beam_cifar.errors import BeamCifarError, InputError, UsageError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.registry import get_source
 from beam_cifar.images.example import examples_of
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.jobs.read_part import SourceSettings, read_task
 from beam_cifar.pipeline.checked import CheckedCoder
 from beam_cifar.pipeline.counters import count, read_from
@@ -63,6 +64,7 @@ class ReadExamples(HandlesErrors):
         scratch: folder, visible to all workers, for indexes of input files, such as that of a `.tar.gz`; default: a
             temporary folder of this machine, which is removed with the transform, or a folder in `temp_location` for
             workers elsewhere, which stays.
+        images: how images are read: EXIF orientation, transparency, 16 bits per sample, CMYK.
         labels: classes and superclasses.
 
     Raises:
@@ -80,6 +82,7 @@ class ReadExamples(HandlesErrors):
     format: str | None = None
     subsets: Sequence[str] = ()
     scratch: Path | None = None
+    images: ImageOptions = AS_STORED
     labels: LabelTable = field(init=False)
 
     def __post_init__(self) -> None:
@@ -91,7 +94,7 @@ class ReadExamples(HandlesErrors):
         self.labels = self._maps[0].table
 
     def _found(self, index_dir: str) -> list[Survey]:
-        return surveys_of(self._paths, self.format, tuple(self.subsets), index_dir)
+        return surveys_of(self._paths, self.format, tuple(self.subsets), index_dir, self.images)
 
     def display_data(self) -> dict[str, Any]:
         rows = sum(summary.rows for found in self._surveys for summary in found.summaries)
@@ -147,6 +150,7 @@ class ReadAllExamples(HandlesErrors):
         format: format of the datasets; default: detected.
         subsets: names of the subsets to read; default: all.
         scratch: as in `ReadExamples`.
+        images: as in `ReadExamples`.
 
     Raises:
         UsageError: the format is unknown, or the labels are not class names.
@@ -166,6 +170,7 @@ class ReadAllExamples(HandlesErrors):
     format: str | None = None
     subsets: Sequence[str] = ()
     scratch: Path | None = None
+    images: ImageOptions = AS_STORED
 
     def __post_init__(self) -> None:
         self._table = label_table(self.labels)
@@ -179,7 +184,7 @@ class ReadAllExamples(HandlesErrors):
             raise UsageError("ReadAllExamples reads the paths that come before it; use ReadExamples for known ones")
         warn_if_unsafe(paths.pipeline)
         place = self._scratch.seen_by_workers(paths.pipeline)
-        find = _FindTasks(self._table, self.format, tuple(self.subsets), place, self._handling)
+        find = _FindTasks(self._table, self.format, tuple(self.subsets), place, self._handling, self.images)
         read = beam.ParDo(_ReadFound(self._handling)).with_input_types(_Found)
         return (
             paths
@@ -268,9 +273,10 @@ class _FindTasks(beam.DoFn):
         subsets: tuple[str, ...],
         index_dir: str,
         handling: Handling | None,
+        images: ImageOptions,
     ) -> None:
         self._labels, self._format, self._subsets, self._index_dir = labels, format_name, subsets, index_dir
-        self._handling = handling
+        self._handling, self._images = handling, images
 
     def process(self, path: Any) -> Iterator[_Found]:
         with carried():
@@ -287,7 +293,8 @@ class _FindTasks(beam.DoFn):
         with storage.TemporaryFolder() as mine:
             if self._index_dir:
                 storage.make_folder(self._index_dir)
-            surveys = surveys_of(_paths(path, "ReadAllExamples"), self._format, self._subsets, self._index_dir or mine)
+            paths, folder = _paths(path, "ReadAllExamples"), self._index_dir or mine
+            surveys = surveys_of(paths, self._format, self._subsets, folder, self._images)
         for found in surveys:
             table = _table_of(found)
             files = [summary.file for summary in found.summaries]

@@ -12,6 +12,7 @@ import apache_beam as beam
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions
+from beam_cifar.images.options import ImageOptions
 from beam_cifar.pipeline.dead_letters import HandlesErrors
 from beam_cifar.pipeline.examples import FilterExamples, RemapLabels, ResizeExamples, WriteExamples
 from beam_cifar.pipeline.incoming import label_table
@@ -23,6 +24,11 @@ def read_image_dataset(
     format: Optional[str] = None,  # noqa: UP045
     subsets: Optional[list[str]] = None,  # noqa: UP045
     scratch: Optional[str] = None,  # noqa: UP045
+    exif: str = "apply",
+    alpha: Optional[str] = None,  # noqa: UP045
+    depth: Optional[str] = None,  # noqa: UP045
+    cmyk: Optional[str] = None,  # noqa: UP045
+    rgb: bool = False,
     error_handling: Optional[dict[str, str]] = None,  # noqa: UP045
 ) -> beam.PTransform:
     """Reads datasets as one row per image.
@@ -32,9 +38,15 @@ def read_image_dataset(
         format: its format; default: detected.
         subsets: names of the subsets to read; default: all.
         scratch: folder, visible to all workers, for indexes of compressed archives.
+        exif: "apply" or "keep": what becomes of the EXIF orientation where pixels are decoded.
+        alpha: "drop", "white" or "black": what becomes of transparent pixels; default: refused.
+        depth: "scale" or "clip": what becomes of 16 bits per sample; default: refused.
+        cmyk: "convert" makes CMYK RGB; default: refused.
+        rgb: convert all other images to RGB as well.
         error_handling: `output` is the name of an output for rows that cannot be read.
     """
-    return _handling(ReadExamples(path, format, subsets or (), scratch), error_handling)
+    images = ImageOptions(exif=exif, alpha=alpha, depth=depth, cmyk=cmyk, rgb=rgb)
+    return _handling(ReadExamples(path, format, subsets or (), scratch, images), error_handling)
 
 
 def filter_images(

@@ -32,6 +32,7 @@ from beam_cifar.planning.checks import (
     refuse_unlabelled,
     refuse_unreadable,
 )
+from beam_cifar.planning.copies import told_what_passes
 from beam_cifar.planning.cut import Facts, Group, cut, long_first
 from beam_cifar.planning.plan import Origin, Plan, Segment, Task
 from beam_cifar.planning.summaries import duplicates, label_counts, learn_parents
@@ -114,15 +115,17 @@ def make_plan(
     losses = losses_of(held, sink, sink_options, strict=options.strict)
     made = cut(groups, [source.summary for source in sources], sink, sink_options, part_bytes)
     tasks = _counting_all(made.tasks, [group for group in groups if group in made.left_out])
+    written = encodings if sink_options.export.save_images else ()
+    files = (source.summary.file for source in sources)
     return Plan(
-        files=tuple(source.summary.file for source in sources),
+        files=told_what_passes(files, written, changes_pixels=bool(pixel_steps)),
         origins=(Origin(catalog.format, labels),),
         selection=selection,
         label_map=label_map,
         shards=made.shards,
         tasks=long_first(tasks),
         sink=sink_options,
-        encodings=encodings if sink_options.export.save_images else (),
+        encodings=written,
         pixel_steps=pixel_steps if sink_options.export.save_images else (),
         declared=sum(source.summary.rows for source in sources),
         exhaustive=all(source.take == source.survivors for source in sources),

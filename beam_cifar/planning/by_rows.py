@@ -33,6 +33,7 @@ from beam_cifar.planning.checks import (
     refuse_missing_images,
     refuse_unlabelled,
 )
+from beam_cifar.planning.copies import told_what_passes
 from beam_cifar.planning.cut import Facts, Group, cut, long_first, no_rows_left
 from beam_cifar.planning.from_options import steps_of
 from beam_cifar.planning.gather import Gathering, look
@@ -80,15 +81,17 @@ def plan_by_rows(
     made = cut(groups, gathering.summaries, sink, sink_options, part_bytes)
     left_out = [no_rows_left(name) for name in view.subset_names if name not in kept]
     save_images = sink_options.export.save_images
+    written = encodings if save_images else ()
+    files = (summary.file for summary in gathering.summaries)
     plan = Plan(
-        files=tuple(summary.file for summary in gathering.summaries),
+        files=told_what_passes(files, written, changes_pixels=gathering.changes_pixels),
         origins=tuple(gathering.origins),
         selection=Selection(view.table.names),
         label_map=LabelMap(tuple(range(len(view.table.names))), view.table),
         shards=made.shards,
         tasks=long_first(made.tasks),
         sink=sink_options,
-        encodings=encodings if save_images else (),
+        encodings=written,
         pixel_steps=tuple(gathering.pixel_steps) if save_images else (),
         declared=sum(summary.rows for summary in gathering.summaries),
         exhaustive=True,

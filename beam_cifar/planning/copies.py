@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from beam_cifar.formats.contract.sink import Sink
-from beam_cifar.formats.contract.types import FileSummary, Shard, SinkOptions
+from beam_cifar.formats.contract.types import FileSummary, Shard, SinkOptions, SourceFile
 from beam_cifar.planning.plan import Segment, Task
 
 
@@ -24,11 +24,26 @@ def is_copy(
     """
     return (
         file is not None
+        and not file.file.images.changes_pixels
         and shard.parts == 1
         and (file.rows, file.batch_label) == (shard.rows, shard.batch_label)
         and sink.copies(file, options)
         and holds_whole_file()
     )
+
+
+def told_what_passes(
+    files: Iterable[SourceFile], encodings: tuple[str, ...], *, changes_pixels: bool
+) -> tuple[SourceFile, ...]:
+    """Returns input files that know which encodings are written as they are, where that matters to how they are read.
+
+    Args:
+        files: the files.
+        encodings: those that may reach the writer.
+        changes_pixels: whether a step changes images.
+    """
+    passing = () if changes_pixels else encodings
+    return tuple(replace(file, passing=passing) if file.images.exif == "keep" else file for file in files)
 
 
 def as_copy(task: Task, file: int) -> Task:

@@ -32,7 +32,7 @@ def job_of(source: Input, output_dir: str, output_format: str, **more: Any) -> C
         subsets=source.subsets,
         output_dir=output_dir,
         output_format=output_format,
-        **{"merged": source.merged, "on_clash": source.on_clash, **more},
+        **{"merged": source.merged, "on_clash": source.on_clash, "images": source.images, **more},
     )
     if not source.steps:
         return options

@@ -244,12 +244,13 @@ class Gathering(StepContext):
     def _look_at(self, asked: Input) -> int:
         """Surveys a dataset and returns its number."""
         number = len(self.origins)
+        given = asked.path, asked.format, asked.subsets, self._index_dir
         wanted = self._wanted
-        found = survey(asked.path, asked.format, asked.subsets, self._index_dir, wanted, number)
+        found = survey(*given, wanted, number, images=asked.images)
         if "size" not in wanted.columns and any(0 < summary.images < summary.rows for summary in found.summaries):
             # Only the sizes show which rows have an image.
             wanted = replace(wanted, columns=wanted.columns | {"size"})
-            found = survey(asked.path, asked.format, asked.subsets, self._index_dir, wanted, number)
+            found = survey(*given, wanted, number, images=asked.images)
         refuse_bad_rows(found.summaries)
         give_back()
         self.surveys.append(found)

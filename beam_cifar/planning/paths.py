@@ -12,12 +12,17 @@ from beam_cifar.data.grouping import by_key
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.registry import detect_format
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.storage import archives
 
 
 def surveys_of(
-    patterns: Sequence[str], format_name: str | None, subsets: tuple[str, ...], index_dir: str
+    patterns: Sequence[str],
+    format_name: str | None,
+    subsets: tuple[str, ...],
+    index_dir: str,
+    images: ImageOptions = AS_STORED,
 ) -> list[Survey]:
     """Returns surveys of all datasets that some paths name; several files of one dataset are one survey.
 
@@ -27,6 +32,7 @@ def surveys_of(
         format_name: name of their format; default: detected, for each.
         subsets: subsets to select; default: all.
         index_dir: directory for indexes of archives and of files.
+        images: how images are read.
 
     Raises:
         InputError: a path leads nowhere, or to what is no dataset, or to a damaged one.
@@ -42,7 +48,7 @@ def surveys_of(
             raise _twice(dataset)
         _refuse_twice(members)
         only = frozenset(members) - {dataset}
-        one = survey(dataset, format_name, subsets, index_dir, number=number, only=only)
+        one = survey(dataset, format_name, subsets, index_dir, number=number, only=only, images=images)
         if missing := sorted(only - {summary.file.blob.path for summary in one.summaries}):
             raise InputError(
                 f"{missing[0]}: not a file with images of the dataset {dataset}; name such a file, or that"

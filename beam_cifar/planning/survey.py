@@ -13,6 +13,7 @@ from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile, Wanted
 from beam_cifar.formats.registry import FORMATS, Sureness, detect, get_source
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.planning.summaries import scan, select_files
 from beam_cifar.storage import archives
 
@@ -50,6 +51,7 @@ def survey(
     wanted: Wanted = COUNTS,
     number: int = 0,
     only: Collection[str] = (),
+    images: ImageOptions = AS_STORED,
 ) -> Survey:
     """Finds the input files and summarises those of the selected subsets.
 
@@ -62,6 +64,7 @@ def survey(
             arbitrary order cannot be read from inside one.
         number: index of the dataset within the job.
         only: paths of the files to select; default: all.
+        images: how images are read.
 
     Raises:
         InputError: the dataset is missing, not recognised, or damaged.
@@ -69,7 +72,7 @@ def survey(
     """
     catalog = find_catalog(path, format_name, index_dir)
     chosen = [file for file in select_files(catalog, subsets) if not only or file.blob.path in only]
-    files = selected = [replace(file, source=number) for file in chosen]
+    files = selected = [replace(file, source=number, images=images) for file in chosen]
     with storage.reading(catalog.path):
         if wanted.columns:
             files = [_unpacked(file, index_dir) for file in files]

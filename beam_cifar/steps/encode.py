@@ -15,7 +15,8 @@ from beam_cifar.images.encodings import GRAY, RAW
 from beam_cifar.images.gray import to_gray
 from beam_cifar.images.jpeg import encode_jpeg
 from beam_cifar.images.png import encode_png
-from beam_cifar.images.runs import map_runs, pixels_of, with_pixels
+from beam_cifar.images.remarks import map_images
+from beam_cifar.images.runs import pixels_of, with_pixels
 
 _ENCODERS: dict[str, Callable[[UInt8Array], tuple[bytearray, Offsets]]] = {"png": encode_png, "jpeg": encode_jpeg}
 
@@ -34,7 +35,7 @@ def encode_images(block: Block, *, encodings: tuple[str, ...]) -> Block:
     found = block.table.column("encoding").unique().to_pylist()
     if set(found) <= set(encodings) and RAW not in found:
         return block
-    return replace(block, table=map_runs(block.table, lambda run: _encoded(run, encodings)))
+    return map_images(block, lambda run: _encoded(run, encodings))
 
 
 def drop_images(block: Block) -> Block:

@@ -12,8 +12,9 @@ from beam_cifar.data.limits import check_size
 from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.gray import to_gray
+from beam_cifar.images.remarks import map_images
 from beam_cifar.images.resize import resize_images
-from beam_cifar.images.runs import map_runs, pixels_of, with_pixels
+from beam_cifar.images.runs import pixels_of, with_pixels
 from beam_cifar.steps.base import PixelStep, Step, option
 
 
@@ -103,7 +104,7 @@ def _with_size(view: View, size: tuple[int, int]) -> View:
 
 def resize(block: Block, *, size: tuple[int, int]) -> Block:
     """Resizes every image of a block to (height, width), as raw pixels; images of that size stay untouched."""
-    return replace(block, table=map_runs(block.table, lambda run: _resized(run, size), 3 * size[0] * size[1]))
+    return map_images(block, lambda run: _resized(run, size), 3 * size[0] * size[1])
 
 
 def _resized(run: pa.Table, size: tuple[int, int]) -> pa.Table:
@@ -124,7 +125,7 @@ def crop(block: Block, *, size: tuple[int, int], left: int | None = None, top: i
     Raises:
         InputError: an image is damaged, or smaller than the rectangle.
     """
-    return replace(block, table=map_runs(block.table, lambda run: _cropped(run, size, left, top)))
+    return map_images(block, lambda run: _cropped(run, size, left, top))
 
 
 def _cropped(run: pa.Table, size: tuple[int, int], left: int | None, top: int | None) -> pa.Table:
@@ -149,7 +150,7 @@ def grayscale(block: Block) -> Block:
     Raises:
         InputError: an image is damaged.
     """
-    return replace(block, table=map_runs(block.table, _gray))
+    return map_images(block, _gray)
 
 
 def _gray(run: pa.Table) -> pa.Table:

@@ -374,7 +374,7 @@ def test_columns_are_found_by_name_then_by_type_and_a_guess_is_told(name: str, t
     assert [row[2] for row in found(path)["x"]] == labels
     assert ParquetSource().describe(str(path), "").notices == ((notice,) if notice else ())
     if name == "flattened columns":
-        assert [row[:2] for row in found(path)["x"]] == [("p/a", "a.png"), ("b", "b.png")]
+        assert [row[:2] for row in found(path)["x"]] == [("p/a", "p/a.png"), ("b", "b.png")]
 
 
 def test_files_with_different_columns_of_labels(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.data.limits import refuse_less_than_one
 from beam_cifar.errors import UsageError
 from beam_cifar.filters.xpath import ItemFilter
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.storage import Blob
 
 if TYPE_CHECKING:
@@ -66,6 +67,8 @@ class SourceFile:
         source: index of its dataset, in a job with several.
         beside: other files or folders that its rows are read from, such as a label file.
         index_dir: folder for indexes of its contents, which tasks share; "" for none. Set where the catalog is made.
+        images: how its images are read.
+        passing: encodings that the job writes as they are; see `beam_cifar.images.conform.conformed`.
     """
 
     name: str
@@ -77,6 +80,8 @@ class SourceFile:
     source: int = 0
     beside: tuple[Blob, ...] = ()
     index_dir: str = field(default="", compare=False)
+    images: ImageOptions = AS_STORED
+    passing: tuple[str, ...] = ()
 
     def bad_row(self, row: int, error: str, label: int = UNLABELLED) -> BadRow:
         """Returns the record of a row that cannot be read, with the reason."""
@@ -258,7 +263,7 @@ class ShardResult:
         shard: the shard.
         bytes: total size of its files.
         labels: labels of its rows, -1 for unlabelled.
-        statistics: `PartWriter.statistics`, summed over its parts.
+        statistics: `PartWriter.statistics`, and remarks on images by kind, summed over its parts.
     """
 
     shard: Shard

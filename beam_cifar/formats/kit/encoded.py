@@ -61,14 +61,16 @@ class EncodedRows(ColumnRows):
             for at in range(start, stop, MAX_ROWS):
                 end = min(at + MAX_ROWS, stop)
                 if (self._looked_at[0, at:end] == UNKNOWN).any():
-                    self._looked_at[:, at:end] = size_rows(self._noted(self._headers(at, end), range(at, end)))
+                    self._looked_at[:, at:end] = size_rows(
+                        self._noted(self._headers(at, end), range(at, end)), self.file
+                    )
         return np.concatenate(
             [self._looked_at[:, :0], *(self._looked_at[:, start:stop] for start, stop in runs)], axis=1
         )
 
     def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
         images, rows = self._images(runs), row_numbers(runs)
-        encodings, sizes = probed(images, lambda place: self._shown(rows[place]))
+        images, encodings, sizes = probed(images, lambda place: self._shown(rows[place]), self.file)
         self._looked_at[:, rows] = sizes
         return images, encodings, sizes
 

@@ -105,15 +105,14 @@ class ImageFileRows(ColumnRows):
             return np.zeros((3, sum(stop - start for start, stop in runs)), dtype=np.int32)
         chunks = [(at, min(at + MAX_ROWS, stop)) for start, stop in runs for at in range(start, stop, MAX_ROWS)]
         headers = (header for chunk in chunks for header in storage.each(_header, self._entries([chunk]), self._root))
-        return size_rows(self._noted(headers, row_numbers(runs).tolist()))
+        return size_rows(self._noted(headers, row_numbers(runs).tolist()), self.file)
 
     def _read(self, runs: Runs) -> tuple[pa.Array, Sequence[str], npt.NDArray[np.int32]]:
         import pyarrow as pa
 
         entries = self._entries(runs)
         images = pa.array(_contents(entries), pa.binary())
-        encodings, sizes = probed(images, lambda place: getattr(entries[place], "path", ""))
-        return images, encodings, sizes
+        return probed(images, lambda place: getattr(entries[place], "path", ""), self.file)
 
     def _entries(self, runs: Runs) -> list[storage.Entry | None]:
         columns = (picked(values, runs).to_pylist() for values in self._entry_columns)

@@ -15,8 +15,10 @@ from beam_cifar.data.schema import facts_table, image_array, with_images
 from beam_cifar.errors import RowError
 from beam_cifar.formats.contract.source import RowReader, Runs
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
+from beam_cifar.images.conform import as_read, conformed
 from beam_cifar.images.decode import probe_whole_image
 from beam_cifar.images.header import ImageHeader
+from beam_cifar.images.options import AS_STORED
 from beam_cifar.images.plain_pngs import plain_png_sizes
 from beam_cifar.naming.ids import unique_texts
 
@@ -157,23 +159,35 @@ def raw_images(pixels: bytes | memoryview, sizes: npt.NDArray[np.int32]) -> pa.A
     return image_array(pixels, sizes.astype("int64").prod(axis=0))
 
 
-def size_rows(headers: Iterable[ImageHeader | RowError | None]) -> npt.NDArray[np.int32]:
-    """Returns heights, widths and channels: int32 `[3, N]`, `NO_IMAGE` or `BROKEN` where there is no valid image."""
+def size_rows(headers: Iterable[ImageHeader | RowError | None], file: SourceFile) -> npt.NDArray[np.int32]:
+    """Returns heights, widths and channels as images are read: int32 `[3, N]`, `NO_IMAGE` or `BROKEN` for no valid one.
+
+    Args:
+        headers: headers of the images, None where there is none, or why one cannot be read.
+        file: the file that they are in.
+    """
     import numpy as np
 
-    rows = [
-        (BROKEN,) * 3 if isinstance(h, RowError) else (h.height, h.width, h.channels) if h else (NO_IMAGE,) * 3
-        for h in headers
-    ]
+    rows = [_size(header, file) for header in headers]
     return np.ascontiguousarray(np.array(rows, dtype=np.int32).reshape(-1, 3).T)
 
 
-def probed(images: pa.Array, name_of: Callable[[int], str]) -> tuple[list[str], npt.NDArray[np.int32]]:
-    """Returns encodings, "raw" for no image, and sizes as from `size_rows`; refuses images that are cut off.
+def _size(header: ImageHeader | RowError | None, file: SourceFile) -> tuple[int, int, int]:
+    if isinstance(header, RowError) or header is None:
+        return (NO_IMAGE if header is None else BROKEN,) * 3
+    found = as_read(header, file.images)
+    return found.height, found.width, found.channels
+
+
+def probed(
+    images: pa.Array, name_of: Callable[[int], str], file: SourceFile
+) -> tuple[pa.Array, list[str], npt.NDArray[np.int32]]:
+    """Returns images as they are read, encodings, "raw" for no image, and sizes; refuses images that are cut off.
 
     Args:
         images: `binary` array `[N]`, null where there is no image.
         name_of: returns the display name of an image, for messages.
+        file: the file that they are in.
 
     Raises:
         InputError: an image is damaged.
@@ -181,17 +195,26 @@ def probed(images: pa.Array, name_of: Callable[[int], str]) -> tuple[list[str], 
     import numpy as np
     import pyarrow as pa
 
-    sizes, encodings = plain_png_sizes(images), ["png"] * len(images)
+    plain = file.images == AS_STORED
+    sizes = plain_png_sizes(images) if plain else np.zeros((3, len(images)), np.int32)
+    encodings = ["png"] * len(images)
     others = np.flatnonzero(sizes[0] == 0)
-    chosen = images if len(others) == len(images) else images.take(pa.array(others))
+    chosen = (images if len(others) == len(images) else images.take(pa.array(others))).to_pylist()
     headers = [
         None if image is None else probe_whole_image(image, name_of(row))
-        for row, image in zip(others.tolist(), chosen.to_pylist(), strict=True)
+        for row, image in zip(others.tolist(), chosen, strict=True)
     ]
-    sizes[:, others] = size_rows(headers)
+    if not plain:
+        made = [
+            (image, header) if header is None else conformed(image, header, name_of(row), file.images, file.passing)
+            for row, (image, header) in enumerate(zip(chosen, headers, strict=True))
+        ]
+        headers = [header for _, header in made]
+        images = pa.array([image for image, _ in made], images.type)
+    sizes[:, others] = size_rows(headers, file)
     for row, header in zip(others.tolist(), headers, strict=True):
         encodings[row] = header.encoding if header else "raw"
-    return encodings, sizes
+    return images, encodings, sizes
 
 
 def parents_of(file: SourceFile, table: LabelTable, said: Iterable[tuple[int, int, int]]) -> dict[int, tuple[int, int]]:
