@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from beam_cifar.filters.xpath import FILTER_MODES
-from beam_cifar.formats.contract.types import SUBSET_NAMES
+from beam_cifar.formats.contract.types import LAYOUTS, SUBSET_NAMES
 from beam_cifar.formats.registry import READ, WRITE, writable
 from beam_cifar.images.options import CHOICES
 from beam_cifar.options import ON_CLASH
@@ -165,6 +165,9 @@ def add_export_options(parser: Any) -> None:
     parser.add_argument("--keep-empty-classes", action="store_true", default=suppress,
                         help="also create folders for classes without images "
                         "(imagenet, imagenet_with_subset_dirs)")  # fmt: skip
+    parser.add_argument("--layout", choices=LAYOUTS, metavar="NAME", default=suppress or None, help="genuine: write "
+                        "data_batch_1 to data_batch_5 and test_batch, as in CIFAR-10, or with superclasses train and "
+                        "test, as in CIFAR-100 (cifar)")  # fmt: skip
     parser.add_argument("--card", action="store_true", default=suppress, help="write README.md, a dataset card for the "
                         "Hugging Face Hub; pandas and pyarrow then read OUT/data, not OUT (parquet)")  # fmt: skip
 

@@ -273,6 +273,7 @@ class Dataset:
         keep_empty_classes: bool = False,
         images_per_batch: int | None = None,
         card: bool = False,
+        layout: str | None = None,
         overwrite: bool = False,
         workers: int | None = None,
         beam_options: BeamOptions = (),
@@ -289,6 +290,7 @@ class Dataset:
             keep_empty_classes: also create folders for classes without images.
             images_per_batch: rows per output file; the last of a subset may have fewer.
             card: write a dataset card, `README.md`, if the format supports it.
+            layout: "genuine" writes the files of the genuine dataset (`cifar`).
             overwrite: replace an existing output.
             workers: number of local workers; chosen automatically if None.
             beam_options: Beam's own options, as flags or parsed; default: a local runner.
@@ -303,6 +305,7 @@ class Dataset:
             keep_empty_classes=keep_empty_classes,
             images_per_batch=images_per_batch,
             card=card,
+            layout=layout,
         )
         place = _Place(storage.absolute(os.fspath(save_dir), "output"), format, options)
         self._flush()

@@ -34,7 +34,8 @@ def keep_files(plan: Plan, options: ConvertOptions) -> Plan:
         raise UsageError(
             f"{options.output_dir}: contains {catalog.unread}, which saving would lose; export to another directory"
         )
-    if catalog is None or options.images_per_batch is not None:  # names of packed files do not say which rows they have
+    # Names of packed files do not say which rows they have.
+    if catalog is None or options.images_per_batch is not None or options.layout is not None:
         return plan
     source = get_source(catalog.format)
     kept = set(options.kept or ())

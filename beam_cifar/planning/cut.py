@@ -140,14 +140,16 @@ def _pieces(
     group: Group, first: int, total_bytes: int, sink: Sink, options: SinkOptions, part_bytes: int | None
 ) -> Iterator[_Piece]:
     """Yields the shards of a group, without batch labels."""
-    step = sink.shard_rows(group.rows, group.bytes, total_bytes, options.export)
+    names = sink.layout_files(group.subset, group.rows, options)
+    step = max(1, -(-group.rows // len(names))) if names else 0
+    step = step or sink.shard_rows(group.rows, group.bytes, total_bytes, options.export)
     count = max(1, -(-group.rows // step))
     row_bytes = group.bytes // max(1, group.rows)
     for number in range(count):
         start, place = number * step, (group.subset, number, count)
         rows = min(step, group.rows - start)
         facts = group.facts(start, start + rows)
-        subset = sink.subsets.of_file(*place, options.export)
+        subset = names[number] if names else sink.subsets.of_file(*place, options.export)
         shard = Shard(
             index=first + number,
             subset=subset,

@@ -118,13 +118,20 @@ FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "cifar": ("cifar", {"save_images": True}),
     "cifar without images": ("cifar", {}),
     "cifar packed": ("cifar", {"save_images": True, "images_per_batch": 50, "save_dataset_meta": True}),
+    "cifar genuine": ("cifar", {"save_images": True, "layout": "genuine"}),
     "imagenet": ("imagenet", {"keep_empty_classes": True}),
     "imagenet_with_subset_dirs": ("imagenet_with_subset_dirs", {}),
 }
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"), [*(("cifar10", name) for name in FORMATS), ("cifar100", "parquet"), ("cifar100", "cifar")]
+    ("kind", "name"),
+    [
+        *(("cifar10", name) for name in FORMATS),
+        ("cifar100", "parquet"),
+        ("cifar100", "cifar"),
+        ("cifar100", "cifar genuine"),
+    ],
 )
 def test_a_pipeline_of_ones_own_writes_what_the_command_line_writes(
     name: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest

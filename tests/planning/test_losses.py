@@ -78,7 +78,7 @@ def test_an_output_says_what_it_lacks_of_what_the_rows_have(
 
 def test_what_was_asked_for_is_not_lost(tmp_path: Path, cifar100: Path) -> None:
     source = made("all", tmp_path, cifar100)
-    asked = {
+    asked: dict[str, dict[str, Any]] = {
         "cifar": {"save_images": True},
         "voc_classification": {"image_ext": ".png"},
         "imagenet": {"subsets": ("test",)},

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.data.schema import joined_images, plain_labels
+from beam_cifar.errors import UsageError
 from beam_cifar.formats.cifar.facts import CUSTOM_META, META_FILES, cifar_kind, is_batch_name
 from beam_cifar.formats.cifar.read import CifarSource
 from beam_cifar.formats.contract.sink import Capabilities, FileSink, PartWriter, SubsetNaming
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
 MAX_PAYLOAD = 2**31 - 1
 NUM_VIS = 3072
+TRAIN_BATCHES = 5
 
 
 class _CifarWriter(PartWriter):
@@ -94,8 +96,24 @@ class CifarSink(FileSink):
         reserved_paths=frozenset({*META_FILES, CUSTOM_META}),
     )
     # Equal paths are refused by the plan; paths equal on only some file systems get a notice.
-    subsets = SubsetNaming(numbered=True, merges=True, word=batch_name)
+    subsets = SubsetNaming(numbered=True, merges=True, word=batch_name, genuine=frozenset({"train", "test"}))
     writer = _CifarWriter
+
+    def layout_files(self, subset: str, rows: int, options: SinkOptions) -> Sequence[str]:
+        """Returns the names of the genuine files: https://www.cs.toronto.edu/~kriz/cifar.html."""
+        if options.export.layout is None:
+            return ()
+        if cifar_kind(options.labels) == "cifar100":
+            return (subset,)
+        if subset == "test":
+            return ("test_batch",)
+        size = -(-rows // TRAIN_BATCHES)
+        if rows <= size * (TRAIN_BATCHES - 1):
+            raise UsageError(
+                f"--layout genuine: train has {rows} images, which do not fill {TRAIN_BATCHES} batches of {size}; "
+                "omit --layout, or add images"
+            )
+        return [f"data_batch_{number + 1}" for number in range(TRAIN_BATCHES)]
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return batch_name(subset)
@@ -142,10 +160,16 @@ class CifarSink(FileSink):
         return files
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """Yields notices about paths that differ only in case, and about files without rows of some classes.
+        """Yields notices about unequal batches, paths that differ only in case, and files without rows of some classes.
 
         Datumaro learns superclasses file by file, and refuses files that disagree on which classes have one.
         """
+        batches = [result.shard for result in shards if result.shard.subset != "test_batch"]
+        if options.export.layout is not None and len(batches) == TRAIN_BATCHES and batches[-1].rows < batches[0].rows:
+            yield (
+                f"{batches[-1].path} has {batches[-1].rows:,} images and the other batches {batches[0].rows:,}; "
+                "readers that expect batches of equal size may refuse it"
+            )
         met: dict[str, str] = {}
         for result in shards:
             path = met.setdefault(clash_key(result.shard.path), result.shard.path)

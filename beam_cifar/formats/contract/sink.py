@@ -136,6 +136,8 @@ class SubsetNaming:
         merges: whether subsets that end up with the same name are merged silently.
         own_folders: whether each subset has its own image folder, so that names may repeat.
         refused: names that readers take to mean all subsets.
+        genuine: the splits of the genuine dataset, all of which `--layout genuine` needs; empty if there is no such
+            layout.
     """
 
     by_split: bool = False
@@ -146,10 +148,11 @@ class SubsetNaming:
     merges: bool = False
     own_folders: bool = False
     refused: frozenset[str] = frozenset()
+    genuine: frozenset[str] = frozenset()
 
     def asked(self, subset: str, options: ExportOptions) -> str:
         """Returns the name of a subset, or of its split where the options or the format ask for splits."""
-        names = options.subset_names or ("split" if self.by_split else "source")
+        names = options.subset_names or ("split" if self.by_split or options.layout else "source")
         return split_name(subset) if names == "split" else subset
 
     def output(self, subset: str, options: ExportOptions) -> str:
@@ -171,9 +174,15 @@ class SubsetNaming:
         return subset if self.own_folders else ""
 
     def check(self, subsets: Iterable[str], options: ExportOptions) -> None:
-        """Raises `UsageError` if subsets would collide in a format that does not merge them."""
+        """Raises `UsageError` if subsets would collide in a format that does not merge them, or do not fit a layout."""
         met: dict[str, str] = {}
         names = [self.asked(subset, options) for subset in subsets]
+        if options.layout is not None and self.genuine != set(names):
+            raise UsageError(
+                f"--layout {options.layout}: found the subsets {', '.join(map(repr, sorted(set(names))))}; expected "
+                f"{' and '.join(sorted(self.genuine, reverse=True))}; select them with --subset, or make them with "
+                "--transform 'map_subsets -s OLD:NEW' or random_split"
+            )
         for refused in self.refused.intersection(map(self.letters, names)):
             raise UsageError(
                 f"a split cannot be called {refused!r}: readers take that name to mean all splits; rename the file"
@@ -219,6 +228,8 @@ class Sink(ABC):
         if options.images_per_batch is not None and not self.can.packs:
             files = "one file per image" if self.can.many_files else "one file per subset"
             raise UsageError(f"--images-per-batch: {self.name} writes {files}; omit this option")
+        if options.layout is not None and not self.subsets.genuine:
+            raise UsageError(f"--layout: {self.name} has only one layout; omit this option")
 
     def export_of(self, options: ExportOptions) -> ExportOptions:
         """Returns the export options alone, with `save_images` set where the format requires it."""
@@ -247,6 +258,16 @@ class Sink(ABC):
     def even_rows(self, rows: int, image_bytes: int, total_bytes: int) -> int:
         """Returns the default number of rows per file: all of a subset in one file."""
         return rows
+
+    def layout_files(self, subset: str, rows: int, options: SinkOptions) -> Sequence[str]:
+        """Returns the subsets that readers see in the files of an output subset if a layout decides them, else ().
+
+        All files have the same number of rows, except that the last may have fewer.
+
+        Raises:
+            UsageError: the rows do not fill the files.
+        """
+        return ()
 
     @abstractmethod
     def shard_path(self, subset: str, number: int, count: int) -> str:

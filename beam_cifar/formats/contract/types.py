@@ -275,6 +275,9 @@ class ShardResult:
 SUBSET_NAMES = ("source", "split")
 """How output subsets are named: as in the source, or by their split."""
 
+LAYOUTS = ("genuine",)
+"""Files that an output may consist of, where readers expect certain ones."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ExportOptions:
@@ -290,6 +293,7 @@ class ExportOptions:
         subset_names: "source" keeps subsets as they are, "split" merges `data_batch_*` into `train` and renames
             `test_batch` to `test`; None: the format decides.
         card: write a dataset card (`README.md`) where the format supports it.
+        layout: "genuine" names and counts the files as in the genuine dataset; None: one file for each subset.
 
     Raises:
         UsageError: invalid value.
@@ -307,11 +311,16 @@ class ExportOptions:
     images_per_batch: int | None = None
     subset_names: str | None = None
     card: bool = False
+    layout: str | None = None
 
     def __post_init__(self) -> None:
         refuse_less_than_one("--images-per-batch", self.images_per_batch)
         if self.subset_names not in (None, *SUBSET_NAMES):
             raise UsageError(f"--subsets must be one of {', '.join(SUBSET_NAMES)}, found {self.subset_names!r}")
+        if self.layout not in (None, *LAYOUTS):
+            raise UsageError(f"--layout must be one of {', '.join(LAYOUTS)}, found {self.layout!r}")
+        if self.layout is not None and (self.images_per_batch is not None or self.subset_names is not None):
+            raise UsageError("--layout decides the files; omit --images-per-batch and --subsets")
         if self.image_ext is not None and not re.fullmatch(r"\.[A-Za-z0-9]+", self.image_ext):
             raise UsageError(f"--image-ext must look like .png, found {self.image_ext!r}")
 
