@@ -84,6 +84,10 @@ FORMATS: dict[str, Format] = {
     "tiny_imagenet": Format(
         "Tiny ImageNet: train, val and test folders with wnids.txt and words.txt", "tiny_imagenet:TinyImagenetSource"
     ),
+    "image_csv": Format(
+        "folders of images, and a CSV or JSON lines file with their labels, as on Kaggle and Hugging Face",
+        "image_csv:ImageCsvSource",
+    ),
     "imagenet": Format("one folder of PNG or JPEG files per class", "imagenet:ImagenetSource", "imagenet:ImagenetSink"),
     "imagenet_with_subset_dirs": Format(
         "one folder per subset, and in it one folder of images per class",

@@ -40,6 +40,7 @@ def in_every_format(folder: Path, batches: dict[str, dict[str, object]]) -> dict
     made = {"cifar": write_cifar(folder / "cifar", batches, CLASSES)}
     made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
     made["tiny_imagenet"] = write_tiny(folder / "tiny_imagenet")
+    made["image_csv"] = write_table(folder / "image_csv")
     for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
         quickly(made["cifar"], folder / name, name)
         made[name] = folder / name
@@ -65,6 +66,13 @@ def write_tiny(folder: Path) -> Path:
     lines = "".join(f"val_{row}.JPEG\tn{2 - row}\t0\t0\t31\t31\n" for row in range(3))
     texts = {"val/val_annotations.txt": lines, "wnids.txt": "n2\nn0\nn1\n", "words.txt": "n0\tcat\nn1\tdog, wolf\n"}
     return write_tree(folder, files | {name: text.encode() for name, text in texts.items()})
+
+
+def write_table(folder: Path) -> Path:
+    """Kaggle's layout of CIFAR-10, with a column of subsets."""
+    files = {f"images/{row}.png": encoded(picture(row)) for row in range(6)}
+    lines = "".join(f"{row},{('cat', 'dog', 'sea lion')[row % 3]},{('train', 'test')[row // 4]}\n" for row in range(6))
+    return write_tree(folder, files | {"labels.csv": f"id,label,split\n{lines}".encode()})
 
 
 def expected(source: Path, target: str, folder: Path) -> Dataset:
