@@ -82,14 +82,20 @@ class ImageCsvSource(Source):
     name = "image_csv"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns whether a table names images, and has labels or is beside folders that are no classes."""
+        """Returns whether a table of labels names images, or whether any table is all that can say more of images.
+
+        Images in folders of classes need no table; others would silently lose the labels that a table may have.
+        """
         if not storage.is_folder(path):
             return False
         found = [(blob, columns) for blob in _tables(path) if (columns := _columns(blob)) is not None]
-        if not any(columns.label for _, columns in found):
-            folders = {storage.name_of(folder).lower() for folder in storage.folders_in(path)}
-            found = found if folders <= NOT_CLASSES else []
-        return any(names_images(blob, columns, _looks(blob)) for blob, columns in found)
+        named = {bool(columns.label) for blob, columns in found if names_images(blob, columns, _looks(blob))}
+        if True in named or not found:
+            return bool(found)
+        folders = storage.folders_in(path)
+        if not {storage.name_of(folder).lower() for folder in folders} <= NOT_CLASSES:
+            return False
+        return any(storage.has_file(folder, is_image_name) for folder in (path, *folders))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads all tables once, to find the classes, the subsets and the images."""
@@ -185,6 +191,8 @@ class _Images:
         """Folders with images, relative, with "/" at the end; "" for the tree itself."""
         self.folder_of: npt.NDArray[np.int32] = folders.indices.to_numpy()
         """int32 `[N]`, the folder of each image."""
+        # With those around them: a table may name paths from any of them.
+        self._all = {each[: at + 1] for each in self.folders for at, char in enumerate(each) if char == "/"}
 
     def find(self, values: pa.Array, prefix: str, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
         """Finds the images that values name, with or without extension.
@@ -216,9 +224,10 @@ class _Images:
             found = SPLITS.get(subset_of(folder).lower(), "")
             return 0 if found == (split or "train") else 1 if not found else 2
 
-        inner = sorted((each for each in self.folders if each.startswith(prefix) and each != prefix), key=natural_key)
-        inner = sorted((each for each in inner if not split or rank(each[len(prefix) :]) < 2), key=rank)
-        return [prefix, *inner[:MAX_FOLDERS]]
+        inner = [each for each in self._all if each.startswith(prefix) and each != prefix]
+        chosen = [each for each in inner if not split or rank(each[len(prefix) :]) < 2]
+        chosen.sort(key=lambda each: (rank(each), each.count("/"), natural_key(each)))
+        return [prefix, *chosen[:MAX_FOLDERS]]
 
 
 def subset_of(folder: str) -> str:
@@ -476,16 +485,18 @@ def _unnamed(root: str, images: _Images, used: npt.NDArray[np.int64], notices: l
 
     tops = [folder.partition("/")[0] for folder in images.folders]
     taken = {tops[folder] for folder in set(images.folder_of[used].tolist())}
+    names, numbers = np.unique(tops, return_inverse=True)
+    top_of = numbers[images.folder_of]
+    sorted_places = np.argsort(top_of, kind="stable")
     for top in sorted({top for top in tops if subset_of(top)} - taken, key=natural_key):
-        chosen = [number for number, name in enumerate(tops) if name == top]
-        places = np.flatnonzero(np.isin(images.folder_of, chosen))
-        names = images.tree.names.take(pa.array(places))
-        order = natural_places(names)
-        values = pc.utf8_slice_codeunits(names.take(order), len(top) + 1)
-        labels, subsets = (
-            pa.array([text], pa.string()).take(pa.array(np.zeros(len(places), np.int64)))
-            for text in ("", subset_of(top))
-        )
+        number = int(np.searchsorted(names, top))
+        start, stop = np.searchsorted(top_of, [number, number + 1], sorter=sorted_places)
+        places = sorted_places[start:stop]
+        found = images.tree.names.take(pa.array(places))
+        order = natural_places(found)
+        values = pc.utf8_slice_codeunits(found.take(order), len(top) + 1)
+        repeat = pa.array(np.zeros(len(places), np.int64))
+        labels, subsets = (pa.array([text], pa.string()).take(repeat) for text in ("", subset_of(top)))
         where = f"{root}/{top}"
         notices.append(f"{where}: no table names its {counted(len(places), 'image')}, which have no labels")
         yield _Rows(where, values, labels, subsets, places[order.to_numpy()], {}, False)

@@ -119,6 +119,15 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
         {"labels.csv": "image_id,id,label\n7,a,x\n8,b,y\n"},
         {"default": [("a.png", "x", 0), ("b.png", "y", 1)]},
     ),
+    "no header": (FLAT, {"labels.csv": "a.png,x\nb.png,y\n"}, {"default": [("a.png", "x", 0), ("b.png", "y", 1)]}),
+    "a column of images with another name": (
+        FLAT, {"labels.csv": "photo,label\na.png,x\nb.png,y\n"}, {"default": [("a.png", "x", 0), ("b.png", "y", 1)]}
+    ),
+    "paths below the folder of the split": (
+        ["train/cat/1.png", "train/dog/1.png", "test/cat/1.png"],
+        {"train.csv": "path,label\ncat/1.png,x\ndog/1.png,y\n"},
+        {"train": [("cat/1.png", "x", 0), ("dog/1.png", "y", 1)], "test": [("cat/1.png", None, 2)]},
+    ),
     "backslashes": (["x/a.png"], {"labels.csv": "path,label\nx\\a.png,1\n"}, {"default": [("x/a.png", "1", 0)]}),
     "a missing image": (
         ["train/a.png"],
@@ -281,6 +290,9 @@ def test_too_many_bad_rows_classes_or_subsets_are_refused(tmp_path: Path, monkey
         (["train/cat/1.png"], {"notes.csv": "a,b\n1,2\n"}, "imagenet_with_subset_dirs"),
         (["1.png"], {"notes.csv": "a,b\n1,2\n"}, "image_dir"),
         (["train/1.png"], {"metadata.csv": "file_name,text\ntrain/1.png,x\n"}, "image_csv"),
+        (["train/cat/1.png"], {"metadata.csv": "file_name,text\ntrain/cat/1.png,x\n"}, "imagenet_with_subset_dirs"),
+        (["train/cat/1.png"], {"results.csv": "id,label\n77,x\n"}, "imagenet_with_subset_dirs"),
+        (["001.png"], {"labels.csv": "id,label\n1,x\n"}, "image_csv"),  # which says that nothing fits
     ],
 )
 def test_only_a_table_that_names_images_is_one(

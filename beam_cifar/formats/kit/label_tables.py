@@ -9,6 +9,7 @@ import csv
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, NamedTuple
@@ -18,6 +19,7 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_lines
 from beam_cifar.formats.kit.json_stream import parsed_json
+from beam_cifar.images.encodings import is_image_name
 
 TABLES: Final = (".csv", ".tsv", ".jsonl")
 """Ends of the names of tables, in lower case."""
@@ -52,6 +54,9 @@ SUBSET_COLUMNS: Final = ("split", "subset", "usage", "partition")
 LOOKED_AT: Final = 20
 """Rows that show which column names images."""
 
+MAX_TRIED: Final = 16
+"""Columns whose values are looked at where no column has a name for images."""
+
 _DELIMITERS: Final = ",;\t|"
 
 
@@ -65,6 +70,7 @@ class TableColumns:
         label: the one of labels; "" if there is none.
         subset: the one of subsets; "" if there is none.
         delimiter: what separates values; "" in JSON lines.
+        has_header: whether the first line names the columns; if not, they are "column 1", "column 2" and so on.
     """
 
     names: tuple[str, ...]
@@ -72,6 +78,7 @@ class TableColumns:
     label: str
     subset: str
     delimiter: str
+    has_header: bool = True
 
     @property
     def other_labels(self) -> list[str]:
@@ -95,17 +102,20 @@ class TableRow(NamedTuple):
 
 
 def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableColumns | None:
-    """Returns the columns of a table, None if none has a name for images.
+    """Returns the columns of a table, None if none is of images.
 
     Args:
         blob: the table.
-        is_image: whether a value names an image; of several columns with names for images, the first with one is taken.
+        is_image: whether a value names an image; of several columns with names for images, the first with one is taken,
+            and without such a column any with names of image files. A first line with one is a row, not a header.
 
     Raises:
         InputError: it is empty, damaged, or cannot be read.
     """
     with storage.open_blob(blob, blob.path) as stream:
         line = stream.readline(MAX_LINE_BYTES + 1)
+    if len(line) > MAX_LINE_BYTES:  # of pixels, perhaps
+        return None
     if not line.strip():
         raise InputError(f"{blob.path}: line 1: is empty; expected a header with names of columns")
     try:
@@ -113,12 +123,30 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
     except UnicodeDecodeError as error:
         raise InputError(f"{blob.path}: line 1: is not UTF-8: {error.reason}; save it as UTF-8") from error
     names, delimiter = _json_names(header, blob.path) if _is_json(blob.path) else _csv_names(header)
-    images = _found(names, IMAGE_COLUMNS)
-    if not images or len(line) > MAX_LINE_BYTES:
-        return None
+
+    def is_image_file(value: str) -> bool:
+        return is_image_name(value) and is_image(value)
+
+    images, has_header = _found(names, IMAGE_COLUMNS), True
+    if not images and delimiter and any(map(is_image_file, names)):
+        names, has_header = tuple(f"column {number}" for number, _ in enumerate(names, 1)), False
     labels, subsets = (_found(names, known) or [""] for known in (LABEL_COLUMNS, SUBSET_COLUMNS))
-    choices = [TableColumns(names, image, labels[0], subsets[0], delimiter) for image in images]
-    return next((choice for choice in choices if names_images(blob, choice, is_image)), choices[0])
+    choices = [
+        TableColumns(
+            names, image, labels[0] or _only_other(names, image, has_header), subsets[0], delimiter, has_header
+        )
+        for image in images or names[:MAX_TRIED]
+    ]
+    if images:
+        return next((choice for choice in choices if names_images(blob, choice, is_image)), choices[0])
+    with suppress(InputError):  # damage to a table of something else does not matter
+        return next((choice for choice in choices if names_images(blob, choice, is_image_file)), None)
+    return None
+
+
+def _only_other(names: Sequence[str], image: str, has_header: bool) -> str:
+    """Returns the other one of two columns without names, which must be that of labels; else ""."""
+    return "" if has_header or len(names) != 2 else next(name for name in names if name != image)
 
 
 def names_images(blob: storage.Blob, columns: TableColumns, is_image: Callable[[str], bool]) -> bool:
@@ -146,8 +174,7 @@ def _csv_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
     places = [columns.names.index(name) if name else -1 for name in (columns.image, columns.label, columns.subset)]
     width = len(columns.names)
     try:
-        next(reader)
-        for row in reader:
+        for row in islice(reader, int(columns.has_header), None):
             if len(row) == width:
                 yield reader.line_num, [row[place] if place >= 0 else "" for place in places], ""
             elif row:
