@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -182,10 +182,13 @@ class _Images:
     """
 
     def __init__(self, tree: ImageTree) -> None:
+        import numpy as np
         import pyarrow.compute as pc
 
         self.tree = tree
         self._stems = pc.replace_substring_regex(tree.names, r"\.[^./]*$", "")
+        stems = self._stems.dictionary_encode().indices.to_numpy()
+        self._twins: npt.NDArray[np.bool_] = np.bincount(stems)[stems] > 1  # "a.png" and "a.jpg"
         folders = pc.replace_substring_regex(tree.names, r"[^/]*$", "").dictionary_encode()
         self.folders: list[str] = folders.dictionary.to_pylist()
         """Folders with images, relative, with "/" at the end; "" for the tree itself."""
@@ -194,40 +197,56 @@ class _Images:
         # With those around them: a table may name paths from any of them.
         self._all = {each[: at + 1] for each in self.folders for at, char in enumerate(each) if char == "/"}
 
-    def find(self, values: pa.Array, prefix: str, split: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    def find(self, values: pa.Array, prefix: str, split: str) -> _Found:
         """Finds the images that values name, with or without extension.
 
         Args:
             values: paths relative to `prefix`, or to a folder below it.
-            prefix: folder of the table.
+            prefix: folder of the table; a path relative to it goes before any other.
             split: the split that the images are of: folders of others are not searched; "" if that is not known.
-
-        Returns:
-            int64 `[M]`, the place of each in the tree, -1 for none; and bool `[M]`, whether several folders have it.
         """
         import numpy as np
 
-        places, repeated = np.full(len(values), -1, np.int64), np.zeros(len(values), bool)
-        for folder in self._searched(prefix, split):
+        places, ranks = (np.full(len(values), -1, np.int64) for _ in range(2))
+        repeated, unsure = (np.zeros(len(values), bool) for _ in range(2))
+        for rank, folder in self._searched(prefix, split):
             wanted = prefixed(folder, values)
             found = self.tree.find(wanted)
             rest = np.flatnonzero(found < 0)
             found[rest] = found_in(wanted.take(rest), self._stems)
-            repeated |= (places >= 0) & (found >= 0)
+            unsure[rest] |= (places[rest] < 0) & (found[rest] >= 0) & self._twins[found[rest]]
+            again = (places >= 0) & (found >= 0) & (found != places) & (ranks >= 0)
+            repeated |= again
+            unsure |= again & (ranks == rank)
+            ranks = np.where(places < 0, rank, ranks)
             places = np.where(places < 0, found, places)
-        return places, repeated
+        return _Found(places, repeated & ~unsure, unsure)
 
-    def _searched(self, prefix: str, split: str) -> list[str]:
-        """Returns the folders to search, in order: that of the table, those of the split, those of none."""
+    def _searched(self, prefix: str, split: str) -> list[tuple[int, str]]:
+        """Returns the folders to search: rank -1 is that of the table, 0 those of the split, 1 of none, 2 of others."""
 
         def rank(folder: str) -> int:
             found = SPLITS.get(subset_of(folder).lower(), "")
             return 0 if found == (split or "train") else 1 if not found else 2
 
         inner = [each for each in self._all if each.startswith(prefix) and each != prefix]
-        chosen = [each for each in inner if not split or rank(each[len(prefix) :]) < 2]
-        chosen.sort(key=lambda each: (rank(each), each.count("/"), natural_key(each)))
-        return [prefix, *chosen[:MAX_FOLDERS]]
+        chosen = [(rank(each), each) for each in inner if not split or rank(each[len(prefix) :]) < 2]
+        chosen.sort(key=lambda each: (each[0], each[1].count("/"), natural_key(each[1])))
+        return [(-1, prefix), *chosen[:MAX_FOLDERS]]
+
+
+class _Found(NamedTuple):
+    """Images found for some names.
+
+    Attributes:
+        places: int64 `[M]`, the place of each in the tree, -1 for none.
+        repeated: bool `[M]`, whether folders of other splits have an image of the name too.
+        unsure: bool `[M]`, whether nothing says which of several images is meant.
+    """
+
+    places: npt.NDArray[np.int64]
+    repeated: npt.NDArray[np.bool_]
+    unsure: npt.NDArray[np.bool_]
 
 
 def subset_of(folder: str) -> str:
@@ -331,8 +350,7 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
         error = found.error or _wrong_path(found.image, columns.image, found.line)
         if error:
             errors[row] = error
-            if len(errors) > MAX_TOLD:
-                raise InputError(f"{blob.path}: {error} (after {MAX_TOLD} other bad rows)")
+            _refuse_many(blob.path, error, errors)
         values.append("" if error else plain_path(found.image))
         labels.append("" if error else found.label)
         subsets.append("" if error else found.subset)
@@ -340,10 +358,23 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
     prefix = "" if folder == "." else f"{folder}/"
     place = _Place(blob.path, prefix, subset_of(prefix) or subset_of(os.path.basename(blob.path)))
     named, said = values.made(), subsets.made()
-    places = _places(place, columns, named, said, images, notices)
+    places, unsure = _places(place, columns, named, said, images, notices)
+    for row in unsure:
+        value, first = named[row].as_py(), images.tree.names[int(places[row])].as_py()
+        errors[row] = (
+            f"image {value!r} may be one of several, such as {first!r}; expected a path and an extension in column "
+            f"{columns.image!r}"
+        )
+        _refuse_many(blob.path, errors[row], errors)
+    places[unsure] = -1
     notices += _column_notices(blob.path, columns)
     written = _subsets(place, named, said, places, images)
     return _Rows(blob.path, named, labels.made(), written, places, errors, bool(columns.label))
+
+
+def _refuse_many(shown: str, error: str, errors: Mapping[int, str]) -> None:
+    if len(errors) > MAX_TOLD:
+        raise InputError(f"{shown}: {error} (after {MAX_TOLD} other bad rows)")
 
 
 def _wrong_path(value: str, name: str, line: int) -> str:
@@ -364,8 +395,8 @@ class _Place(NamedTuple):
 
 def _places(
     table: _Place, columns: TableColumns, values: pa.Array, said: pa.Array, images: _Images, notices: list[str]
-) -> npt.NDArray[np.int64]:
-    """Returns the place of each row's image in the tree, -1 for none: int64 `[N]`."""
+) -> tuple[npt.NDArray[np.int64], list[int]]:
+    """Returns the place of each row's image in the tree, int64 `[N]`, -1 for none; and rows that may mean several."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -377,19 +408,21 @@ def _places(
             "rename a column that has none"
         )
     splits = {name: SPLITS.get(split_word(name or table.subset), "") for name in subsets}
-    places = np.full(len(values), -1, np.int64)
+    places, unsure = np.full(len(values), -1, np.int64), list[int]()
     for split in dict.fromkeys(splits.values()):
         names = pa.array([name for name in subsets if splits[name] == split], pa.string())
         rows = np.flatnonzero(pc.is_in(said, value_set=names).to_numpy(zero_copy_only=False))
-        places[rows], repeated = images.find(values.take(pa.array(rows)), table.prefix, split)
-        if repeated.any():
-            first = images.tree.names[int(places[rows[repeated][0]])].as_py()
-            count = counted(int(repeated.sum()), "name")
+        found = images.find(values.take(pa.array(rows)), table.prefix, split)
+        places[rows] = found.places
+        unsure += rows[found.unsure].tolist()
+        if found.repeated.any():
+            first = images.tree.names[int(found.places[found.repeated][0])].as_py()
+            count = counted(int(found.repeated.sum()), "name")
             notices.append(
                 f"{table.path}: {count} of images are in several folders, those in the first are read, such as "
                 f"{first!r}; a column 'split', or paths in column {columns.image!r}, would say which"
             )
-    return places
+    return places, unsure
 
 
 def _subsets(

@@ -246,6 +246,21 @@ def test_a_damaged_table_is_refused_in_one_line(case: str, tmp_path: Path) -> No
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("images", "table"),
+    [
+        (["x/a.png", "y/a.png"], "labels.csv"),
+        (["x/a.png", "x/a.jpg"], "labels.csv"),
+        (["a.png", "a.jpg"], "labels.csv"),
+        (["train/x/a.png", "train/y/a.png"], "train.csv"),
+    ],
+)
+def test_a_name_that_may_mean_several_images_is_refused(images: list[str], table: str, tmp_path: Path) -> None:
+    folder = written(tmp_path / "in", [*images, "b.png"], **{table: "id,label\na,x\nb,y\n"})
+    with pytest.raises(InputError, match=r"row 0: image 'a' may be one of several, such as '.*a\.(png|jpg)'; expected"):
+        quickly(folder, tmp_path / "out", "cifar", save_images=True, input_format="image_csv")
+
+
 JSON_BAD = {
     "cut": ('{"file_name": "a.png", "lab', "is not valid JSON"),
     "a list": ("[1]", "expected a JSON object"),
