@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-LABEL_FILES = (".csv", ".tsv", ".json", ".jsonl", ".txt", ".xml", ".mat", ".xlsx")
+LABEL_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".xml", ".mat", ".xlsx")
 """Ends of the names of files that may have labels."""
 SUBSET = "default"
 """Datumaro's name for the only subset of a tree."""
@@ -191,7 +191,7 @@ def _no_classes(path: str, found: Sequence[str], name: str) -> InputError:
     """Returns the error for folders of images with names of subsets, which mentions files that may have the labels."""
     tables = sorted(map(os.path.basename, _files(path)), key=natural_key)
     tables = [table for table in tables if table.lower().endswith(LABEL_FILES)]
-    labels = f"; the labels may be in {', '.join(tables[:3])}, which is not a known table of labels" if tables else ""
+    labels = f"; the labels may be in {', '.join(tables[:3])}, but not in a form that is known" if tables else ""
     return InputError(
         f"{path}: images are in folders named {', '.join(map(repr, found))}, which are names of subsets and not of "
         f"classes{labels}; to read the images without labels pass --input-format image_dir, to take the folders as "

@@ -135,6 +135,11 @@ FORMATS: dict[str, Format] = {
         "tiny_imagenet:TinyImagenetSource",
         marks=("wnids.txt",),
     ),
+    "image_csv": Format(
+        "folders of images, and a CSV or JSON lines file with their labels, as on Kaggle and Hugging Face",
+        "image_csv:ImageCsvSource",
+        marks=(".csv", ".tsv", ".jsonl"),
+    ),
     "imagenet": Format(
         "one folder of PNG or JPEG files per class",
         "imagenet:ImagenetSource",

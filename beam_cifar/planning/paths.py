@@ -55,7 +55,8 @@ def surveys_of(
             )
         found.append(one)
     # One dataset may have several paths, such as a folder and the folder around it.
-    _refuse_twice([_place(summary.file) for one in found for summary in one.summaries])
+    # One file may have several subsets, such as a table of labels.
+    _refuse_twice([place for one in found for place in dict.fromkeys(_place(made.file) for made in one.summaries)])
     return found
 
 

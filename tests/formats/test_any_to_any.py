@@ -41,6 +41,8 @@ def in_every_format(folder: Path, batches: dict[str, dict[str, object]]) -> dict
     made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
     made["tiny_imagenet"] = write_tiny(folder / "tiny_imagenet")
     made["npy"] = write_npy(folder / "npy")
+
+    made["image_csv"] = write_table(folder / "image_csv")
     for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
         quickly(made["cifar"], folder / name, name)
         made[name] = folder / name
@@ -75,6 +77,13 @@ def write_npy(folder: Path) -> Path:
         np.save(folder / f"x_{name}.npy", images)
         np.save(folder / f"y_{name}.npy", np.arange(6) % 4)
     return folder
+
+
+def write_table(folder: Path) -> Path:
+    """Kaggle's layout of CIFAR-10, with a column of subsets."""
+    files = {f"images/{row}.png": encoded(picture(row)) for row in range(6)}
+    lines = "".join(f"{row},{('cat', 'dog', 'sea lion')[row % 3]},{('train', 'test')[row // 4]}\n" for row in range(6))
+    return write_tree(folder, files | {"labels.csv": f"id,label,split\n{lines}".encode()})
 
 
 def expected(source: Path, target: str, folder: Path) -> Dataset:

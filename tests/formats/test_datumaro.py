@@ -164,7 +164,9 @@ def test_files_larger_than_a_piece_are_read_as_others(tmp_path: Path, monkeypatc
 def test_coco_is_not_taken_for_it(tmp_path: Path) -> None:
     coco = {"images": [{"id": 1}], "categories": [{"id": 1, "name": "x"}], "annotations": []}
     folder = written(tmp_path / "coco", {"train": coco})
-    assert detect_format(str(folder), str(tmp_path)) != "datumaro"
+    assert not get_source("datumaro").looks_right(str(folder), "")
+    with pytest.raises(InputError, match="are names of subsets and not of classes"):
+        detect_format(str(folder), str(tmp_path))
     folder = written(tmp_path / "own", {"train": content([item("a", 1)])})
     assert detect_format(str(folder), str(tmp_path)) == "datumaro"
 

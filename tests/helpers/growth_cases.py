@@ -141,6 +141,20 @@ def _tiny(path: Path, rows: int) -> Path:
     return path
 
 
+def _table(path: Path, rows: int) -> Path:
+    """Makes a table of the lists of a dataset, given its file of class names."""
+    folder, names = path.parent, path.read_text(encoding="utf-8").splitlines()
+    path.unlink()
+    lines = ["file_name,label,split"]
+    for listed in sorted(folder.glob("*.txt")):
+        for line in listed.read_text(encoding="utf-8").splitlines():
+            image, _, label = line.rpartition(" ")
+            lines.append(f"images/{image},{names[int(label)]},{listed.stem}")
+        listed.unlink()
+    (folder / "metadata.csv").write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
 _MANY = ("--images-per-batch", "{rows}")
 _FILES = "cifar, many files"
 LAYOUTS = {
@@ -170,6 +184,7 @@ LAYOUTS = {
     "datumaro": Layout("datumaro", options=("--subsets", "split")),
     "datumaro, many files": Layout("datumaro", _FILES),
     "tiny_imagenet": Layout("imagenet_with_subset_dirs", options=("--subsets", "split"), rewrite=_tiny, files="train"),
+    "image_csv": Layout("imagenet_txt", options=("--subsets", "split"), rewrite=_table, files="synsets.txt"),
     "imagenet": Layout("imagenet"),
     "imagenet_with_subset_dirs": Layout("imagenet_with_subset_dirs"),
     "image_dir": Layout("image_dir"),

@@ -76,6 +76,17 @@ def _labels_csv(path: Path) -> None:
     shutil.rmtree(source)
 
 
+def _tiny(path: Path) -> None:
+    files = {f"train/n{row}/images/n{row}_0.JPEG": encoded(picture(row, 64, 64), "JPEG") for row in range(3)}
+    files |= {"val/images/val_0.JPEG": encoded(picture(4, 64, 64), "JPEG"), "wnids.txt": b"n2\nn0\nn1\n"}
+    write_tree(path, files | {"val/val_annotations.txt": b"val_0.JPEG\tn1\t0\t0\t1\t1\n"})
+
+
+def _kaggle(path: Path) -> None:
+    files = {f"{split}/{row}.png": encoded(picture(row)) for split in ("train", "test") for row in (1, 2)}
+    write_tree(path, files | {"trainLabels.csv": b"id,label\n1,frog\n2,truck\n"})
+
+
 def _converted(path: Path, target: str, **options: str) -> None:
     """A drawn set in another format."""
     source = path.with_name("drawn")
@@ -93,6 +104,8 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "photos": _folders,
     "Imagenet32": _downsampled,
     "Imagenet64": _downsampled,
+    "tiny-imagenet-200": _tiny,
+    "kaggle-cifar-10": _kaggle,
     "MNIST/raw": _mnist,
     "mnist.npz": _mnist_npz,
     "mnist_train.csv": _mnist_csv,

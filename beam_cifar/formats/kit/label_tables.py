@@ -1,0 +1,234 @@
+"""Reads tables of images and their labels, CSV or JSON lines: finds the columns by name, and yields the rows.
+
+A table is read once, line by line, and only the columns that are used are kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+from beam_cifar import storage
+from beam_cifar.data.text import is_unicode
+from beam_cifar.errors import InputError
+from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_lines
+from beam_cifar.formats.kit.json_stream import parsed_json
+from beam_cifar.images.encodings import is_image_name
+
+TABLES: Final = (".csv", ".tsv", ".jsonl")
+"""Ends of the names of tables, in lower case."""
+
+IMAGE_COLUMNS: Final = (
+    *("file_name", "filename", "file", "image_path", "img_path", "file_path", "filepath", "path", "image_file"),
+    *("image_name", "img_name", "image_id", "imageid", "img_id", "image", "img", "id", "id_code", "uuid"),
+)
+"""Names of columns that name images, in lower case with "_", best first."""
+
+LABEL_COLUMNS: Final = (
+    *("label", "labels", "class", "class_name", "classname", "label_name", "category", "category_name", "target"),
+    *(
+        "targets",
+        "breed",
+        "species",
+        "cls",
+        "y",
+        "fine_label",
+        "diagnosis",
+        "dx",
+        "class_id",
+        "label_id",
+        "category_id",
+    ),
+)
+"""Names of columns of labels, best first."""
+
+SUBSET_COLUMNS: Final = ("split", "subset", "usage", "partition")
+"""Names of columns of subsets, best first."""
+
+LOOKED_AT: Final = 20
+"""Rows that show which column names images."""
+
+MAX_TRIED: Final = 16
+"""Columns whose values are looked at where no column has a name for images."""
+
+_DELIMITERS: Final = ",;\t|"
+
+
+@dataclass(frozen=True)
+class TableColumns:
+    """The columns of a table.
+
+    Attributes:
+        names: all columns, in order.
+        image: the one that names images.
+        label: the one of labels; "" if there is none.
+        subset: the one of subsets; "" if there is none.
+        delimiter: what separates values; "" in JSON lines.
+        has_header: whether the first line names the columns; if not, they are "column 1", "column 2" and so on.
+    """
+
+    names: tuple[str, ...]
+    image: str
+    label: str
+    subset: str
+    delimiter: str
+    has_header: bool = True
+
+    @property
+    def other_labels(self) -> list[str]:
+        """The columns that have names of labels too, but are not read."""
+        return [name for name in _found(self.names, LABEL_COLUMNS) if name != self.label]
+
+    @property
+    def unused(self) -> list[str]:
+        """The columns that are not read."""
+        return [name for name in self.names if name and name not in (self.image, self.label, self.subset)]
+
+
+class TableRow(NamedTuple):
+    """A row: its line in the file, its values, "" where it has none, and why it is bad, "" if it is not."""
+
+    line: int
+    image: str
+    label: str
+    subset: str
+    error: str
+
+
+def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableColumns | None:
+    """Returns the columns of a table, None if none is of images.
+
+    Args:
+        blob: the table.
+        is_image: whether a value names an image; of several columns with names for images, the first with one is taken,
+            and without such a column any with names of image files. A first line with one is a row, not a header.
+
+    Raises:
+        InputError: it is empty, damaged, or cannot be read.
+    """
+    with storage.open_blob(blob, blob.path) as stream:
+        line = stream.readline(MAX_LINE_BYTES + 1)
+    if len(line) > MAX_LINE_BYTES:  # of pixels, perhaps
+        return None
+    if not line.strip():
+        raise InputError(f"{blob.path}: line 1: is empty; expected a header with names of columns")
+    try:
+        header = line.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{blob.path}: line 1: is not UTF-8: {error.reason}; save it as UTF-8") from error
+    names, delimiter = _json_names(header, blob.path) if _is_json(blob.path) else _csv_names(header)
+
+    def is_image_file(value: str) -> bool:
+        return is_image_name(value) and is_image(value)
+
+    images, has_header = _found(names, IMAGE_COLUMNS), True
+    if not images and delimiter and any(map(is_image_file, names)):
+        names, has_header = tuple(f"column {number}" for number, _ in enumerate(names, 1)), False
+    labels, subsets = (_found(names, known) or [""] for known in (LABEL_COLUMNS, SUBSET_COLUMNS))
+    choices = [
+        TableColumns(
+            names, image, labels[0] or _only_other(names, image, has_header), subsets[0], delimiter, has_header
+        )
+        for image in images or names[:MAX_TRIED]
+    ]
+    if images:
+        return next((choice for choice in choices if names_images(blob, choice, is_image)), choices[0])
+    with suppress(InputError):  # damage to a table of something else does not matter
+        return next((choice for choice in choices if names_images(blob, choice, is_image_file)), None)
+    return None
+
+
+def _only_other(names: Sequence[str], image: str, has_header: bool) -> str:
+    """Returns the other one of two columns without names, which must be that of labels; else ""."""
+    return "" if has_header or len(names) != 2 else next(name for name in names if name != image)
+
+
+def names_images(blob: storage.Blob, columns: TableColumns, is_image: Callable[[str], bool]) -> bool:
+    """Returns whether one of the first rows names an image. Raises `InputError`."""
+    return any(row.image and is_image(row.image) for row in islice(table_rows(blob, columns), LOOKED_AT))
+
+
+def table_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[TableRow]:
+    """Yields the rows of a table. Raises `InputError` if it is damaged or cannot be read."""
+    rows = _csv_rows(blob, columns) if columns.delimiter else _json_rows(blob, columns)
+    for line, values, error in rows:
+        image, label, subset = (value.strip() for value in values)
+        if not error and "\0" in label + subset:
+            error = "a value has a NUL character"
+        yield TableRow(line, image.replace("\\", "/"), label, subset, f"{error} (line {line})" if error else "")
+
+
+_Values = tuple[int, Sequence[str], str]
+"""Line, values of the three columns, and an error."""
+
+
+def _csv_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
+    lines = (f"{line}\n" for _, line in read_lines(blob, blob.path))
+    reader = csv.reader(lines, delimiter=columns.delimiter, skipinitialspace=True, strict=True)
+    places = [columns.names.index(name) if name else -1 for name in (columns.image, columns.label, columns.subset)]
+    width = len(columns.names)
+    try:
+        for row in islice(reader, int(columns.has_header), None):
+            if len(row) == width:
+                yield reader.line_num, [row[place] if place >= 0 else "" for place in places], ""
+            elif row:
+                error = f"has {len(row)} values; expected {width}, as many as the header, and quotes around a delimiter"
+                yield reader.line_num, ("", "", ""), error
+    except csv.Error as error:
+        raise InputError(f"{blob.path}: line {reader.line_num}: is not valid CSV: {error}") from error
+
+
+def _json_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
+    names = columns.image, columns.label, columns.subset
+    for number, line in read_lines(blob, blob.path):
+        if line.strip():
+            item = parsed_json(line.encode(), f"{blob.path}: line {number}")
+            if not isinstance(item, dict):
+                raise InputError(f"{blob.path}: line {number}: found {line[:50]!r}; expected a JSON object")
+            texts = [_text(item.get(name)) for name in names]
+            wrong = next((name for name, text in zip(names, texts, strict=True) if text is None), None)
+            error = "" if wrong is None else f"{wrong!r} is {str(item[wrong])[:50]!r}; expected text or a number"
+            yield number, [text or "" for text in texts], error
+
+
+def _text(value: Any) -> str | None:
+    """Returns a value of JSON as text, "" for null; None for a list, an object, or text that is not valid Unicode."""
+    if value is None:
+        return ""
+    text = value if isinstance(value, str) else str(value) if isinstance(value, (int, float)) else None
+    return text if text is not None and is_unicode(text) else None
+
+
+def _is_json(path: str) -> bool:
+    return os.path.basename(path).lower().endswith(".jsonl")
+
+
+def _json_names(line: str, shown: str) -> tuple[tuple[str, ...], str]:
+    item = parsed_json(line.encode(), f"{shown}: line 1")
+    return tuple(item) if isinstance(item, dict) else (), ""
+
+
+def _csv_names(line: str) -> tuple[tuple[str, ...], str]:
+    """Returns the names in a header, and the delimiter that makes the most columns with a known one among them."""
+    found: list[tuple[bool, int, tuple[str, ...], str]] = []
+    for delimiter in _DELIMITERS:
+        try:
+            row = next(csv.reader([line], delimiter=delimiter, skipinitialspace=True), [])
+        except csv.Error:
+            continue
+        names = tuple(name.strip() for name in row)
+        found.append((bool(_found(names, IMAGE_COLUMNS)), len(names), names, delimiter))
+    _, _, names, delimiter = max(found, key=lambda each: each[:2], default=(False, 0, (), ","))
+    return names, delimiter
+
+
+def _found(names: Sequence[str], known: Sequence[str]) -> list[str]:
+    """Returns the names that are known ones in any spelling, best first."""
+    spelt = {re.sub(r"[\s.-]+", "_", name.lower()): name for name in reversed(names)}
+    return [spelt[name] for name in known if name in spelt]
