@@ -29,7 +29,7 @@ from beam_cifar.planning.checks import (
 )
 from beam_cifar.planning.cut import Facts, Group, cut, long_first
 from beam_cifar.planning.plan import Origin, Plan, Segment, Task
-from beam_cifar.planning.summaries import duplicates, label_counts, learn_parents
+from beam_cifar.planning.summaries import duplicates, label_counts, learn_parents, without_images
 from beam_cifar.steps.base import PixelStep
 from beam_cifar.steps.pixels import Resize
 
@@ -111,6 +111,7 @@ def make_plan(
         notices=(
             *catalog.notices,
             *duplicates(summaries),
+            *without_images(catalog, summaries),
             *merged_away(label_map, labels),
             *made.notices,
             *lossy(encodings),
