@@ -24,7 +24,7 @@ from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.source import Runs, kept
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
 from beam_cifar.formats.kit.label_columns import label_rank
-from beam_cifar.formats.kit.pixel_columns import MIN_PIXELS, PixelColumns, pixel_columns
+from beam_cifar.formats.kit.pixel_columns import MAX_COLUMNS, MIN_PIXELS, PixelColumns, pixel_columns
 from beam_cifar.formats.kit.records import (
     LABELS_FILE,
     RECORDS,
@@ -225,6 +225,7 @@ def _starts_right(path: str) -> bool:
     with storage.reading(path), storage.open_file(path) as file:
         lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
     header, row = (b"", lines[0]) if _LABEL.match(lines[0]) and not _is_header(lines[0]) else lines
+    header = b"" if _is_numbering(header) else header
     if named:  # `describe` reports what is wrong with it
         return bool(_LABEL.match(row))
     try:
@@ -232,7 +233,7 @@ def _starts_right(path: str) -> bool:
     except InputError:
         return False
     pixels = row.split(b",", found.first)[-1].rsplit(b",", found.columns - found.width - found.first)[0]
-    labelled = found.label < 0 or _NUMBER.fullmatch(found.text(row, found.label))
+    labelled = found.has_header or _NUMBER.fullmatch(found.text(row, found.label))
     pixels = pixels.replace(b" ", b",") if found.packed else pixels
     return found.pixels >= MIN_PIXELS and bool(found.size and labelled and _PIXELS.fullmatch(pixels))
 
@@ -240,7 +241,14 @@ def _starts_right(path: str) -> bool:
 def _is_header(line: bytes) -> bool:
     """Returns whether a line has names of columns: the first one, or after an empty one, or labels at the end."""
     last = line.rstrip(b"\r\n").rpartition(b",")[2].decode("utf-8", "replace").strip('" ')
-    return bool(_HEADER.match(line)) or label_rank(last) >= 0
+    return bool(_HEADER.match(line)) or label_rank(last) >= 0 or _is_numbering(line)
+
+
+def _is_numbering(line: bytes) -> bool:
+    """Returns whether a line has the numbers of its columns, 0, 1, 2, ..., which pandas writes for unnamed ones."""
+    if not line.startswith(b"0,1,2,3,4,5,6,7,") or line.count(b",") >= MAX_COLUMNS:
+        return False
+    return line.rstrip(b"\r\n") == b",".join(b"%d" % number for number in range(line.count(b",") + 1))
 
 
 def _source_files(path: str, index_dir: str) -> Iterator[SourceFile]:
@@ -355,7 +363,11 @@ def _start(stream: BinaryIO, shown: str) -> tuple[int, PixelColumns]:
         header, begin, first = first, len(line), stream.readline(MAX_LINE + 1)
     if len(first) > MAX_LINE or begin > MAX_LINE:
         raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes, the supported maximum")
-    return begin, pixel_columns(header, first.rstrip(b"\r\n"), shown)
+    if not _is_numbering(header):
+        return begin, pixel_columns(header, first.rstrip(b"\r\n"), shown)
+    columns = pixel_columns(b"", first.rstrip(b"\r\n"), shown)
+    notice = "the first line, the numbers of its columns, is not read as an image; labels are from the first column"
+    return begin, replace(columns, notices=(notice, *columns.notices))
 
 
 def _doubt(labels: npt.NDArray[np.int32], lasts: npt.NDArray[np.int32]) -> Iterator[str]:

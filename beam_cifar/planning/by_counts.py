@@ -35,7 +35,7 @@ from beam_cifar.planning.checks import (
 from beam_cifar.planning.copies import told_what_passes
 from beam_cifar.planning.cut import Facts, Group, cut, long_first
 from beam_cifar.planning.plan import Origin, Plan, Segment, Task
-from beam_cifar.planning.summaries import duplicates, label_counts, learn_parents
+from beam_cifar.planning.summaries import duplicates, label_counts, learn_parents, without_images
 from beam_cifar.steps.base import PixelStep
 from beam_cifar.steps.pixels import Resize
 
@@ -133,6 +133,7 @@ def make_plan(
         notices=(
             *catalog.notices,
             *duplicates(summaries),
+            *without_images(catalog, summaries),
             *merged_away(label_map, labels),
             *alike_names(label_map.table.names[target] for target in sorted(set(label_map.targets))),
             *made.notices,

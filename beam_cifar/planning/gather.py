@@ -23,7 +23,7 @@ from beam_cifar.planning.checks import refuse_bad_rows, refuse_unreadable
 from beam_cifar.planning.chosen_rows import read_rows
 from beam_cifar.planning.merge import merged, union_tables, with_unique_ids
 from beam_cifar.planning.plan import ChosenCounts, Inputs, Origin
-from beam_cifar.planning.summaries import duplicates, learn_parents
+from beam_cifar.planning.summaries import duplicates, learn_parents, without_images
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_bytes
 
@@ -255,7 +255,11 @@ class Gathering(StepContext):
         give_back()
         self.surveys.append(found)
         self.origins.append(Origin(found.catalog.format, learn_parents(found.catalog, found.summaries)))
-        self.notices += [*found.catalog.notices, *duplicates(found.summaries)]
+        self.notices += [
+            *found.catalog.notices,
+            *duplicates(found.summaries),
+            *without_images(found.catalog, found.summaries),
+        ]
         return number
 
     def _view(self, number: int) -> View:

@@ -186,6 +186,14 @@ def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
             )
 
 
+def without_images(catalog: Catalog, summaries: Sequence[FileSummary]) -> Iterator[str]:
+    """Yields how many rows have no image, unless a notice of the format already says so."""
+    rows = sum(summary.rows for summary in summaries)
+    missing = rows - sum(summary.images for summary in summaries)
+    if missing and not catalog.counts_images:
+        yield f"{missing} of {rows} rows have no image"
+
+
 def label_counts(summary: FileSummary) -> dict[int, int]:
     """Returns the row counts of a file by label, ordered by label with unlabelled (-1) last."""
     counts: Counter[int] = Counter()

@@ -348,6 +348,7 @@ NAMED: dict[str, tuple[bytes, list[int | None], list[str]]] = {
     "MNIST's test.csv": (lines(named(64), FLAT), [None] * 4, ["no labels found"]),
     "ids without labels": (lines(f"id,{named(64)}", list("abcd"), FLAT), [None] * 4, ["no labels found; columns not used: 'id'"]),
     "a name that is not known": (lines(f"letter,{named(64)}", [4, 2, 7, 0], FLAT), [4, 2, 7, 0], ["labels are from column 'letter', the only one beside the pixels"]),
+    "numbers of pandas": (lines(",".join(map(str, range(65))), [4, 2, 7, 0], FLAT), [4, 2, 7, 0], ["the first line, the numbers of its columns, is not read as an image; labels are from the first column"]),
     "quoted names": (lines('"Target","1x1",' + named(62) + ',"8x8"', [4, 2, 7, 0], FLAT), [4, 2, 7, 0], []),
 }  # fmt: skip
 

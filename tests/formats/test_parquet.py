@@ -269,6 +269,7 @@ def test_rows_without_image_are_counted_where_the_footer_does_not(tmp_path: Path
     columns = {"image": pa.array([*pictures(2), None]), "label": [0, 1, 1]}
     path = write(tmp_path / "x.parquet", columns, write_statistics=False)
     assert [summary.images for summary in summaries(path)] == [2]
+    assert "1 of 3 rows have no image" in quickly(path, tmp_path / "out", "parquet").notices
 
 
 def test_subsets_are_named_by_files_or_folders(tmp_path: Path) -> None:

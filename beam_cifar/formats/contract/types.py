@@ -102,6 +102,7 @@ class Catalog:
         notices: messages for the user.
         unread: content of its files that is not read and would be lost on rewriting; "" if there is none.
         root: the dataset's folder, where that is a folder inside `path`.
+        counts_images: whether `notices` already count the rows without an image.
     """
 
     format: str
@@ -113,6 +114,7 @@ class Catalog:
     notices: tuple[str, ...] = ()
     unread: str = ""
     root: str = ""
+    counts_images: bool = False
 
 
 @dataclass(frozen=True)

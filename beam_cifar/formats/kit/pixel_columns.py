@@ -140,9 +140,9 @@ def _described(names: Sequence[str], first: int, width: int, pixels: int, shown:
     elif unused:
         notices.append(f"columns not used: {listed(unused)}")
     sized = _SIZED.fullmatch(names[first + width - 1])
-    size, channels = (int(sized[1]), int(sized[2])) if sized else (0, 0), 1
-    if not pixels or size[0] * size[1] != pixels:
-        size, channels = _shape(pixels)
+    size, channels = _shape(pixels)
+    if sized and int(sized[1]) * int(sized[2]) == pixels:
+        size, channels = (int(sized[1]), int(sized[2])), 1
     packed = width == 1 and pixels > 1
     notices += _told(size, channels)
     return PixelColumns(len(names), first, pixels, packed, label, subset, size, channels, True, tuple(notices))

@@ -279,7 +279,7 @@ def _is_number(schema: pa.Schema, name: str) -> bool:
 
 
 def _has_text(schema: pa.Schema, name: str) -> bool:
-    return schema.names.count(name) == 1 and _is_text(schema.field(name).type)
+    return bool(schema.names.count(name) == 1 and _is_text(schema.field(name).type))
 
 
 def _label_column(schema: pa.Schema, names: Sequence[str], features: dict[str, Any], shown: str) -> str:
@@ -318,7 +318,7 @@ def _only_column(schema: pa.Schema, names: Sequence[str]) -> str:
 
 
 def _is_class(features: dict[str, Any], name: str) -> bool:
-    return features.get(name, {}).get("_type") == "ClassLabel"
+    return bool(features.get(name, {}).get("_type") == "ClassLabel")
 
 
 def _class_names(features: dict[str, Any], column: str, shown: str) -> tuple[str, ...] | None:

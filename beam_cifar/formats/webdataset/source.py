@@ -82,7 +82,15 @@ class WebdatasetSource(Source):
             table, notices = own, tuple(_missing(content, paths)) if storage.is_folder(path) else ()
         else:
             table, notices = learn_table(files)
-        return Catalog(self.name, "WebDataset", path, table, with_prefixes(files, shard_ids), notices=notices)
+        return Catalog(
+            self.name,
+            "WebDataset",
+            path,
+            table,
+            with_prefixes(files, shard_ids),
+            notices=notices,
+            counts_images=own is None,
+        )
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> WebdatasetRows:
         return WebdatasetRows(file, labels)
