@@ -151,3 +151,73 @@ def test_flags_of_the_command_line_are_the_options(tmp_path: Path, command: Comm
     given = "convert", "-i", tmp_path / "in", "-f", "imagenet", "-o", tmp_path / "out"
     assert command(*given, "--alpha", "drop", "--rgb")[0] == 0
     assert (stored(tmp_path / "out/a/x.png") == pixels[..., :3]).all()
+
+
+def as_rgb(path: Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def saved(path: Path, kind: str, **options: Any) -> bytes:
+    """Writes an image of some kind; returns its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(4).integers(0, 256, (6, 5, 3), dtype=np.uint8)).save(path, kind, **options)
+    return path.read_bytes()
+
+
+KINDS = {
+    "a.webp": "WEBP",
+    "b.gif": "GIF",
+    "c.bmp": "BMP",
+    "d.tiff": "TIFF",
+    "e.tif": "TIFF",
+    "f.jfif": "JPEG",
+    "g.jpe": "JPEG",
+}
+
+
+@pytest.mark.parametrize(
+    "output_format", ["imagenet", "image_dir", "imagenet_txt", "datumaro", "parquet", "webdataset"]
+)
+def test_other_kinds_pass_through_where_readers_take_them(tmp_path: Path, output_format: str) -> None:
+    files = {name: saved(tmp_path / "in/cat" / name, kind) for name, kind in KINDS.items()}
+    out, notices = written(tmp_path, output_format)
+    back = tmp_path / "back"
+    convert(ConvertOptions(str(out), str(back), "image_dir", input_format=output_format))
+    found = {path.name: path.read_bytes() for path in back.rglob("*.*") if path.name[0] in "abcdefg"}
+    assert sorted(found.values()) == sorted(files.values())
+    assert not [text for text in notices if "frame" in text]
+    if output_format == "imagenet":
+        assert {path.name: path.read_bytes() for path in out.rglob("*.*")} == files
+
+
+@pytest.mark.parametrize(("output_format", "images"), [("npz", 7), ("tfds_parquet", 7), ("voc_classification", 7)])
+def test_other_kinds_are_decoded_where_readers_do_not_take_them(
+    tmp_path: Path, output_format: str, images: int
+) -> None:
+    for name, kind in KINDS.items():
+        saved(tmp_path / "in/cat" / name, kind)
+    out, _ = written(tmp_path, output_format)
+    if output_format == "npz":
+        pixels = np.load(next(out.glob("*.npz")))["images"]
+        assert all((made == as_rgb(tmp_path / "in/cat" / name)).all() for made, name in zip(pixels, KINDS, strict=True))
+    assert len(list(out.rglob("*.jpg"))) == (images if output_format == "voc_classification" else 0)
+
+
+def test_the_first_bytes_say_what_a_file_is(tmp_path: Path) -> None:
+    gif = saved(tmp_path / "in/cat/x.jpg", "GIF")
+    out, _ = written(tmp_path, "imagenet")
+    assert (out / "cat/x.gif").read_bytes() == gif
+    out, _ = written(tmp_path, "npz")
+    expected = as_rgb(tmp_path / "in/cat/x.jpg")
+    assert (np.load(next(out.glob("*.npz")))["images"][0] == expected).all()
+
+
+def test_frames_that_are_not_read_are_told(tmp_path: Path) -> None:
+    more = [Image.new("RGB", (5, 6), colour) for colour in ("red", "blue")]
+    saved(tmp_path / "in/cat/x.gif", "GIF", save_all=True, append_images=more)
+    saved(tmp_path / "in/cat/y.gif", "GIF")
+    _, notices = written(tmp_path, "npz")
+    assert [text for text in notices if "frame" in text] == [
+        "1 image was decoded from its first frame or page alone; files that pass through keep all of them"
+    ]

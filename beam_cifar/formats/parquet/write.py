@@ -106,7 +106,7 @@ class ParquetSink(SplitSink):
     """Writes Parquet files that `datasets.load_dataset` opens with its default checks."""
 
     name = "parquet"
-    can = replace(SPLITS, keeps_files=False)
+    can = replace(SPLITS, any_image_files=True, keeps_files=False)
     # `datasets` restricts the characters of split names (`splits.py`).
     subsets = split_naming(lambda name: re.sub(r"[^A-Za-z0-9_.]", "_", name))
     writer = _ParquetWriter

@@ -43,7 +43,7 @@ _IMAGES: Final = ("png", "jpg", "jpeg")
 _FACTS: Final = frozenset({"cls", "json", "txt"})
 _META: Final = re.compile(r"__[^/]*__(?:/|\Z)")
 _LABEL_KEYS: Final = ("label", "cls", "class", "target")
-_OTHER_IMAGES: Final = ("webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "jxl", "avif", "heic")
+_OTHER_IMAGES: Final = ("ppm", "pgm", "pbm", "pnm", "jp2", "jxl", "avif", "heic")
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,8 @@ class _Gathered:
             raise self._error(f"sample {self._key!r} has {len(kinds)} images ({', '.join(kinds)}); keep one")
         others = [kind for kind in self._members if kind.lower().rpartition(".")[2] in _OTHER_IMAGES]
         if others and not found:
-            raise self._error(f"sample {self._key!r} has a .{others[0]} image; expected PNG or JPEG, convert it first")
+            expected = "expected PNG, JPEG, WebP, GIF, BMP or TIFF, convert it first"
+            raise self._error(f"sample {self._key!r} has a .{others[0]} image; {expected}")
         return found[0] if found else ""
 
     def _json(self) -> dict[str, Any]:
