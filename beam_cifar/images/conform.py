@@ -102,10 +102,13 @@ def _shallow(data: bytes, header: ImageHeader, name: str, depth: str) -> Image.I
     from PIL import Image as Images
 
     samples, clear = _samples(data, header, name)
-    scaled = ((samples.astype(np.uint32) * 2 + 257) // 514).astype(np.uint8)
-    shallow = np.minimum(samples, 255).astype(np.uint8) if depth == "clip" else scaled
+    values = np.arange(1 << 16)
+    scaled = ((values * 2 + 257) // 514).astype(np.uint8)
+    table = np.minimum(values, 255).astype(np.uint8) if depth == "clip" else scaled
+    # Row by row: looking up takes eight bytes a sample.
+    shallow = np.stack([table[row] for row in samples])
     if samples.shape[2] in (2, 4):
-        shallow[..., -1] = scaled[..., -1]
+        shallow[..., -1] = [scaled[row] for row in samples[..., -1]]
     elif clear is not None:
         opaque = (samples != np.asarray(clear)).any(axis=2, keepdims=True)
         shallow = np.concatenate([shallow, opaque.astype(np.uint8) * np.uint8(255)], axis=2)

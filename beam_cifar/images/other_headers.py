@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -127,8 +128,10 @@ _READERS: Final[dict[str, Callable[[BinaryIO], OtherHeader]]] = {"gif": _gif, "b
 
 
 def has_more_frames(data: bytes) -> bool:
-    """Returns whether a file of these kinds has more than one frame or page. May raise anything for a damaged one."""
+    """Returns whether a file of these kinds, whose first frame can be read, has another one that can."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=("GIF", "WEBP", "TIFF", "BMP")) as image:
+    # Pillow raises about ten types of exceptions for a second frame that is damaged: then the first is all there is.
+    with suppress(Exception), Image.open(io.BytesIO(data), formats=("GIF", "WEBP", "TIFF", "BMP")) as image:
         return bool(getattr(image, "is_animated", False))
+    return False

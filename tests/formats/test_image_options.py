@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from PIL import Image, ImageOps
 
-from beam_cifar import ConvertOptions, Dataset, ImageOptions, ReadExamples, convert
+from beam_cifar import ConvertOptions, Dataset, ImageOptions, ReadExamples, WriteExamples, convert
 from beam_cifar.beam import local_options
 from beam_cifar.errors import InputError
 from beam_cifar.options import Input
@@ -138,6 +139,23 @@ def test_examples_in_a_pipeline_have_the_same_pixels(tmp_path: Path) -> None:
     with beam.Pipeline(options=local_options()) as pipeline:
         examples = pipeline | ReadExamples(tmp_path / "in", images=ImageOptions(exif="keep", alpha="drop"))
         assert_that(examples | beam.Map(lambda each: (each.id, each.array().tobytes())), equal_to(expected))
+
+
+def test_a_pipeline_tells_what_it_turned(tmp_path: Path) -> None:
+    path = on_its_side(tmp_path / "in/a/x.jpg")
+    with beam.Pipeline(options=local_options()) as pipeline:
+        source = ReadExamples(tmp_path / "in")
+        _ = pipeline | source | WriteExamples(tmp_path / "out", "npz", source.labels)
+    assert (np.load(next((tmp_path / "out").glob("*.npz")))["images"][0] == upright(path)).all()
+    assert json.loads((tmp_path / "out.beam_cifar/manifest.json").read_text())["notices"] == [TURNED]
+
+
+def test_a_step_of_a_merged_dataset_tells_what_it_turned(tmp_path: Path) -> None:
+    on_its_side(tmp_path / "in/a/x.jpg")
+    on_its_side(tmp_path / "other/a/y.jpg")
+    one = Dataset.import_from(tmp_path / "in").transform("resize", width=4, height=4)
+    made = Dataset.merge(one, Dataset.import_from(tmp_path / "other")).export(tmp_path / "out", "image_dir")
+    assert [text for text in made.notices if "EXIF" in text] == [TURNED]
 
 
 def test_by_default_they_are_refused_where_pixels_are_needed(tmp_path: Path) -> None:
