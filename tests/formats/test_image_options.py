@@ -141,6 +141,12 @@ def test_examples_in_a_pipeline_have_the_same_pixels(tmp_path: Path) -> None:
         assert_that(examples | beam.Map(lambda each: (each.id, each.array().tobytes())), equal_to(expected))
 
 
+def test_saving_in_place_writes_new_pixels(tmp_path: Path) -> None:
+    pixels = rgba(tmp_path / "in/a/x.png")
+    Dataset.import_from(tmp_path / "in", images=ImageOptions(alpha="drop")).save()
+    assert (stored(tmp_path / "in/a/x.png") == pixels[..., :3]).all()
+
+
 def test_a_pipeline_tells_what_it_turned(tmp_path: Path) -> None:
     path = on_its_side(tmp_path / "in/a/x.jpg")
     with beam.Pipeline(options=local_options()) as pipeline:
