@@ -52,7 +52,7 @@ class CommonStats:
         mean: mean of R, G and B over all pixels, 0..255; empty without images.
         std: standard deviation of R, G and B.
         channels: number of channels, "1" (gray) or "3" -> images.
-        encodings: "raw", "png", "jpeg" -> images.
+        encodings: "raw", "png", "jpeg", ... -> images.
     """
 
     rows: int

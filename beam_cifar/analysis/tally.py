@@ -25,7 +25,7 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.schema import has_images, plain_labels
 from beam_cifar.errors import InputError
 from beam_cifar.images.digests import pixel_digests, pixel_runs
-from beam_cifar.images.encodings import EXTENSIONS, RAW
+from beam_cifar.images.encodings import ENCODED, RAW
 from beam_cifar.naming.image_files import digests
 
 Rows = npt.NDArray[np.void]
@@ -46,7 +46,7 @@ ROW = np.dtype(
 """A row: digest of the image, 64-bit digest of the id (zeros if not requested), index of the file and row number in it,
 label (-1 without), height, width and channels (0 without an image), and index in `ENCODINGS`."""
 
-ENCODINGS = (RAW, *EXTENSIONS)
+ENCODINGS = (RAW, *ENCODED)
 MODULUS = 1 << 128
 MAX_NAMED = 10
 """Bad rows of a block that are listed."""

@@ -117,6 +117,8 @@ class Dataset:
         is_folder = os.path.isdir(catalog.path)
         root = catalog.root or catalog.path
         made = cls(Input(root, catalog.format, tuple(subsets), images=images))
+        if images.changes_pixels:
+            made._changed = None  # any file may change when it is saved
         if is_folder and not subsets:
             meta = any(file.name == "dataset_meta.json" for file in catalog.meta_files)
             made._place = _Place(root, catalog.format, ExportOptions(save_dataset_meta=meta))

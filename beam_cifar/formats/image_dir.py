@@ -46,7 +46,7 @@ class ImageDirSource(Source):
         with storage.reading(path):
             tree = list_images(path, is_image_name)
         if not len(tree):
-            raise InputError(f"{path}: no PNG or JPEG files found")
+            raise InputError(f"{path}: no image files found")
         file = SourceFile(SUBSET, SUBSET, path, tree.blob)
         return Catalog(self.name, "folder of images", path, LabelTable(()), (file,))
 

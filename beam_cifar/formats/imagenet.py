@@ -85,7 +85,7 @@ class ImagenetSource(Source):
             members = (_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found))
             files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
-            raise InputError(f"{path}: no PNG or JPEG files found in {'<subset>/' * (self.depth - 1)}<class>/")
+            raise InputError(f"{path}: no image files found in {'<subset>/' * (self.depth - 1)}<class>/")
         notices = list(numbered)
         if stray:
             notices.append(f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray)}")

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from beam_cifar.images.decode import damage_named, has_clear_pixels, open_image, without_orientation
+from beam_cifar.images.encodings import OTHERS
 from beam_cifar.images.header import ImageHeader, probe_image
 from beam_cifar.images.options import ImageOptions
 
@@ -55,8 +56,13 @@ def conformed(
                 header = probe_image(data, name)
     if options.exif != "keep" or header.orientation == 1:
         return data, header
-    kept = data if header.encoding in passing else without_orientation(data, header, name)
-    return kept, header.unturned()
+    if header.encoding in passing:
+        return data, header.unturned()
+    if header.encoding in OTHERS:
+        with damage_named(header.encoding, name):
+            data = _as_png(open_image(data, header, name), 1)
+        return data, probe_image(data, name)
+    return without_orientation(data, header, name), header.unturned()
 
 
 def _is_concerned(header: ImageHeader, options: ImageOptions) -> bool:
@@ -70,13 +76,18 @@ def _changed(data: bytes, header: ImageHeader, name: str, options: ImageOptions)
     made: Image.Image | None = None
     image: Image.Image = open_image(data, header, name)
     if header.depth > 8:
-        if not options.depth:
+        if not options.depth or not _is_scalable(header):
             return _as_rgb(image) if options.rgb else None
         image = made = _shallow(data, header, name, options.depth)
     if options.alpha and has_clear_pixels(image):
         image = made = _flattened(image, options.alpha)
-    convert = options.rgb and (image.mode != "RGB" or image.has_transparency_data)
+    convert = options.rgb and (image.mode not in ("RGB", "P") or image.has_transparency_data)
     return _as_rgb(image) if convert or (options.cmyk and image.mode == "CMYK") else made
+
+
+def _is_scalable(header: ImageHeader) -> bool:
+    """Returns whether all bits of the samples can be had: Pillow keeps the high byte of a TIFF file's colours."""
+    return header.depth == 16 and (header.encoding == "png" or header.channels == 1)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -91,10 +102,13 @@ def _shallow(data: bytes, header: ImageHeader, name: str, depth: str) -> Image.I
     from PIL import Image as Images
 
     samples, clear = _samples(data, header, name)
-    scaled = ((samples.astype(np.uint32) * 2 + 257) // 514).astype(np.uint8)
-    shallow = np.minimum(samples, 255).astype(np.uint8) if depth == "clip" else scaled
+    values = np.arange(1 << 16)
+    scaled = ((values * 2 + 257) // 514).astype(np.uint8)
+    table = np.minimum(values, 255).astype(np.uint8) if depth == "clip" else scaled
+    # Row by row: looking up takes eight bytes a sample.
+    shallow = np.stack([table[row] for row in samples])
     if samples.shape[2] in (2, 4):
-        shallow[..., -1] = scaled[..., -1]
+        shallow[..., -1] = [scaled[row] for row in samples[..., -1]]
     elif clear is not None:
         opaque = (samples != np.asarray(clear)).any(axis=2, keepdims=True)
         shallow = np.concatenate([shallow, opaque.astype(np.uint8) * np.uint8(255)], axis=2)

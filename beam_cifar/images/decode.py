@@ -1,4 +1,4 @@
-"""Decodes PNG and JPEG files with Pillow, without loss; a file that cannot be decoded exactly is refused.
+"""Decodes image files with Pillow, without loss; a file that cannot be decoded exactly is refused.
 
 Text, profiles, EXIF and animation are removed before Pillow sees the file: they are where decompression bombs hide and
 where Pillow warns. EXIF orientation, which the header tells, is applied afterwards.
@@ -19,7 +19,8 @@ from isal import isal_zlib
 
 from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.errors import InputError, RowError
-from beam_cifar.images.exif import upright
+from beam_cifar.images.encodings import OTHERS
+from beam_cifar.images.exif import tiff_as_stored, upright
 from beam_cifar.images.header import (
     JPEG_EOI,
     JPEG_SOS,
@@ -58,11 +59,11 @@ _JPEG_MARKER: Final = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
 
 
 def decode_image(data: Buffer, name: str) -> UInt8Array:
-    """Decodes a PNG or JPEG file to uint8 [C, H, W], where C is 1 (gray) or 3 (R, G, B).
+    """Decodes an image file to uint8 [C, H, W], where C is 1 (gray) or 3 (R, G, B).
 
     Palettes become RGB, gray of less than 8 bits is scaled to 0..255, opaque alpha is dropped, and an animated PNG
-    gives its default image. The EXIF orientation is applied, as `PIL.ImageOps.exif_transpose` does. A JPEG with damaged
-    image data may still decode: the format has no checksums.
+    gives its default image, other files their first frame or page. The EXIF orientation is applied, as
+    `PIL.ImageOps.exif_transpose` does. A JPEG with damaged image data may still decode: the format has no checksums.
 
     Args:
         data: the whole file.
@@ -97,15 +98,36 @@ def open_image(data: Buffer, header: ImageHeader, name: str) -> ImageFile:
     Raises:
         InputError: the file is damaged or truncated. Or what Pillow raises; see `damage_named`.
     """
-    from PIL.JpegImagePlugin import JpegImageFile
-
     view = memoryview(data)
-    image = _open_png(view, name) if header.encoding == "png" else JpegImageFile(io.BytesIO(_bare_jpeg(view, name)))
+    image = _open_png(view, name) if header.encoding == "png" else _open_plain(view, header.encoding, name)
     # A second header inside the file may declare another size; checked before anything is allocated.
     height, width = header.stored_size
     if image.size != (width, height):
         raise RowError(f"{name}: damaged: declares two sizes, {height} x {width} and {image.height} x {image.width}")
     return image
+
+
+def _open_plain(data: memoryview, encoding: str, name: str) -> ImageFile:
+    # Not `Image.open`, which warns of large images: their size has been checked.
+    if encoding == "jpeg":
+        from PIL.JpegImagePlugin import JpegImageFile
+
+        return JpegImageFile(io.BytesIO(_bare_jpeg(data, name)))
+    if encoding == "gif":
+        from PIL.GifImagePlugin import GifImageFile
+
+        return GifImageFile(io.BytesIO(data))
+    if encoding == "bmp":
+        from PIL.BmpImagePlugin import BmpImageFile
+
+        return BmpImageFile(io.BytesIO(data))
+    if encoding == "webp":
+        from PIL.WebPImagePlugin import WebPImageFile
+
+        return WebPImageFile(io.BytesIO(data))
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    return TiffImageFile(io.BytesIO(tiff_as_stored(bytes(data))))  # Pillow would turn it upright itself
 
 
 def without_orientation(data: bytes, header: ImageHeader, name: str) -> bytes:
@@ -123,6 +145,11 @@ def probe_whole_image(data: bytes, name: str) -> ImageHeader:
         InputError: as `probe_image`; or the file is damaged or truncated.
     """
     header = probe_image(data, name)
+    if header.encoding in OTHERS:
+        # Rare, and too many kinds of damage to look for: these are decoded, and the pixels dropped.
+        with damage_named(header.encoding, name):
+            open_image(data, header, name).load()
+        return header
     if header.encoding == "png":
         for _ in _png_chunks(memoryview(data), name):
             pass

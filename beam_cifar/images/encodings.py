@@ -10,8 +10,19 @@ from beam_cifar.errors import UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-EXTENSIONS: Final[dict[str, tuple[str, ...]]] = {"png": (".png",), "jpeg": (".jpg", ".jpeg")}
-"""Extensions of each encoding, in lower case; the first one is used for writing."""
+EXTENSIONS: Final[dict[str, tuple[str, ...]]] = {"png": (".png",), "jpeg": (".jpg", ".jpeg", ".jpe", ".jfif")}
+"""Extensions of each encoding that is written, in lower case; the first one is used for writing."""
+
+OTHERS: Final[dict[str, tuple[str, ...]]] = {
+    "webp": (".webp",),
+    "gif": (".gif",),
+    "bmp": (".bmp",),
+    "tiff": (".tif", ".tiff"),
+}
+"""Extensions of each encoding that is read only; such files pass through where readers of a format take them."""
+
+ENCODED: Final = {**EXTENSIONS, **OTHERS}
+"""Extensions of all encodings of image files."""
 
 RAW: Final = "raw"
 """Pixels, uint8 C x H x W; requested by a sink, it means three channels."""
@@ -19,7 +30,7 @@ RAW: Final = "raw"
 GRAY: Final = "gray"
 """Requested by a sink that writes pixels of one channel; in blocks they are "raw"."""
 
-_KNOWN: Final = frozenset(extension for known in EXTENSIONS.values() for extension in known)
+_KNOWN: Final = frozenset(extension for known in ENCODED.values() for extension in known)
 
 
 def are_pixels(encodings: Sequence[str]) -> bool:
@@ -57,5 +68,5 @@ def _extension(name: str) -> str:
 
 
 def _fitting(extension: str, encoding: str) -> str:
-    known = EXTENSIONS.get(encoding, (".png",))
+    known = ENCODED.get(encoding, (".png",))
     return extension if extension.lower() in known else known[0]

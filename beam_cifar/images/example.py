@@ -24,7 +24,7 @@ class Example(NamedTuple):
         id: unique in its subset.
         subset: any name, such as "data_batch_1".
         image: pixels as uint8, planar C x H x W, if `encoding` is "raw"; else an encoded file; None without an image.
-        encoding: "raw", "png" or "jpeg".
+        encoding: "raw", or that of a file: "png", "jpeg", "webp", "gif", "bmp" or "tiff".
         height: in pixels; None without an image.
         width: in pixels; None without an image.
         channels: 3, or 1 for gray; None without an image.

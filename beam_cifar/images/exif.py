@@ -5,17 +5,19 @@ Format facts are from Exif 3.0 (CIPA DC-008), section 4.6 (tag 0x0112 of the fir
 
 from __future__ import annotations
 
+import io
 import re
 import struct
-from typing import Final
+from collections.abc import Collection, Iterator
+from typing import BinaryIO, Final
 
 from beam_cifar.data.arrays import UInt8Array
 
 EXIF_START: Final = b"Exif\0\0"
 XMP_START: Final = b"http://ns.adobe.com/xap/1.0/\0"
 
-_ORIENTATION: Final = 0x0112
-_ORDERS: Final = {b"II": "<", b"MM": ">"}
+ORIENTATION: Final = 0x0112
+_ORDERS: Final = {b"II*\0": "<", b"MM\0*": ">"}
 _KINDS: Final = {1: "B", 3: "H", 4: "I"}
 _XMP: Final = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 # Orientation -> whether rows and columns are swapped, then rows reversed, then columns reversed.
@@ -35,18 +37,51 @@ def exif_orientation(data: bytes) -> int | None:
 
     Damaged data has none, and an unknown value is 1: EXIF describes an image, and never makes it unreadable.
     """
-    order = _ORDERS.get(data[:2], "")
     try:
-        (start,) = struct.unpack_from(f"{order}I", data, 4)
-        (entries,) = struct.unpack_from(f"{order}H", data, start)
-        for place in range(start + 2, start + 2 + 12 * entries, 12):
-            tag, kind, count = struct.unpack_from(f"{order}HHI", data, place)
-            if tag == _ORIENTATION and order:
-                (value,) = struct.unpack_from(order + _KINDS[kind], data, place + 8)
-                return int(value) if count == 1 and value in _TURNS else 1
+        value = first_values(io.BytesIO(data), frozenset({ORIENTATION})).get(ORIENTATION)
     except (struct.error, KeyError):
         return None
-    return None
+    return value if value is None or value in _TURNS else 1
+
+
+def first_values(file: BinaryIO, tags: Collection[int]) -> dict[int, int]:
+    """Returns the first value of some tags in the first directory of a TIFF file, those with whole numbers.
+
+    Raises:
+        struct.error, KeyError: the file is damaged, or is not a TIFF file.
+    """
+    return {tag: value for tag, value, _ in _entries(file, tags)}
+
+
+def _entries(file: BinaryIO, tags: Collection[int]) -> Iterator[tuple[int, int, int]]:
+    """Yields tag, first value, and the place of that value in the file."""
+    file.seek(0)
+    order = _ORDERS[file.read(4)]
+    (start,) = struct.unpack(f"{order}I", file.read(4))
+    file.seek(start)
+    (count,) = struct.unpack(f"{order}H", file.read(2))
+    directory = file.read(12 * count)
+    for at in range(0, 12 * count, 12):
+        tag, kind, values = struct.unpack_from(f"{order}HHI", directory, at)
+        if tag not in tags or kind not in _KINDS or not values:
+            continue
+        place, size = start + 2 + at + 8, struct.calcsize(_KINDS[kind])
+        if size * values > 4:  # the values are elsewhere
+            (place,) = struct.unpack_from(f"{order}I", directory, at + 8)
+            file.seek(place)
+            (value,) = struct.unpack(order + _KINDS[kind], file.read(size))
+        else:
+            (value,) = struct.unpack_from(order + _KINDS[kind], directory, at + 8)
+        yield tag, value, place
+
+
+def tiff_as_stored(data: bytes) -> bytes:
+    """Returns a TIFF file whose orientation is 1, so that decoders show its pixels as they are stored."""
+    made = bytearray(data)
+    for _, _, place in _entries(io.BytesIO(data), frozenset({ORIENTATION})):
+        # A one in either byte order, of a SHORT, which is what this tag has to be; others keep their other bytes.
+        made[place : place + 2] = b"\x01\0" if data.startswith(b"II") else b"\0\x01"
+    return bytes(made)
 
 
 def xmp_orientation(data: bytes) -> int | None:

@@ -1,4 +1,4 @@
-"""Reads the headers of PNG and JPEG files: size and channels, without a decoder.
+"""Reads the headers of image files: size, channels and orientation, without a decoder.
 
 Pillow is not used because its `open` also reads text, profiles and EXIF, and a dataset may have millions of files.
 Format facts are from the PNG specification (W3C, third edition), section 11, and ITU-T T.81 (JPEG), annex B.
@@ -11,11 +11,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Final, Literal
+from typing import BinaryIO, Final
 
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import RowError
 from beam_cifar.images.exif import EXIF_START, XMP_START, exif_orientation, swaps_sides, xmp_orientation
+from beam_cifar.images.other_headers import STARTS, other_header
 
 Buffer = bytes | bytearray | memoryview
 
@@ -57,7 +58,7 @@ class ImageHeader:
         depth: bits of a sample.
     """
 
-    encoding: Literal["png", "jpeg"]
+    encoding: str
     height: int
     width: int
     channels: int
@@ -78,14 +79,14 @@ class ImageHeader:
 
 
 def probe_image(file: BinaryIO | Buffer, name: str) -> ImageHeader:
-    """Reads the header of a PNG or JPEG file, no further than needed.
+    """Reads the header of an image file, no further than needed; its first bytes say what it is, never its name.
 
     Args:
         file: the file, open at its start and buffered; or its content.
         name: display name used in messages.
 
     Raises:
-        RowError: not a PNG or JPEG file, truncated, damaged, without pixels, or with more than `MAX_PIXELS`.
+        RowError: not an image file, truncated, damaged, without pixels, or with more than `MAX_PIXELS`.
     """
     if isinstance(file, Buffer):
         file = io.BytesIO(file)
@@ -95,7 +96,12 @@ def probe_image(file: BinaryIO | Buffer, name: str) -> ImageHeader:
     start += file.read(len(PNG_START) - len(start))
     if start == PNG_START:
         return _checked(_png_header(file, name), name)
-    raise RowError(f"{name}: starts with bytes {start.hex(' ') or '(none)'}; expected a PNG or JPEG file")
+    for known, encoding in STARTS.items():
+        if start.startswith(known):
+            return _checked(_shown(encoding, **vars(other_header(encoding, file, name))), name)
+    raise RowError(
+        f"{name}: starts with bytes {start.hex(' ') or '(none)'}; expected a PNG, JPEG, WebP, GIF, BMP or TIFF file"
+    )
 
 
 def header_or_error(file: BinaryIO | Buffer, name: str) -> ImageHeader | RowError:
@@ -175,7 +181,7 @@ def _jpeg_header(file: BinaryIO, name: str) -> ImageHeader:
 
 
 def _shown(
-    encoding: Literal["png", "jpeg"],
+    encoding: str,
     height: int,
     width: int,
     channels: int,

@@ -9,15 +9,20 @@ from typing import Final
 import pyarrow as pa
 
 from beam_cifar.data.block import Block
-from beam_cifar.images.encodings import RAW
+from beam_cifar.images.encodings import OTHERS, RAW
 from beam_cifar.images.header import probe_image
+from beam_cifar.images.other_headers import has_more_frames
 from beam_cifar.images.runs import map_runs
 
 TURNED: Final = "turned"
 """The EXIF orientation of an image was applied."""
 
+FIRST: Final = "first_frame"
+"""An image has more frames or pages than the one that was decoded."""
+
 _NOTICES: Final = {
-    TURNED: "turned upright by their EXIF orientation; pass --exif keep to leave pixels as they are stored"
+    TURNED: "turned upright by their EXIF orientation; pass --exif keep to leave pixels as they are stored",
+    FIRST: "decoded from their first frame or page alone; files that pass through keep all of them",
 }
 
 
@@ -42,8 +47,12 @@ def map_images(block: Block, function: Callable[[pa.Table], pa.Table], row_bytes
 
 def _remarks(run: pa.Table) -> Iterator[str]:
     for image in run.column("image").combine_chunks():
-        if probe_image(memoryview(image.as_buffer()), "").orientation != 1:
+        data = memoryview(image.as_buffer())
+        header = probe_image(data, "")
+        if header.orientation != 1:
             yield TURNED
+        if header.encoding in OTHERS and has_more_frames(bytes(data)):
+            yield FIRST
 
 
 def notices_of(remarks: Mapping[str, int]) -> Iterator[str]:

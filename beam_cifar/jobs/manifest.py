@@ -37,7 +37,7 @@ def manifest_bytes(
     by_label: Counter[int] = Counter()
     for (_, label), n in counted["written"].items():
         by_label[label] += n
-    remarks: Counter[str] = Counter()
+    remarks = Counter(settings.remarks)
     for result in results:
         remarks.update(result.statistics)
     sink = get_sink(settings.sink.format)

@@ -85,9 +85,12 @@ def read_task(task: Task, settings: SourceSettings) -> Iterator[Block]:
 def _read_chosen(task: Task, settings: SourceSettings) -> Iterator[Block]:
     """Reads rows that the plan chose one by one; counts their output labels, as the plan counted their input labels."""
     inputs = Inputs(settings.files, settings.origins, settings.image_bytes)
-    rows = read_chosen(settings.chosen, task.chosen or 0, inputs, settings.row_bytes, settings.spilled)
+    met: Counter[str] = Counter()
+    rows = read_chosen(settings.chosen, task.chosen or 0, inputs, settings.row_bytes, settings.spilled, met)
     for number, (table, last) in enumerate(rows):
-        yield Block(table, task.shard, task.part, number, last, read=row_counts(table))
+        remarks = met.copy()
+        met.clear()
+        yield Block(table, task.shard, task.part, number, last, read=row_counts(table), remarks=remarks)
 
 
 def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:

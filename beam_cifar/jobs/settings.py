@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from beam_cifar import storage
@@ -24,6 +25,7 @@ class PublishSettings:
         facts: contents of the manifest that are known before the start.
         overwrite: whether an existing output may be replaced.
         counts: planned row counts, if the plan chose row by row.
+        remarks: what was done to images before the tasks, by kind; see `beam_cifar.images.remarks`.
         foreign: paths of files in the output that are not part of the dataset, kept when it is saved in place.
     """
 
@@ -34,6 +36,7 @@ class PublishSettings:
     overwrite: bool
     counts: ChosenCounts | None = None
     foreign: tuple[str, ...] = ()
+    remarks: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -60,10 +60,12 @@ class Arrival(NamedTuple):
     Attributes:
         name: its name in the job's folder.
         rows: number of its examples.
+        remarks: what decoding did to their images, by kind; see `beam_cifar.images.remarks`.
     """
 
     name: str
     rows: int
+    remarks: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -237,6 +239,7 @@ class _Keep(beam.DoFn):
             block = Block(table.select(example_schema().names), 0, 0, 0, last=True, read=Counter())
             if self._change is not None:
                 block = self._change(block)
+            self._open.remarks.update(block.remarks)
             self._open.writer.append(block.table, facts_of(table))
         if self._open is None or self._open.file.bytes_written < least:
             return []
@@ -257,12 +260,13 @@ class _OpenFile:
         self._name = uuid.uuid4().hex
         self.file = folder.stage(os.path.join(folder.arrivals, self._name), hashed=False)
         self.writer = ArrivalWriter(self.file)
+        self.remarks: Counter[str] = Counter()
 
     def commit(self) -> Arrival:
         with self.file:
             self.writer.close()
             self.file.commit()
-        return Arrival(self._name, self.writer.rows)
+        return Arrival(self._name, self.writer.rows, tuple(sorted(self.remarks.items())))
 
 
 @carried()
@@ -300,7 +304,11 @@ def _lay_out(
         "libraries": libraries(),
         "losses": list(layout.losses),
     }
-    publish = PublishSettings(sink, remap_table(options.labels, []), layout.rows, facts, overwrite)
+    remarks: Counter[str] = Counter()
+    for each in kept:
+        remarks.update(dict(each.remarks))
+    table = remap_table(options.labels, [])
+    publish = PublishSettings(sink, table, layout.rows, facts, overwrite, remarks=remarks)
     return LaidOut(source, publish, own, layout.moves.spills, layout.tasks)
 
 

@@ -21,7 +21,7 @@ from apache_beam.typehints.schemas import named_fields_from_element_type
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.decode import probe_whole_image
-from beam_cifar.images.encodings import EXTENSIONS, RAW
+from beam_cifar.images.encodings import ENCODED, RAW
 from beam_cifar.images.example import Example, table_of
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.local import loses_elements
@@ -29,7 +29,7 @@ from beam_cifar.pipeline.local import loses_elements
 _FIELDS: Final = ", ".join(Example._fields)
 _TYPES: Final[Mapping[str, Any]] = typing.get_type_hints(Example)
 _WARNED: weakref.WeakSet[beam.Pipeline] = weakref.WeakSet()
-_ENCODINGS: Final = (RAW, *EXTENSIONS)
+_ENCODINGS: Final = (RAW, *ENCODED)
 _UNKNOWN: Final = (typing.Any, typehints.Any, object)
 
 

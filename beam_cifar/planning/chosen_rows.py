@@ -54,7 +54,7 @@ def read_batch(path: str, number: int) -> pa.Table:
 
 
 def read_chosen(
-    path: str, number: int, inputs: Inputs, row_bytes: int, spilled: SpillFolder
+    path: str, number: int, inputs: Inputs, row_bytes: int, spilled: SpillFolder, remarks: Counter[str] | None = None
 ) -> Iterator[tuple[pa.Table, bool]]:
     """Reads the rows of one batch of a file in the schema `CHOSEN`.
 
@@ -64,6 +64,7 @@ def read_chosen(
         inputs: files and formats to read the rows from.
         row_bytes: minimum bytes that every image will need once it is processed.
         spilled: rows that were moved, and are read from there.
+        remarks: gets what steps of single datasets did to images, by kind.
 
     Yields:
         Tables of at most `MAX_ROWS` rows in the schema of `beam_cifar.data.schema`, each with whether it is the last;
@@ -75,7 +76,7 @@ def read_chosen(
     chosen = read_batch(path, number)
     files, rows = (chosen.column(name).to_numpy() for name in ("file", "row"))
     done = 0
-    for table in read_rows(files, rows, inputs, row_bytes=row_bytes, spilled=spilled, part=number):
+    for table in read_rows(files, rows, inputs, row_bytes=row_bytes, spilled=spilled, part=number, remarks=remarks):
         part = chosen.slice(done, len(table))
         done += len(table)
         new = {name: part.column(name) for name in ("subset", "label")}
@@ -92,6 +93,7 @@ def read_rows(
     row_bytes: int = 0,
     spilled: SpillFolder = _NOTHING,
     part: int = 0,
+    remarks: Counter[str] | None = None,
 ) -> Iterator[pa.Table]:
     """Reads rows in any order, opening every file as rarely as memory allows.
 
@@ -102,6 +104,7 @@ def read_rows(
         row_bytes: minimum bytes that every image will need once it is processed.
         spilled: rows that were moved, and are read from there.
         part: index of the batch of chosen rows that these are.
+        remarks: gets what steps of single datasets did to images, by kind.
 
     Yields:
         Tables of up to `MAX_ROWS` rows, in order; one empty table if N is 0.
@@ -113,7 +116,7 @@ def read_rows(
         windows = itertools.pairwise([0, *bucket_ends(files, inputs.image_bytes, spilled.bucket_bytes).tolist()])
     else:
         windows = _windows(files, rows, inputs)
-    with _OpenFiles(inputs, spilled) as opened:
+    with _OpenFiles(inputs, spilled, Counter() if remarks is None else remarks) as opened:
         for number, (at, stop) in enumerate(windows):
             table = opened.take(files[at:stop], rows[at:stop], bucket(part, number))
             for start, end in _pieces(table, row_bytes):
@@ -155,8 +158,8 @@ def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
 class _OpenFiles:
     """A cache of open input files."""
 
-    def __init__(self, inputs: Inputs, spilled: SpillFolder) -> None:
-        self._inputs, self._spilled = inputs, spilled
+    def __init__(self, inputs: Inputs, spilled: SpillFolder, remarks: Counter[str]) -> None:
+        self._inputs, self._spilled, self._remarks = inputs, spilled, remarks
         self._readers: dict[int, tuple[RowReader, ExitStack]] = {}
 
     def __enter__(self) -> _OpenFiles:
@@ -190,7 +193,9 @@ class _OpenFiles:
         moved = self._spilled.has(file)
         table = self._spilled.take(file, rows, key) if moved else self._reader(file).take(rows.tolist())
         block = Block(table, 0, 0, 0, last=False, read=Counter())
-        return changed(block, self._inputs.origins[self._inputs.files[file].source].pixel_steps).table
+        block = changed(block, self._inputs.origins[self._inputs.files[file].source].pixel_steps)
+        self._remarks.update(block.remarks)
+        return block.table
 
     def _reader(self, file: int) -> RowReader:
         if file not in self._readers:

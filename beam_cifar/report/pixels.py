@@ -11,7 +11,15 @@ from beam_cifar.report.markup import size_text
 MAX_SIZES: Final = 12
 """Maximum number of sizes counted individually; approximate number of bins of the histogram for more."""
 _KINDS: Final = {"1": "gray", "3": "in colour"}
-_STORED: Final = {"raw": "raw pixels", "png": "PNG files", "jpeg": "JPEG files"}
+_STORED: Final = {
+    "raw": "raw pixels",
+    "png": "PNG files",
+    "jpeg": "JPEG files",
+    "webp": "WebP files",
+    "gif": "GIF files",
+    "bmp": "BMP files",
+    "tiff": "TIFF files",
+}
 
 
 def image_kinds(stats: Stats) -> str:

@@ -344,7 +344,7 @@ def test_it_runs_as_a_command_of_its_own(cifar10: Path, tmp_path: Path, run: Run
     [
         (["SET", "nowhere"], 3, "nowhere: no such file or directory"),
         (["SET", "SET", "--idz"], 2, "unknown flag --idz; did you mean --ids?"),
-        (["SET", "SET:imagenet"], 3, "no PNG or JPEG files"),
+        (["SET", "SET:imagenet"], 3, "no image files"),
     ],
 )
 def test_wrong_calls_are_one_line(

@@ -98,7 +98,7 @@ def test_what_is_no_tree_of_images_is_refused_by_name(damage: str, tmp_path: Pat
     if damage == "folder":
         (folder / "good.png").unlink()
         (folder / "bad.png").mkdir()
-        reason = "in: no PNG or JPEG files found"
+        reason = "in: no image files found"
     elif damage == "pipe":
         os.mkfifo(folder / "bad.png")
         reason = r"bad\.png: not a file"

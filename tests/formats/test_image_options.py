@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from apache_beam.testing.util import assert_that, equal_to
 from PIL import Image, ImageOps
 
-from beam_cifar import ConvertOptions, Dataset, ImageOptions, ReadExamples, convert
+from beam_cifar import ConvertOptions, Dataset, ImageOptions, ReadExamples, WriteExamples, convert
 from beam_cifar.beam import local_options
 from beam_cifar.errors import InputError
 from beam_cifar.options import Input
@@ -140,6 +141,29 @@ def test_examples_in_a_pipeline_have_the_same_pixels(tmp_path: Path) -> None:
         assert_that(examples | beam.Map(lambda each: (each.id, each.array().tobytes())), equal_to(expected))
 
 
+def test_saving_in_place_writes_new_pixels(tmp_path: Path) -> None:
+    pixels = rgba(tmp_path / "in/a/x.png")
+    Dataset.import_from(tmp_path / "in", images=ImageOptions(alpha="drop")).save()
+    assert (stored(tmp_path / "in/a/x.png") == pixels[..., :3]).all()
+
+
+def test_a_pipeline_tells_what_it_turned(tmp_path: Path) -> None:
+    path = on_its_side(tmp_path / "in/a/x.jpg")
+    with beam.Pipeline(options=local_options()) as pipeline:
+        source = ReadExamples(tmp_path / "in")
+        _ = pipeline | source | WriteExamples(tmp_path / "out", "npz", source.labels)
+    assert (np.load(next((tmp_path / "out").glob("*.npz")))["images"][0] == upright(path)).all()
+    assert json.loads((tmp_path / "out.beam_cifar/manifest.json").read_text())["notices"] == [TURNED]
+
+
+def test_a_step_of_a_merged_dataset_tells_what_it_turned(tmp_path: Path) -> None:
+    on_its_side(tmp_path / "in/a/x.jpg")
+    on_its_side(tmp_path / "other/a/y.jpg")
+    one = Dataset.import_from(tmp_path / "in").transform("resize", width=4, height=4)
+    made = Dataset.merge(one, Dataset.import_from(tmp_path / "other")).export(tmp_path / "out", "image_dir")
+    assert [text for text in made.notices if "EXIF" in text] == [TURNED]
+
+
 def test_by_default_they_are_refused_where_pixels_are_needed(tmp_path: Path) -> None:
     rgba(tmp_path / "in/a/x.png")
     with pytest.raises(InputError, match="image 'x': has transparent pixels; expected none: pass --alpha drop, white"):
@@ -151,3 +175,73 @@ def test_flags_of_the_command_line_are_the_options(tmp_path: Path, command: Comm
     given = "convert", "-i", tmp_path / "in", "-f", "imagenet", "-o", tmp_path / "out"
     assert command(*given, "--alpha", "drop", "--rgb")[0] == 0
     assert (stored(tmp_path / "out/a/x.png") == pixels[..., :3]).all()
+
+
+def as_rgb(path: Path) -> Any:
+    with Image.open(path) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def saved(path: Path, kind: str, **options: Any) -> bytes:
+    """Writes an image of some kind; returns its bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(4).integers(0, 256, (6, 5, 3), dtype=np.uint8)).save(path, kind, **options)
+    return path.read_bytes()
+
+
+KINDS = {
+    "a.webp": "WEBP",
+    "b.gif": "GIF",
+    "c.bmp": "BMP",
+    "d.tiff": "TIFF",
+    "e.tif": "TIFF",
+    "f.jfif": "JPEG",
+    "g.jpe": "JPEG",
+}
+
+
+@pytest.mark.parametrize(
+    "output_format", ["imagenet", "image_dir", "imagenet_txt", "datumaro", "parquet", "webdataset"]
+)
+def test_other_kinds_pass_through_where_readers_take_them(tmp_path: Path, output_format: str) -> None:
+    files = {name: saved(tmp_path / "in/cat" / name, kind) for name, kind in KINDS.items()}
+    out, notices = written(tmp_path, output_format)
+    back = tmp_path / "back"
+    convert(ConvertOptions(str(out), str(back), "image_dir", input_format=output_format))
+    found = {path.name: path.read_bytes() for path in back.rglob("*.*") if path.name[0] in "abcdefg"}
+    assert sorted(found.values()) == sorted(files.values())
+    assert not [text for text in notices if "frame" in text]
+    if output_format == "imagenet":
+        assert {path.name: path.read_bytes() for path in out.rglob("*.*")} == files
+
+
+@pytest.mark.parametrize(("output_format", "images"), [("npz", 7), ("tfds_parquet", 7), ("voc_classification", 7)])
+def test_other_kinds_are_decoded_where_readers_do_not_take_them(
+    tmp_path: Path, output_format: str, images: int
+) -> None:
+    for name, kind in KINDS.items():
+        saved(tmp_path / "in/cat" / name, kind)
+    out, _ = written(tmp_path, output_format)
+    if output_format == "npz":
+        pixels = np.load(next(out.glob("*.npz")))["images"]
+        assert all((made == as_rgb(tmp_path / "in/cat" / name)).all() for made, name in zip(pixels, KINDS, strict=True))
+    assert len(list(out.rglob("*.jpg"))) == (images if output_format == "voc_classification" else 0)
+
+
+def test_the_first_bytes_say_what_a_file_is(tmp_path: Path) -> None:
+    gif = saved(tmp_path / "in/cat/x.jpg", "GIF")
+    out, _ = written(tmp_path, "imagenet")
+    assert (out / "cat/x.gif").read_bytes() == gif
+    out, _ = written(tmp_path, "npz")
+    expected = as_rgb(tmp_path / "in/cat/x.jpg")
+    assert (np.load(next(out.glob("*.npz")))["images"][0] == expected).all()
+
+
+def test_frames_that_are_not_read_are_told(tmp_path: Path) -> None:
+    more = [Image.new("RGB", (5, 6), colour) for colour in ("red", "blue")]
+    saved(tmp_path / "in/cat/x.gif", "GIF", save_all=True, append_images=more)
+    saved(tmp_path / "in/cat/y.gif", "GIF")
+    _, notices = written(tmp_path, "npz")
+    assert [text for text in notices if "frame" in text] == [
+        "1 image was decoded from its first frame or page alone; files that pass through keep all of them"
+    ]

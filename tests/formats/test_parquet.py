@@ -514,10 +514,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         "is damaged, or not a Parquet file",
     ),
     "zeros at the start": (lambda data: changed(data, 0, bytes(60)), "row group 0: is damaged"),
-    "an image": (
-        lambda data: changed(data, data.index(pictures(12)[11]), b"GIF8"),
-        "row 11: starts with bytes 47 49 46",
-    ),
+    "an image": (lambda data: changed(data, data.index(pictures(12)[11]), b"P6 1"), "row 11: starts with bytes 50 36"),
     "a cut image": (lambda data: changed(data, data.index(pictures(30)[29]) + 60, bytes(40)), "row 29: "),
 }
 
@@ -579,7 +576,7 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
     "a long class name": ({"image": pictures(1), "label": ["x" * 5000]}, None, "'label': text of 5000 bytes"),
     "too many classes": ({"image": pictures(1), "label": [10**12]}, None, "more than 100000 classes"),
     "names that are no texts": ({"image": pictures(1), "label": [0]}, features(label=[1, 2]), "must be a list of"),
-    "a WebP image": ({"image": [b"RIFF\0\0\0\0WEBPVP8 "], "label": [0]}, None, "row 0: starts with bytes 52 49 46 46"),
+    "a cut WebP image": ({"image": [b"RIFF\0\0\0\0WEBPVP8 "], "label": [0]}, None, "row 0: damaged: not a valid WEBP"),
 }
 
 

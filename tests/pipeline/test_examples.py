@@ -235,8 +235,8 @@ WRONG: dict[str, tuple[list[Example], str]] = {
     "size without image": ([example("x", image=None)], "has a size but no image"),
     "image without size": ([example("x", height=None)], "height, width) is"),
     "two channels": ([example("x", channels=2, image=bytes(8))], "expected 1 or 3 channels"),
-    "unknown encoding": ([example("x", encoding="gif")], "unknown encoding 'gif'; expected one of"),
-    "damaged PNG": ([example("x", encoding="png", image=b"\x89PNG....")], "expected a PNG or JPEG file"),
+    "unknown encoding": ([example("x", encoding="ppm")], "unknown encoding 'ppm'; expected one of"),
+    "damaged PNG": ([example("x", encoding="png", image=b"\x89PNG....")], "expected a PNG, JPEG, "),
     "label outside": ([example("x", label=2)], "label 2 is outside the label table of 2 classes"),
     "negative label": ([example("x", label=-1)], "label -1 is outside"),
     "twice the same": (

@@ -12,7 +12,7 @@ from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions, FileSummary, Shard, ShardResult, SinkOptions
-from beam_cifar.images.encodings import GRAY, RAW, file_encodings
+from beam_cifar.images.encodings import GRAY, OTHERS, RAW, file_encodings
 from beam_cifar.naming.components import clash_key, is_cut
 from beam_cifar.storage import StagedFile, StagedFiles
 
@@ -81,6 +81,7 @@ class Capabilities:
             reports those that it has; `Sink.result_notices` reports "order" and "unused", which depend on the output.
         pixels: `RAW` or `GRAY` where images are stored as pixels; "" where they are PNG or JPEG files.
         image_ext: default extension of image files; None derives it from each image's encoding.
+        any_image_files: whether its readers also take WebP, GIF, BMP and TIFF files, which then pass through.
         needs_images: whether images are always written, rather than only on request.
         takes_missing_images: whether a row may lack an image; never where every image is a file.
         takes_unlabelled: whether a row may lack a label.
@@ -103,6 +104,7 @@ class Capabilities:
     losses: frozenset[str] = frozenset()
     pixels: str = ""
     image_ext: str | None = None
+    any_image_files: bool = False
     needs_images: bool = True
     takes_missing_images: bool = True
     takes_unlabelled: bool = True
@@ -220,7 +222,11 @@ class Sink(ABC):
         Raises:
             UsageError: the format cannot write images with that extension.
         """
-        return (self.can.pixels,) if self.can.pixels else file_encodings(options.image_ext or self.can.image_ext)
+        if self.can.pixels:
+            return (self.can.pixels,)
+        extension = options.image_ext or self.can.image_ext
+        others = tuple(OTHERS) if self.can.any_image_files and extension is None else ()
+        return (*file_encodings(extension), *others)
 
     def check(self, options: ExportOptions) -> None:
         """Raises `UsageError` for options that the format does not support."""

@@ -179,7 +179,7 @@ class _ImageFileWriter(PartWriter):
         return own | {key: str(value) for key, value in listed if value is not None}
 
 
-TREE = Capabilities(many_files=True, part_bytes=16 << 20, row_bytes=2048)
+TREE = Capabilities(many_files=True, any_image_files=True, part_bytes=16 << 20, row_bytes=2048)
 """Capabilities of formats where every image is a file: each wastes half a disk block on average."""
 
 ID_TREE = replace(TREE, classes_are_folders=False, ids_are_paths=True)

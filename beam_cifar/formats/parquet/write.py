@@ -118,7 +118,7 @@ class ParquetSink(SplitSink):
     """Writes Parquet files that `datasets.load_dataset` opens with its default checks."""
 
     name = "parquet"
-    can = replace(SPLITS, keeps_files=False)
+    can = replace(SPLITS, any_image_files=True, keeps_files=False)
     subsets = split_naming(split_word)
     writer = _ParquetWriter
 

@@ -52,7 +52,7 @@ _ARRAY: Final = "npy"
 _ARRAY_START: Final = b"\x93NUMPY"
 _FIRST_DOT: Final = "a key ends at the first dot of a name, as in the webdataset library"
 _LABEL_KEYS: Final = ("label", "cls", "class", "target")
-_OTHER_IMAGES: Final = ("webp", "gif", "bmp", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "jp2", "jxl", "avif", "heic")
+_OTHER_IMAGES: Final = ("ppm", "pgm", "pbm", "pnm", "jp2", "jxl", "avif", "heic")
 
 
 @dataclass(frozen=True)
@@ -271,7 +271,8 @@ class _Gathered:
             )
         others = [kind for kind in self._members if kind.lower().rpartition(".")[2] in _OTHER_IMAGES]
         if others and not found:
-            raise self._error(f"sample {self._key!r} has a .{others[0]} image; expected PNG or JPEG, convert it first")
+            expected = "expected PNG, JPEG, WebP, GIF, BMP or TIFF, convert it first"
+            raise self._error(f"sample {self._key!r} has a .{others[0]} image; {expected}")
         if found:
             return found[0]
         return next((kind for kind in self._members if kind.lower() == _ARRAY and self._is_image(kind)), "")

@@ -87,7 +87,7 @@ class WebdatasetSink(FileSink):
 
     name = "webdataset"
     # Empty subsets are not kept: `webdataset` and `datasets` reject a subset without samples.
-    can = Capabilities(packs=True, row_bytes=_ROW_BYTES, reserved_paths=frozenset({TABLE}))
+    can = Capabilities(any_image_files=True, packs=True, row_bytes=_ROW_BYTES, reserved_paths=frozenset({TABLE}))
     subsets = SubsetNaming(by_split=True)
     writer = _ShardWriter
 
