@@ -15,7 +15,7 @@ from beam_cifar.analysis.reading import measured
 from beam_cifar.analysis.tally import MODULUS, Asked
 from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.labels import LabelTable
-from beam_cifar.formats.contract.sink import split_name
+from beam_cifar.naming.subsets import split_name
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
 

@@ -110,6 +110,11 @@ class View:
             return np.zeros(len(self), dtype=np.bool_)
         return np.asarray(self.subsets == self.subset_names.index(name))
 
+    def in_subsets(self, names: Sequence[str]) -> BoolArray:
+        """Returns bool `[N]`: which rows belong to one of some subsets."""
+        asked = [number for number, name in enumerate(self.subset_names) if name in names]
+        return np.asarray(np.isin(self.subsets, asked))
+
     def facts(self, start: int, stop: int) -> pa.Table:
         """Returns the columns that item filters use, for some rows; null or empty if not requested."""
         rows = stop - start

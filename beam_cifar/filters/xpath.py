@@ -10,6 +10,8 @@ Each row is an XML document of its own, as Datumaro encodes it for its `--filter
       annotation         only where the row has a label
         id ("0"), type ("label"), group ("0"), label (the class name), label_id
 
+Where the expression compares `subset` with a split (`subset="train"`), the subset of batches such as `data_batch_1` is
+their split.
 Characters not allowed in XML (NUL, other control characters, lone surrogates, U+FFFE, U+FFFF) are replaced by U+FFFD.
 """
 
@@ -20,12 +22,13 @@ import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.labels import UNLABELLED, unknown_name
 from beam_cifar.data.schema import plain_labels
 from beam_cifar.filters.xpath_static import LONGEST, NODE_SETS, read_syntax, refusal
+from beam_cifar.naming.subsets import split_name
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -49,6 +52,13 @@ class Decision:
 
     rows: BoolArray
     labels: BoolArray
+
+
+_COMPARED: Final = (
+    re.compile(r"""\bsubset(?:/text\(\)|\s*\[\s*(?:text\(\)|\.))?\s*!?=\s*(["'])(.*?)\1""", re.DOTALL),
+    re.compile(r"""(["'])([^"']*)\1\s*!?=\s*(?:[\w./]*/)?subset\b"""),
+)
+"""Comparisons of `subset` with a string."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,7 @@ class _Evaluator:
         self._compiled = _compile(expression)
         self.syntax = read_syntax(expression)
         self._of_annotations = of_annotations and self.syntax.kind in NODE_SETS
+        self._compared = frozenset(match[2] for pattern in _COMPARED for match in pattern.finditer(expression))
         self._answers: dict[_Facts, bool] = {}
         # Some type errors show only on evaluation: try every shape of item before the first row.
         trees = _Trees()
@@ -243,7 +254,7 @@ class _Evaluator:
         """Returns the facts of each row."""
         seen, rows = self.syntax.seen, len(labels)
         ids = table.column("id").to_pylist() if "id" in seen else [""] * rows
-        subsets = table.column("subset").to_pylist() if "subset" in seen else [""] * rows
+        subsets = map(self._subset, table.column("subset").to_pylist()) if "subset" in seen else [""] * rows
         sizes: list[tuple[int, int] | None] = [None] * rows
         if "image" in seen:
             pairs = zip(table.column("height").to_pylist(), table.column("width").to_pylist(), strict=True)
@@ -253,6 +264,11 @@ class _Evaluator:
             # A label outside the table is refused elsewhere; here its name is empty, as in Datumaro.
             annotations = [None if n == UNLABELLED else (names[n] if 0 <= n < len(names) else "", n) for n in labels]
         return map(_Facts, ids, subsets, sizes, annotations)
+
+    def _subset(self, name: str) -> str:
+        """Returns what an item's subset is to the expression: its split, if it is compared with that and not itself."""
+        split = split_name(name)
+        return split if split in self._compared and name not in self._compared else name
 
     def _matches(self, tree: Any) -> bool:
         try:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
@@ -43,16 +44,32 @@ class ImageDirSource(Source):
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Lists all images."""
+        hidden: set[str] = set()
         with storage.reading(path):
-            tree = list_images(path, is_image_name)
+            tree = list_images(path, lambda name: _is_shown(name, hidden))
         if not len(tree):
             raise InputError(f"{path}: no image files found")
         file = SourceFile(SUBSET, SUBSET, path, tree.blob)
-        return Catalog(self.name, "folder of images", path, LabelTable(()), (file,))
+        notices: tuple[str, ...] = ()
+        if hidden:
+            count, first = counted(len(hidden), "folder"), min(hidden)
+            notices = (f"ignored {count} with images and a name that starts with '_', such as {first!r}; rename it",)
+        return Catalog(self.name, "folder of images", path, LabelTable(()), (file,), notices=notices)
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         table = _images(file)
         return ImageFileRows(file, file.blob.path, table, [UNLABELLED] * len(table))
+
+
+def _is_shown(name: str, hidden: set[str] | None = None) -> bool:
+    """Returns whether a path is that of an image outside folders named `_*`, which are added to `hidden`."""
+    if not is_image_name(name):
+        return False
+    folders = name.split("/")[:-1]
+    at = next((at for at, folder in enumerate(folders, 1) if folder.startswith("_")), 0)
+    if at and hidden is not None:
+        hidden.add("/".join(folders[:at]))
+    return not at
 
 
 @indexed()
@@ -60,7 +77,7 @@ def _images(file: SourceFile) -> pa.Table:
     """Returns all images in natural order."""
     import pyarrow as pa
 
-    tree: ImageTree = checked_tree(file.blob, is_image_name)
+    tree: ImageTree = checked_tree(file.blob, _is_shown)
     order = natural_places(tree.names).to_numpy()
     ids, filenames = zip(*map(path_names, tree.names.take(order).to_pylist()), strict=True)
     return image_table(tree.rows(order), *(pa.array(texts, pa.string()) for texts in (ids, filenames)))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
@@ -32,7 +33,7 @@ from beam_cifar.formats.kit.folders import (
 )
 from beam_cifar.formats.kit.subset_names import NOT_CLASSES
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.naming.components import decoded_names, distinct_components, encode_name, escape_first
+from beam_cifar.naming.components import decoded_names, distinct_components, encode_folder, escape_first
 from beam_cifar.naming.ids import natural_key
 from beam_cifar.naming.image_files import digests
 
@@ -45,6 +46,8 @@ LABEL_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".xml", ".
 """Ends of the names of files that may have labels."""
 SUBSET = "default"
 """Datumaro's name for the only subset of a tree."""
+MAX_LOOKED_AT = 1000
+"""How many entries of a folder detection looks at: more classes or loose images than that are rare."""
 
 
 class ImagenetSource(Source):
@@ -54,12 +57,12 @@ class ImagenetSource(Source):
     depth: ClassVar[int] = 1
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns whether images are at the right depth; `describe` reports those that are deeper too.
+        """Returns whether most images are at the right depth; `describe` reports the others.
 
         Raises:
             InputError: all class folders have names of subsets, such as "train" and "test".
         """
-        if not storage.is_folder(path) or min(_image_depths(path), default=0) != self.depth:
+        if not storage.is_folder(path) or _image_depth(path) != self.depth:
             return False
         parents = self._subsets(path).values()
         classes = {
@@ -77,18 +80,27 @@ class ImagenetSource(Source):
         with storage.reading(path):
             inner = self._subsets(path)
             folders = {name: _folders(folder) for name, folder in inner.items()}
-            stray = [lost for folder in dict.fromkeys((path, *inner.values())) for lost in _files(folder)]
+            parents = dict.fromkeys((path, *inner.values()))
+            stray = [lost for folder in parents for lost in _files(folder)]
+            hidden = [lost for folder in parents for lost in _hidden(folder)]
         classes, numbered = _in_order({name for found in folders.values() for name in found} - {NO_LABEL})
         labels = {name: label for label, name in enumerate(classes)} | {NO_LABEL: UNLABELLED}
         files: list[SourceFile] = []
+        empty = [inner[subset] for subset, found in folders.items() if not found]
         for subset, found in folders.items():
-            members = (_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found))
+            members = [_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found)]
+            empty += [file.shown for file, names in members if not len(names)]
             files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
             raise InputError(f"{path}: no image files found in {'<subset>/' * (self.depth - 1)}<class>/")
-        notices = list(numbered)
-        if stray:
-            notices.append(f"ignored {len(stray)} files that are not images in a class folder, such as {min(stray)}")
+        notices = [
+            *numbered,
+            *_told(stray, "ignored {} that are not images in a class folder, such as {}", "path"),
+            *_told(
+                hidden, "ignored {} with a name that starts with '_', such as {}; rename those of classes", "folder"
+            ),
+            *_told(empty, "{} without images, such as {}", "folder"),
+        ]
         table = LabelTable(tuple(decoded_names(classes).values()))
         return Catalog(self.name, "ImageNet folders", path, table, tuple(files), notices=tuple(notices))
 
@@ -116,7 +128,7 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
 @functools.lru_cache(maxsize=8)
 def class_folders(labels: LabelTable) -> tuple[str, ...]:
     """Returns the folder of each class: its name encoded for file systems, and never `no_label`."""
-    found = distinct_components(labels.names, taken={NO_LABEL})
+    found = distinct_components(labels.names, encode_folder, taken={NO_LABEL})
     return tuple(escape_first(folder) if folder == NO_LABEL else folder for folder in found)
 
 
@@ -170,7 +182,7 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
 
     name = "imagenet_with_subset_dirs"
     can = replace(TREE, losses=frozenset({"order", "superclasses", "unused"}))
-    subsets = SubsetNaming(word=encode_name, own_folders=True)
+    subsets = SubsetNaming(word=encode_folder, own_folders=True)
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return self.subsets.written(subset)
@@ -215,20 +227,39 @@ def _in_order(folders: Iterable[str]) -> tuple[list[str], list[str]]:
     ]
 
 
-def _image_depths(path: str) -> set[int]:
-    """Returns the depths of images: 1 for `<class>/<image>`, 2 for `<subset>/<class>/<image>`, or both."""
-    depths = set()
+def _image_depth(path: str) -> int:
+    """Returns the depth of most images: 1 for `<class>/<image>`, 2 for `<subset>/<class>/<image>`, 0 if there are none.
+
+    Where there are images at both depths, they are counted, at most `MAX_LOOKED_AT` of each folder.
+    """
+    loose, inner = 0, list[str]()
     for folder in _folders(path).values():
-        if storage.has_file(folder, is_image_name):
-            depths.add(1)
-        elif any(storage.has_file(inner, is_image_name) for inner in _folders(folder).values()):
-            depths.add(2)
-    return depths
+        names, folders = storage.first_names(folder, MAX_LOOKED_AT)
+        loose += sum(map(is_image_name, names))
+        inner += folders
+    if not loose:
+        return 2 if any(storage.has_file(folder, is_image_name) for folder in inner) else 0
+    deep = 0
+    for folder in inner:
+        deep += sum(map(is_image_name, storage.first_names(folder, MAX_LOOKED_AT)[0]))
+        if deep > loose:
+            return 2
+    return 1
+
+
+def _told(paths: Sequence[str], text: str, what: str) -> list[str]:
+    """Returns a notice about some paths, with their number and the first of them."""
+    return [text.format(counted(len(paths), what), min(paths))] if paths else []
 
 
 def _folders(path: str) -> dict[str, str]:
-    """Returns the paths of the folders in a folder, by name."""
-    return {entry.name: entry.path for entry in storage.list_folder(path) if entry.is_folder}
+    """Returns the paths of the folders in a folder, by name; those named `_*` are not classes."""
+    return {storage.name_of(folder): folder for folder in storage.folders_in(path)}
+
+
+def _hidden(path: str) -> list[str]:
+    """Returns the paths of the folders named `_*` in a folder."""
+    return [entry.path for entry in storage.list_folder(path, lambda name: name.startswith("_")) if entry.is_folder]
 
 
 def _files(path: str) -> list[str]:
@@ -245,9 +276,9 @@ def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
     images = []
     with storage.reading(path):
         for entry in storage.list_folder(path):
-            if entry.is_folder:
+            if entry.is_folder and not entry.name.startswith("_"):
                 raise InputError(f"{entry.path}: is a folder; class folders may contain only images")
-            if is_image_name(entry.name):
+            if is_image_name(entry.name) and not entry.is_folder:
                 images.append(entry)
             elif stray is not None:
                 stray.append(entry.path)

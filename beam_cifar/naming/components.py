@@ -39,9 +39,13 @@ _DEVICE: Final = re.compile(
     r"(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[1-9¹²³]) *(?:\..*)?", re.IGNORECASE | re.DOTALL
 )
 
+# What Finder, Synology, Windows and ext4 leave in folders, in lower case.
+_LITTER: Final = frozenset({"__macosx", "@eadir", "thumbs.db", "desktop.ini", "lost+found"})
+
 # Fast path for most names that need no encoding: letters and digits of any script (no `\w` is unsafe).
-_PLAIN: Final = re.compile(r"(?!(?i:con|prn|aux|nul|com|lpt))[\w-](?:[\w. -]*[\w-])?")
-_PLAIN_STRICT: Final = re.compile(r"(?!con|prn|aux|nul|com|lpt)[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
+_SPECIAL: Final = r"con|prn|aux|nul|com|lpt|__macosx|thumbs\.db|desktop\.ini"
+_PLAIN: Final = re.compile(rf"(?!(?i:{_SPECIAL}))[\w-](?:[\w. -]*[\w-])?")
+_PLAIN_STRICT: Final = re.compile(rf"(?!{_SPECIAL})[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 
 _ESCAPES: Final = re.compile(r"(?:%[0-9A-F]{2})+")
 _CUT_END: Final = re.compile(rf"{_CUT}[0-9a-f]{{{_DIGEST_DIGITS}}}\Z")
@@ -61,8 +65,9 @@ def encode_name(name: str, suffix: str = "", *, strict: bool = False, escape: st
 
     Percent-encoded (`%` and two uppercase hex digits per UTF-8 byte) are `% / \ < > : " | ? *`, control and invisible
     characters, lone surrogates, a space or dot at either end, and the first character of a Windows device name (`nul`,
-    `COM1.txt`). Everything else stays readable. The empty name becomes `%_`. A name that would take more than 255 bytes
-    is truncated and ends with `%-` and a digest of the whole name.
+    `COM1.txt`) and of what systems leave behind (`Thumbs.db`, see `is_litter`). Everything else stays readable. The
+    empty name becomes `%_`. A name that would take more than 255 bytes is truncated and ends with `%-` and a digest of
+    the whole name.
 
     Args:
         name: any text.
@@ -85,6 +90,21 @@ def encode_name(name: str, suffix: str = "", *, strict: bool = False, escape: st
     if len(component) <= MAX_COMPONENT_BYTES // 4 or len(component.encode()) <= MAX_COMPONENT_BYTES:
         return component
     return _cut(name, encoded, suffix)
+
+
+def encode_folder(name: str, suffix: str = "", *, strict: bool = False) -> str:
+    """Returns `encode_name` for a folder of images, in which a `_` at the start hides it from readers."""
+    return encode_name(name, suffix, strict=strict, escape="_" if name.startswith("_") else "")
+
+
+def is_litter(name: str) -> bool:
+    """Returns whether a file or folder is hidden, or is one that systems and programs leave behind, such as `@eaDir`.
+
+    >>> from beam_cifar.naming.components import is_litter
+    >>> [name for name in (".DS_Store", "__MACOSX", "Thumbs.db", "cat", "_cat.png") if is_litter(name)]
+    ['.DS_Store', '__MACOSX', 'Thumbs.db']
+    """
+    return (name.startswith(".") and name != "..") or name.lower() in _LITTER
 
 
 def decode_name(component: str) -> str:
@@ -168,7 +188,7 @@ def alike_names(classes: Iterable[str]) -> list[str]:
 def _escape(name: str, unsafe: re.Pattern[str]) -> str:
     encoded = unsafe.sub(lambda match: _percent(match[0]), name)
     # If the first character is already escaped, it is not a device name any more.
-    if _DEVICE.fullmatch(name) and encoded[0] != "%":
+    if (_DEVICE.fullmatch(name) or is_litter(name)) and encoded[0] != "%":
         return escape_first(encoded)
     return encoded
 

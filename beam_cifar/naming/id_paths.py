@@ -50,7 +50,7 @@ def stem(path: str) -> str:
 
 def _folder(name: str, strict: bool) -> str:
     """Encodes a folder name; one that looks like an image name gets its dot escaped, or it could collide with one."""
-    made = encode_word(name, strict=strict)
+    made = encode_word(name, strict=strict, escape="_" if name.startswith("_") else "")
     if not is_image_name(made):
         return made
     head, _, extension = name.rpartition(".")

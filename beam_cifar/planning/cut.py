@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from beam_cifar.data.grouping import by_key
 from beam_cifar.errors import UsageError
-from beam_cifar.formats.contract.sink import Sink, series_name
+from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.types import CHUNK_ROWS, FileSummary, Shard, SinkOptions
+from beam_cifar.naming.subsets import series_name
 from beam_cifar.planning.checks import check_shards, refuse_bad_rows
 from beam_cifar.planning.copies import as_copy, is_copy
 from beam_cifar.planning.plan import Segment, Task

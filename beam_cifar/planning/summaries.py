@@ -8,11 +8,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from beam_cifar.data.block import BadRow
-from beam_cifar.data.labels import UNLABELLED, LabelTable, parent_conflict, unknown_name
+from beam_cifar.data.labels import UNLABELLED, LabelTable, parent_conflict
 from beam_cifar.data.schema import has_images, plain_labels
 from beam_cifar.errors import RowError
 from beam_cifar.filters.selection import Selection
-from beam_cifar.formats.contract.sink import split_name
 from beam_cifar.formats.contract.source import RowReader, Source
 from beam_cifar.formats.contract.types import (
     CHUNK_ROWS,
@@ -24,6 +23,7 @@ from beam_cifar.formats.contract.types import (
     Wanted,
 )
 from beam_cifar.naming.image_files import digests, name_digests, whole_digests
+from beam_cifar.naming.subsets import subsets_meant
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -151,12 +151,9 @@ def select_files(catalog: Catalog, subsets: Sequence[str]) -> tuple[SourceFile, 
     Raises:
         UsageError: a name is neither a subset nor a split of the dataset.
     """
-    known = {file.subset for file in catalog.files} | {split_name(file.subset) for file in catalog.files}
-    for subset in subsets:
-        if subset not in known:
-            raise unknown_name("subset", subset, sorted(known))
-    wanted = set(subsets)
-    return tuple(f for f in catalog.files if not wanted or f.subset in wanted or split_name(f.subset) in wanted)
+    known = list(dict.fromkeys(file.subset for file in catalog.files))
+    wanted = {meant for subset in subsets for meant in subsets_meant(subset, known)}
+    return tuple(file for file in catalog.files if not subsets or file.subset in wanted)
 
 
 def learn_parents(catalog: Catalog, summaries: Sequence[FileSummary]) -> LabelTable:

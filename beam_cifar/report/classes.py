@@ -9,7 +9,7 @@ from typing import Final, TypeAlias, TypeVar
 from beam_cifar.analysis.stats import Stats, SubsetStats
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import LabelTable
-from beam_cifar.formats.contract.sink import series_name
+from beam_cifar.naming.subsets import series_name
 from beam_cifar.report.markup import NAME_BYTES, cut
 
 _T = TypeVar("_T")

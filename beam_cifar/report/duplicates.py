@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from beam_cifar.analysis.stats import DuplicateGroup, Stats
-from beam_cifar.formats.contract.sink import series_name, split_name
+from beam_cifar.naming.subsets import series_name, split_name
 from beam_cifar.report.model import Report, Tile
 
 

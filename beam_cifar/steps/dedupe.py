@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,14 +16,20 @@ from beam_cifar.data.row_table import View
 from beam_cifar.data.schema import has_images
 from beam_cifar.images.digests import pixel_digests
 from beam_cifar.images.runs import map_runs, pixels_of
+from beam_cifar.naming.subsets import split_name, subsets_meant
 from beam_cifar.steps.base import Step, StepContext, option
 
 SCOPES = ("dataset", "subset")
+KEPT_FIRST = ("test", "val", "train")
+"""Splits in the order in which their items are kept."""
 
 
 @dataclass(frozen=True)
 class Dedupe(Step, named="dedupe"):
-    """Keeps the first of the items whose images have equal size and pixels, whatever their labels."""
+    """Keeps one of the items whose images have equal size and pixels, whatever their labels.
+
+    It is the first one in test, else in val, else in train, else in the other subsets: test sets stay whole.
+    """
 
     scope: str = option("--scope", default="dataset", choices=SCOPES, help="where to look for duplicates")
     prefer: tuple[str, ...] = option(
@@ -30,7 +37,7 @@ class Dedupe(Step, named="dedupe"):
         many=True,
         default=(),
         metavar="SUBSET",
-        help="keep the duplicate in this subset rather than the first one; earlier subsets take precedence",
+        help="keep the duplicate in this subset; earlier ones take precedence; then test, val, train and the others",
     )
 
     def check(self) -> None:
@@ -40,20 +47,20 @@ class Dedupe(Step, named="dedupe"):
             raise self.refuse("--prefer has no effect with --scope subset, which compares within a subset; omit one")
 
     def apply(self, view: View, context: StepContext) -> View:
-        for subset in self.prefer:
-            if subset not in view.subset_names:
-                raise unknown_name("subset", subset, view.subset_names)
-        stays = self._staying(view, *_digests(view, context))
+        ranks = self._ranks(view)
+        stays = self._staying(view, ranks, *_digests(view, context))
         removed = stays != np.arange(len(view))
         across = np.count_nonzero(view.subsets != view.subsets[stays])
         count = np.count_nonzero(removed)
         context.notice(
             f"dedupe: removed {count} of {len(view)} items as duplicates: "
-            f"{count - across} of an item in the same subset, {across} of an item in another"
+            f"{count - across} of an item in the same subset, {across} of an item in another{_sides(view, stays)}"
         )
         return view.take(~removed)
 
-    def _staying(self, view: View, halves: UInt64Array, pictured: BoolArray) -> Int64Array:
+    def _staying(
+        self, view: View, ranks: npt.NDArray[np.int32], halves: UInt64Array, pictured: BoolArray
+    ) -> Int64Array:
         """Position of the row kept in place of each row, possibly itself: int64 `[N]`."""
         rows = np.flatnonzero(pictured)
         subsets = view.subsets[rows]
@@ -61,7 +68,7 @@ class Dedupe(Step, named="dedupe"):
         if self.scope == "subset":
             alike.append(subsets)
         # lexsort is stable: among duplicates of equal rank, the first in order comes first.
-        by = np.lexsort([self._ranks(view)[subsets], *alike])
+        by = np.lexsort([ranks[subsets], *alike])
         starts = np.ones(len(by), dtype=np.bool_)
         starts[1:] = np.logical_or.reduce([key[by][1:] != key[by][:-1] for key in alike])
         leaders = np.flatnonzero(starts)[np.cumsum(starts) - 1]
@@ -70,9 +77,24 @@ class Dedupe(Step, named="dedupe"):
         return stays
 
     def _ranks(self, view: View) -> npt.NDArray[np.int32]:
-        """The rank of each subset among the preferred ones: int32, one per subset."""
-        places = {name: place for place, name in reversed(list(enumerate(self.prefer)))}
-        return np.array([places.get(name, len(self.prefer)) for name in view.subset_names], dtype=np.int32)
+        """The rank of each subset, the preferred ones first: int32, one per subset."""
+        ranks: dict[str, int] = {}
+        for place, name in enumerate(self.prefer):
+            for subset in subsets_meant(name, view.subset_names):
+                ranks.setdefault(subset, place)
+        order = {name: len(self.prefer) + place for place, name in enumerate(KEPT_FIRST)}
+        last = len(self.prefer) + len(KEPT_FIRST)
+        return np.array(
+            [ranks.get(name, order.get(split_name(name), last)) for name in view.subset_names], dtype=np.int32
+        )
+
+
+def _sides(view: View, stays: Int64Array) -> str:
+    """Returns how many items each subset lost to another: " (3 of 'train' to 'test')"; "" if none did."""
+    lose, keep = view.subsets, view.subsets[stays]
+    pairs = Counter(zip(lose[lose != keep].tolist(), keep[lose != keep].tolist(), strict=True))
+    lost = [(count, view.subset_names[a], view.subset_names[b]) for (a, b), count in sorted(pairs.items())]
+    return f" ({', '.join(f'{count} of {a!r} to {b!r}' for count, a, b in lost)})" if lost else ""
 
 
 def _digests(view: View, context: StepContext) -> tuple[UInt64Array, BoolArray]:

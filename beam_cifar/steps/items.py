@@ -13,10 +13,11 @@ import pyarrow.compute as pc
 
 from beam_cifar.data.arrays import BoolArray
 from beam_cifar.data.grouping import by_key
-from beam_cifar.data.labels import UNLABELLED, unknown_name
+from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.data.row_table import View
 from beam_cifar.errors import InputError
 from beam_cifar.filters.xpath import FILTER_MODES, ItemFilter
+from beam_cifar.naming.subsets import subsets_meant
 from beam_cifar.steps.base import Step, StepContext, option, pair
 
 # Rows converted to a table at a time.
@@ -119,9 +120,7 @@ def _items(step: Step, view: View, ids: Iterable[tuple[str, str]]) -> BoolArray:
     every: Any = view.ids
     found = np.zeros(len(view), dtype=np.bool_)
     for subset, asked in by_key((subset, item_id) for item_id, subset in ids).items():
-        if subset not in view.subset_names:
-            raise unknown_name("subset", subset, view.subset_names)
-        rows = np.flatnonzero(view.subset(subset))
+        rows = np.flatnonzero(view.in_subsets(subsets_meant(subset, view.subset_names)))
         present, wanted = every.take(pa.array(rows)), pa.array(asked, pa.string())
         missing = wanted.filter(pc.invert(pc.is_in(wanted, value_set=present)))
         if len(missing):

@@ -8,6 +8,7 @@ import numpy as np
 
 from beam_cifar.data.labels import UNLABELLED, unknown_name
 from beam_cifar.data.row_table import View
+from beam_cifar.naming.subsets import subsets_meant
 from beam_cifar.steps.base import Step, StepContext, amount, option
 from beam_cifar.steps.chance import keys, permutation, seed_option
 
@@ -25,9 +26,9 @@ class RandomSampler(Step, named="random_sampler"):
             raise self.refuse(f"--count must be at least 1, found {self.count}")
 
     def apply(self, view: View, context: StepContext) -> View:
-        if self.subset is not None and self.subset not in view.subset_names:
-            raise unknown_name("subset", self.subset, view.subset_names)
-        asked = np.ones(len(view), dtype=np.bool_) if self.subset is None else view.subset(self.subset)
+        asked = np.ones(len(view), dtype=np.bool_)
+        if self.subset is not None:
+            asked = view.in_subsets(subsets_meant(self.subset, view.subset_names))
         rows = np.flatnonzero(asked)
         kept = ~asked
         kept[rows[permutation(self.seed, self.name, len(rows))[: self.count]]] = True

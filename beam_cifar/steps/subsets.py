@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_cifar.data.arrays import Int64Array
-from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.row_table import View
+from beam_cifar.naming.subsets import subsets_meant
 from beam_cifar.steps.base import Step, StepContext, option, pair, share
 from beam_cifar.steps.chance import keys, permutation, seed_option
 
@@ -44,10 +44,9 @@ class MapSubsets(_Moving, named="map_subsets"):
         refuse_two_targets(self, self.mapping)
 
     def apply(self, view: View, context: StepContext) -> View:
-        for source, _ in self.mapping:
-            if source not in view.subset_names:
-                raise unknown_name("subset", source, view.subset_names)
-        targets = dict(self.mapping)
+        targets: dict[str, str] = {}
+        for source, target in sorted(self.mapping, key=lambda each: each[0] in view.subset_names):
+            targets |= dict.fromkeys(subsets_meant(source, view.subset_names), target)
         names = [targets.get(name, name) or "default" for name in view.subset_names]
         return view.with_subsets(view.subsets, names)
 

@@ -24,6 +24,7 @@ from beam_cifar.storage.files import digest_of as digest_of
 from beam_cifar.storage.files import exists as exists
 from beam_cifar.storage.files import file_digest as file_digest
 from beam_cifar.storage.files import file_sizes as file_sizes
+from beam_cifar.storage.files import first_names as first_names
 from beam_cifar.storage.files import folders_in as folders_in
 from beam_cifar.storage.files import free_bytes as free_bytes
 from beam_cifar.storage.files import has_content as has_content

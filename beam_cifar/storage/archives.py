@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from beam_cifar.errors import InputError
+from beam_cifar.naming.components import is_litter
 from beam_cifar.storage import files
 from beam_cifar.storage.blobs import Blob, local_copy
 from beam_cifar.storage.files import COPY_BYTES
@@ -150,6 +151,8 @@ def _members(stream: Any, path: str, size: int, limit: int) -> Iterator[Member]:
         if name.endswith("/"):
             continue
         plain = posixpath.normpath(name).lstrip("/")
+        if any(map(is_litter, plain.split("/"))):
+            continue
         if plain in seen:
             raise InputError(f"{path}: member {plain!r} occurs twice")
         seen.add(plain)

@@ -12,10 +12,12 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import BinaryIO, cast
 
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import BeamCifarError, InputError, JobError
+from beam_cifar.naming.components import is_litter
 from beam_cifar.storage import objects
 from beam_cifar.storage.paths import Entry, Stamp, is_url
 
@@ -102,7 +104,7 @@ def names_in(path: str) -> list[str]:
 
 
 def list_folder(path: str, accept: Callable[[str], bool] = bool) -> list[Entry]:
-    """Lists a folder, in no particular order, without hidden names, which editors and systems leave behind.
+    """Lists a folder, in no particular order, without hidden names and what systems leave behind, see `is_litter`.
 
     `accept` selects names, default: all; other entries are not examined.
 
@@ -114,17 +116,36 @@ def list_folder(path: str, accept: Callable[[str], bool] = bool) -> list[Entry]:
 
 
 def folders_in(path: str) -> list[str]:
-    """Returns the paths of the visible folders in a folder, ignoring everything else. Raises `OSError`."""
-    return [found.path for found in _visible(path) if _is_folder(found)]
+    """Returns the paths of the visible folders in a folder, without those named `_*`. Raises `OSError`."""
+    return [found.path for found in _visible(path) if _is_folder(found) and not found.name.startswith("_")]
+
+
+def first_names(path: str, most: int) -> tuple[list[str], list[str]]:
+    """Returns the names of files, and the paths of folders as in `folders_in`, among the first entries of a folder.
+
+    Args:
+        path: the folder.
+        most: how many entries to look at, of however many it has.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    files, folders = [], []
+    for found in islice(_visible(path), most):
+        if not _is_folder(found):
+            files.append(found.name)
+        elif not found.name.startswith("_"):
+            folders.append(found.path)
+    return files, folders
 
 
 def _visible(path: str) -> Iterator[Entry | os.DirEntry[str]]:
     """Yields the visible entries of a folder; on a file system unexamined, because `stat` is a call per entry."""
     if is_url(path):
-        yield from (entry for entry in objects.entries(path) if not entry.name.startswith("."))
+        yield from (entry for entry in objects.entries(path) if not is_litter(entry.name))
         return
     with os.scandir(path) as entries:
-        yield from (entry for entry in entries if not entry.name.startswith("."))
+        yield from (entry for entry in entries if not is_litter(entry.name))
 
 
 def _is_folder(found: Entry | os.DirEntry[str]) -> bool:
@@ -139,7 +160,7 @@ def list_tree(path: str) -> Iterator[Entry]:
         OSError: a folder cannot be read.
     """
     if is_url(path):
-        yield from (entry for entry in objects.tree(path) if "/." not in f"/{entry.name}")
+        yield from (entry for entry in objects.tree(path) if not any(map(is_litter, entry.name.split("/"))))
         return
     met: set[tuple[int, int]] = set()
     waiting = [("", path)]

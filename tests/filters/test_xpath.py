@@ -37,7 +37,7 @@ IDS = (
     "32",
     "item",
 )
-SUBSETS = ("train", "test", "data_batch_1", "", "x", "валидация\x01")
+SUBSETS = ("train", "test", "batch_1", "", "x", "валидация\x01")
 SIZES = (None, (32, 32), (28, 28), (32, 48), (500, 1), (1, 32))
 
 
@@ -179,7 +179,7 @@ PATHS = [
     "/item/annotation[id=../id]",
     "/item/annotation[../subset = 'train']",
     "/item/annotation[/item/id = 'dog']",
-    "/item[subset='data_batch_1']/annotation",
+    "/item[subset='batch_1']/annotation",
     "/item[subset='']",
     "/item[image/height > 30 and image/width <= 32]",
     "/item[image/has_data = 1]/annotation[label != 'dog']",

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tarfile
 import unicodedata
 from pathlib import Path
 
 import pytest
 
-from beam_cifar import validate
-from beam_cifar.formats.registry import get_source
+from beam_cifar import Dataset, validate
+from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.jobs import serial
-from beam_cifar.naming.components import alike_names
+from beam_cifar.naming.components import alike_names, encode_folder
 from beam_cifar.steps.registry import make_step
 from tests.helpers.image_trees import encoded, picture, quickly, write_tree
 
@@ -75,3 +77,86 @@ def test_numbered_class_folders_are_in_the_order_of_numbers(
     found = get_source("imagenet_with_subset_dirs" if top else "imagenet").describe(str(source), "")
     assert list(found.labels.names) == order
     assert any("class folders are numbers" in notice for notice in found.notices) == told
+
+
+LITTER = (
+    *(
+        "__MACOSX/train/cat/._1.png",
+        "@eaDir/x.png",
+        "train/@eaDir/x.png",
+        "train/cat/@eaDir/1.png/SYNOPHOTO_THUMB_M.png",
+    ),
+    *(".git/x.png", "train/cat/.DS_Store", "train/cat/._1.png", "train/cat/Thumbs.db", "train/thumbs.db/x.png"),
+    *("desktop.ini", "train/cat/desktop.ini", "lost+found/cat/x.png", "train/lost+found/x.png"),
+)
+
+
+def test_what_systems_leave_behind_is_skipped_without_a_word(tmp_path: Path) -> None:
+    images = "train/cat/1.png", "train/dog/_DSC0001.png", "test/cat/2.png"
+    catalog = get_source("imagenet_with_subset_dirs").describe(str(folder(tmp_path / "in", *images, *LITTER)), "")
+    assert detect_format(str(tmp_path / "in"), "") == "imagenet_with_subset_dirs"
+    assert [(file.subset, catalog.labels.name(file.label)) for file in catalog.files] == [
+        ("test", "cat"),
+        ("train", "cat"),
+        ("train", "dog"),
+    ]
+    assert catalog.notices == ()
+    assert sum(1 for _ in Dataset.import_from(str(tmp_path / "in"), "image_dir")) == len(images)
+
+
+def test_litter_in_an_archive_is_skipped(cifar10: Path, tmp_path: Path) -> None:
+    source = tmp_path / "in" / "cifar-10-batches-py"
+    shutil.copytree(cifar10, source)
+    write_tree(tmp_path / "in", {f"__MACOSX/{source.name}/batches.meta": b"x", f"{source.name}/._test_batch": b"x"})
+    with tarfile.open(tmp_path / "set.tar", "w") as archive:
+        archive.add(tmp_path / "in", ".")
+    found = get_source("cifar").describe(str(tmp_path / "set.tar"), str(tmp_path))
+    assert [file.name for file in found.files] == [f"data_batch_{at}" for at in range(1, 6)] + ["test_batch"]
+
+
+def test_folders_with_an_underscore_and_empty_ones_are_told(tmp_path: Path) -> None:
+    source = folder(tmp_path / "in", "cat/1.png", "cat/_small/1.png", "_old/1.png", "_old/2.png")
+    (source / "dog").mkdir()
+    found = get_source("imagenet").describe(str(source), "")
+    assert found.labels.names == ("cat", "dog")
+    assert list(found.notices) == [
+        f"ignored 1 path that are not images in a class folder, such as {source}/cat/_small",
+        f"ignored 1 folder with a name that starts with '_', such as {source}/_old; rename those of classes",
+        f"1 folder without images, such as {source}/dog",
+    ]
+    told = get_source("image_dir").describe(str(source), "").notices
+    assert len(told) == 1
+    assert "2 folders with images and a name that starts with '_', such as '_old'" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("paths", "found", "lost"),
+    [
+        (
+            ["train/x.png", "train/cat/1.png", "train/dog/2.png", "test/cat/3.png"],
+            "imagenet_with_subset_dirs",
+            "train/x.png",
+        ),
+        (["train/cat/1.png", "test/cat/3.png", "docs/a.png"], "imagenet_with_subset_dirs", "docs/a.png"),
+        (["cat/1.png", "cat/2.png", "dog/3.png", "dog/@eaDir/4.png"], "imagenet", ""),
+    ],
+)
+def test_the_depth_of_most_images_decides(paths: list[str], found: str, lost: str, tmp_path: Path) -> None:
+    source = folder(tmp_path / "in", *paths)
+    assert detect_format(str(source), "") == found
+    assert any(lost in notice for notice in get_source(found).describe(str(source), "").notices) == bool(lost)
+
+
+@pytest.mark.parametrize("target", ["imagenet", "imagenet_with_subset_dirs"])
+def test_classes_and_subsets_that_look_like_litter_are_written_so_that_they_are_read(
+    target: str, tmp_path: Path
+) -> None:
+    names = ["_x", "__MACOSX", "@eaDir", "thumbs.db", "desktop.ini", "lost+found", ".x"]
+    files = {
+        f"{encode_folder(name)}/{encode_folder(name)}/{at}.png": encoded(picture(at)) for at, name in enumerate(names)
+    }
+    quickly(write_tree(tmp_path / "in", files), tmp_path / "out", target)
+    catalog = get_source(target).describe(str(tmp_path / "out"), "")
+    assert sorted(catalog.labels.names) == sorted(names)
+    if target != "imagenet":
+        assert sorted(file.subset for file in catalog.files) == sorted(names)

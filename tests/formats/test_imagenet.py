@@ -484,7 +484,7 @@ def test_stray_files_are_noted_and_hidden_ones_are_not(tmp_path: Path) -> None:
     assert contents(tmp_path / "out") == wanted
     write_tree(source, {"dog/notes.txt": b"x", "cat/Thumbs.db": b"x", "lost.png": encoded(picture(3))})
     (notice,) = quickly(source, tmp_path / "again").notices
-    assert "ignored 3 files that are not images in a class folder" in notice
+    assert "ignored 2 paths that are not images in a class folder" in notice
     assert contents(tmp_path / "again") == wanted
 
 

@@ -252,7 +252,8 @@ def content(picture: Picture) -> bytes:
 
 def left_of(pictures: Sequence[Picture | None], subsets: Sequence[int], scope: str, prefer: Sequence[str]) -> list[int]:
     """The rows that stay, by a dictionary of pixels."""
-    ranks = [prefer.index(name) if name in prefer else len(prefer) for name in SUBSETS]
+    order = [*prefer, "test", "val", "train"]
+    ranks = [order.index(name) for name in SUBSETS]
     best: dict[Any, int] = {}
     for row, picture in enumerate(pictures):
         key = row if picture is None else (content(picture), subsets[row] if scope == "subset" else None)
@@ -277,9 +278,16 @@ def test_one_of_images_with_the_same_pixels_stays(scope: str, prefer: list[str])
     stays = {content(p): row for row in wanted if (p := pictures[row]) is not None}
     gone = set(range(len(pictures))) - set(wanted)
     across = 0 if scope == "subset" else sum(subsets[row] != subsets[stays[content(pictures[row])]] for row in gone)  # type: ignore[arg-type]
+    moved = Counter((subsets[row], subsets[stays[content(pictures[row])]]) for row in gone if pictures[row])  # type: ignore[arg-type]
+    lost = [
+        f"{n} of {SUBSETS[a]!r} to {SUBSETS[b]!r}"
+        for (a, b), n in sorted(moved.items())
+        if scope == "dataset" and a != b
+    ]
+    sides = f" ({', '.join(lost)})" if lost else ""
     assert context.notices == [
         f"dedupe: removed {len(gone)} of 5000 items as duplicates: "
-        f"{len(gone) - across} of an item in the same subset, {across} of an item in another"
+        f"{len(gone) - across} of an item in the same subset, {across} of an item in another{sides}"
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import ExportOptions, FileSummary, Shard, ShardResult, SinkOptions
 from beam_cifar.images.encodings import GRAY, OTHERS, RAW, file_encodings
 from beam_cifar.naming.components import clash_key, is_cut
+from beam_cifar.naming.subsets import series_name, split_name
 from beam_cifar.storage import StagedFile, StagedFiles
 
 if TYPE_CHECKING:
@@ -374,20 +374,3 @@ class FileSink(Sink):
             with storage.open_file(path) as part:
                 while chunk := part.read(storage.COPY_BYTES):
                     file.write(chunk)
-
-
-def series_name(subset: str) -> str:
-    """Returns the series of a numbered subset: "data_batch" for `data_batch_1`; other names are returned unchanged."""
-    return re.sub(r"_\d+$", "", subset)
-
-
-def split_name(subset: str) -> str:
-    """Returns the split of a batch: CIFAR's `data_batch_*` is "train", `test_batch` is "test".
-
-    Downsampled ImageNet calls its batches `train_data_batch_*` ("train") and `val_data` ("val").
-    """
-    if subset.startswith(("data_batch", "train_data_batch")):
-        return "train"
-    if subset.startswith("test_batch"):
-        return "test"
-    return "val" if subset == "val_data" else subset

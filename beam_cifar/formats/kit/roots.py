@@ -119,8 +119,7 @@ def _directory_root(path: str, metas: Collection[str]) -> str:
 
     if has_meta(path):
         return path
-    inner = [folder for folder in storage.folders_in(path) if not storage.name_of(folder).startswith("_")]
-    roots = list(filter(has_meta, inner))
+    roots = list(filter(has_meta, storage.folders_in(path)))
     _refuse_several(path, list(map(os.path.basename, roots)), "pass the path of one")
     return roots[0] if roots else ""
 

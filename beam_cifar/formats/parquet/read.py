@@ -80,7 +80,7 @@ def _first_file(path: str, depth: int) -> str:
         return min(entry.path for entry in storage.list_folder(path) if _is_parquet(entry.name) and not entry.is_folder)
     if not depth or storage.has_file(path, is_image_name):
         return ""
-    folders = sorted(entry.path for entry in storage.list_folder(path) if entry.is_folder)
+    folders = sorted(storage.folders_in(path))
     found = (_first_file(folder, depth - 1) for folder in folders) if len(folders) <= MAX_FOLDERS else ()
     return next(filter(None, found), "")
 
@@ -92,7 +92,7 @@ def _is_parquet(name: str) -> bool:
 def _found(path: str, parts: Sequence[str], depth: int) -> Iterator[tuple[list[str], str]]:
     for entry in storage.list_folder(path):
         if entry.is_folder:
-            if depth:
+            if depth and not entry.name.startswith("_"):  # such as the log of a Delta table
                 yield from _found(entry.path, [*parts, entry.name], depth - 1)
         elif _is_parquet(entry.name):
             yield [*parts, entry.name], entry.path

@@ -33,6 +33,7 @@ from beam_cifar.formats.kit.rows import column, found_in, row_numbers, with_uniq
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.images.png import encode_png
+from beam_cifar.naming.components import is_litter
 from beam_cifar.storage.tar import tar_members
 
 MAX_SAMPLES: Final = 5_000_000
@@ -196,7 +197,7 @@ class _Gathered:
         name = name.removeprefix("./")
         folder, slash, base = name.rpartition("/")
         stem, dot, kind = base.partition(".")
-        if not stem or not dot or _META.match(name):
+        if not stem or not dot or _META.match(name) or any(map(is_litter, folder.split("/"))):
             return
         kind = kind.lower() if kind.lower() in _FACTS else kind
         key = folder + slash + stem
