@@ -80,6 +80,8 @@ FORMATS: dict[str, Format] = {
         "cifar_binary:CifarBinarySource",
         "cifar_binary:CifarBinarySink",
     ),
+    "stl10": Format("STL-10, binary version; also read from .tar and .tar.gz", "stl10:Stl10Source"),
+    "svhn": Format("SVHN's cropped digits, as MATLAB files such as train_32x32.mat", "svhn:SvhnSource"),
     "datumaro": Format(
         "Datumaro's native format: images, and a JSON file of items per subset",
         "datumaro:DatumaroSource",

@@ -434,12 +434,15 @@ def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedF
 class Window:
     """Consecutive images in a file: uint8 `[N, H, W, C]`, or `[N, C, H, W]` where they are planar.
 
+    MATLAB, and programs made with it, store the columns of a plane one after the other: `[N, C, W, H]`.
+
     Attributes:
         shown: display name of the file, used in messages.
         start: offset of the first image.
         size: (height, width) of each image.
         channels: channels of each image.
         planar: whether each channel is stored as a plane.
+        columns: whether planes are stored by columns.
     """
 
     shown: str
@@ -447,6 +450,7 @@ class Window:
     size: tuple[int, int]
     channels: int
     planar: bool = False
+    columns: bool = False
 
     def read(self, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
         """Returns the images of some runs of rows, planar and concatenated: uint8 `[bytes]`."""
@@ -455,6 +459,9 @@ class Window:
         row_bytes = self.channels * self.size[0] * self.size[1]
         data = read_runs(stream, self.shown, runs, lambda row: row * row_bytes, self.start)
         found = np.frombuffer(data, np.uint8)
+        if self.columns and row_bytes:
+            planes = found.reshape(-1, *self.size[::-1])
+            return np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1)
         if self.planar or self.channels == 1 or not row_bytes:
             return found
         pixels = found.reshape(len(found) // row_bytes, *self.size, self.channels)

@@ -73,7 +73,7 @@ class NpzSource(RecordSource):
             if _layout(file, members):
                 return True
             if role is None or role.kind == IMAGES or len(members) != 1:
-                return role is not None and len(members) == 1 and _shaped(file, *members.values())
+                return role is not None and len(members) == 1 and _shaped(file, next(iter(members.values())))
         return False
 
     def describe(self, path: str, index_dir: str) -> Catalog:
