@@ -271,7 +271,7 @@ def _pairs(path: str) -> _Pairs:
     for entry in sorted(entries, key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
         if match := _FILE.fullmatch(entry.name):
             found.setdefault(match[1], {}).setdefault(match[2] or match[3], entry)
-    others = storage.list_folder(path, lambda name: _LOOSE.fullmatch(name) and not _FILE.fullmatch(name))
+    others = storage.list_folder(path, lambda name: bool(_LOOSE.fullmatch(name)) and not _FILE.fullmatch(name))
     for entry in sorted(others, key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
         if not entry.is_folder and (match := _LOOSE.fullmatch(entry.name)):
             kind = match[2] or match[3]

@@ -124,6 +124,10 @@ FORMATS: dict[str, Format] = {
         "cifar_binary:CifarBinarySink",
         marks=("batches.meta.txt", "_label_names.txt", ".bin"),
     ),
+    "stl10": Format("STL-10, binary version; also read from .tar and .tar.gz", "stl10:Stl10Source", marks=("_X.bin",)),
+    "svhn": Format(
+        "SVHN's cropped digits, as MATLAB files such as train_32x32.mat", "svhn:SvhnSource", marks=("_32x32.mat",)
+    ),
     "datumaro": Format(
         "Datumaro's native format: images, and a JSON file of items per subset",
         "datumaro:DatumaroSource",

@@ -135,13 +135,29 @@ def _build_array(source: PickleFile, array: ArrayValue, state: list[Value]) -> N
 
 def _frombuffer(source: PickleFile, args: list[Value]) -> ArrayValue:
     match args:
-        case [payload, DtypeValue(kind=kind) as dtype, TupleValue() as shape, b"C" | b"F" | "C" | "F" as order]:
+        case [payload, DtypeValue(kind=kind) as dtype, TupleValue() as shape, bytes() | str() as order, *more]:
             if kind == "O":
                 source.refuse("_frombuffer with an object dtype; expected numbers or text")
             array = ArrayValue(source.at)
-            _set_array(source, array, shape.items, dtype, order in (b"F", "F"), payload)
-            return array
-    source.refuse("invalid arguments to _frombuffer; expected (data, dtype, shape, order)")
+            match text_of(order), more:
+                case "C" | "F" as letter, [] | [None]:
+                    _set_array(source, array, shape.items, dtype, letter == "F", payload)
+                    return array
+                case "K", [TupleValue(items=axes)]:
+                    _set_array(source, array, shape.items, dtype, False, payload)
+                    _transpose(source, array, axes)
+                    return array
+    source.refuse("invalid arguments to _frombuffer; expected (data, dtype, shape, order), or with 'K' and axes")
+
+
+def _transpose(source: PickleFile, array: ArrayValue, axes: list[Value]) -> None:
+    """Transposes an array, as numpy 2.3 and later do with one whose memory is in C order for another order of axes."""
+    if len(axes) != len(array.shape) or not all(type(axis) is int for axis in axes):
+        source.refuse(f"array of shape {shorten(array.shape)} has {len(axes)} axes; expected an int for each side")
+    if sorted(axes) != list(range(len(axes))):
+        source.refuse(f"axes {', '.join(map(shown, axes))} are not a permutation of 0 to {len(axes) - 1}")
+    array.shape = tuple(array.shape[axis] for axis in axes)
+    array.axes = tuple(axes.index(axis) for axis in range(len(axes)))
 
 
 def _set_array(
@@ -151,7 +167,9 @@ def _set_array(
         source.refuse("sets the state of an array a second time")
     if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and side >= 0 for side in shape):
         source.refuse(f"invalid array shape: {', '.join(map(shown, shape[:8]))}")
-    array.shape, array.dtype, array.fortran, array.built = tuple(shape), dtype, fortran, True
+    axes = range(len(shape))
+    array.shape, array.dtype, array.built = tuple(shape), dtype, True
+    array.axes = tuple(reversed(axes) if fortran else axes)
     _close(source, dtype)
     count = math.prod(shape)
     if dtype.kind == "O":

@@ -120,7 +120,7 @@ class Columns:
 
     def labels(self, value: Value, key: str) -> tuple[int | str | None, ...]:
         """Returns labels: an int as found, a class name as text, or None for an unlabelled row."""
-        if type(value) is ArrayValue and value.built and value.dtype.kind in "iu" and len(value.shape) == 1:
+        if self._is_int_column(value):
             labels: list[Value] = self._int_array(value)
         elif self._is_text_array(value):
             return self.names(value, key)
@@ -134,13 +134,20 @@ class Columns:
             self.refuse(value, f"'{key}' has an int of more than 8 bytes: {max(numbers, key=abs)}")
         return tuple(labels)
 
+    def _is_int_column(self, value: Value) -> bool:
+        """Returns whether a value is an array of ints, [N] or [N, 1]."""
+        ints = type(value) is ArrayValue and value.built and value.dtype.kind in "iu"
+        return ints and len(value.shape) in (1, 2) and value.shape[1:] in ((), (1,))
+
     def _label(self, label: Value, key: str, row: int) -> int | str | None:
         if label is None or type(label) is int:
             return label
+        if type(label) in (ListValue, TupleValue) and len(label.items) == 1 and type(label.items[0]) is int:
+            return int(label.items[0])
         if type(label) in (bool, float) or isinstance(label, Container):
             shown = kind_of(label) if isinstance(label, Container) else label
             self.refuse(label, f"'{key}' entry {row} is {shown}; expected an int, a class name or None")
-        if type(label) is ArrayValue and label.built and label.shape == () and label.dtype.kind in "iu":
+        if type(label) is ArrayValue and label.built and label.shape in ((), (1,)) and label.dtype.kind in "iu":
             return self._int_array(label)[0]
         return self.text(label, f"'{key}' entry {row}")
 
@@ -183,7 +190,7 @@ class Columns:
             half = len(numbers) // 2
             self.charge(value, _NUMBER * half)
             pairs = zip(numbers[:half], numbers[half:], strict=True)
-            if not value.fortran:
+            if value.c_order:
                 pairs = zip(numbers[::2], numbers[1::2], strict=True)
             return [self._size(value, list(pair), key, row) for row, pair in enumerate(pairs)]
         return [self._size(item, self._pair(item), key, row) for row, item in enumerate(self.items(value, key))]

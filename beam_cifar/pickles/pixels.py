@@ -9,7 +9,7 @@ from math import isqrt, prod
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.pickles.arrays import shown
 from beam_cifar.pickles.columns import Columns
-from beam_cifar.pickles.rows import BlockImages, FortranImages, Images, RowImages, Size
+from beam_cifar.pickles.rows import PLANAR, BlockImages, FortranImages, Images, RowImages, Size
 from beam_cifar.pickles.source import shorten
 from beam_cifar.pickles.values import ArrayValue, IntPayload, IntRun, ListValue, Payload, TupleValue, Value
 
@@ -41,27 +41,41 @@ def _length(columns: Columns, data: Value) -> int:
 
 
 def _block(columns: Columns, data: ArrayValue, sizes: Sizes) -> Images:
-    """Recognises a single array, [N, K] or [N, 3, H, W], of uint8 or of objects that are small ints."""
+    """Recognises a single array, [N, K], [N, 3, H, W] or [N, H, W, 3], of uint8 or of objects that are small ints."""
     shape = data.shape
-    if len(shape) not in (2, 4) or (len(shape) == 4 and shape[1] != 3):
-        columns.refuse(data, f"'data' has shape {shorten(shape)}; expected N x 3*S*S or N x 3 x H x W")
+    if len(shape) not in (2, 4) or (len(shape) == 4 and 3 not in (shape[1], shape[3])):
+        columns.refuse(data, f"'data' has shape {shorten(shape)}; expected N x 3*S*S, N x 3 x H x W or N x H x W x 3")
+    if 0 not in (data.axes[0], data.axes[-1]):
+        columns.refuse(data, f"'data' has its axes in the order {data.axes} in memory; expected rows first or last")
+    inner, memory = _planar(shape[1:], [axis - 1 for axis in data.axes if axis])
     if data.dtype.kind == "O":
-        if data.fortran:
+        if not data.c_order:
             columns.refuse(data, "'data' is an object array in Fortran order; expected C order")
         payload: Payload = _int_payload(columns, data)
     elif data.payload is not None and data.dtype.kind == "u" and data.dtype.itemsize == 1:
         payload = data.payload
     else:
         columns.refuse(data, f"'data' has dtype {data.dtype}; expected uint8")
-    inner = shape[1:]
     own = _own_size(columns, data, inner)
     for row, stated in enumerate(sizes or ()):
         _check_stated(columns, data, row, inner, stated)
     found: Size | list[Size | None] | None = own if sizes is None else list(sizes)
     if found is None and shape[0]:
         columns.refuse(data, f"rows of 'data' have {prod(inner)} bytes; expected 3 x S x S, or 'image_sizes'")
-    kind = FortranImages if data.fortran else BlockImages
-    return kind(columns.name, shape[0], found, payload, inner)
+    kind = BlockImages if data.axes[0] == 0 else FortranImages
+    return kind(columns.name, shape[0], found, payload, inner, memory)
+
+
+def _planar(inner: tuple[int, ...], memory: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns the shape of a row as (K,) or (3, H, W), and its axes in memory, from the slowest to the fastest.
+
+    Args:
+        inner: its shape as found; (3, H, 3) is planar, as in CIFAR.
+        memory: the axes in memory as found.
+    """
+    if len(inner) == 1 or inner[0] == 3:
+        return inner, tuple(memory)
+    return (inner[2], *inner[:2]), tuple((axis + 1) % 3 for axis in memory)
 
 
 def _own_size(columns: Columns, data: Value, inner: tuple[int, ...]) -> Size | None:
@@ -112,10 +126,10 @@ def _int_payload(columns: Columns, data: ArrayValue) -> IntPayload:
 
 
 def _rows(columns: Columns, data: Value, sizes: Sizes) -> Images:
-    """Recognises a list or an object array of uint8 rows, [K] or [3, H, W], and None."""
+    """Recognises a list or an object array of uint8 rows, [K], [3, H, W] or [H, W, 3], and None."""
     found: list[Size | None] = []
     payloads: list[Payload | None] = []
-    fortran = set()
+    orders: dict[int, tuple[int, ...]] = {}
     items = columns.items(data, "data")
     columns.charge(data, 160 * len(items))
     for row, item in enumerate(items):
@@ -125,19 +139,23 @@ def _rows(columns: Columns, data: Value, sizes: Sizes) -> Images:
             continue
         found.append(_row_size(columns, item, row, sizes[row] if sizes is not None else None))
         payloads.append(item.payload)
-        if item.fortran and len(item.shape) == 3:
-            fortran.add(row)
-    return RowImages(columns.name, found, payloads, frozenset(fortran))
+        memory = _planar(item.shape, item.axes)[1]
+        if memory not in ((0,), PLANAR):
+            columns.charge(data, 160)
+            orders[row] = memory
+    return RowImages(columns.name, found, payloads, orders)
 
 
 def _row_size(columns: Columns, item: Value, row: int, stated: Size | None) -> Size:
     plain = type(item) is ArrayValue and item.built and item.dtype.kind == "u" and item.dtype.itemsize == 1
-    if not plain or not (len(item.shape) == 1 or (len(item.shape) == 3 and item.shape[0] == 3)):
-        columns.refuse(item, f"row {row} of 'data' is {columns.describe(item)}; expected uint8 of 3*H*W or 3 x H x W")
+    if not plain or not (len(item.shape) == 1 or (len(item.shape) == 3 and 3 in (item.shape[0], item.shape[2]))):
+        expected = "uint8 of 3*H*W, 3 x H x W or H x W x 3"
+        columns.refuse(item, f"row {row} of 'data' is {columns.describe(item)}; expected {expected}")
+    inner, _ = _planar(item.shape, item.axes)
     if stated is not None:
-        _check_stated(columns, item, row, item.shape, stated)
+        _check_stated(columns, item, row, inner, stated)
         return stated
-    size = _own_size(columns, item, item.shape)
+    size = _own_size(columns, item, inner)
     if size is None:
         columns.refuse(item, f"row {row} of 'data' has {item.shape[0]} bytes; expected 3 x S x S, or 'image_sizes'")
     return size

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from math import prod
 from typing import BinaryIO
 
@@ -12,6 +13,8 @@ from beam_cifar.pickles.source import read_exact
 from beam_cifar.pickles.values import Payload, Span
 
 Size = tuple[int, int]
+PLANAR = (0, 1, 2)
+"""Axes of a row (channel, y, x) from the slowest in memory to the fastest, where they are in C order."""
 
 
 class Images:
@@ -97,27 +100,37 @@ class Images:
 
 
 class BlockImages(Images):
-    """One array [N, ...] in C order, row after row; `inner` is the shape of a row: (K,) or (3, H, W)."""
+    """One array [N, ...] whose rows follow one another.
 
-    __slots__ = ("_inner", "_payload", "_row_bytes")
+    `inner` is the shape of a row, (K,) or (3, H, W), `memory` its axes from the slowest in memory to the fastest.
+    """
+
+    __slots__ = ("_inner", "_memory", "_payload", "_row_bytes")
 
     def __init__(
-        self, name: str, rows: int, sizes: Size | list[Size | None] | None, payload: Payload, inner: tuple[int, ...]
+        self,
+        name: str,
+        rows: int,
+        sizes: Size | list[Size | None] | None,
+        payload: Payload,
+        inner: tuple[int, ...],
+        memory: tuple[int, ...],
     ) -> None:
         super().__init__(name, rows, sizes)
-        self._payload, self._inner, self._row_bytes = payload, inner, prod(inner)
+        self._payload, self._inner, self._memory, self._row_bytes = payload, inner, memory, prod(inner)
 
     def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
         # One reader for all runs: they are ascending, so an encoded payload is decoded only once.
         reader, width = PayloadReader(file, self.name, self._payload), self._row_bytes
-        return b"".join(reader.read(start * width, stop * width) for start, stop in runs)
+        data = b"".join(reader.read(start * width, stop * width) for start, stop in runs)
+        return data if self._memory in ((0,), PLANAR) else _planes(data, self._inner, self._memory)
 
     def spans(self) -> Iterator[tuple[int, int]]:
         return spans_of(self._payload)
 
 
 class FortranImages(BlockImages):
-    """One array [N, ...] in Fortran order: the first byte of every row, then the second of every row, and so on."""
+    """One array [N, ...] in Fortran order or alike: a byte of every row, then another of every row, and so on."""
 
     __slots__ = ()
 
@@ -126,7 +139,7 @@ class FortranImages(BlockImages):
         reader = PayloadReader(file, self.name, self._payload)
         width = self._row_bytes
         found = bytearray((stop - start) * width)
-        for position, column in enumerate(_fortran_order(self._inner)):
+        for position, column in enumerate(_memory_order(self._inner, self._memory)):
             base = position * self.rows
             found[column::width] = reader.read(base + start, base + stop)
         return bytes(found)
@@ -141,18 +154,23 @@ class FortranImages(BlockImages):
 class RowImages(Images):
     """One array per row, or None.
 
-    Raw payloads are kept as offsets to save memory, others by row. `fortran` is the set of 3-D rows in Fortran order.
+    Raw payloads are kept as offsets to save memory, others by row. `orders` has the axes in memory, from the slowest to
+    the fastest, of rows (3, H, W) that are not in C order.
     """
 
-    __slots__ = ("_fortran", "_offsets", "_others")
+    __slots__ = ("_offsets", "_orders", "_others")
 
     def __init__(
-        self, name: str, sizes: Sequence[Size | None], payloads: Sequence[Payload | None], fortran: frozenset[int]
+        self,
+        name: str,
+        sizes: Sequence[Size | None],
+        payloads: Sequence[Payload | None],
+        orders: Mapping[int, tuple[int, ...]],
     ) -> None:
         super().__init__(name, len(payloads), list(sizes))
         self._offsets = array("q", [p.offset if isinstance(p, Span) else -1 for p in payloads])
         self._others = {row: p for row, p in enumerate(payloads) if p is not None and not isinstance(p, Span)}
-        self._fortran = fortran
+        self._orders = orders
 
     def _gather(self, file: BinaryIO, runs: Sequence[tuple[int, int]]) -> bytes:
         rows = (row for start, stop in runs for row in enumerate(self.sizes(start, stop), start))
@@ -164,16 +182,7 @@ class RowImages(Images):
             data = PayloadReader(file, self.name, self._others[row]).read(0, count)
         else:
             data = read_exact(file, self.name, self._offsets[row], count)
-        if row not in self._fortran:
-            return data
-        found = bytearray(count)
-        height, width = size
-        for channel in range(3):  # [3, H, W] in Fortran order: the channel varies fastest, then y
-            plane = data[channel::3]
-            for y in range(height):
-                begin = (channel * height + y) * width
-                found[begin : begin + width] = plane[y::height]
-        return bytes(found)
+        return _planes(data, (3, *size), self._orders[row]) if row in self._orders else data
 
     def spans(self) -> Iterator[tuple[int, int]]:
         for row, size in enumerate(self.sizes(0, self.rows)):
@@ -183,13 +192,32 @@ class RowImages(Images):
             yield from spans_of(payload)
 
 
-def _fortran_order(inner: tuple[int, ...]) -> Iterator[int]:
-    """Yields, for each element in Fortran order, its index in C order."""
-    if len(inner) == 1:
-        yield from range(inner[0])
-        return
+def _strides(sides: tuple[int, ...], memory: Sequence[int]) -> tuple[list[int], int]:
+    """Returns the distance in bytes between neighbours along each axis, and the bytes of a row."""
+    strides, nbytes = [0] * len(sides), 1
+    for axis in reversed(memory):
+        strides[axis] = nbytes
+        nbytes *= sides[axis]
+    return strides, nbytes
+
+
+def _planes(data: bytes, inner: tuple[int, ...], memory: tuple[int, ...]) -> bytes:
+    """Returns rows (3, H, W) in C order, given their bytes in another order of axes."""
+    (channel, line, pixel), nbytes = _strides(inner, memory)
     channels, height, width = inner
-    for x in range(width):
-        for y in range(height):
-            for channel in range(channels):
-                yield (channel * height + y) * width + x
+    if line == width * pixel:  # the lines of a plane follow one another, as in interleaved pixels
+        height, width = 1, height * width
+    found, place = bytearray(len(data)), 0
+    for row in range(0, len(data), nbytes or 1):
+        for number in range(channels * height):
+            first = row + number // height * channel + number % height * line
+            found[place : place + width] = data[first : first + (width - 1) * pixel + 1 : pixel]
+            place += width
+    return bytes(found)
+
+
+def _memory_order(inner: tuple[int, ...], memory: tuple[int, ...]) -> Iterator[int]:
+    """Yields, for each element in the order of memory, its index in C order."""
+    strides, _ = _strides(inner, range(len(inner)))
+    for place in product(*(range(inner[axis]) for axis in memory)):
+        yield sum(at * strides[axis] for at, axis in zip(place, memory, strict=True))

@@ -447,7 +447,7 @@ class Scan:
             return
         first = source.take(1)
         source.skip(count - 2)
-        self._check_quotes(first, source.take(2)[:1])
+        self._check_quotes(first, source.take(1 + source.newline_bytes)[:1])
         self._stack.append(index_coded(source.file, source.name, "escape", start + 1, count - 2))
 
     def _check_quotes(self, first: bytes, last: bytes) -> None:
@@ -461,7 +461,7 @@ class Scan:
         self._charge(_STRING + 4 * count if count <= SHORT else _SPAN)
         if count > SHORT:
             self._stack.append(TextSpan("uescape", source.offset, count))
-            source.skip(count + 1)
+            source.skip(count + source.newline_bytes)
             return
         try:
             self._stack.append(decode_uescape(source.line(SHORT)))
@@ -502,6 +502,7 @@ class Scan:
         self.protocol = self.source.number(1)
         if self.source.at:
             self.source.refuse("protocol declared in the middle of the file; expected at its start")
+        self.source.crlf = False  # binary data does not survive that
         if self.protocol > 5:
             self.source.refuse(f"unsupported pickle protocol {self.protocol}; expected 0 to 5")
 

@@ -41,15 +41,30 @@ class PickleFile:
         size: size of the file in bytes.
         memory_left: bytes of memory that further values may take.
         at: offset of the current opcode, for errors.
+        crlf: whether lines end with CR LF, as in a text-mode copy of protocol 0 on Windows; None before the first line.
         last: the last short byte string that was read on its own; its bytes are at `last_offset`.
     """
 
-    __slots__ = ("_base", "_window", "at", "buf", "file", "last", "last_offset", "memory_left", "name", "pos", "size")
+    __slots__ = (
+        "_base",
+        "_window",
+        "at",
+        "buf",
+        "crlf",
+        "file",
+        "last",
+        "last_offset",
+        "memory_left",
+        "name",
+        "pos",
+        "size",
+    )
 
     def __init__(self, file: BinaryIO, name: str, stored: int | None = None) -> None:
         self.file, self.name = file, name
         self.size = file.seek(0, 2)
         self.buf = self.last = b""
+        self.crlf: bool | None = None
         self.pos = self.at = self.last_offset = self._base = 0
         self.memory_left = FREE_BYTES + (self.size if stored is None else min(self.size, stored)) // 2
         self._window = _FIRST_WINDOW
@@ -115,23 +130,38 @@ class PickleFile:
         self.pos = 0
         self._window = _FIRST_WINDOW
 
+    @property
+    def newline_bytes(self) -> int:
+        """Number of bytes that end a line, once one was found."""
+        return 2 if self.crlf else 1
+
     def find_newline(self) -> int:
         """Returns the number of bytes before the next newline; a long line is streamed, not kept in memory."""
         found = self.buf.find(b"\n", self.pos)
         if found >= 0:
-            return found - self.pos
-        start = self._base + len(self.buf)
+            return self._before_newline(found - self.pos, self.buf[max(self.pos, found - 1) : found])
+        start, last = self._base + len(self.buf), self.buf[self.pos :][-1:]
         while start < self.size:
             block = read_exact(self.file, self.name, start, min(_LAST_WINDOW, self.size - start))
             found = block.find(b"\n")
             if found >= 0:
-                return start + found - self.offset
-            start += len(block)
+                return self._before_newline(start + found - self.offset, block[found - 1 : found] if found else last)
+            start, last = start + len(block), block[-1:]
         self.refuse(f"truncated: no end of line in the {self.left} bytes left")
+
+    def _before_newline(self, count: int, last: bytes) -> int:
+        """Returns the length of a line of `count` bytes before LF, of which `last` is the last one."""
+        if self.crlf is None:
+            self.crlf = last == b"\r"
+        if not self.crlf:
+            return count
+        if last != b"\r":
+            self.refuse("line ends with LF; expected CR LF, as those before it")
+        return count - 1
 
     def line(self, limit: int) -> bytes:
         """Returns the next line without its newline. Refuses a line longer than `limit` bytes."""
         count = self.find_newline()
         if count > limit:
             self.refuse(f"line of {count} bytes; expected at most {limit}")
-        return self.take(count + 1)[:-1]
+        return self.take(count + self.newline_bytes)[:count]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from beam_cifar.pickles.scan import Scan
-from beam_cifar.pickles.values import ArrayValue, ListValue, Span, TextSpan, TupleValue, Value
+from beam_cifar.pickles.values import ArrayValue, IntRun, ListValue, Span, TextSpan, TupleValue, Value
 
 _OPCODES = frozenset(b"\x80}]()UTXcKMJIN\x85\x86\x87t\x88\x89Rbqrhjaesu.")
 _GLOBALS = frozenset({("numpy.core.multiarray", "_reconstruct"), ("numpy", "ndarray"), ("numpy", "dtype")})
@@ -48,11 +48,11 @@ def _is_styled_text(value: Value) -> bool:
 
 
 def _is_plain(value: Value) -> bool:
-    return type(value) is ListValue and not {bool, str, bytes, float} & set(map(type, value.items))
+    return type(value) is ListValue and set(map(type, value.items)) <= {int, IntRun, type(None)}
 
 
 def _is_styled_data(data: Value, sizes: Value) -> bool:
-    if type(data) is not ArrayValue or data.fortran:
+    if type(data) is not ArrayValue or not data.c_order:
         return False
     if data.dtype.kind == "O":
         # Without `image_sizes` every row must have the standard 32 x 32 pixels.

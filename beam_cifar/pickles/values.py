@@ -181,14 +181,22 @@ _UNSET = DtypeValue(0, "u", 1)  # one for all arrays: a batch of objects has tho
 
 @dataclass(slots=True, eq=False, repr=False)
 class ArrayValue(Node):
-    """A numpy array: `payload` for plain elements, `items` for objects; `built` once its state is set."""
+    """A numpy array: `payload` for plain elements, `items` for objects; `built` once its state is set.
+
+    `axes` are its axes in memory, from the slowest to the fastest: ascending in C order, descending in Fortran order.
+    """
 
     built: bool = field(default=False, init=False)
-    fortran: bool = field(default=False, init=False)
+    axes: tuple[int, ...] = field(default=(), init=False)
     shape: tuple[int, ...] = field(default=(), init=False)
     dtype: DtypeValue = field(default=_UNSET, init=False)
     payload: Payload | None = field(default=None, init=False)
     items: list[Value] = field(default_factory=list, init=False)
+
+    @property
+    def c_order(self) -> bool:
+        """Whether elements are in C order."""
+        return self.axes == tuple(range(len(self.axes)))
 
 
 def weight_of(value: Value) -> int:

@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from beam_cifar.data.block import BadRow
 from beam_cifar.errors import InputError, RowError, UsageError
-from beam_cifar.formats.contract.sink import LOSSES, Sink, split_name
+from beam_cifar.formats.contract.sink import LOSSES, Sink
 from beam_cifar.formats.contract.types import ExportOptions, FileSummary, Shard, SinkOptions
 from beam_cifar.formats.registry import WRITE, get_sink
 from beam_cifar.images.encodings import GRAY
 from beam_cifar.naming.collisions import strict_names
+from beam_cifar.naming.subsets import split_name
 
 
 def refuse_missing_images(

@@ -14,6 +14,7 @@ from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.registry import get_sink, readable, writable
 from beam_cifar.jobs import serial
 from tests.helpers.image_trees import batch, encoded, manifest, picture, quickly, write_cifar, write_tree
+from tests.helpers.matlab import mat_file
 
 CLASSES = ("dog", "cat", "sea lion", "поезд")
 pytestmark = pytest.mark.usefixtures("without_runner")
@@ -38,11 +39,7 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def in_every_format(folder: Path, batches: dict[str, dict[str, object]]) -> dict[str, Path]:
     """Writes batches of CIFAR-10 in each format that can be read; returns their folders."""
     made = {"cifar": write_cifar(folder / "cifar", batches, CLASSES)}
-    made["downsampled_imagenet"] = write_downsampled(folder / "downsampled_imagenet")
-    made["tiny_imagenet"] = write_tiny(folder / "tiny_imagenet")
-    made["npy"] = write_npy(folder / "npy")
-
-    made["image_csv"] = write_table(folder / "image_csv")
+    made |= {name: write(folder / name) for name, write in READ_ONLY.items()}
     for name in sorted(set(readable()) & set(writable()) - {"cifar"}):
         quickly(made["cifar"], folder / name, name)
         made[name] = folder / name
@@ -86,6 +83,28 @@ def write_table(folder: Path) -> Path:
     return write_tree(folder, files | {"labels.csv": f"id,label,split\n{lines}".encode()})
 
 
+def write_stl10(folder: Path) -> Path:
+    images = np.stack([picture(row, 96, 96).transpose(0, 2, 1) for row in range(4)])
+    files = {"train_X.bin": images[:3].tobytes(), "train_y.bin": bytes([1, 10, 2])}
+    return write_tree(folder, {**files, "test_X.bin": images[3:].tobytes(), "test_y.bin": bytes([3])})
+
+
+def write_svhn(folder: Path) -> Path:
+    images = np.stack([picture(row).transpose(1, 2, 0) for row in range(6)]).transpose(1, 2, 3, 0)
+    data = mat_file(packed=True, X=images, y=np.array([[1], [10], [9], [3], [10], [2]], np.uint8))
+    return write_tree(folder, {"train_32x32.mat": data, "test_32x32.mat": data})
+
+
+READ_ONLY = {
+    "downsampled_imagenet": write_downsampled,
+    "image_csv": write_table,
+    "npy": write_npy,
+    "tiny_imagenet": write_tiny,
+    "stl10": write_stl10,
+    "svhn": write_svhn,
+}
+
+
 def expected(source: Path, target: str, folder: Path) -> Dataset:
     """What a format is to say of a dataset: all of it but what it cannot."""
     losses = get_sink(target).can.losses
@@ -117,7 +136,7 @@ def test_every_format_becomes_every_other_and_loses_nothing_but_what_it_declares
         with pytest.raises(InputError, match="18 rows have no label"):
             quickly(sources[source], tmp_path / "out", target, **options)
         return
-    if source == "downsampled_imagenet" and target == "cifar_binary":
+    if source in ("downsampled_imagenet", "stl10") and target == "cifar_binary":
         options["resize"] = (32, 32)
     quickly(sources[source], tmp_path / "out", target, **options)
     wanted = sources[source]

@@ -367,6 +367,10 @@ def test_splits_of_two_datasets_keep_their_whole_names(tmp_path: Path) -> None:
         ({"images": PIXELS, "ages": NUMBERS}, ".npz: no labels found; arrays not read: ages"),
         ({"x_train": PIXELS, "y_train": NUMBERS, "m": NUMBERS}, ".npz:x_train: arrays not read: m"),
         ({"images": PIXELS, "labels": NUMBERS, "y": NUMBERS}, ".npz: arrays not read: y"),
+        (
+            {"faces": PIXELS, "who": NUMBERS, "when": NUMBERS / 2},
+            ".npz:faces: no array has a usual name; images and labels found by shape: faces, who; arrays not read: when",
+        ),
     ],
 )
 def test_arrays_that_are_not_read_and_missing_labels_are_told(arrays: Arrays, notice: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beam_cifar.formats.registry import FORMATS
+from tests.helpers.matlab import mat_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,6 +99,32 @@ def _plain_arrays(path: Path, rows: int) -> Path:
     return path.with_name(f"{path.stem}_images.npy")
 
 
+def _as_stl10(path: Path, rows: int) -> Path:
+    """Stores the arrays of an `.npz` file in files of STL-10, with images made three times as large."""
+    import numpy as np
+
+    with np.load(path) as arrays:
+        images, labels = arrays["images"].repeat(3, axis=1).repeat(3, axis=2), arrays["labels"]
+    path.unlink()
+    target = path.with_name(f"{path.stem}_X.bin")
+    target.write_bytes(images.transpose(0, 3, 2, 1).tobytes())
+    path.with_name(f"{path.stem}_y.bin").write_bytes((labels + 1).astype(np.uint8).tobytes())
+    return target
+
+
+def _as_svhn(path: Path, rows: int) -> Path:
+    """Stores the arrays of an `.npz` file in a file of SVHN."""
+    import numpy as np
+
+    with np.load(path) as arrays:
+        images, labels = arrays["images"], arrays["labels"]
+    path.unlink()
+    target = path.with_name(f"{path.stem}_32x32.mat")
+    digits = np.where(labels == 0, 10, labels).astype(np.uint8)[:, None]
+    target.write_bytes(mat_file(packed=True, X=images.transpose(1, 2, 3, 0), y=digits))
+    return target
+
+
 def _downsampled(path: Path, rows: int) -> Path:
     """Stores the arrays of an `.npz` file in files of Downsampled ImageNet, of so many rows each."""
     import numpy as np
@@ -172,6 +199,8 @@ LAYOUTS = {
     "npz, many files": Layout("npz", _FILES),
     "npz, compressed": Layout("npz", options=("--subsets", "split"), rewrite=_compressed, files="*.npz"),
     "npy": Layout("npz", options=("--subsets", "split"), rewrite=_plain_arrays, files="*.npz"),
+    "stl10": Layout("npz", options=("--subsets", "split"), rewrite=_as_stl10, files="*.npz"),
+    "svhn": Layout("npz", options=("--subsets", "split"), rewrite=_as_svhn, files="*.npz"),
     "downsampled_imagenet": Layout("npz", options=("--subsets", "split"), rewrite=_downsampled, files="*.npz"),
     "imagenet_txt": Layout("imagenet_txt", options=("--subsets", "split")),
     "imagenet_txt, many files": Layout("imagenet_txt", _FILES),

@@ -85,6 +85,56 @@ def planes_fortran() -> Case:
     return Case(batch(data=np.asfortranarray(PIXELS.reshape(ROWS, 3, 32, 32))))
 
 
+INTERLEAVED = np.ascontiguousarray(PIXELS.reshape(ROWS, 3, 32, 32).transpose(0, 2, 3, 1))
+
+
+@layout
+def interleaved() -> Case:
+    return Case(batch(data=INTERLEAVED))
+
+
+@layout
+def interleaved_fortran() -> Case:
+    return Case(batch(data=np.asfortranarray(INTERLEAVED)))
+
+
+@layout
+def planes_of_interleaved() -> Case:
+    return Case(batch(data=INTERLEAVED.transpose(0, 3, 1, 2)))
+
+
+@layout
+def interleaved_of_planes() -> Case:
+    return Case(batch(data=PIXELS.reshape(ROWS, 3, 32, 32).transpose(0, 2, 3, 1)))
+
+
+@layout
+def planes_of_columns() -> Case:
+    columns = np.ascontiguousarray(PIXELS.reshape(ROWS, 3, 32, 32).transpose(0, 1, 3, 2))
+    return Case(batch(data=columns.transpose(0, 1, 3, 2)))
+
+
+@layout
+def planes_with_rows_last() -> Case:  # as in SVHN's X
+    return Case(batch(data=np.ascontiguousarray(INTERLEAVED.transpose(1, 2, 3, 0)).transpose(3, 2, 0, 1)))
+
+
+@layout
+def interleaved_objects() -> Case:
+    return Case(batch(data=objects(list(INTERLEAVED))))
+
+
+@layout
+def list_of_transposed_rows() -> Case:
+    return Case(batch(data=[row.transpose(2, 0, 1) for row in INTERLEAVED]))
+
+
+@layout
+def interleaved_rectangles() -> Case:
+    rows = PIXELS[:, : 3 * 6 * 5].reshape(ROWS, 6, 5, 3)
+    return Case(batch(data=rows), images=[row.transpose(2, 0, 1).tobytes() for row in rows], size=(6, 5))
+
+
 @layout
 def list_of_rows() -> Case:
     return Case(batch(data=[row.copy() for row in PIXELS]))
@@ -224,6 +274,11 @@ def _label_layout(name: str, labels: Any, expected: tuple[Any, ...] = LABELS, st
 
 for _type in ("u1", "i1", "<i2", ">i2", "<u4", ">i4", "<i8", ">i8", "<u8", ">u8"):
     _label_layout(f"labels_{_type}", np.array(LABELS, dtype=_type))
+_label_layout("labels_column", np.array(LABELS)[:, None])
+_label_layout("labels_column_big_endian", np.array(LABELS, ">i2")[:, None])
+_label_layout("labels_lists", [[label] for label in LABELS])
+_label_layout("labels_tuples", [(label,) for label in LABELS])
+_label_layout("labels_small_arrays", [np.array([label]) for label in LABELS])
 _label_layout("labels_numpy_ints", list(np.array(LABELS)))
 _label_layout("labels_numpy_big_endian", [np.array(label, ">i4")[()] for label in LABELS])
 _label_layout("labels_objects", np.array(LABELS, dtype=object))
@@ -535,16 +590,50 @@ def readonly(value: Any) -> bytes:
     return pickle.dumps(value, 5)
 
 
+def in_text_mode(data: bytes) -> bytes:
+    """What Windows makes of a file that is opened as text: only protocol 0 survives it."""
+    return data.replace(b"\n", b"\r\n")
+
+
 WRITERS: dict[str, Callable[[Any], bytes]] = {
     **{f"python2_{protocol}": python2(protocol) for protocol in range(3)},
     **{f"python3_{protocol}": python3(protocol) for protocol in range(6)},
     **{f"pure_{protocol}": pure_python3(protocol) for protocol in (0, 2, 4, 5)},
     **{f"numpy1_{protocol}": numpy1(protocol) for protocol in (2, 3, 4, 5)},
     "readonly_5": readonly,
+    "python2_0_text": lambda value: in_text_mode(python2(0)(value)),
+    "python3_0_text": lambda value: in_text_mode(python3(0)(value)),
 }
 
 
 # Bad files: each takes the path of a marker that must not come into being.
+
+
+WRONG_AXES = {
+    "of_rows_in_the_middle": ((3, ROWS, 1024), b"K\x01K\x00K\x02\x87"),
+    "too_few": ((ROWS, 32, 32, 3), b"K\x00K\x03K\x01\x87"),
+    "too_many": ((ROWS, 3072), b"K\x00K\x01K\x02\x87"),
+    "twice": ((ROWS, 32, 32, 3), b"(K\x00K\x03K\x03K\x02t"),
+    "outside": ((ROWS, 32, 32, 3), b"(K\x00K\x04K\x01K\x02t"),
+    "negative": ((ROWS, 32, 32, 3), b"(K\x00J\xff\xff\xff\xffK\x01K\x02t"),
+    "of_bools": ((ROWS, 3072), b"\x89\x88\x86"),
+    "of_floats": ((ROWS, 3072), b"G" + bytes(8) + b"K\x01\x86"),
+    "of_text": ((ROWS, 3072), b"U\x01xU\x01y\x86"),
+    "none": ((ROWS, 3072), b"N"),
+    "missing": ((ROWS, 3072), b""),
+    "a_list": ((ROWS, 3072), b"]"),
+    "a_million": ((ROWS, 3072), b"(" + b"K\x00" * 1_000_000 + b"t"),
+    "of_another_shape": ((ROWS, 32, 32, 4), b"(K\x00K\x03K\x01K\x02t"),
+    "of_mixed_rows": ((32, ROWS, 32, 3), b"(K\x01K\x03K\x00K\x02t"),
+}
+"""Shapes and axes, as opcodes, that numpy does not write for a batch."""
+
+
+def in_memory_order(shape: tuple[int, ...], axes: bytes) -> Callable[[str], bytes]:
+    """An array transposed as numpy 2.3 and later write it."""
+    sides = b"(" + b"".join(b"M" + struct.pack("<H", side) for side in shape) + b"t"
+    data = b"T" + struct.pack("<I", PIXELS.size) + PIXELS.tobytes()
+    return wrapped(b"cnumpy._core.numeric\n_frombuffer\n(" + data + U1 + sides + b"U\x01K" + axes + b"tR")
 
 
 def global_call(module: str, name: str, argument: str = "") -> Callable[[str], bytes]:
@@ -737,7 +826,12 @@ BAD: dict[str, Callable[[str], bytes]] = {
     "shape_scalar": wrapped(array_of(b")", b"U\x01a")),
     "shape_zero_width": wrapped(array_of(b"J\xff\xff\xff\x7fK\x00\x86", b"U\x00")),
     "shape_40_dimensions": wrapped(array_of(b"(" + b"K\x01" * 40 + b"t", b"U\x01a")),
-    "shape_channels_last": value(data=PIXELS.reshape(ROWS, 32, 32, 3)),
+    "shape_four_channels": value(data=PIXELS.reshape(ROWS, 32, 24, 4)),
+    "row_of_four_channels": value(data=[row.reshape(32, 24, 4) for row in PIXELS]),
+    "lines_with_and_without_a_return": lambda marker: in_text_mode(python2(0)(batch())).replace(b"\n", b"\r\n", 1),
+    "a_line_without_a_return": lambda marker: b"\n".join(in_text_mode(python2(0)(batch())).rsplit(b"\r\n", 1)),
+    "binary_data_in_text_mode": lambda marker: in_text_mode(python2(1)(batch())),
+    **{f"axes_{kind}": in_memory_order(*given) for kind, given in WRONG_AXES.items()},
     "row_not_square": value(data=PIXELS[:, :3069]),
     "row_not_colour": value(data=PIXELS[:, :1024]),
     "payload_short": swapped(struct.pack("<i", ROWS * 3072), struct.pack("<i", ROWS * 3072 - 3)),
@@ -854,7 +948,9 @@ BAD: dict[str, Callable[[str], bytes]] = {
     "labels_float": value(labels=[1.0] * ROWS),
     "labels_float_array": value(labels=np.array([1.0] * ROWS)),
     "labels_numpy_float": value(labels=[np.float64(1)] * ROWS),
-    "labels_lists": value(labels=[[1]] * ROWS),
+    "labels_lists_of_two": value(labels=[[1, 2]] * ROWS),
+    "labels_lists_of_lists": value(labels=[[[1]]] * ROWS),
+    "labels_lists_of_bools": value(labels=[[True]] * ROWS),
     "labels_two_dimensions": value(labels=np.array([LABELS])),
     "labels_uint64": value(labels=np.array([2**63] * ROWS, dtype=np.uint64)),
     "labels_text": value(labels="12345"),

@@ -41,7 +41,15 @@ def _text(value: Any) -> Any:
 
 def _column(value: Any) -> list[Any]:
     items = value.tolist() if isinstance(value, np.ndarray) else list(value)
+    items = [item[0] if isinstance(item, (list, tuple)) else item for item in items]
     return [_text(item.item() if isinstance(item, (np.generic, np.ndarray)) else item) for item in items]
+
+
+def _planar(row: Any) -> bytes:
+    pixels = np.asarray(row, np.uint8)
+    if pixels.ndim == 3 and pixels.shape[0] != 3:
+        pixels = pixels.transpose(2, 0, 1)
+    return np.ascontiguousarray(pixels).tobytes()
 
 
 def unpickled(data: bytes) -> dict[str, Any]:
@@ -51,9 +59,7 @@ def unpickled(data: bytes) -> dict[str, Any]:
         name = _text(key)
         if name == "data":
             rows = [] if value is None else list(value)
-            found[name] = [
-                None if row is None else np.ascontiguousarray(np.asarray(row, np.uint8)).tobytes() for row in rows
-            ]
+            found[name] = [None if row is None else _planar(row) for row in rows]
         elif name.endswith("labels") or name.endswith("names"):
             found[name] = _column(value)
         else:

@@ -30,8 +30,9 @@ def columns(batch: Batch, file: io.BytesIO) -> dict[str, Any]:
     }
 
 
-def check(data: bytes) -> None:
-    expected = variants.unpickled(data)
+def check(data: bytes, pickled: bytes | None = None) -> None:
+    """Compares with Python's unpickler, given the file as it was pickled where that cannot read it."""
+    expected = variants.unpickled(data if pickled is None else pickled)
     file = io.BytesIO(data)
     found = columns(read_batch(file, "batch"), file)
     assert found.pop("data") == (expected.get("data") or [])
@@ -47,8 +48,9 @@ def test_a_batch_made_by_hand_reads_value_equal(name: str) -> None:
 @pytest.mark.parametrize("layout", corpus.LAYOUTS)
 def test_a_layout_reads_value_equal_by_every_writer(layout: str) -> None:
     value = corpus.LAYOUTS[layout]().value
-    for write in corpus.WRITERS.values():
-        check(write(value))
+    for name, write in corpus.WRITERS.items():
+        data = write(value)
+        check(data, data.replace(b"\r\n", b"\n") if name.endswith("_text") else None)
 
 
 @pytest.mark.parametrize("name", variants.METAS)

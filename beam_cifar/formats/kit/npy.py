@@ -46,14 +46,6 @@ _ENCRYPTED = 1
 
 
 @dataclass(frozen=True)
-class ZippedArray:
-    """One array of an `.npz` file: its name without `.npy`, and its entry in the zip directory."""
-
-    name: str
-    info: zipfile.ZipInfo
-
-
-@dataclass(frozen=True)
 class Npy:
     """The header of an array.
 
@@ -84,13 +76,26 @@ class Npy:
         return f"dtype {str(self.dtype)[:80]} and shape {str(self.shape)[:80]}"
 
 
+@dataclass(frozen=True)
+class ZippedArray:
+    """One array of an `.npz` file.
+
+    Attributes:
+        name: its name without `.npy`.
+        info: its entry in the zip directory.
+        header: its header; None if that cannot be read, which is only an error where the array is needed.
+    """
+
+    name: str
+    info: zipfile.ZipInfo
+    header: Npy | None
+
+
 def list_arrays(path: str) -> dict[str, ZippedArray]:
     """Returns the arrays of an `.npz` file, by name. Raises `InputError` for a damaged one."""
     found: dict[str, ZippedArray] = {}
     with _opened(path) as archive:
         for info in archive.infolist():
-            if not info.flag_bits & 1:  # not encrypted; encrypted arrays are refused later
-                archive.open(info).close()  # raises if the name in the local header differs
             name = info.filename.removesuffix(".npy")
             if name == info.filename:
                 continue
@@ -98,8 +103,19 @@ def list_arrays(path: str) -> dict[str, ZippedArray]:
                 raise InputError(f"{path}: array name {name[:80]!r} has unprintable characters")
             if name in found:
                 raise InputError(f"{path}: contains {info.filename!r} twice")
-            found[name] = ZippedArray(name, info)
+            found[name] = ZippedArray(name, info, _member_header(archive, info, path))
     return found
+
+
+def _member_header(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: str) -> Npy | None:
+    """Returns the header of an array, None if it cannot be read. Raises as `zipfile` if its place is wrong."""
+    if info.flag_bits & _ENCRYPTED:
+        return None
+    with archive.open(info) as stream:  # raises if the name in the local header differs
+        try:
+            return read_header(cast(BinaryIO, stream), info.file_size, f"{path}:{info.filename}")
+        except (InputError, zipfile.BadZipFile, zlib.error, EOFError):
+            return None
 
 
 def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool = True) -> storage.Blob:
@@ -116,7 +132,8 @@ def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool 
     """
     info, stamp = member.info, _stamp(path)
     shown = f"{path}:{info.filename}"
-    _refuse_packing(info, shown)
+    if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise InputError(f"{shown}: is encrypted, or compressed in a way that numpy.savez_compressed does not use")
     start = _data_start(path, info, shown)
     if info.compress_type == zipfile.ZIP_DEFLATED:
         return _unpacked(path, info, shown, stamp, index_dir)
@@ -126,11 +143,6 @@ def find_array(path: str, member: ZippedArray, index_dir: str, *, checked: bool 
     if checked:
         _check(blob, info.CRC, shown)
     return blob
-
-
-def _refuse_packing(info: zipfile.ZipInfo, shown: str) -> None:
-    if info.flag_bits & _ENCRYPTED or info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise InputError(f"{shown}: is encrypted, or compressed in a way that numpy.savez_compressed does not use")
 
 
 def _check(blob: storage.Blob, checksum: int, shown: str) -> None:
@@ -188,14 +200,6 @@ def blob_header(blob: storage.Blob, shown: str) -> Npy:
     """Returns the header of an array. Raises `InputError` as `read_header`."""
     with storage.open_blob(blob, shown) as stream:
         return read_header(stream, blob.size, shown)
-
-
-def member_header(path: str, member: ZippedArray) -> Npy:
-    """Returns the header of an array in an `.npz` file, without unpacking more. Raises `InputError`."""
-    shown = f"{path}:{member.info.filename}"
-    _refuse_packing(member.info, shown)
-    with _opened(path) as archive, archive.open(member.info) as stream:
-        return read_header(cast(BinaryIO, stream), member.info.file_size, shown)
 
 
 def image_shape(header: Npy) -> tuple[tuple[int, int], int] | None:
@@ -434,12 +438,15 @@ def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedF
 class Window:
     """Consecutive images in a file: uint8 `[N, H, W, C]`, or `[N, C, H, W]` where they are planar.
 
+    MATLAB, and programs made with it, store the columns of a plane one after the other: `[N, C, W, H]`.
+
     Attributes:
         shown: display name of the file, used in messages.
         start: offset of the first image.
         size: (height, width) of each image.
         channels: channels of each image.
         planar: whether each channel is stored as a plane.
+        columns: whether planes are stored by columns.
     """
 
     shown: str
@@ -447,6 +454,7 @@ class Window:
     size: tuple[int, int]
     channels: int
     planar: bool = False
+    columns: bool = False
 
     def read(self, stream: BinaryIO, runs: Runs) -> npt.NDArray[np.uint8]:
         """Returns the images of some runs of rows, planar and concatenated: uint8 `[bytes]`."""
@@ -455,6 +463,9 @@ class Window:
         row_bytes = self.channels * self.size[0] * self.size[1]
         data = read_runs(stream, self.shown, runs, lambda row: row * row_bytes, self.start)
         found = np.frombuffer(data, np.uint8)
+        if self.columns and row_bytes:
+            planes = found.reshape(-1, *self.size[::-1])
+            return np.ascontiguousarray(planes.transpose(0, 2, 1)).reshape(-1)
         if self.planar or self.channels == 1 or not row_bytes:
             return found
         pixels = found.reshape(len(found) // row_bytes, *self.size, self.channels)

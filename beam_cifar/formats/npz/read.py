@@ -29,7 +29,6 @@ from beam_cifar.formats.kit.npy import (
     image_window,
     integers,
     list_arrays,
-    member_header,
     number_table,
     read_array,
     read_labels,
@@ -73,7 +72,7 @@ class NpzSource(RecordSource):
             if _layout(file, members):
                 return True
             if role is None or role.kind == IMAGES or len(members) != 1:
-                return role is not None and len(members) == 1 and _shaped(file, *members.values())
+                return role is not None and len(members) == 1 and _shaped(next(iter(members.values())))
         return False
 
     def describe(self, path: str, index_dir: str) -> Catalog:
@@ -114,14 +113,14 @@ class _Arrays:
         shown: display name of its images, used in messages.
         images: its images.
         beside: labels, ids and id offsets, each None if missing.
-        unread: names of other arrays in its file, for the first subset of it.
+        told: what is guessed or not read in its file, for the first subset of it.
     """
 
     subset: str
     shown: str
     images: _Place
     beside: tuple[_Place | None, _Place | None, _Place | None]
-    unread: str = ""
+    told: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,38 +156,30 @@ def _layout(path: str, members: Mapping[str, ZippedArray]) -> dict[str, tuple[st
 
     Names decide, and where they say nothing the only array of images and the only one with an integer for each.
     """
-    known = [name for name in members if _OWN_NAMES.fullmatch(name) or _shaped(path, members[name])]
+    known = [name for name in members if _OWN_NAMES.fullmatch(name) or _shaped(members[name])]
     images = images_by_split(known)
     if "" in images:
         images = {"": images[""]}
     if images:
         labels = labels_by_split(members, images)
         return {split or decode_name(_stem(path)): (name, labels[split]) for split, name in images.items()}
-    pixels = [name for name in members if _shaped(path, members[name], "u")]
+    pixels = {name: found.header for name, found in members.items() if _shaped(found, "u") and found.header}
     if len(pixels) == 1:
-        rows = member_header(path, members[pixels[0]]).shape[0]
-        numbers = [name for name in members if _one_each(path, members[name], rows)]
+        rows = next(iter(pixels.values())).shape[0]
+        numbers = [name for name in members if _one_each(members[name], rows)]
         if len(numbers) == 1:
-            return {decode_name(_stem(path)): (pixels[0], numbers[0])}
+            return {decode_name(_stem(path)): (next(iter(pixels)), numbers[0])}
     return {}
 
 
-def _header(path: str, member: ZippedArray) -> Npy | None:
-    """Returns the header of an array, None if it cannot be read: arrays that no subset needs may be anything."""
-    try:
-        return member_header(path, member)
-    except InputError:
-        return None
-
-
-def _shaped(path: str, member: ZippedArray, kinds: str = "uif") -> bool:
+def _shaped(member: ZippedArray, kinds: str = "uif") -> bool:
     """Returns whether an array has the shape of images; an array under a usual name that has not is something else."""
-    header = _header(path, member)
+    header = member.header
     return header is not None and header.dtype.kind in kinds and image_shape(header) is not None
 
 
-def _one_each(path: str, member: ZippedArray, rows: int) -> bool:
-    header = _header(path, member)
+def _one_each(member: ZippedArray, rows: int) -> bool:
+    header = member.header
     return header is not None and header.dtype.kind in "iu" and header.shape in ((rows,), (rows, 1))
 
 
@@ -230,13 +221,16 @@ def _arrays_of(
     """Yields the arrays of each subset of a file."""
     used = {*_EXTRA, *(name for names in layout.values() for name in names)}
     unread = ", ".join(sorted(members.keys() - used)[:8])[:200]
+    told = (f"arrays not read: {unread}",) if unread else ()
+    if not any(map(role_of, used - {*_EXTRA, ""})):
+        told = (f"no array has a usual name; images and labels found by shape: {', '.join(*layout.values())}", *told)
     for subset, names in layout.items():
         own = names[0] == IMAGES
         places = [(path, members[name]) if name in members else None for name in (*names, "ids", "ids_offsets")]
         labels, ids, offsets = places[1], places[2] if own else None, places[3] if own else None
         shown = path if own else f"{path}:{names[0]}"
-        yield _Arrays(subset, shown, (path, members[names[0]]), (labels, ids, offsets), unread)
-        unread = ""
+        yield _Arrays(subset, shown, (path, members[names[0]]), (labels, ids, offsets), told)
+        told = ()
 
 
 def _subset(arrays: _Arrays, table: LabelTable | None, index_dir: str) -> _Subset:
@@ -249,10 +243,7 @@ def _subset(arrays: _Arrays, table: LabelTable | None, index_dir: str) -> _Subse
     found, _ = _images(file)
     refuse_many_rows(found.shape[0], storage.stamp(path)[0], arrays.shown)
     values = _label_values(file, found.shape[0]) if table is None else ()
-    told = [
-        *(() if arrays.beside[0] else ("no labels found",)),
-        *((f"arrays not read: {arrays.unread}",) if arrays.unread else ()),
-    ]
+    told = (*(() if arrays.beside[0] else ("no labels found",)), *arrays.told)
     return _Subset(file, table, max(values, default=-1) + 1, f"{arrays.shown}: {'; '.join(told)}" if told else "")
 
 
