@@ -27,6 +27,7 @@ from beam_cifar.planning.cut import Facts, Group, cut, long_first, no_rows_left
 from beam_cifar.planning.from_options import steps_of
 from beam_cifar.planning.gather import Gathering, look
 from beam_cifar.planning.plan import ChosenRows, Plan, Positions, Task
+from beam_cifar.planning.quarantine import Quarantine, told
 from beam_cifar.planning.survey import Survey
 
 _PIECE = 1 << 16
@@ -41,10 +42,14 @@ def plan_by_rows(
     sizes = are_pixels(encodings)
     columns = frozenset({"size"} if sizes else ())
     columns |= {"id", "filename"} if sink.can.many_files else set()
-    gathering, view = look(options.input, steps_of(options), index_dir, columns, sizes=sizes)
+    saved = encodings if sink.export_of(options).save_images else ()
+    quarantine = Quarantine(saved, options.max_bad) if options.on_error == "quarantine" else None
+    gathering, view = look(options.input, steps_of(options), index_dir, columns, sizes=sizes, quarantine=quarantine)
+    set_aside = tuple(quarantine.found) if quarantine else ()
     if not len(view):
         rows = sum(summary.rows for summary in gathering.summaries)
-        notices = f" ({'; '.join(gathering.notices)})" if gathering.notices else ""
+        said = [*gathering.notices, *told(set_aside)]
+        notices = f" ({'; '.join(said)})" if said else ""
         paths = " and ".join(each.shown for each in options.input.leaves)
         raise InputError(f"{paths}: nothing to write: none of {rows} rows is left{notices}")
     sink.check_labels(view.table)
@@ -62,7 +67,6 @@ def plan_by_rows(
     groups = list(_groups(view, gathering, sink, sink_options, parts))
     made = cut(groups, gathering.summaries, sink, sink_options, part_bytes)
     left_out = [no_rows_left(name) for name in view.subset_names if name not in kept]
-    save_images = sink_options.export.save_images
     plan = Plan(
         files=tuple(summary.file for summary in gathering.summaries),
         origins=tuple(gathering.origins),
@@ -71,15 +75,16 @@ def plan_by_rows(
         shards=made.shards,
         tasks=long_first(made.tasks),
         sink=sink_options,
-        encodings=encodings if save_images else (),
-        pixel_steps=tuple(gathering.pixel_steps) if save_images else (),
+        encodings=saved,
+        pixel_steps=tuple(gathering.pixel_steps) if saved else (),
         declared=sum(summary.rows for summary in gathering.summaries),
         exhaustive=True,
         image_bytes=sum(group.bytes for group in groups),
-        notices=(*gathering.notices, *left_out, *lossy(encodings), *sink.notices(sink_options)),
+        notices=(*gathering.notices, *told(set_aside), *left_out, *lossy(encodings), *sink.notices(sink_options)),
         file_bytes=gathering.file_bytes(),
         counts=gathering.counts(view),
         chosen=ChosenRows(view, tuple(parts)),
+        set_aside=set_aside,
     )
     return tuple(gathering.surveys), plan
 

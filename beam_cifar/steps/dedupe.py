@@ -24,6 +24,8 @@ SCOPES = ("dataset", "subset")
 class Dedupe(Step, named="dedupe"):
     """Keeps the first of the items whose images have equal size and pixels, whatever their labels."""
 
+    reads = True
+
     scope: str = option("--scope", default="dataset", choices=SCOPES, help="where to look for duplicates")
     prefer: tuple[str, ...] = option(
         "--prefer",
