@@ -23,6 +23,7 @@ from tests.helpers.image_trees import (
     contents,
     converted,
     encoded,
+    killed,
     manifest,
     picture,
     quickly,
@@ -202,6 +203,23 @@ def test_the_same_output_from_any_runner(tmp_path: Path, monkeypatch: pytest.Mon
         assert [entry["path"] for entry in listed(tmp_path / "one")] == [str(source / name) for name in bad]
     quickly(source, tmp_path / "one", "npz", labels=("dog",), limit=3, overwrite=True)
     assert not [name for name in contents(tmp_path / "one.beam_cifar") if "quarantine" in name]
+
+
+def test_a_killed_job_keeps_its_list(tmp_path: Path) -> None:
+    source = image_dir(tmp_path / "in", b"no image at all")
+    quickly(source, tmp_path / "whole", "npz", **ASIDE, keep_bad_rows=True)
+    output = tmp_path / "out"
+    for step in range(1, 9):
+        quickly(source, output, "npz", labels=("cat",), overwrite=True)
+        asked = ConvertOptions(str(source), str(output), "npz", **ASIDE, keep_bad_rows=True, overwrite=True, workers=1)
+        if not killed(step, asked):
+            break
+        quickly(source, output, "npz", **ASIDE, keep_bad_rows=True, overwrite=True, resume=True)
+        assert contents(output) == contents(tmp_path / "whole")
+        beside = [contents(tmp_path / f"{name}.beam_cifar") for name in ("out", "whole")]
+        kept = [{name: data for name, data in each.items() if "inputs" not in name} for each in beside]
+        assert kept[0] == kept[1], step
+    assert step > 4
 
 
 @pytest.mark.parametrize(
