@@ -266,3 +266,18 @@ def test_on_the_command_line(tmp_path: Path, command: Command) -> None:
     assert code == 3
     assert "1 of 4 rows are bad, but --max-errors is 0" in told.splitlines()[-1]
     assert len(listed(tmp_path / "out")) == 1
+
+
+def test_a_filter_by_id_leaves_out_a_bad_row(tmp_path: Path) -> None:
+    """A row whose label is bad: a filter by id drops it, one by label cannot know."""
+    rows = {"image": [{"bytes": GOOD, "path": f"{n}.jpg"} for n in range(3)], "label": pa.array([0, 7, 1])}
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["cat", "dog"]}}
+    meta = {"huggingface": json.dumps({"info": {"features": features}})}
+    (tmp_path / "in").mkdir()
+    pq.write_table(pa.table(rows).replace_schema_metadata(meta), tmp_path / "in" / "default.parquet")
+    for target in ("npz", "imagenet", "parquet"):
+        found = quickly(tmp_path / "in", tmp_path / target, target, filter='/item[not(id="1")]')
+        assert (found.read, found.written, found.filtered, found.quarantined) == (3, 2, 1, 0)
+    for wrong in ({"filter": '/item[annotation/label="cat"]'}, {"labels": ("cat",)}, {"filter": '/item[not(id="0")]'}):
+        with pytest.raises(RowError, match="row 1: label 7 is outside"):
+            quickly(tmp_path / "in", tmp_path / "out", "npz", **wrong)
