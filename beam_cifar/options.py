@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields, replace
+from decimal import Decimal
 from typing import Any
 
 from beam_cifar.data.limits import check_size, refuse_less_than_one
@@ -17,6 +19,33 @@ MAX_WORKERS = 256
 
 ON_CLASH = ("error", "suffix", "first")
 """Ways to resolve items of several datasets with the same id and subset; see `beam_cifar.planning.merge`."""
+
+
+ON_ERROR = ("fail", "quarantine")
+"""What a job does with bad rows: it fails, or sets them aside."""
+
+
+@dataclass(frozen=True)
+class MaxErrors:
+    """How many rows of a job may be bad.
+
+    Attributes:
+        text: a number of rows, or a percentage of the rows of the input, such as "5%".
+
+    Raises:
+        UsageError: the text is neither.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[0-9]{1,12}|([0-9]{1,2}(\.[0-9]{1,9})?|100)%", self.text):
+            raise UsageError(f"--max-errors must be a number of rows or a percentage such as 5%, found {self.text!r}")
+
+    def rows(self, total: int) -> int:
+        """Returns the number of rows that may be bad, of `total` rows."""
+        share = self.text.removesuffix("%")
+        return int(share) if share == self.text else int(total * Decimal(share) / 100)
 
 
 @dataclass(frozen=True)
@@ -94,6 +123,9 @@ class ConvertOptions(ExportOptions):
         on_clash: how to resolve items with the same id and subset in several datasets: "error", "suffix" (later ones
             get new ids) or "first" (later ones are dropped).
         images: how images of the first dataset are read; each of `merged` has its own.
+        on_error: what to do with bad rows: "fail" or "quarantine" (leave them out, and list them beside the manifest).
+        max_errors: with "quarantine", how many rows may be bad: a number, or a percentage such as "5%"; None for any.
+        keep_bad_rows: with "quarantine", keep the bytes of their images beside the list.
         kept: when saving in place, the subsets of the output that stay unchanged; None for any other job.
         strict: refuse a job whose output would lack something that the rows have, such as pixels or subsets.
         overwrite: replace an existing output.
@@ -123,6 +155,9 @@ class ConvertOptions(ExportOptions):
     merged: tuple[Input, ...] = ()
     on_clash: str = "error"
     images: ImageOptions = AS_STORED
+    on_error: str = "fail"
+    max_errors: str | None = None
+    keep_bad_rows: bool = False
     kept: tuple[str, ...] | None = None
     strict: bool = False
     overwrite: bool = False
@@ -146,6 +181,14 @@ class ConvertOptions(ExportOptions):
             ItemFilter(self.filter, self.filter_mode)  # refuses an expression that cannot be evaluated
         elif self.filter_mode != "items":
             raise UsageError("--filter-mode requires --filter")
+        self._check_on_error()
+
+    def _check_on_error(self) -> None:
+        if self.on_error not in ON_ERROR:
+            raise UsageError(f"--on-error must be one of {', '.join(ON_ERROR)}, found {self.on_error!r}")
+        for flag, given in (("--max-errors", self.max_bad is not None), ("--keep-bad-rows", self.keep_bad_rows)):
+            if given and self.on_error != "quarantine":
+                raise UsageError(f"{flag} requires --on-error quarantine")
 
     @property
     def input(self) -> Input:
@@ -153,13 +196,18 @@ class ConvertOptions(ExportOptions):
         return Input(self.input_path, self.input_format, self.subsets, self.merged, self.on_clash, images=self.images)
 
     @property
+    def max_bad(self) -> MaxErrors | None:
+        """How many rows may be bad; None for any number."""
+        return None if self.max_errors is None else MaxErrors(self.max_errors)
+
+    @property
     def by_rows(self) -> bool:
         """Whether the plan must look at the whole dataset, row by row."""
-        return bool(self.steps or self.merged or self.kept is not None)
+        return bool(self.steps or self.merged or self.kept is not None or self.on_error == "quarantine")
 
     def meaning(self) -> dict[str, Any]:
         """The options that determine the bytes of the output, for the manifest: no paths, no workers."""
-        unimportant = ("input_path", "output_dir", "strict", "overwrite", "resume", "workers", "kept")
+        unimportant = ("input_path", "output_dir", "strict", "max_errors", "overwrite", "resume", "workers", "kept")
         meaning = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in unimportant}
         meaning["steps"] = [[step.name, step.options()] for step in self.steps]
         meaning["images"] = self.images.meaning()

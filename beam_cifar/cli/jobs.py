@@ -60,7 +60,7 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
         try:
             summary = convert(options, beam_options, on_start=started)
         except RowError as error:
-            raise RowError(f"{error}; exclude it with --filter '/item[not(id=\"...\")]'") from error
+            raise RowError(f"{error}; leave out such rows with --on-error quarantine, or with --filter") from error
     summary = replace(summary, seconds=round(time.monotonic() - started_at, 3))
     fields = asdict(summary)
     names = "version format output read written filtered quarantined subsets labels seconds losses"
@@ -192,6 +192,9 @@ def job_options(arguments: argparse.Namespace) -> dict[str, Any]:
         "overwrite": arguments.overwrite,
         "resume": arguments.resume,
         "workers": arguments.workers,
+        "on_error": arguments.on_error,
+        "max_errors": arguments.max_errors,
+        "keep_bad_rows": arguments.keep_bad_rows,
         **({} if arguments.on_clash is None else {"on_clash": arguments.on_clash}),
         **{field.name: getattr(arguments, field.name) for field in fields(ExportOptions)},
     }

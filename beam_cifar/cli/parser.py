@@ -12,7 +12,7 @@ from beam_cifar.filters.xpath import FILTER_MODES
 from beam_cifar.formats.contract.types import LAYOUTS, SUBSET_NAMES
 from beam_cifar.formats.registry import READ, WRITE, writable
 from beam_cifar.images.options import CHOICES
-from beam_cifar.options import ON_CLASH
+from beam_cifar.options import ON_CLASH, ON_ERROR
 
 
 class Parser(argparse.ArgumentParser):
@@ -140,6 +140,14 @@ def _add_reading_of_images(command: Parser) -> None:
 def _add_running(command: Parser) -> None:
     add = command.add_argument
     _add_workers(command)
+    add("--on-error", choices=ON_ERROR, default="fail", metavar="RULE",
+        help="what to do with bad rows, such as damaged images: fail (default), or quarantine (leave them out and list "
+        "them in OUT.beam_cifar/quarantine.jsonl)")  # fmt: skip
+    add("--max-errors", metavar="N|P%%",
+        help="with --on-error quarantine: fail if more than N rows, or P percent of the input, are bad; default: no "
+        "limit")  # fmt: skip
+    add("--keep-bad-rows", action="store_true",
+        help="with --on-error quarantine: keep the images of bad rows in OUT.beam_cifar/quarantine/")  # fmt: skip
     add("--plan", action="store_true", help="print the plan and exit, without writing anything")
     add("--strict", action="store_true",
         help="refuse to lose pixels, colour, labels, subsets, ids or superclasses")  # fmt: skip

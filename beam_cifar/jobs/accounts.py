@@ -58,9 +58,10 @@ def reconcile(parts: Sequence[PartInfo], settings: PublishSettings) -> dict[str,
             f"counts do not add up: subset {subset!r}, label {label}: planned {pair[0]} rows, wrote {pair[1]}; in "
             f"total, read {counted['read'].total()} and wrote {counted['written'].total()}; nothing was published"
         )
-    told = {"read": planned.read, "filtered": planned.filtered, "unlabelled": planned.unlabelled}
-    if planned.read.total() != planned.filtered.total() + counted["written"].total():
-        raise JobError("counts do not add up: rows read != rows written + rows filtered; nothing was published")
+    told = {name: getattr(planned, name) for name in ("read", "filtered", "unlabelled", "rejected")}
+    dropped = planned.filtered + planned.rejected
+    if planned.read.total() != dropped.total() + counted["written"].total():
+        raise JobError("counts do not add up: rows read != rows written + filtered + rejected; nothing was published")
     return counted | told
 
 

@@ -19,12 +19,14 @@ from beam_cifar.formats.contract.source import forget
 from beam_cifar.formats.contract.types import Catalog
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.jobs.in_place import keep_files
+from beam_cifar.jobs.quarantine import quarantine_list, write_quarantine
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.planning.by_counts import make_plan, wanted_of
 from beam_cifar.planning.by_rows import plan_by_rows
 from beam_cifar.planning.chosen_rows import write_chosen, write_moves
 from beam_cifar.planning.moves import moves_of, rereads
 from beam_cifar.planning.plan import Plan
+from beam_cifar.planning.quarantine import LISTING
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.version import __version__
 
@@ -41,6 +43,7 @@ class Job:
         done: whether an earlier, interrupted run already finished it.
         resumed: whether it continues an interrupted run of the same plan, whose finished parts are kept.
         finished: accounts (`PartInfo`) of those parts.
+        quarantine: the list of bad rows that are set aside; empty if there are none.
     """
 
     options: ConvertOptions
@@ -50,6 +53,7 @@ class Job:
     done: bool = False
     resumed: bool = False
     finished: tuple[Any, ...] = ()
+    quarantine: bytes = b""
 
 
 class prepare:  # noqa: N801 (used as a function)
@@ -182,6 +186,8 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
             storage.begin(job.folder, inputs)
             if job.plan.chosen is not None:
                 write_chosen(job.plan.chosen, job.folder.rows, job.folder.scratch)
+            if job.quarantine:
+                write_quarantine(job.plan, job.quarantine, job.folder, keep=options.keep_bad_rows)
             if job.plan.moves.spills:
                 write_moves(job.plan.moves, job.folder.moves, job.folder.scratch)
     if job.plan.chosen is not None:
@@ -228,7 +234,10 @@ def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str)
         "libraries": libraries(),
         "losses": list(plan.losses),
     }
-    return Job(options, plan, folder, facts), surveys
+    listed = quarantine_list(plan)
+    if listed:  # no digest of it: it has the paths of the input
+        facts["quarantine"] = {"listing": LISTING, "rows": len(plan.set_aside)}
+    return Job(options, plan, folder, facts, quarantine=listed), surveys
 
 
 def _inputs_digest(catalogs: Sequence[Catalog]) -> str:

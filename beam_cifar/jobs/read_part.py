@@ -99,13 +99,15 @@ def _read_segments(task: Task, settings: SourceSettings) -> Iterator[Block]:
         file = settings.files[segment.file]
         origin = settings.origin(file)
         with get_source(origin.format).open_rows(file, origin.labels) as rows:
-            selected = _selected(segment, rows, settings.selection)
-            owned = segment.owned([row in selected for row in range(segment.start, segment.stop)])
-            wanted = [row for row in range(*owned) if row in selected]
+            kept = _kept(segment, rows, settings.selection)
+            owned = segment.owned(
+                [row in kept and row not in rows.bad_rows for row in range(segment.start, segment.stop)]
+            )
+            wanted = [row for row in range(*owned) if row in kept and row not in rows.bad_rows]
             pieces = spans(*owned, max(settings.row_bytes, _row_bytes(rows, owned, wanted, settings)))
             for piece, (start, stop) in enumerate(pieces):
                 last = at == len(task.segments) - 1 and piece == len(pieces) - 1
-                yield _block(rows, range(start, stop), selected, (task, number, last), settings)
+                yield _block(rows, range(start, stop), kept, (task, number, last), settings)
                 number += 1
 
 
@@ -116,13 +118,13 @@ def _row_bytes(rows: RowReader, owned: tuple[int, int], wanted: Sequence[int], s
 
 
 def _block(
-    rows: RowReader, span: range, selected: Collection[int], place: tuple[Task, int, bool], settings: SourceSettings
+    rows: RowReader, span: range, kept: Collection[int], place: tuple[Task, int, bool], settings: SourceSettings
 ) -> Block:
-    """Returns the selected rows of a span as the block of a task that has a number and may be its last."""
+    """Returns the rows of a span that are kept as the block of a task that has a number and may be its last."""
     file, (task, number, last) = rows.file, place
-    bad = {row: rows.bad_rows[row] for row in span if row in rows.bad_rows}
-    dropped = [rows.labels[row] for row in span if row not in selected and row not in bad]
-    wanted = [row for row in span if row in selected]
+    bad = {row: rows.bad_rows[row] for row in span if row in kept and row in rows.bad_rows}
+    dropped = [rows.labels[row] for row in span if row not in kept]
+    wanted = [row for row in span if row in kept and row not in bad]
     return Block(
         table=_sound_rows(rows, wanted, file, bad) if settings.tolerant else rows.take(wanted),
         shard=task.shard,
@@ -152,14 +154,14 @@ def _sound_rows(rows: RowReader, wanted: Sequence[int], file: SourceFile, bad: d
     return pa.concat_tables(halves).combine_chunks()
 
 
-def _selected(segment: Segment, rows: RowReader, selection: Selection) -> Collection[int]:
-    """Returns the rows of a segment's range that the selection keeps, without bad ones."""
-    if selection.keeps_all and not rows.bad_rows:
+def _kept(segment: Segment, rows: RowReader, selection: Selection) -> Collection[int]:
+    """Returns the rows of a segment's range that the selection keeps, bad ones included."""
+    if selection.keeps_all:
         return range(segment.start, segment.stop)
     survives: list[bool] = []
     for start in range(segment.start, segment.stop, MAX_ROWS):
         survives += _survivors(rows, start, min(start + MAX_ROWS, segment.stop), selection)
-    return {row for row, kept in enumerate(survives, segment.start) if kept and row not in rows.bad_rows}
+    return {row for row, kept in enumerate(survives, segment.start) if kept}
 
 
 def _survivors(rows: RowReader, start: int, stop: int, selection: Selection) -> list[bool]:

@@ -38,6 +38,7 @@ from beam_cifar.planning.cut import Facts, Group, cut, long_first, no_rows_left
 from beam_cifar.planning.from_options import steps_of
 from beam_cifar.planning.gather import Gathering, look
 from beam_cifar.planning.plan import ChosenRows, Plan, Positions, Task
+from beam_cifar.planning.quarantine import Quarantine, told
 from beam_cifar.planning.survey import Survey
 
 _PIECE = 1 << 16
@@ -52,10 +53,14 @@ def plan_by_rows(
     sizes = are_pixels(encodings)
     columns = frozenset({"size"} if sizes else ())
     columns |= {"id", "filename"} if sink.can.many_files else set()
-    gathering, view = look(options.input, steps_of(options), index_dir, columns, sizes=sizes)
+    saved = encodings if sink.export_of(options).save_images else ()
+    quarantine = Quarantine(saved, options.max_bad) if options.on_error == "quarantine" else None
+    gathering, view = look(options.input, steps_of(options), index_dir, columns, sizes=sizes, quarantine=quarantine)
+    set_aside = tuple(quarantine.found) if quarantine else ()
     if not len(view):
         rows = sum(summary.rows for summary in gathering.summaries)
-        notices = f" ({'; '.join(gathering.notices)})" if gathering.notices else ""
+        said = [*gathering.notices, *told(set_aside)]
+        notices = f" ({'; '.join(said)})" if said else ""
         paths = " and ".join(each.shown for each in options.input.leaves)
         raise InputError(f"{paths}: nothing to write: none of {rows} rows is left{notices}")
     sink.check_labels(view.table)
@@ -80,24 +85,23 @@ def plan_by_rows(
     losses = losses_of(held, sink, sink_options, strict=options.strict)
     made = cut(groups, gathering.summaries, sink, sink_options, part_bytes)
     left_out = [no_rows_left(name) for name in view.subset_names if name not in kept]
-    save_images = sink_options.export.save_images
-    written = encodings if save_images else ()
     files = (summary.file for summary in gathering.summaries)
     plan = Plan(
-        files=told_what_passes(files, written, changes_pixels=gathering.changes_pixels),
+        files=told_what_passes(files, saved, changes_pixels=gathering.changes_pixels),
         origins=tuple(gathering.origins),
         selection=Selection(view.table.names),
         label_map=LabelMap(tuple(range(len(view.table.names))), view.table),
         shards=made.shards,
         tasks=long_first(made.tasks),
         sink=sink_options,
-        encodings=written,
-        pixel_steps=tuple(gathering.pixel_steps) if save_images else (),
+        encodings=saved,
+        pixel_steps=tuple(gathering.pixel_steps) if saved else (),
         declared=sum(summary.rows for summary in gathering.summaries),
         exhaustive=True,
         image_bytes=sum(group.bytes for group in groups),
         notices=(
             *gathering.notices,
+            *told(set_aside),
             *left_out,
             *alike_names(view.table.names[label] for label in np.unique(view.labels).tolist() if label >= 0),
             *lossy(encodings, sink),
@@ -109,6 +113,7 @@ def plan_by_rows(
         file_bytes=gathering.file_bytes(),
         counts=gathering.counts(view),
         chosen=ChosenRows(view, tuple(parts)),
+        set_aside=set_aside,
     )
     return tuple(gathering.surveys), plan
 

@@ -116,10 +116,10 @@ def read_rows(
         windows = itertools.pairwise([0, *bucket_ends(files, inputs.image_bytes, spilled.bucket_bytes).tolist()])
     else:
         windows = _windows(files, rows, inputs)
-    with _OpenFiles(inputs, spilled, Counter() if remarks is None else remarks) as opened:
+    with OpenFiles(inputs, spilled, remarks) as opened:
         for number, (at, stop) in enumerate(windows):
             table = opened.take(files[at:stop], rows[at:stop], bucket(part, number))
-            for start, end in _pieces(table, row_bytes):
+            for start, end in pieces(table, row_bytes):
                 yield table.slice(start, end - start)
 
 
@@ -140,7 +140,7 @@ def _window(files: npt.NDArray[np.int32], rows: npt.NDArray[np.int32], at: int, 
     return int(max(1, min(MAX_BYTES // max(1, largest), most)))
 
 
-def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
+def pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
     """Yields spans of a table that fit into a block, counting the larger of stored bytes and raw pixels."""
     stored = pc.binary_length(table.column("image")).fill_null(0).to_numpy()
     height, width = (table.column(name).fill_null(0).to_numpy().astype(np.int64) for name in ("height", "width"))
@@ -155,14 +155,15 @@ def _pieces(table: pa.Table, row_bytes: int) -> Iterator[tuple[int, int]]:
         start = end
 
 
-class _OpenFiles:
+class OpenFiles:
     """A cache of open input files."""
 
-    def __init__(self, inputs: Inputs, spilled: SpillFolder, remarks: Counter[str]) -> None:
-        self._inputs, self._spilled, self._remarks = inputs, spilled, remarks
+    def __init__(self, inputs: Inputs, spilled: SpillFolder = _NOTHING, remarks: Counter[str] | None = None) -> None:
+        self._inputs, self._spilled = inputs, spilled
+        self._remarks = Counter() if remarks is None else remarks
         self._readers: dict[int, tuple[RowReader, ExitStack]] = {}
 
-    def __enter__(self) -> _OpenFiles:
+    def __enter__(self) -> OpenFiles:
         return self
 
     def __exit__(self, *raised: Any) -> None:

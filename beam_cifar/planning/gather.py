@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -16,20 +17,27 @@ from beam_cifar.data.block import Block, Counts
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.data.memory import give_back
 from beam_cifar.data.row_table import View
-from beam_cifar.errors import UsageError
+from beam_cifar.errors import RowError, UsageError
 from beam_cifar.formats.contract.types import FileSummary, Wanted
 from beam_cifar.options import Input
 from beam_cifar.planning.checks import refuse_bad_rows, refuse_unreadable
 from beam_cifar.planning.chosen_rows import read_rows
 from beam_cifar.planning.merge import merged, union_tables, with_unique_ids
 from beam_cifar.planning.plan import ChosenCounts, Inputs, Origin
+from beam_cifar.planning.quarantine import Quarantine
 from beam_cifar.planning.summaries import duplicates, learn_parents, without_images
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.steps.base import PixelStep, Step, StepContext, changed, row_bytes
 
 
 def look(
-    given: Input, steps: Sequence[Step], index_dir: str, columns: frozenset[str] = frozenset(), *, sizes: bool = False
+    given: Input,
+    steps: Sequence[Step],
+    index_dir: str,
+    columns: frozenset[str] = frozenset(),
+    *,
+    sizes: bool = False,
+    quarantine: Quarantine | None = None,
 ) -> tuple[Gathering, View]:
     """Returns the rows of a dataset after some steps, with unique ids.
 
@@ -39,17 +47,26 @@ def look(
         index_dir: directory for unpacked archives.
         columns: columns needed in addition to those that the steps need.
         sizes: whether image sizes are needed even if every image has to be opened for them.
+        quarantine: where bad rows are set aside; default: they are refused.
 
     Raises:
-        InputError: a dataset is missing or damaged.
+        InputError: a dataset is missing or damaged, or more of its rows are bad than allowed.
         UsageError: a step cannot be applied.
     """
     needed = columns.union(*(step.needs() for step in (*_all_steps(given), *steps)))
     if len(given.leaves) > 1:
         needed |= {"id", "filename"}
-    gathering = Gathering(index_dir, needed, sizes=sizes or "size" in needed)
+    gathering = Gathering(index_dir, needed, sizes=sizes or "size" in needed, quarantine=quarantine)
     view = gathering.gather(given)
-    for step in steps:
+    # What is dropped anyway is not looked at.
+    first = list(itertools.takewhile(lambda step: step.only_drops and "size" not in step.needs(), steps))
+    for step in first:
+        view = gathering.follow(view, step)
+    rest = steps[len(first) :]
+    if quarantine is not None:
+        total = sum(summary.rows for summary in gathering.summaries)
+        view = quarantine.without_bad_rows(view, gathering.inputs(), rest, total)
+    for step in rest:
         view = gathering.follow(view, step)
     gathering.refuse_unreadable(view)
     return gathering, view
@@ -68,6 +85,7 @@ class Gathering(StepContext):
         index_dir: directory for unpacked archives.
         columns: columns needed for every row.
         sizes: whether image sizes are needed even if every image has to be opened for them.
+        quarantine: where bad rows are set aside; default: they are refused.
 
     Attributes:
         columns: columns known for every row.
@@ -79,8 +97,10 @@ class Gathering(StepContext):
         held: objects to keep alive as long as this one, such as folders that are removed with their last user.
     """
 
-    def __init__(self, index_dir: str, columns: frozenset[str], *, sizes: bool) -> None:
-        self._index_dir = index_dir
+    def __init__(
+        self, index_dir: str, columns: frozenset[str], *, sizes: bool, quarantine: Quarantine | None = None
+    ) -> None:
+        self._index_dir, self._quarantine = index_dir, quarantine
         self.columns = columns
         self._wanted = Wanted(sizes=sizes, columns=columns | {"label"}, lenient=True)
         self.surveys: list[Survey] = []
@@ -227,6 +247,8 @@ class Gathering(StepContext):
         read: Counts = Counter()
         kept: Counts = Counter()
         unlabelled: Counts = Counter()
+        rejected: Counts = Counter()
+        set_aside = self._quarantine.found if self._quarantine else []
         for number, (summary, to) in enumerate(zip(self.summaries, maps, strict=True)):
             labels = np.array([*to.targets, UNLABELLED], dtype=np.int32)[self._labels[number]]
             here = np.flatnonzero(view.files == number)
@@ -234,12 +256,15 @@ class Gathering(StepContext):
             subset = summary.file.subset
             read.update(_counted(subset, labels))
             kept.update(_counted(subset, were))
+            rejected.update(
+                _counted(subset, labels[np.array([bad.row for at, bad in set_aside if at == number], np.int64)])
+            )
             unlabelled.update(_counted(subset, were[(were >= 0) & (are < 0)]))
         written: Counts = Counter()
         for number, subset in enumerate(view.subset_names):
             written.update(_counted(subset, view.labels[view.subsets == number]))
         names = maps[0].table.names if maps else ()
-        return ChosenCounts(names, read, read - kept, unlabelled, written)
+        return ChosenCounts(names, read, read - kept - rejected, unlabelled, written, rejected)
 
     def _look_at(self, asked: Input) -> int:
         """Surveys a dataset and returns its number."""
@@ -251,7 +276,8 @@ class Gathering(StepContext):
             # Only the sizes show which rows have an image.
             wanted = replace(wanted, columns=wanted.columns | {"size"})
             found = survey(*given, wanted, number, images=asked.images)
-        refuse_bad_rows(found.summaries)
+        if self._quarantine is None:
+            refuse_bad_rows(found.summaries)
         give_back()
         self.surveys.append(found)
         self.origins.append(Origin(found.catalog.format, learn_parents(found.catalog, found.summaries)))
@@ -293,7 +319,21 @@ class Gathering(StepContext):
             images=joined_column("image"),
         )
         give_back()
-        return made
+        return self._without_bad_rows(made, found.summaries, first)
+
+    def _without_bad_rows(self, view: View, summaries: Sequence[FileSummary], first: int) -> View:
+        """Sets aside the bad rows of files that are numbered from `first`, and returns the others."""
+        if self._quarantine is None:
+            return view
+        kept = np.ones(len(view), dtype=np.bool_)
+        starts = np.cumsum([0, *(summary.rows for summary in summaries)])
+        for number, (start, summary) in enumerate(zip(starts.tolist(), summaries, strict=False), first):
+            if summary.bad_count > len(summary.bad_rows):
+                raise RowError(f"{summary.bad_rows[-1]} (and {summary.bad_count - 1} more bad rows)")
+            for bad in summary.bad_rows:
+                self._quarantine.add(number, bad)
+                kept[start + bad.row] = False
+        return view.take(kept)
 
 
 def _columns_of(summary: FileSummary) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_cifar.data.block import Counts
+from beam_cifar.data.block import BadRow, Counts
 from beam_cifar.data.labels import LabelMap, LabelTable
 from beam_cifar.data.row_table import View
 from beam_cifar.filters.selection import Selection
@@ -132,6 +133,7 @@ class ChosenCounts:
         filtered: rows that are not written, by input subset and label.
         unlabelled: rows whose label was removed, by input subset and label.
         written: rows that are written, by output subset and label.
+        rejected: bad rows that were set aside, by input subset and label.
     """
 
     names: tuple[str, ...]
@@ -139,6 +141,7 @@ class ChosenCounts:
     filtered: Counts
     unlabelled: Counts
     written: Counts
+    rejected: Counts = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -242,6 +245,7 @@ class Plan:
         counts: row counts before and after, if the plan chose row by row, else None.
         chosen: the rows chosen; None if the plan did not choose row by row, or once they are stored.
         moves: rows that are moved before the tasks start.
+        set_aside: bad rows that are left out, each with the index of its file.
     """
 
     files: tuple[SourceFile, ...]
@@ -262,6 +266,7 @@ class Plan:
     counts: ChosenCounts | None = None
     chosen: ChosenRows | None = None
     moves: Moves = field(default_factory=Moves)
+    set_aside: tuple[tuple[int, BadRow], ...] = ()
 
     @property
     def rows(self) -> int:

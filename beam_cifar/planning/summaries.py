@@ -16,6 +16,7 @@ from beam_cifar.formats.contract.source import RowReader, Source
 from beam_cifar.formats.contract.types import (
     CHUNK_ROWS,
     MAX_BAD_ROWS,
+    MAX_TOLD,
     Catalog,
     FileSummary,
     RowNames,
@@ -47,7 +48,7 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
         summary = replace(
             reader.summary(sizes=wanted.sizes),
             file=file,  # rows kept from an earlier command in this process know its index folder
-            bad_rows=tuple(bad[row] for row in sorted(bad)[:MAX_BAD_ROWS]),
+            bad_rows=tuple(bad[row] for row in sorted(bad)[: MAX_TOLD if wanted.lenient else MAX_BAD_ROWS]),
             bad_count=len(bad),
             chunks=tuple(_plain_chunks(reader)),
             access=reader.access,
@@ -58,7 +59,10 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
         if wanted.filter is not None or wanted.names:
             all_images = summary.images == summary.rows
             chunks, names, kept, dropped = _looked_into(reader, labels, wanted, all_images=all_images)
+            left = [row for row in sorted(bad) if row not in dropped]
+            listed = tuple(bad[row] for row in left[: len(summary.bad_rows)])
             summary = replace(summary, chunks=chunks, row_names=names, kept_labels=kept)
+            summary = replace(summary, bad_rows=listed, bad_count=len(left))
         return replace(summary, unreadable=_unreadable(reader, wanted, dropped))
 
 
@@ -96,8 +100,8 @@ def _looked_into(
     """Looks at the names of all rows, and at what the filter looks at.
 
     Returns:
-        Row counts by label after the filter; digests of the rows' names; how many rows keep a label; and unreadable
-        rows that the filter drops.
+        Row counts by label after the filter; digests of the rows' names; how many rows keep a label; and the bad and
+        unreadable rows that the filter drops by what is known about them.
 
     Raises:
         RowError: the filter looks at images, and one has no valid header.
@@ -106,6 +110,8 @@ def _looked_into(
 
     judges_images = wanted.filter is not None and "image" in wanted.filter.sees
     sizes = not all_images or judges_images
+    # A label that is bad is no reason to drop its row.
+    judges_names = wanted.filter is not None and not {"annotation", "image"} & wanted.filter.sees
     dropped: set[int] = set()
     selection = Selection(labels.names, None, wanted.filter)
     chunks: list[Mapping[int, int]] = []
@@ -119,6 +125,10 @@ def _looked_into(
             raise RowError(reader.unreadable[unreadable[0]].error)
         decision = selection.decide(facts)
         dropped.update(row for row in unreadable if not decision.rows[row - start])
+        if judges_names:
+            dropped.update(
+                row for row in range(start, stop) if row in reader.bad_rows and not decision.rows[row - start]
+            )
         good = np.array([row not in reader.bad_rows for row in range(start, stop)], dtype=np.bool_)
         mask = decision.rows & good
         found = plain_labels(facts)

@@ -55,6 +55,10 @@ class Step(ABC):
     """The result of `needs`, if it does not depend on options; given as a class keyword."""
     moves_ids: ClassVar[bool] = False
     """Whether the step can give two items of a subset the same id; if so, repeated ids are replaced right after it."""
+    only_drops: ClassVar[bool] = False
+    """Whether the step only drops rows, by id, subset, label or place, so that bad ones can still be there."""
+    reads: ClassVar[bool] = False
+    """Whether the step reads images with `StepContext.blocks`."""
 
     # Not `name`: that is an argument of ABCMeta's own in Python 3.10.
     def __init_subclass__(cls, *, named: str | None = None, columns: Iterable[str] | None = None) -> None:

@@ -31,6 +31,8 @@ class Dedupe(Step, named="dedupe"):
     It is the first one in test, else in val, else in train, else in the other subsets: test sets stay whole.
     """
 
+    reads = True
+
     scope: str = option("--scope", default="dataset", choices=SCOPES, help="where to look for duplicates")
     prefer: tuple[str, ...] = option(
         "--prefer",

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 class KeepLabels(Step, named="label"):
     """`--label`: keeps the items of the given classes or superclasses."""
 
+    only_drops = True
+
     labels: tuple[str, ...] = field(metadata={"many": True})
 
     def apply(self, view: View, context: StepContext) -> View:
@@ -30,6 +32,8 @@ class KeepLabels(Step, named="label"):
 @dataclass(frozen=True)
 class First(Step, named="limit"):
     """`--limit`: keeps the first items."""
+
+    only_drops = True
 
     count: int
 

@@ -39,6 +39,8 @@ _COMPARED: Final = 100_000
 class Filter(Step, named="filter"):
     """Keeps the items, or the labels, that an XPath expression selects."""
 
+    only_drops = True
+
     expression: str = option("-e", "--filter", metavar="XPATH", help='XPath 1.0, such as /item[annotation/label="cat"]')
     mode: str = option(
         "-m",
@@ -72,6 +74,8 @@ class Filter(Step, named="filter"):
 @dataclass(frozen=True)
 class RemoveItems(Step, named="remove_items", columns=("id",)):
     """Removes items by id and subset."""
+
+    only_drops = True
 
     ids: tuple[tuple[str, str], ...] = option(
         "--id", many=True, parse=pair, metavar="ID:SUBSET", help="item to remove, by id and subset"

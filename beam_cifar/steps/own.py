@@ -22,6 +22,8 @@ class Select(Step, named="select", columns=("id", "filename")):
         decide: returns which rows to keep, bool `[N]`, from the view and the context.
     """
 
+    reads = True
+
     decide: Callable[[View, StepContext], Any]
 
     def options(self) -> dict[str, Any]:

@@ -49,6 +49,14 @@ class JobFolder:
     """The manifest of an overwritten output, until the new one is in place."""
     replaced = _Place("replaced")
     """An overwritten output, until the new one is in place."""
+    quarantine = _Place("quarantine.jsonl")
+    """The list of bad rows that were set aside."""
+    staged_quarantine = _Place("quarantine.jsonl", in_work=True)
+    """The same, before publishing."""
+    bad_rows = _Place("quarantine")
+    """The bytes of these rows, if they are kept; the files are named after their line in the list."""
+    staged_bad_rows = _Place("quarantine", in_work=True)
+    """The same, before publishing."""
     index = _Place("index")
     """Indexes of input files and compressed archives, while the job runs."""
     begun = _Place("begun.json", in_work=True)

@@ -117,6 +117,7 @@ def _publish_folder(folder: JobFolder, manifest: bytes, *, overwrite: bool, list
     for name in listings:
         with suppress(FileNotFoundError):
             os.replace(folder.staged_listing(name), os.path.join(folder.path, name))
+    _publish_quarantine(folder)
     _record_inputs(folder, manifest)
     write_whole(folder.pending_manifest, manifest, folder.scratch)
     if ours:
@@ -140,6 +141,16 @@ def _publish_folder(folder: JobFolder, manifest: bytes, *, overwrite: bool, list
     promote(folder)
 
 
+def _publish_quarantine(folder: JobFolder) -> None:
+    """Moves the list of bad rows, and the rows themselves, to where the next job finds what is not its own."""
+    if not is_file(folder.staged_quarantine):
+        return  # there is none, or an earlier call moved it
+    remove_tree(folder.bad_rows)
+    with suppress(FileNotFoundError):
+        os.rename(folder.staged_bad_rows, folder.bad_rows)
+    os.replace(folder.staged_quarantine, folder.quarantine)
+
+
 def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, listings: Sequence[str]) -> None:
     """Publishes objects, which were written directly to the output, or are copied over those of the old output."""
     if not has_content(folder.manifest, manifest):
@@ -153,6 +164,10 @@ def _publish_objects(folder: JobFolder, manifest: bytes, *, overwrite: bool, lis
     for name in listings:
         if is_file(folder.staged_listing(name)):
             objects.copy(folder.staged_listing(name), f"{folder.path}/{name}")
+    if is_file(folder.staged_quarantine):
+        objects.copy(folder.staged_quarantine, folder.quarantine)
+        objects.remove(entry.path for entry in objects.tree(folder.bad_rows))
+        objects.copy_tree(folder.staged_bad_rows, folder.bad_rows)
     _record_inputs(folder, manifest)
     write_whole(folder.manifest, manifest, folder.scratch)
     _remove_old_listings(folder)
@@ -255,8 +270,9 @@ def _leftover_objects(folder: JobFolder, keep: str) -> Iterator[Leftover]:
 
 
 def _old_listings(folder: JobFolder, doomed: Collection[str]) -> Iterator[Leftover]:
-    """Returns the lists of files and notes of inputs that belong to no manifest, except `doomed` ones."""
-    names = [name for name in names_in(folder.path) if re.fullmatch(rf"{LISTING}|{INPUTS}", name)]
+    """Returns the lists of files, bad rows and notes of inputs that belong to no manifest, except `doomed` ones."""
+    pattern = rf"{LISTING}|{INPUTS}|quarantine(\.jsonl)?"
+    names = [name for name in names_in(folder.path) if re.fullmatch(pattern, name)]
     needed = b""
     for manifest in (folder.manifest, folder.pending_manifest, folder.replaced_manifest) if names else ():
         if manifest in doomed:
@@ -264,7 +280,12 @@ def _old_listings(folder: JobFolder, doomed: Collection[str]) -> Iterator[Leftov
         with suppress(FileNotFoundError):
             content = read_whole(manifest)
             needed += content + _inputs_name(content).encode()
-    return (Leftover(os.path.join(folder.path, name)) for name in names if name.encode() not in needed)
+    return (Leftover(os.path.join(folder.path, name)) for name in names if _name_in_manifest(name) not in needed)
+
+
+def _name_in_manifest(name: str) -> bytes:
+    """Returns the name by which a manifest needs a file: that of the list for the bad rows that it lists."""
+    return b"quarantine.jsonl" if name == "quarantine" else name.encode()
 
 
 def _is_staged(name: str) -> bool:

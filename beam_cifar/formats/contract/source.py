@@ -6,7 +6,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias, TypeVar
 
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import LabelTable
@@ -18,6 +18,20 @@ if TYPE_CHECKING:
 
 Runs: TypeAlias = Sequence[tuple[int, int]]
 """Runs of rows, each [start, stop), in ascending order."""
+
+
+class StoredImage(NamedTuple):
+    """Where an image is, and its bytes, as far as they are known.
+
+    Attributes:
+        offset: position of its first byte in its file.
+        data: its bytes as stored, encoded or not.
+        path: path of its file, where every image is a separate file.
+    """
+
+    offset: int | None = None
+    data: bytes | None = None
+    path: str = ""
 
 
 class RowReader(ABC):
@@ -76,6 +90,10 @@ class RowReader(ABC):
     @abstractmethod
     def examples(self, runs: Runs) -> pa.Table:
         """Returns the examples of ascending runs without bad rows, in `beam_cifar.data.schema.example_schema`."""
+
+    def stored(self, row: int) -> StoredImage:
+        """Returns what is known about how a row's image is stored; called for bad rows. Raises `InputError`."""
+        return StoredImage()
 
     def table(self, start: int, stop: int) -> pa.Table:
         """Returns the examples of rows [start, stop), without bad rows."""

@@ -83,9 +83,9 @@ class SourceFile:
     images: ImageOptions = AS_STORED
     passing: tuple[str, ...] = ()
 
-    def bad_row(self, row: int, error: str, label: int = UNLABELLED) -> BadRow:
-        """Returns the record of a row that cannot be read, with the reason."""
-        return BadRow(self.shown, row, self.subset, "read", error, label)
+    def bad_row(self, row: int, error: str, label: int = UNLABELLED, stage: str = "read") -> BadRow:
+        """Returns the record of a row that a stage cannot read, with the reason."""
+        return BadRow(self.shown, row, self.subset, stage, error, label)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class FileSummary:
         pixel_bytes: bytes of all images as pixels, three channels; 0 where sizes are not known.
         size: (height, width) where every row has an image of that size, else None.
         parents: class -> (superclass, row that it was found in).
-        bad_rows: rows that cannot be read, at most `MAX_BAD_ROWS` of them.
+        bad_rows: rows that cannot be read, at most `MAX_BAD_ROWS` of them, or `MAX_TOLD` if `Wanted.lenient`.
         bad_count: total number of bad rows.
         unreadable: rows that the filter keeps and whose image has no valid header, as far as sizes were asked for.
         duplicates: number of rows whose id had to be made unique.

@@ -14,7 +14,7 @@ import pyarrow as pa
 from beam_cifar.data.block import MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.errors import RowError
-from beam_cifar.formats.contract.source import Runs
+from beam_cifar.formats.contract.source import Runs, StoredImage
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.rows import ColumnRows, column, prefixed, probed, row_numbers, size_rows, unique_ids
 from beam_cifar.images.header import ImageHeader
@@ -73,6 +73,9 @@ class EncodedRows(ColumnRows):
         images, encodings, sizes = probed(images, lambda place: self._shown(rows[place]), self.file)
         self._looked_at[:, rows] = sizes
         return images, encodings, sizes
+
+    def stored(self, row: int) -> StoredImage:
+        return StoredImage(data=self._images([(row, row + 1)])[0].as_py())
 
     def _shown(self, row: int) -> str:
         return f"{self.file.shown}: row {row}"

@@ -13,7 +13,7 @@ from beam_cifar.data.block import MAX_ROWS, BadRow
 from beam_cifar.data.schema import plain_labels
 from beam_cifar.errors import RowError
 from beam_cifar.formats.contract.sink import Capabilities, PartWriter, Sink
-from beam_cifar.formats.contract.source import Runs, runs_of
+from beam_cifar.formats.contract.source import Runs, StoredImage, runs_of
 from beam_cifar.formats.contract.types import FileSummary, SinkOptions, SourceFile
 from beam_cifar.formats.kit.rows import (
     ColumnRows,
@@ -113,6 +113,10 @@ class ImageFileRows(ColumnRows):
         entries = self._entries(runs)
         images = pa.array(_contents(entries), pa.binary())
         return probed(images, lambda place: getattr(entries[place], "path", ""), self.file)
+
+    def stored(self, row: int) -> StoredImage:
+        (entry,) = self._entries([(row, row + 1)])
+        return StoredImage() if entry is None else StoredImage(0, _contents([entry])[0], entry.path)
 
     def _entries(self, runs: Runs) -> list[storage.Entry | None]:
         columns = (picked(values, runs).to_pylist() for values in self._entry_columns)

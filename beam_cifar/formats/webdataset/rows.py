@@ -24,7 +24,7 @@ from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.indexes import indexed
-from beam_cifar.formats.contract.source import Runs, kept
+from beam_cifar.formats.contract.source import Runs, StoredImage, kept
 from beam_cifar.formats.contract.types import FileSummary, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
 from beam_cifar.formats.kit.label_columns import listed
@@ -104,6 +104,10 @@ class WebdatasetRows(EncodedRows):
 
     def _images(self, runs: Runs) -> pa.Array:
         return pa.array([self._image(row) for row in row_numbers(runs).tolist()], pa.binary())
+
+    def stored(self, row: int) -> StoredImage:
+        data = self._image(row)
+        return StoredImage(None if data is None else int(self._index.offsets[row]), data)
 
     def _image(self, row: int) -> bytes | None:
         offset, size = int(self._index.offsets[row]), int(self._index.sizes[row])

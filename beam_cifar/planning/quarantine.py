@@ -1,0 +1,122 @@
+"""Finds the bad rows of a job before it is planned, so that the plan can leave them out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, BadRow, Block
+from beam_cifar.data.row_table import View
+from beam_cifar.errors import InputError, RowError
+from beam_cifar.formats.contract.types import MAX_TOLD
+from beam_cifar.images.encodings import RAW
+from beam_cifar.options import MaxErrors
+from beam_cifar.planning.chosen_rows import OpenFiles, pieces
+from beam_cifar.planning.plan import Inputs
+from beam_cifar.steps.base import PixelStep, Step
+from beam_cifar.steps.encode import encode_images
+
+LISTING = "quarantine.jsonl"
+"""Name of the list of bad rows, beside the manifest."""
+
+
+@dataclass
+class Quarantine:
+    """The bad rows of a job.
+
+    Attributes:
+        encodings: encodings in which images may reach the writer; empty if images are not written.
+        limit: how many rows may be bad; None for no limit but `MAX_TOLD`.
+        found: index of the input file and facts of each bad row.
+    """
+
+    encodings: Sequence[str]
+    limit: MaxErrors | None = None
+    found: list[tuple[int, BadRow]] = field(default_factory=list)
+
+    def add(self, file: int, bad: BadRow) -> None:
+        """Adds a bad row of an input file. Raises `RowError` for more than any job may have."""
+        self.found.append((file, bad))
+        if len(self.found) > MAX_TOLD:
+            raise RowError(f"{bad} (after {MAX_TOLD} other bad rows)")
+
+    def without_bad_rows(self, view: View, inputs: Inputs, steps: Sequence[Step], total: int) -> View:
+        """Reads every image of a view as the job will, and returns the rows whose images are fine.
+
+        Args:
+            view: the rows that are checked.
+            inputs: files and formats to read them from.
+            steps: steps that are still to be applied to them.
+            total: number of rows of the input.
+
+        Raises:
+            InputError: more rows are bad than allowed.
+        """
+        decodes = any(step.reads or (isinstance(step, PixelStep) and self.encodings) for step in steps)
+        kept = np.ones(len(view), dtype=np.bool_)
+        self._refuse_too_many(total)
+        with OpenFiles(inputs) as opened:
+            for file in np.unique(view.files).tolist():
+                here = view.files == file
+                check = _Check(file, opened, (RAW,) if decodes else self.encodings)
+                for row, error in check.errors(np.unique(view.rows[here]).tolist(), inputs.image_bytes[file]):
+                    self.add(file, inputs.files[file].bad_row(row, error, stage="image"))
+                    self._refuse_too_many(total)
+                    kept[here & (view.rows == row)] = False
+        return view.take(kept)
+
+    def _refuse_too_many(self, total: int) -> None:
+        if self.limit is not None and len(self.found) > self.limit.rows(total):
+            raise InputError(
+                f"{self.found[0][1]} (at least {len(self.found)} of {total} rows are bad, but --max-errors is "
+                f"{self.limit.text}); raise --max-errors, or exclude the rows with --filter"
+            )
+
+
+@dataclass(frozen=True)
+class _Check:
+    """Reads images of one file, to find those that cannot be read.
+
+    Attributes:
+        file: index of the file.
+        opened: the open input files.
+        encodings: encodings that an image must be decoded into, unless it is in one of them.
+    """
+
+    file: int
+    opened: OpenFiles
+    encodings: Sequence[str]
+
+    def errors(self, rows: Sequence[int], image_bytes: int) -> Iterator[tuple[int, str]]:
+        """Yields number and reason of the bad ones among ascending rows."""
+        step = max(1, min(MAX_ROWS, MAX_BYTES // max(1, image_bytes)))
+        for at in range(0, len(rows), step):
+            yield from self._errors(rows[at : at + step])
+
+    def _errors(self, rows: Sequence[int]) -> Iterator[tuple[int, str]]:
+        try:
+            self._read(rows)
+            return
+        except InputError as error:
+            if len(rows) == 1:
+                yield rows[0], str(error)
+                return
+        for half in (rows[: len(rows) // 2], rows[len(rows) // 2 :]):
+            yield from self._errors(half)
+
+    def _read(self, rows: Sequence[int]) -> None:
+        table = self.opened.take(np.full(len(rows), self.file, np.int32), np.array(rows, np.int32), 0)
+        for start, stop in pieces(table, 0):
+            block = Block(table.slice(start, stop - start), 0, 0, 0, last=False, read=Counter())
+            if self.encodings:
+                encode_images(block, encodings=tuple(self.encodings))
+
+
+def told(found: Sequence[tuple[int, BadRow]]) -> Iterator[str]:
+    """Yields a notice if rows were set aside."""
+    if found:
+        rows = f"{len(found)} bad rows were" if len(found) > 1 else "1 bad row was"
+        yield f"{rows} set aside, such as {found[0][1]}; see {LISTING} beside the manifest"
