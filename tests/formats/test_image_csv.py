@@ -217,7 +217,7 @@ def test_what_was_chosen_and_what_is_left_out_is_in_notices(case: str, tmp_path:
     assert [notice.removeprefix(str(folder)).removeprefix("/") for notice in found] == expected
 
 
-BAD: dict[str, tuple[dict[str, str | bytes], str]] = {
+BAD: dict[str, tuple[str | bytes, str]] = {
     "two labels": ("id,label\na,x\nb,y\na,z\n", r"csv: row 0: image 'a' has label 'x' here and another in another row"),
     "a path outside": ("id,label\na,x\n../b,y\n", r"row 1: image path '../b' leaves the folder of the table.*\(line 3\)"),
     "an absolute path": ("id,label\na,x\n/etc/b.png,y\n", r"row 1: image path '/etc/b.png' leaves"),

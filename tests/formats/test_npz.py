@@ -320,7 +320,8 @@ NUMBERS = np.array([2, 0, 1], np.uint8)
 def test_arrays_are_found_by_the_names_that_people_use_and_else_by_shape(
     names: tuple[str, str], subset: str, tmp_path: Path
 ) -> None:
-    path = write_npz(tmp_path / "any.npz", **dict(zip(names, (PIXELS, NUMBERS), strict=True)))
+    arrays: dict[str, Any] = dict(zip(names, (PIXELS, NUMBERS), strict=True))
+    path = write_npz(tmp_path / "any.npz", **arrays)
     assert detect_format(str(path), str(tmp_path)) == "npz"
     found = rows_of(path, tmp_path / "out")
     assert {name: [(row[1], row[3]) for row in rows] for name, rows in found.items()} == {
