@@ -47,6 +47,7 @@ ACCEPTED: dict[tuple[str, str], tuple[int, ...]] = {
     ("zip", "comment of 65,535 bytes"): (0, 1, 0),
     ("tar", "gzip: wrong size"): (0, 1),
     ("tar", "gzip: reserved flags"): (0, 1),
+    ("IDX", "gzip: not gzip"): (0, 1, 0),  # the first bytes decide, not the name
     ("CSV", "a label: negative"): (1, -1),
     ("CSV", "a label: zeros before"): (1, 7),
     ("lists", "VOC: three words"): (-1,),  # of the id "a 1", which is not listed
