@@ -359,7 +359,7 @@ COLUMNS: dict[str, tuple[dict[str, Any], list[str | None], str]] = {
     "large text": ({"image": pictures(2), "Class": pa.array(["x", "y"], pa.large_string())}, ["x", "y"], ""),
     "whole floats": ({"picture": pictures(2), "y": [1.0, None]}, ["1", None], ""),
     "two names": ({"image": pictures(2), "category": ["x", "y"], "label": [1, 0]}, ["1", "0"], "labels are from column 'label'; not used: 'category'"),
-    "an only column": ({"image": pictures(2), "breed": ["x", "y"], "image_id": [7, 8]}, ["x", "y"], "labels are from column 'breed', the only one of integers or text beside the images; not used: 'image_id'"),
+    "an only column": ({"image": pictures(2), "taste": ["x", "y"], "image_id": [7, 8]}, ["x", "y"], "labels are from column 'taste', the only one of integers or text beside the images; not used: 'image_id'"),
     "two other columns": ({"image": pictures(2), "a": [1, 2], "b": ["x", "y"]}, [None] * 2, "no labels found; columns not used: 'a', 'b'"),
     "a caption": ({"image": pictures(2), "caption": ["x", "y"], "flag": [True, False]}, [None] * 2, "no labels found; columns not used: 'caption', 'flag'"),
     "nothing else": ({"image": pictures(2)}, [None] * 2, "no labels found"),
@@ -651,7 +651,7 @@ def test_a_footer_does_not_outlive_its_reader(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", ["pandas", "pyarrow"])
 def test_the_folder_is_one_table(read: str, tmp_path: Path) -> None:
-    names = ("train/a/1", "train/b/2", "_x/a/3", "日/b/4")
+    names = ("train/a/1", "train/b/2", "%5Fx/a/3", "日/b/4")  # the third is "_x", escaped
     source = write_tree(tmp_path / "in", {f"{name}.png": encoded(picture(at)) for at, name in enumerate(names)})
     quickly(source, tmp_path / "out", "parquet")
     if read == "pandas":

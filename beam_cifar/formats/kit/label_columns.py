@@ -7,10 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 LABEL_NAMES: Final = (
-    *("label", "labels", "cls", "class", "class_name", "target", "y", "category", "fine_label"),
-    *("class_label", "label_name", "category_name", "label_id", "class_id", "category_id", "class_idx", "label_idx"),
+    *("label", "labels", "cls", "class", "class_name", "classname", "target", "targets", "y", "category", "fine_label"),
+    *("class_label", "label_name", "category_name", "breed", "species", "diagnosis", "dx"),
+    *("label_id", "class_id", "category_id", "class_idx", "label_idx"),
 )
-"""Names of columns of labels, in any case; the first one found is used."""
+"""Names of columns of labels, in lower case with "_"; the first one found is used."""
 
 MAX_LISTED: Final = 8
 """Maximum number of columns that a message lists."""
@@ -23,6 +24,11 @@ _OTHER: Final = re.compile(
 )
 
 
+def plain_name(name: str) -> str:
+    """Returns a column's name in lower case, with "_" for spaces, dots and hyphens."""
+    return re.sub(r"[\s.-]+", "_", name.strip().lower())
+
+
 def label_rank(name: str) -> int:
     """Returns how well a name suits a column of labels: 0 is best; -1 for a name that does not say so.
 
@@ -30,7 +36,7 @@ def label_rank(name: str) -> int:
     >>> label_rank("label"), label_rank("Class"), label_rank("caption")
     (0, 3, -1)
     """
-    plain = name.strip().lower()
+    plain = plain_name(name)
     return LABEL_NAMES.index(plain) if plain in LABEL_NAMES else -1
 
 
@@ -43,7 +49,7 @@ def is_no_label(name: str) -> bool:
     """Returns whether a name says that a column is something else than labels: an id, a path, a caption, a size.
 
     >>> from beam_cifar.formats.kit.label_columns import is_no_label
-    >>> is_no_label("image_id"), is_no_label("Caption"), is_no_label("breed")
+    >>> is_no_label("image_id"), is_no_label("Caption"), is_no_label("taste")
     (True, True, False)
     """
     return label_rank(name) < 0 and _OTHER.fullmatch(name.strip()) is not None

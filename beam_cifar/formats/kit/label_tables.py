@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_lines
 from beam_cifar.formats.kit.json_stream import parsed_json
+from beam_cifar.formats.kit.label_columns import LABEL_NAMES, plain_name
 from beam_cifar.images.encodings import is_image_name
 
 TABLES: Final = (".csv", ".tsv", ".jsonl")
@@ -29,24 +29,6 @@ IMAGE_COLUMNS: Final = (
     *("image_name", "img_name", "image_id", "imageid", "img_id", "image", "img", "id", "id_code", "uuid"),
 )
 """Names of columns that name images, in lower case with "_", best first."""
-
-LABEL_COLUMNS: Final = (
-    *("label", "labels", "class", "class_name", "classname", "label_name", "category", "category_name", "target"),
-    *(
-        "targets",
-        "breed",
-        "species",
-        "cls",
-        "y",
-        "fine_label",
-        "diagnosis",
-        "dx",
-        "class_id",
-        "label_id",
-        "category_id",
-    ),
-)
-"""Names of columns of labels, best first."""
 
 SUBSET_COLUMNS: Final = ("split", "subset", "usage", "partition")
 """Names of columns of subsets, best first."""
@@ -83,7 +65,7 @@ class TableColumns:
     @property
     def other_labels(self) -> list[str]:
         """The columns that have names of labels too, but are not read."""
-        return [name for name in _found(self.names, LABEL_COLUMNS) if name != self.label]
+        return [name for name in _found(self.names, LABEL_NAMES) if name != self.label]
 
     @property
     def unused(self) -> list[str]:
@@ -130,7 +112,7 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
     images, has_header = _found(names, IMAGE_COLUMNS), True
     if not images and delimiter and any(map(is_image_file, names)):
         names, has_header = tuple(f"column {number}" for number, _ in enumerate(names, 1)), False
-    labels, subsets = (_found(names, known) or [""] for known in (LABEL_COLUMNS, SUBSET_COLUMNS))
+    labels, subsets = (_found(names, known) or [""] for known in (LABEL_NAMES, SUBSET_COLUMNS))
     choices = [
         TableColumns(
             names, image, labels[0] or _only_other(names, image, has_header), subsets[0], delimiter, has_header
@@ -230,5 +212,5 @@ def _csv_names(line: str) -> tuple[tuple[str, ...], str]:
 
 def _found(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """Returns the names that are known ones in any spelling, best first."""
-    spelt = {re.sub(r"[\s.-]+", "_", name.lower()): name for name in reversed(names)}
+    spelt = {plain_name(name): name for name in reversed(names)}
     return [spelt[name] for name in known if name in spelt]
