@@ -12,7 +12,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Any, BinaryIO, Final, NamedTuple, NoReturn, TypeAlias
 
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, JobError
@@ -31,9 +31,16 @@ MAX_IN_MEMORY: Final = 32 << 20
 KEPT: Final = 4
 """How many decompressed members are kept: rows are read in many small steps."""
 
-_Member = ZipMember | tuple[int, int]
-"""A member of a zip file, or offset and size of one of a tar file."""
-_Tree = dict[str, dict[str, _Member | None]]
+
+class TarMember(NamedTuple):
+    """Where the bytes of a member of a tar file are, and how many."""
+
+    start: int
+    size: int
+
+
+_Member: TypeAlias = ZipMember | TarMember
+_Tree: TypeAlias = dict[str, dict[str, _Member | None]]
 """What is in each folder, by its path with "/" at the end, "" for the archive: members by name, None for folders."""
 
 
@@ -107,7 +114,7 @@ class ArchiveClient(Client):
             content: bytes = _inflated(bucket, files.stamp(bucket), member, f"{bucket}:{found.key}")[start:stop]
             return content
         with files.open_file(bucket) as file:
-            at = data_start(file, member, f"{bucket}:{found.key}") if isinstance(member, ZipMember) else member[0]
+            at = data_start(file, member, f"{bucket}:{found.key}") if isinstance(member, ZipMember) else member.start
             file.seek(at + start)
             return file.read(stop - start)
 
@@ -167,8 +174,7 @@ def _refuse_writing(archive: str) -> NoReturn:
 
 
 def _stored(key: str, member: _Member, stamp: Stamp) -> StoredObject:
-    size = member.size if isinstance(member, ZipMember) else member[1]
-    return StoredObject(key, size, f"{stamp[:2]} {tuple(member)}", stamp[1] // 10**9)
+    return StoredObject(key, member.size, f"{stamp[:2]} {tuple(member)}", stamp[1] // 10**9)
 
 
 @functools.lru_cache(maxsize=8)
@@ -178,11 +184,8 @@ def _tree(scheme: str, archive: str, stamp: Stamp) -> _Tree:
     total = 0
     limit = max(archives.RATIO_FREE_BYTES, archives.MAX_RATIO * stamp[0])
     with files.open_file(archive) as file:
-        entries: Iterator[tuple[Any, ...]]
-        entries = (zip_entries if scheme == "zip" else tar_entries)(file, stamp[0], archive)
-        for count, (name, *where) in enumerate(entries, 1):
-            member: _Member = where[0] if isinstance(where[0], ZipMember) else (where[0], where[1])
-            total += member.size if isinstance(member, ZipMember) else member[1]
+        for count, (name, member) in enumerate(_entries(scheme, file, stamp[0], archive), 1):
+            total += member.size
             if count > archives.MAX_MEMBERS:
                 raise InputError(f"{archive}: more than {archives.MAX_MEMBERS} members; unpack it")
             if total > limit:
@@ -192,6 +195,13 @@ def _tree(scheme: str, archive: str, stamp: Stamp) -> _Tree:
                 )
             _add(tree, name, member, archive)
     return tree
+
+
+def _entries(scheme: str, file: BinaryIO, size: int, archive: str) -> Iterator[tuple[str, _Member]]:
+    if scheme == "zip":
+        yield from zip_entries(file, size, archive)
+    else:
+        yield from ((name, TarMember(start, length)) for name, start, length in tar_entries(file, size, archive))
 
 
 def _add(tree: _Tree, name: str, member: _Member, archive: str) -> None:

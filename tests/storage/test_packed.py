@@ -42,8 +42,8 @@ def named(*names: str, mode: int = 0o644 | 0o100000, system: int = 3) -> bytes:
             info.create_system, info.external_attr = system, mode << 16
             archive.writestr(info, b"data")
     data = buffer.getvalue()
-    for filler, name in zip(b"pq", names, strict=False):  # as `zipfile` would not write it
-        data = data.replace(bytes([filler]) * len(name.encode()), name.encode())
+    for code, name in zip(b"pq", names, strict=False):  # as `zipfile` would not write it
+        data = data.replace(bytes([code]) * len(name.encode()), name.encode())
     return data
 
 
@@ -189,7 +189,7 @@ def test_zip64_and_data_descriptors_are_read(tmp_path: Path) -> None:
 
     pipe = Pipe()
     with (
-        zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive,  # type: ignore[arg-type]
+        zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive,
         archive.open("cat/1.png", "w", force_zip64=True) as member,
     ):
         member.write(b"one" * 100)
