@@ -6,9 +6,10 @@ import argparse
 from dataclasses import replace
 from typing import Any
 
-from beam_cifar.cli.jobs import images_of, input_of, job_options, output_of, perform, stem_of
+from beam_cifar.cli.jobs import images_of, input_of, job_options, output_of, perform
 from beam_cifar.cli.parser import add_command, add_input_format, add_job
 from beam_cifar.options import ConvertOptions
+from beam_cifar.storage import archives
 
 
 def add(commands: Any) -> None:
@@ -33,7 +34,7 @@ def options_of(arguments: argparse.Namespace) -> ConvertOptions:
     subsets, images = tuple(arguments.subset), images_of(arguments)
     return ConvertOptions(
         input_path=arguments.input_path,
-        output_dir=output_of(arguments, stem_of(arguments.input_path)),
+        output_dir=output_of(arguments, archives.stem(arguments.input_path)),
         output_format=arguments.output_format,
         input_format=arguments.input_format,
         subsets=subsets,

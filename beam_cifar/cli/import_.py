@@ -6,13 +6,13 @@ import argparse
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.jobs import stem_of
 from beam_cifar.cli.parser import add_command, add_project, add_subset
 from beam_cifar.cli.terminal import print_notices, scratch_folder
 from beam_cifar.data.text import counted
 from beam_cifar.formats.registry import READ
 from beam_cifar.planning.summaries import select_files
 from beam_cifar.planning.survey import find_catalog
+from beam_cifar.storage import archives
 
 if TYPE_CHECKING:
     from beam_cifar.dataset.project import Project
@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> None:
     with scratch_folder(arguments) as folder:
         found = find_catalog(arguments.path, arguments.format, folder)
     select_files(found, subsets)  # refuses unknown subsets
-    name = _unused(project, stem_of(found.path)) if arguments.name is None else arguments.name
+    name = _unused(project, archives.stem(found.path)) if arguments.name is None else arguments.name
     source = ProjectSource(name, found.path, found.format, subsets)
     replace(project, sources=(*project.sources, source)).save(arguments.project)
     files, classes = counted(len(found.files), "file"), counted(len(found.labels.names), "class", "classes")

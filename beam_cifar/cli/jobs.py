@@ -22,7 +22,6 @@ from beam_cifar.images.options import ImageOptions
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.pipeline.imports import beam_imports, quiet_workers
 from beam_cifar.steps.registry import make_step, parse_call
-from beam_cifar.storage.archives import SUFFIXES
 
 if TYPE_CHECKING:
     from beam_cifar.jobs.prepare import Job
@@ -227,9 +226,3 @@ def output_of(arguments: argparse.Namespace, stem: str) -> str:
     """The output directory; default: `<stem>-<format>` in the current directory."""
     given: str | None = arguments.output_dir
     return f"{stem}-{arguments.output_format}" if given is None else given
-
-
-def stem_of(path: str) -> str:
-    """The name of a directory, or the name of an archive without its extension."""
-    name = os.path.basename(os.path.abspath(path))
-    return next((name[: -len(suffix)] for suffix in SUFFIXES if name.lower().endswith(suffix)), name)

@@ -54,6 +54,7 @@ class CifarBinarySource(RecordSource):
     """Reads CIFAR-10 and CIFAR-100 from a directory or an archive."""
 
     name = "cifar_binary"
+    reads_tar = True
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether a file of names and a `.bin` file are in the directory or archive, or one folder deeper."""

@@ -60,6 +60,7 @@ class DownsampledImagenetSource(RecordSource):
     """Reads pickles and `.npz` files in a directory or its `Imagenet*` folders; pickles also in an archive."""
 
     name = "downsampled_imagenet"
+    reads_tar = True
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether there is a file with a known name, and none of CIFAR's meta files."""

@@ -30,6 +30,7 @@ class Stl10Source(RecordSource):
     """Reads STL-10 from a directory or an archive."""
 
     name = "stl10"
+    reads_tar = True
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether there is a file of images in the directory or archive, or one folder deeper."""

@@ -12,10 +12,12 @@ from itertools import islice
 from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile, Wanted
-from beam_cifar.formats.registry import FORMATS, Sureness, detect, get_source
+from beam_cifar.formats.kit.roots import inner_root
+from beam_cifar.formats.registry import FORMATS, Detected, Sureness, detect, get_source
 from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.planning.summaries import scan, select_files
 from beam_cifar.storage import archives
+from beam_cifar.storage.packed import archive_place
 
 COUNTS = Wanted()
 FREE_ROWS = 1 << 18
@@ -23,7 +25,7 @@ FREE_ROWS = 1 << 18
 MAX_LOOKED_AT = 10_000
 """Maximum number of files counted to say what is in a folder without a known format."""
 MAX_KINDS = 5
-_OTHER_ARCHIVES = (".zip", ".7z", ".rar", ".tar.zst")
+_OTHER_ARCHIVES = (".7z", ".rar", ".tar.zst")
 _GUESSED = (
     "only images were found, so they are read as {} without labels; if labels are elsewhere, name the format with "
     "--input-format"
@@ -114,14 +116,40 @@ def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
     with storage.reading(path):
         if not (storage.is_folder(path) or storage.is_file(path)):
             raise InputError(f"{path}: not a file or directory")
-        detected = None if format_name else detect(path, index_dir)
-        name = detected.name if detected else format_name
-        if name is None:
-            raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
-        catalog = get_source(name).describe(path, index_dir)
-        guessed = (_GUESSED.format(name),) if detected and detected.sureness is Sureness.POSSIBLE else ()
-        files = tuple(replace(file, index_dir=index_dir) for file in catalog.files)
-        return replace(catalog, files=files, notices=(*guessed, *catalog.notices))
+        if archives.is_archive(path) and storage.is_file(path):
+            return _packed_catalog(path, format_name, index_dir)
+        return _catalog(path, format_name, index_dir)
+
+
+def _catalog(path: str, format_name: str | None, index_dir: str, detected: Detected | None = None) -> Catalog:
+    detected = detected or (None if format_name else detect(path, index_dir))
+    name = detected.name if detected else format_name
+    if name is None:
+        raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
+    catalog = get_source(name).describe(path, index_dir)
+    guessed = (_GUESSED.format(name),) if detected and detected.sureness is Sureness.POSSIBLE else ()
+    files = tuple(replace(file, index_dir=index_dir) for file in catalog.files)
+    return replace(catalog, files=files, notices=(*guessed, *catalog.notices))
+
+
+def _packed_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
+    """Returns the catalog of an archive: of a format that reads tar files itself, else of what is in it as a folder."""
+    if not archives.is_zip(path):
+        if format_name and get_source(format_name).reads_tar:
+            return _catalog(path, format_name, index_dir)
+        if not format_name and (detected := detect(path, index_dir)):
+            return _catalog(path, None, index_dir, detected)
+    place = archive_place(path, index_dir)
+    root = inner_root(place)
+    try:
+        catalog = _catalog(root, format_name, index_dir)
+    except InputError as error:
+        raise InputError(f"{error}; to read a part of the archive, or to mend a file in it, unpack it") from error
+    notices = [f"read from {root[len(place) + 1 :]!r}, the only folder in the archive"] if root != place else []
+    if storage.archive_of(place) != path:
+        size = storage.stamp(storage.archive_of(place))[0]
+        notices.append(f"compressed as a whole, so it was decompressed to {size:,} bytes in a temporary file")
+    return replace(catalog, path=path, root="", notices=(*notices, *catalog.notices))
 
 
 def _unpacked(file: SourceFile, folder: str) -> SourceFile:
@@ -140,9 +168,6 @@ def _unpacked_blob(blob: storage.Blob, shown: str, folder: str) -> storage.Blob:
 def _why_unknown(path: str, index_dir: str) -> str:
     if storage.is_folder(path) and not storage.names_in(path):
         return "the directory is empty"
-    if storage.is_file(path) and archives.is_archive(path):
-        archives.list_members(path, index_dir)  # raises an error that says what is wrong with it
-        return "no known format in the archive; if its format can only be read from folders, unpack it first"
     if storage.is_file(path) and path.lower().endswith(_OTHER_ARCHIVES):
         return f"an archive of a kind that is not read; unpack it, or pack it as one of {', '.join(archives.SUFFIXES)}"
     if storage.is_file(os.path.join(path, "features.json")):

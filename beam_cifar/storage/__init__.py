@@ -52,6 +52,7 @@ from beam_cifar.storage.ownership import read_manifest as read_manifest
 from beam_cifar.storage.paths import Entry as Entry
 from beam_cifar.storage.paths import Stamp as Stamp
 from beam_cifar.storage.paths import absolute as absolute
+from beam_cifar.storage.paths import archive_of as archive_of
 from beam_cifar.storage.paths import contains as contains
 from beam_cifar.storage.paths import is_url as is_url
 from beam_cifar.storage.paths import name_of as name_of

@@ -11,6 +11,9 @@ from beam_cifar.errors import UsageError
 SCHEMES = {"s3": "aws", "gs": "gcp"}
 """Supported URL schemes, and the pip extra that installs the client library of each."""
 
+ARCHIVES = ("zip", "tar")
+"""Schemes of URLs of members of archives, which only this package makes, see `archive_url`."""
+
 _URL = re.compile(r"([a-zA-Z][a-zA-Z0-9+.-]*)://(.*)", re.DOTALL)
 
 
@@ -45,10 +48,31 @@ def is_url(path: str) -> bool:
 
 
 def split_url(url: str) -> tuple[str, str, str]:
-    """Returns scheme, bucket and key of a URL."""
+    """Returns scheme, bucket and key of a URL; of a member of an archive, the archive and the path in it."""
     scheme, _, rest = url.partition("://")
+    if scheme in ARCHIVES:
+        archive, _, key = rest.partition("!")
+        return scheme, archive.replace("%21", "!").replace("%25", "%"), key[1:]
     bucket, _, key = rest.partition("/")
     return scheme, bucket, key
+
+
+def archive_url(scheme: str, path: str) -> str:
+    """Returns the URL of all that is in an archive: `zip:///data/set.zip!`; that of a member goes on with its path.
+
+    >>> from beam_cifar.storage.paths import archive_url, split_url
+    >>> archive_url("zip", "/data/set.zip")
+    'zip:///data/set.zip!'
+    >>> split_url(archive_url("tar", "/odd!/100%21.tar") + "/cat/1!.png")
+    ('tar', '/odd!/100%21.tar', 'cat/1!.png')
+    """
+    plain = path.replace("%", "%25").replace("!", "%21")
+    return f"{scheme}://{plain}!"
+
+
+def archive_of(url: str) -> str:
+    """Returns the path of the archive that a URL of `archive_url` leads into."""
+    return split_url(url)[1]
 
 
 def absolute(path: str, what: str) -> str:

@@ -9,13 +9,16 @@ from typing import Any
 from beam_cifar.data.loading import load
 from beam_cifar.errors import UsageError
 from beam_cifar.storage.client import Client
-from beam_cifar.storage.paths import SCHEMES
+from beam_cifar.storage.paths import ARCHIVES, SCHEMES
 
 CLIENTS = {"s3": "beam_cifar.storage.s3:S3", "gs": "beam_cifar.storage.gcs:Gcs"}
 """The client class of each URL scheme, imported when first used: its library is an extra, and slow to import.
 
 The options of a store are parsed in `beam_cifar.pipeline.stores`.
 """
+
+_ARCHIVES = "beam_cifar.storage.packed:ArchiveClient"
+"""The client of members of archives, which needs no settings; it is loaded by name because it reads through clients."""
 
 
 # Empty by default: the libraries find their settings in the environment, the home directory, or the machine's role.
@@ -36,6 +39,9 @@ def use_settings(settings: Callable[[str], Mapping[str, Any]]) -> None:
 @functools.cache
 def client(scheme: str) -> Client:
     """Returns the client for a URL scheme, one per process. Raises `UsageError` if its library is not installed."""
+    if scheme in ARCHIVES:
+        members: Client = load(_ARCHIVES)(scheme)
+        return members
     try:
         made: Client = load(CLIENTS[scheme])(_settings(scheme))
         return made

@@ -163,12 +163,12 @@ def test_an_unknown_format_says_what_is_there_and_what_the_nearest_format_misses
 ) -> None:
     np.savez(tmp_path / "a.npz", x=np.zeros(3))
     (tmp_path / "notes.txt").write_text("text")
-    (tmp_path / "archive.zip").write_bytes(b"PK\x05\x06" + bytes(18))
+    (tmp_path / "archive.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + bytes(26))
     code, _, error = command("info", str(tmp_path))
     assert code == 3
-    assert "no known format; files there: 1 .npz, 1 .txt, 1 .zip; as npz: " in error
+    assert "no known format; files there: 1 .7z, 1 .npz, 1 .txt; as npz: " in error
     assert "--input-format" in error
-    assert "unpack it" in command("info", str(tmp_path / "archive.zip"))[2]
+    assert "unpack it" in command("info", str(tmp_path / "archive.7z"))[2]
 
 
 @pytest.mark.parametrize("names", [["train", "test"], ["Training", "VAL"], ["images"], ["data", "dev", "all"]])

@@ -39,6 +39,7 @@ class CifarSource(Source):
     """Reads every layout that `beam_cifar.pickles` supports."""
 
     name = "cifar"
+    reads_tar = True
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether a meta file is in the directory or archive, or one folder deeper."""

@@ -137,9 +137,15 @@ def forget() -> None:
 
 
 class Source(ABC):
-    """Reads a format; a new one is one module or package in `formats`, and one entry in `FORMATS`."""
+    """Reads a format; a new one is one module or package in `formats`, and one entry in `FORMATS`.
+
+    Attributes:
+        reads_tar: whether it is given the path of a `.tar` or `.tar.gz` itself. Others are given a URL of what is in it
+            as a folder, as all are of a `.zip`.
+    """
 
     name: ClassVar[str]
+    reads_tar: ClassVar[bool] = False
 
     @abstractmethod
     def looks_right(self, path: str, index_dir: str) -> bool:

@@ -8,11 +8,37 @@ from collections.abc import Callable, Collection, Sequence
 from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.kit.subset_names import NOT_CLASSES
+from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.ids import natural_key
 from beam_cifar.storage import archives
 
 Files = dict[str, SourceFile]
 """Files by name."""
+
+
+def inner_root(path: str) -> str:
+    """Returns the folder to read in an archive: programs that pack a folder put it alone into the archive.
+
+    A folder named as a subset is kept, and so is one of nothing but images, which may be a class, unless the archive is
+    named after it. Raises `InputError`.
+
+    Args:
+        path: URL of the content of an archive, from `storage.packed.archive_place`.
+    """
+    named_after = archives.stem(storage.archive_of(path))
+    while True:
+        entries = storage.list_folder(path)
+        if [entry.is_folder for entry in entries] != [True]:
+            return path
+        only = entries[0]
+        if only.name.lower() in NOT_CLASSES or only.name.startswith("_"):
+            return path
+        if only.name != named_after and all(
+            is_image_name(entry.name) and not entry.is_folder for entry in storage.list_folder(only.path)
+        ):
+            return path
+        path = only.path
 
 
 def has_root(path: str, index_dir: str, metas: Collection[str]) -> bool:

@@ -43,6 +43,7 @@ class WebdatasetSource(Source):
     """Reads one shard, a folder of shards, or a folder with a folder of shards for each subset."""
 
     name = "webdataset"
+    reads_tar = True
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether the first shard starts with images, judging by names, and is not a CIFAR archive."""
