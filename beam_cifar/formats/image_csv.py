@@ -34,7 +34,14 @@ from beam_cifar.formats.kit.image_lists import (
     plain_path,
     unmatched,
 )
-from beam_cifar.formats.kit.label_tables import TABLES, TableColumns, find_columns, names_images, table_rows
+from beam_cifar.formats.kit.label_tables import (
+    TABLES,
+    TableColumns,
+    find_columns,
+    may_have_labels,
+    names_images,
+    table_rows,
+)
 from beam_cifar.formats.kit.roots import has_own_file, sorted_files
 from beam_cifar.formats.kit.rows import column, found_in, prefixed
 from beam_cifar.formats.kit.subset_names import NOT_CLASSES, SPLITS, split_word
@@ -88,7 +95,7 @@ class ImageCsvSource(Source):
         """
         if not storage.is_folder(path):
             return False
-        found = [(blob, columns) for blob in _tables(path) if (columns := _columns(blob)) is not None]
+        found, _ = _readable(path)
         named = {bool(columns.label) for blob, columns in found if names_images(blob, columns, _looks(blob))}
         if True in named or not found:
             return bool(found)
@@ -100,12 +107,15 @@ class ImageCsvSource(Source):
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads all tables once, to find the classes, the subsets and the images."""
         with storage.reading(path):
-            tables = tuple(blob for blob in _tables(path) if _columns(blob) is not None)
+            found, damaged = _readable(path)
             tree = list_images(path, is_image_name)
         if not len(tree):
             raise InputError(f"{path}: no PNG or JPEG files found")
-        if not tables:
+        if not found and damaged:
+            raise damaged[0]
+        if not found:
             raise InputError(f"{path}: has no table with a column of images; expected one such as id,label in a CSV")
+        tables = tuple(blob for blob, _ in found)
         rows = _rows(SourceFile("", "", path, tree.blob, beside=tables, index_dir=index_dir))
         facts = json.loads(rows.schema.metadata[b"facts"])
         blobs = {blob.path: blob for blob in tables}
@@ -121,7 +131,8 @@ class ImageCsvSource(Source):
             for where, subset in facts["parts"]
         )
         table = LabelTable(tuple(facts["classes"]))
-        return Catalog(self.name, "images with a table", path, table, files, notices=tuple(facts["notices"]))
+        ignored = (f"{error}; ignored, because it names no images" for error in damaged)
+        return Catalog(self.name, "images with a table", path, table, files, notices=(*ignored, *facts["notices"]))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         import pyarrow.compute as pc
@@ -148,6 +159,26 @@ def _tables(path: str) -> list[storage.Blob]:
 
 def _is_table(name: str) -> bool:
     return name.lower().endswith(TABLES) and ANSWERS not in name.lower()
+
+
+def _readable(path: str) -> tuple[list[tuple[storage.Blob, TableColumns]], list[InputError]]:
+    """Returns the tables with a column of images, and the errors of those that cannot be read and look like no labels.
+
+    Raises:
+        InputError: one that may have labels cannot be read.
+        OSError: a folder cannot be read.
+    """
+    found, damaged = [], list[InputError]()
+    for blob in _tables(path):
+        try:
+            columns = _columns(blob)
+        except InputError as error:
+            if may_have_labels(blob):
+                raise
+            damaged.append(error)
+        else:
+            found += [(blob, columns)] if columns else []
+    return found, damaged
 
 
 @kept()
@@ -296,7 +327,8 @@ def _rows(file: SourceFile) -> pa.Table:
     places = np.concatenate([rows.places for rows in tables])
     if not (places >= 0).any():
         raise InputError(
-            f"{tables[0].where}: no image that it names is below {file.shown}; expected their folders there"
+            f"{tables[0].where}: no image that it names is below {file.shown}; expected their folders there, or "
+            "--input-format image_dir to read the images without labels"
         )
     tables = _drop_repeated(tables, notices)
     tables += _unnamed(file.blob.path, images, np.unique(places[places >= 0]), notices)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
@@ -85,7 +86,10 @@ class MnistCsvSource(RecordSource):
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         with storage.reading(path):
-            files = tuple(file for each in _tables(path) for file in _source_files(each, index_dir))
+            found = _tables(path)
+            other = [each for each in found if storage.is_folder(path) and _is_narrow(each)]
+            other = other if len(other) < len(found) else []
+            files = tuple(file for each in found if each not in other for file in _source_files(each, index_dir))
             if not files:
                 raise InputError(f"{path}: no CSV files found; expected {PREFIX}train{SUFFIX} or similar")
             refuse_one_subset(files)
@@ -94,6 +98,8 @@ class MnistCsvSource(RecordSource):
         notices = dict.fromkeys(
             f"{os.path.basename(file.shown)}: {text}" for file in files for text in _lines(file).columns.notices
         )
+        if other:
+            notices |= {f"ignored {counted(len(other), 'CSV file')} without pixels, such as {other[0]}": None}
         meta_files = () if names is None else (names,)
         return Catalog(self.name, "MNIST as CSV", path, table, files, meta_files, notices=tuple(notices))
 
@@ -222,8 +228,7 @@ def _tables(path: str) -> list[str]:
 def _starts_right(path: str) -> bool:
     """Returns whether the first line, or the one after a header, has the pixels of a square image, and a label."""
     named = PREFIX in os.path.basename(path)
-    with storage.reading(path), storage.open_file(path) as file:
-        lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
+    lines = _first_lines(path)
     header, row = (b"", lines[0]) if _LABEL.match(lines[0]) and not _is_header(lines[0]) else lines
     header = b"" if _is_numbering(header) else header
     if named:  # `describe` reports what is wrong with it
@@ -236,6 +241,18 @@ def _starts_right(path: str) -> bool:
     labelled = found.has_header or _NUMBER.fullmatch(found.text(row, found.label))
     pixels = pixels.replace(b" ", b",") if found.packed else pixels
     return found.pixels >= MIN_PIXELS and bool(found.size and labelled and _PIXELS.fullmatch(pixels))
+
+
+def _first_lines(path: str) -> list[bytes]:
+    with storage.reading(path), storage.open_file(path) as file:
+        return [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
+
+
+def _is_narrow(path: str) -> bool:
+    """Returns whether a CSV file has too few values for pixels: a table of something else, such as of answers."""
+    if PREFIX in os.path.basename(path):
+        return False
+    return all(len(line.replace(b" ", b",").split(b",", MIN_PIXELS)) < MIN_PIXELS for line in _first_lines(path))
 
 
 def _is_header(line: bytes) -> bool:

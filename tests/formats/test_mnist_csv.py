@@ -229,7 +229,6 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "a label below -1": ({"mnist_a.csv": LINE + b"-2" + LINE[1:]}, r"row 1: label -2 is outside"),
     "an absurd label": ({"mnist_a.csv": b"70000" + LINE[1:]}, r"has label 70000; labels above 65535 need a labels.txt"),
     "a label outside the names": ({"mnist_a.csv": LINE, "labels.txt": b"one\n"}, r"row 0: label 1 is outside the label table, which has 1"),
-    "another table": ({"mnist_a.csv": LINE, "weather.csv": b"day,rain\nmonday,3\n"}, r"weather.csv: columns are 'day', 'rain'; expected a column of labels"),
     "one subset twice": ({"mnist_a.csv": LINE, "a.csv": LINE}, r"subset 'a' is also in 'a.csv'"),
     "meta file of another length": ({"mnist_a.csv": LINE, "meta_a.csv": b"a\nb\n"}, r"meta_a.csv: expected an id, .* each of 1 rows"),
     "meta file of another size": ({"mnist_a.csv": LINE, "meta_a.csv": b"5,5\n"}, r"meta_a.csv: row 0: size is '5 x 5'; .* has 784 pixels"),

@@ -144,6 +144,20 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
     return None
 
 
+def may_have_labels(blob: storage.Blob) -> bool:
+    """Returns whether a table that cannot be read looks like one of labels, as far as its start shows.
+
+    That is so if it has names of image files, or if its first line has columns of images and of labels. Text in any
+    encoding is looked at as Latin-1, with NUL bytes dropped for UTF-16.
+    """
+    with storage.open_blob(blob, blob.path) as stream:
+        text = stream.read(MAX_LINE_BYTES).replace(b"\0", b"").decode("latin-1")
+    names = re.split(r"[^\w .-]+", text.partition("\n")[0])
+    return bool(_found(names, IMAGE_COLUMNS) and _found(names, LABEL_COLUMNS)) or any(
+        map(is_image_name, re.split(r"[^\w./-]+", text))
+    )
+
+
 def _only_other(names: Sequence[str], image: str, has_header: bool) -> str:
     """Returns the other one of two columns without names, which must be that of labels; else ""."""
     return "" if has_header or len(names) != 2 else next(name for name in names if name != image)
