@@ -68,7 +68,7 @@ MAX_FOLDERS: Final = 64
 """Maximum number of folders that are searched for the images of a table that does not name their folders."""
 
 LOOKED_INTO: Final = 20
-"""Folders in which detection looks for the first images of a table."""
+"""Folders, and folders in these, in which detection looks for the first images of a table."""
 
 CHUNK: Final = 10_000
 """Rows handled at a time."""
@@ -96,10 +96,16 @@ class ImageCsvSource(Source):
         if not storage.is_folder(path):
             return False
         found, _ = _readable(path)
-        named = {bool(columns.label) for blob, columns in found if names_images(blob, columns, _looks(blob))}
+        named = {
+            bool(columns.label) and not columns.guessed
+            for blob, columns in found
+            if names_images(blob, columns, _looks(blob))
+        }
         if True in named or not found:
             return bool(found)
         folders = storage.folders_in(path)
+        if named and len(folders) == 1 and storage.has_file(folders[0], is_image_name):
+            return True  # one folder is no class if a table names its images
         if not {storage.name_of(folder).lower() for folder in folders} <= NOT_CLASSES:
             return False
         return any(storage.has_file(folder, is_image_name) for folder in (path, *folders))
@@ -191,8 +197,9 @@ def _columns(blob: storage.Blob) -> TableColumns | None:
 def _looks(blob: storage.Blob) -> Callable[[str], bool]:
     """Returns a function that looks up, without listing folders, whether a value names an image beside a table."""
     folder = os.path.dirname(blob.path)
-    inner = sorted(map(storage.name_of, storage.folders_in(folder)), key=lambda name: name.lower() not in NOT_CLASSES)
-    places = ["", *(place for name in inner[:LOOKED_INTO] for place in (name, f"{name}/images"))]
+    inner = sorted(storage.folders_in(folder), key=lambda each: storage.name_of(each).lower() not in NOT_CLASSES)
+    deep = [below for each in inner[:LOOKED_INTO] for below in storage.first_names(each, MAX_FOLDERS)[1]]
+    places = ["", *(os.path.relpath(each, folder) for each in (*inner[:LOOKED_INTO], *deep[:LOOKED_INTO]))]
 
     def is_there(value: str) -> bool:
         ends = ("",) if is_image_name(value) else EXTENSIONS
@@ -326,8 +333,10 @@ def _rows(file: SourceFile) -> pa.Table:
     tables = [_read_table(blob, file.blob.path, images, notices) for blob in file.beside]
     places = np.concatenate([rows.places for rows in tables])
     if not (places >= 0).any():
+        wrong = next((f"{rows.where}: {error}" for rows in tables for error in rows.errors.values()), "")
         raise InputError(
-            f"{tables[0].where}: no image that it names is below {file.shown}; expected their folders there, or "
+            wrong
+            or f"{tables[0].where}: no image that it names is below {file.shown}; expected their folders there, or "
             "--input-format image_dir to read the images without labels"
         )
     tables = _drop_repeated(tables, notices)
@@ -474,12 +483,15 @@ def _subsets(
 
 def _column_notices(shown: str, columns: TableColumns) -> Iterator[str]:
     """Yields notices of the columns that were found, and of those that may be meant too."""
-    unused = ", ".join(columns.unused[:TOLD]) or "none"
+    unused = ", ".join(columns.unused[:TOLD])
     if not columns.label:
-        yield f"{shown}: no labels found; images are named by column {columns.image!r}; columns not used: {unused}"
+        rest = f"columns not used: {unused}; rename one with labels to 'label'" if unused else "it has no other columns"
+        yield f"{shown}: no labels found; images are named by column {columns.image!r}; {rest}"
         return
+    guess = " (a guess: no other column may have them)" if columns.guessed else ""
     subset = f", subsets from {columns.subset!r}" if columns.subset else ""
-    yield f"{shown}: images are named by column {columns.image!r}, labels are read from {columns.label!r}{subset}"
+    label = f"{columns.label!r}{guess}"
+    yield f"{shown}: images are named by column {columns.image!r}, labels are read from {label}{subset}"
     if columns.other_labels:
         yield f"{shown}: columns not used, which may be labels too: {', '.join(columns.other_labels[:TOLD])}"
 

@@ -377,7 +377,11 @@ def test_three_channels_are_together_in_each_pixel(tmp_path: Path) -> None:
 @pytest.mark.parametrize("order", ["emotion,pixels,Usage", "emotion, Usage, pixels", "emotion,pixels"])
 def test_fer2013_has_pixels_in_one_column_and_subsets_in_another(order: str, tmp_path: Path) -> None:
     usage = ["Training", "PublicTest", "Training", "PrivateTest"]
-    columns: dict[str, Any] = {"emotion": [4, 2, 6, 0], "pixels": [" ".join(map(str, row)) for row in FLAT], "Usage": usage}
+    columns: dict[str, Any] = {
+        "emotion": [4, 2, 6, 0],
+        "pixels": [" ".join(map(str, row)) for row in FLAT],
+        "Usage": usage,
+    }
     data = lines(order, *(columns[name.strip()] for name in order.split(",")))
     source = write_tree(tmp_path / "in", {"fer2013.csv": data[:-1]}) / "fer2013.csv"
     assert detect_format(str(source), str(tmp_path)) == "mnist_csv"
