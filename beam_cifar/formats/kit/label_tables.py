@@ -20,6 +20,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_lines
 from beam_cifar.formats.kit.json_stream import parsed_json
 from beam_cifar.formats.kit.label_columns import LABEL_NAMES, is_no_label
+from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS
 from beam_cifar.images.encodings import is_image_name
 
 TABLES: Final = (".csv", ".tsv", ".jsonl")
@@ -36,9 +37,6 @@ LABEL_COLUMNS: Final = (
     *("breed", "species", "cls", "y", "fine_label", "diagnosis", "dx", *LABEL_NAMES),
 )
 """Names of columns of labels, best first."""
-
-SUBSET_COLUMNS: Final = ("split", "subset", "usage", "partition")
-"""Names of columns of subsets, best first."""
 
 LOOKED_AT: Final = 20
 """Rows that show which column names images."""
