@@ -34,7 +34,14 @@ from beam_cifar.formats.kit.image_lists import (
     plain_path,
     unmatched,
 )
-from beam_cifar.formats.kit.label_tables import TABLES, TableColumns, find_columns, names_images, table_rows
+from beam_cifar.formats.kit.label_tables import (
+    TABLES,
+    TableColumns,
+    find_columns,
+    may_have_labels,
+    names_images,
+    table_rows,
+)
 from beam_cifar.formats.kit.roots import has_own_file, sorted_files
 from beam_cifar.formats.kit.rows import column, found_in, prefixed
 from beam_cifar.formats.kit.subset_names import NOT_CLASSES, SPLITS, split_word
@@ -61,7 +68,7 @@ MAX_FOLDERS: Final = 64
 """Maximum number of folders that are searched for the images of a table that does not name their folders."""
 
 LOOKED_INTO: Final = 20
-"""Folders in which detection looks for the first images of a table."""
+"""Folders, and folders in these, in which detection looks for the first images of a table."""
 
 CHUNK: Final = 10_000
 """Rows handled at a time."""
@@ -88,11 +95,17 @@ class ImageCsvSource(Source):
         """
         if not storage.is_folder(path):
             return False
-        found = [(blob, columns) for blob in _tables(path) if (columns := _columns(blob)) is not None]
-        named = {bool(columns.label) for blob, columns in found if names_images(blob, columns, _looks(blob))}
+        found, _ = _readable(path)
+        named = {
+            bool(columns.label) and not columns.guessed
+            for blob, columns in found
+            if names_images(blob, columns, _looks(blob))
+        }
         if True in named or not found:
             return bool(found)
         folders = storage.folders_in(path)
+        if named and len(folders) == 1 and storage.has_file(folders[0], is_image_name):
+            return True  # one folder is no class if a table names its images
         if not {storage.name_of(folder).lower() for folder in folders} <= NOT_CLASSES:
             return False
         return any(storage.has_file(folder, is_image_name) for folder in (path, *folders))
@@ -100,12 +113,15 @@ class ImageCsvSource(Source):
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads all tables once, to find the classes, the subsets and the images."""
         with storage.reading(path):
-            tables = tuple(blob for blob in _tables(path) if _columns(blob) is not None)
+            found, damaged = _readable(path)
             tree = list_images(path, is_image_name)
         if not len(tree):
             raise InputError(f"{path}: no PNG or JPEG files found")
-        if not tables:
+        if not found and damaged:
+            raise damaged[0]
+        if not found:
             raise InputError(f"{path}: has no table with a column of images; expected one such as id,label in a CSV")
+        tables = tuple(blob for blob, _ in found)
         rows = _rows(SourceFile("", "", path, tree.blob, beside=tables, index_dir=index_dir))
         facts = json.loads(rows.schema.metadata[b"facts"])
         blobs = {blob.path: blob for blob in tables}
@@ -121,7 +137,8 @@ class ImageCsvSource(Source):
             for where, subset in facts["parts"]
         )
         table = LabelTable(tuple(facts["classes"]))
-        return Catalog(self.name, "images with a table", path, table, files, notices=tuple(facts["notices"]))
+        ignored = (f"{error}; ignored, because it names no images" for error in damaged)
+        return Catalog(self.name, "images with a table", path, table, files, notices=(*ignored, *facts["notices"]))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         import pyarrow.compute as pc
@@ -150,6 +167,26 @@ def _is_table(name: str) -> bool:
     return name.lower().endswith(TABLES) and ANSWERS not in name.lower()
 
 
+def _readable(path: str) -> tuple[list[tuple[storage.Blob, TableColumns]], list[InputError]]:
+    """Returns the tables with a column of images, and the errors of those that cannot be read and look like no labels.
+
+    Raises:
+        InputError: one that may have labels cannot be read.
+        OSError: a folder cannot be read.
+    """
+    found, damaged = [], list[InputError]()
+    for blob in _tables(path):
+        try:
+            columns = _columns(blob)
+        except InputError as error:
+            if may_have_labels(blob):
+                raise
+            damaged.append(error)
+        else:
+            found += [(blob, columns)] if columns else []
+    return found, damaged
+
+
 @kept()
 def _columns(blob: storage.Blob) -> TableColumns | None:
     """Returns the columns of a table, None if none is of images. Raises `InputError`."""
@@ -160,8 +197,9 @@ def _columns(blob: storage.Blob) -> TableColumns | None:
 def _looks(blob: storage.Blob) -> Callable[[str], bool]:
     """Returns a function that looks up, without listing folders, whether a value names an image beside a table."""
     folder = os.path.dirname(blob.path)
-    inner = sorted(map(storage.name_of, storage.folders_in(folder)), key=lambda name: name.lower() not in NOT_CLASSES)
-    places = ["", *(place for name in inner[:LOOKED_INTO] for place in (name, f"{name}/images"))]
+    inner = sorted(storage.folders_in(folder), key=lambda each: storage.name_of(each).lower() not in NOT_CLASSES)
+    deep = [below for each in inner[:LOOKED_INTO] for below in storage.first_names(each, MAX_FOLDERS)[1]]
+    places = ["", *(os.path.relpath(each, folder) for each in (*inner[:LOOKED_INTO], *deep[:LOOKED_INTO]))]
 
     def is_there(value: str) -> bool:
         ends = ("",) if is_image_name(value) else EXTENSIONS
@@ -295,8 +333,11 @@ def _rows(file: SourceFile) -> pa.Table:
     tables = [_read_table(blob, file.blob.path, images, notices) for blob in file.beside]
     places = np.concatenate([rows.places for rows in tables])
     if not (places >= 0).any():
+        wrong = next((f"{rows.where}: {error}" for rows in tables for error in rows.errors.values()), "")
         raise InputError(
-            f"{tables[0].where}: no image that it names is below {file.shown}; expected their folders there"
+            wrong
+            or f"{tables[0].where}: no image that it names is below {file.shown}; expected their folders there, or "
+            "--input-format image_dir to read the images without labels"
         )
     tables = _drop_repeated(tables, notices)
     tables += _unnamed(file.blob.path, images, np.unique(places[places >= 0]), notices)
@@ -442,12 +483,15 @@ def _subsets(
 
 def _column_notices(shown: str, columns: TableColumns) -> Iterator[str]:
     """Yields notices of the columns that were found, and of those that may be meant too."""
-    unused = ", ".join(columns.unused[:TOLD]) or "none"
+    unused = ", ".join(columns.unused[:TOLD])
     if not columns.label:
-        yield f"{shown}: no labels found; images are named by column {columns.image!r}; columns not used: {unused}"
+        rest = f"columns not used: {unused}; rename one with labels to 'label'" if unused else "it has no other columns"
+        yield f"{shown}: no labels found; images are named by column {columns.image!r}; {rest}"
         return
+    guess = " (a guess: no other column may have them)" if columns.guessed else ""
     subset = f", subsets from {columns.subset!r}" if columns.subset else ""
-    yield f"{shown}: images are named by column {columns.image!r}, labels are read from {columns.label!r}{subset}"
+    label = f"{columns.label!r}{guess}"
+    yield f"{shown}: images are named by column {columns.image!r}, labels are read from {label}{subset}"
     if columns.other_labels:
         yield f"{shown}: columns not used, which may be labels too: {', '.join(columns.other_labels[:TOLD])}"
 

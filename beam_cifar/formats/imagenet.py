@@ -230,15 +230,19 @@ def _in_order(folders: Iterable[str]) -> tuple[list[str], list[str]]:
 def _image_depth(path: str) -> int:
     """Returns the depth of most images: 1 for `<class>/<image>`, 2 for `<subset>/<class>/<image>`, 0 if there are none.
 
-    Where there are images at both depths, they are counted, at most `MAX_LOOKED_AT` of each folder.
+    Where there are images at both depths, they are counted, at most `MAX_LOOKED_AT` of each folder. Those in a folder
+    named as a subset do not count if another such folder has classes: Kaggle's test images have none.
     """
-    loose, inner = 0, list[str]()
-    for folder in _folders(path).values():
+    loose, inner, flat = 0, list[str](), 0
+    for name, folder in _folders(path).items():
         names, folders = storage.first_names(folder, MAX_LOOKED_AT)
-        loose += sum(map(is_image_name, names))
+        count = sum(map(is_image_name, names))
+        loose, flat = (loose, flat + count) if name.lower() in NOT_CLASSES else (loose + count, flat)
         inner += folders
+    if not any(storage.has_file(folder, is_image_name) for folder in inner):
+        return 1 if loose + flat else 0
     if not loose:
-        return 2 if any(storage.has_file(folder, is_image_name) for folder in inner) else 0
+        return 2
     deep = 0
     for folder in inner:
         deep += sum(map(is_image_name, storage.first_names(folder, MAX_LOOKED_AT)[0]))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
@@ -71,6 +72,7 @@ _LABEL = re.compile(rb"-?[0-9]+")
 _NUMBER = re.compile(rb"-?[0-9]{1,7}")
 # A first line whose first value is not a number; "nan" is a label missing in pandas, not a header.
 _HEADER = re.compile(rb"(?!\s*\"?nan\b)(?:\"?\"?,)?[^,]*[A-Za-z\x80-\xff]", re.IGNORECASE)
+_QUOTES = re.compile(rb"(?<![^,\n])\"|\"(?=[,\r\n]|\Z)")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -85,7 +87,10 @@ class MnistCsvSource(RecordSource):
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         with storage.reading(path):
-            files = tuple(file for each in _tables(path) for file in _source_files(each, index_dir))
+            found = _tables(path)
+            other = [each for each in found if storage.is_folder(path) and _is_narrow(each)]
+            other = other if len(other) < len(found) else []
+            files = tuple(file for each in found if each not in other for file in _source_files(each, index_dir))
             if not files:
                 raise InputError(f"{path}: no CSV files found; expected {PREFIX}train{SUFFIX} or similar")
             refuse_one_subset(files)
@@ -94,6 +99,8 @@ class MnistCsvSource(RecordSource):
         notices = dict.fromkeys(
             f"{os.path.basename(file.shown)}: {text}" for file in files for text in _lines(file).columns.notices
         )
+        if other:
+            notices |= {f"ignored {counted(len(other), 'CSV file')} without pixels, such as {other[0]}": None}
         meta_files = () if names is None else (names,)
         return Catalog(self.name, "MNIST as CSV", path, table, files, meta_files, notices=tuple(notices))
 
@@ -222,8 +229,7 @@ def _tables(path: str) -> list[str]:
 def _starts_right(path: str) -> bool:
     """Returns whether the first line, or the one after a header, has the pixels of a square image, and a label."""
     named = PREFIX in os.path.basename(path)
-    with storage.reading(path), storage.open_file(path) as file:
-        lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
+    lines = _first_lines(path)
     header, row = (b"", lines[0]) if _LABEL.match(lines[0]) and not _is_header(lines[0]) else lines
     header = b"" if _is_numbering(header) else header
     if named:  # `describe` reports what is wrong with it
@@ -236,6 +242,23 @@ def _starts_right(path: str) -> bool:
     labelled = found.has_header or _NUMBER.fullmatch(found.text(row, found.label))
     pixels = pixels.replace(b" ", b",") if found.packed else pixels
     return found.pixels >= MIN_PIXELS and bool(found.size and labelled and _PIXELS.fullmatch(pixels))
+
+
+def _first_lines(path: str) -> list[bytes]:
+    with storage.reading(path), storage.open_file(path) as file:
+        return [_unquoted(file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n")) for _ in range(2)]
+
+
+def _unquoted(text: bytes) -> bytes:
+    """Returns lines without the quotes that some programs put around values, and all do around pixels with spaces."""
+    return _QUOTES.sub(b"", text) if b'"' in text else text
+
+
+def _is_narrow(path: str) -> bool:
+    """Returns whether a CSV file has too few values for pixels: a table of something else, such as of answers."""
+    if PREFIX in os.path.basename(path):
+        return False
+    return all(len(line.replace(b" ", b",").split(b",", MIN_PIXELS)) < MIN_PIXELS for line in _first_lines(path))
 
 
 def _is_header(line: bytes) -> bool:
@@ -331,10 +354,11 @@ def _line_table(file: SourceFile) -> pa.Table:
         end = _content_end(stream, begin, file.blob.size)
         if not columns.pixels and end > begin:
             raise _no_square(file, columns)
-        for offset, text in _line_chunks(stream, begin, end, _widest(columns)):
+        for offset, lines in _line_chunks(stream, begin, end, _widest(columns) + 2 * columns.columns):
             place = f"{file.shown}: row {{}}", sum(map(len, labels))
+            text = _unquoted(lines)
             begins = _row_starts(text, columns, place)
-            starts.append(begins + offset)
+            starts.append((begins if text is lines else _line_starts(lines)) + offset)
             labels.append(_row_labels(text, begins, columns, place))
             if columns.subset >= 0:
                 codes.append(_row_subsets(text, _fields(text, begins, columns, columns.subset, place), subsets, place))
@@ -355,12 +379,12 @@ def _start(stream: BinaryIO, shown: str) -> tuple[int, PixelColumns]:
     """Returns the start of the first row, and what the values of each row are."""
     line, header = stream.readline(MAX_LINE + 1), b""
     begin = len(_BOM) if line.startswith(_BOM) else 0
-    first = line[begin:]
+    first = _unquoted(line[begin:])
     if first.strip() and not (_LABEL.match(first) or _is_header(first)):
         found = _shown(first.partition(b",")[0].rstrip(b"\r\n"))
         raise InputError(f"{shown}: row 0: label is {found}; expected a number, or a header with column names")
     if first and _is_header(first):
-        header, begin, first = first, len(line), stream.readline(MAX_LINE + 1)
+        header, begin, first = first, len(line), _unquoted(stream.readline(MAX_LINE + 1))
     if len(first) > MAX_LINE or begin > MAX_LINE:
         raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes, the supported maximum")
     if not _is_numbering(header):
@@ -424,14 +448,22 @@ def _row_starts(text: bytes, columns: PixelColumns, place: tuple[str, int]) -> n
     """Returns the start of each line. Raises `InputError` for a line too short or too long for a row."""
     import numpy as np
 
-    ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
-    starts = np.concatenate([[0], ends[:-1] + 1])
+    starts = _line_starts(text)
+    ends = np.append(starts[1:], len(text)) - 1
     widths = ends - starts
     wrong = (widths < columns.values + columns.pixels - 1) | (widths > _widest(columns))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise _fault(text[starts[row] : ends[row]], columns, place, row)
     return starts
+
+
+def _line_starts(text: bytes) -> npt.NDArray[np.int64]:
+    """Returns the start of each line, int64 `[N]`; the last byte ends one."""
+    import numpy as np
+
+    ends = np.flatnonzero(np.frombuffer(text, dtype=np.uint8) == ord("\n"))
+    return np.concatenate([[0], ends[:-1] + 1])
 
 
 def _fields(
@@ -552,7 +584,7 @@ def _read_pixels(shown: str, lines: _Lines, channels: int, stream: BinaryIO, run
         stream.seek(begin)
         # The last line may have no line end.
         chunks += [read_exactly(stream, end - 1 - begin, shown), b"\n"]
-    text = b"".join(chunks).replace(b"\r\n", b"\n")
+    text = _unquoted(b"".join(chunks).replace(b"\r\n", b"\n"))
     found = _pixels(text, lines.columns, row_numbers(runs), f"{shown}: row {{}}")
     if channels == 1:
         return found

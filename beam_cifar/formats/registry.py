@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -14,6 +15,9 @@ from beam_cifar.data.loading import load
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.sink import Sink
 from beam_cifar.formats.contract.source import Source
+
+MAX_DEPTH, MAX_FOLDERS, MAX_NAMES = 3, 16, 1000
+"""How many levels of folders, folders of each, and names in each of these show whether a second format is there."""
 
 GROUP = "beam_cifar.formats"
 """The group of entry points by which other packages offer formats: the name of each, and where its `Format` is."""
@@ -277,8 +281,8 @@ def detect(path: str, index_dir: str) -> Detected | None:
     for sureness, names in _by_sureness():
         for name in names:
             if _is_it(name, path, index_dir):
-                others = names[names.index(name) + 1 :]
-                _refuse_two(path, name, [each for each in others if _is_there_too(each, path, index_dir)])
+                others, near = names[names.index(name) + 1 :], _names_near(path)
+                _refuse_two(path, name, [each for each in others if _is_there_too(each, path, near, index_dir)])
                 return Detected(name, sureness)
     return None
 
@@ -294,16 +298,30 @@ def _names(formats: Mapping[str, Format], sureness: Sureness) -> list[str]:
     return [name for name, entry in formats.items() if entry.source and entry.sureness is sureness]
 
 
-def _is_there_too(name: str, path: str, index_dir: str) -> bool:
+def _is_there_too(name: str, path: str, near: Collection[str], index_dir: str) -> bool:
     """Returns whether a folder with files of one format has files of another; asked only if names of files say so."""
     entry = find_format(name)
     marks = entry.marks if entry else ()
-    if marks and not (storage.is_folder(path) and any(each.endswith(marks) for each in storage.names_in(path))):
+    if marks and not any(each.endswith(marks) for each in near):
         return False
     try:
         return _is_it(name, path, index_dir)
     except InputError:
         return False
+
+
+def _names_near(path: str) -> list[str]:
+    """Returns the first names in a folder and in folders below it: some formats are found one or two folders down."""
+    near, folders = list[str](), [path] if storage.is_folder(path) else []
+    for _ in range(MAX_DEPTH):
+        inner = list[str]()
+        for folder in folders[:MAX_FOLDERS]:
+            with suppress(OSError):  # one that cannot be listed has nothing to be read either
+                names, found = storage.first_names(folder, MAX_NAMES)
+                near += [*names, *map(storage.name_of, found)]
+                inner += found
+        folders = inner
+    return near
 
 
 def _refuse_two(path: str, name: str, others: Sequence[str]) -> None:

@@ -128,6 +128,27 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
         {"train.csv": "path,label\ncat/1.png,x\ndog/1.png,y\n"},
         {"train": [("cat/1.png", "x", 0), ("dog/1.png", "y", 1)], "test": [("cat/1.png", None, 2)]},
     ),
+    "names without underscores, as GTSRB has them": (
+        ["Train/0/0.png", "Train/1/0.png", "Test/0.png"],
+        {
+            "Train.csv": "Width,Height,Roi.X1,ClassId,Path\n8,8,1,0,Train/0/0.png\n8,8,1,1,Train/1/0.png\n",
+            "Test.csv": "Width,Height,Roi.X1,ClassId,Path\n8,8,1,1,Test/0.png\n",
+        },
+        {"Test": [("Test/0.png", "1", 2)], "Train": [("Train/0/0.png", "0", 0), ("Train/1/0.png", "1", 1)]},
+    ),
+    "ids of images two folders down": (
+        ["images/a/1.png", "images/b/2.png"],
+        {"labels.csv": "id;label\n1;x\n2;y\n"},
+        {"default": [("1.png", "x", 0), ("2.png", "y", 1)]},
+    ),
+    "the only other column": (FLAT, {"train.csv": ",id_code,level,width\n0,a,3,8\n1,b,1,8\n"},
+        {"train": [("a.png", "3", 0), ("b.png", "1", 1)]},
+    ),
+    "JSON lines that leave out what they have no value for": (
+        FLAT,
+        {"metadata.jsonl": '{"file_name": "a.png"}\n{"file_name": "b.png", "label": "x"}\n'},
+        {"default": [("a.png", None, 0), ("b.png", "x", 1)]},
+    ),
     "backslashes": (["x/a.png"], {"labels.csv": "path,label\nx\\a.png,1\n"}, {"default": [("x/a.png", "1", 0)]}),
     "a missing image": (
         ["train/a.png"],
@@ -183,7 +204,25 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
     "no labels": (
         FLAT,
         {"metadata.csv": "file_name,text\na.png,hello\nb.png,you\n"},
-        ["metadata.csv: no labels found; images are named by column 'file_name'; columns not used: text"],
+        [
+            "metadata.csv: no labels found; images are named by column 'file_name'; columns not used: text; rename one with labels to 'label'"
+        ],
+    ),
+    "a guess": (
+        FLAT,
+        {"labels.csv": "id_code,severity\na,0\nb,2\n"},
+        [
+            "labels.csv: images are named by column 'id_code', labels are read from 'severity' (a guess: no other column may "
+            "have them)"
+        ],
+    ),
+    "several columns that may have labels": (
+        FLAT,
+        {"labels.csv": "image,MEL,NV\na,1.0,0.0\nb,0.0,1.0\n"},
+        [
+            "labels.csv: no labels found; images are named by column 'image'; columns not used: MEL, NV; rename one with "
+            "labels to 'label'"
+        ],
     ),
     "rows": (
         [*FLAT, "c.png"],
@@ -229,6 +268,7 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "NUL": (b"id,label\na,x\nb,y\0\n", r"row 1: a value has a NUL|line contains NUL"),
     "a long line": ("id,label\na,x\nb," + "y" * 70_000 + "\n", r"csv: line 3: is longer than 65536 bytes"),
     "no images": ("id,label\nnone,x\n", r"csv: no image that it names is below .*/in; expected their folders there"),
+    "only paths outside": ("path,label\n/x/a.png,x\n", r"csv: image path '/x/a.png' leaves the folder of the table"),
     "only a header": ("id,label\n", r"csv: no image that it names"),
     "empty": ("", r"csv: line 1: is empty; expected a header"),
     "UTF-16": ("id,label\na,x\n".encode("utf-16"), r"csv: line 1: is not UTF-8"),
@@ -303,6 +343,8 @@ def test_too_many_bad_rows_classes_or_subsets_are_refused(tmp_path: Path, monkey
         (["cat/1.png", "dog/1.png"], {"metadata.csv": "file_name,text\ncat/1.png,x\n"}, "imagenet"),
         (["cat/1.png", "dog/1.png"], {"notes.csv": b"a,b\n\xff,1\n"}, "imagenet"),
         (["train/cat/1.png"], {"notes.csv": "a,b\n1,2\n"}, "imagenet_with_subset_dirs"),
+        (["cat/1.png", "dog/1.png"], {"credits.csv": "path,author\ncat/1.png,x\n"}, "imagenet"),
+        (["ISIC/1.jpg", "ISIC/2.jpg"], {"truth.csv": "image,MEL,NV\n1,1,0\n2,0,1\n"}, "image_csv"),
         (["1.png"], {"notes.csv": "a,b\n1,2\n"}, "image_dir"),
         (["train/1.png"], {"metadata.csv": "file_name,text\ntrain/1.png,x\n"}, "image_csv"),
         (["train/cat/1.png"], {"metadata.csv": "file_name,text\ntrain/cat/1.png,x\n"}, "imagenet_with_subset_dirs"),

@@ -360,6 +360,7 @@ COLUMNS: dict[str, tuple[dict[str, Any], list[str | None], str]] = {
     "whole floats": ({"picture": pictures(2), "y": [1.0, None]}, ["1", None], ""),
     "two names": ({"image": pictures(2), "category": ["x", "y"], "label": [1, 0]}, ["1", "0"], "labels are from column 'label'; not used: 'category'"),
     "an only column": ({"image": pictures(2), "taste": ["x", "y"], "image_id": [7, 8]}, ["x", "y"], "labels are from column 'taste', the only one of integers or text beside the images; not used: 'image_id'"),
+    "other images and subsets": ({"image": pictures(2), "mask": pictures(2), "label": [1, 0], "Split": ["train", "test"]}, ["1", "0"], "labels are from column 'label'; not used: 'mask', 'Split'"),
     "two other columns": ({"image": pictures(2), "a": [1, 2], "b": ["x", "y"]}, [None] * 2, "no labels found; columns not used: 'a', 'b'"),
     "a caption": ({"image": pictures(2), "caption": ["x", "y"], "flag": [True, False]}, [None] * 2, "no labels found; columns not used: 'caption', 'flag'"),
     "nothing else": ({"image": pictures(2)}, [None] * 2, "no labels found"),

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 LABEL_NAMES: Final = (
-    *("label", "labels", "cls", "class", "class_name", "classname", "target", "targets", "y", "category", "fine_label"),
+    *("label", "labels", "cls", "class", "class_name", "target", "targets", "y", "category", "fine_label"),
     *("class_label", "label_name", "category_name", "breed", "species", "diagnosis", "dx"),
     *("label_id", "class_id", "category_id", "class_idx", "label_idx"),
 )
@@ -25,8 +25,11 @@ _OTHER: Final = re.compile(
 
 
 def plain_name(name: str) -> str:
-    """Returns a column's name in lower case, with "_" for spaces, dots and hyphens."""
-    return re.sub(r"[\s.-]+", "_", name.strip().lower())
+    """Returns a name without what spellings differ in, as in "Class ID", "class_id" and "ClassId"."""
+    return re.sub(r"[\W_]+", "", name.lower())
+
+
+_PLAIN: Final = {plain_name(name): rank for rank, name in reversed(list(enumerate(LABEL_NAMES)))}
 
 
 def label_rank(name: str) -> int:
@@ -36,8 +39,7 @@ def label_rank(name: str) -> int:
     >>> label_rank("label"), label_rank("Class"), label_rank("caption")
     (0, 3, -1)
     """
-    plain = plain_name(name)
-    return LABEL_NAMES.index(plain) if plain in LABEL_NAMES else -1
+    return _PLAIN.get(plain_name(name), -1)
 
 
 def by_rank(names: Iterable[str]) -> list[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_lines
 from beam_cifar.formats.kit.json_stream import parsed_json
-from beam_cifar.formats.kit.label_columns import LABEL_NAMES, plain_name
+from beam_cifar.formats.kit.label_columns import LABEL_NAMES, is_no_label, plain_name
+from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS
 from beam_cifar.images.encodings import is_image_name
 
 TABLES: Final = (".csv", ".tsv", ".jsonl")
@@ -30,11 +32,12 @@ IMAGE_COLUMNS: Final = (
 )
 """Names of columns that name images, in lower case with "_", best first."""
 
-SUBSET_COLUMNS: Final = ("split", "subset", "usage", "partition")
-"""Names of columns of subsets, best first."""
 
 LOOKED_AT: Final = 20
 """Rows that show which column names images."""
+
+MAX_JSON_LINES: Final = 1000
+"""Lines whose names are the columns of JSON lines."""
 
 MAX_TRIED: Final = 16
 """Columns whose values are looked at where no column has a name for images."""
@@ -61,6 +64,11 @@ class TableColumns:
     subset: str
     delimiter: str
     has_header: bool = True
+
+    @property
+    def guessed(self) -> bool:
+        """Whether nothing but the lack of another column says that it has the labels."""
+        return self.has_header and bool(self.label) and not _found([self.label], LABEL_NAMES)
 
     @property
     def other_labels(self) -> list[str]:
@@ -104,7 +112,7 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
         header = line.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError as error:
         raise InputError(f"{blob.path}: line 1: is not UTF-8: {error.reason}; save it as UTF-8") from error
-    names, delimiter = _json_names(header, blob.path) if _is_json(blob.path) else _csv_names(header)
+    names, delimiter = (_json_names(blob), "") if _is_json(blob.path) else _csv_names(header)
 
     def is_image_file(value: str) -> bool:
         return is_image_name(value) and is_image(value)
@@ -115,7 +123,7 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
     labels, subsets = (_found(names, known) or [""] for known in (LABEL_NAMES, SUBSET_COLUMNS))
     choices = [
         TableColumns(
-            names, image, labels[0] or _only_other(names, image, has_header), subsets[0], delimiter, has_header
+            names, image, labels[0] or _only_other(names, image, *subsets[:1]), subsets[0], delimiter, has_header
         )
         for image in images or names[:MAX_TRIED]
     ]
@@ -126,9 +134,24 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
     return None
 
 
-def _only_other(names: Sequence[str], image: str, has_header: bool) -> str:
-    """Returns the other one of two columns without names, which must be that of labels; else ""."""
-    return "" if has_header or len(names) != 2 else next(name for name in names if name != image)
+def may_have_labels(blob: storage.Blob) -> bool:
+    """Returns whether a table that cannot be read looks like one of labels, as far as its start shows.
+
+    That is so if it has names of image files, or if its first line has columns of images and of labels. Text in any
+    encoding is looked at as Latin-1, with NUL bytes dropped for UTF-16.
+    """
+    with storage.open_blob(blob, blob.path) as stream:
+        text = stream.read(MAX_LINE_BYTES).replace(b"\0", b"").decode("latin-1")
+    names = re.split(r"[^\w .-]+", text.partition("\n")[0])
+    return bool(_found(names, IMAGE_COLUMNS) and _found(names, LABEL_NAMES)) or any(
+        map(is_image_name, re.split(r"[^\w./-]+", text))
+    )
+
+
+def _only_other(names: Sequence[str], *known: str) -> str:
+    """Returns the only column that is not known and whose name does not say that it is something else; else ""."""
+    others = [name for name in names if name not in known and not is_no_label(name)]
+    return others[0] if len(others) == 1 else ""
 
 
 def names_images(blob: storage.Blob, columns: TableColumns, is_image: Callable[[str], bool]) -> bool:
@@ -168,15 +191,21 @@ def _csv_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
 
 def _json_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
     names = columns.image, columns.label, columns.subset
+    for number, item in _json_objects(blob):
+        texts = [_text(item.get(name)) for name in names]
+        wrong = next((name for name, text in zip(names, texts, strict=True) if text is None), None)
+        error = "" if wrong is None else f"{wrong!r} is {str(item[wrong])[:50]!r}; expected text or a number"
+        yield number, [text or "" for text in texts], error
+
+
+def _json_objects(blob: storage.Blob) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the number and the object of each line that is not empty. Raises `InputError`."""
     for number, line in read_lines(blob, blob.path):
         if line.strip():
             item = parsed_json(line.encode(), f"{blob.path}: line {number}")
             if not isinstance(item, dict):
                 raise InputError(f"{blob.path}: line {number}: found {line[:50]!r}; expected a JSON object")
-            texts = [_text(item.get(name)) for name in names]
-            wrong = next((name for name, text in zip(names, texts, strict=True) if text is None), None)
-            error = "" if wrong is None else f"{wrong!r} is {str(item[wrong])[:50]!r}; expected text or a number"
-            yield number, [text or "" for text in texts], error
+            yield number, item
 
 
 def _text(value: Any) -> str | None:
@@ -191,9 +220,9 @@ def _is_json(path: str) -> bool:
     return os.path.basename(path).lower().endswith(".jsonl")
 
 
-def _json_names(line: str, shown: str) -> tuple[tuple[str, ...], str]:
-    item = parsed_json(line.encode(), f"{shown}: line 1")
-    return tuple(item) if isinstance(item, dict) else (), ""
+def _json_names(blob: storage.Blob) -> tuple[str, ...]:
+    """Returns the names in the first lines, in order: a line may leave out what it has no value for."""
+    return tuple(dict.fromkeys(name for _, item in islice(_json_objects(blob), MAX_JSON_LINES) for name in item))
 
 
 def _csv_names(line: str) -> tuple[tuple[str, ...], str]:
@@ -213,4 +242,4 @@ def _csv_names(line: str) -> tuple[tuple[str, ...], str]:
 def _found(names: Sequence[str], known: Sequence[str]) -> list[str]:
     """Returns the names that are known ones in any spelling, best first."""
     spelt = {plain_name(name): name for name in reversed(names)}
-    return [spelt[name] for name in known if name in spelt]
+    return list(dict.fromkeys(spelt[plain] for plain in map(plain_name, known) if plain in spelt))

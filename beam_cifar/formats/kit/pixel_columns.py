@@ -15,6 +15,7 @@ from typing import Final
 
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.label_columns import by_rank, is_no_label, label_rank, listed
+from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS
 
 MAX_COLUMNS: Final = 1 << 21
 """Maximum number of names in a header: they are in memory at once."""
@@ -23,7 +24,6 @@ MIN_PIXELS: Final = 64
 """Least pixels of an image that are detected by what is in a file: with fewer it could be any table."""
 
 _PACKED: Final = "pixels"
-_SUBSETS: Final = ("usage", "split", "subset")
 _OWN_LABELS: Final = ("emotion",)
 _SIZED: Final = re.compile(r".*?([0-9]{1,5})x([0-9]{1,5})", re.DOTALL)
 
@@ -129,7 +129,7 @@ def pixel_columns(header: bytes, row: bytes, shown: str) -> PixelColumns:
 def _described(names: Sequence[str], first: int, width: int, pixels: int, shown: str) -> PixelColumns:
     """Returns the columns of a file with a header, given those of its pixels."""
     others = [number for number in range(len(names)) if not first <= number < first + width]
-    subset = next((number for number in others if names[number].lower() in _SUBSETS), -1)
+    subset = next((number for number in others if names[number].lower() in SUBSET_COLUMNS), -1)
     others = [number for number in others if number != subset]
     label = _label(names, others, shown)
     unused = [names[number] for number in others if number != label]

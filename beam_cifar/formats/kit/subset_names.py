@@ -20,6 +20,9 @@ SPLITS: Final = {
 NOT_CLASSES: Final = frozenset({*SPLITS, "images", "img", "data", "all"})
 """Names of folders, in lower case, that say nothing about the class of the images in them."""
 
+SUBSET_COLUMNS: Final = ("split", "subset", "usage", "partition")
+"""Names of columns of subsets in tables, in lower case, best first."""
+
 _WORD: Final = re.compile(r"[A-Z]?[a-z]+|[A-Z]+")
 
 

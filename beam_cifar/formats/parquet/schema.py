@@ -22,6 +22,7 @@ from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.json_stream import parsed_json
 from beam_cifar.formats.kit.label_columns import by_rank, is_no_label, label_rank, listed
+from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS
 
 OWN_KEY = b"beam_cifar"
 """Key of our own metadata: superclasses of classes, and paths of rows without an image."""
@@ -53,7 +54,8 @@ class ColumnRoles:
         path: path of the column of their names.
         label: column of classes.
         is_guess: whether that column was found by its type alone.
-        unused: columns that are not read: those that might be labels as well, or all if `label` is a guess or missing.
+        unused: columns that are not read: those that might be labels, images or subsets as well, or all if `label` is a
+            guess or missing.
         names: class names, if the schema has them.
         is_text: whether labels are class names themselves.
         coarse: column of superclasses.
@@ -177,7 +179,15 @@ def columns_of(schema: pa.Schema, shown: str, holds_images: Callable[[str], bool
     coarse = COARSE_NAME if label == "fine_label" and _is_number(schema, COARSE_NAME) else ""
     unused = [name for name in others if name not in (label, coarse)]
     if is_sure:
-        unused = [name for name in unused if label_rank(name) >= 0 or name == COARSE_NAME or _is_class(features, name)]
+        images = [name for name in _candidates(schema) if holds_images(_image_path(schema, name))]
+        unused = [
+            name
+            for name in unused
+            if label_rank(name) >= 0
+            or name in (COARSE_NAME, *images)
+            or name.lower() in SUBSET_COLUMNS
+            or _is_class(features, name)
+        ]
     return ColumnRoles(
         image=_image_path(schema, image),
         path=path,

@@ -52,7 +52,9 @@ class WebdatasetSource(Source):
         if storage.has_file(path, is_image_name):  # do not list a folder of perhaps millions of images
             return False
         first = next((paths[0] for paths in _shard_paths(path).values()), "")
-        return _starts_right(first) if first else _has_packed(path)
+        # Beside folders, a tar file without labels is rather what these were unpacked from.
+        packed = os.path.dirname(first) == path and bool(storage.folders_in(path))
+        return _starts_right(first, needs_labels=packed) if first else _has_packed(path)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds shards and classes; reads the shards to find repeated ids and, without `labels.json`, the labels."""
