@@ -11,7 +11,7 @@ import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
@@ -21,11 +21,13 @@ from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.kit.cards import CARD, are_splits, config_lines, has_split_keyword, literal, split_name_of
 from beam_cifar.formats.kit.folders import (
     ENTRY,
     NO_LABEL,
     TREE,
     ImageFileRows,
+    ImageFileWriter,
     TreeSink,
     decoded_file_name,
     file_stem,
@@ -33,8 +35,8 @@ from beam_cifar.formats.kit.folders import (
 )
 from beam_cifar.formats.kit.subset_names import NOT_CLASSES
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.naming.components import decoded_names, distinct_components, encode_folder, escape_first
-from beam_cifar.naming.ids import natural_key
+from beam_cifar.naming.components import clash_key, decoded_names, distinct_components, encode_folder, escape_first
+from beam_cifar.naming.ids import natural_key, unique_ids
 from beam_cifar.naming.image_files import digests
 
 if TYPE_CHECKING:
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 LABEL_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".xml", ".mat", ".xlsx")
 """Ends of the names of files that may have labels."""
+TAKEN: Final = frozenset({NO_LABEL, CARD.lower()})
+"""Clash keys of names that no class has as its folder."""
 SUBSET = "default"
 """Datumaro's name for the only subset of a tree."""
 MAX_LOOKED_AT = 1000
@@ -81,7 +85,7 @@ class ImagenetSource(Source):
             inner = self._subsets(path)
             folders = {name: _folders(folder) for name, folder in inner.items()}
             parents = dict.fromkeys((path, *inner.values()))
-            stray = [lost for folder in parents for lost in _files(folder)]
+            stray = [lost for folder in parents for lost in _files(folder) if lost != f"{path}/{CARD}"]
             hidden = [lost for folder in parents for lost in _hidden(folder)]
         classes, numbered = _in_order({name for found in folders.values() for name in found} - {NO_LABEL})
         labels = {name: label for label, name in enumerate(classes)} | {NO_LABEL: UNLABELLED}
@@ -127,17 +131,41 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
 
 @functools.lru_cache(maxsize=8)
 def class_folders(labels: LabelTable) -> tuple[str, ...]:
-    """Returns the folder of each class: its name encoded for file systems, and never `no_label`."""
-    found = distinct_components(labels.names, encode_folder, taken={NO_LABEL})
-    return tuple(escape_first(folder) if folder == NO_LABEL else folder for folder in found)
+    """Returns the folder of each class: its name encoded for file systems, and never `no_label` or `README.md`."""
+    found = distinct_components(labels.names, encode_folder, taken=TAKEN)
+    return tuple(escape_first(folder) if folder in TAKEN else folder for folder in found)
+
+
+def subset_folder(subset: str) -> str:
+    """Returns the folder of a subset, never `README.md`, even on a case-insensitive file system."""
+    folder = encode_folder(subset)
+    return escape_first(folder) if clash_key(folder) in TAKEN - {NO_LABEL} else folder
+
+
+class _ImagenetWriter(ImageFileWriter):
+    """Counts the file names that `datasets` would take for those of splits."""
+
+    _keywords = 0
+
+    def note(self, names: Sequence[str]) -> None:
+        self._keywords += sum(map(has_split_keyword, names))
+
+    def statistics(self) -> dict[str, int]:
+        """Returns the number of such names, on which the card depends."""
+        return {"split_keywords": self._keywords} if self._keywords else {}
 
 
 class ImagenetSink(TreeSink):
-    """Writes `<class>/<id>.png`."""
+    """Writes `<class>/<id>.png`, and `README.md` where `datasets` would find the wrong splits without it."""
 
     name = "imagenet"
     can = replace(TREE, losses=frozenset({"order", "subsets", "superclasses", "unused"}))
     subsets = SubsetNaming(merges=True)
+    writer = _ImagenetWriter
+    card_notice: ClassVar[str] = (
+        f"{CARD} tells datasets the folders of each split, because it would take other names for splits"
+        f"; Datumaro takes {CARD} for a class without images: delete it if Datumaro reads the folder"
+    )
 
     def check_labels(self, labels: LabelTable) -> None:
         """Refuses classes with the same name, which would share a folder."""
@@ -157,8 +185,34 @@ class ImagenetSink(TreeSink):
         paths = {result.shard.path for result in shards}
         return sorted(f"{path}/{folder}".lstrip("/") for path in paths for folder in class_folders(options.labels))
 
+    def split_paths(self, shards: Sequence[ShardResult]) -> dict[str, str]:
+        """Returns the folder of each split, as the card names them; "" for all folders."""
+        return {"train": ""}
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """Returns the card, if `datasets` needs it."""
+        if not self._is_misread(options, shards):
+            return {}
+        paths = {split: f"{literal(path)}/*/*" if path else "*/*" for split, path in self.split_paths(shards).items()}
+        # Without drop_labels, datasets finds no labels where the images of a split have one class.
+        lines = ["---", *config_lines(paths), "  drop_labels: false", "---", "", "# Image classification dataset", ""]
+        return {CARD: "\n".join(lines).encode()}
+
+    def _is_misread(self, options: SinkOptions, shards: Sequence[ShardResult]) -> bool:
+        """Returns whether `datasets` would lose images, or take them for another split, going by names."""
+        folders = self.image_folders(options)  # UNLABELLED is -1 and so indexes the last one
+        if any(has_split_keyword(folders[label]) for result in shards for label in result.labels):
+            return True
+        paths = list(dict.fromkeys(result.shard.path for result in shards if result.labels))
+        if are_splits(paths):
+            return False
+        named = any(result.statistics.get("split_keywords") for result in shards)
+        return named or len(paths) > 1 or any(map(has_split_keyword, paths))
+
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Yields notices if readers, which number the folders they find, will assign other label ids."""
+        if self.card_notice and self._is_misread(options, shards):
+            yield self.card_notice
         present: dict[str, set[int]] = {}
         for result in shards:
             present.setdefault(result.shard.path, set()).update(result.labels)
@@ -182,7 +236,14 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
 
     name = "imagenet_with_subset_dirs"
     can = replace(TREE, losses=frozenset({"order", "superclasses", "unused"}))
-    subsets = SubsetNaming(word=encode_folder, own_folders=True)
+    subsets = SubsetNaming(word=subset_folder, own_folders=True)
+    card_notice = ""  # no reader minds it beside the folders of subsets
+
+    def split_paths(self, shards: Sequence[ShardResult]) -> dict[str, str]:
+        written = [result.shard for result in shards if result.labels]
+        # "all" means every split.
+        (_, *splits), _ = unique_ids(["all", *(split_name_of(shard.subset) for shard in written)])
+        return {split: shard.path for split, shard in zip(splits, written, strict=True)}
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return self.subsets.written(subset)

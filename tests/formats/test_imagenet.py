@@ -616,6 +616,7 @@ def test_the_manifest_accounts_for_every_file(target: str, small: Path, tmp_path
     quickly(small, output, target, labels=("cat", "dog"), remaps=("dog:wolf",))
     found = manifest(output)
     files = {entry["path"]: (entry["bytes"], entry["sha256"]) for entry in listed(output)}
+    files |= {entry["path"]: (entry["bytes"], entry["sha256"]) for entry in found["files"]}
     assert files == {
         path: (len(content), hashlib.sha256(content).hexdigest()) for path, content in contents(output).items()
     }

@@ -148,7 +148,7 @@ def _header(entry: storage.Entry | None) -> ImageHeader | RowError | None:
         return header_or_error(file, entry.path)
 
 
-class _ImageFileWriter(PartWriter):
+class ImageFileWriter(PartWriter):
     """Writes each image to the folder of its class."""
 
     sink: TreeSink
@@ -163,6 +163,7 @@ class _ImageFileWriter(PartWriter):
         short = ids if can.ids_are_paths else list(map(short_name, ids, filenames))
         encode = encode_path if can.ids_are_paths else encode_name
         names = file_names(short, ids, suffixes, self.options.strict_names, encode)
+        self.note(names)
         labels = plain_labels(table).tolist()
         listed = [table.column(name).to_pylist() for name in can.listed]
         self.file.add(
@@ -175,6 +176,10 @@ class _ImageFileWriter(PartWriter):
                 ids, names, suffixes, labels, images, *listed, strict=True
             )
         )
+
+    def note(self, names: Sequence[str]) -> None:
+        """Receives the file names of each block, for formats whose `statistics` depend on them."""
+        return
 
     def _facts(self, item_id: str, named: str, facts: Sequence[int | None]) -> dict[str, str]:
         """Returns an image's entry in the list of files: its id, if the name does not give it, and `listed` columns."""
@@ -193,7 +198,7 @@ ID_TREE = replace(TREE, classes_are_folders=False, ids_are_paths=True)
 class TreeSink(Sink):
     """Writes each shard as a folder, and each image as a separate file named by its id."""
 
-    writer = _ImageFileWriter
+    writer = ImageFileWriter
     root: ClassVar[str] = ""
     """Folder of all images, relative to the shard's; see `image_folders`."""
 
