@@ -1,17 +1,17 @@
 """ImageNet's layout: a folder of images for each class, in one tree or in one tree for each subset.
 
 Datumaro calls these `imagenet` (`<class>/<image>`) and `imagenet_with_subset_dirs` (`<subset>/<class>/<image>`);
-unlabelled images are in `no_label`. torchvision's ImageFolder and the imagefolder of Hugging Face datasets number the
-class folders they find, in the order of their names.
+unlabelled images are in `no_label`. torchvision's ImageFolder also walks the folders below those of classes. It and the
+imagefolder of Hugging Face datasets number the class folders they find, in the order of their names.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
@@ -21,20 +21,13 @@ from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
-from beam_cifar.formats.kit.folders import (
-    ENTRY,
-    NO_LABEL,
-    TREE,
-    ImageFileRows,
-    TreeSink,
-    decoded_file_name,
-    file_stem,
-    image_table,
-)
+from beam_cifar.formats.kit.cards import CARD, are_splits, config_lines, has_split_keyword, literal, split_name_of
+from beam_cifar.formats.kit.folders import ENTRY, NO_LABEL, TREE, ImageFileRows, ImageFileWriter, TreeSink, image_table
+from beam_cifar.formats.kit.image_lists import path_names
 from beam_cifar.formats.kit.subset_names import NOT_CLASSES
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.naming.components import decoded_names, distinct_components, encode_folder, escape_first
-from beam_cifar.naming.ids import natural_key
+from beam_cifar.naming.components import clash_key, decoded_names, distinct_components, encode_folder, escape_first
+from beam_cifar.naming.ids import natural_key, unique_ids
 from beam_cifar.naming.image_files import digests
 
 if TYPE_CHECKING:
@@ -44,6 +37,8 @@ if TYPE_CHECKING:
 
 LABEL_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".xml", ".mat", ".xlsx")
 """Ends of the names of files that may have labels."""
+TAKEN: Final = frozenset({NO_LABEL, CARD.lower()})
+"""Clash keys of names that no class has as its folder."""
 SUBSET = "default"
 """Datumaro's name for the only subset of a tree."""
 MAX_LOOKED_AT = 1000
@@ -51,7 +46,7 @@ MAX_LOOKED_AT = 1000
 
 
 class ImagenetSource(Source):
-    """Reads `<class>/<image>`."""
+    """Reads `<class>/<image>`, and images in folders below."""
 
     name = "imagenet"
     depth: ClassVar[int] = 1
@@ -81,14 +76,16 @@ class ImagenetSource(Source):
             inner = self._subsets(path)
             folders = {name: _folders(folder) for name, folder in inner.items()}
             parents = dict.fromkeys((path, *inner.values()))
-            stray = [lost for folder in parents for lost in _files(folder)]
+            stray = [lost for folder in parents for lost in _files(folder) if lost != f"{path}/{CARD}"]
             hidden = [lost for folder in parents for lost in _hidden(folder)]
         classes, numbered = _in_order({name for found in folders.values() for name in found} - {NO_LABEL})
         labels = {name: label for label, name in enumerate(classes)} | {NO_LABEL: UNLABELLED}
-        files: list[SourceFile] = []
+        files, nested = list[SourceFile](), dict[str, int]()
         empty = [inner[subset] for subset, found in folders.items() if not found]
         for subset, found in folders.items():
-            members = [_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found)]
+            members = [
+                _source_file(subset, folder, found[folder], labels[folder], stray, nested) for folder in sorted(found)
+            ]
             empty += [file.shown for file, names in members if not len(names)]
             files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
@@ -98,6 +95,9 @@ class ImagenetSource(Source):
             *_told(stray, "ignored {} that are not images in a class folder, such as {}", "path"),
             *_told(
                 hidden, "ignored {} with a name that starts with '_', such as {}; rename those of classes", "folder"
+            ),
+            *_told(
+                nested, "{} in folders below those of classes, such as {}; ids are the paths below the class", "image"
             ),
             *_told(empty, "{} without images, such as {}", "folder"),
         ]
@@ -114,7 +114,7 @@ class ImagenetSource(Source):
 
 
 class ImagenetWithSubsetDirsSource(ImagenetSource):
-    """Reads `<subset>/<class>/<image>`."""
+    """Reads `<subset>/<class>/<image>`, and images in folders below."""
 
     name = "imagenet_with_subset_dirs"
     depth = 2
@@ -127,17 +127,41 @@ class ImagenetWithSubsetDirsSource(ImagenetSource):
 
 @functools.lru_cache(maxsize=8)
 def class_folders(labels: LabelTable) -> tuple[str, ...]:
-    """Returns the folder of each class: its name encoded for file systems, and never `no_label`."""
-    found = distinct_components(labels.names, encode_folder, taken={NO_LABEL})
-    return tuple(escape_first(folder) if folder == NO_LABEL else folder for folder in found)
+    """Returns the folder of each class: its name encoded for file systems, and never `no_label` or `README.md`."""
+    found = distinct_components(labels.names, encode_folder, taken=TAKEN)
+    return tuple(escape_first(folder) if folder in TAKEN else folder for folder in found)
+
+
+def subset_folder(subset: str) -> str:
+    """Returns the folder of a subset, never `README.md`, even on a case-insensitive file system."""
+    folder = encode_folder(subset)
+    return escape_first(folder) if clash_key(folder) in TAKEN - {NO_LABEL} else folder
+
+
+class _ImagenetWriter(ImageFileWriter):
+    """Counts the file names that `datasets` would take for those of splits."""
+
+    _keywords = 0
+
+    def note(self, names: Sequence[str]) -> None:
+        self._keywords += sum(map(has_split_keyword, names))
+
+    def statistics(self) -> dict[str, int]:
+        """Returns the number of such names, on which the card depends."""
+        return {"split_keywords": self._keywords} if self._keywords else {}
 
 
 class ImagenetSink(TreeSink):
-    """Writes `<class>/<id>.png`."""
+    """Writes `<class>/<id>.png`, and `README.md` where `datasets` would find the wrong splits without it."""
 
     name = "imagenet"
     can = replace(TREE, losses=frozenset({"order", "subsets", "superclasses", "unused"}))
     subsets = SubsetNaming(merges=True)
+    writer = _ImagenetWriter
+    card_notice: ClassVar[str] = (
+        f"{CARD} tells datasets the folders of each split, because it would take other names for splits"
+        f"; Datumaro takes {CARD} for a class without images: delete it if Datumaro reads the folder"
+    )
 
     def check_labels(self, labels: LabelTable) -> None:
         """Refuses classes with the same name, which would share a folder."""
@@ -157,8 +181,34 @@ class ImagenetSink(TreeSink):
         paths = {result.shard.path for result in shards}
         return sorted(f"{path}/{folder}".lstrip("/") for path in paths for folder in class_folders(options.labels))
 
+    def split_paths(self, shards: Sequence[ShardResult]) -> dict[str, str]:
+        """Returns the folder of each split, as the card names them; "" for all folders."""
+        return {"train": ""}
+
+    def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
+        """Returns the card, if `datasets` needs it."""
+        if not self._is_misread(options, shards):
+            return {}
+        paths = {split: f"{literal(path)}/*/*" if path else "*/*" for split, path in self.split_paths(shards).items()}
+        # Without drop_labels, datasets finds no labels where the images of a split have one class.
+        lines = ["---", *config_lines(paths), "  drop_labels: false", "---", "", "# Image classification dataset", ""]
+        return {CARD: "\n".join(lines).encode()}
+
+    def _is_misread(self, options: SinkOptions, shards: Sequence[ShardResult]) -> bool:
+        """Returns whether `datasets` would lose images, or take them for another split, going by names."""
+        folders = self.image_folders(options)  # UNLABELLED is -1 and so indexes the last one
+        if any(has_split_keyword(folders[label]) for result in shards for label in result.labels):
+            return True
+        paths = list(dict.fromkeys(result.shard.path for result in shards if result.labels))
+        if are_splits(paths):
+            return False
+        named = any(result.statistics.get("split_keywords") for result in shards)
+        return named or len(paths) > 1 or any(map(has_split_keyword, paths))
+
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Yields notices if readers, which number the folders they find, will assign other label ids."""
+        if self.card_notice and self._is_misread(options, shards):
+            yield self.card_notice
         present: dict[str, set[int]] = {}
         for result in shards:
             present.setdefault(result.shard.path, set()).update(result.labels)
@@ -182,7 +232,14 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
 
     name = "imagenet_with_subset_dirs"
     can = replace(TREE, losses=frozenset({"order", "superclasses", "unused"}))
-    subsets = SubsetNaming(word=encode_folder, own_folders=True)
+    subsets = SubsetNaming(word=subset_folder, own_folders=True)
+    card_notice = ""  # no reader minds it beside the folders of subsets
+
+    def split_paths(self, shards: Sequence[ShardResult]) -> dict[str, str]:
+        written = [result.shard for result in shards if result.labels]
+        # "all" means every split.
+        (_, *splits), _ = unique_ids(["all", *(split_name_of(shard.subset) for shard in written)])
+        return {split: shard.path for split, shard in zip(splits, written, strict=True)}
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         return self.subsets.written(subset)
@@ -256,6 +313,13 @@ def _told(paths: Sequence[str], text: str, what: str) -> list[str]:
     return [text.format(counted(len(paths), what), min(paths))] if paths else []
 
 
+def _told_nested(nested: Mapping[str, int]) -> Iterator[str]:
+    """Yields a notice about images in folders below those of classes, given as their number by their first path."""
+    if nested:
+        found = counted(sum(nested.values()), "image")
+        yield f"{found} in folders below those of classes, such as {min(nested)}; ids are the paths below the class"
+
+
 def _folders(path: str) -> dict[str, str]:
     """Returns the paths of the folders in a folder, by name; those named `_*` are not classes."""
     return {storage.name_of(folder): folder for folder in storage.folders_in(path)}
@@ -272,20 +336,24 @@ def _files(path: str) -> list[str]:
 
 
 def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
-    """Returns the images of a class folder in natural order; adds the paths of other files to `stray`.
+    """Returns the images of a class folder and of the folders below it, in natural order, named by relative paths.
+
+    Adds the paths of other files, and of folders named `_*`, to `stray`.
 
     Raises:
-        InputError: there is a folder among the images, or something that is not a file.
+        InputError: something is neither a file nor a folder, or a link leads to a folder that is already listed.
     """
-    images = []
+    images, lost = [], dict[str, None]()
     with storage.reading(path):
-        for entry in storage.list_folder(path):
-            if entry.is_folder and not entry.name.startswith("_"):
-                raise InputError(f"{entry.path}: is a folder; class folders may contain only images")
-            if is_image_name(entry.name) and not entry.is_folder:
+        for entry in storage.list_tree(path):
+            folders = entry.name.split("/")[:-1]
+            hidden = next((at for at, folder in enumerate(folders, 1) if folder.startswith("_")), 0)
+            if is_image_name(entry.name) and not hidden:
                 images.append(entry)
-            elif stray is not None:
-                stray.append(entry.path)
+            else:
+                lost["/".join([path, *folders[:hidden]]) if hidden else entry.path] = None
+    if stray is not None:
+        stray += lost
     return sorted(images, key=lambda entry: natural_key(entry.name))
 
 
@@ -301,19 +369,23 @@ def _class_images(file: SourceFile) -> pa.Table:
     facts = names, *([getattr(entry, fact) for entry in entries] for fact in ("size", "mtime", "identity"))
     kinds = pa.string(), pa.int64(), pa.int64(), pa.int64()
     images = {name: pa.array(values, kind) for name, values, kind in zip(ENTRY, facts, kinds, strict=True)}
-    ids, filenames = (pa.array(map(named, names), pa.string()) for named in (file_stem, decoded_file_name))
+    ids, filenames = (pa.array([path_names(name)[at] for name in names], pa.string()) for at in (0, 1))
     return image_table(images, ids, filenames)
 
 
 def _source_file(
-    subset: str, folder: str, path: str, label: int, stray: list[str]
+    subset: str, folder: str, path: str, label: int, stray: list[str], nested: dict[str, int]
 ) -> tuple[SourceFile, npt.NDArray[np.uint64]]:
-    """Returns one class folder, and the digests of its image names without extension."""
+    """Returns one class folder, and the digests of the ids of its images.
+
+    Adds the first of the images in folders below it to `nested`, and their number.
+    """
     images = _images(path, stray)
+    if below := [entry.path for entry in images if "/" in entry.name]:
+        nested[below[0]] = len(below)
     blob = storage.Blob(path, 0, sum(entry.size for entry in images), storage.listing_stamp(images))
-    return SourceFile(f"{subset}/{folder}", subset, path, blob, label), digests(
-        file_stem(entry.name) for entry in images
-    )
+    ids = digests(path_names(entry.name)[0] for entry in images)
+    return SourceFile(f"{subset}/{folder}", subset, path, blob, label), ids
 
 
 def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -> list[SourceFile]:

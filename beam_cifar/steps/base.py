@@ -105,11 +105,17 @@ class Step(ABC):
             InputError: a row that the step does not support.
         """
 
-    def options(self) -> dict[str, Any]:
-        """The options that differ from their default, by name, as JSON values."""
+    def options(self, *, paths: bool = False) -> dict[str, Any]:
+        """The options that differ from their default, by name, as JSON values.
+
+        Args:
+            paths: include those that do not change the rows, such as paths of lists, which no manifest has.
+        """
         found = {}
         for each in fields(self):  # type: ignore[arg-type]
             value = getattr(self, each.name)
+            if each.metadata.get("path") and not paths:
+                continue
             if each.default is dataclasses.MISSING or value != each.default:
                 found[each.name] = _plain_list(value)
         return found
@@ -161,6 +167,7 @@ def option(
     many: bool = False,
     choices: Sequence[str] = (),
     metavar: str | None = None,
+    path: bool = False,
 ) -> Any:
     """Returns a field of a step, with the command-line flags that set it.
 
@@ -172,9 +179,11 @@ def option(
         many: the flag may be repeated, and the field is a tuple; Python accepts any iterable, or a mapping for pairs.
         choices: valid values.
         metavar: name of the value in help texts.
+        path: the value is the path of a list that the step writes, and does not change the rows.
     """
     kind = type(default) if default is not dataclasses.MISSING else str
     metadata = {"flags": flags, "help": help, "parse": parse, "many": many, "choices": choices, "metavar": metavar}
+    metadata["path"] = path
     if kind is bool:
         metadata["switch"] = True
     return field(default=default, metadata=metadata)

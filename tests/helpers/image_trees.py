@@ -83,8 +83,8 @@ def differences(first: dict[str, bytes], second: dict[str, bytes]) -> list[str]:
 
 
 def images(folder: Path) -> dict[str, bytes]:
-    """The pixels, planar, of every file below a folder, by its relative path."""
-    return {name: decoded(content).tobytes() for name, content in contents(folder).items()}
+    """The pixels, planar, of every file below a folder but its card, by its relative path."""
+    return {name: decoded(content).tobytes() for name, content in contents(folder).items() if name != "README.md"}
 
 
 def folders(folder: Path) -> set[str]:

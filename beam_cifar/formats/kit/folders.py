@@ -28,7 +28,7 @@ from beam_cifar.formats.kit.rows import (
 )
 from beam_cifar.images.encodings import file_extensions
 from beam_cifar.images.header import ImageHeader, header_or_error
-from beam_cifar.naming.components import decode_name, encode_name
+from beam_cifar.naming.components import encode_name
 from beam_cifar.naming.id_paths import decode_path, encode_path
 from beam_cifar.naming.image_files import file_names, short_name
 
@@ -148,7 +148,7 @@ def _header(entry: storage.Entry | None) -> ImageHeader | RowError | None:
         return header_or_error(file, entry.path)
 
 
-class _ImageFileWriter(PartWriter):
+class ImageFileWriter(PartWriter):
     """Writes each image to the folder of its class."""
 
     sink: TreeSink
@@ -163,6 +163,7 @@ class _ImageFileWriter(PartWriter):
         short = ids if can.ids_are_paths else list(map(short_name, ids, filenames))
         encode = encode_path if can.ids_are_paths else encode_name
         names = file_names(short, ids, suffixes, self.options.strict_names, encode)
+        self.note(names)
         labels = plain_labels(table).tolist()
         listed = [table.column(name).to_pylist() for name in can.listed]
         self.file.add(
@@ -175,6 +176,10 @@ class _ImageFileWriter(PartWriter):
                 ids, names, suffixes, labels, images, *listed, strict=True
             )
         )
+
+    def note(self, names: Sequence[str]) -> None:
+        """Receives the file names of each block, for formats whose `statistics` depend on them."""
+        return
 
     def _facts(self, item_id: str, named: str, facts: Sequence[int | None]) -> dict[str, str]:
         """Returns an image's entry in the list of files: its id, if the name does not give it, and `listed` columns."""
@@ -193,7 +198,7 @@ ID_TREE = replace(TREE, classes_are_folders=False, ids_are_paths=True)
 class TreeSink(Sink):
     """Writes each shard as a folder, and each image as a separate file named by its id."""
 
-    writer = _ImageFileWriter
+    writer = ImageFileWriter
     root: ClassVar[str] = ""
     """Folder of all images, relative to the shard's; see `image_folders`."""
 
@@ -224,16 +229,6 @@ def _placed(folder: str, path: str) -> tuple[str, str]:
     """Returns the folder and the file name of an image whose path in `folder` may have subfolders."""
     inner, _, name = path.rpartition("/")
     return (f"{folder}/{inner}" if folder and inner else folder or inner), name
-
-
-def file_stem(name: str) -> str:
-    """Returns the decoded name of an image file without extension: a shortened name is recognised by its end."""
-    return decode_name(name.rpartition(".")[0])
-
-
-def decoded_file_name(name: str) -> str:
-    """Returns the decoded name of an image file, with extension."""
-    return file_stem(name) + "." + name.rpartition(".")[2]
 
 
 def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:

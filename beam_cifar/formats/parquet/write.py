@@ -24,6 +24,7 @@ import pyarrow.compute
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import PartWriter
 from beam_cifar.formats.contract.types import ShardResult, SinkOptions
+from beam_cifar.formats.kit.cards import CARD, config_lines, quoted, split_name_of
 from beam_cifar.formats.kit.splits import MAX_SHARD_BYTES, ROW_GROUP_ROWS, SPLITS, RowGroups, SplitSink, split_naming
 from beam_cifar.formats.parquet.schema import OWN_KEY
 from beam_cifar.images.encodings import file_extensions
@@ -105,21 +106,12 @@ class _ParquetWriter(PartWriter):
         return pa.Table.from_arrays(columns, schema=self._schema)
 
 
-def split_word(name: str) -> str:
-    """Returns a name that `datasets` takes for a split (`splits.py`: words with single dots between).
-
-    It does not start with "_" or ".": pyarrow and Spark skip such files.
-    """
-    word = re.sub(r"[^A-Za-z0-9_.]|(?<![A-Za-z0-9_])\.|\.(?![A-Za-z0-9_])", "_", name)
-    return word if word and word[0] != "_" else f"subset{word}"
-
-
 class ParquetSink(SplitSink):
     """Writes Parquet files that `datasets.load_dataset` opens with its default checks."""
 
     name = "parquet"
     can = replace(SPLITS, any_image_files=True, keeps_files=False)
-    subsets = split_naming(split_word)
+    subsets = split_naming(split_name_of)
     writer = _ParquetWriter
 
     def rows_together(self, rows: int, image_bytes: int) -> int:
@@ -131,7 +123,7 @@ class ParquetSink(SplitSink):
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """Returns the dataset card, if it is asked for or needed."""
-        return {"README.md": _card(options.labels, shards).encode()} if options.export.card or _unseen(shards) else {}
+        return {CARD: _card(options.labels, shards).encode()} if options.export.card or _unseen(shards) else {}
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Yields a notice if there is a card that was not asked for."""
@@ -158,26 +150,16 @@ def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
     lines = ["---", "dataset_info:", "  features:", "  - name: img", "    dtype: image"]
     for column, names in _label_columns(labels).items():
         lines += [f"  - name: {column}", "    dtype:", "      class_label:", "        names:"]
-        lines += [f"          '{number}': {_quoted(name)}" for number, name in enumerate(names)]
+        lines += [f"          '{number}': {quoted(name)}" for number, name in enumerate(names)]
     lines.append("  splits:")
     for name, split in splits.items():
-        lines += [f"  - name: {_quoted(name)}"] + [f"    {key}: {value}" for key, value in split.items()]
+        lines += [f"  - name: {quoted(name)}"] + [f"    {key}: {value}" for key, value in split.items()]
     lines += [
         f"  download_size: {sum(result.bytes for result in shards)}",
         f"  dataset_size: {sum(split['num_bytes'] for split in splits.values())}",
-        "configs:",
-        "- config_name: default",
-        "  data_files:",
+        *config_lines({name: f"data/{name}-*" for name in splits}),
     ]
-    for name in splits:
-        lines += [f"  - split: {_quoted(name)}", f"    path: {_quoted(f'data/{name}-*')}"]
     lines += ["task_categories:", "- image-classification", "---", "", "# Image classification dataset", ""]
     lines += ["| split | images |", "| --- | --- |"]
     lines += [f"| {name} | {split['num_examples']} |" for name, split in splits.items()]
     return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """Returns a YAML double-quoted scalar: JSON, plus escapes for control characters that YAML forbids."""
-    quoted = json.dumps(text, ensure_ascii=False)
-    return re.sub(r"[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
