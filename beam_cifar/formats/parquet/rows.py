@@ -18,19 +18,16 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
-from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
-from beam_cifar.formats.kit.folders import NO_LABEL
-from beam_cifar.formats.kit.rows import parents_of
+from beam_cifar.formats.kit.table_rows import refuse_references, row_labels, row_parents
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
 from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet
 from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
-
-_FOLDERS = r"(?s)^.*/"
 
 # A file that unpacks to more than this and `MAX_RATIO` times its size is a bomb: images barely compress.
 _FREE_BYTES = 64 << 20
@@ -76,13 +73,7 @@ class ParquetRows(EncodedRows):
     _in_order: _Images
 
     def __init__(self, file: SourceFile, table: LabelTable) -> None:
-        found = read_columns(file)
-        numbers, bad = _numbers(found.column("label"), table.names)
-        if table.has_superclasses:
-            coarse = _plain(found.column("coarse"))
-            for row in np.flatnonzero((coarse < -1) | (coarse >= len(table.coarse_names))).tolist():
-                bad[row] = f"coarse label {coarse[row]} is outside the table of {len(table.coarse_names)} superclasses"
-        super().__init__(file, _without_classes(found, numbers, table.names), numbers, bad)
+        super().__init__(file, *row_labels(read_columns(file), table))
         self._table, self._meaning = table, columns_in(file)
 
     @contextmanager
@@ -105,14 +96,15 @@ class ParquetRows(EncodedRows):
         """
         groups = self._groups
         missing = self._missing()
-        self._refuse_references(missing)
+        if self._meaning.own is None:
+            refuse_references(self.file, read_columns(self.file), missing, self._meaning.image)
         digest = hashlib.sha256(json.dumps([groups.starts.tolist(), groups.bytes]).encode())
         facts = pa.record_batch(
             [self._ids, self._filenames, pa.array(self.labels, pa.int64())], ["id", "filename", "label"]
         )
         digest.update(facts.serialize())
         found = self._sizes([(0, self.rows)], look=True) if sizes else None
-        parents = self._parents() if self._table.has_superclasses else {}
+        parents = row_parents(self.file, self._table, read_columns(self.file).column("coarse"), self.labels)
         return self._summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), found, parents=parents)
 
     def _images(self, runs: Runs) -> pa.Array:
@@ -129,15 +121,6 @@ class ParquetRows(EncodedRows):
         touched = range(groups.group_of(start), groups.group_of(stop - 1) + 1) if stop > start else ()
         return max(map(groups.mean_bytes, touched), default=0)
 
-    def _refuse_references(self, missing: int) -> None:
-        """Refuses rows with only a path: their images are elsewhere, not missing."""
-        named = pc.sum(read_columns(self.file).column("named")).as_py() or 0
-        if self._meaning.own is None and missing > self.rows - named:
-            raise InputError(
-                f"{self.file.shown}: {missing} rows have no bytes in {self._meaning.image!r}, and some have only a "
-                "path; save the file again with images embedded"
-            )
-
     def _missing(self) -> int:
         """Returns the number of rows without an image: from the footer, else from our own metadata, else counted."""
         counted = self._in_order.count_missing()
@@ -149,14 +132,6 @@ class ParquetRows(EncodedRows):
         if counted is None:
             return sum(images.null_count for images in self._in_order.batches(0, self.rows))
         return counted
-
-    def _parents(self) -> dict[int, tuple[int, int]]:
-        """Returns class -> (superclass, row that it was found in)."""
-        coarse = _plain(read_columns(self.file).column("coarse"))
-        labels = np.array(self.labels, dtype=np.int64)
-        said = np.flatnonzero((labels >= 0) & (coarse >= 0))
-        pairs, first = np.unique(np.stack([labels[said], coarse[said]]), axis=1, return_index=True)
-        return parents_of(self.file, self._table, zip(*pairs.tolist(), said[first].tolist(), strict=True))
 
 
 class _Images:
@@ -280,36 +255,7 @@ def _binary(column: Any, shown: str) -> pa.Array:
     return column.cast(pa.binary())
 
 
-def _without_classes(found: pa.Table, numbers: npt.NDArray[np.int64], names: Sequence[str]) -> pa.Table:
-    """Returns the rows with only the last component of a file name whose folder is the row's class, or `no_label`."""
-    column = found.column("filename")
-    if not pc.any(pc.match_substring(column, "/")).as_py():
-        return found
-    classes = pa.array([*names, NO_LABEL], pa.string())
-    known = np.where((numbers >= 0) & (numbers < len(names)), numbers, len(names))
-    short = pc.replace_substring_regex(column, _FOLDERS, "")
-    prefixed = pc.binary_join_element_wise(classes.take(pa.array(known)), short, "/")
-    filenames = pc.if_else(pc.equal(prefixed, column), short, column)
-    return found.set_column(found.schema.get_field_index("filename"), "filename", filenames)
-
-
 def _joined(pieces: Sequence[pa.Array]) -> pa.Array:
     if not pieces:
         return pa.array([], pa.binary())
     return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
-
-
-def _plain(column: Any) -> npt.NDArray[np.int64]:
-    """Returns int64 `[N]`, -1 for null."""
-    return np.asarray(column.fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _numbers(column: Any, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
-    """Returns labels as numbers, and the error message of each bad row."""
-    if types.is_string(column.type):
-        found = _plain(pc.index_in(column, pa.array(names, pa.string())).cast(pa.int64()))
-        bad = np.flatnonzero((found < 0) & column.is_valid().combine_chunks().to_numpy(zero_copy_only=False))
-        return found, {row: f"label {column[row].as_py()!r} is not in the label table" for row in bad.tolist()}
-    found = _plain(column)
-    rows = np.flatnonzero((found < UNLABELLED) | (found >= len(names))).tolist()
-    return found, {row: outside_table(found[row], len(names)) for row in rows}
