@@ -67,6 +67,11 @@ FORMATS: dict[str, Format] = {
         "parquet.write:ParquetSink",
         marks=(".parquet",),
     ),
+    "hf_arrow": Format(
+        "Hugging Face datasets as save_to_disk writes them: Arrow files, one folder per split",
+        "hf_arrow:HfArrowSource",
+        marks=("dataset_dict.json", "state.json"),
+    ),
     "webdataset": Format(
         "WebDataset: tar files of samples, plus a label table",
         "webdataset.source:WebdatasetSource",

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from beam_cifar import Dataset, compare
@@ -95,8 +97,25 @@ def write_svhn(folder: Path) -> Path:
     return write_tree(folder, {"train_32x32.mat": data, "test_32x32.mat": data})
 
 
+def write_hf_arrow(folder: Path) -> Path:
+    """A `DatasetDict`, as `save_to_disk` of `datasets` writes it."""
+    features = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": CLASSES}}
+    files = {"dataset_dict.json": json.dumps({"splits": ["train", "test"]}).encode()}
+    for seed, split in enumerate(("train", "test")):
+        images = [{"bytes": encoded(picture(9 * seed + row)), "path": f"{row}.png"} for row in range(6)]
+        table, stream = pa.table({"img": images, "label": [row % 4 for row in range(6)]}), pa.BufferOutputStream()
+        with pa.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table, max_chunksize=4)
+        state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": split}
+        files[f"{split}/data-00000-of-00001.arrow"] = bytes(stream.getvalue())
+        files[f"{split}/state.json"] = json.dumps(state).encode()
+        files[f"{split}/dataset_info.json"] = json.dumps({"features": features}).encode()
+    return write_tree(folder, files)
+
+
 READ_ONLY = {
     "downsampled_imagenet": write_downsampled,
+    "hf_arrow": write_hf_arrow,
     "image_csv": write_table,
     "npy": write_npy,
     "tiny_imagenet": write_tiny,
