@@ -113,6 +113,14 @@ def write_hf_arrow(folder: Path) -> Path:
     return write_tree(folder, files)
 
 
+def write_tfds(folder: Path) -> Path:
+    batches = {
+        name: batch([f"{row}.png" for row in range(6)], [row % 4 for row in range(6)]) for name in ("train", "test")
+    }
+    quickly(write_cifar(folder.with_name("of_tfds"), batches, CLASSES), folder, "tfds_tfrecord")
+    return folder
+
+
 READ_ONLY = {
     "downsampled_imagenet": write_downsampled,
     "hf_arrow": write_hf_arrow,
@@ -121,6 +129,7 @@ READ_ONLY = {
     "tiny_imagenet": write_tiny,
     "stl10": write_stl10,
     "svhn": write_svhn,
+    "tfds": write_tfds,
 }
 
 
@@ -172,12 +181,12 @@ def test_every_format_becomes_every_other_and_loses_nothing_but_what_it_declares
 
 @pytest.mark.parametrize("target", [name for name in writable() if name not in readable()])
 @pytest.mark.parametrize("source", readable())
-def test_formats_that_are_only_written_hold_every_row(
-    source: str, target: str, sources: dict[str, Path], tmp_path: Path
-) -> None:
+def test_formats_of_tfds_hold_every_row(source: str, target: str, sources: dict[str, Path], tmp_path: Path) -> None:
     summary = quickly(sources[source], tmp_path / "out", target)
     assert summary.written == summary.read == len(Dataset.import_from(str(sources[source])))
     assert sum(manifest(tmp_path / "out")["subsets"].values()) == summary.written
+    found = compare(str(sources[source]), str(tmp_path / "out"))  # read as `tfds`
+    assert found.equal, found
 
 
 def odd_sets() -> dict[str, dict[str, dict[str, Any]]]:

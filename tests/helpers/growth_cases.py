@@ -214,6 +214,8 @@ LAYOUTS = {
     "hf_arrow": Layout("parquet", options=("--images-per-batch", "10000000"), rewrite=_as_saved, files="*/*.parquet"),
     "webdataset": Layout("webdataset", options=("--images-per-batch", "10000000")),
     "webdataset, many files": Layout("webdataset", options=_MANY),
+    "tfds": Layout("tfds_tfrecord", options=("--images-per-batch", "10000000")),
+    "tfds, Parquet": Layout("tfds_parquet", options=("--images-per-batch", "10000000")),
     "npz": Layout("npz", options=("--subsets", "split")),
     "npz, many files": Layout("npz", _FILES),
     "npz, compressed": Layout("npz", options=("--subsets", "split"), rewrite=_compressed, files="*.npz"),

@@ -18,10 +18,10 @@ from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.encoded import with_prefixes
 from beam_cifar.formats.kit.roots import has_own_file
-from beam_cifar.formats.kit.table_labels import TableReader, label_notices, label_table
+from beam_cifar.formats.kit.table_labels import label_notices, label_table
 from beam_cifar.formats.parquet.columns import read_columns
-from beam_cifar.formats.parquet.rows import ParquetRows
-from beam_cifar.formats.parquet.schema import columns_in, may_have_images
+from beam_cifar.formats.parquet.rows import COLUMNS, ParquetRows
+from beam_cifar.formats.parquet.schema import may_have_images
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.ids import natural_key
 
@@ -37,7 +37,6 @@ MAX_CARD_BYTES = 16 << 20
 # Older versions of `push_to_hub` added the hex digits at the end.
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]{16})?", re.DOTALL)
 _NUMBERING = re.compile(r"(?:(?:^|[-_.])(?:part|shard|file|chunk))?(?:[-_.]?\d+(?:[-_.]of[-_.]\d+)?)\Z")
-_READER = TableReader(columns_in, read_columns)
 
 
 class ParquetSource(Source):
@@ -64,10 +63,10 @@ class ParquetSource(Source):
                 raise InputError(f"{path}: no {SUFFIX} files in the folder or its subfolders")
             card = _card(path)
         _refuse_configurations(path, files)
-        table = label_table(files, _READER, card)
+        table = label_table(files, COLUMNS, card)
         named = with_prefixes(files, lambda file: read_columns(file).column("id"))
         missing = _missing_shards(files) if storage.is_folder(path) else ()
-        return Catalog(self.name, "Parquet", path, table, named, notices=(*missing, *label_notices(files, _READER)))
+        return Catalog(self.name, "Parquet", path, table, named, notices=(*missing, *label_notices(files, COLUMNS)))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ParquetRows:
         return ParquetRows(file, labels)

@@ -6,10 +6,10 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,10 @@ from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
+from beam_cifar.formats.kit.table_labels import TableReader
 from beam_cifar.formats.kit.table_rows import refuse_references, row_labels, row_parents
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
-from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet
+from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet, schema_in
 from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
 
@@ -36,6 +37,9 @@ _FREE_BYTES = 64 << 20
 _REPEATED_BYTES = 64 << 20
 # Maximum bytes of rows read together; plans, which go by the mean of a row group, ask for far fewer.
 _READ_BYTES = 512 << 20
+
+COLUMNS = TableReader(columns_in, read_columns)
+"""How Parquet files with columns of images and labels are read."""
 
 
 @dataclass(frozen=True)
@@ -69,19 +73,21 @@ class ParquetRows(EncodedRows):
         table: label table of the dataset.
     """
 
+    reader: ClassVar[TableReader] = COLUMNS
+    """How the short columns are read; others for files with other rows."""
     _groups: _Groups
     _in_order: _Images
 
     def __init__(self, file: SourceFile, table: LabelTable) -> None:
-        super().__init__(file, *row_labels(read_columns(file), table))
-        self._table, self._meaning = table, columns_in(file)
+        super().__init__(file, *row_labels(self.reader.columns(file), table))
+        self._table, self._meaning = table, self.reader.roles(file)
 
     @contextmanager
     def opened(self) -> Iterator[ParquetRows]:
         with open_parquet(self.file) as opened:
             made = copy.copy(self)
             made._groups = _groups(opened.metadata, self.file)
-            made._in_order = _Images(opened, self._meaning.image, made._groups, self.file)
+            made._in_order = _Images(opened, self._column(), made._groups, self.file, self._encoded)
             yield made
 
     @property
@@ -97,15 +103,23 @@ class ParquetRows(EncodedRows):
         groups = self._groups
         missing = self._missing()
         if self._meaning.own is None:
-            refuse_references(self.file, read_columns(self.file), missing, self._meaning.image)
+            refuse_references(self.file, self.reader.columns(self.file), missing, self._meaning.image)
         digest = hashlib.sha256(json.dumps([groups.starts.tolist(), groups.bytes]).encode())
         facts = pa.record_batch(
             [self._ids, self._filenames, pa.array(self.labels, pa.int64())], ["id", "filename", "label"]
         )
         digest.update(facts.serialize())
         found = self._sizes([(0, self.rows)], look=True) if sizes else None
-        parents = row_parents(self.file, self._table, read_columns(self.file).column("coarse"), self.labels)
+        parents = row_parents(self.file, self._table, self.reader.columns(self.file).column("coarse"), self.labels)
         return self._summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), found, parents=parents)
+
+    def _column(self) -> str:
+        """Returns the path of the column that images are read from."""
+        return self._meaning.image
+
+    def _encoded(self, column: Any, shown: str) -> pa.Array:
+        """Returns the encoded images in a column: `binary`, null where there is none. Raises `InputError`."""
+        return _binary(column, shown)
 
     def _images(self, runs: Runs) -> pa.Array:
         return _joined([self._in_order.read(start, stop) for start, stop in runs])
@@ -142,9 +156,18 @@ class _Images:
         column: path of the image column.
         groups: row groups of the file.
         file: the file.
+        encoded: returns the images in a batch of the column, given that and a name for messages.
     """
 
-    def __init__(self, opened: OpenParquet, column: str, groups: _Groups, file: SourceFile) -> None:
+    def __init__(
+        self,
+        opened: OpenParquet,
+        column: str,
+        groups: _Groups,
+        file: SourceFile,
+        encoded: Callable[[Any, str], pa.Array],
+    ) -> None:
+        self._encoded = encoded
         self._opened, self._column, self._groups, self._file, self._shown = opened, column, groups, file, file.shown
         self._batches: Iterator[Any] = iter(())
         self._held = pa.array([], pa.binary())
@@ -197,7 +220,7 @@ class _Images:
                 raise InputError(
                     f"{self._shown}: row group {group}: ends at row {self._next} of {self._stop}; the file is damaged"
                 )
-            self._held = _binary(batch.column(0), f"{self._shown}: row group {group}")
+            self._held = self._encoded(batch.column(0), f"{self._shown}: row group {group}")
         self._unpacked += self._held.nbytes
         if self._unpacked > self._groups.limit:
             raise InputError(
@@ -222,6 +245,17 @@ class _Images:
         repeated = repeated_bytes(self._opened, chunk, _REPEATED_BYTES // MAX_ROWS)
         rows = min(MAX_BYTES // max(1, self._groups.mean_bytes(group)), _REPEATED_BYTES // max(1, repeated))
         return max(1, min(MAX_ROWS, rows))
+
+
+def stored_values(file: SourceFile, column: str) -> Iterator[pa.Array]:
+    """Yields the values of a column of a file in batches of bounded size: `binary`. Raises `InputError`."""
+    with open_parquet(file) as opened:
+        with damaged(file.shown):
+            kind = schema_in(opened).field(column).type if column in schema_in(opened).names else pa.null()
+        if not types.is_binary(kind):
+            raise InputError(f"{file.shown}: has no column {column!r} of type binary; restore the file")
+        groups = _groups(opened.metadata, file)
+        yield from _Images(opened, column, groups, file, _binary).batches(0, opened.metadata.num_rows)
 
 
 def _groups(metadata: Any, file: SourceFile) -> _Groups:
