@@ -96,9 +96,7 @@ class ImagenetSource(Source):
             *_told(
                 hidden, "ignored {} with a name that starts with '_', such as {}; rename those of classes", "folder"
             ),
-            *_told(
-                nested, "{} in folders below those of classes, such as {}; ids are the paths below the class", "image"
-            ),
+            *_told_nested(nested),
             *_told(empty, "{} without images, such as {}", "folder"),
         ]
         table = LabelTable(tuple(decoded_names(classes).values()))

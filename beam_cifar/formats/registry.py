@@ -71,6 +71,11 @@ FORMATS: dict[str, Format] = {
         "parquet.write:ParquetSink",
         marks=(".parquet",),
     ),
+    "hf_arrow": Format(
+        "Hugging Face datasets as save_to_disk writes them: Arrow files, one folder per split",
+        "hf_arrow:HfArrowSource",
+        marks=("dataset_dict.json", "state.json"),
+    ),
     "webdataset": Format(
         "WebDataset: tar files of samples, plus a label table",
         "webdataset.source:WebdatasetSource",
@@ -78,9 +83,14 @@ FORMATS: dict[str, Format] = {
         marks=(".tar",),
     ),
     "tfds_parquet": Format(
-        "TensorFlow Datasets as Parquet files, readable without TensorFlow", sink="tfds:TfdsParquetSink"
+        "TensorFlow Datasets as Parquet files, readable without TensorFlow", sink="tfds.write:TfdsParquetSink"
     ),
-    "tfds_tfrecord": Format("TensorFlow Datasets as TFRecord files", sink="tfds:TfdsTfrecordSink"),
+    "tfds_tfrecord": Format("TensorFlow Datasets as TFRecord files", sink="tfds.write:TfdsTfrecordSink"),
+    "tfds": Format(
+        "TensorFlow Datasets as TFDS prepares them, TFRecord or Parquet files",
+        "tfds.read:TfdsSource",
+        marks=("features.json",),
+    ),
     "npz": Format(
         "NumPy arrays of images and labels, one file per subset; also Keras' mnist.npz and MedMNIST",
         "npz.read:NpzSource",

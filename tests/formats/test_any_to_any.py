@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from beam_cifar import Dataset, compare
@@ -95,13 +97,39 @@ def write_svhn(folder: Path) -> Path:
     return write_tree(folder, {"train_32x32.mat": data, "test_32x32.mat": data})
 
 
+def write_hf_arrow(folder: Path) -> Path:
+    """A `DatasetDict`, as `save_to_disk` of `datasets` writes it."""
+    features = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": CLASSES}}
+    files = {"dataset_dict.json": json.dumps({"splits": ["train", "test"]}).encode()}
+    for seed, split in enumerate(("train", "test")):
+        images = [{"bytes": encoded(picture(9 * seed + row)), "path": f"{row}.png"} for row in range(6)]
+        table, stream = pa.table({"img": images, "label": [row % 4 for row in range(6)]}), pa.BufferOutputStream()
+        with pa.ipc.new_stream(stream, table.schema) as writer:
+            writer.write_table(table, max_chunksize=4)
+        state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": split}
+        files[f"{split}/data-00000-of-00001.arrow"] = bytes(stream.getvalue())
+        files[f"{split}/state.json"] = json.dumps(state).encode()
+        files[f"{split}/dataset_info.json"] = json.dumps({"features": features}).encode()
+    return write_tree(folder, files)
+
+
+def write_tfds(folder: Path) -> Path:
+    batches = {
+        name: batch([f"{row}.png" for row in range(6)], [row % 4 for row in range(6)]) for name in ("train", "test")
+    }
+    quickly(write_cifar(folder.with_name("of_tfds"), batches, CLASSES), folder, "tfds_tfrecord")
+    return folder
+
+
 READ_ONLY = {
     "downsampled_imagenet": write_downsampled,
+    "hf_arrow": write_hf_arrow,
     "image_csv": write_table,
     "npy": write_npy,
     "tiny_imagenet": write_tiny,
     "stl10": write_stl10,
     "svhn": write_svhn,
+    "tfds": write_tfds,
 }
 
 
@@ -153,12 +181,12 @@ def test_every_format_becomes_every_other_and_loses_nothing_but_what_it_declares
 
 @pytest.mark.parametrize("target", [name for name in writable() if name not in readable()])
 @pytest.mark.parametrize("source", readable())
-def test_formats_that_are_only_written_hold_every_row(
-    source: str, target: str, sources: dict[str, Path], tmp_path: Path
-) -> None:
+def test_formats_of_tfds_hold_every_row(source: str, target: str, sources: dict[str, Path], tmp_path: Path) -> None:
     summary = quickly(sources[source], tmp_path / "out", target)
     assert summary.written == summary.read == len(Dataset.import_from(str(sources[source])))
     assert sum(manifest(tmp_path / "out")["subsets"].values()) == summary.written
+    found = compare(str(sources[source]), str(tmp_path / "out"))  # read as `tfds`
+    assert found.equal, found
 
 
 def odd_sets() -> dict[str, dict[str, dict[str, Any]]]:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from beam_cifar import LabelTable
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.formats import tfds
 from beam_cifar.formats.kit.tf_example import framed, serialized_example
+from beam_cifar.formats.tfds import write as tfds
 from tests.helpers.image_trees import (
     batch,
     contents,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gzip
+import json
 import pickle
 import shutil
 from collections.abc import Callable, Sequence
@@ -125,6 +126,23 @@ def _as_svhn(path: Path, rows: int) -> Path:
     return target
 
 
+def _as_saved(path: Path, rows: int) -> Path:
+    """Stores a Parquet file as `save_to_disk` of `datasets` does a `Dataset`, in batches of half of `rows`."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table, folder = pq.read_table(path), path.parent.parent / path.name.partition("-")[0]
+    path.unlink()
+    folder.mkdir()
+    target = folder / "data-00000-of-00001.arrow"
+    with pa.ipc.new_stream(str(target), table.schema) as writer:
+        writer.write_table(table, max_chunksize=max(1, rows // 2))
+    (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": target.name}], "_split": None}))
+    splits = sorted(each.parent.name for each in folder.parent.glob("*/state.json"))
+    (folder.parent / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    return target
+
+
 def _downsampled(path: Path, rows: int) -> Path:
     """Stores the arrays of an `.npz` file in files of Downsampled ImageNet, of so many rows each."""
     import numpy as np
@@ -193,8 +211,11 @@ LAYOUTS = {
     "parquet": Layout("parquet", rewrite=_in_groups, files="*/*.parquet"),
     "parquet, one row group": Layout("parquet", rewrite=_in_one_group, files="*/*.parquet"),
     "parquet, many files": Layout("parquet", options=_MANY),
+    "hf_arrow": Layout("parquet", options=("--images-per-batch", "10000000"), rewrite=_as_saved, files="*/*.parquet"),
     "webdataset": Layout("webdataset", options=("--images-per-batch", "10000000")),
     "webdataset, many files": Layout("webdataset", options=_MANY),
+    "tfds": Layout("tfds_tfrecord", options=("--images-per-batch", "10000000")),
+    "tfds, Parquet": Layout("tfds_parquet", options=("--images-per-batch", "10000000")),
     "npz": Layout("npz", options=("--subsets", "split")),
     "npz, many files": Layout("npz", _FILES),
     "npz, compressed": Layout("npz", options=("--subsets", "split"), rewrite=_compressed, files="*.npz"),

@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from beam_cifar import storage
 from beam_cifar.data.block import MAX_ROWS
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.errors import RowError
 from beam_cifar.formats.contract.source import Runs, StoredImage
-from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.contract.types import FileSummary, SourceFile
 from beam_cifar.formats.kit.rows import ColumnRows, column, prefixed, probed, row_numbers, size_rows, unique_ids
-from beam_cifar.images.header import ImageHeader
+from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.naming.image_files import digests
 
 MAX_IMAGE_BYTES = 512 << 20
+WHOLE_BYTES = 1 << 16
+"""An image of at most so many bytes is read whole for its header."""
 UNKNOWN = 0
 """Marks the size of an image whose header has not been read yet."""
 
@@ -79,6 +85,81 @@ class EncodedRows(ColumnRows):
 
     def _shown(self, row: int) -> str:
         return f"{self.file.shown}: row {row}"
+
+
+class PlacedRows(EncodedRows):
+    """Rows whose images are at known places in the file, which are read one by one.
+
+    Args:
+        file: the file that contains them.
+        names: as for `EncodedRows`.
+        labels: as for `EncodedRows`.
+        bad: as for `EncodedRows`.
+        offsets: int64 `[N]`, offset of each image in the file, -1 for none.
+        sizes: int64 `[N]`, size of each image in bytes.
+    """
+
+    def __init__(
+        self,
+        file: SourceFile,
+        names: pa.Table,
+        labels: npt.NDArray[np.int64],
+        bad: Mapping[int, str],
+        offsets: npt.NDArray[np.int64],
+        sizes: npt.NDArray[np.int64],
+    ) -> None:
+        super().__init__(file, names, labels, bad)
+        self._offsets, self._lengths = offsets, sizes
+
+    def summary(self, *, sizes: bool) -> FileSummary:
+        facts = pa.record_batch(
+            [self._ids, self._filenames, pa.array(self.labels, pa.int64()), pa.array(self._lengths)],
+            ["id", "filename", "label", "size"],
+        )
+        images = int((self._offsets >= 0).sum())
+        digest = hashlib.sha256(facts.serialize()).hexdigest()
+        found = self._sizes([(0, self.rows)], look=True) if sizes else None
+        return self._summary(images, int(self._lengths.sum()), digest, found, parents=self._parents())
+
+    def stored(self, row: int) -> StoredImage:
+        data = self._image(row)
+        return StoredImage(None if data is None else int(self._offsets[row]), data)
+
+    def _parents(self) -> dict[int, tuple[int, int]]:
+        """Returns class -> (superclass, row that it was found in)."""
+        return {}
+
+    def _images(self, runs: Runs) -> pa.Array:
+        return pa.array([self._image(row) for row in row_numbers(runs).tolist()], pa.binary())
+
+    def _image(self, row: int) -> bytes | None:
+        """Returns the bytes of an image, None for none. Raises `RowError` if it is too large."""
+        offset, size = int(self._offsets[row]), int(self._lengths[row])
+        if offset < 0:
+            return None
+        if size > MAX_IMAGE_BYTES:
+            raise RowError(f"{self._shown(row)}: image is {size} bytes; at most {MAX_IMAGE_BYTES} are supported")
+        stream = self._stream()
+        stream.seek(offset)
+        return stream.read(size)
+
+    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | RowError | None]:
+        for row in range(start, stop):
+            offset, size = int(self._offsets[row]), int(self._lengths[row])
+            if offset < 0:
+                yield None
+            elif size <= WHOLE_BYTES:
+                yield header_or_error(self._image(row) or b"", self._shown(row))
+            else:
+                window: Any = storage.SubFile(self._stream(), offset, size)
+                yield self._header(io.BufferedReader(window), row)
+
+    def _header(self, stream: io.BufferedReader, row: int) -> ImageHeader | RowError:
+        """Returns the header of an image that is too large to be read whole, or why it has no valid one."""
+        return header_or_error(stream, self._shown(row))
+
+    def _stored_bytes(self, start: int, stop: int) -> int:
+        return int(self._lengths[start:stop].max(initial=0))
 
 
 def with_prefixes(

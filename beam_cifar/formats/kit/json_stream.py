@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final
 
+from beam_cifar import storage
 from beam_cifar.errors import InputError
 
 CHUNK_BYTES: Final = 1 << 20
@@ -24,6 +25,18 @@ MAX_CONTAINERS: Final = 1_000_000
 """Maximum number of lists and objects in a text that is parsed whole: an empty one, three bytes, becomes 64."""
 
 _space = re.compile(r"[ \t\n\r]*").match
+
+
+def json_file(path: str) -> dict[str, Any]:
+    """Returns the object in a small JSON file. Raises `InputError` if it is missing, too large, or not an object."""
+    with storage.reading(path), storage.open_file(path) as file:
+        text = file.read(MAX_VALUE + 1)
+    if len(text) > MAX_VALUE:
+        raise InputError(f"{path}: has more than {MAX_VALUE} bytes, the supported maximum; remove or restore it")
+    found = parsed_json(text, path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: has {str(found)[:50]!r}; expected a JSON object: remove or restore it")
+    return found
 
 
 def parsed_json(text: bytes, shown: str) -> Any:

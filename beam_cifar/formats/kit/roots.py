@@ -45,7 +45,7 @@ def has_root(path: str, index_dir: str, metas: Collection[str]) -> bool:
     """Returns whether a directory, a folder in it, or any folder of an archive, has one of the meta files."""
     if archives.is_archive(path):
         return any(member.name in metas for member in archives.list_members(path, index_dir)[0])
-    return storage.is_folder(path) and bool(_directory_root(path, metas))
+    return storage.is_folder(path) and bool(directory_root(path, metas))
 
 
 def find_root(path: str, index_dir: str, metas: Collection[str], is_wanted: Callable[[str], bool]) -> tuple[str, Files]:
@@ -73,7 +73,7 @@ def find_root(path: str, index_dir: str, metas: Collection[str], is_wanted: Call
             raise InputError(f"{path}: is neither a directory nor an archive ({', '.join(archives.SUFFIXES)})")
         if not storage.names_in(path):
             raise InputError(f"{path}: the directory is empty")
-        root = _directory_root(path, metas)
+        root = directory_root(path, metas)
         if not root:
             raise InputError(f"{path}: no {first!r} (CIFAR-10) or {second!r} (CIFAR-100) in the directory")
         return root, folder_files(root, is_wanted)
@@ -136,8 +136,12 @@ def has_own_file(folder: str, name: str) -> bool:
     return False
 
 
-def _directory_root(path: str, metas: Collection[str]) -> str:
-    """Returns the directory itself, or the only folder in it with a meta file; "" if there is none."""
+def directory_root(path: str, metas: Collection[str]) -> str:
+    """Returns the directory itself, or the only folder in it with a meta file; "" if there is none.
+
+    Raises:
+        InputError: several folders have one.
+    """
 
     def has_meta(folder: str) -> bool:
         # Looked up by name: listing every folder is slow where they have a million images.

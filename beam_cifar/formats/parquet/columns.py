@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.types as types
 
-from beam_cifar.data.memory import give_back
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.rows import with_unique_ids
-from beam_cifar.formats.parquet.schema import (
-    MAX_TEXT_BYTES,
-    READ_ROWS,
-    ColumnRoles,
-    OpenParquet,
-    columns_in,
-    damaged,
-    open_parquet,
-)
+from beam_cifar.formats.kit.short_columns import in_one_chunk, short_column, with_names
+from beam_cifar.formats.parquet.schema import READ_ROWS, OpenParquet, columns_in, damaged, open_parquet
 
 # Maximum ratio at which each codec can compress a page; other codecs get `_OTHER_RATIO`.
 _CODEC_RATIOS = {"UNCOMPRESSED": 1, "SNAPPY": 22, "LZ4": 255, "GZIP": 1032, "ZSTD": 1 << 15}
@@ -32,9 +21,6 @@ _OTHER_RATIO = 1 << 20
 _REPEATED_TEXT_BYTES = 256 << 20
 _HELD_RATIO = 4
 """Maximum memory of short columns, as a multiple of the size of a large file, which is mostly images."""
-
-_IMAGE_SUFFIX = r"(?i)\.(png|jpe?g)$"
-_ABSOLUTE = r"(?s)^(?:/|[A-Za-z]:[\\/]).*[/\\]"
 
 
 @kept(4)
@@ -56,31 +42,28 @@ def read_columns(file: SourceFile) -> pa.Table:
         with damaged(file.shown):
             count = _text_rows(opened, meaning.path)
             for batch in opened.iter_batches(count, columns=columns, use_threads=False) if columns else ():
-                found = {what: _short(batch, name, file.shown) for what, name in wanted.items() if name}
+                found = {
+                    what: short_column(_values(batch, name), name, file.shown) for what, name in wanted.items() if name
+                }
                 held += sum(column.nbytes for column in found.values())
                 if held > max(_REPEATED_TEXT_BYTES, _HELD_RATIO * file.blob.size):
                     raise InputError(
                         f"{file.shown}: row {row}: labels and names unpack to more than {held} bytes, but the file has "
                         f"{file.blob.size}; refused as a decompression bomb"
                     )
-                tables.append(_with_names(found, file, meaning, row, batch.num_rows))
+                tables.append(with_names(found, file, meaning, row, batch.num_rows))
                 row += batch.num_rows
             rows = opened.metadata.num_rows
-            tables += [_with_names({}, file, meaning, row, rows - row)] if not columns or not rows else []
+            tables += [with_names({}, file, meaning, row, rows - row)] if not columns or not rows else []
             if row not in (0, rows) or (columns and row != rows):
                 raise InputError(f"{file.shown}: ends at row {row} of {rows}; the file is damaged")
-        return with_unique_ids(_in_one_chunk(tables))
+        return with_unique_ids(in_one_chunk(tables))
 
 
-def _in_one_chunk(tables: list[pa.Table]) -> pa.Table:
-    """Returns the rows of all tables, a column at a time and emptying `tables`, so that nothing is held twice."""
-    left, columns = pa.concat_tables(tables), {}
-    tables.clear()
-    for name in left.column_names:
-        columns[name] = left.column(name).combine_chunks()
-        left = left.drop_columns([name])
-    give_back()
-    return pa.table(columns)
+def _values(batch: Any, name: str) -> pa.Array:
+    """Returns a column, or the only field that was read of one of structs."""
+    at = batch.schema.get_field_index(name)
+    return batch.column(at) if at >= 0 else batch.column(name.rpartition(".")[0]).flatten()[0]
 
 
 def _text_rows(opened: OpenParquet, path: str) -> int:
@@ -89,63 +72,6 @@ def _text_rows(opened: OpenParquet, path: str) -> int:
     few = _REPEATED_TEXT_BYTES // READ_ROWS
     repeated = max((repeated_bytes(opened, column_chunk(opened, group, path), few) for group in groups), default=0)
     return max(1, min(READ_ROWS, _REPEATED_TEXT_BYTES // max(1, repeated)))
-
-
-def _short(batch: Any, name: str, shown: str) -> pa.Array:
-    """Returns a text column as string, a numeric one as int64."""
-    at = batch.schema.get_field_index(name)
-    column = batch.column(at) if at >= 0 else batch.column(name.rpartition(".")[0]).flatten()[0]
-    if types.is_dictionary(column.type):
-        _refuse_long(column.dictionary, name, shown)
-        column = column.cast(pa.string())
-    if types.is_floating(column.type):  # pandas stores missing integers as NaN
-        column = pc.if_else(pc.is_nan(column), pa.scalar(None, column.type), column)
-        parts = column.filter(pc.not_equal(pc.floor(column), column))
-        if len(parts):
-            raise InputError(f"{shown}: column {name!r} has {parts[0]}; expected whole numbers or text: convert it")
-    if types.is_integer(column.type) or types.is_floating(column.type):
-        return column.cast(pa.int64())
-    _refuse_long(column, name, shown)
-    return column.cast(pa.string())
-
-
-def _refuse_long(texts: Any, name: str, shown: str) -> None:
-    longest = pc.max(pc.binary_length(texts.cast(pa.large_string()))).as_py() or 0
-    if longest > MAX_TEXT_BYTES:
-        raise InputError(f"{shown}: column {name!r}: text of {longest} bytes; at most {MAX_TEXT_BYTES} are supported")
-
-
-def _with_names(
-    found: Mapping[str, pa.Array], file: SourceFile, meaning: ColumnRoles, start: int, rows: int
-) -> pa.Table:
-    """Adds ids and file names, from the path, else a column of ids, else file name and row number."""
-    stem = file.name.rpartition("/")[2].rpartition(".")[0]
-    path = found.get("path", pa.nulls(rows, pa.string()))
-    if meaning.own is None:
-        path = pc.replace_substring_regex(path, _ABSOLUTE, "")
-    else:
-        path = _with_lost_paths(path, meaning.own, start)
-    from_path = pc.replace_substring_regex(path, _IMAGE_SUFFIX, "")
-    if meaning.own is None:
-        from_path = pc.if_else(pc.equal(from_path, ""), pa.scalar(None, pa.string()), from_path)
-    keys = found["key"].cast(pa.string()) if "key" in found else pa.nulls(rows, pa.string())
-    ids = pc.coalesce(from_path, keys)
-    if ids.null_count:
-        ids = pc.coalesce(ids, pa.array([f"{stem}_{row}" for row in range(start, start + rows)], pa.string()))
-    named = found["path"].is_valid() if "path" in found else pa.repeat(pa.scalar(False), rows)
-    filenames = pc.coalesce(path, pc.binary_join_element_wise(ids, ".png", ""))
-    nothing = pa.nulls(rows, pa.int64())
-    label, coarse = (found.get(what, nothing) for what in ("label", "coarse"))
-    return pa.table({"id": ids, "filename": filenames, "label": label, "coarse": coarse, "named": named})
-
-
-def _with_lost_paths(path: pa.Array, own: Mapping[str, Any], start: int) -> pa.Array:
-    """Fills in paths of rows without an image from our metadata; in the column, readers would look for a file."""
-    lost = own.get("paths")
-    if not path.null_count or not isinstance(lost, dict):
-        return path
-    values = (lost.get(str(row)) for row in range(start, start + len(path)))
-    return pc.coalesce(path, pa.array([v if isinstance(v, str) else None for v in values], pa.string()))
 
 
 def column_chunk(opened: OpenParquet, group: int, column: str) -> Any:

@@ -18,9 +18,9 @@ from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.encoded import with_prefixes
 from beam_cifar.formats.kit.roots import has_own_file
+from beam_cifar.formats.kit.table_labels import label_notices, label_table
 from beam_cifar.formats.parquet.columns import read_columns
-from beam_cifar.formats.parquet.labels import label_notices, label_table
-from beam_cifar.formats.parquet.rows import ParquetRows
+from beam_cifar.formats.parquet.rows import COLUMNS, ParquetRows
 from beam_cifar.formats.parquet.schema import may_have_images
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.ids import natural_key
@@ -63,10 +63,10 @@ class ParquetSource(Source):
                 raise InputError(f"{path}: no {SUFFIX} files in the folder or its subfolders")
             card = _card(path)
         _refuse_configurations(path, files)
-        table = label_table(files, card)
+        table = label_table(files, COLUMNS, card)
         named = with_prefixes(files, lambda file: read_columns(file).column("id"))
         missing = _missing_shards(files) if storage.is_folder(path) else ()
-        return Catalog(self.name, "Parquet", path, table, named, notices=(*missing, *label_notices(files)))
+        return Catalog(self.name, "Parquet", path, table, named, notices=(*missing, *label_notices(files, COLUMNS)))
 
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ParquetRows:
         return ParquetRows(file, labels)

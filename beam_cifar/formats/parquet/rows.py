@@ -6,10 +6,10 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +18,17 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from beam_cifar.data.block import MAX_BYTES, MAX_ROWS
-from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.contract.types import FileSummary, RowAccess, SourceFile
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
-from beam_cifar.formats.kit.folders import NO_LABEL
-from beam_cifar.formats.kit.rows import parents_of
+from beam_cifar.formats.kit.table_labels import TableReader
+from beam_cifar.formats.kit.table_rows import refuse_references, row_labels, row_parents
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
-from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet
+from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet, schema_in
 from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
-
-_FOLDERS = r"(?s)^.*/"
 
 # A file that unpacks to more than this and `MAX_RATIO` times its size is a bomb: images barely compress.
 _FREE_BYTES = 64 << 20
@@ -39,6 +37,9 @@ _FREE_BYTES = 64 << 20
 _REPEATED_BYTES = 64 << 20
 # Maximum bytes of rows read together; plans, which go by the mean of a row group, ask for far fewer.
 _READ_BYTES = 512 << 20
+
+COLUMNS = TableReader(columns_in, read_columns)
+"""How Parquet files with columns of images and labels are read."""
 
 
 @dataclass(frozen=True)
@@ -72,25 +73,21 @@ class ParquetRows(EncodedRows):
         table: label table of the dataset.
     """
 
+    reader: ClassVar[TableReader] = COLUMNS
+    """How the short columns are read; others for files with other rows."""
     _groups: _Groups
     _in_order: _Images
 
     def __init__(self, file: SourceFile, table: LabelTable) -> None:
-        found = read_columns(file)
-        numbers, bad = _numbers(found.column("label"), table.names)
-        if table.has_superclasses:
-            coarse = _plain(found.column("coarse"))
-            for row in np.flatnonzero((coarse < -1) | (coarse >= len(table.coarse_names))).tolist():
-                bad[row] = f"coarse label {coarse[row]} is outside the table of {len(table.coarse_names)} superclasses"
-        super().__init__(file, _without_classes(found, numbers, table.names), numbers, bad)
-        self._table, self._meaning = table, columns_in(file)
+        super().__init__(file, *row_labels(self.reader.columns(file), table))
+        self._table, self._meaning = table, self.reader.roles(file)
 
     @contextmanager
     def opened(self) -> Iterator[ParquetRows]:
         with open_parquet(self.file) as opened:
             made = copy.copy(self)
             made._groups = _groups(opened.metadata, self.file)
-            made._in_order = _Images(opened, self._meaning.image, made._groups, self.file)
+            made._in_order = _Images(opened, self._column(), made._groups, self.file, self._encoded)
             yield made
 
     @property
@@ -105,15 +102,24 @@ class ParquetRows(EncodedRows):
         """
         groups = self._groups
         missing = self._missing()
-        self._refuse_references(missing)
+        if self._meaning.own is None:
+            refuse_references(self.file, self.reader.columns(self.file), missing, self._meaning.image)
         digest = hashlib.sha256(json.dumps([groups.starts.tolist(), groups.bytes]).encode())
         facts = pa.record_batch(
             [self._ids, self._filenames, pa.array(self.labels, pa.int64())], ["id", "filename", "label"]
         )
         digest.update(facts.serialize())
         found = self._sizes([(0, self.rows)], look=True) if sizes else None
-        parents = self._parents() if self._table.has_superclasses else {}
+        parents = row_parents(self.file, self._table, self.reader.columns(self.file).column("coarse"), self.labels)
         return self._summary(self.rows - missing, sum(groups.bytes), digest.hexdigest(), found, parents=parents)
+
+    def _column(self) -> str:
+        """Returns the path of the column that images are read from."""
+        return self._meaning.image
+
+    def _encoded(self, column: Any, shown: str) -> pa.Array:
+        """Returns the encoded images in a column: `binary`, null where there is none. Raises `InputError`."""
+        return _binary(column, shown)
 
     def _images(self, runs: Runs) -> pa.Array:
         return _joined([self._in_order.read(start, stop) for start, stop in runs])
@@ -129,15 +135,6 @@ class ParquetRows(EncodedRows):
         touched = range(groups.group_of(start), groups.group_of(stop - 1) + 1) if stop > start else ()
         return max(map(groups.mean_bytes, touched), default=0)
 
-    def _refuse_references(self, missing: int) -> None:
-        """Refuses rows with only a path: their images are elsewhere, not missing."""
-        named = pc.sum(read_columns(self.file).column("named")).as_py() or 0
-        if self._meaning.own is None and missing > self.rows - named:
-            raise InputError(
-                f"{self.file.shown}: {missing} rows have no bytes in {self._meaning.image!r}, and some have only a "
-                "path; save the file again with images embedded"
-            )
-
     def _missing(self) -> int:
         """Returns the number of rows without an image: from the footer, else from our own metadata, else counted."""
         counted = self._in_order.count_missing()
@@ -150,14 +147,6 @@ class ParquetRows(EncodedRows):
             return sum(images.null_count for images in self._in_order.batches(0, self.rows))
         return counted
 
-    def _parents(self) -> dict[int, tuple[int, int]]:
-        """Returns class -> (superclass, row that it was found in)."""
-        coarse = _plain(read_columns(self.file).column("coarse"))
-        labels = np.array(self.labels, dtype=np.int64)
-        said = np.flatnonzero((labels >= 0) & (coarse >= 0))
-        pairs, first = np.unique(np.stack([labels[said], coarse[said]]), axis=1, return_index=True)
-        return parents_of(self.file, self._table, zip(*pairs.tolist(), said[first].tolist(), strict=True))
-
 
 class _Images:
     """Reads images in ascending order, a batch at a time; restarts at a row group to go back or far ahead.
@@ -167,9 +156,18 @@ class _Images:
         column: path of the image column.
         groups: row groups of the file.
         file: the file.
+        encoded: returns the images in a batch of the column, given that and a name for messages.
     """
 
-    def __init__(self, opened: OpenParquet, column: str, groups: _Groups, file: SourceFile) -> None:
+    def __init__(
+        self,
+        opened: OpenParquet,
+        column: str,
+        groups: _Groups,
+        file: SourceFile,
+        encoded: Callable[[Any, str], pa.Array],
+    ) -> None:
+        self._encoded = encoded
         self._opened, self._column, self._groups, self._file, self._shown = opened, column, groups, file, file.shown
         self._batches: Iterator[Any] = iter(())
         self._held = pa.array([], pa.binary())
@@ -222,7 +220,7 @@ class _Images:
                 raise InputError(
                     f"{self._shown}: row group {group}: ends at row {self._next} of {self._stop}; the file is damaged"
                 )
-            self._held = _binary(batch.column(0), f"{self._shown}: row group {group}")
+            self._held = self._encoded(batch.column(0), f"{self._shown}: row group {group}")
         self._unpacked += self._held.nbytes
         if self._unpacked > self._groups.limit:
             raise InputError(
@@ -247,6 +245,17 @@ class _Images:
         repeated = repeated_bytes(self._opened, chunk, _REPEATED_BYTES // MAX_ROWS)
         rows = min(MAX_BYTES // max(1, self._groups.mean_bytes(group)), _REPEATED_BYTES // max(1, repeated))
         return max(1, min(MAX_ROWS, rows))
+
+
+def stored_values(file: SourceFile, column: str) -> Iterator[pa.Array]:
+    """Yields the values of a column of a file in batches of bounded size: `binary`. Raises `InputError`."""
+    with open_parquet(file) as opened:
+        with damaged(file.shown):
+            kind = schema_in(opened).field(column).type if column in schema_in(opened).names else pa.null()
+        if not types.is_binary(kind):
+            raise InputError(f"{file.shown}: has no column {column!r} of type binary; restore the file")
+        groups = _groups(opened.metadata, file)
+        yield from _Images(opened, column, groups, file, _binary).batches(0, opened.metadata.num_rows)
 
 
 def _groups(metadata: Any, file: SourceFile) -> _Groups:
@@ -280,36 +289,7 @@ def _binary(column: Any, shown: str) -> pa.Array:
     return column.cast(pa.binary())
 
 
-def _without_classes(found: pa.Table, numbers: npt.NDArray[np.int64], names: Sequence[str]) -> pa.Table:
-    """Returns the rows with only the last component of a file name whose folder is the row's class, or `no_label`."""
-    column = found.column("filename")
-    if not pc.any(pc.match_substring(column, "/")).as_py():
-        return found
-    classes = pa.array([*names, NO_LABEL], pa.string())
-    known = np.where((numbers >= 0) & (numbers < len(names)), numbers, len(names))
-    short = pc.replace_substring_regex(column, _FOLDERS, "")
-    prefixed = pc.binary_join_element_wise(classes.take(pa.array(known)), short, "/")
-    filenames = pc.if_else(pc.equal(prefixed, column), short, column)
-    return found.set_column(found.schema.get_field_index("filename"), "filename", filenames)
-
-
 def _joined(pieces: Sequence[pa.Array]) -> pa.Array:
     if not pieces:
         return pa.array([], pa.binary())
     return pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
-
-
-def _plain(column: Any) -> npt.NDArray[np.int64]:
-    """Returns int64 `[N]`, -1 for null."""
-    return np.asarray(column.fill_null(-1).combine_chunks().to_numpy(zero_copy_only=False), dtype=np.int64)
-
-
-def _numbers(column: Any, names: Sequence[str]) -> tuple[npt.NDArray[np.int64], dict[int, str]]:
-    """Returns labels as numbers, and the error message of each bad row."""
-    if types.is_string(column.type):
-        found = _plain(pc.index_in(column, pa.array(names, pa.string())).cast(pa.int64()))
-        bad = np.flatnonzero((found < 0) & column.is_valid().combine_chunks().to_numpy(zero_copy_only=False))
-        return found, {row: f"label {column[row].as_py()!r} is not in the label table" for row in bad.tolist()}
-    found = _plain(column)
-    rows = np.flatnonzero((found < UNLABELLED) | (found >= len(names))).tolist()
-    return found, {row: outside_table(found[row], len(names)) for row in rows}

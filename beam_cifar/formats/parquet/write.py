@@ -25,8 +25,8 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import PartWriter
 from beam_cifar.formats.contract.types import ShardResult, SinkOptions
 from beam_cifar.formats.kit.cards import CARD, config_lines, quoted, split_name_of
+from beam_cifar.formats.kit.column_roles import OWN_KEY
 from beam_cifar.formats.kit.splits import MAX_SHARD_BYTES, ROW_GROUP_ROWS, SPLITS, RowGroups, SplitSink, split_naming
-from beam_cifar.formats.parquet.schema import OWN_KEY
 from beam_cifar.images.encodings import file_extensions
 
 

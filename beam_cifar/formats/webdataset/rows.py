@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import math
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, BinaryIO, Final
@@ -24,14 +23,14 @@ from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.indexes import indexed
-from beam_cifar.formats.contract.source import Runs, StoredImage, kept
-from beam_cifar.formats.contract.types import FileSummary, SourceFile
-from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
+from beam_cifar.formats.contract.source import kept
+from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.kit.encoded import PlacedRows
 from beam_cifar.formats.kit.label_columns import listed
 from beam_cifar.formats.kit.npy import read_header
-from beam_cifar.formats.kit.rows import column, found_in, row_numbers, with_unique_ids
+from beam_cifar.formats.kit.rows import column, found_in, with_unique_ids
 from beam_cifar.images.encodings import is_image_name
-from beam_cifar.images.header import ImageHeader, header_or_error
+from beam_cifar.images.header import ImageHeader
 from beam_cifar.images.png import encode_png
 from beam_cifar.naming.components import is_litter
 from beam_cifar.storage.tar import tar_members
@@ -44,7 +43,6 @@ MAX_TEXT_BYTES: Final = 4096
 MAX_JSON_BYTES: Final = 1 << 20
 MAX_FIELDS: Final = 100
 """Maximum number of different kinds of members that are counted for messages."""
-_WHOLE_BYTES: Final = 1 << 16
 
 _IMAGES: Final = ("png", "jpg", "jpeg")
 _FACTS: Final = frozenset({"cls", "json", "txt"})
@@ -79,7 +77,7 @@ class ShardIndex:
     fields: dict[str, list[str]]
 
 
-class WebdatasetRows(EncodedRows):
+class WebdatasetRows(PlacedRows):
     """The samples of one shard.
 
     Args:
@@ -88,53 +86,18 @@ class WebdatasetRows(EncodedRows):
     """
 
     def __init__(self, file: SourceFile, labels: LabelTable) -> None:
-        index = self._index = shard_index(file)
-        super().__init__(file, index.names, *_label_numbers(index, labels, own=bool(file.beside)))
-
-    def summary(self, *, sizes: bool) -> FileSummary:
-        index = self._index
-        facts = pa.record_batch(
-            [self._ids, self._filenames, pa.array(self.labels, pa.int64()), pa.array(index.sizes)],
-            ["id", "filename", "label", "size"],
-        )
-        images = int((index.offsets >= 0).sum())
-        digest = hashlib.sha256(facts.serialize()).hexdigest()
-        found = self._sizes([(0, self.rows)], look=True) if sizes else None
-        return self._summary(images, int(index.sizes.sum()), digest, found)
-
-    def _images(self, runs: Runs) -> pa.Array:
-        return pa.array([self._image(row) for row in row_numbers(runs).tolist()], pa.binary())
-
-    def stored(self, row: int) -> StoredImage:
-        data = self._image(row)
-        return StoredImage(None if data is None else int(self._index.offsets[row]), data)
+        index = shard_index(file)
+        numbers, bad = _label_numbers(index, labels, own=bool(file.beside))
+        super().__init__(file, index.names, numbers, bad, index.offsets, index.sizes)
 
     def _image(self, row: int) -> bytes | None:
-        offset, size = int(self._index.offsets[row]), int(self._index.sizes[row])
-        if offset < 0:
-            return None
-        if size > MAX_IMAGE_BYTES:
-            raise RowError(f"{self._shown(row)}: image is {size} bytes; at most {MAX_IMAGE_BYTES} are supported")
-        stream = self._stream()
-        stream.seek(offset)
-        data = stream.read(size)
-        return _array_as_png(data, self._shown(row)) if data.startswith(_ARRAY_START) else data
+        data = super()._image(row)
+        return _array_as_png(data, self._shown(row)) if data and data.startswith(_ARRAY_START) else data
 
-    def _headers(self, start: int, stop: int) -> Iterable[ImageHeader | RowError | None]:
-        for row in range(start, stop):
-            offset, size = int(self._index.offsets[row]), int(self._index.sizes[row])
-            if offset < 0:
-                yield None
-            elif size <= _WHOLE_BYTES:
-                yield header_or_error(self._image(row) or b"", self._shown(row))
-            else:
-                window: Any = storage.SubFile(self._stream(), offset, size)
-                found = io.BufferedReader(window)
-                shape = _array_shape(found, size) if found.peek(6).startswith(_ARRAY_START) else None
-                yield ImageHeader("png", *shape) if shape else header_or_error(found, self._shown(row))
-
-    def _stored_bytes(self, start: int, stop: int) -> int:
-        return int(self._index.sizes[start:stop].max(initial=0))
+    def _header(self, stream: io.BufferedReader, row: int) -> ImageHeader | RowError:
+        is_array = stream.peek(6).startswith(_ARRAY_START)
+        shape = _array_shape(stream, int(self._lengths[row])) if is_array else None
+        return ImageHeader("png", *shape) if shape else super()._header(stream, row)
 
 
 @kept()

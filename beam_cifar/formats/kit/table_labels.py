@@ -1,45 +1,58 @@
-"""Finds the classes of a Parquet dataset: from schemas, else the dataset card, else the labels themselves."""
+"""Finds the classes of a dataset of tables: from schemas, else a dataset card, else the labels themselves."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import NamedTuple
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_cifar.data.labels import LabelTable, are_parents
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.kit.column_roles import COARSE_NAME, MAX_CLASSES, ColumnRoles
 from beam_cifar.formats.kit.label_columns import listed
-from beam_cifar.formats.parquet.columns import read_columns
-from beam_cifar.formats.parquet.schema import COARSE_NAME, MAX_CLASSES, ColumnRoles, columns_in
 
 
-def label_table(files: Sequence[SourceFile], card: str) -> LabelTable:
+class TableReader(NamedTuple):
+    """How a format reads its tables.
+
+    Attributes:
+        roles: returns the role of each column of a file, from its schema.
+        columns: returns the short columns of a file, as `kit.short_columns.with_names` does.
+    """
+
+    roles: Callable[[SourceFile], ColumnRoles]
+    columns: Callable[[SourceFile], pa.Table]
+
+
+def label_table(files: Sequence[SourceFile], reader: TableReader, card: str = "") -> LabelTable:
     """Returns the classes: from schemas, else the card, else the labels. Raises `InputError` if files disagree."""
-    found = [(file, columns_in(file)) for file in files]
+    found = [(file, reader.roles(file)) for file in files]
     labelled = [(file, columns) for file, columns in found if columns.label]
     _refuse_guesses(labelled)
     names = _agreed(((file, columns.names) for file, columns in labelled), "class names")
     if names is None and labelled:
-        names = _card_names(card, labelled[0][1].label) or _learned([file for file, _ in labelled])
+        names = _card_names(card, labelled[0][1].label) or _learned([file for file, _ in labelled], reader)
     if not any(columns.coarse for _, columns in labelled):
         return LabelTable(names or ())
     coarse = _agreed(((file, columns.coarse_names) for file, columns in labelled), "superclass names")
     if coarse is None:
-        coarse = _card_names(card, COARSE_NAME) or _numbered([file for file, c in labelled if c.coarse], COARSE_NAME)
+        coarse = _card_names(card, COARSE_NAME) or _numbered([file for file, c in labelled if c.coarse], reader)
     parents = next(
         (_own_parents(columns, len(names or ()), len(coarse)) for _, columns in labelled if columns.own), None
     )
     return LabelTable(names or (), coarse, parents or (None,) * len(names or ()))
 
 
-def label_notices(files: Sequence[SourceFile]) -> Iterator[str]:
+def label_notices(files: Sequence[SourceFile], reader: TableReader) -> Iterator[str]:
     """Yields where labels come from if that is not plain from the name, and columns that might be labels, too."""
     said: dict[tuple[str, bool, tuple[str, ...]], SourceFile] = {}
     for file in files:
-        columns = columns_in(file)
+        columns = reader.roles(file)
         said.setdefault((columns.label, columns.is_guess, columns.unused), file)
     for (label, is_guess, unused), file in said.items():
         where = f"{file.name}: " if len(said) > 1 else ""
@@ -81,16 +94,16 @@ def _own_parents(columns: ColumnRoles, classes: int, superclasses: int) -> tuple
     return tuple(found) if found is not None and are_parents(found, classes, superclasses) else None
 
 
-def _learned(files: Sequence[SourceFile]) -> tuple[str, ...]:
+def _learned(files: Sequence[SourceFile], reader: TableReader) -> tuple[str, ...]:
     """Returns classes from labels: sorted names, or numbers up to the largest."""
     texts: set[str] = set()
     largest, is_text = -1, set()
     for file in files:
-        columns = columns_in(file)
+        columns = reader.roles(file)
         is_text.add(columns.is_text)
         if len(is_text) > 1:
             raise InputError(f"{file.shown}: column {columns.label!r} has text in some files, integers in others")
-        labels = read_columns(file).column("label")
+        labels = reader.columns(file).column("label")
         if columns.is_text:
             texts.update(pc.unique(labels.drop_null()).to_pylist())
         else:
@@ -100,11 +113,11 @@ def _learned(files: Sequence[SourceFile]) -> tuple[str, ...]:
     return tuple(sorted(texts)) if True in is_text else tuple(map(str, range(largest + 1)))
 
 
-def _numbered(files: Sequence[SourceFile], column: str) -> tuple[str, ...]:
-    found = [pc.max(read_columns(file).column("coarse")).as_py() for file in files]
+def _numbered(files: Sequence[SourceFile], reader: TableReader) -> tuple[str, ...]:
+    found = [pc.max(reader.columns(file).column("coarse")).as_py() for file in files]
     largest = max((number for number in found if number is not None), default=0)
     if largest >= MAX_CLASSES:
-        raise InputError(f"{files[0].shown}: column {column!r} has more than {MAX_CLASSES} superclasses")
+        raise InputError(f"{files[0].shown}: column {COARSE_NAME!r} has more than {MAX_CLASSES} superclasses")
     return tuple(map(str, range(largest + 1)))
 
 

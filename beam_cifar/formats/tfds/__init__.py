@@ -1,0 +1,1 @@
+"""TensorFlow Datasets: `read` prepared datasets, `write` them; `records` has their files of examples."""
