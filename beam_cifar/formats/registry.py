@@ -156,6 +156,7 @@ FORMATS: dict[str, Format] = {
         "imagenet:ImagenetWithSubsetDirsSink",
         sureness=Sureness.LIKELY,
     ),
+    "yolo": Format("Ultralytics' folders for YOLO classification: train, val and test", sink="yolo:YoloSink"),
     "image_dir": Format(
         "a folder of images without labels, at any depth",
         "image_dir:ImageDirSource",
