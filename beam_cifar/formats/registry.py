@@ -134,6 +134,12 @@ FORMATS: dict[str, Format] = {
         "datumaro:DatumaroSink",
         marks=("annotations",),
     ),
+    "coco": Format(
+        "COCO with a category for each image, as Datumaro's coco: images, and a JSON file per subset",
+        "coco:CocoSource",
+        "coco:CocoSink",
+        marks=("annotations",),
+    ),
     "tiny_imagenet": Format(
         "Tiny ImageNet: train, val and test folders with wnids.txt and words.txt",
         "tiny_imagenet:TinyImagenetSource",
