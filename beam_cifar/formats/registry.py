@@ -140,6 +140,10 @@ FORMATS: dict[str, Format] = {
         "coco:CocoSink",
         marks=("annotations",),
     ),
+    "open_images": Format(
+        "Open Images with labels of whole images, as Datumaro's open_images: images, and CSV files per subset",
+        sink="open_images:OpenImagesSink",
+    ),
     "tiny_imagenet": Format(
         "Tiny ImageNet: train, val and test folders with wnids.txt and words.txt",
         "tiny_imagenet:TinyImagenetSource",
