@@ -6,51 +6,42 @@ An item is `{"id", "annotations", "attr", "image": {"path", "size"}}`, with a pa
 
 from __future__ import annotations
 
-import io
 import json
-import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 from beam_cifar import storage
-from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
+from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.data.text import is_unicode
-from beam_cifar.errors import InputError, UsageError
+from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
-from beam_cifar.formats.contract.source import Source, kept
-from beam_cifar.formats.contract.types import Catalog, Shard, SinkOptions, SourceFile
-from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
-from beam_cifar.formats.kit.image_lists import (
-    ListedRows,
-    checked_tree,
-    list_images,
-    listed_rows,
-    path_names,
-    subset_files,
+from beam_cifar.formats.contract.types import Shard, SinkOptions, SourceFile
+from beam_cifar.formats.kit.annotations import (
+    ANNOTATIONS,
+    IMAGES,
+    SUPERCLASSES,
+    AnnotationSource,
+    check_class_names,
+    label_table,
+    open_json,
+    parents_of,
+    with_facts,
 )
+from beam_cifar.formats.kit.folders import ID_TREE, TreeSink, write_lines
+from beam_cifar.formats.kit.image_lists import ListedRows, checked_tree, path_names
 from beam_cifar.formats.kit.json_stream import JsonStream
-from beam_cifar.formats.kit.roots import sorted_files
 from beam_cifar.naming.id_paths import decode_path, encode_word, stem
-from beam_cifar.storage import archives
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-ANNOTATIONS: Final = "annotations"
-IMAGES: Final = "images"
 VERSION: Final = "1.0"
 IMAGE_MEDIA: Final = 2
 """Value of `media_type` for images."""
-
-MAX_JSON_BYTES: Final = 8 << 30
-"""Limit for the annotation file of one subset; a million items are about 0.2 GB."""
-
-DETECT_BYTES: Final = 2 << 20
-"""How much of a JSON file detection reads to find what Datumaro writes before the items."""
 
 MAX_LABEL: Final = 1 << 31
 
@@ -59,57 +50,18 @@ KINDS: Final = frozenset(
 )
 """Datumaro's annotation types that are not labels of whole images."""
 
-SUPERCLASSES: Final = "superclasses"
-"""Our key in `infos` for the ordered list of all superclasses; other readers ignore it."""
 
-
-@dataclass(frozen=True)
-class _Contents:
-    """The contents of one annotation file.
-
-    Attributes:
-        labels: its label table.
-        rows: its items.
-        left_out: number of ignored annotations by kind.
-    """
-
-    labels: LabelTable
-    rows: ImageFileRows
-    left_out: Counter[str]
-
-
-class DatumaroSource(Source):
+class DatumaroSource(AnnotationSource):
     """Reads the items of each subset and the images they name."""
 
     name = "datumaro"
+    title = "Datumaro"
 
-    def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns whether a JSON file in `annotations/` has categories and items; COCO's have `images` instead."""
-        if archives.is_archive(path) or not storage.is_folder(os.path.join(path, ANNOTATIONS)):
-            return False
-        return any(_has_items(entry) for entry in _json_files(path)[:3])
+    def is_it(self, key: str, value: JsonStream, before: Set[str]) -> bool:
+        return key == "dm_format_version" or (key == "items" and "categories" in before and value.at("["))
 
-    def describe(self, path: str, index_dir: str) -> Catalog:
-        """Reads all items once, to count the annotations that are ignored."""
-        with storage.reading(os.path.join(path, ANNOTATIONS)):
-            found = _json_files(path)
-        if not found:
-            raise InputError(f"{path}: has no annotation files; expected {ANNOTATIONS}/<subset>.json")
-        files = subset_files(found, (list_images(os.path.join(path, IMAGES)).blob,), index_dir)
-        tables, left_out = [], Counter[str]()
-        for file in files:
-            contents = _contents(file)
-            tables.append(contents.labels)
-            left_out += contents.left_out
-        for file, table in zip(files, tables, strict=True):
-            if table != tables[0]:
-                raise InputError(f"{file.shown}: classes differ from {files[0].shown}; expected the same in all")
-        unread = _unread(left_out)
-        notices = (f"ignored {unread}",) if unread else ()
-        return Catalog(self.name, "Datumaro", path, tables[0], files, notices=notices, unread=unread)
-
-    def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
-        return _contents(file).rows
+    def rows(self, file: SourceFile) -> pa.Table:
+        return _item_table(file)
 
 
 class DatumaroSink(TreeSink):
@@ -121,13 +73,7 @@ class DatumaroSink(TreeSink):
 
     def check_labels(self, labels: LabelTable) -> None:
         """Refuses repeated and empty names: Datumaro rejects them, and an empty parent means none."""
-        for what, names in (("class", labels.names), ("superclass", labels.coarse_names)):
-            refuse_repeated(names, "which Datumaro refuses", f"{what}es")
-            for name in names:
-                if not name or not is_unicode(name):
-                    raise UsageError(
-                        f"{what} {name!r} is empty or not valid Unicode, which Datumaro refuses; rename it with --remap"
-                    )
+        check_class_names(labels)
 
     def shard_path(self, subset: str, number: int, count: int) -> str:
         """Returns the folder of the subset's images."""
@@ -142,10 +88,9 @@ class DatumaroSink(TreeSink):
 
 def _head(labels: LabelTable) -> str:
     """Returns the JSON text before the items."""
-    parents = labels.parents or (None,) * len(labels.names)
     classes = [
-        {"name": name, "parent": "" if parent is None else labels.coarse_names[parent], "attributes": []}
-        for name, parent in zip(labels.names, parents, strict=True)
+        {"name": name, "parent": parent, "attributes": []}
+        for name, parent in zip(labels.names, parents_of(labels), strict=True)
     ]
     head = {
         "dm_format_version": VERSION,
@@ -172,48 +117,11 @@ def _item(path: str, label: int, entry: Mapping[str, Any]) -> str:
 _dumped = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
-def _json_files(path: str) -> list[storage.Entry]:
-    return sorted_files(os.path.join(path, ANNOTATIONS), lambda name: name.endswith(".json"), own=True)
-
-
-def _has_items(entry: storage.Entry) -> bool:
-    """Returns whether a file starts with categories, followed by an array of items. Raises `InputError`."""
-    with storage.reading(entry.path), storage.open_file(entry.path) as file:
-        stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), entry.path)
-    found, is_object = set[str](), stream.at("{")
-    try:
-        if not is_object:
-            stream.value()  # a list, such as of another program, or no JSON at all
-            return False
-        for key in stream.members():
-            if key == "dm_format_version" or (key == "items" and "categories" in found):
-                return key != "items" or stream.at("[")
-            found.add(key)
-            stream.value()
-    except InputError:
-        if entry.size <= DETECT_BYTES:  # otherwise it may only have been cut here
-            raise
-    return False
-
-
-@kept()
-def _contents(file: SourceFile) -> _Contents:
-    """Returns the contents of one annotation file. Raises `InputError`."""
-    table = _item_table(file)
-    facts = json.loads(table.schema.metadata[b"facts"])
-    labels = LabelTable(**{name: tuple(values) for name, values in facts["labels"].items()})
-    rows = listed_rows(file, file.beside[0].path, table, len(labels.names))
-    return _Contents(labels, rows, Counter(facts["left_out"]))
-
-
 @indexed()
 def _item_table(file: SourceFile) -> pa.Table:
     """Reads one annotation file, and finds its images."""
-    if file.blob.size > MAX_JSON_BYTES:
-        raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_JSON_BYTES} are supported")
     items, members = _Items(file), dict[str, Any]()
-    with storage.open_blob(file.blob, file.shown) as opened:
-        stream = JsonStream(opened, file.shown)
+    with open_json(file) as stream:
         for key in stream.members():
             if key in members:
                 raise InputError(f"{file.shown}: key {key!r} occurs twice; expected once")
@@ -227,8 +135,7 @@ def _item_table(file: SourceFile) -> pa.Table:
     if "items" not in members:
         raise InputError(f"{file.shown}: has no 'items'; expected Datumaro's format")
     labels = _labels(members.get("categories"), members.get("infos"), file.shown)
-    facts = json.dumps({"labels": asdict(labels), "left_out": items.left_out})
-    return items.made().replace_schema_metadata({"facts": facts})
+    return with_facts(items.made(), labels, items.left_out)
 
 
 class _Items:
@@ -304,24 +211,4 @@ def _labels(categories: Any, infos: Any, shown: str) -> LabelTable:
     for name in (*names, *parents):
         if not isinstance(name, str) or not is_unicode(name):
             raise InputError(f"{shown}: class name is {str(name)[:50]!r}; expected valid Unicode text")
-    coarse = _superclasses(infos, parents)
-    if not coarse:
-        return LabelTable(tuple(names))
-    numbers = {name: number for number, name in enumerate(coarse)}
-    return LabelTable(tuple(names), coarse, tuple(numbers.get(parent) for parent in parents))
-
-
-def _superclasses(infos: Any, parents: Sequence[str]) -> tuple[str, ...]:
-    """Returns all superclasses, in the order of `infos` if valid, else of the classes."""
-    found = tuple(dict.fromkeys(parent for parent in parents if parent))
-    listed = infos.get(SUPERCLASSES) if isinstance(infos, dict) else None
-    if not isinstance(listed, list) or not all(isinstance(name, str) and is_unicode(name) for name in listed):
-        return found
-    return tuple(listed) if set(found) <= set(listed) and len(set(listed)) == len(listed) else found
-
-
-def _unread(counts: Counter[str]) -> str:
-    if not counts:
-        return ""
-    kinds = ", ".join(f"{kind}: {counts[kind]}" for kind in sorted(counts))
-    return f"{counts.total()} annotations that are not image labels ({kinds})"
+    return label_table(names, parents, infos)

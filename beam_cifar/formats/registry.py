@@ -148,6 +148,16 @@ FORMATS: dict[str, Format] = {
         "datumaro:DatumaroSink",
         marks=("annotations",),
     ),
+    "coco": Format(
+        "COCO with a category for each image, as Datumaro's coco: images, and a JSON file per subset",
+        "coco:CocoSource",
+        "coco:CocoSink",
+        marks=("annotations",),
+    ),
+    "open_images": Format(
+        "Open Images with labels of whole images, as Datumaro's open_images: images, and CSV files per subset",
+        sink="open_images:OpenImagesSink",
+    ),
     "tiny_imagenet": Format(
         "Tiny ImageNet: train, val and test folders with wnids.txt and words.txt",
         "tiny_imagenet:TinyImagenetSource",
@@ -170,6 +180,7 @@ FORMATS: dict[str, Format] = {
         "imagenet:ImagenetWithSubsetDirsSink",
         sureness=Sureness.LIKELY,
     ),
+    "yolo": Format("Ultralytics' folders for YOLO classification: train, val and test", sink="yolo:YoloSink"),
     "image_dir": Format(
         "a folder of images without labels, at any depth",
         "image_dir:ImageDirSource",

@@ -35,6 +35,7 @@ from tests.helpers.reading import tree
 
 STEPS: dict[str, tuple[Step, ...]] = {"plain": (), "shuffled": (Shuffle(),)}
 FORMATS: dict[str, dict[str, Any]] = {
+    "coco": {},
     "datumaro": {},
     "imagenet": {},
     "imagenet_with_subset_dirs": {},

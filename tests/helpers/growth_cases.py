@@ -233,6 +233,8 @@ LAYOUTS = {
     "mnist_csv, many files": Layout("mnist_csv", _FILES, ("--subsets", "source")),
     "datumaro": Layout("datumaro", options=("--subsets", "split")),
     "datumaro, many files": Layout("datumaro", _FILES),
+    "coco": Layout("coco", options=("--subsets", "split")),
+    "coco, many files": Layout("coco", _FILES),
     "tiny_imagenet": Layout("imagenet_with_subset_dirs", options=("--subsets", "split"), rewrite=_tiny, files="train"),
     "image_csv": Layout("imagenet_txt", options=("--subsets", "split"), rewrite=_table, files="synsets.txt"),
     "imagenet": Layout("imagenet"),

@@ -27,7 +27,7 @@ from tests.helpers.commands import Command
 from tests.helpers.faults import COMPLETE, names_beside
 from tests.helpers.image_trees import contents, converted, manifest, quickly, set_part_bytes, write_tree
 
-SPLITS = {"splits": [["one", 0.5], ["two", 0.3], ["three", 0.2]], "seed": 5}
+SPLITS = {"splits": [["train", 0.5], ["val", 0.3], ["test", 0.2]], "seed": 5}
 ORDERS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "shuffle": [("shuffle", {"seed": 3})],
     "sort": [("sort", {"by": ["label", "id"]})],

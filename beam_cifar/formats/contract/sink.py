@@ -138,6 +138,7 @@ class SubsetNaming:
         merges: whether subsets that end up with the same name are merged silently.
         own_folders: whether each subset has its own image folder, so that names may repeat.
         refused: names that readers take to mean all subsets.
+        only: the only names that readers look for, after `letters`; empty if they take any.
         genuine: the splits of the genuine dataset, all of which `--layout genuine` needs; empty if there is no such
             layout.
     """
@@ -150,6 +151,7 @@ class SubsetNaming:
     merges: bool = False
     own_folders: bool = False
     refused: frozenset[str] = frozenset()
+    only: tuple[str, ...] = ()
     genuine: frozenset[str] = frozenset()
 
     def asked(self, subset: str, options: ExportOptions) -> str:
@@ -189,6 +191,12 @@ class SubsetNaming:
             raise UsageError(
                 f"a split cannot be called {refused!r}: readers take that name to mean all splits; rename the file"
             )
+        for name in names if self.only else ():
+            if self.letters(name) not in self.only:
+                raise UsageError(
+                    f"subset {name!r}: readers look for {', '.join(self.only)} alone; rename it with --transform "
+                    f"'map_subsets -s {name}:{self.only[0]}', or choose others with --subset"
+                )
         for name in () if self.merges else names:
             written = self.letters(name)
             other = met.setdefault(self.letters(clash_key(written)), name)
@@ -352,7 +360,12 @@ class Sink(ABC):
             letters = self.subsets.letters(name)
             word = self.subsets.written(name).removesuffix(self.subsets.suffix)
             if letters != name:
-                yield f"subset {name!r} is written as {letters!r}, in the characters that {self.name} supports"
+                why = (
+                    "the name that readers look for"
+                    if self.subsets.only
+                    else f"in the characters that {self.name} supports"
+                )
+                yield f"subset {name!r} is written as {letters!r}, {why}"
             elif is_cut(word):
                 yield f"subset {name!r} is written as {word!r}: its name is too long; shorten it with map_subsets"
 

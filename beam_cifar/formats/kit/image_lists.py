@@ -185,13 +185,14 @@ class ListedRows:
         if not error and path and not is_inside(path):
             error = f"image path {path!r} leaves the image folder; expected a path inside it"
         if error:
-            self._refuse(len(self.labels), error)
+            self.refuse(len(self.labels), error)
             path, label = "", -1
         for texts, text in ((self._ids, item_id), (self._paths, plain_path(path)), (self._filenames, filename)):
             texts.append(text)
         self.labels.append(label)
 
-    def _refuse(self, row: int, error: str) -> None:
+    def refuse(self, row: int, error: str) -> None:
+        """Makes a row bad, with the reason. Raises `InputError` if too many are."""
         self.bad[row] = error
         _refuse_many(self._file, self.bad)
 
@@ -341,7 +342,7 @@ def _too_long(number: int, shown: str) -> InputError:
 
 
 def subset_files(
-    entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...], index_dir: str = ""
+    entries: Sequence[storage.Entry], beside: tuple[storage.Blob, ...], index_dir: str = "", prefix: str = ""
 ) -> tuple[SourceFile, ...]:
     """Returns the lists of a dataset, each with the subset given by its name.
 
@@ -349,8 +350,9 @@ def subset_files(
         entries: file entries of the lists.
         beside: other files or folders that all rows are read from.
         index_dir: folder for indexes of the lists, where they are read before the catalog is made.
+        prefix: what the names of the lists start with, before the subset.
     """
-    names = decoded_names(stem(entry.name) for entry in entries)
+    names = decoded_names(stem(entry.name).removeprefix(prefix) for entry in entries)
     return tuple(
         SourceFile(name, subset, entry.path, storage.listed_file(entry), beside=beside, index_dir=index_dir)
         for (name, subset), entry in zip(names.items(), entries, strict=True)
