@@ -143,9 +143,9 @@ def _add_running(command: Parser) -> None:
     add("--on-error", choices=ON_ERROR, default="fail", metavar="RULE",
         help="what to do with bad rows, such as damaged images: fail (default), or quarantine (leave them out and list "
         "them in OUT.beam_cifar/quarantine.jsonl)")  # fmt: skip
-    add("--max-errors", metavar="N|P%%",
-        help="with --on-error quarantine: fail if more than N rows, or P percent of the input, are bad; default: no "
-        "limit")  # fmt: skip
+    add("--max-errors", metavar="LIMIT",
+        help="with --on-error quarantine: fail if more rows are bad than this number, or percentage of the input such "
+        "as 1%%; default: no limit")  # fmt: skip
     add("--keep-bad-rows", action="store_true",
         help="with --on-error quarantine: keep the images of bad rows in OUT.beam_cifar/quarantine/")  # fmt: skip
     add("--plan", action="store_true", help="print the plan and exit, without writing anything")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +43,7 @@ def check_source(name: str, path: str | os.PathLike[str]) -> None:
     >>> check_source("cifar", "cifar10")
     """
     source, place = get_source(name), storage.absolute(os.fspath(path), "input")
-    with storage.TemporaryFolder() as indexes, tempfile.TemporaryDirectory() as empty:
+    with storage.TemporaryFolder() as indexes, storage.TemporaryFolder() as empty:
         _expect(source.name == name, f"its source is called {source.name!r}, the format {name!r}")
         _expect(source.looks_right(place, indexes), f"{place} looks right")
         _expect(not source.looks_right(empty, indexes), "an empty folder does not look right")
@@ -104,8 +103,7 @@ def check_sink(name: str, folder: str | os.PathLike[str]) -> None:
         AssertionError: it does not; the message says what was expected.
         BeamCifarError: the dataset cannot be written.
 
-    >>> import tempfile
-    >>> from beam_cifar.testing import check_sink
+    >>>     >>> from beam_cifar.testing import check_sink
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     check_sink("parquet", folder)
     """

@@ -231,9 +231,7 @@ def arrow_roles(file: SourceFile) -> ColumnRoles:
 
 
 def _holds_images(opened: _Stream, column: str) -> bool:
-    values = next((batch.column(column) for batch in opened.batches() if batch.rows.num_rows), None)
-    if values is None:
-        return False
+    values = next((batch.column(column) for batch in opened.batches() if batch.rows.num_rows), pa.nulls(0))
     found = (starts_like_image(values.slice(row, 1)) for row in range(min(IMAGE_LOOK, len(values))))
     return next((each for each in found if each is not None), False)
 

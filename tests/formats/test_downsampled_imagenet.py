@@ -111,7 +111,7 @@ def test_batches_belong_to_the_splits_train_and_val(source: Path, tmp_path: Path
     assert manifest(tmp_path / "parquet")["subsets"] == {"train": 12, "val": 5}
     quickly(source, tmp_path / "val", "cifar", subsets=("val",))
     assert manifest(tmp_path / "val")["subsets"] == {"val_data": 5}
-    with pytest.raises(UsageError, match="unknown subset 'test'; known: 'train', 'train_data_batch_1'"):
+    with pytest.raises(UsageError, match="unknown subset 'test'; known: 'train_data_batch_1', 'train_data_batch_2'"):
         quickly(source, tmp_path / "test", "cifar", subsets=("test",))
 
 

@@ -44,6 +44,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     "voc_classification": {},
     "mnist_csv": {},
     "parquet": {"images_per_batch": 20},
+    "tfds_parquet": {"images_per_batch": 20},
+    "tfds_tfrecord": {"images_per_batch": 20},
     "webdataset": {"images_per_batch": 20},
 }
 """Formats that are indexed, and how a dataset with several files is written."""

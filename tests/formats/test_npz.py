@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar import ExportOptions, LabelTable
+from beam_cifar import Dataset, ExportOptions, LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import Shard, SinkOptions
 from beam_cifar.formats.kit import npy
@@ -150,7 +150,7 @@ def test_subsets_that_are_no_file_names_are_encoded_and_told(tmp_path: Path) -> 
     quickly(source, tmp_path / "out", "npz")
     assert set(contents(tmp_path / "out")) == {"a%3Ab.npz"}
     assert manifest(tmp_path / "out")["renamed"] == {"subsets": {"a%3Ab.npz": "a:b"}}
-    assert list(rows_of(tmp_path / "out", tmp_path / "back")) == ["a:b"]
+    assert [item.subset for item in Dataset.import_from(tmp_path / "out")] == ["a:b"]
 
 
 def test_images_of_another_size_than_cifar(tmp_path: Path) -> None:

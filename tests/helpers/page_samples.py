@@ -12,6 +12,7 @@ import numpy as np
 
 from beam_cifar import make_sample
 from tests.helpers.image_trees import encoded, picture, quickly, write_tree
+from tests.helpers.read_only import READ_ONLY
 from tests.helpers.reading import cifar_rows
 
 IMAGES = 60
@@ -96,7 +97,27 @@ def _converted(path: Path, target: str, **options: str) -> None:
         shutil.rmtree(left)
 
 
-SAMPLES: dict[str, Callable[[Path], None]] = {
+def _corrupted(path: Path) -> None:
+    """Two of CIFAR-10-C's files, and the labels that all share."""
+    path.mkdir()
+    images = np.stack([picture(row).transpose(1, 2, 0) for row in range(10)])
+    for name in ("fog", "snow"):
+        np.save(path / f"{name}.npy", images)
+    np.save(path / "labels.npy", np.arange(10) % 2)
+
+
+def _stl10_archive(path: Path) -> None:
+    folder = READ_ONLY["stl10"](path.with_name("stl10_binary"))
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(folder, folder.name)
+    shutil.rmtree(folder)
+
+
+def _read_only(name: str) -> Callable[[Path], object]:
+    return READ_ONLY[name]
+
+
+SAMPLES: dict[str, Callable[[Path], object]] = {
     "cifar-10-python.tar.gz": _archive,
     "cifar-100-python.tar.gz": _archive,
     "cifar-10-binary.tar.gz": _binary_archive,
@@ -111,6 +132,11 @@ SAMPLES: dict[str, Callable[[Path], None]] = {
     "mnist_train.csv": _mnist_csv,
     "OUT/train.npz": _train_npz,
     "labels.csv": _labels_csv,
+    "CIFAR-10-C": _corrupted,
+    "stl10_binary.tar.gz": _stl10_archive,
+    "SVHN": _read_only("svhn"),
+    "saved": _read_only("hf_arrow"),
+    "mnist/3.0.1": _read_only("tfds"),
 }
 """What makes each of them at a path, whose folder may be missing."""
 

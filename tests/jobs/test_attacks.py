@@ -46,7 +46,7 @@ HOSTILE_SUBSETS = [
     "%_",
     "data%2Fx",
     "v1%2E0",
-    "_hidden",
+    "%5Fhidden",
     "v2.0",
 ]
 
@@ -70,7 +70,7 @@ def test_a_subset_whose_name_is_a_path_stays_inside_a_cifar_output(folder: str, 
 def test_a_batch_keeps_its_name_whatever_it_is_called(tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "in", {name: batch([f"{name}.png"], [0]) for name in ("100%", "%2F", "b c")}, ["a"])
     quickly(source, tmp_path / "out", "cifar", save_images=True, remaps=("a:x",))
-    assert sorted(os.listdir(tmp_path / "out")) == ["%2F", "100%", "b c", "batches.meta"]
+    assert sorted(os.listdir(tmp_path / "out")) == ["%2F", "100%25", "b c", "batches.meta"]
 
 
 def test_two_subset_folders_that_decode_to_one_name_are_both_read(tmp_path: Path) -> None:
