@@ -77,6 +77,7 @@ FORMATS: dict[str, Format] = {
         "TensorFlow Datasets as Parquet files, readable without TensorFlow", sink="tfds:TfdsParquetSink"
     ),
     "tfds_tfrecord": Format("TensorFlow Datasets as TFRecord files", sink="tfds:TfdsTfrecordSink"),
+    "mds": Format("MosaicML Streaming's shards, for StreamingDataset", sink="mds:MdsSink"),
     "npz": Format(
         "NumPy arrays of images and labels, one file per subset; also Keras' mnist.npz and MedMNIST",
         "npz.read:NpzSource",
