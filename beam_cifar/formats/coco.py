@@ -30,7 +30,7 @@ from beam_cifar.formats.kit.annotations import (
     check_class_names,
     label_table,
     open_json,
-    parents_of,
+    superclass_names,
     with_facts,
 )
 from beam_cifar.formats.kit.folders import ID_TREE, TreeSink, write_lines
@@ -92,7 +92,7 @@ class CocoSink(TreeSink):
     def _lines(self, parts: Sequence[str], labels: LabelTable) -> Iterator[str]:
         categories = [
             {"id": number, "name": name, "supercategory": parent}
-            for number, (name, parent) in enumerate(zip(labels.names, parents_of(labels), strict=True), 1)
+            for number, (name, parent) in enumerate(zip(labels.names, superclass_names(labels), strict=True), 1)
         ]
         info = {SUPERCLASSES: list(labels.coarse_names)} if labels.has_superclasses else {}
         yield _dumped({"info": info, "licenses": [], "categories": categories}).removesuffix("}")

@@ -28,7 +28,7 @@ from beam_cifar.formats.kit.annotations import (
     check_class_names,
     label_table,
     open_json,
-    parents_of,
+    superclass_names,
     with_facts,
 )
 from beam_cifar.formats.kit.folders import ID_TREE, TreeSink, write_lines
@@ -90,7 +90,7 @@ def _head(labels: LabelTable) -> str:
     """Returns the JSON text before the items."""
     classes = [
         {"name": name, "parent": parent, "attributes": []}
-        for name, parent in zip(labels.names, parents_of(labels), strict=True)
+        for name, parent in zip(labels.names, superclass_names(labels), strict=True)
     ]
     head = {
         "dm_format_version": VERSION,

@@ -35,6 +35,7 @@ from beam_cifar.formats.kit.records import (
     check_byte_classes,
     names_file,
     numbered_names,
+    part_range,
     read_exactly,
     read_names,
     read_runs,
@@ -166,7 +167,7 @@ class MnistSink(FileSink):
         with _gzip(file) as write:
             write(IMAGES_HEADER.pack(IMAGES_MAGIC, shard.rows, *size))
             for number, part in enumerate(parts):
-                for chunk in _chunks(part, 0, shard.rows_of(number) * size[0] * size[1]):
+                for chunk in part_range(part, 0, shard.rows_of(number) * size[0] * size[1]):
                     write(chunk)
 
     def complete(self, parts: Sequence[str], files: storage.StagedFiles, shard: Shard, options: SinkOptions) -> None:
@@ -176,7 +177,7 @@ class MnistSink(FileSink):
             write(LABELS_HEADER.pack(LABELS_MAGIC, shard.rows))
             for number, part in enumerate(parts):
                 rows = shard.rows_of(number)
-                for chunk in _chunks(part, rows * size[0] * size[1], rows):
+                for chunk in part_range(part, rows * size[0] * size[1], rows):
                     write(chunk)
         if size == GENUINE_SIZE:
             return
@@ -214,18 +215,6 @@ def _gzip(file: storage.StagedFile) -> Iterator[Any]:
 
     yield write
     file.write(packer.compress(waiting) + packer.flush())
-
-
-def _chunks(path: str, offset: int, size: int) -> Iterator[bytes]:
-    """Yields a range of bytes of a part in chunks."""
-    with storage.open_file(path) as file:
-        file.seek(offset)
-        while size:
-            chunk = file.read(min(size, storage.COPY_BYTES))
-            if not chunk:
-                raise InputError(f"{path}: part is shorter than planned; run the job again")
-            size -= len(chunk)
-            yield chunk
 
 
 def _size(shard: Shard) -> tuple[int, int]:

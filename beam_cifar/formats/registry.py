@@ -91,6 +91,7 @@ FORMATS: dict[str, Format] = {
         "tfds.read:TfdsSource",
         marks=("features.json",),
     ),
+    "mds": Format("MosaicML Streaming's shards, for StreamingDataset", sink="mds:MdsSink"),
     "npz": Format(
         "NumPy arrays of images and labels, one file per subset; also Keras' mnist.npz and MedMNIST",
         "npz.read:NpzSource",

@@ -13,7 +13,8 @@ from beam_cifar import LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.types import Wanted
 from beam_cifar.formats.datumaro import DatumaroSink
-from beam_cifar.formats.kit import annotations, json_stream
+from beam_cifar.formats.kit import annotations as kit_annotations
+from beam_cifar.formats.kit import json_stream
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.planning.summaries import scan
 from tests.helpers.image_trees import batch, contents, encoded, images, picture, quickly, write_cifar, write_tree
@@ -239,7 +240,7 @@ def test_a_file_that_changes_after_it_was_planned_is_refused(tmp_path: Path) -> 
     folder, source = written(tmp_path / "in", {"train": content([item("a", 0)])}), get_source("datumaro")
     catalog = source.describe(str(folder), str(tmp_path))
     (folder / "annotations" / "train.json").write_text("{}")
-    annotations._contents.cache_clear()  # as in another process
+    kit_annotations._contents.cache_clear()  # as in another process
     with pytest.raises(InputError, match=r"train\.json: the file changed"):
         scan(source, catalog.files[0], catalog.labels, Wanted())
 

@@ -276,7 +276,7 @@ class Case:
         return ["-f", self.target, *saved, *packed, *order]
 
 
-PACKED = ("cifar", "parquet", "webdataset", "tfds_parquet", "tfds_tfrecord", "cifar_binary")
+PACKED = ("cifar", "parquet", "webdataset", "tfds_parquet", "tfds_tfrecord", "cifar_binary", "mds")
 """Formats that take `--images-per-batch`."""
 
 CASES = [

@@ -179,7 +179,7 @@ def label_table(names: Sequence[str], parents: Sequence[str], infos: Any) -> Lab
     return LabelTable(tuple(names), found, tuple(numbers.get(parent) for parent in parents))
 
 
-def parents_of(labels: LabelTable) -> list[str]:
+def superclass_names(labels: LabelTable) -> list[str]:
     """Returns the superclass of each class, "" for none."""
     parents = labels.parents or (None,) * len(labels.names)
     return ["" if parent is None else labels.coarse_names[parent] for parent in parents]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 
@@ -303,3 +303,15 @@ def learned_parents(
     pairs = labels[rows].astype(np.int64) << 32 | coarse[rows]
     firsts = sorted(rows[np.unique(pairs, return_index=True)[1]].tolist())
     return parents_of(file, table, ((int(labels[row]), int(coarse[row]), row) for row in firsts))
+
+
+def part_range(path: str, offset: int, size: int) -> Iterator[bytes]:
+    """Yields a range of bytes of a part in chunks. Raises `InputError` if the part is shorter."""
+    with storage.open_file(path) as file:
+        file.seek(offset)
+        while size:
+            chunk = file.read(min(size, storage.COPY_BYTES))
+            if not chunk:
+                raise InputError(f"{path}: part is shorter than planned; run the job again")
+            size -= len(chunk)
+            yield chunk
