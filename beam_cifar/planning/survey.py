@@ -116,7 +116,7 @@ def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
     with storage.reading(path):
         if not (storage.is_folder(path) or storage.is_file(path)):
             raise InputError(f"{path}: not a file or directory")
-        if archives.is_archive(path) and storage.is_file(path):
+        if archives.is_archive(path):
             return _packed_catalog(path, format_name, index_dir)
         return _catalog(path, format_name, index_dir)
 

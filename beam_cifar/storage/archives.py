@@ -44,8 +44,8 @@ class Member:
 
 
 def is_archive(path: str) -> bool:
-    """Returns whether a path has the extension of an archive that is read."""
-    return path.lower().endswith(SUFFIXES)
+    """Returns whether a path has the extension of an archive that is read, and is no folder. Raises `OSError`."""
+    return path.lower().endswith(SUFFIXES) and not files.is_folder(path)
 
 
 def stem(path: str) -> str:

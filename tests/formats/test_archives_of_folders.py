@@ -19,7 +19,7 @@ from beam_cifar.jobs import serial
 from beam_cifar.planning.survey import find_catalog, survey
 from tests.formats.test_any_to_any import in_every_format
 from tests.helpers.commands import Command
-from tests.helpers.image_trees import batch, encoded, picture, quickly
+from tests.helpers.image_trees import batch, encoded, picture, quickly, write_tree
 
 pytestmark = pytest.mark.usefixtures("without_runner")
 
@@ -113,6 +113,13 @@ def test_the_only_folder_is_entered_unless_it_means_something(
     images = {name: encoded(picture(row)) for row, name in enumerate(files)}
     catalog = find_catalog(str(zipped(tmp_path / "a.zip", images)), None, str(tmp_path))
     assert (catalog.format, len(catalog.labels.names)) == expected
+
+
+@pytest.mark.parametrize("name", ["set.zip", "set.tar", "set.tar.gz"])
+def test_a_folder_named_as_an_archive_is_a_folder(name: str, tmp_path: Path) -> None:
+    write_tree(tmp_path / name, {f"{each}/1.png": encoded(picture(1)) for each in ("cat", "dog")})
+    catalog = find_catalog(str(tmp_path / name), None, str(tmp_path))
+    assert (catalog.format, catalog.labels.names) == ("imagenet", ("cat", "dog"))
 
 
 def test_an_empty_class_folder_keeps_its_class(tmp_path: Path) -> None:
