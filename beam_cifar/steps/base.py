@@ -106,11 +106,19 @@ class Step(ABC):
         """
 
     def options(self) -> dict[str, Any]:
-        """The options that differ from their default, by name, as JSON values."""
+        """The options that determine the output and differ from their default, by name, as JSON values."""
+        return self._given(paths=False)
+
+    def paths(self) -> dict[str, Any]:
+        """The other options, which no manifest has: paths of lists that the step writes."""
+        return self._given(paths=True)
+
+    def _given(self, *, paths: bool) -> dict[str, Any]:
         found = {}
         for each in fields(self):  # type: ignore[arg-type]
             value = getattr(self, each.name)
-            if each.default is dataclasses.MISSING or value != each.default:
+            changed = each.default is dataclasses.MISSING or value != each.default
+            if changed and bool(each.metadata.get("path")) == paths:
                 found[each.name] = _plain_list(value)
         return found
 
@@ -161,6 +169,7 @@ def option(
     many: bool = False,
     choices: Sequence[str] = (),
     metavar: str | None = None,
+    path: bool = False,
 ) -> Any:
     """Returns a field of a step, with the command-line flags that set it.
 
@@ -172,9 +181,11 @@ def option(
         many: the flag may be repeated, and the field is a tuple; Python accepts any iterable, or a mapping for pairs.
         choices: valid values.
         metavar: name of the value in help texts.
+        path: the value is the path of a list that the step writes, and does not change the rows.
     """
     kind = type(default) if default is not dataclasses.MISSING else str
     metadata = {"flags": flags, "help": help, "parse": parse, "many": many, "choices": choices, "metavar": metavar}
+    metadata["path"] = path
     if kind is bool:
         metadata["switch"] = True
     return field(default=default, metadata=metadata)

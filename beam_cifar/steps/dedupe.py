@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from beam_cifar import storage
 from beam_cifar.data.arrays import BoolArray, Int64Array, UInt64Array
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.row_table import View
@@ -19,6 +23,7 @@ from beam_cifar.images.runs import map_runs, pixels_of
 from beam_cifar.naming.subsets import split_name, subsets_meant
 from beam_cifar.steps.base import Step, StepContext, option
 
+_CHUNK = 10_000
 SCOPES = ("dataset", "subset")
 KEPT_FIRST = ("test", "val", "train")
 """Splits in the order in which their items are kept."""
@@ -42,15 +47,32 @@ class Dedupe(Step, named="dedupe"):
         help="keep the duplicate in this subset; earlier ones take precedence; then test, val, train and the others",
     )
 
+    list_to: str | None = option(
+        "--list",
+        default=None,
+        metavar="FILE",
+        path=True,
+        help="write a line of JSON for each removed item, with the one kept, to this file, also with --plan",
+    )
+
     def check(self) -> None:
         if self.scope not in SCOPES:
             raise self.refuse(str(unknown_name("scope", self.scope, SCOPES)))
+        if self.list_to is not None:
+            # Absolute, since the job may run in another folder than the one where it was asked for.
+            object.__setattr__(self, "list_to", storage.absolute(self.list_to, "--list"))
+            if storage.is_url(self.list_to) or os.path.isdir(self.list_to):
+                raise self.refuse(f"--list must be a local file, found {self.list_to!r}")
         if self.prefer and self.scope == "subset":
             raise self.refuse("--prefer has no effect with --scope subset, which compares within a subset; omit one")
 
+    def needs(self) -> frozenset[str]:
+        return frozenset({"id"} if self.list_to else ())
+
     def apply(self, view: View, context: StepContext) -> View:
         ranks = self._ranks(view)
-        stays = self._staying(view, ranks, *_digests(view, context))
+        halves, pictured = _digests(view, context)
+        stays = self._staying(view, ranks, halves, pictured)
         removed = stays != np.arange(len(view))
         across = np.count_nonzero(view.subsets != view.subsets[stays])
         count = np.count_nonzero(removed)
@@ -58,6 +80,8 @@ class Dedupe(Step, named="dedupe"):
             f"dedupe: removed {count} of {len(view)} items as duplicates: "
             f"{count - across} of an item in the same subset, {across} of an item in another{_sides(view, stays)}"
         )
+        if self.list_to:
+            storage.write_new(self.list_to, _listed(view, stays, np.flatnonzero(removed), halves))
         return view.take(~removed)
 
     def _staying(
@@ -97,6 +121,19 @@ def _sides(view: View, stays: Int64Array) -> str:
     pairs = Counter(zip(lose[lose != keep].tolist(), keep[lose != keep].tolist(), strict=True))
     lost = [(count, view.subset_names[a], view.subset_names[b]) for (a, b), count in sorted(pairs.items())]
     return f" ({', '.join(f'{count} of {a!r} to {b!r}' for count, a, b in lost)})" if lost else ""
+
+
+def _listed(view: View, stays: Int64Array, removed: Int64Array, halves: UInt64Array) -> Iterator[bytes]:
+    """Yields a line for each removed row, some thousand at a time: it, the row kept in its place, and their digest."""
+    for start in range(0, len(removed), _CHUNK):
+        rows = removed[start : start + _CHUNK]
+        found = [view.take(positions).facts(0, len(rows)) for positions in (rows, stays[rows])]
+        both = (facts.select(["subset", "id"]).to_pylist() for facts in found)
+        digests = (half.tobytes().hex() for half in halves[:, rows].T.astype("<u8"))
+        yield "".join(
+            json.dumps({"removed": lost, "kept": kept, "digest": digest}) + "\n"
+            for lost, kept, digest in zip(*both, digests, strict=True)
+        ).encode()
 
 
 def _digests(view: View, context: StepContext) -> tuple[UInt64Array, BoolArray]:

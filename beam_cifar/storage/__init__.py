@@ -78,6 +78,7 @@ from beam_cifar.storage.staging import StagedFolder as StagedFolder
 from beam_cifar.storage.staging import join_listings as join_listings
 from beam_cifar.storage.staging import read_listing as read_listing
 from beam_cifar.storage.staging import stage_link as stage_link
+from beam_cifar.storage.staging import write_new as write_new
 from beam_cifar.storage.staging import write_whole as write_whole
 from beam_cifar.storage.stores import use_settings as use_settings
 from beam_cifar.storage.tables import store_table as store_table

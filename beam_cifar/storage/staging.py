@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, cast
 
+from beam_cifar.errors import OutputError
 from beam_cifar.storage import objects
 from beam_cifar.storage.client import concurrently
-from beam_cifar.storage.files import COPY_BYTES, file_digest, open_file, unwritable, writing
+from beam_cifar.storage.files import COPY_BYTES, exists, file_digest, is_file, open_file, unwritable, writing
 from beam_cifar.storage.guard import Guard
 from beam_cifar.storage.paths import is_url
 
@@ -285,3 +286,20 @@ def write_whole(path: str, data: bytes, scratch: str, guard: Guard = _UNGUARDED)
         file.write(data)
         file.sync()
         file.commit()
+
+
+def write_new(path: str, chunks: Iterable[bytes]) -> None:
+    """Writes a file that does not exist yet, atomically; leaves one that already has the same content.
+
+    Raises:
+        OutputError: the file exists with other content.
+        JobError: it cannot be written.
+    """
+    with StagedFile(path, os.path.dirname(path)) as file:
+        for chunk in chunks:
+            file.write(chunk)
+        if not exists(path):
+            file.sync()
+            file.commit()
+        elif not is_file(path) or file_digest(path) != (file.bytes_written, file.sha256):
+            raise OutputError(f"{path}: already exists with other content; remove it, or name another file")
