@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from beam_cifar.analysis.tally import ENCODINGS, Rows
+from beam_cifar.analysis.tally import ENCODINGS, EXAMPLES, Rows
 from beam_cifar.data.arrays import BoolArray, Int64Array
-from beam_cifar.data.block import BadRow
+from beam_cifar.data.block import MAX_ROWS, BadRow
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.formats.contract.types import Catalog, FileSummary
@@ -35,6 +36,7 @@ class Measured:
         rejected: the first unreadable rows.
         rejected_count: number of unreadable rows.
         broken: for each unreadable file, the reason.
+        listed: how many examples of each kind to list.
     """
 
     catalog: Catalog
@@ -46,6 +48,7 @@ class Measured:
     rejected: tuple[BadRow, ...] = ()
     rejected_count: int = 0
     broken: tuple[str, ...] = ()
+    listed: int = EXAMPLES
 
     @cached_property
     def subset_names(self) -> tuple[str, ...]:
@@ -67,13 +70,27 @@ class Measured:
         """Returns the ids of the rows at some positions."""
         found: dict[int, str] = {}
         source = get_source(self.catalog.format)
-        # Grouped by file, because opening one may mean unpacking it.
+        # Grouped by file, because opening one may mean unpacking it, and there by block, since there may be thousands.
         for file, members in by_key((int(self.rows["file"][at]), at) for at in dict.fromkeys(positions)).items():
             with source.open_rows(self.summaries[file].file, self.labels) as rows:
-                for at in members:
-                    row = int(self.rows["row"][at])
-                    found[at] = rows.facts(row, row + 1, sizes=False).column("id")[0].as_py()
+                numbers = ((int(self.rows["row"][at]), at) for at in members)
+                for block in by_key((row // MAX_ROWS, (row, at)) for row, at in numbers).values():
+                    first, last = min(block)[0], max(block)[0]
+                    ids = rows.facts(first, last + 1, sizes=False).column("id")
+                    found |= {at: ids[row - first].as_py() for row, at in block}
         return [found[at] for at in positions]
+
+    def first_groups(self, groups: Iterable[Sequence[int]]) -> Iterator[tuple[Sequence[int], int]]:
+        """Yields the first rows of the first groups to list, and how many rows each group has altogether.
+
+        There are no more groups once ten times as many rows are listed.
+        """
+        rows = 0
+        for group in islice(groups, self.listed):
+            yield group[: self.listed], len(group)
+            rows += min(len(group), self.listed)
+            if rows >= self.listed * EXAMPLES:
+                return
 
     def class_counts(self) -> list[tuple[str, int]]:
         """Returns each class with its number of rows, in the order of the label table."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from beam_cifar import storage
 from beam_cifar.analysis.derive import Measured, numbered_subsets
-from beam_cifar.analysis.tally import MAX_NAMED, MODULUS, ROW, Asked, decode_tally, tally_of
+from beam_cifar.analysis.tally import MODULUS, ROW, Asked, decode_tally, tally_of
 from beam_cifar.data.block import BadRow, Block
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.memory import give_back
@@ -57,7 +57,7 @@ def measured(
     """Reads every image of a dataset once.
 
     Args:
-        given: path, format and subsets.
+        given: path, format, subsets, and how images are read.
         asked: what to measure.
         workers: number of local workers; chosen automatically if None.
         beam_options: Beam's own options, as flags or parsed; default: a local runner.
@@ -71,7 +71,7 @@ def measured(
     beam_options = reading_options(beam_options, workers)
     with shared_folder(beam_options) as folder:
         catalog = find_catalog(given.path, given.format, folder)
-        summaries, broken = _summaries(catalog, given.subsets, tolerant=asked.tolerant)
+        summaries, broken = _summaries(catalog, given, tolerant=asked.tolerant)
         labels = catalog.labels if asked.tolerant else learn_parents(catalog, summaries)
         files = tuple(summary.file for summary in summaries)
         source = SourceSettings(
@@ -83,7 +83,7 @@ def measured(
         storage.make_folder(settings.folder)
         if tasks:
             for_each_block(functools.partial(write_tally, settings=settings), tasks, source, beam_options, guard)
-        yield replace(_gathered(catalog, labels, summaries, settings.folder), broken=tuple(broken))
+        yield replace(_gathered(catalog, labels, summaries, settings.folder, asked.listed), broken=tuple(broken))
 
 
 def write_tally(block: Block, settings: TallySettings) -> None:
@@ -95,15 +95,13 @@ def write_tally(block: Block, settings: TallySettings) -> None:
         file.commit()
 
 
-def _summaries(
-    catalog: Catalog, subsets: Sequence[str], *, tolerant: bool
-) -> tuple[tuple[FileSummary, ...], list[str]]:
+def _summaries(catalog: Catalog, given: Input, *, tolerant: bool) -> tuple[tuple[FileSummary, ...], list[str]]:
     """Returns the summaries of the selected files, and, if tolerant, why some cannot be read."""
     source, summaries, broken = get_source(catalog.format), [], []
-    for file in select_files(catalog, subsets):
+    for file in select_files(catalog, given.subsets):
         try:
             with storage.reading(catalog.path):
-                summaries.append(scan(source, file, catalog.labels, COUNTS))
+                summaries.append(scan(source, replace(file, images=given.images), catalog.labels, COUNTS))
         except InputError as error:
             if not tolerant:
                 raise
@@ -111,7 +109,9 @@ def _summaries(
     return tuple(summaries), broken
 
 
-def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary, ...], folder: str) -> Measured:
+def _gathered(
+    catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary, ...], folder: str, listed: int
+) -> Measured:
     """Combines the tallies of all blocks, in order."""
     names = sorted(name for name in storage.names_in(folder) if name != "scratch")
     expected = sum(summary.rows for summary in summaries)
@@ -129,11 +129,19 @@ def _gathered(catalog: Catalog, labels: LabelTable, summaries: tuple[FileSummary
         filled += len(tally.rows)
         histograms[subset] += tally.histogram
         totals[subset] = (totals[subset] + tally.total) % MODULUS
-        rejected += tally.rejected[: MAX_NAMED - len(rejected)]
+        rejected += tally.rejected[: listed - len(rejected)]
         count += tally.rejected_count
     if filled + count != expected:
         raise JobError(f"{catalog.path}: workers returned {filled + count} of {expected} rows in {folder}")
     give_back()
     return Measured(
-        catalog, labels, summaries, rows[:filled], histograms, tuple(totals), tuple(rejected), rejected_count=count
+        catalog,
+        labels,
+        summaries,
+        rows[:filled],
+        histograms,
+        tuple(totals),
+        tuple(rejected),
+        rejected_count=count,
+        listed=listed,
     )

@@ -17,16 +17,15 @@ from beam_cifar.analysis.derive import (
     size_counts,
 )
 from beam_cifar.analysis.reading import measured
-from beam_cifar.analysis.tally import Asked, Rows
+from beam_cifar.analysis.tally import EXAMPLES, Asked, Rows
 from beam_cifar.data.arrays import Int64Array
 from beam_cifar.data.labels import LabelTable
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.naming.components import alike_names
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
 from beam_cifar.planning.summaries import duplicates
 
-GROUPS = 10
-"""Groups of duplicates listed, and rows listed of each."""
 MANY_SUBSETS = 100
 """With more subsets, `Stats.across` omits pairs that share no image."""
 
@@ -107,7 +106,7 @@ class Stats(CommonStats):
         subsets: statistics of the subsets, in the order of their files.
         across: for each pair of different subsets, the rows of the second with an image that is also in the first;
             with more than `MANY_SUBSETS` subsets, only for pairs that share an image.
-        groups: the first `GROUPS` groups of rows with the same image, in any subsets.
+        groups: the first groups of rows with the same image, in any subsets.
         duplicate_groups: total number of groups.
         conflicting: number of groups with different labels.
         notices: notices for the user.
@@ -134,6 +133,8 @@ def stats(
     input_format: str | None = None,
     subsets: Sequence[str] = (),
     *,
+    images: ImageOptions = AS_STORED,
+    listed: int = EXAMPLES,
     workers: int | None = None,
     beam_options: BeamOptions = (),
 ) -> Stats:
@@ -143,6 +144,9 @@ def stats(
         path: directory or archive.
         input_format: name of the format; detected if None.
         subsets: names of the subsets to read; all if empty.
+        images: how images are read.
+        listed: how many groups of rows with the same image to list, and how many rows of each; no more groups once
+            ten times as many rows are listed.
         workers: number of local workers; chosen automatically if None.
         beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
@@ -153,8 +157,8 @@ def stats(
     >>> stats("cifar10").rows
     60
     """
-    given = Input(path, input_format, tuple(subsets))
-    with measured(given, Asked(), workers=workers, beam_options=beam_options) as found:
+    given = Input(path, input_format, tuple(subsets), images=images)
+    with measured(given, Asked(listed=listed), workers=workers, beam_options=beam_options) as found:
         return stats_of(found)
 
 
@@ -217,13 +221,12 @@ def _common(rows: Rows, histogram: Int64Array) -> dict[str, Any]:
 
 
 def _groups(found: Measured, repeats: Repeats, subsets: Int64Array) -> tuple[DuplicateGroup, ...]:
-    members = [repeats.group(number) for number in range(min(len(repeats), GROUPS))]
-    listed = [group[:GROUPS] for group in members]
-    ids = iter(found.ids([at for group in listed for at in group]))
+    groups = list(found.first_groups(map(repeats.group, range(len(repeats)))))
+    ids = iter(found.ids([at for group, _ in groups for at in group]))
     names = found.subset_names
     return tuple(
-        DuplicateGroup(tuple((names[subsets[at]], next(ids), found.class_name(at)) for at in group), len(whole))
-        for group, whole in zip(listed, members, strict=True)
+        DuplicateGroup(tuple((names[subsets[at]], next(ids), found.class_name(at)) for at in group), count)
+        for group, count in groups
     )
 
 

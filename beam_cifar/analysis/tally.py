@@ -48,8 +48,10 @@ label (-1 without), height, width and channels (0 without an image), and index i
 
 ENCODINGS = (RAW, *ENCODED)
 MODULUS = 1 << 128
-MAX_NAMED = 10
-"""Bad rows of a block that are listed."""
+EXAMPLES = 10
+"""How many rows, groups or other examples of each kind are listed by default."""
+MAX_LISTED = 10_000
+"""How many are listed for programs; what has more is wrong as a whole."""
 
 # Bytes of a plane counted at a time; `np.bincount` converts them to int64, eight times as many bytes.
 _COUNTED = 1 << 18
@@ -63,11 +65,13 @@ class Asked:
         ids: compute digests of ids.
         ids_count: include ids in the digests of items.
         tolerant: record damaged rows instead of failing.
+        listed: how many rows, groups or other examples of each kind to list.
     """
 
     ids: bool = False
     ids_count: bool = False
     tolerant: bool = False
+    listed: int = EXAMPLES
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def tally_of(block: Block, shown: str, labels: LabelTable, asked: Asked = Asked(
         [names[at] for at in chosen] if asked.ids_count else None,
     )
     bad.sort(key=lambda each: each.row)
-    return BlockTally(rows[kept], histogram, total, tuple(bad[:MAX_NAMED]), len(bad))
+    return BlockTally(rows[kept], histogram, total, tuple(bad[: asked.listed]), len(bad))
 
 
 def item_total(

@@ -12,17 +12,16 @@ import numpy as np
 
 from beam_cifar.analysis.derive import Measured, Repeats, repeats_of, size_counts
 from beam_cifar.analysis.reading import measured
-from beam_cifar.analysis.tally import Asked
+from beam_cifar.analysis.tally import EXAMPLES, Asked
 from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.text import counted
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.naming.components import alike_names
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
 
 Severity = Literal["ok", "info", "warning", "error"]
 
-MAX_EXAMPLES = 10
-"""Examples listed per finding."""
 UNBALANCED = 10
 """Ratio of the rows of the largest and the smallest class from which on imbalance is a warning."""
 
@@ -78,13 +77,21 @@ class Validation:
 
 
 def validate(
-    path: str, input_format: str | None = None, *, workers: int | None = None, beam_options: BeamOptions = ()
+    path: str,
+    input_format: str | None = None,
+    *,
+    images: ImageOptions = AS_STORED,
+    listed: int = EXAMPLES,
+    workers: int | None = None,
+    beam_options: BeamOptions = (),
 ) -> Validation:
     """Reads and decodes every image of a dataset and checks it for problems.
 
     Args:
         path: directory or archive.
         input_format: name of the format; detected if None.
+        images: how images are read.
+        listed: how many examples of each kind to list for a finding.
         workers: number of local workers; chosen automatically if None.
         beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
@@ -95,8 +102,8 @@ def validate(
     >>> validate("cifar10").count("error")
     0
     """
-    asked = Asked(ids=True, tolerant=True)
-    with measured(Input(path, input_format), asked, workers=workers, beam_options=beam_options) as found:
+    asked = Asked(ids=True, tolerant=True, listed=listed)
+    with measured(Input(path, input_format, images=images), asked, workers=workers, beam_options=beam_options) as found:
         return validated(found)
 
 
@@ -129,19 +136,19 @@ def _table(found: Measured) -> Iterator[Finding]:
         wrong += alike_names(names)
     fine = f"the names of {len(labels.names)} classes are unique"
     text = "names in the label table repeat, are empty, or differ only in Unicode form or case"
-    yield _found("table", "warning", len(wrong), text, fine, wrong)
+    yield _found(found, "table", "warning", len(wrong), text, fine, wrong)
 
 
 def _files(found: Measured) -> Iterator[Finding]:
     text = f"{counted(len(found.broken), 'file')} cannot be read"
     fine = f"{counted(len(found.summaries), 'file')} can be read"
-    yield _found("files", "error", len(found.broken), text, fine, found.broken)
+    yield _found(found, "files", "error", len(found.broken), text, fine, found.broken)
 
 
 def _rows(found: Measured) -> Iterator[Finding]:
     text = f"{counted(found.rejected_count, 'row')} cannot be read: wrong labels or damaged images"
     fine = f"{counted(len(found.rows), 'row')} can be read, with {counted(int(found.pictured.sum()), 'image')}"
-    yield _found("rows", "error", found.rejected_count, text, fine, map(str, found.rejected))
+    yield _found(found, "rows", "error", found.rejected_count, text, fine, map(str, found.rejected))
 
 
 def _superclasses(found: Measured) -> Iterator[Finding]:
@@ -165,11 +172,11 @@ def _superclasses(found: Measured) -> Iterator[Finding]:
     used = [label for label, (_, count) in enumerate(found.class_counts()) if count]
     orphans = [f"class {table.names[label]!r}" for label in used if label not in said]
     if several:
-        yield _found("superclasses", "error", len(several), "classes have several superclasses", "", several)
+        yield _found(found, "superclasses", "error", len(several), "classes have several superclasses", "", several)
     if orphans or not several:
         fine = f"{counted(len(used), 'class', 'classes')} with rows have one superclass each"
         text = "classes with rows have no superclass"
-        yield _found("superclasses", "warning", len(orphans), text, fine, orphans)
+        yield _found(found, "superclasses", "warning", len(orphans), text, fine, orphans)
 
 
 def _sizes(found: Measured) -> Iterator[Finding]:
@@ -178,7 +185,7 @@ def _sizes(found: Measured) -> Iterator[Finding]:
         listed = [f"{height} x {width}: {counted(n, 'image')}" for height, width, n in sizes]
         several = len(sizes) if len(sizes) > 1 else 0
         fine = f"all images are {sizes[0][0]} x {sizes[0][1]}"
-        yield _found("sizes", "info", several, f"images have {len(sizes)} different sizes", fine, listed)
+        yield _found(found, "sizes", "info", several, f"images have {len(sizes)} different sizes", fine, listed)
 
 
 def _missing(found: Measured) -> Iterator[Finding]:
@@ -188,7 +195,7 @@ def _missing(found: Measured) -> Iterator[Finding]:
     ):
         count = int(lacking.sum())
         listed = _named_rows(found, lacking)
-        yield _found(check, "warning", count, f"{counted(count, 'row')} {text}", f"no row {text}", listed)
+        yield _found(found, check, "warning", count, f"{counted(count, 'row')} {text}", f"no row {text}", listed)
 
 
 def _ids(found: Measured) -> Iterator[Finding]:
@@ -202,7 +209,9 @@ def _ids(found: Measured) -> Iterator[Finding]:
     count = int(again.sum()) + sum(n for _, n in changed)
     listed = [f"{shown}: {counted(n, 'row')} with the name of an earlier row" for shown, n in changed]
     text = f"{counted(count, 'row')} with the id of another row in the same subset"
-    yield _found("ids", "warning", count, text, "no id repeats within a subset", [*listed, *_named_rows(found, again)])
+    yield _found(
+        found, "ids", "warning", count, text, "no id repeats within a subset", [*listed, *_named_rows(found, again)]
+    )
 
 
 def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
@@ -212,6 +221,7 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     within = int(shared.trace())
     repeating = zip(names, shared.diagonal().tolist(), strict=True)
     yield _found(
+        found,
         "duplicates",
         "warning",
         within,
@@ -223,6 +233,7 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     leaks = repeats.leaking(subsets)
     pairs = ((i, j) for i in range(len(names)) for j in range(i + 1, len(names)) if shared[i, j])
     yield _found(
+        found,
         "leaks",
         "warning",
         len(leaks),
@@ -233,21 +244,20 @@ def _duplicates(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     )
 
 
-def _same_images(found: Measured, repeats: Repeats, groups: Int64Array) -> Iterator[str]:
-    return (_same_image(found, repeats.group(number)) for number in groups.tolist())
-
-
-def _same_image(found: Measured, group: Sequence[int]) -> str:
-    rows = zip(_shown(found, group[:MAX_EXAMPLES]), map(found.class_name, group), strict=False)
-    more = f" and {len(group) - MAX_EXAMPLES} more" if len(group) > MAX_EXAMPLES else ""
-    return ", ".join(f"{row} ({'no label' if name is None else name})" for row, name in rows) + more
+def _same_images(found: Measured, repeats: Repeats, numbers: Int64Array) -> Iterator[str]:
+    groups = list(found.first_groups(map(repeats.group, numbers.tolist())))
+    shown = iter(_shown(found, [at for group, _ in groups for at in group]))
+    for group, count in groups:
+        more = f" and {count - len(group)} more" if count > len(group) else ""
+        labelled = ((next(shown), found.class_name(at)) for at in group)
+        yield ", ".join(f"{row} ({'no label' if name is None else name})" for row, name in labelled) + more
 
 
 def _conflicts(found: Measured, repeats: Repeats) -> Iterator[Finding]:
     groups = repeats.conflicting(found.rows["label"])
     text = f"{counted(len(groups), 'image')} with different labels"
     listed = _same_images(found, repeats, groups)
-    yield _found("conflicts", "error", len(groups), text, "no image has different labels", listed)
+    yield _found(found, "conflicts", "error", len(groups), text, "no image has different labels", listed)
 
 
 def _balance(found: Measured) -> Iterator[Finding]:
@@ -257,18 +267,18 @@ def _balance(found: Measured) -> Iterator[Finding]:
     if counts:
         text = f"{counted(len(empty), 'class', 'classes')} without rows"
         fine = f"{counted(len(counts), 'class', 'classes')} have rows"
-        yield _found("classes", "warning", len(empty), text, fine, empty)
+        yield _found(found, "classes", "warning", len(empty), text, fine, empty)
     if used:
         (least, rare), (most, common) = used[0], used[-1]
         uneven = most >= UNBALANCED * least
         text = f"the largest class ({common}) has {most / least:.3g} times the rows of the smallest ({rare})"
         fine = f"all classes with rows have {counted(most, 'row')}"
         listed = (f"{name}: {counted(n, 'row')}" for n, name in used if uneven)
-        yield _found("balance", "warning" if uneven else "info", len(used) * (most > least), text, fine, listed)
+        yield _found(found, "balance", "warning" if uneven else "info", len(used) * (most > least), text, fine, listed)
 
 
 def _named_rows(found: Measured, which: BoolArray) -> list[str]:
-    return _shown(found, np.flatnonzero(which)[:MAX_EXAMPLES].tolist())
+    return _shown(found, np.flatnonzero(which)[: found.listed].tolist())
 
 
 def _shown(found: Measured, positions: Sequence[int]) -> list[str]:
@@ -281,10 +291,12 @@ def _shown(found: Measured, positions: Sequence[int]) -> list[str]:
     ]
 
 
-def _found(check: str, severity: Severity, count: int, text: str, fine: str, *examples: Iterable[str]) -> Finding:
+def _found(
+    found: Measured, check: str, severity: Severity, count: int, text: str, fine: str, *examples: Iterable[str]
+) -> Finding:
     """Returns the finding of a check, with the first examples of each kind; `fine` is its text if `count` is 0."""
     if not count:
         return Finding(check, "ok", 0, fine)
     # Lazily, because naming a row means opening its file again.
-    first = (example for kind in examples for example in islice(kind, MAX_EXAMPLES))
+    first = (example for kind in examples for example in islice(kind, found.listed))
     return Finding(check, severity, count, text, tuple(first))

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from beam_cifar import storage
-from beam_cifar.cli.parser import add_command, add_json, add_source
+from beam_cifar.cli.jobs import images_of
+from beam_cifar.cli.parser import add_command, add_json, add_reading_of_images, add_source
 from beam_cifar.cli.terminal import print_result, scratch_folder
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED
@@ -30,13 +31,15 @@ def add(commands: Any) -> None:
     command.add_argument(
         "--checksums", action="store_true", help="show MD5 checksums, and which files match the official archives"
     )
+    add_reading_of_images(command)
     add_json(command)
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Show what a dataset contains, without reading pixels."""
     with scratch_folder(arguments) as folder:
-        found = survey(arguments.path, arguments.input_format, (), folder, Wanted(sizes=True))
+        wanted, images = Wanted(sizes=True), images_of(arguments)
+        found = survey(arguments.path, arguments.input_format, (), folder, wanted, images=images)
         facts = _facts(found)
         if arguments.checksums:
             facts["checksums"] = _checksums(found)

@@ -79,7 +79,7 @@ def add_job(command: Parser, *, output: str | None) -> None:
     command.set_defaults(takes_beam_options=True)
     _add_output(command, output)
     _add_changes(command)
-    _add_reading_of_images(command)
+    add_reading_of_images(command)
     _add_running(command)
     add_export_options(command.add_argument_group("exporter options", "may also be given at the end, after --"))
 
@@ -117,7 +117,7 @@ def _add_changes(command: Parser) -> None:
         help="finally, drop classes without items and renumber the others")  # fmt: skip
 
 
-def _add_reading_of_images(command: Parser) -> None:
+def add_reading_of_images(command: Parser) -> None:
     """Adds the options for images that 8-bit gray or RGB cannot hold, or that are stored on their side."""
     add = command.add_argument
     add("--exif", choices=CHOICES["exif"], default="apply", metavar="RULE",

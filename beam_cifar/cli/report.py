@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from beam_cifar.cli.jobs import reading_job
-from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
+from beam_cifar.cli.jobs import images_of, reading_job
+from beam_cifar.cli.parser import add_command, add_reading, add_reading_of_images, add_source, add_subset
 from beam_cifar.cli.terminal import print_result
 from beam_cifar.data.text import counted
 
@@ -18,6 +18,7 @@ def add(commands: Any) -> None:
     add_subset(command)
     command.add_argument("--title", metavar="TEXT", help="page title; default: name of the dataset")
     command.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_reading_of_images(command)
     add_reading(command)
 
 
@@ -33,6 +34,7 @@ def run(arguments: argparse.Namespace) -> None:
             tuple(arguments.subset),
             title=arguments.title,
             overwrite=arguments.overwrite,
+            images=images_of(arguments),
             beam_options=options,
         )
     facts = {

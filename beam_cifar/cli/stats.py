@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from beam_cifar.cli.jobs import reading_job
-from beam_cifar.cli.parser import add_command, add_reading, add_source, add_subset
+from beam_cifar.cli.jobs import images_of, reading_job
+from beam_cifar.cli.parser import add_command, add_reading, add_reading_of_images, add_source, add_subset
 from beam_cifar.cli.terminal import aligned, percentage, plain, print_result
 from beam_cifar.data.text import counted
 
@@ -24,6 +24,7 @@ def add(commands: Any) -> None:
     command = add_command(commands, "stats", run)
     add_source(command)
     add_subset(command)
+    add_reading_of_images(command)
     add_reading(command)
 
 
@@ -31,8 +32,16 @@ def run(arguments: argparse.Namespace) -> None:
     """Read every image and show statistics of a dataset. Options not listed here are passed to Beam."""
     with reading_job(arguments) as options:
         from beam_cifar.analysis.stats import stats
+        from beam_cifar.analysis.tally import EXAMPLES, MAX_LISTED
 
-        found = stats(arguments.path, arguments.input_format, tuple(arguments.subset), beam_options=options)
+        found = stats(
+            arguments.path,
+            arguments.input_format,
+            tuple(arguments.subset),
+            images=images_of(arguments),
+            listed=MAX_LISTED if arguments.json else EXAMPLES,
+            beam_options=options,
+        )
     print_result(arguments, _facts(found), _shown(found))
 
 

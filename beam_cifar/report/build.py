@@ -11,6 +11,7 @@ from typing import Final
 from beam_cifar import storage
 from beam_cifar.analysis.stats import Stats, stats
 from beam_cifar.errors import InputError, OutputError, UsageError
+from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.options import Input
 from beam_cifar.pipeline.runners import BeamOptions
 from beam_cifar.planning.gather import look
@@ -41,6 +42,7 @@ def report(
     *,
     title: str | None = None,
     overwrite: bool = False,
+    images: ImageOptions = AS_STORED,
     workers: int | None = None,
     beam_options: BeamOptions = (),
 ) -> Written:
@@ -53,6 +55,7 @@ def report(
         subsets: names of the subsets to read; all if empty.
         title: page title; the last component of `path` if None.
         overwrite: replace an existing file.
+        images: how images are read.
         workers: number of local workers; chosen automatically if None.
         beam_options: Beam's own options, as flags or parsed; default: a local runner.
 
@@ -65,8 +68,8 @@ def report(
     if storage.is_url(output):
         raise UsageError(f"output {output!r}: must be a local file; copy it to the object store afterwards")
     _check_output(path, output, overwrite=overwrite)
-    found = stats(path, input_format, subsets, workers=workers, beam_options=beam_options)
-    made, pictures = _with_pictures(_text_of(found, path, title, partial=bool(subsets)), subsets)
+    found = stats(path, input_format, subsets, images=images, workers=workers, beam_options=beam_options)
+    made, pictures = _with_pictures(_text_of(found, path, title, partial=bool(subsets)), subsets, images)
     data = page(made).encode()
     _check_output(path, output, overwrite=overwrite)  # again: reading took a while
     _write(output, data)
@@ -95,12 +98,12 @@ def _text_of(found: Stats, path: str, title: str | None, *, partial: bool) -> Re
         return replace(made, provenance_error=f"How it was made is unknown: {error}.")
 
 
-def _with_pictures(made: Report, subsets: Sequence[str]) -> tuple[Report, int]:
+def _with_pictures(made: Report, subsets: Sequence[str], images: ImageOptions) -> tuple[Report, int]:
     """Returns the report with the pictures that its text leaves room for, and their number."""
     if not made.stats.images:
         return made, 0
     with storage.TemporaryFolder() as folder:
-        given = Input(made.stats.path, made.stats.format, tuple(subsets))
+        given = Input(made.stats.path, made.stats.format, tuple(subsets), images=images)
         gathering, view = look(given, (), folder, frozenset({"id"}))
         picks = pick(view, made.stats.groups)
         tiles = empty_tiles(picks, view)
