@@ -1,15 +1,15 @@
 """ImageNet's layout: a folder of images for each class, in one tree or in one tree for each subset.
 
 Datumaro calls these `imagenet` (`<class>/<image>`) and `imagenet_with_subset_dirs` (`<subset>/<class>/<image>`);
-unlabelled images are in `no_label`. torchvision's ImageFolder and the imagefolder of Hugging Face datasets number the
-class folders they find, in the order of their names.
+unlabelled images are in `no_label`. torchvision's ImageFolder also walks the folders below those of classes. It and the
+imagefolder of Hugging Face datasets number the class folders they find, in the order of their names.
 """
 
 from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final
 
@@ -22,17 +22,8 @@ from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
 from beam_cifar.formats.kit.cards import CARD, are_splits, config_lines, has_split_keyword, literal, split_name_of
-from beam_cifar.formats.kit.folders import (
-    ENTRY,
-    NO_LABEL,
-    TREE,
-    ImageFileRows,
-    ImageFileWriter,
-    TreeSink,
-    decoded_file_name,
-    file_stem,
-    image_table,
-)
+from beam_cifar.formats.kit.folders import ENTRY, NO_LABEL, TREE, ImageFileRows, ImageFileWriter, TreeSink, image_table
+from beam_cifar.formats.kit.image_lists import path_names
 from beam_cifar.formats.kit.subset_names import NOT_CLASSES
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import clash_key, decoded_names, distinct_components, encode_folder, escape_first
@@ -55,7 +46,7 @@ MAX_LOOKED_AT = 1000
 
 
 class ImagenetSource(Source):
-    """Reads `<class>/<image>`."""
+    """Reads `<class>/<image>`, and images in folders below."""
 
     name = "imagenet"
     depth: ClassVar[int] = 1
@@ -89,10 +80,12 @@ class ImagenetSource(Source):
             hidden = [lost for folder in parents for lost in _hidden(folder)]
         classes, numbered = _in_order({name for found in folders.values() for name in found} - {NO_LABEL})
         labels = {name: label for label, name in enumerate(classes)} | {NO_LABEL: UNLABELLED}
-        files: list[SourceFile] = []
+        files, nested = list[SourceFile](), dict[str, int]()
         empty = [inner[subset] for subset, found in folders.items() if not found]
         for subset, found in folders.items():
-            members = [_source_file(subset, folder, found[folder], labels[folder], stray) for folder in sorted(found)]
+            members = [
+                _source_file(subset, folder, found[folder], labels[folder], stray, nested) for folder in sorted(found)
+            ]
             empty += [file.shown for file, names in members if not len(names)]
             files += _with_prefixes([member for member in members if len(member[1])])
         if not files:
@@ -103,6 +96,7 @@ class ImagenetSource(Source):
             *_told(
                 hidden, "ignored {} with a name that starts with '_', such as {}; rename those of classes", "folder"
             ),
+            *_told_nested(nested),
             *_told(empty, "{} without images, such as {}", "folder"),
         ]
         table = LabelTable(tuple(decoded_names(classes).values()))
@@ -118,7 +112,7 @@ class ImagenetSource(Source):
 
 
 class ImagenetWithSubsetDirsSource(ImagenetSource):
-    """Reads `<subset>/<class>/<image>`."""
+    """Reads `<subset>/<class>/<image>`, and images in folders below."""
 
     name = "imagenet_with_subset_dirs"
     depth = 2
@@ -313,6 +307,13 @@ def _told(paths: Sequence[str], text: str, what: str) -> list[str]:
     return [text.format(counted(len(paths), what), min(paths))] if paths else []
 
 
+def _told_nested(nested: Mapping[str, int]) -> Iterator[str]:
+    """Yields a notice about images in folders below those of classes, given as their number by their first path."""
+    if nested:
+        found = counted(sum(nested.values()), "image")
+        yield f"{found} in folders below those of classes, such as {min(nested)}; ids are the paths below the class"
+
+
 def _folders(path: str) -> dict[str, str]:
     """Returns the paths of the folders in a folder, by name; those named `_*` are not classes."""
     return {storage.name_of(folder): folder for folder in storage.folders_in(path)}
@@ -329,20 +330,24 @@ def _files(path: str) -> list[str]:
 
 
 def _images(path: str, stray: list[str] | None = None) -> list[storage.Entry]:
-    """Returns the images of a class folder in natural order; adds the paths of other files to `stray`.
+    """Returns the images of a class folder and of the folders below it, in natural order, named by relative paths.
+
+    Adds the paths of other files, and of folders named `_*`, to `stray`.
 
     Raises:
-        InputError: there is a folder among the images, or something that is not a file.
+        InputError: something is neither a file nor a folder, or a link leads to a folder that is already listed.
     """
-    images = []
+    images, lost = [], dict[str, None]()
     with storage.reading(path):
-        for entry in storage.list_folder(path):
-            if entry.is_folder and not entry.name.startswith("_"):
-                raise InputError(f"{entry.path}: is a folder; class folders may contain only images")
-            if is_image_name(entry.name) and not entry.is_folder:
+        for entry in storage.list_tree(path):
+            folders = entry.name.split("/")[:-1]
+            hidden = next((at for at, folder in enumerate(folders, 1) if folder.startswith("_")), 0)
+            if is_image_name(entry.name) and not hidden:
                 images.append(entry)
-            elif stray is not None:
-                stray.append(entry.path)
+            else:
+                lost["/".join([path, *folders[:hidden]]) if hidden else entry.path] = None
+    if stray is not None:
+        stray += lost
     return sorted(images, key=lambda entry: natural_key(entry.name))
 
 
@@ -358,19 +363,23 @@ def _class_images(file: SourceFile) -> pa.Table:
     facts = names, *([getattr(entry, fact) for entry in entries] for fact in ("size", "mtime", "identity"))
     kinds = pa.string(), pa.int64(), pa.int64(), pa.int64()
     images = {name: pa.array(values, kind) for name, values, kind in zip(ENTRY, facts, kinds, strict=True)}
-    ids, filenames = (pa.array(map(named, names), pa.string()) for named in (file_stem, decoded_file_name))
+    ids, filenames = (pa.array([path_names(name)[at] for name in names], pa.string()) for at in (0, 1))
     return image_table(images, ids, filenames)
 
 
 def _source_file(
-    subset: str, folder: str, path: str, label: int, stray: list[str]
+    subset: str, folder: str, path: str, label: int, stray: list[str], nested: dict[str, int]
 ) -> tuple[SourceFile, npt.NDArray[np.uint64]]:
-    """Returns one class folder, and the digests of its image names without extension."""
+    """Returns one class folder, and the digests of the ids of its images.
+
+    Adds the first of the images in folders below it to `nested`, and their number.
+    """
     images = _images(path, stray)
+    if below := [entry.path for entry in images if "/" in entry.name]:
+        nested[below[0]] = len(below)
     blob = storage.Blob(path, 0, sum(entry.size for entry in images), storage.listing_stamp(images))
-    return SourceFile(f"{subset}/{folder}", subset, path, blob, label), digests(
-        file_stem(entry.name) for entry in images
-    )
+    ids = digests(path_names(entry.name)[0] for entry in images)
+    return SourceFile(f"{subset}/{folder}", subset, path, blob, label), ids
 
 
 def _with_prefixes(found: Sequence[tuple[SourceFile, npt.NDArray[np.uint64]]]) -> list[SourceFile]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from beam_cifar import Dataset, validate
+from beam_cifar.errors import InputError
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.jobs import serial
 from beam_cifar.naming.components import alike_names, encode_folder
@@ -160,3 +161,68 @@ def test_classes_and_subsets_that_look_like_litter_are_written_so_that_they_are_
     assert sorted(catalog.labels.names) == sorted(names)
     if target != "imagenet":
         assert sorted(file.subset for file in catalog.files) == sorted(names)
+
+
+NESTED = ("dog/cat/cat_10.jpg", "dog/cat/cat_2.jpg", "dog/a.png", "dog/b/c/1.png", "cat/a%2Fb.png", "cat/1.png")
+
+
+def items(root: Path, name: str) -> list[tuple[str, str, bytes]]:
+    """Class, id and pixels of every item, in order."""
+    names = get_source(name).describe(str(root), "").labels.names
+    return [
+        (names[item.label or 0], item.id, item.image.data.transpose(2, 0, 1).tobytes())
+        for item in Dataset.import_from(str(root), name)
+    ]
+
+
+def test_images_below_class_folders_are_read_as_torchvision_walks_them(tmp_path: Path) -> None:
+    litter = "dog/cat/.x.png", "dog/@eaDir/1.png", "dog/cat/Thumbs.db", "dog/.git/x.png"
+    source = folder(tmp_path / "in", *NESTED, "dog/_old/x/1.png", "dog/_old/2.png", "dog/b/notes.txt", *litter)
+    assert items(source, "imagenet") == [
+        (*row, picture(NESTED.index(path), 8, 8).tobytes())
+        for *row, path in (
+            ("cat", "1", "cat/1.png"),
+            ("cat", "a/b", "cat/a%2Fb.png"),
+            ("dog", "a", "dog/a.png"),
+            ("dog", "b/c/1", "dog/b/c/1.png"),
+            ("dog", "cat/cat_2", "dog/cat/cat_2.jpg"),
+            ("dog", "cat/cat_10", "dog/cat/cat_10.jpg"),
+        )
+    ]
+    assert list(get_source("imagenet").describe(str(source), "").notices) == [
+        f"ignored 2 paths that are not images in a class folder, such as {source}/dog/_old",
+        f"3 images in folders below those of classes, such as {source}/dog/b/c/1.png; ids are the paths below the class",
+    ]
+
+
+@pytest.mark.parametrize("target", ["imagenet", "imagenet_with_subset_dirs"])
+def test_ids_of_images_below_class_folders_come_back(target: str, tmp_path: Path) -> None:
+    paths = *NESTED, "cat/cat/cat_2.png", "cat/a/b.png"  # with ids that repeat, so that all have their class
+    source = folder(tmp_path / "in", *(path if target == "imagenet" else f"train/{path}" for path in paths))
+    quickly(source, tmp_path / "out", target, input_format=target)
+    found = items(source, target)
+    assert {item_id for _, item_id, _ in found} >= {"cat/a/b", "cat/a/b_2", "cat/cat/cat_2", "dog/cat/cat_2"}
+    assert sorted(found) == sorted(items(tmp_path / "out", target))
+
+
+def test_a_link_to_a_folder_above_a_class_is_refused(tmp_path: Path) -> None:
+    source = folder(tmp_path / "in", "dog/a.png", "dog/more/b.png")
+    (source / "dog" / "more" / "loop").symlink_to(source / "dog")
+    with pytest.raises(InputError, match="a link leads to a folder that was already listed; remove the link"):
+        get_source("imagenet").describe(str(source), "")
+
+
+@pytest.mark.parametrize(
+    ("paths", "found", "told"),
+    [
+        (["dog/1.png", "dog/2.png", "cat/1.png", "cat/more/2.png"], "imagenet", "1 image in folders below"),
+        (["train/dog/1.png", "train/dog/x/2.png", "test/dog/3.png"], "imagenet_with_subset_dirs", "1 image in folders"),
+        (["dog/cat/1.png", "dog/cat/2.png", "cat/1.png"], "imagenet_with_subset_dirs", "ignored 1 path"),
+    ],
+)
+def test_mixed_depths_are_decided_by_most_images_and_told(
+    paths: list[str], found: str, told: str, tmp_path: Path
+) -> None:
+    source = folder(tmp_path / "in", *paths)
+    assert detect_format(str(source), "") == found
+    assert any(told in notice for notice in get_source(found).describe(str(source), "").notices)

@@ -510,7 +510,7 @@ REFUSED: dict[str, tuple[dict[str, bytes], str]] = {
         r"in/cat/b\.png: damaged: wrong checksum of the chunk at byte 33",
     ),
     "a PPM": ({"cat/b.png": encoded(picture(1), "PPM")}, r"in/cat/b\.png: starts with bytes 50 36 0a"),
-    "a folder among images": ({"cat/more/b.png": encoded(picture(1))}, r"in/cat/more: is a folder"),
+    "no image in a folder below": ({"cat/more/b.png": b"no image"}, r"in/cat/more/b\.png: starts with bytes 6e 6f"),
 }
 
 

@@ -52,8 +52,14 @@ CASES: dict[str, tuple[list[str], dict[str, str]]] = {
     ),
     "two words for one split": (["train/cat/a.png", "training/dog/b.png"], {"train": "train", "training": "training"}),
     "patterns and quotes": (
-        ["t[0-9] 'a'#{b}/cat/a.png", "t1 'a'#{b}/dog/b.png", "-]![/cat/c.png", "日本/cat/d.png"],
-        {"t[0-9] 'a'#{b}": "t_0_9___a___b_", "t1 'a'#{b}": "t1__a___b_", "-]![": "subset____", "日本": "subset__"},
+        ["a%2Fb/cat/e.png", "t[0-9] 'a'#{b}/cat/a.png", "t1 'a'#{b}/dog/b.png", "-]![/cat/c.png", "日本/cat/d.png"],
+        {
+            "a%2Fb": "a_b",
+            "t[0-9] 'a'#{b}": "t_0_9___a___b_",
+            "t1 'a'#{b}": "t1__a___b_",
+            "-]![": "subset____",
+            "日本": "subset__",
+        },
     ),
     "names that become one, and all": (
         ["a b/cat/a.png", "a+b/dog/b.png", "all/cat/c.png"],

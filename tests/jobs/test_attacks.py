@@ -30,6 +30,7 @@ from tests.helpers.image_trees import (
     contents,
     converted,
     encoded,
+    images,
     manifest,
     picture,
     quickly,
@@ -76,7 +77,7 @@ def test_two_subset_folders_that_decode_to_one_name_are_both_read(tmp_path: Path
     files = {"xA/c/1.png": encoded(picture(1)), "x%41/c/2.png": encoded(picture(2))}
     summary = converted(write_tree(tmp_path / "in", files), tmp_path / "out", "imagenet_with_subset_dirs")
     assert (summary.read, summary.written) == (2, 2)
-    assert len(contents(tmp_path / "out")) == 2
+    assert len(images(tmp_path / "out")) == 2
 
 
 def test_a_whole_id_never_meets_the_short_name_of_another_image(tmp_path: Path) -> None:
@@ -90,7 +91,7 @@ def test_detection_does_not_depend_on_the_order_of_the_directory(tmp_path: Path)
     for number in range(12):
         tree = write_tree(tmp_path / f"{number}", {f"a{number}/x.png": encoded(picture(1)), f"b{number}/c/y.png": b"x"})
         assert detect_format(str(tree), str(tmp_path)) == "imagenet"
-        with pytest.raises(InputError, match="is a folder; class folders may contain only images"):
+        with pytest.raises(InputError, match=r"b\d+/c/y\.png: starts with bytes 78"):
             quickly(tree, tmp_path / "out")
 
 

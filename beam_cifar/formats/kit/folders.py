@@ -28,7 +28,7 @@ from beam_cifar.formats.kit.rows import (
 )
 from beam_cifar.images.encodings import file_extensions
 from beam_cifar.images.header import ImageHeader, header_or_error
-from beam_cifar.naming.components import decode_name, encode_name
+from beam_cifar.naming.components import encode_name
 from beam_cifar.naming.id_paths import decode_path, encode_path
 from beam_cifar.naming.image_files import file_names, short_name
 
@@ -229,16 +229,6 @@ def _placed(folder: str, path: str) -> tuple[str, str]:
     """Returns the folder and the file name of an image whose path in `folder` may have subfolders."""
     inner, _, name = path.rpartition("/")
     return (f"{folder}/{inner}" if folder and inner else folder or inner), name
-
-
-def file_stem(name: str) -> str:
-    """Returns the decoded name of an image file without extension: a shortened name is recognised by its end."""
-    return decode_name(name.rpartition(".")[0])
-
-
-def decoded_file_name(name: str) -> str:
-    """Returns the decoded name of an image file, with extension."""
-    return file_stem(name) + "." + name.rpartition(".")[2]
 
 
 def _contents(entries: Sequence[storage.Entry | None]) -> list[bytes | None]:
