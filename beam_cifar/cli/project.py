@@ -56,7 +56,7 @@ def _shown(project: Project, folder: str) -> str:
 
 def _called(step: Step) -> str:
     """A step with its options, as the text output shows it."""
-    options = ", ".join(f"{name}={value!r}" for name, value in step.options(paths=True).items())
+    options = ", ".join(f"{name}={value!r}" for name, value in (step.options() | step.paths()).items())
     return f"{step.name} {options}".rstrip()
 
 

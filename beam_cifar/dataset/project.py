@@ -96,7 +96,7 @@ class Project:
             "sources": [
                 {**asdict(source), "path": reference(source.path, os.path.abspath(folder))} for source in self.sources
             ],
-            "transforms": [{"name": step.name, "options": step.options(paths=True)} for step in self.steps],
+            "transforms": [{"name": step.name, "options": step.options() | step.paths()} for step in self.steps],
             "on_clash": self.on_clash,
         }
         return json.dumps(content, ensure_ascii=False, indent=2) + "\n"

@@ -105,18 +105,20 @@ class Step(ABC):
             InputError: a row that the step does not support.
         """
 
-    def options(self, *, paths: bool = False) -> dict[str, Any]:
-        """The options that differ from their default, by name, as JSON values.
+    def options(self) -> dict[str, Any]:
+        """The options that determine the output and differ from their default, by name, as JSON values."""
+        return self._given(paths=False)
 
-        Args:
-            paths: include those that do not change the rows, such as paths of lists, which no manifest has.
-        """
+    def paths(self) -> dict[str, Any]:
+        """The other options, which no manifest has: paths of lists that the step writes."""
+        return self._given(paths=True)
+
+    def _given(self, *, paths: bool) -> dict[str, Any]:
         found = {}
         for each in fields(self):  # type: ignore[arg-type]
             value = getattr(self, each.name)
-            if each.metadata.get("path") and not paths:
-                continue
-            if each.default is dataclasses.MISSING or value != each.default:
+            changed = each.default is dataclasses.MISSING or value != each.default
+            if changed and bool(each.metadata.get("path")) == paths:
                 found[each.name] = _plain_list(value)
         return found
 

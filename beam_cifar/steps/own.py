@@ -26,7 +26,7 @@ class Select(Step, named="select", columns=("id", "filename")):
 
     decide: Callable[[View, StepContext], Any]
 
-    def options(self, *, paths: bool = False) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """Empty: a function cannot be recorded in the manifest; the rows that it chose are."""
         return {}
 
@@ -58,7 +58,7 @@ class Put(Step, named="put", columns=("id", "filename")):
 
     path: str
 
-    def options(self, *, paths: bool = False) -> dict[str, Any]:
+    def options(self) -> dict[str, Any]:
         """Empty: the items are listed as an input."""
         return {}
 
