@@ -256,8 +256,10 @@ def _has_magic(pairs: _Pairs) -> bool:
 def _pairs(path: str) -> _Pairs:
     """Returns the files of each subset; of a file in several forms the usual name, then the uncompressed file."""
     found: _Pairs = {}
-    entries = sorted_files(path, lambda name: _FILE.fullmatch(name) is not None)
-    for entry in sorted(entries, key=lambda entry: (entry.name.endswith(".gz"), entry.name)):
+    inner = [file for folder in storage.folders_in(path) for file in _wrapped(folder)]
+    unpacked = {entry.name for entry in inner}
+    entries = sorted_files(path, lambda name: _FILE.fullmatch(name) is not None and name not in unpacked)
+    for entry in (*sorted(entries, key=lambda entry: (entry.name.endswith(".gz"), entry.name)), *inner):
         if match := _FILE.fullmatch(entry.name):
             found.setdefault(match[1], {}).setdefault(match[2] or match[3], entry)
     others = storage.list_folder(path, lambda name: bool(_LOOSE.fullmatch(name)) and not _FILE.fullmatch(name))
@@ -267,6 +269,14 @@ def _pairs(path: str) -> _Pairs:
             if kind not in found.get(match[1], {}) and _KINDS.get(_magic(entry.path)) == kind:
                 found.setdefault(match[1], {})[kind] = entry
     return found
+
+
+def _wrapped(folder: str) -> list[storage.Entry]:
+    """Returns the file in a folder of the same name: Kaggle unpacks each compressed file of MNIST to such a folder."""
+    name = storage.name_of(folder)
+    if not (_FILE.fullmatch(name) or _LOOSE.fullmatch(name)) or not storage.is_file(os.path.join(folder, name)):
+        return []
+    return [entry for entry in storage.list_folder(folder, lambda found: found == name) if _magic(entry.path) in _KINDS]
 
 
 def _magic(path: str) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
@@ -127,7 +128,8 @@ def _catalog(path: str, format_name: str | None, index_dir: str, detected: Detec
     if name is None:
         raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
     catalog = get_source(name).describe(path, index_dir)
-    guessed = (_GUESSED.format(name),) if detected and detected.sureness is Sureness.POSSIBLE else ()
+    is_guess = detected is not None and detected.sureness is Sureness.POSSIBLE
+    guessed = (_GUESSED.format(name) + _surer_inside(path, index_dir),) if is_guess else ()
     files = tuple(replace(file, index_dir=index_dir) for file in catalog.files)
     return replace(catalog, files=files, notices=(*guessed, *catalog.notices))
 
@@ -150,6 +152,16 @@ def _packed_catalog(path: str, format_name: str | None, index_dir: str) -> Catal
         size = storage.stamp(storage.archive_of(place))[0]
         notices.append(f"compressed as a whole, so it was decompressed to {size:,} bytes in a temporary file")
     return replace(catalog, path=path, root="", notices=(*notices, *catalog.notices))
+
+
+def _surer_inside(path: str, index_dir: str) -> str:
+    """Returns a hint at the first folder in a folder if that alone is a format with labels; "" if it is not."""
+    for folder in sorted(storage.folders_in(path))[:1]:
+        with suppress(InputError):
+            found = detect(folder, index_dir)
+            if found and found.sureness is not Sureness.POSSIBLE:
+                return f"; {folder} alone would be read as {found.name} with its labels: pass that"
+    return ""
 
 
 def _unpacked(file: SourceFile, folder: str) -> SourceFile:

@@ -10,7 +10,7 @@ import pytest
 
 from beam_cifar import BeamCifarError, Dataset
 from beam_cifar.steps.registry import make_step
-from tests.helpers.image_trees import batch, quickly, write_cifar
+from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
 from tests.helpers.reading import batch_names, cifar_rows, tree, unpickled
 
 GENUINE = [*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"]
@@ -95,6 +95,16 @@ def test_what_does_not_fit_is_refused(
         quickly(source, tmp_path / "out", **asked)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+@pytest.mark.parametrize("planner", PLANNERS)
+def test_images_of_other_sizes_which_loaders_would_misread_are_reported(planner: str, tmp_path: Path) -> None:
+    pictures = {f"{s}/cat/{s}{at}.png": encoded(picture(at, 16, 16)) for s in ("train", "test") for at in range(5)}
+    source = write_tree(tmp_path / "in", pictures)
+    (notice,) = genuine(source, tmp_path / "out", **PLANNERS[planner]).notices
+    assert "has images that are not 32 x 32: loaders of the genuine datasets fail" in notice
+    assert notice.endswith("pass --resize 32x32")
+    assert genuine(source, tmp_path / "same", resize=(32, 32), **PLANNERS[planner]).notices == ()
 
 
 def test_saving_in_place_fills_the_batches_again(tmp_path: Path) -> None:

@@ -261,6 +261,15 @@ def test_what_would_be_a_guess_is_refused_with_a_way_out(case: str, tmp_path: Pa
         assert word in found
 
 
+@pytest.mark.parametrize(("tree", "name"), [(SUBSETS, "imagenet_with_subset_dirs"), (TINY, "tiny_imagenet")])
+def test_a_guess_names_the_folder_that_would_have_labels(tree: Tree, name: str, tmp_path: Path) -> None:
+    folder = write_tree(tmp_path / "in", below("set", tree))
+    catalog = find_catalog(str(folder), None, str(tmp_path))
+    assert catalog.format == "image_dir"
+    hint = f"; {folder}/set alone would be read as {name} with its labels: pass that"
+    assert [notice for notice in catalog.notices if notice.endswith(hint)]
+
+
 def test_a_table_that_is_ignored_is_reported(tmp_path: Path) -> None:
     for name, tree, notice in (
         ("image_csv", {**KAGGLE, "notes.csv": b""}, "notes.csv: line 1: is empty; expected a header with names of columns; ignored"),

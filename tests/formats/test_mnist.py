@@ -198,6 +198,22 @@ def test_files_are_found_one_or_two_folders_down(folder: str, tmp_path: Path) ->
     ]
 
 
+@pytest.mark.parametrize("plain", [False, True])
+def test_files_in_folders_of_their_names_are_read_as_kaggle_has_them(plain: bool, tmp_path: Path) -> None:
+    source = write_mnist(tmp_path / "in", noise(2), [0, 7])
+    for path in list(source.iterdir()):
+        data = path.read_bytes()
+        path.unlink()
+        (source / path.name).mkdir()
+        (source / path.name / path.name).write_bytes(data)
+        if plain:
+            (source / path.name.replace("-idx", ".idx")).write_bytes(data)
+    assert detect_format(str(source), str(tmp_path)) == "mnist"
+    assert [row[1:] for row in read_back(source, tmp_path)] == [
+        (label, noise(2)[row].tobytes()) for row, label in enumerate([0, 7])
+    ]
+
+
 def test_two_datasets_in_folders_are_refused_by_name(tmp_path: Path) -> None:
     for name in ("MNIST", "FashionMNIST"):
         write_mnist(tmp_path / "in" / name / "raw", noise(2), [0, 7])

@@ -24,6 +24,8 @@ from beam_cifar.pickles.write import BatchWriter, write_meta
 if TYPE_CHECKING:
     import pyarrow as pa
 
+SIDE = 32
+"""Height and width of the genuine images, in pixels."""
 # A Python 2 string holds at most 2**31 - 1 bytes: 699,050 images of 32 x 32.
 MAX_PAYLOAD = 2**31 - 1
 NUM_VIS = 3072
@@ -160,7 +162,7 @@ class CifarSink(FileSink):
         return files
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """Yields notices about unequal batches, paths that differ only in case, and files without rows of some classes.
+        """Yields notices about what readers may not take: unequal batches, sizes, case of paths, absent classes.
 
         Datumaro learns superclasses file by file, and refuses files that disagree on which classes have one.
         """
@@ -169,6 +171,14 @@ class CifarSink(FileSink):
             yield (
                 f"{batches[-1].path} has {batches[-1].rows:,} images and the other batches {batches[0].rows:,}; "
                 "readers that expect batches of equal size may refuse it"
+            )
+        odd = (
+            shard for shard in (result.shard for result in shards) if shard.has_images and shard.size != (SIDE, SIDE)
+        )
+        if options.export.layout is not None and options.export.save_images and (first := next(odd, None)):
+            yield (
+                f"{first.path} has images that are not {SIDE} x {SIDE}: loaders of the genuine datasets fail, or read "
+                f"other images from their bytes; pass --resize {SIDE}x{SIDE}"
             )
         met: dict[str, str] = {}
         for result in shards:
