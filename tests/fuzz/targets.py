@@ -116,6 +116,8 @@ class Cautious(Restricted):
 
 
 def fields_of(data: bytes, unpickler: type[Restricted] = Restricted) -> dict[str, Any]:
+    if data.partition(b"\n")[0].endswith(b"\r"):  # protocol 0 that was copied as text: nobody else reads it
+        data = data.replace(b"\r\n", b"\n")
     loaded = unpickler(io.BytesIO(data), encoding="bytes").load()
     return {key.decode() if isinstance(key, bytes) else key: value for key, value in loaded.items()}
 
@@ -137,7 +139,11 @@ def names_of(value: Any) -> list[str]:
 
 
 def image_bytes(row: Any) -> bytes | None:
-    return None if row is None else np.ascontiguousarray(np.asarray(row).astype(np.uint8)).tobytes()
+    if row is None:
+        return None
+    pixels = np.asarray(row).astype(np.uint8)
+    planar = pixels.transpose(2, 0, 1) if pixels.ndim == 3 and len(pixels) != 3 else pixels
+    return np.ascontiguousarray(planar).tobytes()
 
 
 def check_equal(batch: Batch, file: io.BytesIO) -> None:
@@ -151,6 +157,7 @@ def check_equal(batch: Batch, file: io.BytesIO) -> None:
     for key, found in columns.items():
         if key in fields:
             expected = names_of(fields[key]) if key == "filenames" or key == label_key else plain_value(fields[key])
+            expected = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in expected]  # N x 1
             assert list(found or ()) == list(expected), f"{key}: found {found!r}, expected {expected!r}"
     if batch.images is not None:
         pixels, lengths = batch.images.read(file, 0, batch.rows)
