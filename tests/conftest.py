@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import resource
 import signal
 import subprocess
@@ -131,15 +132,18 @@ def run(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
+def command(capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
     """Runs the command line in this process: exit code, stdout and stderr."""
     from beam_cifar.cli.main import main
+
+    before = logging.root.manager.disable
 
     def run(*arguments: object) -> tuple[int, str, str]:
         code = main([str(argument) for argument in arguments])
         return (code, *capsys.readouterr())
 
-    return run
+    yield run
+    logging.disable(before)  # a program ends then, and leaves it disabled
 
 
 def _sample(factory: pytest.TempPathFactory, kind: str, images: int) -> Path:

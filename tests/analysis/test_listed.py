@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from beam_cifar import ImageOptions, stats, validate
-from beam_cifar.cli.main import main
 from beam_cifar.errors import InputError
 from beam_cifar.jobs import serial
+from tests.helpers.commands import Command
 from tests.helpers.image_trees import encoded, picture, write_tree
 
 
@@ -79,11 +79,12 @@ def test_images_are_read_as_asked(alpha: str, least: int, transparent: Path) -> 
     assert mean == (least * 16 + int(picture(1, 4, 4)[0].astype(int).sum())) / 32
 
 
-@pytest.mark.parametrize("command", ["stats", "validate", "info", "report"])
+@pytest.mark.parametrize("verb", ["stats", "validate", "info", "report"])
 def test_commands_that_read_take_the_options_for_images(
-    command: str, transparent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    verb: str, transparent: Path, tmp_path: Path, command: Command
 ) -> None:
-    more = ["-o", str(tmp_path / "page.html")] if command == "report" else []
+    more = ["-o", str(tmp_path / "page.html")] if verb == "report" else []
     given = ["--exif", "keep", "--alpha", "white", "--depth", "clip", "--cmyk", "convert", "--rgb"]
-    assert main([command, str(transparent), *more, *given, "--json"]) == 0
-    assert '"format": "imagenet"' in capsys.readouterr().out
+    code, out, _ = command(verb, str(transparent), *more, *given, "--json")
+    assert code == 0
+    assert '"format": "imagenet"' in out

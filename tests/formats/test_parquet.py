@@ -302,7 +302,7 @@ def test_names_that_repeat_get_the_name_of_their_file_or_a_number(tmp_path: Path
     ]
     assert [summary.duplicates for summary in summaries(tmp_path / "set")] == [1, 1]
     quickly(tmp_path / "set", tmp_path / "out")
-    assert len(contents(tmp_path / "out")) == 6
+    assert len(contents(tmp_path / "out").keys() - {"README.md"}) == 6
 
 
 def test_ids_are_paths_then_keys_then_numbers(tmp_path: Path) -> None:
@@ -514,7 +514,7 @@ DAMAGES: dict[str, tuple[Callable[[bytes], bytes], str]] = {
         lambda data: data[:-8] + b"\xff\xff\xff\x7f" + data[-4:],
         "is damaged, or not a Parquet file",
     ),
-    "zeros at the start": (lambda data: changed(data, 0, bytes(60)), "row group 0: is damaged"),
+    "zeros at the start": (lambda data: changed(data, 0, bytes(60)), r"(row group 0|train\.parquet): is damaged"),
     "an image": (lambda data: changed(data, data.index(pictures(12)[11]), b"P6 1"), "row 11: starts with bytes 50 36"),
     "a cut image": (lambda data: changed(data, data.index(pictures(30)[29]) + 60, bytes(40)), "row 29: "),
 }
