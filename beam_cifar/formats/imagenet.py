@@ -150,16 +150,17 @@ class _ImagenetWriter(ImageFileWriter):
 
 
 class ImagenetSink(TreeSink):
-    """Writes `<class>/<id>.png`, and `README.md` where `datasets` would find the wrong splits without it."""
+    """Writes `<class>/<id>.png`, and `README.md` if asked for, where `datasets` would find the wrong splits without it.
+
+    Attributes:
+        card_unasked: whether that is written without being asked for: where no other reader minds it.
+    """
 
     name = "imagenet"
     can = replace(TREE, losses=frozenset({"order", "subsets", "superclasses", "unused"}))
     subsets = SubsetNaming(merges=True)
     writer = _ImagenetWriter
-    card_notice: ClassVar[str] = (
-        f"{CARD} tells datasets the folders of each split, because it would take other names for splits"
-        f"; Datumaro takes {CARD} for a class without images: delete it if Datumaro reads the folder"
-    )
+    card_unasked: ClassVar[bool] = False
 
     def check_labels(self, labels: LabelTable) -> None:
         """Refuses classes with the same name, which would share a folder."""
@@ -185,7 +186,7 @@ class ImagenetSink(TreeSink):
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
         """Returns the card, if `datasets` needs it."""
-        if not self._is_misread(options, shards):
+        if not (self.card_unasked or options.export.card) or not self._is_misread(options, shards):
             return {}
         paths = {split: f"{literal(path)}/*/*" if path else "*/*" for split, path in self.split_paths(shards).items()}
         # Without drop_labels, datasets finds no labels where the images of a split have one class.
@@ -205,8 +206,11 @@ class ImagenetSink(TreeSink):
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Yields notices if readers, which number the folders they find, will assign other label ids."""
-        if self.card_notice and self._is_misread(options, shards):
-            yield self.card_notice
+        if not (self.card_unasked or options.export.card) and self._is_misread(options, shards):
+            yield (
+                f"datasets takes names of classes or ids for splits and will miss images: --card writes a {CARD} that "
+                "tells it the folders (which Datumaro takes for a class without images)"
+            )
         present: dict[str, set[int]] = {}
         for result in shards:
             present.setdefault(result.shard.path, set()).update(result.labels)
@@ -231,7 +235,7 @@ class ImagenetWithSubsetDirsSink(ImagenetSink):
     name = "imagenet_with_subset_dirs"
     can = replace(TREE, losses=frozenset({"order", "superclasses", "unused"}))
     subsets = SubsetNaming(word=subset_folder, own_folders=True)
-    card_notice = ""  # no reader minds it beside the folders of subsets
+    card_unasked = True  # no reader minds it beside the folders of subsets
 
     def split_paths(self, shards: Sequence[ShardResult]) -> dict[str, str]:
         written = [result.shard for result in shards if result.labels]

@@ -233,8 +233,10 @@ def _inflated(archive: str, stamp: Stamp, member: ZipMember, shown: str) -> Any:
         chunks = zip_bytes(file, member, shown)
         if member.size <= MAX_IN_MEMORY:
             return b"".join(chunks)
-        with tempfile.TemporaryFile() as unpacked:
+        with files.writing(tempfile.gettempdir()):
+            place: Any = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115
+        with place as unpacked:
             for chunk in chunks:
-                unpacked.write(chunk)
-            unpacked.flush()
+                with files.writing(tempfile.gettempdir()):
+                    unpacked.write(chunk)
             return mmap.mmap(unpacked.fileno(), 0, access=mmap.ACCESS_READ)

@@ -214,7 +214,6 @@ REFUSED: dict[str, tuple[Tree, tuple[str, ...]]] = {
     ),
     "a damaged Parquet file": ({"train.parquet": b"PAR1"}, ("train.parquet: is damaged",)),
     "Parquet without images": ({"a.parquet": NO_IMAGES}, ("no known format", "its columns are 'a'", "--input-format")),
-    "Arrow": ({"state.json": b"{}", "data.arrow": b"x"}, ("no known format", "1 .arrow", "--input-format")),
     "only text": ({"README.md": b"#"}, ("no known format", "1 .md", "--input-format")),
 }
 

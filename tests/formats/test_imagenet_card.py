@@ -94,7 +94,11 @@ def loaded(paths: Iterable[Path], home: Path) -> list[Rows]:
 def written(paths: list[str], layout: str, root: Path) -> tuple[bool, list[str]]:
     """Converts images at some paths; returns whether there is a card, and the notices about it."""
     files = {path: encoded(picture(at, 8, 8)) for at, path in enumerate(paths)}
-    notices = quickly(write_tree(root / "in", files), root / root.name, layout, input_format=layout).notices
+    source = write_tree(root / "in", files)
+    notices = quickly(source, root / "plain", "imagenet", input_format=layout).notices if layout == "imagenet" else ()
+    assert "README.md" not in contents(root / "plain")
+    asked = quickly(source, root / root.name, layout, input_format=layout, card=layout == "imagenet").notices
+    assert not [notice for notice in asked if "README.md" in notice]
     found = contents(root / root.name)
     card = found.pop("README.md", None) is not None
     assert found == files
@@ -120,7 +124,7 @@ def test_every_image_of_one_tree_is_found_once(tmp_path: Path) -> None:
         root = tmp_path / f"set{at}"  # its name is part of the key of the cache of datasets
         made, notices = written(paths, "imagenet", root)
         assert made == card, paths
-        assert ["delete it if Datumaro" in notice for notice in notices] == [True] * card
+        assert ["--card writes a README.md" in notice for notice in notices] == [True] * card
         wanted[root / root.name] = {"train": sorted(path.split("/") for path in paths)}
     assert loaded(wanted, tmp_path / "home") == list(wanted.values())
 
@@ -135,7 +139,7 @@ def test_our_readers_do_not_mind_the_card(target: str, tmp_path: Path) -> None:
             for name in ("cat", "testing")
         },
     )
-    quickly(source, tmp_path / "out", target)
+    quickly(source, tmp_path / "out", target, card=True)
     assert (tmp_path / "out" / "README.md").is_file()
     assert detect_format(str(tmp_path / "out"), "") == target
     catalog = get_source(target).describe(str(tmp_path / "out"), "")

@@ -70,7 +70,7 @@ def write_hf_arrow(folder: Path) -> Path:
     features = {"img": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": CLASSES}}
     files = {"dataset_dict.json": json.dumps({"splits": ["train", "test"]}).encode()}
     for seed, split in enumerate(("train", "test")):
-        images = [{"bytes": encoded(picture(9 * seed + row)), "path": f"{row}.png"} for row in range(6)]
+        images = [{"bytes": encoded(picture(9 * seed + row)), "path": f"{split}{row}.png"} for row in range(6)]
         table, stream = pa.table({"img": images, "label": [row % 4 for row in range(6)]}), pa.BufferOutputStream()
         with pa.ipc.new_stream(stream, table.schema) as writer:
             writer.write_table(table, max_chunksize=4)
@@ -83,7 +83,8 @@ def write_hf_arrow(folder: Path) -> Path:
 
 def write_tfds(folder: Path) -> Path:
     batches = {
-        name: batch([f"{row}.png" for row in range(6)], [row % 4 for row in range(6)]) for name in ("train", "test")
+        name: batch([f"{name}{row}.png" for row in range(6)], [row % 4 for row in range(6)])
+        for name in ("train", "test")
     }
     quickly(write_cifar(folder.with_name("of_tfds"), batches, CLASSES), folder, "tfds_tfrecord")
     return folder

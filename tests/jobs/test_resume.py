@@ -359,7 +359,7 @@ def test_a_complete_output_of_the_same_job_is_done(small: Path, tmp_path: Path) 
     before = snapshot(tmp_path)
     for overwrite in (False, True):
         summary = converted(small, tmp_path / "out", resume=True, overwrite=overwrite)
-        assert summary.notices[-1] == "an earlier run already finished this job; nothing left to do"
+        assert "an earlier run already finished this job; nothing left to do" in summary.notices
         assert (summary.written, summary.labels) == (first.written, first.labels)
         assert snapshot(tmp_path) == before
 

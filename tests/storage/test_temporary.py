@@ -86,7 +86,7 @@ def test_nothing_else_makes_temporary_files() -> None:
     importing = {
         path.name for path in (ROOT / "beam_cifar").rglob("*.py") if "import tempfile" in path.read_text("utf-8")
     }
-    assert importing == {"temporary.py", "staging.py"}, "use storage.TemporaryFolder"
+    assert importing == {"temporary.py", "staging.py", "packed.py"}, "use storage.TemporaryFolder"
 
 
 @pytest.mark.slow

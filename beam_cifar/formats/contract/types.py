@@ -294,7 +294,7 @@ class ExportOptions:
         images_per_batch: rows per output file (fewer in the last of a subset); None: the format decides.
         subset_names: "source" keeps subsets as they are, "split" merges `data_batch_*` into `train` and renames
             `test_batch` to `test`; None: the format decides.
-        card: write a dataset card (`README.md`) where the format supports it.
+        card: write a dataset card (`README.md`) where the format supports it, in `imagenet` if `datasets` needs it.
         layout: "genuine" names and counts the files as in the genuine dataset; None: one file for each subset.
 
     Raises:
