@@ -8,11 +8,14 @@ from __future__ import annotations
 import io
 import re
 import struct
+import zlib
 from collections.abc import Collection, Iterator
 from typing import BinaryIO, Final
 
 from beam_cifar.data.arrays import UInt8Array
 
+MAX_EXIF_BYTES: Final = 1 << 16
+"""Longest metadata that is looked at: what a segment of a JPEG file may hold."""
 EXIF_START: Final = b"Exif\0\0"
 XMP_START: Final = b"http://ns.adobe.com/xap/1.0/\0"
 
@@ -82,6 +85,28 @@ def tiff_as_stored(data: bytes) -> bytes:
         # A one in either byte order, of a SHORT, which is what this tag has to be; others keep their other bytes.
         made[place : place + 2] = b"\x01\0" if data.startswith(b"II") else b"\0\x01"
     return bytes(made)
+
+
+def profile_orientation(kind: bytes, body: bytes) -> int | None:
+    """Returns the orientation in the EXIF data that ImageMagick writes to a text chunk of a PNG file; None for no such.
+
+    After the keyword come an empty line, the name and the length of the data, and the data in hexadecimal, as Pillow
+    reads them (`PngImageFile.getexif`).
+
+    Args:
+        kind: b"tEXt", or b"zTXt" for one that is compressed.
+        body: the chunk's data, of a bounded length.
+    """
+    keyword, _, text = body.partition(b"\0")
+    if keyword != b"Raw profile type exif":
+        return None
+    try:
+        if kind == b"zTXt":
+            text = zlib.decompressobj().decompress(text[1:], MAX_EXIF_BYTES)
+        data = bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+    except (ValueError, zlib.error):
+        return None
+    return exif_orientation(data.removeprefix(EXIF_START))
 
 
 def xmp_orientation(data: bytes) -> int | None:

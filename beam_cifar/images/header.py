@@ -15,7 +15,15 @@ from typing import BinaryIO, Final
 
 from beam_cifar.data.limits import MAX_PIXELS
 from beam_cifar.errors import RowError
-from beam_cifar.images.exif import EXIF_START, XMP_START, exif_orientation, swaps_sides, xmp_orientation
+from beam_cifar.images.exif import (
+    EXIF_START,
+    MAX_EXIF_BYTES,
+    XMP_START,
+    exif_orientation,
+    profile_orientation,
+    swaps_sides,
+    xmp_orientation,
+)
 from beam_cifar.images.other_headers import STARTS, other_header
 
 Buffer = bytes | bytearray | memoryview
@@ -39,8 +47,8 @@ JPEG_EOI, JPEG_SOS = 0xD9, 0xDA
 _JPEG_APP1: Final = 0xE1
 # Segments and stray bytes, or chunks, read before giving up.
 _STEPS: Final = 1 << 16
-# EXIF fits into a segment of JPEG, so what other formats hold is not larger.
-_EXIF_BYTES: Final = 1 << 16
+# Chunks of a PNG file that may have the orientation, the one that counts first.
+_ORIENTED: Final = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 
 
 @dataclass(frozen=True)
@@ -142,19 +150,31 @@ def _png_header(file: BinaryIO, name: str) -> ImageHeader:
 
 
 def _before_pixels(file: BinaryIO) -> tuple[bool, int]:
-    """Reads the chunks between IHDR and IDAT: whether there is a tRNS, and the orientation in eXIf (section 11.3)."""
-    transparent, orientation = False, 1
+    """Reads the chunks between IHDR and IDAT: whether there is a tRNS, and the orientation.
+
+    That is in eXIf (section 11.3), else in a profile of ImageMagick's, else in XMP.
+    """
+    transparent, found = False, dict[bytes, int]()
     for _ in range(_STEPS):
         start = file.read(8)
         kind, length = start[4:], int.from_bytes(start[:4], "big")
         if len(start) < 8 or kind in (b"IDAT", b"IEND"):
             break
         transparent |= kind == b"tRNS"
-        if kind == b"eXIf" and length <= _EXIF_BYTES:
-            orientation = exif_orientation(file.read(length)) or 1
+        if kind in _ORIENTED and length <= MAX_EXIF_BYTES:
+            if orientation := _chunk_orientation(kind, file.read(length)):
+                found.setdefault(kind, orientation)
             length = 0
         file.seek(length + 4, io.SEEK_CUR)
-    return transparent, orientation
+    return transparent, next((found[kind] for kind in _ORIENTED if kind in found), 1)
+
+
+def _chunk_orientation(kind: bytes, body: bytes) -> int | None:
+    if kind == b"eXIf":
+        return exif_orientation(body)
+    if kind == b"iTXt":
+        return xmp_orientation(body) if body.startswith(b"XML:com.adobe.xmp\0") else None
+    return profile_orientation(kind, body)
 
 
 def _jpeg_header(file: BinaryIO, name: str) -> ImageHeader:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.conform import as_read, conformed
@@ -91,6 +92,30 @@ def test_damaged_exif_has_no_orientation(block: bytes) -> None:
 def test_xmp_tells_the_orientation_where_exif_does_not() -> None:
     data = encoded(RGBA.convert("RGB"), "JPEG", xmp=b'<x tiff:Orientation="6"/>')
     assert (read(data) == np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))).all()
+
+
+PROFILE = "\nexif\n      26\n" + b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0".hex() + "\n"
+
+
+@pytest.mark.parametrize("damage", ["", "odd", "cut"])
+@pytest.mark.parametrize("packed", [False, True], ids=["tEXt", "zTXt"])
+def test_imagemagick_writes_exif_as_the_text_of_a_png_file(packed: bool, damage: str) -> None:
+    told = PngInfo()
+    told.add_text("Raw profile type exif", {"": PROFILE, "odd": PROFILE + "4", "cut": "\nexif\n"}[damage], zip=packed)
+    data = encoded(RGBA.convert("RGB"), pnginfo=told)
+    whole = Image.open(io.BytesIO(data))
+    expected = np.asarray(whole if damage else ImageOps.exif_transpose(whole))
+    assert (read(data) == expected).all()
+    assert expected.shape == ((5, 7, 3) if damage else (7, 5, 3))
+
+
+def test_exif_of_a_png_file_counts_before_its_xmp() -> None:
+    told = PngInfo()
+    told.add_itxt("XML:com.adobe.xmp", '<x tiff:Orientation="6"/>')
+    image = RGBA.convert("RGB")
+    assert read(encoded(image, pnginfo=told)).shape == (7, 5, 3)
+    both = read(encoded(image, pnginfo=told, exif=exif(3)))
+    assert (both == np.asarray(image)[::-1, ::-1]).all()
 
 
 def test_images_that_need_no_change_keep_their_bytes() -> None:
