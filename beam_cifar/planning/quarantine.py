@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -39,7 +39,8 @@ class Quarantine:
 
     def add(self, file: int, bad: BadRow) -> None:
         """Adds a bad row of an input file. Raises `RowError` for more than any job may have."""
-        self.found.append((file, bad))
+        reason = bad.error.removeprefix(f"{bad.file}: ").removeprefix(f"row {bad.row}: ")  # the record has both
+        self.found.append((file, replace(bad, error=reason)))
         if len(self.found) > MAX_TOLD:
             raise RowError(f"{bad} (after {MAX_TOLD} other bad rows)")
 

@@ -135,6 +135,8 @@ def test_damaged_images_are_set_aside(tmp_path: Path, kind: str) -> None:
             assert (found.read, found.written, found.filtered, found.quarantined) == (4, 3, 0, 1)
             (entry,) = listed(output)
             assert reason in entry["reason"]
+            assert not entry["reason"].startswith(entry["file"] + ": ")  # both stand in the entry
+            assert f"row {entry['row']}: " not in entry["reason"]
             assert (entry["subset"], entry["stage"], entry["bytes"]) == ("default", "image", len(bad))
             assert entry["sha256"] == hashlib.sha256(bad).hexdigest()
             assert manifest(output)["quarantine"] == {"listing": "quarantine.jsonl", "rows": 1}
