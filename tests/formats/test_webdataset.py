@@ -442,6 +442,8 @@ SAMPLES: dict[str, tuple[Members, str]] = {
     "an id that is not Unicode": ([("a.png", png()), ("a.json", b'{"id": "\\ud800"}')], "which is not valid Unicode"),
     "a label of many digits": ([("a.png", png()), ("a.cls", b"9" * 4000)], "a number of 4000 digits"),
     "a label that is no text": ([("a.png", png()), ("a.cls", b"\x80\x02K\x01.")], "'a.cls' \\(5 bytes\\) is not a label"),
+    "several labels": ([("a.png", png()), ("a.cls", b"1 2\n")], "has several labels, '1 2', but only one is supported"),
+    "several labels, as a list": ([("a.png", png()), ("a.cls", b"[1, 20]")], "has several labels, '\\[1, 20\\]'"),
     "a label below -1": ([("a.png", png()), ("a.cls", b"-2")], "has label -2; expected a class number, or -1"),
     "a label that is no whole number": ([("a.png", png()), ("a.json", b'{"label": 1.5}')], "has label 1.5; expected a whole number"),
     "a name that is not Unicode": ([("a.png", png()), ("a.json", b'{"label": "\\ud800"}')], "a label .* which is not valid Unicode"),

@@ -49,6 +49,7 @@ _FACTS: Final = frozenset({"cls", "json", "txt"})
 _META: Final = re.compile(r"__[^/]*__(?:/|\Z)")
 _ARRAY: Final = "npy"
 _ARRAY_START: Final = b"\x93NUMPY"
+_SEVERAL: Final = re.compile(r"\[?[0-9]+(?:[\s,;]+[0-9]+)+\]?")
 _FIRST_DOT: Final = "a key ends at the first dot of a name, as in the webdataset library"
 _LABEL_KEYS: Final = ("label", "cls", "class", "target")
 _OTHER_IMAGES: Final = ("ppm", "pgm", "pbm", "pnm", "jp2", "jxl", "avif", "heic")
@@ -279,6 +280,11 @@ class _Gathered:
     def _label(self, facts: dict[str, Any]) -> tuple[int, str | None]:
         """Returns the label as a number, -1 for none, and as a name, None for none."""
         text = self._text("cls", required=True)
+        if text is not None and _SEVERAL.fullmatch(text):
+            raise self._error(
+                f"sample {self._key!r} has several labels, {text[:50]!r}, but only one is supported: keep one in .cls, "
+                "or remove .cls to read the images without labels"
+            )
         number, name = UNLABELLED, None
         for value in (text, *(facts.get(key) for key in _LABEL_KEYS)):
             if value is text and value is not None and re.fullmatch("-?[0-9]+", value):
