@@ -72,7 +72,7 @@ _LABEL = re.compile(rb"-?[0-9]+")
 _NUMBER = re.compile(rb"-?[0-9]{1,7}")
 # A first line whose first value is not a number; "nan" is a label missing in pandas, not a header.
 _HEADER = re.compile(rb"(?!\s*\"?nan\b)(?:\"?\"?,)?[^,]*[A-Za-z\x80-\xff]", re.IGNORECASE)
-_QUOTES = re.compile(rb"(?<![^,\n])\"|\"(?=[,\r\n]|\Z)")
+_QUOTED = re.compile(rb"(?<![^,\n])\"([^\",\n]*)\"(?=[,\r\n]|\Z)")
 _BOM = b"\xef\xbb\xbf"
 
 
@@ -251,7 +251,7 @@ def _first_lines(path: str) -> list[bytes]:
 
 def _unquoted(text: bytes) -> bytes:
     """Returns lines without the quotes that some programs put around values, and all do around pixels with spaces."""
-    return _QUOTES.sub(b"", text) if b'"' in text else text
+    return _QUOTED.sub(rb"\1", text) if b'"' in text else text
 
 
 def _is_narrow(path: str) -> bool:
@@ -531,9 +531,11 @@ def _row_labels(
     if columns.label < 0:
         return np.full(len(starts), UNLABELLED, np.int32)
     fields = _fields(text, starts, columns, columns.label, place)
-    heads = np.frombuffer(text + bytes(LABEL_WIDTH), dtype=np.uint8)[fields[:, None] + np.arange(LABEL_WIDTH)]
+    places = fields[:, None] + np.arange(LABEL_WIDTH + 1)
+    following = np.frombuffer(text + bytes(LABEL_WIDTH + 1), dtype=np.uint8)[places]
+    heads, following = following[:, :-1], following[:, 1:]
     digits = heads - np.uint8(ord("0"))
-    ends = (heads == ord(",")) | (heads == ord("\n")) | (heads == ord("\r"))
+    ends = (heads == ord(",")) | (heads == ord("\n")) | ((heads == ord("\r")) & (following == ord("\n")))
     lengths = np.where(ends.any(axis=1), ends.argmax(axis=1), 0)
     negative = heads[:, 0] == ord("-")
     wrong = lengths <= negative
