@@ -26,12 +26,9 @@ from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES, EncodedRows
 from beam_cifar.formats.kit.table_labels import TableReader
 from beam_cifar.formats.kit.table_rows import refuse_references, row_labels, row_parents
 from beam_cifar.formats.parquet.columns import column_chunk, read_columns, repeated_bytes
-from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet, schema_in
+from beam_cifar.formats.parquet.schema import OpenParquet, columns_in, damaged, open_parquet, schema_in, stored_bytes
 from beam_cifar.images.header import ImageHeader, header_or_error
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
-
-# A file that unpacks to more than this and `MAX_RATIO` times its size is a bomb: images barely compress.
-_FREE_BYTES = 64 << 20
 
 # Maximum bytes of a batch in which a dictionary repeats its largest image.
 _REPEATED_BYTES = 64 << 20
@@ -259,16 +256,11 @@ def stored_values(file: SourceFile, column: str) -> Iterator[pa.Array]:
 
 
 def _groups(metadata: Any, file: SourceFile) -> _Groups:
-    """Returns the row groups from the footer, and refuses a decompression bomb."""
+    """Returns the row groups from the footer. Raises `InputError` for a decompression bomb."""
+    stored = stored_bytes(metadata, file)
     with damaged(file.shown):
-        groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
-        starts = np.cumsum([0, *(group.num_rows for group in groups)], dtype=np.int64)
-        stored = tuple(int(group.total_byte_size) for group in groups)
-    if min(stored, default=0) < 0 or sum(stored) > max(_FREE_BYTES, MAX_RATIO * file.blob.size):
-        raise InputError(
-            f"{file.shown}: unpacks to {sum(stored)} bytes, more than {MAX_RATIO} times its size; refused as a "
-            "decompression bomb"
-        )
+        counts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        starts = np.cumsum([0, *counts], dtype=np.int64)
     return _Groups(starts, stored, max(4 * RATIO_FREE_BYTES, MAX_RATIO * file.blob.size))
 
 

@@ -16,6 +16,7 @@ from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.column_roles import IMAGE_LOOK, ColumnRoles, columns_of, image_candidates, starts_like_image
 from beam_cifar.formats.kit.short_columns import damaged_table
+from beam_cifar.storage.archives import MAX_RATIO
 
 READ_ROWS = 10_000
 READ_BYTES = 1 << 20
@@ -23,6 +24,8 @@ _THRIFT_STRING_BYTES = 16 << 20
 _THRIFT_ITEMS = 1_000_000
 # More rows than bytes means damage: each row has an image or a name. Up to this many, 400 bytes each in memory, pass.
 _FREE_ROWS = 250_000
+# A file that unpacks to more than this and `MAX_RATIO` times its size is a bomb: images barely compress.
+_FREE_BYTES = 64 << 20
 
 
 class OpenParquet(pq.ParquetFile):
@@ -84,6 +87,18 @@ def _refuse_absurd(metadata: Any, file: SourceFile) -> None:
         )
 
 
+def stored_bytes(metadata: Any, file: SourceFile) -> tuple[int, ...]:
+    """Returns the bytes of each row group when unpacked, from the footer. Raises `InputError` for a bomb."""
+    with damaged(file.shown):
+        stored = tuple(int(metadata.row_group(number).total_byte_size) for number in range(metadata.num_row_groups))
+    if min(stored, default=0) < 0 or sum(stored) > max(_FREE_BYTES, MAX_RATIO * file.blob.size):
+        raise InputError(
+            f"{file.shown}: unpacks to {sum(stored)} bytes, more than {MAX_RATIO} times its size; refused as a "
+            "decompression bomb"
+        )
+    return stored
+
+
 def may_have_images(path: str) -> bool:
     """Returns whether a file may have images; True if it cannot be read, so that `describe` reports why."""
     try:
@@ -99,6 +114,7 @@ def columns_in(file: SourceFile) -> ColumnRoles:
     with open_parquet(file) as opened:
         with damaged(file.shown):
             schema = schema_in(opened)
+        stored_bytes(opened.metadata, file)  # before any value is looked at
         return columns_of(schema, file.shown, lambda column: _holds_images(opened, column, file.shown))
 
 
