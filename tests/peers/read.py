@@ -98,7 +98,8 @@ def read_torchvision_folder(folder: Path) -> Digests:
 
 def read_torchvision_subsets(folder: Path) -> Digests:
     """Through an `ImageFolder` for each subset, as its users do."""
-    return {path.name: read_torchvision_folder(path)["default"] for path in folder.iterdir()}
+    folders = (path for path in folder.iterdir() if path.name != "README.md")  # which is there for datasets
+    return {path.name: read_torchvision_folder(path)["default"] for path in folders}
 
 
 def read_datumaro_folders(folder: Path, format_name: str) -> Digests:

@@ -313,7 +313,7 @@ def test_torchvision_and_datumaro_refuse_folders_of_classes_without_images_and_g
 ) -> None:
     options = {"labels": ("dog", "ship"), "workers": 1}
     kept = convert(ConvertOptions(str(cifar10), str(tmp_path / "kept"), "imagenet", keep_empty_classes=True, **options))  # type: ignore[arg-type]
-    assert ["allow_empty=True is set, Datumaro rejects them" in notice for notice in kept.notices] == [True]
+    assert ["allow_empty=True is set, Datumaro rejects them" in notice for notice in kept.notices].count(True) == 1
     refusals = {"torchvision": "Found no valid file for the classes airplane", "datumaro": "DatasetNotFoundError"}
     for reader, refusal in refusals.items():
         done = attempt(f"{reader} imagenet", tmp_path / "kept")
