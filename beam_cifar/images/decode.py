@@ -133,7 +133,7 @@ def _open_plain(data: memoryview, encoding: str, name: str) -> ImageFile:
 def without_orientation(data: bytes, header: ImageHeader, name: str) -> bytes:
     """Returns the file without its metadata, and so without its orientation; its pixels stay as they are stored."""
     view = memoryview(data)
-    return _bare_jpeg(view, name) if header.encoding == "jpeg" else b"".join(_bare_png(view, name))
+    return _bare_jpeg(view, name) if header.encoding == "jpeg" else _png_of(_pixel_chunks(view, name))
 
 
 def probe_whole_image(data: bytes, name: str) -> ImageHeader:
@@ -169,23 +169,28 @@ def _open_png(data: memoryview, name: str) -> PngImageFile:
     """Opens a PNG file without the chunks that do not affect pixels."""
     from PIL.PngImagePlugin import PngImageFile
 
-    bare = _bare_png(data, name)
+    chunks = _pixel_chunks(data, name)
     width, height, depth, colour, interlaced = struct.unpack_from(">IIBB2xB", data, 16)
     size = _filtered_size(width, height, depth * _PNG_SAMPLES[colour], bool(interlaced))
-    found = _inflated_size((memoryview(chunk)[8:-4] for chunk in bare if chunk[4:8] == b"IDAT"), size)
+    found = _inflated_size((chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT"), size)
     # Pillow would silently leave the missing rows black.
     if found < size:
         raise RowError(f"{name}: damaged: found {found} bytes of pixel rows, expected {size}")
-    image = PngImageFile(io.BytesIO(b"".join(bare)))
+    image = PngImageFile(io.BytesIO(_png_of(chunks)))
     if image.mode == "L" and depth < 8 and "transparency" in image.info:
         # Pillow scales gray of 2 and 4 bits to 0..255, but not the transparent gray value in tRNS.
         image.info["transparency"] *= 255 // (2**depth - 1)
     return image
 
 
-def _bare_png(data: memoryview, name: str) -> list[Buffer]:
-    """Returns the signature and the chunks that affect pixels."""
-    return [PNG_START, *(chunk for kind, chunk in _png_chunks(data, name) if kind in _PNG_CHUNKS)]
+def _pixel_chunks(data: memoryview, name: str) -> list[tuple[bytes, memoryview]]:
+    """Returns kind and bytes of the chunks that affect pixels."""
+    return [(kind, chunk) for kind, chunk in _png_chunks(data, name) if kind in _PNG_CHUNKS]
+
+
+def _png_of(chunks: Iterable[tuple[bytes, memoryview]]) -> bytes:
+    """Returns the PNG file with some chunks."""
+    return b"".join((PNG_START, *(chunk for _, chunk in chunks)))
 
 
 def _png_chunks(data: memoryview, name: str) -> Iterator[tuple[bytes, memoryview]]:
@@ -268,7 +273,7 @@ def _pixels(image: Image.Image, header: ImageHeader, name: str) -> UInt8Array:
     mode = "L" if header.channels == 1 else "RGB"
     # A copy, because an array over Pillow's own buffer is read-only.
     pixels = np.array(plain if plain.mode == mode else plain.convert(mode))
-    return np.ascontiguousarray(pixels.reshape(*header.stored_size, -1).transpose(2, 0, 1))
+    return np.ascontiguousarray(pixels.reshape(image.height, image.width, -1).transpose(2, 0, 1))
 
 
 def _check_palette(image: Image.Image, name: str) -> None:
@@ -281,14 +286,18 @@ def _check_palette(image: Image.Image, name: str) -> None:
 
 def has_clear_pixels(image: Image.Image) -> bool:
     """Returns whether a pixel is transparent, even in part."""
-    return image.has_transparency_data and image.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+    return image.has_transparency_data and _is_clear(image.convert("RGBA"))
+
+
+def _is_clear(whole: Image.Image) -> bool:
+    return whole.getchannel("A").getextrema() != (255, 255)
 
 
 def _opaque(image: Image.Image, name: str) -> Image.Image:
     """Returns the image without an alpha channel. Raises `InputError` if any pixel is transparent."""
-    if has_clear_pixels(image):
-        raise RowError(f"{name}: has transparent pixels; expected none: pass --alpha drop, white or black")
     if not image.has_transparency_data:
         return image
     whole = image.convert("RGBA")
+    if _is_clear(whole):
+        raise RowError(f"{name}: has transparent pixels; expected none: pass --alpha drop, white or black")
     return whole.getchannel("R") if image.mode in ("1", "L", "LA") else whole.convert("RGB")

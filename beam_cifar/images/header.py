@@ -154,9 +154,11 @@ def _before_pixels(file: BinaryIO) -> tuple[bool, int]:
 
     That is in eXIf (section 11.3), else in a profile of ImageMagick's, else in XMP.
     """
+    start = file.read(8)
+    if start[4:] == b"IDAT":  # as in most files: nothing is before them
+        return False, 1
     transparent, found = False, dict[bytes, int]()
     for _ in range(_STEPS):
-        start = file.read(8)
         kind, length = start[4:], int.from_bytes(start[:4], "big")
         if len(start) < 8 or kind in (b"IDAT", b"IEND"):
             break
@@ -166,6 +168,7 @@ def _before_pixels(file: BinaryIO) -> tuple[bool, int]:
                 found.setdefault(kind, orientation)
             length = 0
         file.seek(length + 4, io.SEEK_CUR)
+        start = file.read(8)
     return transparent, next((found[kind] for kind in _ORIENTED if kind in found), 1)
 
 

@@ -58,6 +58,26 @@ def plain_png_sizes(images: pa.Array) -> npt.NDArray[np.int32]:
     return sizes
 
 
+def have_pixels_first(images: pa.Array) -> npt.NDArray[np.bool_]:
+    """Returns whether each image is a PNG file whose pixels follow its header, without metadata between: bool `[N]`.
+
+    Args:
+        images: `binary` array `[N]` without nulls.
+    """
+    import numpy as np
+
+    found = np.zeros(len(images), np.bool_)
+    _, offsets, values = images.buffers()
+    if values is None:
+        return found
+    data, head = np.frombuffer(values, np.uint8), np.dtype(_HEAD)
+    edges = np.frombuffer(offsets, np.int32)[images.offset : images.offset + len(images) + 1].astype(np.int64)
+    rows = np.flatnonzero(np.diff(edges) >= head.itemsize)
+    heads = data[edges[:-1][rows][:, None] + np.arange(head.itemsize)].view(head)[:, 0]
+    found[rows] = (heads["start"] == np.void(_START)) & (heads["kind"] == np.void(b"IDAT"))
+    return found
+
+
 def _size(head: bytes) -> tuple[int, int, int]:
     try:
         header = probe_image(head, "")

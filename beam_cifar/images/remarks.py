@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from beam_cifar.data.block import Block
 from beam_cifar.images.encodings import OTHERS, RAW
 from beam_cifar.images.header import probe_image
 from beam_cifar.images.other_headers import has_more_frames
+from beam_cifar.images.plain_pngs import have_pixels_first
 from beam_cifar.images.runs import map_runs
 
 TURNED: Final = "turned"
@@ -46,8 +48,9 @@ def map_images(block: Block, function: Callable[[pa.Table], pa.Table], row_bytes
 
 
 def _remarks(run: pa.Table) -> Iterator[str]:
-    for image in run.column("image").combine_chunks():
-        data = memoryview(image.as_buffer())
+    images = run.column("image").combine_chunks()
+    for row in np.flatnonzero(~have_pixels_first(images)).tolist():  # others have no orientation, and one frame
+        data = memoryview(images[row].as_buffer())
         header = probe_image(data, "")
         if header.orientation != 1:
             yield TURNED
