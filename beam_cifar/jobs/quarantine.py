@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from itertools import groupby
 from typing import Any
 
 from beam_cifar import storage
 from beam_cifar.data.block import BadRow
 from beam_cifar.errors import BeamCifarError
-from beam_cifar.formats.contract.source import StoredImage
+from beam_cifar.formats.contract.source import RowReader, StoredImage
 from beam_cifar.formats.registry import get_source
 from beam_cifar.images.header import JPEG_START, PNG_START
 from beam_cifar.planning.plan import Plan
@@ -35,8 +36,14 @@ def write_quarantine(plan: Plan, content: bytes, folder: storage.JobFolder, *, k
 
 def _entries(plan: Plan) -> Iterator[tuple[dict[str, Any], bytes | None]]:
     """Yields the entry of each bad row, and its bytes where they are known, one at a time."""
-    for number, bad in sorted(plan.set_aside, key=lambda each: (each[0], each[1].row)):
-        found = _stored(plan, number, bad)
+    in_order = sorted(plan.set_aside, key=lambda each: (each[0], each[1].row))
+    for number, group in groupby(in_order, key=lambda each: each[0]):
+        yield from _entries_of(plan, number, [bad for _, bad in group])
+
+
+def _entries_of(plan: Plan, number: int, rows: Sequence[BadRow]) -> Iterator[tuple[dict[str, Any], bytes | None]]:
+    """Yields the entries of the bad rows of one file, which is opened once."""
+    for bad, found in zip(rows, _stored(plan, number, rows), strict=True):
         entry: dict[str, Any] = {"file": bad.file, "row": bad.row, "subset": bad.subset}
         entry |= {"stage": bad.stage, "reason": bad.error}
         if found.path:
@@ -48,12 +55,20 @@ def _entries(plan: Plan) -> Iterator[tuple[dict[str, Any], bytes | None]]:
         yield entry, found.data
 
 
-def _stored(plan: Plan, number: int, bad: BadRow) -> StoredImage:
+def _stored(plan: Plan, number: int, bad_rows: Sequence[BadRow]) -> Iterator[StoredImage]:
+    """Yields what is stored of each bad row, nothing for one that cannot be read at all."""
     file = plan.files[number]
     origin = plan.origins[file.source]
-    with suppress(BeamCifarError, OSError), get_source(origin.format).open_rows(file, origin.labels) as rows:
-        return rows.stored(bad.row)
-    return StoredImage()
+    with ExitStack() as stack:
+        reader: RowReader | None = None
+        with suppress(BeamCifarError, OSError):
+            reader = stack.enter_context(get_source(origin.format).open_rows(file, origin.labels))
+        for bad in bad_rows:
+            found = StoredImage()
+            if reader is not None:
+                with suppress(BeamCifarError, OSError):
+                    found = reader.stored(bad.row)
+            yield found
 
 
 def _extension(data: bytes) -> str:

@@ -62,11 +62,12 @@ class Quarantine:
         with OpenFiles(inputs) as opened:
             for file in np.unique(view.files).tolist():
                 here = view.files == file
-                check = _Check(file, opened, (RAW,) if decodes else self.encodings)
+                check, bad = _Check(file, opened, (RAW,) if decodes else self.encodings), list[int]()
                 for row, error in check.errors(np.unique(view.rows[here]).tolist(), inputs.image_bytes[file]):
                     self.add(file, inputs.files[file].bad_row(row, error, stage="image"))
                     self._refuse_too_many(total)
-                    kept[here & (view.rows == row)] = False
+                    bad.append(row)
+                kept[here] = ~np.isin(view.rows[here], bad)
         return view.take(kept)
 
     def _refuse_too_many(self, total: int) -> None:
