@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
@@ -303,7 +303,7 @@ def detect(path: str, index_dir: str) -> Detected | None:
     for sureness, names in _by_sureness():
         for name in names:
             if _is_it(name, path, index_dir):
-                others, near = names[names.index(name) + 1 :], _names_near(path)
+                others, near = names[names.index(name) + 1 :], functools.cache(lambda: _names_near(path))
                 _refuse_two(path, name, [each for each in others if _is_there_too(each, path, near, index_dir)])
                 return Detected(name, sureness)
     return None
@@ -320,11 +320,18 @@ def _names(formats: Mapping[str, Format], sureness: Sureness) -> list[str]:
     return [name for name, entry in formats.items() if entry.source and entry.sureness is sureness]
 
 
-def _is_there_too(name: str, path: str, near: Collection[str], index_dir: str) -> bool:
-    """Returns whether a folder with files of one format has files of another; asked only if names of files say so."""
+def _is_there_too(name: str, path: str, near: Callable[[], Collection[str]], index_dir: str) -> bool:
+    """Returns whether a folder with files of one format has files of another; asked only if names of files say so.
+
+    Args:
+        name: name of the other format.
+        path: path of the dataset.
+        near: returns the names; called only for a format that has marks, since it lists folders.
+        index_dir: directory for archive indexes.
+    """
     entry = find_format(name)
     marks = entry.marks if entry else ()
-    if marks and not any(each.endswith(marks) for each in near):
+    if marks and not any(each.endswith(marks) for each in near()):
         return False
     try:
         return _is_it(name, path, index_dir)
