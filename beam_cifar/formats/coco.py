@@ -8,7 +8,6 @@ their categories, which start at 1 because readers take 0 for the background.
 
 from __future__ import annotations
 
-import json
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
@@ -28,6 +27,7 @@ from beam_cifar.formats.kit.annotations import (
     SUPERCLASSES,
     AnnotationSource,
     check_class_names,
+    compact_json,
     label_table,
     open_json,
     superclass_names,
@@ -95,22 +95,19 @@ class CocoSink(TreeSink):
             for number, (name, parent) in enumerate(zip(labels.names, superclass_names(labels), strict=True), 1)
         ]
         info = {SUPERCLASSES: list(labels.coarse_names)} if labels.has_superclasses else {}
-        yield _dumped({"info": info, "licenses": [], "categories": categories}).removesuffix("}")
+        yield compact_json({"info": info, "licenses": [], "categories": categories}).removesuffix("}")
         yield ',"images":['
         for number, (path, _, entry) in enumerate(self.listed_images(parts), 1):
             size = {"width": int(entry["width"]), "height": int(entry["height"])}
-            yield ("," if number > 1 else "") + "\n" + _dumped({"id": number, "file_name": path, **size})
+            yield ("," if number > 1 else "") + "\n" + compact_json({"id": number, "file_name": path, **size})
         yield '\n],"annotations":['
         count = 0
         for number, (_, label, _) in enumerate(self.listed_images(parts), 1):
             if label != UNLABELLED:
                 count += 1
                 annotation = {"id": count, "image_id": number, "category_id": label + 1}
-                yield ("," if count > 1 else "") + "\n" + _dumped(annotation)
+                yield ("," if count > 1 else "") + "\n" + compact_json(annotation)
         yield "\n]}\n"
-
-
-_dumped = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @indexed()

@@ -6,7 +6,6 @@ An item is `{"id", "annotations", "attr", "image": {"path", "size"}}`, with a pa
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
@@ -26,6 +25,7 @@ from beam_cifar.formats.kit.annotations import (
     SUPERCLASSES,
     AnnotationSource,
     check_class_names,
+    compact_json,
     label_table,
     open_json,
     superclass_names,
@@ -99,22 +99,19 @@ def _head(labels: LabelTable) -> str:
         "categories": {"label": {"labels": classes, "label_groups": [], "attributes": []}},
         "items": [],
     }
-    return _dumped(head).removesuffix("]}")
+    return compact_json(head).removesuffix("]}")
 
 
 def _item(path: str, label: int, entry: Mapping[str, Any]) -> str:
     """Returns an item as JSON, from the entry of its image in a part's list of files."""
     annotation = {"id": 0, "type": "label", "attributes": {}, "group": 0, "label_id": label}
-    return _dumped(
+    return compact_json(
         {
             "id": entry["id"] if "id" in entry else decode_path(stem(path)),
             "annotations": [] if label == UNLABELLED else [annotation],
             "image": {"path": path, "size": [int(entry["height"]), int(entry["width"])]},
         }
     )
-
-
-_dumped = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 @indexed()

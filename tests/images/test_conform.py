@@ -13,26 +13,14 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from beam_cifar.errors import InputError, UsageError
-from beam_cifar.images.conform import as_read, conformed
-from beam_cifar.images.decode import decode_image, probe_whole_image
+from beam_cifar.images.conform import conformed
 from beam_cifar.images.header import probe_image
 from beam_cifar.images.options import ImageOptions
+from tests.helpers.pillow_images import encoded, exif, read
 
 RNG = np.random.default_rng(5)
 RGBA = Image.fromarray(RNG.integers(0, 256, (5, 7, 4), dtype=np.uint8))
 DEEP = RNG.integers(0, 65536, (5, 7), dtype=np.uint16)
-
-
-def encoded(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def exif(orientation: int) -> Image.Exif:
-    made = Image.Exif()
-    made[0x0112] = orientation
-    return made
 
 
 def deep_png(samples: Any, colour: int, extra: bytes = b"") -> bytes:
@@ -45,18 +33,6 @@ def deep_png(samples: Any, colour: int, extra: bytes = b"") -> bytes:
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + head + extra + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-
-
-def read(data: bytes, **options: Any) -> Any:
-    """The pixels [H, W, C] of an image as a job reads it; checks that the header alone says their size."""
-    asked = ImageOptions(**options)
-    made, header = conformed(data, probe_whole_image(data, "x"), "x", asked)
-    pixels = decode_image(made, "x")
-    before = as_read(probe_image(io.BytesIO(data), "x"), asked)
-    shape = (before.channels, before.height, before.width)
-    assert pixels.shape == shape == (header.channels, header.height, header.width)
-    assert made == conformed(data, probe_whole_image(data, "x"), "x", asked)[0]
-    return pixels.transpose(1, 2, 0)
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

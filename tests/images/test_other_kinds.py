@@ -11,38 +11,15 @@ import pytest
 from PIL import Image, ImageOps
 
 from beam_cifar.errors import InputError
-from beam_cifar.images.conform import as_read, conformed
 from beam_cifar.images.decode import decode_image, probe_whole_image
 from beam_cifar.images.header import probe_image
-from beam_cifar.images.options import ImageOptions
 from beam_cifar.images.other_headers import has_more_frames
+from tests.helpers.pillow_images import encoded, exif, read
 
 RNG = np.random.default_rng(8)
 RGBA = Image.fromarray(RNG.integers(0, 256, (5, 7, 4), dtype=np.uint8))
 RGB, GRAY = RGBA.convert("RGB"), RGBA.convert("L")
 DEEP = RNG.integers(0, 65536, (5, 7), dtype=np.uint16)
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
-
-
-def exif(orientation: int) -> Image.Exif:
-    made = Image.Exif()
-    made[0x0112] = orientation
-    return made
-
-
-def pixels(data: bytes, **options: Any) -> Any:
-    asked = ImageOptions(**options)
-    made, header = conformed(data, probe_whole_image(data, "x"), "x", asked)
-    found = decode_image(made, "x")
-    before = as_read(probe_image(io.BytesIO(data), "x"), asked)
-    assert found.shape == (before.channels, before.height, before.width)
-    assert found.shape == (header.channels, header.height, header.width)
-    return found.transpose(1, 2, 0)
 
 
 def as_rgb(data: bytes) -> Any:
@@ -85,8 +62,8 @@ def test_pixels_are_those_that_pillow_shows(name: str) -> None:
     encoding, data = PLAIN[name]
     header = probe_image(data, "x")
     assert (header.encoding, header.height, header.width, header.refusal) == (encoding, 5, 7, "")
-    assert (np.broadcast_to(pixels(data), (5, 7, 3)) == as_rgb(data)).all()
-    assert (pixels(data, rgb=True) == as_rgb(data)).all()
+    assert (np.broadcast_to(read(data), (5, 7, 3)) == as_rgb(data)).all()
+    assert (read(data, rgb=True) == as_rgb(data)).all()
     assert header.channels == (1 if name in ("gray TIFF", "TIFF of one bit") else 3)
 
 
@@ -95,11 +72,11 @@ def test_pixels_are_those_that_pillow_shows(name: str) -> None:
 def test_what_rgb_cannot_hold_is_refused_with_the_flag_that_helps(name: str) -> None:
     flag, data = REFUSED[name]
     with pytest.raises(InputError, match=f"^x: .* pass {flag}"):
-        pixels(data)
-    assert (pixels(data, rgb=True) == as_rgb(data)).all()
+        read(data)
+    assert (read(data, rgb=True) == as_rgb(data)).all()
     options: dict[str, str] = {"--alpha": "drop", "--depth": "scale", "--cmyk": "convert"}
     if flag in options:
-        made = pixels(data, **{flag[2:]: options[flag]})
+        made = read(data, **{flag[2:]: options[flag]})
         expected = np.floor(DEEP[..., None] / 257 + 0.5) if flag == "--depth" else as_rgb(data)
         assert (np.broadcast_to(made, (5, 7, 3)) == expected).all()
 
@@ -110,8 +87,8 @@ def test_pixels_are_turned_as_pillow_turns_them(kind: str, orientation: int) -> 
     more = {"compression": "tiff_lzw"} if " " in kind else {"lossless": True}
     data = encoded(RGB, kind.split()[-1], exif=exif(orientation), **more)
     assert probe_image(data, "x").orientation == orientation
-    assert (pixels(data) == np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))).all()
-    assert (pixels(data, exif="keep") == np.asarray(RGB)).all()
+    assert (read(data) == np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))))).all()
+    assert (read(data, exif="keep") == np.asarray(RGB)).all()
 
 
 @pytest.mark.parametrize("kind", ["WEBP", "GIF", "TIFF"])
@@ -119,7 +96,7 @@ def test_the_first_frame_is_read(kind: str) -> None:
     data = encoded(RGB, kind, save_all=True, append_images=[RGB.rotate(180)])
     assert has_more_frames(data)
     assert not has_more_frames(encoded(RGB, kind))
-    assert (pixels(data) == as_rgb(data)).all()
+    assert (read(data) == as_rgb(data)).all()
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *REFUSED])

@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 
 from beam_cifar.errors import InputError
 from beam_cifar.images.decode import probe_whole_image
-from beam_cifar.images.plain_pngs import plain_png_sizes
+from beam_cifar.images.plain_pngs import have_pixels_first, plain_png_sizes
 from beam_cifar.images.png import encode_png
 
 
@@ -112,3 +112,22 @@ def test_every_flipped_byte_and_every_cut_is_judged_as_by_the_check_of_one() -> 
         assert size == [0, 0, 0]
         with pytest.raises(InputError):
             probe_whole_image(file, "x")
+
+
+def test_pixels_come_first_where_no_metadata_does() -> None:
+    told, exif = PngImagePlugin.PngInfo(), Image.Exif()
+    told.add_text("key", "value")
+    exif[0x0112] = 6
+    images = {
+        plain(3, 4): True,
+        by_pillow("RGB"): True,
+        by_pillow("RGB", pnginfo=told): False,
+        by_pillow("RGB", exif=exif): False,
+        by_pillow("RGB", "JPEG"): False,
+        b"": False,
+        plain(3, 4)[:40]: False,
+        plain(3, 4)[:41]: True,
+    }
+    column = pa.array([b"x" * 50, *images, b"y"], pa.binary())
+    assert have_pixels_first(column.slice(1, len(images))).tolist() == list(images.values())
+    assert have_pixels_first(column.slice(0, 0)).tolist() == []

@@ -40,6 +40,10 @@ SUPERCLASSES: Final = "superclasses"
 """Our key for the ordered list of all superclasses, in an object of free content; other readers ignore it."""
 
 
+compact_json: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Returns a value as JSON text without spaces; made once, because there is a text for each item."""
+
+
 @dataclass(frozen=True)
 class _Contents:
     """The contents of one annotation file.
