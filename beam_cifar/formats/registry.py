@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from beam_cifar import storage
 from beam_cifar.data.labels import unknown_name
@@ -260,23 +260,24 @@ READ, WRITE = FormatNames("source"), FormatNames("sink")
 
 def get_source(name: str) -> Source:
     """Returns the source of a format. Raises `UsageError` if the format is unknown or cannot be read."""
-    if name not in INTERNAL and name not in READ:
-        raise unknown_name("input format", name, list(READ))
-    made: Source = _load(name, INTERNAL.get(name, "") or getattr(find_format(name), "source", ""))
+    internal = f"beam_cifar.formats.{INTERNAL[name]}" if name in INTERNAL else ""
+    made: Source = load(internal or _target(name, "source", "input format"))()
     return made
 
 
 def get_sink(name: str) -> Sink:
     """Returns the sink of a format. Raises `UsageError` if the format is unknown or cannot be written."""
-    if name not in WRITE:
-        raise unknown_name("output format", name, list(WRITE))
-    made: Sink = _load(name, getattr(find_format(name), "sink", ""))
+    made: Sink = load(_target(name, "sink", "output format"))()
     return made
 
 
-def _load(name: str, target: str) -> Any:
-    own = name in FORMATS or name in INTERNAL
-    return load(f"beam_cifar.formats.{target}" if own else target)()
+def _target(name: str, side: str, what: str) -> str:
+    """Returns "module:class" of one side of a format. Raises `UsageError` if it has none."""
+    found = find_format(name)
+    target = str(getattr(found, side)) if found else ""
+    if not target:
+        raise unknown_name(what, name, list(FormatNames(side)))
+    return f"beam_cifar.formats.{target}" if name in FORMATS else target
 
 
 class Detected(NamedTuple):
