@@ -194,22 +194,16 @@ class _Images:
         self, rows: npt.NDArray[np.int64], found: npt.NDArray[np.int64], categories: npt.NDArray[np.int64]
     ) -> None:
         """Sets the label of each row; one with an unknown category, or with several, is bad."""
-        import numpy as np
 
-        labels = np.full(len(self._ids), UNLABELLED, np.int64)
-        known = _places(found, categories)
-        labels[rows] = known
-        for at in np.flatnonzero((known < 0) | (labels[rows] != known)).tolist():
-            row, label = int(rows[at]), labels[rows[at]]
+        def error(at: int, label: int) -> str:
             if known[at] < 0:
-                error = (
-                    f"category_id is {found[at] if found[at] >= 0 else 'no whole number'}; expected that of a category"
-                )
-            else:
-                several = f"{found[at]} and {categories[label]}" if label >= 0 else str(found[at])
-                error = f"has several categories ({several}); at most one is supported"
-            self._rows.refuse(row, error)
-        self._rows.labels = array("q", labels.tobytes())
+                wrong = found[at] if found[at] >= 0 else "no whole number"
+                return f"category_id is {wrong}; expected that of a category"
+            several = f"{found[at]} and {categories[label]}" if label >= 0 else str(found[at])
+            return f"has several categories ({several}); at most one is supported"
+
+        known = _places(found, categories)
+        self._rows.set_labels(rows, known, error)
 
 
 def _id_in(value: dict[str, Any], key: str) -> int:

@@ -157,7 +157,9 @@ FORMATS: dict[str, Format] = {
     ),
     "open_images": Format(
         "Open Images with labels of whole images, as Datumaro's open_images: images, and CSV files per subset",
-        sink="open_images:OpenImagesSink",
+        "open_images:OpenImagesSource",
+        "open_images:OpenImagesSink",
+        marks=("annotations",),
     ),
     "tiny_imagenet": Format(
         "Tiny ImageNet: train, val and test folders with wnids.txt and words.txt",

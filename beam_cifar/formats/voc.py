@@ -23,7 +23,6 @@ from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, Shard, ShardResult, SinkOptions, SourceFile
 from beam_cifar.formats.kit.folders import ID_TREE, ImageFileRows, TreeSink, write_lines
 from beam_cifar.formats.kit.image_lists import (
-    ImageTree,
     ListedRows,
     Texts,
     checked_tree,
@@ -137,7 +136,7 @@ def _listed(file: SourceFile) -> pa.Table:
     numbers, several = _labels(file, sets, ids)
     tree = checked_tree(file.beside[1], is_image_name)
     rows = ListedRows(file)
-    images = zip(ids.to_pylist(), _image_paths(tree, ids), numbers.tolist(), strict=True)
+    images = zip(ids.to_pylist(), tree.with_any_extension(ids), numbers.tolist(), strict=True)
     for row, (item_id, image, label) in enumerate(images):
         decoded = decode_path(item_id)
         filename = decoded + (image[len(stem(image)) :] or ".jpg")
@@ -379,14 +378,3 @@ def _positives(path: str) -> pa.Array:
             if value == "1":
                 found.append(item_id.rstrip())
     return found.made()
-
-
-def _image_paths(tree: ImageTree, ids: pa.Array) -> Iterator[str]:
-    """Yields the path of each id's image, with any extension; "" if there is none."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    stems = pc.replace_substring_regex(tree.names, r"\.[^./]*$", "")
-    places = found_in(ids, stems)
-    names = tree.names.take(pa.array(places, mask=places < 0))
-    return (name or "" for start in range(0, len(names), 10_000) for name in names[start : start + 10_000].to_pylist())

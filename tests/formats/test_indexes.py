@@ -43,6 +43,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "image_dir": {},
     "voc_classification": {},
     "mnist_csv": {},
+    "open_images": {},
     "parquet": {"images_per_batch": 20},
     "tfds_parquet": {"images_per_batch": 20},
     "tfds_tfrecord": {"images_per_batch": 20},

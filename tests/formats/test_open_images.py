@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from beam_cifar import LabelTable
-from beam_cifar.errors import UsageError
+from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.open_images import OpenImagesSink
-from tests.helpers.image_trees import batch, contents, images, picture, quickly, write_cifar
+from beam_cifar.formats.registry import detect_format, get_source
+from tests.helpers.image_trees import batch, contents, encoded, images, picture, quickly, write_cifar, write_tree
+from tests.helpers.reading import batch_names, cifar_rows, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
 
@@ -65,3 +67,119 @@ def test_a_long_name_of_a_subset_is_one_name_of_files_and_folder(tmp_path: Path)
     (name,) = [path.name for path in (tmp_path / "out" / "images").iterdir()]
     (row,) = table(tmp_path / "out" / "annotations" / f"{name}-images-with-rotation.csv")
     assert (row["ImageID"], row["Subset"]) == ("a", name)
+
+
+# --- reading --------------------------------------------------------------------------------------------------------
+
+CLASSES = "/m/1,Cat\n/m/2,Sea lion\n/m/3,Cat\n"
+IMAGES = {f"images/train/{name}.jpg": encoded(picture(row), "JPEG") for row, name in enumerate("abc")}
+TRAIN = "ImageID,Subset\na,train\nb,train\nc,train\n"
+LABELS = (
+    "ImageID,Source,LabelName,Confidence\n"
+    "a,verification,/m/2,1\na,verification,/m/1,0\nb,crowdsource-verification,/m/1,1.0\nb,verification,/m/1,1\n"
+)
+PUBLISHED = {
+    "oidv7-class-descriptions.csv": f"LabelName,DisplayName\n{CLASSES}",
+    "oidv6-train-images-with-labels-with-rotation.csv": TRAIN,
+    "oidv7-train-annotations-human-imagelabels.csv": LABELS,
+    "validation-images-with-rotation.csv": "ImageID,Subset\nv,validation\nw,validation\n",
+    "oidv7-val-annotations-human-imagelabels.csv": ("Confidence,LabelName,ImageID\n1,/m/3,v\n1,/m/3,w\n1,/m/2,gone\n"),
+    "oidv7-test-annotations-human-imagelabels.csv": "ImageID,LabelName,Confidence\nt,/m/2,1\nt,/m/1,0\nu,/m/1,0\n",
+    "oidv7-class-descriptions-boxable.csv": "/m/9,Box\n",
+    "validation-annotations-bbox.csv": "ImageID\n",
+}
+"""Files as the project publishes them; of the validation images one was fetched, and the test images are below images/."""
+
+
+def tree(folder: Path, lists: dict[str, str], files: dict[str, bytes]) -> Path:
+    return write_tree(folder, files | {f"annotations/{name}": text.encode() for name, text in lists.items()})
+
+
+def rows_of(folder: Path) -> dict[str, list[tuple[str, str | None, bool]]]:
+    """(file name, class, whether there are pixels) of the rows of a CIFAR directory, by subset."""
+    names = unpickled(folder / "batches.meta")["label_names"]
+    return {
+        subset: [
+            (name, None if label is None else names[label], pixels is not None)
+            for name, label, _, pixels in cifar_rows(folder, [subset])
+        ]
+        for subset in batch_names(folder)
+    }
+
+
+def test_the_files_as_published_are_read(tmp_path: Path) -> None:
+    others = {f"images/{name}.png": encoded(picture(9)) for name in ("validation/v", "t", "u", "extra")}
+    source = tree(tmp_path / "in", PUBLISHED, {**IMAGES, **others})
+    assert detect_format(str(source), str(tmp_path)) == "open_images"
+    catalog = get_source("open_images").describe(str(source), str(tmp_path))
+    assert catalog.notices == (
+        f"{source}: 1 row without an image, such as 'w', which is not found",
+        f"{source}: ignored 1 image that no row names, such as 'extra.png'",
+        f"{source}/annotations/validation-images-with-rotation.csv: ignored 1 label of images that are not listed",
+    )
+    quickly(source, tmp_path / "out", "cifar", save_images=True)
+    assert rows_of(tmp_path / "out") == {
+        "train": [("a.jpg", "Sea lion", True), ("b.jpg", "/m/1", True), ("c.jpg", None, True)],
+        "validation": [("v.png", "/m/3", True), ("w", "/m/3", False)],
+        "test": [("t.png", "Sea lion", True), ("u.png", None, True)],
+    }
+
+
+DAMAGED = {
+    "no list of classes": ("class-descriptions.csv", None, "expected one class-descriptions.csv"),
+    "a class without a name": ("class-descriptions.csv", "/m/1\n", "line 1: found '/m/1'"),
+    "a class twice": ("class-descriptions.csv", "/m/1,x\n/m/1,y\n", "line 2: found '/m/1,y'"),
+    "no column of ids": ("train-images-with-rotation.csv", "id\na\n", "no column 'ImageID'"),
+    "an empty list": ("train-images-with-rotation.csv", "", "no column 'ImageID'"),
+    "a short row": ("train-images-with-rotation.csv", "ImageID,Subset\na\n", "line 2: has 1 values; expected 2"),
+    "an open quote": ("train-images-with-rotation.csv", 'ImageID\n"a\n', "not valid CSV"),
+    "bytes that are no text": ("train-images-with-rotation.csv", "ImageID\n\udcff\n", "not UTF-8"),
+    "a confidence that is no number": (
+        "train-annotations-human-imagelabels.csv",
+        LABELS.replace(",1.0", ",high"),
+        "Confidence is 'high'; expected a number from 0 to 1",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_list_is_refused_with_its_line(kind: str, tmp_path: Path) -> None:
+    name, text, message = DAMAGED[kind]
+    lists = {
+        "class-descriptions.csv": CLASSES,
+        "train-images-with-rotation.csv": TRAIN,
+        "train-annotations-human-imagelabels.csv": LABELS,
+    }
+    source = tree(tmp_path / "in", lists, IMAGES)
+    path = source / "annotations" / name
+    path.unlink()
+    if text is not None:
+        path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(InputError, match=message):
+        quickly(source, tmp_path / "out", "parquet", input_format="open_images")
+
+
+BAD_ROWS = {
+    "two labels": (TRAIN, f"{LABELS}b,verification,/m/2,1\n", r"row 1: has labels '/m/[12]' and '/m/[12]'"),
+    "an unknown label": (TRAIN, LABELS.replace("/m/2", "/m/7"), "row 0: LabelName is '/m/7'; expected the id"),
+    "an id twice": (f"{TRAIN}a,train\n", LABELS, "row 3: ImageID is 'a'; expected one that no other line has"),
+    "an id that is empty": (f'{TRAIN}"",train\n', LABELS, "row 3: ImageID is ''; expected one"),
+    "a path out of the folder": (f"{TRAIN}../../x,train\n", LABELS, "row 3: image path '../../x' leaves the image"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_ROWS)
+def test_a_bad_row_is_refused_and_the_others_are_kept(kind: str, tmp_path: Path) -> None:
+    listed, labels, message = BAD_ROWS[kind]
+    lists = {
+        "class-descriptions.csv": CLASSES,
+        "train-images-with-rotation.csv": listed,
+        "train-annotations-human-imagelabels.csv": labels,
+    }
+    source = tree(tmp_path / "in", lists, IMAGES)
+    with pytest.raises(InputError, match=message):
+        quickly(source, tmp_path / "out", "cifar", save_images=True)
+    quickly(source, tmp_path / "out", "cifar", save_images=True, on_error="quarantine", max_errors="50%")
+    (rows,) = rows_of(tmp_path / "out").values()
+    assert len(rows) == listed.count("\n") - 2
+    assert {row for row in rows if row[0] != "b.jpg"} <= {("a.jpg", "Sea lion", True), ("c.jpg", None, True)}

@@ -468,8 +468,8 @@ def read_manifest(path: str) -> None:
 FOLDERS = {
     name: Folder(name)
     for name in (
-        *("cifar", "cifar_binary", "coco", "datumaro", "imagenet_txt", "mnist", "mnist_csv", "npz", "parquet"),
-        *("voc_classification", "webdataset"),
+        *("cifar", "cifar_binary", "coco", "datumaro", "imagenet_txt", "mnist", "mnist_csv", "npz"),
+        *("open_images", "parquet", "voc_classification", "webdataset"),
     )
 }
 

@@ -85,6 +85,14 @@ class ImageTree:
         """Returns the index of each relative path: int64 `[M]`, -1 if it is missing."""
         return found_in(paths, self.names)
 
+    def with_any_extension(self, stems: pa.Array) -> Iterator[str]:
+        """Returns the path of the image at each relative path without extension, "" if there is none."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        places = found_in(stems, pc.replace_substring_regex(self.names, r"\.[^./]*$", ""))
+        return each_text(self.names.take(pa.array(places, mask=places < 0)))
+
 
 def any_name(name: str) -> bool:
     """Accepts every name."""
@@ -159,6 +167,12 @@ class Texts:
         self._texts.clear()
 
 
+def each_text(texts: pa.Array) -> Iterator[str]:
+    """Yields the texts of a column, "" for null; some thousands are in memory at a time."""
+    for start in range(0, len(texts), _CHUNK):
+        yield from (text or "" for text in texts[start : start + _CHUNK].to_pylist())
+
+
 class ListedRows:
     """Collects the rows of an image list.
 
@@ -195,6 +209,24 @@ class ListedRows:
         """Makes a row bad, with the reason. Raises `InputError` if too many are."""
         self.bad[row] = error
         _refuse_many(self._file, self.bad)
+
+    def set_labels(
+        self, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], error: Callable[[int, int], str]
+    ) -> None:
+        """Sets the labels that annotations give to rows; a row with an unknown one, or with several, is bad.
+
+        Args:
+            rows: the row of each annotation, int64 `[M]`.
+            labels: its label, -1 if it is unknown, int64 `[M]`.
+            error: returns what is wrong with an annotation, given its number and the label of the last one of its row.
+        """
+        import numpy as np
+
+        found = np.array(self.labels, np.int64)
+        found[rows] = labels
+        for at in np.flatnonzero((labels < 0) | (found[rows] != labels)).tolist():
+            self.refuse(int(rows[at]), error(at, int(found[rows[at]])))
+        self.labels = array("q", found.tobytes())
 
     def made(self, tree: ImageTree, folders: Sequence[str] = ("",)) -> pa.Table:
         """Returns the rows with their images, for `listed_rows`.
