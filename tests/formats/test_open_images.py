@@ -91,8 +91,17 @@ PUBLISHED = {
 """Files as the project publishes them; of the validation images one was fetched, and the test images are below images/."""
 
 
-def tree(folder: Path, lists: dict[str, str], files: dict[str, bytes]) -> Path:
-    return write_tree(folder, files | {f"annotations/{name}": text.encode() for name, text in lists.items()})
+def tree(folder: Path, texts: dict[str, str], files: dict[str, bytes]) -> Path:
+    return write_tree(folder, files | {f"annotations/{name}": text.encode() for name, text in texts.items()})
+
+
+def lists(listed: str, labels: str) -> dict[str, str]:
+    """The files of a set with one subset."""
+    return {
+        "class-descriptions.csv": CLASSES,
+        "train-images-with-rotation.csv": listed,
+        "train-annotations-human-imagelabels.csv": labels,
+    }
 
 
 def rows_of(folder: Path) -> dict[str, list[tuple[str, str | None, bool]]]:
@@ -145,12 +154,7 @@ DAMAGED = {
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_a_damaged_list_is_refused_with_its_line(kind: str, tmp_path: Path) -> None:
     name, text, message = DAMAGED[kind]
-    lists = {
-        "class-descriptions.csv": CLASSES,
-        "train-images-with-rotation.csv": TRAIN,
-        "train-annotations-human-imagelabels.csv": LABELS,
-    }
-    source = tree(tmp_path / "in", lists, IMAGES)
+    source = tree(tmp_path / "in", lists(TRAIN, LABELS), IMAGES)
     path = source / "annotations" / name
     path.unlink()
     if text is not None:
@@ -171,12 +175,7 @@ BAD_ROWS = {
 @pytest.mark.parametrize("kind", BAD_ROWS)
 def test_a_bad_row_is_refused_and_the_others_are_kept(kind: str, tmp_path: Path) -> None:
     listed, labels, message = BAD_ROWS[kind]
-    lists = {
-        "class-descriptions.csv": CLASSES,
-        "train-images-with-rotation.csv": listed,
-        "train-annotations-human-imagelabels.csv": labels,
-    }
-    source = tree(tmp_path / "in", lists, IMAGES)
+    source = tree(tmp_path / "in", lists(listed, labels), IMAGES)
     with pytest.raises(InputError, match=message):
         quickly(source, tmp_path / "out", "cifar", save_images=True)
     quickly(source, tmp_path / "out", "cifar", save_images=True, on_error="quarantine", max_errors="50%")
