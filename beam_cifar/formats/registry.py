@@ -164,6 +164,11 @@ FORMATS: dict[str, Format] = {
         "tiny_imagenet:TinyImagenetSource",
         marks=("wnids.txt",),
     ),
+    "imagenet_kaggle": Format(
+        "ImageNet as Kaggle has it: ILSVRC/Data/CLS-LOC, and CSV files of labels",
+        "imagenet_kaggle:ImagenetKaggleSource",
+        marks=("LOC_synset_mapping.txt",),
+    ),
     "image_csv": Format(
         "folders of images, and a CSV or JSON lines file with their labels, as on Kaggle and Hugging Face",
         "image_csv:ImageCsvSource",
