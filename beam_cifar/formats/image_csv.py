@@ -34,6 +34,7 @@ from beam_cifar.formats.kit.image_lists import (
     plain_path,
     unmatched,
 )
+from beam_cifar.formats.kit.label_columns import listed
 from beam_cifar.formats.kit.label_tables import (
     TABLES,
     TableColumns,
@@ -97,7 +98,7 @@ class ImageCsvSource(Source):
             return False
         found, _ = _readable(path)
         named = {
-            bool(columns.label) and not columns.guessed
+            columns.has_labels and not columns.guessed
             for blob, columns in found
             if names_images(blob, columns, _looks(blob))
         }
@@ -307,6 +308,7 @@ class _Rows:
         places: int64 `[N]`, the place of each image in the tree, -1 for none.
         errors: why rows are bad, by row.
         has_labels: whether it has a column of labels.
+        classes: the classes that have columns of their own, in order.
     """
 
     where: str
@@ -316,6 +318,7 @@ class _Rows:
     places: npt.NDArray[np.int64]
     errors: dict[int, str]
     has_labels: bool
+    classes: tuple[str, ...] = ()
 
 
 @kept()
@@ -410,7 +413,7 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
     places[unsure] = -1
     notices += _column_notices(blob.path, columns)
     written = _subsets(place, named, said, places, images)
-    return _Rows(blob.path, named, labels.made(), written, places, errors, bool(columns.label))
+    return _Rows(blob.path, named, labels.made(), written, places, errors, columns.has_labels, columns.one_hot)
 
 
 def _refuse_many(shown: str, error: str, errors: Mapping[int, str]) -> None:
@@ -484,13 +487,15 @@ def _subsets(
 def _column_notices(shown: str, columns: TableColumns) -> Iterator[str]:
     """Yields notices of the columns that were found, and of those that may be meant too."""
     unused = ", ".join(columns.unused[:TOLD])
-    if not columns.label:
+    if not columns.has_labels:
         rest = f"columns not used: {unused}; rename one with labels to 'label'" if unused else "it has no other columns"
         yield f"{shown}: no labels found; images are named by column {columns.image!r}; {rest}"
         return
     guess = " (a guess: no other column may have them)" if columns.guessed else ""
     subset = f", subsets from {columns.subset!r}" if columns.subset else ""
     label = f"{columns.label!r}{guess}"
+    if columns.one_hot:
+        label = f"the 1 in one of the columns {listed(columns.one_hot)} (a guess: no column is named as one of labels)"
     yield f"{shown}: images are named by column {columns.image!r}, labels are read from {label}{subset}"
     if columns.other_labels:
         yield f"{shown}: columns not used, which may be labels too: {', '.join(columns.other_labels[:TOLD])}"
@@ -582,7 +587,8 @@ def _unnamed(root: str, images: _Images, used: npt.NDArray[np.int64], notices: l
 def _numbered_labels(tables: Sequence[_Rows]) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Returns the label of each row, -1 for none, and the names of the classes.
 
-    Whole numbers are labels, and the names of their classes; other texts are the names of classes, in their order.
+    Classes with columns of their own have the order of these. Else whole numbers are labels, and the names of their
+    classes; other texts are the names of classes, in their order.
     """
     import numpy as np
     import pyarrow as pa
@@ -590,7 +596,10 @@ def _numbered_labels(tables: Sequence[_Rows]) -> tuple[npt.NDArray[np.int64], li
     found = pa.concat_arrays([rows.labels for rows in tables]).dictionary_encode()
     texts = [text for text in found.dictionary.to_pylist() if text]
     whole = {text: int(float(text)) for text in texts if _WHOLE.fullmatch(text)}
-    if len(whole) < len(texts):
+    if own := list(dict.fromkeys(name for rows in tables for name in rows.classes)):
+        classes = [*own, *sorted({*texts} - {*own})]
+        labels = {text: label for label, text in enumerate(classes)}
+    elif len(whole) < len(texts):
         numbers = all(map(_NUMBER.fullmatch, texts))
         classes = sorted(texts, key=lambda text: (float(text), text)) if numbers else sorted(texts)
         labels = {text: label for label, text in enumerate(classes)}

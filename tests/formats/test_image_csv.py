@@ -156,6 +156,21 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
         {"train": [("a.png", "x", 0), ("b", "y", -1)]},
     ),
     "the same row twice": (FLAT, {"labels.csv": "id,label\na,x\nb,y\na,x\n"}, {"default": [("a.png", "x", 0), ("b.png", "y", 1)]}),
+    "a column for each class": (
+        ["images/a.png", "images/b.png", "images/c.png", "images/d.png", "images/e.png"],
+        {"train.csv": "image_id,healthy,multiple_diseases,rust\na,0,0,1\nb,1,0,0\nc,0,0,1\n", "test.csv": "image_id\nd\ne\n"},
+        {"test": [("d.png", None, 3), ("e.png", None, 4)], "train": [("a.png", "rust", 0), ("b.png", "healthy", 1), ("c.png", "rust", 2)]},
+    ),
+    "columns of floats for each class, in a folder of another name, and an age": (
+        ["ISIC_Input/a.png", "ISIC_Input/b.png", "ISIC_Extra/c.png"],
+        {"truth.csv": "image,age,MEL,NV\na,40,1.0,0.0\nb,1,0.0,1.0\nc,0,1.0,0.0\n"},
+        {"default": [("a.png", "MEL", 0), ("b.png", "NV", 1), ("c.png", "MEL", 2)]},
+    ),
+    "columns of true and false for each class, a row without": (
+        FLAT,
+        {"labels.csv": "id;1;0\na;False;True\nb;;\n"},
+        {"default": [("a.png", "0", 0), ("b.png", None, 1)]},
+    ),
     "class folders with a table": (
         ["cat/1.png", "dog/1.png"],
         {"labels.csv": "path,label\ncat/1.png,x\ndog/1.png,y\n"},
@@ -168,6 +183,12 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
 def test_labels_images_and_subsets_are_those_of_the_tables(case: str, tmp_path: Path) -> None:
     images, texts, expected = CASES[case]
     assert labels(written(tmp_path / "in", images, **texts), tmp_path / "out", len(images)) == expected
+
+
+def test_classes_with_columns_of_their_own_have_their_order_also_without_images(tmp_path: Path) -> None:
+    table = "image,MEL,NV,BCC,AK\n" + "".join(f"{name},0,{at},{1 - at},0\n" for at, name in enumerate("ab"))
+    found = get_source("image_csv").describe(str(written(tmp_path / "in", FLAT, **{"truth.csv": table})), "")
+    assert found.labels.names == ("MEL", "NV", "BCC", "AK")
 
 
 @pytest.mark.parametrize(
@@ -218,10 +239,26 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
     ),
     "several columns that may have labels": (
         FLAT,
+        {"labels.csv": "image,male,young\na,1,1\nb,0,1\n"},
+        [
+            "labels.csv: no labels found; images are named by column 'image'; columns not used: male, young; rename one "
+            "with labels to 'label'"
+        ],
+    ),
+    "two columns of which each row has a 1 in one, which say something else": (
+        FLAT,
+        {"labels.csv": "image,is_train,is_test\na,1,0\nb,0,1\n"},
+        [
+            "labels.csv: no labels found; images are named by column 'image'; columns not used: is_train, is_test; rename "
+            "one with labels to 'label'"
+        ],
+    ),
+    "a column for each class": (
+        FLAT,
         {"labels.csv": "image,MEL,NV\na,1.0,0.0\nb,0.0,1.0\n"},
         [
-            "labels.csv: no labels found; images are named by column 'image'; columns not used: MEL, NV; rename one with "
-            "labels to 'label'"
+            "labels.csv: images are named by column 'image', labels are read from the 1 in one of the columns 'MEL', 'NV' "
+            "(a guess: no column is named as one of labels)"
         ],
     ),
     "rows": (
@@ -256,6 +293,7 @@ def test_what_was_chosen_and_what_is_left_out_is_in_notices(case: str, tmp_path:
     assert [notice.removeprefix(str(folder)).removeprefix("/") for notice in found] == expected
 
 
+HOT = "image,MEL,NV\n" + "a,1,0\n" * 20  # all of which are one row
 BAD: dict[str, tuple[str | bytes, str]] = {
     "two labels": ("id,label\na,x\nb,y\na,z\n", r"csv: row 0: image 'a' has label 'x' here and another in another row"),
     "a path outside": ("id,label\na,x\n../b,y\n", r"row 1: image path '../b' leaves the folder of the table.*\(line 3\)"),
@@ -267,6 +305,10 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "not UTF-8": (b"id,label\na,x\nb,\xff\n", r"csv: line 3: is not UTF-8: .*save it as UTF-8"),
     "NUL": (b"id,label\na,x\nb,y\0\n", r"row 1: a value has a NUL|line contains NUL"),
     "a long line": ("id,label\na,x\nb," + "y" * 70_000 + "\n", r"csv: line 3: is longer than 65536 bytes"),
+    "two classes": (HOT + "b,1,1\n", r"row 1: has a 1 in columns 'MEL', 'NV'; expected one.*\(line 22\)"),
+    "no class": (HOT + "b,0,0\n", r"row 1: has no 1 in columns 'MEL', 'NV'; expected one.*\(line 22\)"),
+    "a probability": (HOT + "b,0.5,0.5\n", r"row 1: column 'MEL' is '0.5'; expected 0 or 1, as in other rows"),
+    "half a row": (HOT + "b,,1\n", r"row 1: column 'MEL' is ''; expected 0 or 1"),
     "no images": ("id,label\nnone,x\n", r"csv: no image that it names is below .*/in; expected their folders there"),
     "only paths outside": ("path,label\n/x/a.png,x\n", r"csv: image path '/x/a.png' leaves the folder of the table"),
     "only a header": ("id,label\n", r"csv: no image that it names"),
