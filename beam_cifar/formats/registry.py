@@ -130,7 +130,7 @@ FORMATS: dict[str, Format] = {
         "MNIST as CSV, one line of label and pixels per image",
         "mnist_csv:MnistCsvSource",
         "mnist_csv:MnistCsvSink",
-        marks=(".csv",),
+        marks=(".csv", ".tsv"),
         sureness=Sureness.LIKELY,
     ),
     "cifar_binary": Format(
