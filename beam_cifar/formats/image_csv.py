@@ -203,11 +203,12 @@ def _looks(blob: storage.Blob) -> Callable[[str], bool]:
     places = ["", *(os.path.relpath(each, folder) for each in (*inner[:LOOKED_INTO], *deep[:LOOKED_INTO]))]
 
     def is_there(value: str) -> bool:
-        ends = ("",) if is_image_name(value) else EXTENSIONS
+        plain = stem(value) if is_image_name(value) else value
+        names = dict.fromkeys((value, *(plain + end for end in EXTENSIONS)))
         return is_inside(value) and any(
-            is_image_name(value + end) and storage.is_file(os.path.join(folder, place, value + end))
+            is_image_name(name) and storage.is_file(os.path.join(folder, place, name))
+            for name in names
             for place in places
-            for end in ends
         )
 
     return is_there
@@ -403,6 +404,8 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
     place = _Place(blob.path, prefix, subset_of(prefix) or subset_of(os.path.basename(blob.path)))
     named, said = values.made(), subsets.made()
     places, unsure = _places(place, columns, named, said, images, notices)
+    if (places < 0).all():
+        named, places, unsure = _with_other_extensions(place, columns, named, said, images, notices)
     for row in unsure:
         value, first = named[row].as_py(), images.tree.names[int(places[row])].as_py()
         errors[row] = (
@@ -467,6 +470,29 @@ def _places(
                 f"{first!r}; a column 'split', or paths in column {columns.image!r}, would say which"
             )
     return places, unsure
+
+
+def _with_other_extensions(
+    table: _Place, columns: TableColumns, values: pa.Array, said: pa.Array, images: _Images, notices: list[str]
+) -> tuple[pa.Array, npt.NDArray[np.int64], list[int]]:
+    """Returns the names of images of which none is there, without extension where another is; then as `_places`."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = Texts()
+    for value in _each(values):
+        texts.append(stem(value) if is_image_name(value) else value)
+    stems = texts.made()
+    places, unsure = _places(table, columns, stems, said, images, notices)
+    found = np.flatnonzero(places >= 0)
+    if len(found):
+        first, image = values[int(found[0])].as_py(), images.tree.names[int(places[found[0]])].as_py()
+        notices.append(
+            f"{table.path}: no image that it names is there; {counted(len(found), 'image')} with another extension are "
+            f"read, such as {image!r} for {first!r}"
+        )
+    return pc.if_else(pa.array(places >= 0), stems, values), places, unsure
 
 
 def _subsets(

@@ -156,6 +156,16 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
         {"train": [("a.png", "x", 0), ("b", "y", -1)]},
     ),
     "the same row twice": (FLAT, {"labels.csv": "id,label\na,x\nb,y\na,x\n"}, {"default": [("a.png", "x", 0), ("b.png", "y", 1)]}),
+    "images with another extension": (
+        ["images/a.png", "images/b.png", "images/x/c.v1.png"],
+        {"train.csv": "image,label\na.jpg,x\nb.JPEG,y\ngone.jpg,y\nc.v1.bmp,x\n"},
+        {"train": [("a.png", "x", 0), ("b.png", "y", 1), ("gone.jpg", "y", -1), ("c.v1.png", "x", 2)]},
+    ),
+    "no other extension where one image has the right one": (
+        FLAT,
+        {"labels.csv": "image,label\na.png,x\nb.jpg,y\n"},
+        {"default": [("a.png", "x", 0), ("b.jpg", "y", -1)]},
+    ),
     "a column for each class": (
         ["images/a.png", "images/b.png", "images/c.png", "images/d.png", "images/e.png"],
         {"train.csv": "image_id,healthy,multiple_diseases,rust\na,0,0,1\nb,1,0,0\nc,0,0,1\n", "test.csv": "image_id\nd\ne\n"},
@@ -261,6 +271,14 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
             "(a guess: no column is named as one of labels)"
         ],
     ),
+    "another extension": (
+        FLAT,
+        {"labels.csv": "id,label\na.jpg,x\nb.jpg,x\n"},
+        [
+            "labels.csv: no image that it names is there; 2 images with another extension are read, such as 'a.png' for 'a.jpg'",
+            "labels.csv: images are named by column 'id', labels are read from 'label'",
+        ],
+    ),
     "rows": (
         [*FLAT, "c.png"],
         {"labels.csv": "id,label\na,x\ngone,x\nb,\na,x\n"},
@@ -341,6 +359,12 @@ def test_a_name_that_may_mean_several_images_is_refused(images: list[str], table
     folder = written(tmp_path / "in", [*images, "b.png"], **{table: "id,label\na,x\nb,y\n"})
     with pytest.raises(InputError, match=r"row 0: image 'a' may be one of several, such as '.*a\.(png|jpg)'; expected"):
         quickly(folder, tmp_path / "out", "cifar", save_images=True, input_format="image_csv")
+
+
+def test_of_two_images_with_another_extension_none_is_taken(tmp_path: Path) -> None:
+    folder = written(tmp_path / "in", ["a.png", "a.jpg", "b.png"], **{"labels.csv": "id,label\na.bmp,x\nb.bmp,y\n"})
+    with pytest.raises(InputError, match=r"row 0: image 'a' may be one of several, such as 'a.(png|jpg)'; expected"):
+        quickly(folder, tmp_path / "out", "cifar", save_images=True)
 
 
 JSON_BAD = {
