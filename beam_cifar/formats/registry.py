@@ -72,9 +72,9 @@ FORMATS: dict[str, Format] = {
         marks=(".parquet",),
     ),
     "hf_arrow": Format(
-        "Hugging Face datasets as save_to_disk writes them: Arrow files, one folder per split",
+        "Hugging Face datasets as save_to_disk writes them, or in the cache: Arrow files",
         "hf_arrow:HfArrowSource",
-        marks=("dataset_dict.json", "state.json"),
+        marks=("dataset_dict.json", "state.json", ".arrow"),
     ),
     "webdataset": Format(
         "WebDataset: tar files of samples, plus a label table",
