@@ -1,7 +1,8 @@
-"""Hugging Face datasets as `save_to_disk` writes them: files of Arrow streams, and JSON files that describe them.
+"""Hugging Face datasets as `save_to_disk` writes them, or in their cache: Arrow streams, and JSON files about them.
 
-Reference: `Dataset.save_to_disk`, `DatasetDict.save_to_disk` and `ArrowWriter` of
-https://github.com/huggingface/datasets, 5.2, and
+The cache has them in `NAME/CONFIG/VERSION/HASH/`: `dataset_info.json`, and `NAME-SPLIT.arrow`, or several files with
+`-00000-of-00002` after the split. Reference: `Dataset.save_to_disk`, `DatasetDict.save_to_disk`, `DatasetBuilder`,
+`filename_for_dataset_split` and `ArrowWriter` of https://github.com/huggingface/datasets, 5.2, and
 https://arrow.apache.org/docs/format/Columnar.html#serialization-and-interprocess-communication-ipc.
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,7 +30,7 @@ from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.column_roles import IMAGE_LOOK, ColumnRoles, columns_of, starts_like_image
 from beam_cifar.formats.kit.encoded import with_prefixes
 from beam_cifar.formats.kit.json_stream import json_file
-from beam_cifar.formats.kit.roots import has_own_file, own_file
+from beam_cifar.formats.kit.roots import has_own_file, own_file, sorted_files
 from beam_cifar.formats.kit.rows import with_unique_ids
 from beam_cifar.formats.kit.short_columns import damaged_table, in_one_chunk, short_column, with_names
 from beam_cifar.formats.kit.table_labels import TableReader, label_notices, label_table
@@ -39,30 +41,43 @@ STATE: Final = "state.json"
 INFO: Final = "dataset_info.json"
 SUFFIX: Final = ".arrow"
 SUBSET: Final = "default"
+DEPTH: Final = 4
+"""How many folders, each alone in the other, the cache may have around a dataset."""
+
+LOOKED_AT: Final = 16
+"""Entries of each of these that are looked at: beside the folder there are only locks."""
+
+_CACHED: Final = re.compile(r".+?-(\w+(?:\.\w+)*)(?:-([0-9]{5,9})-of-([0-9]{5,9}))?\.arrow")
 _MARKER_BYTES: Final = 8
 """Size of what ends a stream: 0xFFFFFFFF, and 0 as the size of the next message."""
 
 
 class HfArrowSource(Source):
-    """Reads the folder of a `DatasetDict`, or of one `Dataset`."""
+    """Reads the folder of a `DatasetDict`, of one `Dataset`, or of a dataset in the cache."""
 
     name = "hf_arrow"
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns whether there is the list of splits, or the list of files beside Arrow files."""
+        """Returns whether there is the list of splits, or the list of files or of features beside Arrow files."""
         if not storage.is_folder(path):
             return False
-        return has_own_file(path, SPLITS) or (_has_arrow(path) and has_own_file(path, STATE))
+        if has_own_file(path, SPLITS) or (_has_arrow(path) and has_own_file(path, STATE)):
+            return True
+        return bool(_cached(path))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds files and subsets; reads Arrow files to find repeated ids and, without class names, the labels."""
         with storage.reading(path):
-            if not storage.is_folder(path) or not (has_own_file(path, SPLITS) or has_own_file(path, STATE)):
+            is_saved = storage.is_folder(path) and (has_own_file(path, SPLITS) or has_own_file(path, STATE))
+            cached = "" if is_saved or not storage.is_folder(path) else _cached(path)
+            if not is_saved and not cached:
                 raise InputError(
-                    f"{path}: has neither {SPLITS} nor {STATE}; expected the folder that save_to_disk of datasets wrote"
+                    f"{path}: has neither {SPLITS} nor {STATE}, nor {INFO} beside {SUFFIX} files; expected the folder "
+                    "that save_to_disk of datasets wrote, or one of its cache"
                 )
             splits = _splits(path) if has_own_file(path, SPLITS) else [""]
-            files = [file for split in splits for file in _files(path, split, index_dir)]
+            saved = (file for split in splits for file in _files(path, split, index_dir))
+            files = list(_cached_files(cached, index_dir) if cached else saved)
         if not files:
             raise InputError(f"{path}: its {STATE} files list no {SUFFIX} files; expected at least one")
         table = label_table(files, _READER)
@@ -79,6 +94,45 @@ class HfArrowSource(Source):
 
 def _has_arrow(path: str) -> bool:
     return storage.has_file(path, lambda name: name.endswith(SUFFIX))
+
+
+def _cached(path: str) -> str:
+    """Returns the folder of a dataset in the cache: a folder, or the only one in it, and so on; "" if there is none."""
+    for _ in range(DEPTH + 1):
+        if has_own_file(path, INFO):
+            return "" if has_own_file(path, STATE) or not _has_arrow(path) else path
+        _, folders = storage.first_names(path, LOOKED_AT)
+        folders = [folder for folder in folders if not folder.endswith(".incomplete")]
+        if len(folders) != 1:
+            return ""
+        path = folders[0]
+    return ""
+
+
+def _cached_files(folder: str, index_dir: str) -> Iterator[SourceFile]:
+    """Yields the Arrow files of each split in the cache; `map` leaves others beside them."""
+    shown = os.path.join(folder, INFO)
+    splits = json_file(shown).get("splits")
+    if not isinstance(splits, dict) or not splits:
+        raise InputError(f"{shown}: 'splits' is {str(splits)[:50]!r}; expected an object of splits: restore the file")
+    found: dict[str, dict[int, storage.Entry]] = {split: {} for split in splits}
+    counts: dict[str, int] = {}
+    for entry in sorted_files(folder, lambda name: name.endswith(SUFFIX)):
+        match = _CACHED.fullmatch(entry.name)
+        if match and match[1] in found:
+            split, number, count = match[1], int(match[2] or 0), int(match[3] or 1)
+            if number in found[split] or counts.setdefault(split, count) != count:
+                raise InputError(f"{entry.path}: another file has these rows of split {split!r}; move one of the two")
+            found[split][number] = entry
+    info = storage.whole_file(shown)
+    for split, entries in found.items():
+        count = counts.get(split, 1)
+        lost = next((number for number in range(count) if number not in entries), None)
+        if lost is not None:
+            raise InputError(f"{folder}: file {lost + 1} of {count} of split {split!r} is missing; load it again")
+        for _, entry in sorted(entries.items()):
+            blob = storage.listed_file(entry)
+            yield SourceFile(entry.name, split, entry.path, blob, beside=(info,), index_dir=index_dir)
 
 
 def _splits(path: str) -> list[str]:

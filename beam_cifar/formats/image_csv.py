@@ -26,6 +26,7 @@ from beam_cifar.formats.kit.image_lists import (
     ImageTree,
     Texts,
     checked_tree,
+    each_text,
     is_inside,
     list_images,
     listed_rows,
@@ -34,6 +35,7 @@ from beam_cifar.formats.kit.image_lists import (
     plain_path,
     unmatched,
 )
+from beam_cifar.formats.kit.label_columns import listed
 from beam_cifar.formats.kit.label_tables import (
     TABLES,
     TableColumns,
@@ -70,9 +72,6 @@ MAX_FOLDERS: Final = 64
 LOOKED_INTO: Final = 20
 """Folders, and folders in these, in which detection looks for the first images of a table."""
 
-CHUNK: Final = 10_000
-"""Rows handled at a time."""
-
 TOLD: Final = 8
 """Columns that a notice names."""
 
@@ -97,7 +96,7 @@ class ImageCsvSource(Source):
             return False
         found, _ = _readable(path)
         named = {
-            bool(columns.label) and not columns.guessed
+            columns.has_labels and not columns.guessed
             for blob, columns in found
             if names_images(blob, columns, _looks(blob))
         }
@@ -202,11 +201,12 @@ def _looks(blob: storage.Blob) -> Callable[[str], bool]:
     places = ["", *(os.path.relpath(each, folder) for each in (*inner[:LOOKED_INTO], *deep[:LOOKED_INTO]))]
 
     def is_there(value: str) -> bool:
-        ends = ("",) if is_image_name(value) else EXTENSIONS
+        plain = stem(value) if is_image_name(value) else value
+        names = dict.fromkeys((value, *(plain + end for end in EXTENSIONS)))
         return is_inside(value) and any(
-            is_image_name(value + end) and storage.is_file(os.path.join(folder, place, value + end))
+            is_image_name(name) and storage.is_file(os.path.join(folder, place, name))
+            for name in names
             for place in places
-            for end in ends
         )
 
     return is_there
@@ -307,6 +307,7 @@ class _Rows:
         places: int64 `[N]`, the place of each image in the tree, -1 for none.
         errors: why rows are bad, by row.
         has_labels: whether it has a column of labels.
+        classes: the classes that have columns of their own, in order.
     """
 
     where: str
@@ -316,6 +317,7 @@ class _Rows:
     places: npt.NDArray[np.int64]
     errors: dict[int, str]
     has_labels: bool
+    classes: tuple[str, ...] = ()
 
 
 @kept()
@@ -347,7 +349,7 @@ def _rows(file: SourceFile) -> pa.Table:
     ids, filenames = Texts(), Texts()
     for rows in tables:
         found = images.tree.rows(rows.places)["image"]
-        for value, image in zip(_each(rows.values), _each(found), strict=True):
+        for value, image in zip(each_text(rows.values), each_text(found), strict=True):
             item_id, filename = _names(value, image)
             ids.append(item_id)
             filenames.append(filename)
@@ -375,12 +377,6 @@ def _names(value: str, image: str) -> tuple[str, str]:
     return item_id, item_id + image[len(stem(image)) :]
 
 
-def _each(texts: pa.Array) -> Iterator[str]:
-    """Yields the texts of a column, "" for null; some thousands are in memory at a time."""
-    for start in range(0, len(texts), CHUNK):
-        yield from (text or "" for text in texts[start : start + CHUNK].to_pylist())
-
-
 def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[str]) -> _Rows:
     """Reads a table, and finds the images that it names."""
     columns = _columns(blob)
@@ -400,6 +396,8 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
     place = _Place(blob.path, prefix, subset_of(prefix) or subset_of(os.path.basename(blob.path)))
     named, said = values.made(), subsets.made()
     places, unsure = _places(place, columns, named, said, images, notices)
+    if (places < 0).all():
+        named, places, unsure = _with_other_extensions(place, columns, named, said, images, notices)
     for row in unsure:
         value, first = named[row].as_py(), images.tree.names[int(places[row])].as_py()
         errors[row] = (
@@ -410,7 +408,7 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
     places[unsure] = -1
     notices += _column_notices(blob.path, columns)
     written = _subsets(place, named, said, places, images)
-    return _Rows(blob.path, named, labels.made(), written, places, errors, bool(columns.label))
+    return _Rows(blob.path, named, labels.made(), written, places, errors, columns.has_labels, columns.one_hot)
 
 
 def _refuse_many(shown: str, error: str, errors: Mapping[int, str]) -> None:
@@ -466,6 +464,29 @@ def _places(
     return places, unsure
 
 
+def _with_other_extensions(
+    table: _Place, columns: TableColumns, values: pa.Array, said: pa.Array, images: _Images, notices: list[str]
+) -> tuple[pa.Array, npt.NDArray[np.int64], list[int]]:
+    """Returns the names of images of which none is there, without extension where another is; then as `_places`."""
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    texts = Texts()
+    for value in each_text(values):
+        texts.append(stem(value) if is_image_name(value) else value)
+    stems = texts.made()
+    places, unsure = _places(table, columns, stems, said, images, notices)
+    found = np.flatnonzero(places >= 0)
+    if len(found):
+        first, image = values[int(found[0])].as_py(), images.tree.names[int(places[found[0]])].as_py()
+        notices.append(
+            f"{table.path}: no image that it names is there; {counted(len(found), 'image')} with another extension are "
+            f"read, such as {image!r} for {first!r}"
+        )
+    return pc.if_else(pa.array(places >= 0), stems, values), places, unsure
+
+
 def _subsets(
     table: _Place, values: pa.Array, said: pa.Array, places: npt.NDArray[np.int64], images: _Images
 ) -> pa.Array:
@@ -475,7 +496,9 @@ def _subsets(
     found = {names[folder] for folder in set(folders[places >= 0].tolist())}
     common = found.pop() if len(found) == 1 else ""
     subsets = Texts()
-    for value, text, place, folder in zip(_each(values), _each(said), places.tolist(), folders.tolist(), strict=True):
+    for value, text, place, folder in zip(
+        each_text(values), each_text(said), places.tolist(), folders.tolist(), strict=True
+    ):
         named = names[folder] if place >= 0 else subset_of(value.rpartition("/")[0]) or table.subset or common
         subsets.append(text or named or table.subset or SUBSET)
     return subsets.made()
@@ -484,13 +507,15 @@ def _subsets(
 def _column_notices(shown: str, columns: TableColumns) -> Iterator[str]:
     """Yields notices of the columns that were found, and of those that may be meant too."""
     unused = ", ".join(columns.unused[:TOLD])
-    if not columns.label:
+    if not columns.has_labels:
         rest = f"columns not used: {unused}; rename one with labels to 'label'" if unused else "it has no other columns"
         yield f"{shown}: no labels found; images are named by column {columns.image!r}; {rest}"
         return
     guess = " (a guess: no other column may have them)" if columns.guessed else ""
     subset = f", subsets from {columns.subset!r}" if columns.subset else ""
     label = f"{columns.label!r}{guess}"
+    if columns.one_hot:
+        label = f"the 1 in one of the columns {listed(columns.one_hot)} (a guess: no column is named as one of labels)"
     yield f"{shown}: images are named by column {columns.image!r}, labels are read from {label}{subset}"
     if columns.other_labels:
         yield f"{shown}: columns not used, which may be labels too: {', '.join(columns.other_labels[:TOLD])}"
@@ -582,7 +607,8 @@ def _unnamed(root: str, images: _Images, used: npt.NDArray[np.int64], notices: l
 def _numbered_labels(tables: Sequence[_Rows]) -> tuple[npt.NDArray[np.int64], list[str]]:
     """Returns the label of each row, -1 for none, and the names of the classes.
 
-    Whole numbers are labels, and the names of their classes; other texts are the names of classes, in their order.
+    Classes with columns of their own have the order of these. Else whole numbers are labels, and the names of their
+    classes; other texts are the names of classes, in their order.
     """
     import numpy as np
     import pyarrow as pa
@@ -590,7 +616,10 @@ def _numbered_labels(tables: Sequence[_Rows]) -> tuple[npt.NDArray[np.int64], li
     found = pa.concat_arrays([rows.labels for rows in tables]).dictionary_encode()
     texts = [text for text in found.dictionary.to_pylist() if text]
     whole = {text: int(float(text)) for text in texts if _WHOLE.fullmatch(text)}
-    if len(whole) < len(texts):
+    if own := list(dict.fromkeys(name for rows in tables for name in rows.classes)):
+        classes = [*own, *sorted({*texts} - {*own})]
+        labels = {text: label for label, text in enumerate(classes)}
+    elif len(whole) < len(texts):
         numbers = all(map(_NUMBER.fullmatch, texts))
         classes = sorted(texts, key=lambda text: (float(text), text)) if numbers else sorted(texts)
         labels = {text: label for label, text in enumerate(classes)}

@@ -42,6 +42,7 @@ from beam_cifar.formats.kit.records import (
 )
 from beam_cifar.formats.kit.roots import own_file, sorted_files
 from beam_cifar.formats.kit.rows import column, row_numbers
+from beam_cifar.formats.kit.subset_names import split_word
 from beam_cifar.images.encodings import GRAY
 from beam_cifar.naming.components import decode_name, encode_name
 
@@ -51,6 +52,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PREFIX, META_PREFIX, SUFFIX = "mnist_", "meta_", ".csv"
+SUFFIXES = SUFFIX, ".tsv", ".txt"
+"""Of files that are read, all as long as `SUFFIX`; in a directory, a `.txt` file must have a split in its name."""
 GENUINE_SIZE = 28, 28
 MAX_LINE = 64 << 20
 """Bytes of a line; enough for 4,096 x 4,096 pixels."""
@@ -74,6 +77,7 @@ _NUMBER = re.compile(rb"-?[0-9]{1,7}")
 _HEADER = re.compile(rb"(?!\s*\"?nan\b)(?:\"?\"?,)?[^,]*[A-Za-z\x80-\xff]", re.IGNORECASE)
 _QUOTED = re.compile(rb"(?<![^,\n])\"([^\",\n]*)\"(?=[,\r\n]|\Z)")
 _BOM = b"\xef\xbb\xbf"
+_DELIMITERS = b",", b";", b"\t"
 
 
 class MnistCsvSource(RecordSource):
@@ -221,9 +225,13 @@ class _Lines:
 def _tables(path: str) -> list[str]:
     """Returns the CSV files of a directory without meta files, or the path itself if it is a CSV file."""
     if not storage.is_folder(path):
-        return [path] if path.lower().endswith(SUFFIX) else []
-    found = sorted_files(path, lambda name: name.lower().endswith(SUFFIX) and not name.startswith(META_PREFIX))
-    return [entry.path for entry in found]
+        return [path] if path.lower().endswith(SUFFIXES) else []
+    return [entry.path for entry in sorted_files(path, _is_table)]
+
+
+def _is_table(name: str) -> bool:
+    known = SUFFIXES if split_word(name) else SUFFIXES[:2]
+    return name.lower().endswith(known) and not name.startswith(META_PREFIX)
 
 
 def _starts_right(path: str) -> bool:
@@ -246,11 +254,18 @@ def _starts_right(path: str) -> bool:
 
 def _first_lines(path: str) -> list[bytes]:
     with storage.reading(path), storage.open_file(path) as file:
-        return [_unquoted(file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n")) for _ in range(2)]
+        lines = [file.readline(MAX_LINE // 16).removeprefix(_BOM).rstrip(b"\r\n") for _ in range(2)]
+    return [_plain(line, _delimiter(lines[0])) for line in lines]
 
 
-def _unquoted(text: bytes) -> bytes:
-    """Returns lines without the quotes that some programs put around values, and all do around pixels with spaces."""
+def _delimiter(line: bytes) -> bytes:
+    """Returns what separates the values of a line, a comma if nothing does."""
+    return max(_DELIMITERS, key=line.count)
+
+
+def _plain(text: bytes, delimiter: bytes) -> bytes:
+    """Returns lines with commas between values, and without the quotes that some programs put around them."""
+    text = text if delimiter == b"," else text.replace(delimiter, b",")
     return _QUOTED.sub(rb"\1", text) if b'"' in text else text
 
 
@@ -356,7 +371,7 @@ def _line_table(file: SourceFile) -> pa.Table:
             raise _no_square(file, columns)
         for offset, lines in _line_chunks(stream, begin, end, _widest(columns) + 2 * columns.columns):
             place = f"{file.shown}: row {{}}", sum(map(len, labels))
-            text = _unquoted(lines)
+            text = _plain(lines, columns.delimiter.encode())
             begins = _row_starts(text, columns, place)
             starts.append((begins if text is lines else _line_starts(lines)) + offset)
             labels.append(_row_labels(text, begins, columns, place))
@@ -378,18 +393,20 @@ def _line_table(file: SourceFile) -> pa.Table:
 def _start(stream: BinaryIO, shown: str) -> tuple[int, PixelColumns]:
     """Returns the start of the first row, and what the values of each row are."""
     line, header = stream.readline(MAX_LINE + 1), b""
-    begin = len(_BOM) if line.startswith(_BOM) else 0
-    first = _unquoted(line[begin:])
+    begin, delimiter = len(_BOM) if line.startswith(_BOM) else 0, _delimiter(line)
+    first = _plain(line[begin:], delimiter)
     if first.strip() and not (_LABEL.match(first) or _is_header(first)):
         found = _shown(first.partition(b",")[0].rstrip(b"\r\n"))
         raise InputError(f"{shown}: row 0: label is {found}; expected a number, or a header with column names")
     if first and _is_header(first):
-        header, begin, first = first, len(line), _unquoted(stream.readline(MAX_LINE + 1))
+        header, begin, first = first, len(line), _plain(stream.readline(MAX_LINE + 1), delimiter)
     if len(first) > MAX_LINE or begin > MAX_LINE:
         raise InputError(f"{shown}: has a line of more than {MAX_LINE} bytes, the supported maximum")
-    if not _is_numbering(header):
-        return begin, pixel_columns(header, first.rstrip(b"\r\n"), shown)
-    columns = pixel_columns(b"", first.rstrip(b"\r\n"), shown)
+    is_numbering = _is_numbering(header)
+    columns = pixel_columns(b"" if is_numbering else header, first.rstrip(b"\r\n"), shown)
+    columns = replace(columns, delimiter=delimiter.decode())
+    if not is_numbering:
+        return begin, columns
     notice = "the first line, the numbers of its columns, is not read as an image; labels are from the first column"
     return begin, replace(columns, notices=(notice, *columns.notices))
 
@@ -586,7 +603,7 @@ def _read_pixels(shown: str, lines: _Lines, channels: int, stream: BinaryIO, run
         stream.seek(begin)
         # The last line may have no line end.
         chunks += [read_exactly(stream, end - 1 - begin, shown), b"\n"]
-    text = _unquoted(b"".join(chunks).replace(b"\r\n", b"\n"))
+    text = _plain(b"".join(chunks).replace(b"\r\n", b"\n"), lines.columns.delimiter.encode())
     found = _pixels(text, lines.columns, row_numbers(runs), f"{shown}: row {{}}")
     if channels == 1:
         return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,8 +17,9 @@ from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.array_labels import ArrayLabels, array_labels, common_labels, numbers_in, without_rows
 from beam_cifar.formats.kit.array_names import LABELS, images_by_split, labels_by_split, role_of, short_splits
-from beam_cifar.formats.kit.npy import Npy, blob_header, image_shape, image_window, number_table, read_labels
+from beam_cifar.formats.kit.npy import Npy, blob_header, image_shape, image_window
 from beam_cifar.formats.kit.records import FileRecords, RecordSource, checked_labels, refuse_one_subset
 from beam_cifar.formats.kit.roots import sorted_files
 from beam_cifar.naming.components import decode_name
@@ -45,14 +46,16 @@ class NpySource(RecordSource):
         if not files:
             raise InputError(f"{path}: no arrays of images found; expected {_EXPECTED}")
         refuse_one_subset(files)
-        counts = {file.shown: max(_label_values(file, _header(file.shown).shape[0]), default=-1) + 1 for file in files}
-        notices = tuple(_notices(path, files, unread))
-        return Catalog(self.name, "NumPy files", path, number_table(counts), files, notices=notices)
+        found = {file.shown: without_rows(_labels(file, _header(file.shown).shape[0])) for file in files}
+        notices = tuple(_notices(path, files, found, unread))
+        return Catalog(self.name, "NumPy files", path, common_labels(found), files, notices=notices)
 
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         header = blob_header(file.blob, file.shown)
         window = image_window(header, file.shown)
-        numbers, bad = checked_labels(file, _label_values(file, header.shape[0]), len(labels.names))
+        numbers, bad = checked_labels(
+            file, numbers_in(_labels(file, header.shape[0]), labels, file.shown), len(labels.names)
+        )
         return FileRecords(file, window.channels, numbers, window.read, window.size, bad_rows=bad)
 
 
@@ -126,16 +129,21 @@ def _fits(images: Npy, labels: Npy) -> bool:
     return many and images.dtype.name == "uint8" and image_shape(images) is not None
 
 
-def _label_values(file: SourceFile, rows: int) -> array[int]:
+def _labels(file: SourceFile, rows: int) -> ArrayLabels:
     """Returns the labels as stored, all -1 if there are none."""
     if not file.beside:
-        return array("q", [UNLABELLED]) * rows
-    return read_labels(file.beside[0], file.beside[0].path, rows)
+        return ArrayLabels(array("q", [UNLABELLED]) * rows, 0)
+    return array_labels(file.beside[0], file.beside[0].path, rows)
 
 
-def _notices(path: str, files: Sequence[SourceFile], unread: Sequence[str]) -> Iterator[str]:
+def _notices(
+    path: str, files: Sequence[SourceFile], found: Mapping[str, ArrayLabels], unread: Sequence[str]
+) -> Iterator[str]:
     """Yields what is guessed, missing or left out."""
-    yield f"{path}: {SUFFIX} files have no class names; classes are named by number"
+    if all(labels.names is None for labels in found.values()):
+        yield f"{path}: {SUFFIX} files have no class names; classes are named by number"
+    told = {file.beside[0].path: found[file.shown].told for file in files if file.beside}
+    yield from (f"{shown}: {what}" for shown, what in told.items() if what)
     labelled = [file for file in files if file.beside]
     for labels in dict.fromkeys(file.beside[0].path for file in labelled):
         sharing = [file.name for file in labelled if file.beside[0].path == labels]

@@ -72,9 +72,9 @@ FORMATS: dict[str, Format] = {
         marks=(".parquet",),
     ),
     "hf_arrow": Format(
-        "Hugging Face datasets as save_to_disk writes them: Arrow files, one folder per split",
+        "Hugging Face datasets as save_to_disk writes them, or in the cache: Arrow files",
         "hf_arrow:HfArrowSource",
-        marks=("dataset_dict.json", "state.json"),
+        marks=("dataset_dict.json", "state.json", ".arrow"),
     ),
     "webdataset": Format(
         "WebDataset: tar files of samples, plus a label table",
@@ -130,7 +130,7 @@ FORMATS: dict[str, Format] = {
         "MNIST as CSV, one line of label and pixels per image",
         "mnist_csv:MnistCsvSource",
         "mnist_csv:MnistCsvSink",
-        marks=(".csv",),
+        marks=(".csv", ".tsv"),
         sureness=Sureness.LIKELY,
     ),
     "cifar_binary": Format(
@@ -165,6 +165,11 @@ FORMATS: dict[str, Format] = {
         "Tiny ImageNet: train, val and test folders with wnids.txt and words.txt",
         "tiny_imagenet:TinyImagenetSource",
         marks=("wnids.txt",),
+    ),
+    "imagenet_kaggle": Format(
+        "ImageNet as Kaggle has it: ILSVRC/Data/CLS-LOC, and CSV files of labels",
+        "imagenet_kaggle:ImagenetKaggleSource",
+        marks=("LOC_synset_mapping.txt",),
     ),
     "image_csv": Format(
         "folders of images, and a CSV or JSON lines file with their labels, as on Kaggle and Hugging Face",

@@ -9,31 +9,29 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from beam_cifar import storage
-from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.folders import ImageFileRows
-from beam_cifar.formats.kit.image_lists import (
-    ImageTree,
-    ListedRows,
-    checked_tree,
-    list_images,
-    listed_rows,
-    natural_places,
-    path_names,
-    read_lines,
-    unmatched,
-)
+from beam_cifar.formats.kit.image_lists import listed_rows, read_lines, unmatched
 from beam_cifar.formats.kit.records import read_names
 from beam_cifar.formats.kit.roots import has_own_file, own_file
-from beam_cifar.images.encodings import is_image_name
+from beam_cifar.formats.kit.synsets import (
+    IMAGES,
+    SUBSETS,
+    SynsetFiles,
+    subset_file,
+    synset_names,
+    synset_numbers,
+    synset_rows,
+    synset_tree,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,8 +39,7 @@ if TYPE_CHECKING:
 WNIDS: Final = "wnids.txt"
 WORDS: Final = "words.txt"
 ANNOTATIONS: Final = "val_annotations.txt"
-IMAGES: Final = "images"
-SUBSETS: Final = ("train", "val", "test")
+FILES: Final = SynsetFiles(WNIDS, f"val/{ANNOTATIONS}")
 
 
 class TinyImagenetSource(Source):
@@ -62,11 +59,12 @@ class TinyImagenetSource(Source):
             wnids, words = own_file(path, WNIDS), own_file(path, WORDS)
             if wnids is None:
                 raise InputError(f"{path}: has no {WNIDS}; expected the ids of the classes, one per line")
-            table = LabelTable(_class_names(tuple(_numbers(wnids)), words))
+            numbers = _numbers(wnids)
+            table = LabelTable(synset_names(numbers, dict(_words(words, numbers)) if words else {}))
             files = tuple(file for name in SUBSETS for file in _subset(path, name, wnids.blob, index_dir))
         if not files:
             raise InputError(f"{path}: has no images; expected train/<wnid>/{IMAGES}, val/{IMAGES} or test/{IMAGES}")
-        notices = [notice for file in files for notice in unmatched(file.shown, _listed(file), _tree(file))]
+        notices = [notice for file in files for notice in unmatched(file.shown, _listed(file), synset_tree(file))]
         metas = (wnids, words) if words else (wnids,)
         return Catalog(self.name, "Tiny ImageNet", path, table, files, metas, tuple(notices))
 
@@ -75,82 +73,24 @@ class TinyImagenetSource(Source):
 
 
 def _numbers(file: SourceFile) -> dict[str, int]:
-    """Returns the number of each class by its wnid. Raises `InputError` if one repeats."""
-    found: dict[str, int] = {}
-    for wnid in map(str.strip, read_names(file)):
-        if wnid in found:
-            raise InputError(f"{file.shown}: {wnid!r} is on lines {found[wnid] + 1} and {len(found) + 1}; remove one")
-        found[wnid] = len(found)
-    return found
+    return synset_numbers(map(str.strip, read_names(file)), file.shown)
 
 
-def _class_names(wnids: tuple[str, ...], words: SourceFile | None) -> tuple[str, ...]:
-    """Returns the name of each class: that of `words.txt`, or its wnid where that has none or has one twice."""
-    wanted, names = set(wnids), dict[str, str]()
-    for _, line in read_lines(words.blob, words.shown) if words else ():
+def _words(words: SourceFile, wnids: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Yields the ids of classes with their names, from a file of 80,000 lines."""
+    for _, line in read_lines(words.blob, words.shown):
         wnid, _, name = line.partition("\t")
-        if wnid in wanted and name.strip():
-            names[wnid] = name.strip()
-    count = Counter(names.get(wnid, wnid) for wnid in wnids)
-    return tuple(name if count[name := names.get(wnid, wnid)] == 1 else wnid for wnid in wnids)
+        if wnid in wnids and name.strip():
+            yield wnid, name.strip()
 
 
-def _subset(path: str, name: str, wnids: storage.Blob, index_dir: str) -> Iterator[SourceFile]:
-    """Yields a subset with images: its folder, or its annotations beside the folder that they are about."""
+def _subset(path: str, name: str, wnids: storage.Blob, index_dir: str) -> list[SourceFile]:
     folder = os.path.join(path, name)
     annotations = own_file(folder, ANNOTATIONS) if name == "val" else None
-    root = os.path.join(folder, IMAGES) if annotations else folder
-    tree = list_images(root, is_image_name)
-    blob, shown = (annotations.blob, annotations.shown) if annotations else (tree.blob, folder)
-    if len(tree) or annotations:
-        yield SourceFile(name, name, shown, blob, beside=(tree.blob, wnids), index_dir=index_dir)
-
-
-def _tree(file: SourceFile) -> ImageTree:
-    return checked_tree(file.beside[0], is_image_name)
+    return subset_file(name, os.path.join(folder, IMAGES) if annotations else folder, annotations, wnids, index_dir)
 
 
 @indexed()
 def _listed(file: SourceFile) -> pa.Table:
-    """Returns the rows of a subset with their labels and images."""
     wnids = file.beside[1]
-    numbers = _numbers(SourceFile(WNIDS, "", wnids.path, wnids))
-    rows = ListedRows(file)
-    add = _add_folders if file.blob == file.beside[0] else _add_annotated
-    add(rows, file, numbers)
-    return rows.made(_tree(file))
-
-
-def _add_folders(rows: ListedRows, file: SourceFile, numbers: Mapping[str, int]) -> None:
-    """Adds all images, each with the class that its folder names; those in `test/images` have none."""
-    tree = _tree(file)
-    for path in tree.names.take(natural_places(tree.names)).to_pylist():
-        folder, _, name = path.partition("/")
-        item_id, filename = path_names(name.rpartition("/")[2] or folder)
-        unlabelled = file.subset == "test" and (folder == IMAGES or not name)
-        error = "" if unlabelled or folder in numbers else _unknown(folder if name else "", file)
-        rows.append(item_id, path, filename, numbers.get(folder, UNLABELLED), error)
-
-
-def _unknown(folder: str, file: SourceFile) -> str:
-    if file.subset == "val" and folder == IMAGES:
-        return f"has no label, because val/{ANNOTATIONS} is missing; restore it"
-    return f"is in folder {folder[:50]!r}, which is not a class in {WNIDS}; add it there or move the image away"
-
-
-def _add_annotated(rows: ListedRows, file: SourceFile, numbers: Mapping[str, int]) -> None:
-    """Adds a row for each line of the annotations."""
-    met: dict[str, int] = {}
-    for _, line in read_lines(file.blob, file.shown):
-        if not line.strip():
-            continue
-        path, _, rest = line.partition("\t")
-        wnid = rest.partition("\t")[0].strip()
-        label = numbers.get(wnid, UNLABELLED)
-        error = "" if wnid in numbers else f"class is {wnid[:50]!r}; expected a tab and one of the ids in {WNIDS}"
-        if not path:
-            error = "has no file name; expected one before the first tab"
-        elif not error and met.setdefault(path, label) != label:
-            error = f"image {path!r} also has another class, in an earlier row; at most one is supported"
-        item_id, filename = path_names(path)
-        rows.append(item_id, path, filename, label, error)
+    return synset_rows(file, _numbers(SourceFile(WNIDS, "", wnids.path, wnids)), FILES)

@@ -81,6 +81,10 @@ TINY = images("train/n01/images/n01_0.jpg", "val/images/val_0.jpg") | {
     "val/val_annotations.txt": b"val_0.jpg\tn01\t0\t0\t1\t1\n",
     "wnids.txt": b"n01\n",
 }
+CHALLENGE = images("ILSVRC/Data/CLS-LOC/train/n01/n01_0.JPEG", "ILSVRC/Data/CLS-LOC/val/val_0.JPEG") | {
+    "LOC_synset_mapping.txt": b"n01 tench\n",
+    "LOC_val_solution.csv": b"ImageId,PredictionString\nval_0,n01 0 0 1 1 \n",
+}
 SHARD = tar({"a.png": PNG, "a.cls": b"0"})
 
 FOUND: dict[str, tuple[Tree, str]] = {
@@ -132,6 +136,7 @@ FOUND: dict[str, tuple[Tree, str]] = {
         "image_csv",
     ),
     "Tiny ImageNet": (TINY, "tiny_imagenet"),
+    "ImageNet of Kaggle": (CHALLENGE, "imagenet_kaggle"),
     "CIFAR": (CIFAR, "cifar"),
     "CIFAR and the archive it was in": ({**CIFAR, "cifar-10-python.tar.gz": tar(CIFAR, "w:gz")}, "cifar"),
     "CIFAR and a plain archive of it": ({**CIFAR, "cifar-10-python.tar": tar(CIFAR)}, "cifar"),

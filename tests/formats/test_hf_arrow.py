@@ -96,6 +96,59 @@ def test_what_datasets_itself_saves_is_read(tmp_path: Path, monkeypatch: pytest.
     assert list(Dataset.import_from(str(tmp_path / "alone")).subsets) == ["default"]
 
 
+def test_the_cache_that_datasets_itself_fills_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"img": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)})
+    made = datasets.Dataset.from_dict({"img": images(range(7)), "label": [0, 1, 2, 0, 1, 2, -1]}, features=features)
+    for name, rows in {"train-0": range(4), "train-1": range(4, 7), "test-0": [5, 2]}.items():
+        made.select(rows).to_parquet(tmp_path / "parquet" / f"{name}.parquet")
+    cache = tmp_path / "cache"
+    builder = datasets.load_dataset_builder(str(tmp_path / "parquet"), cache_dir=str(cache))
+    builder.download_and_prepare(max_shard_size=1, num_proc=1)
+    folder = Path(builder.cache_dir)
+    assert {path.name for path in folder.glob("*.arrow")} >= {
+        "parquet-test.arrow",
+        "parquet-train-00001-of-00002.arrow",
+    }
+    builder.as_dataset()["test"].map(lambda row: row, load_from_cache_file=False)
+    assert list(folder.glob("cache-*.arrow"))
+    (folder.parent / "0123.incomplete").mkdir()
+    expected = {
+        "train": [(label, picture(row).tobytes()) for row, label in enumerate([0, 1, 2, 0, 1, 2, None])],
+        "test": [(2, picture(5).tobytes()), (2, picture(2).tobytes())],
+    }
+    for at, source in enumerate((folder, folder.parents[2])):
+        assert detect_format(str(source), str(tmp_path)) == "hf_arrow"
+        quickly(source, tmp_path / f"out{at}", "cifar", save_images=True)
+        for subset, wanted in expected.items():
+            assert [(row[1], row[3]) for row in cifar_rows(tmp_path / f"out{at}", [subset])] == wanted
+        assert unpickled(tmp_path / f"out{at}" / "batches.meta")["label_names"] == NAMES
+
+
+SHARDS = [f"pets-train-{number:05}-of-00002.arrow" for number in range(2)]
+CACHED: dict[str, tuple[list[str], object, str]] = {
+    "a lost shard": (SHARDS[:1], {"train": {}}, r"file 2 of 2 of split 'train' is missing; load it again"),
+    "a lost split": (SHARDS, {"train": {}, "test": {}}, r"file 1 of 1 of split 'test' is missing"),
+    "two names": (["a-train.arrow", "b-train.arrow"], {"train": {}}, r"b-train.arrow: another file has these rows of split"),
+    "other counts": ([*SHARDS, "pets-train-00002-of-00003.arrow"], {"train": {}}, r"00003.arrow: another file has these rows"),
+    "no splits": (SHARDS, None, r"dataset_info.json: 'splits' is 'None'; expected an object of splits: restore the file"),
+    "a list of splits": (SHARDS, ["train"], r"dataset_info.json: 'splits' is"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CACHED)
+def test_a_cache_that_is_not_complete_is_one_line(case: str, tmp_path: Path) -> None:
+    names, splits, reason = CACHED[case]
+    table = pa.table([images(range(2)), [1, 0]], schema=SCHEMA)
+    source = save(tmp_path / "in", {name: stream(table) for name in names})
+    (source / "state.json").unlink()
+    (source / "dataset_info.json").write_text(json.dumps({"features": FEATURES, "splits": splits}))
+    with pytest.raises(InputError, match=reason) as caught:
+        quickly(source, tmp_path / "out", "cifar", save_images=True)
+    assert "\n" not in str(caught.value)
+
+
 TABLES: dict[str, tuple[pa.Table, dict[str, Any], list[str | None]]] = {
     "large_binary": (
         pa.table({"image": pa.array([encoded(picture(0)), encoded(picture(1))], pa.large_binary()), "label": [1, 0]}),

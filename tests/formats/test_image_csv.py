@@ -156,6 +156,31 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
         {"train": [("a.png", "x", 0), ("b", "y", -1)]},
     ),
     "the same row twice": (FLAT, {"labels.csv": "id,label\na,x\nb,y\na,x\n"}, {"default": [("a.png", "x", 0), ("b.png", "y", 1)]}),
+    "images with another extension": (
+        ["images/a.png", "images/b.png", "images/x/c.v1.png"],
+        {"train.csv": "image,label\na.jpg,x\nb.JPEG,y\ngone.jpg,y\nc.v1.bmp,x\n"},
+        {"train": [("a.png", "x", 0), ("b.png", "y", 1), ("gone.jpg", "y", -1), ("c.v1.png", "x", 2)]},
+    ),
+    "no other extension where one image has the right one": (
+        FLAT,
+        {"labels.csv": "image,label\na.png,x\nb.jpg,y\n"},
+        {"default": [("a.png", "x", 0), ("b.jpg", "y", -1)]},
+    ),
+    "a column for each class": (
+        ["images/a.png", "images/b.png", "images/c.png", "images/d.png", "images/e.png"],
+        {"train.csv": "image_id,healthy,multiple_diseases,rust\na,0,0,1\nb,1,0,0\nc,0,0,1\n", "test.csv": "image_id\nd\ne\n"},
+        {"test": [("d.png", None, 3), ("e.png", None, 4)], "train": [("a.png", "rust", 0), ("b.png", "healthy", 1), ("c.png", "rust", 2)]},
+    ),
+    "columns of floats for each class, in a folder of another name, and an age": (
+        ["ISIC_Input/a.png", "ISIC_Input/b.png", "ISIC_Extra/c.png"],
+        {"truth.csv": "image,age,MEL,NV\na,40,1.0,0.0\nb,1,0.0,1.0\nc,0,1.0,0.0\n"},
+        {"default": [("a.png", "MEL", 0), ("b.png", "NV", 1), ("c.png", "MEL", 2)]},
+    ),
+    "columns of true and false for each class, a row without": (
+        FLAT,
+        {"labels.csv": "id;1;0\na;False;True\nb;;\n"},
+        {"default": [("a.png", "0", 0), ("b.png", None, 1)]},
+    ),
     "class folders with a table": (
         ["cat/1.png", "dog/1.png"],
         {"labels.csv": "path,label\ncat/1.png,x\ndog/1.png,y\n"},
@@ -168,6 +193,12 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
 def test_labels_images_and_subsets_are_those_of_the_tables(case: str, tmp_path: Path) -> None:
     images, texts, expected = CASES[case]
     assert labels(written(tmp_path / "in", images, **texts), tmp_path / "out", len(images)) == expected
+
+
+def test_classes_with_columns_of_their_own_have_their_order_also_without_images(tmp_path: Path) -> None:
+    table = "image,MEL,NV,BCC,AK\n" + "".join(f"{name},0,{at},{1 - at},0\n" for at, name in enumerate("ab"))
+    found = get_source("image_csv").describe(str(written(tmp_path / "in", FLAT, **{"truth.csv": table})), "")
+    assert found.labels.names == ("MEL", "NV", "BCC", "AK")
 
 
 @pytest.mark.parametrize(
@@ -218,10 +249,34 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
     ),
     "several columns that may have labels": (
         FLAT,
+        {"labels.csv": "image,male,young\na,1,1\nb,0,1\n"},
+        [
+            "labels.csv: no labels found; images are named by column 'image'; columns not used: male, young; rename one "
+            "with labels to 'label'"
+        ],
+    ),
+    "two columns of which each row has a 1 in one, which say something else": (
+        FLAT,
+        {"labels.csv": "image,is_train,is_test\na,1,0\nb,0,1\n"},
+        [
+            "labels.csv: no labels found; images are named by column 'image'; columns not used: is_train, is_test; rename "
+            "one with labels to 'label'"
+        ],
+    ),
+    "a column for each class": (
+        FLAT,
         {"labels.csv": "image,MEL,NV\na,1.0,0.0\nb,0.0,1.0\n"},
         [
-            "labels.csv: no labels found; images are named by column 'image'; columns not used: MEL, NV; rename one with "
-            "labels to 'label'"
+            "labels.csv: images are named by column 'image', labels are read from the 1 in one of the columns 'MEL', 'NV' "
+            "(a guess: no column is named as one of labels)"
+        ],
+    ),
+    "another extension": (
+        FLAT,
+        {"labels.csv": "id,label\na.jpg,x\nb.jpg,x\n"},
+        [
+            "labels.csv: no image that it names is there; 2 images with another extension are read, such as 'a.png' for 'a.jpg'",
+            "labels.csv: images are named by column 'id', labels are read from 'label'",
         ],
     ),
     "rows": (
@@ -256,6 +311,7 @@ def test_what_was_chosen_and_what_is_left_out_is_in_notices(case: str, tmp_path:
     assert [notice.removeprefix(str(folder)).removeprefix("/") for notice in found] == expected
 
 
+HOT = "image,MEL,NV\n" + "a,1,0\n" * 20  # all of which are one row
 BAD: dict[str, tuple[str | bytes, str]] = {
     "two labels": ("id,label\na,x\nb,y\na,z\n", r"csv: row 0: image 'a' has label 'x' here and another in another row"),
     "a path outside": ("id,label\na,x\n../b,y\n", r"row 1: image path '../b' leaves the folder of the table.*\(line 3\)"),
@@ -267,6 +323,10 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "not UTF-8": (b"id,label\na,x\nb,\xff\n", r"csv: line 3: is not UTF-8: .*save it as UTF-8"),
     "NUL": (b"id,label\na,x\nb,y\0\n", r"row 1: a value has a NUL|line contains NUL"),
     "a long line": ("id,label\na,x\nb," + "y" * 70_000 + "\n", r"csv: line 3: is longer than 65536 bytes"),
+    "two classes": (HOT + "b,1,1\n", r"row 1: has a 1 in columns 'MEL', 'NV'; expected one.*\(line 22\)"),
+    "no class": (HOT + "b,0,0\n", r"row 1: has no 1 in columns 'MEL', 'NV'; expected one.*\(line 22\)"),
+    "a probability": (HOT + "b,0.5,0.5\n", r"row 1: column 'MEL' is '0.5'; expected 0 or 1, as in other rows"),
+    "half a row": (HOT + "b,,1\n", r"row 1: column 'MEL' is ''; expected 0 or 1"),
     "no images": ("id,label\nnone,x\n", r"csv: no image that it names is below .*/in; expected their folders there"),
     "only paths outside": ("path,label\n/x/a.png,x\n", r"csv: image path '/x/a.png' leaves the folder of the table"),
     "only a header": ("id,label\n", r"csv: no image that it names"),
@@ -299,6 +359,12 @@ def test_a_name_that_may_mean_several_images_is_refused(images: list[str], table
     folder = written(tmp_path / "in", [*images, "b.png"], **{table: "id,label\na,x\nb,y\n"})
     with pytest.raises(InputError, match=r"row 0: image 'a' may be one of several, such as '.*a\.(png|jpg)'; expected"):
         quickly(folder, tmp_path / "out", "cifar", save_images=True, input_format="image_csv")
+
+
+def test_of_two_images_with_another_extension_none_is_taken(tmp_path: Path) -> None:
+    folder = written(tmp_path / "in", ["a.png", "a.jpg", "b.png"], **{"labels.csv": "id,label\na.bmp,x\nb.bmp,y\n"})
+    with pytest.raises(InputError, match=r"row 0: image 'a' may be one of several, such as 'a.(png|jpg)'; expected"):
+        quickly(folder, tmp_path / "out", "cifar", save_images=True)
 
 
 JSON_BAD = {

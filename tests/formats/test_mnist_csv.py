@@ -143,6 +143,29 @@ def test_the_well_known_downloads_are_read(end: str, start: bytes, final: bytes,
     assert unpickled(tmp_path / "back/batches.meta")["label_names"] == [str(number) for number in range(10)]
 
 
+@pytest.mark.parametrize(("delimiter", "name"), [("\t", "train.tsv"), ("\t", "mnist_train.txt"), (";", "train.csv")])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+@pytest.mark.parametrize("named", [False, True])
+def test_tabs_or_semicolons_may_be_between_values(
+    delimiter: str, name: str, quoting: Any, named: bool, tmp_path: Path
+) -> None:
+    images, labels = noise(5), [5, 0, 4, 1, 9]
+    source = write_tree(tmp_path / "in", {"notes.txt": b"of no use\n"})
+    with (source / name).open("w", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting)
+        rows = [[*image.reshape(-1).tolist(), label] for image, label in zip(images, labels, strict=True)]
+        if named:
+            writer.writerows([[*(f"pixel{number}" for number in range(784)), "class"], *rows])
+        else:
+            writer.writerows([row[-1], *row[:-1]] for row in rows)
+    for path in (source, source / name):
+        assert detect_format(str(path), str(tmp_path)) == "mnist_csv"
+    assert read_back(source, tmp_path) == [
+        (f"train_{row}.png", label, image.tobytes())
+        for row, (label, image) in enumerate(zip(labels, images, strict=True))
+    ]
+
+
 def test_one_file_is_a_data_set_too(tmp_path: Path) -> None:
     write_tree(
         tmp_path / "in", {"digits.csv": table(noise(3), [0, 1, 1]), "other.csv": b"a,b\n", "labels.txt": b"a\nb"}
@@ -235,6 +258,10 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "meta file without numbers": ({"mnist_a.csv": LINE, "meta_a.csv": b"a,b,c\n"}, r"meta_a.csv: row 0: size is 'b x c'"),
     "meta file that is too large": ({"mnist_a.csv": LINE, "meta_a.csv": bytes(5000)}, r"meta_a.csv: is 5000 bytes, too large"),
     "meta file that is no text": ({"mnist_a.csv": LINE, "meta_a.csv": b"\xff"}, r"meta_a.csv: is not valid UTF-8"),
+    "a value too large, after tabs": ({"a.tsv": LINE.replace(b",", b"\t") + b"1" + b"\t256" * 784}, r"a.tsv: row 1: value 1 is '256'"),
+    "a value too few, after semicolons": ({"a.csv": (LINE + SHORT).replace(b",", b";")}, r"a.csv: row 1: has 784 values; expected 785"),
+    "another delimiter in one row": ({"a.tsv": LINE.replace(b",", b"\t") + LINE.replace(b",", b";")}, r"a.tsv: row 1: has 1 values"),
+    "one subset in two files": ({"train.csv": LINE, "train.tsv": LINE}, r"subset 'train' is also in 'train.csv'"),
     "a line without end": ({"mnist_a.csv": LINE + b"7" * 100_000}, r"mnist_a.csv: row 1: has 1 values"),
 }  # fmt: skip
 

@@ -70,6 +70,44 @@ def test_images_and_labels_are_matched_by_name(
     assert catalog.labels.names == ("0", "1", "2", "3")
 
 
+FLOATS = "labels are floats with whole values"
+ONE_HOT = "labels are rows with one 1, taken for the class of its column"
+NUMBERS = "labels are texts of whole numbers"
+KINDS: dict[str, tuple[Any, list[int], list[str], str]] = {
+    "floats": (np.array([1.0, 0.0, 2.0, -1.0]), [1, 0, 2, -1], ["0", "1", "2"], FLOATS),
+    "half floats, N x 1": (np.array([[1], [0], [2], [1]], np.float16), [1, 0, 2, 1], ["0", "1", "2"], FLOATS),
+    "one-hot": (np.eye(5, dtype=int)[[3, 0, 1, 3]], [3, 0, 1, 3], ["0", "1", "2", "3", "4"], ONE_HOT),
+    "one-hot floats by column": (np.asfortranarray(np.eye(4)[[3, 0, 1, 3]]), [3, 0, 1, 3], ["0", "1", "2", "3"], ONE_HOT),
+    "one-hot truths": (np.eye(4, dtype=bool), [0, 1, 2, 3], ["0", "1", "2", "3"], ONE_HOT),
+    "texts": (np.array(["dog", "жук", "cat", "dog"]), [1, 2, 0, 1], ["cat", "dog", "жук"], ""),
+    "big-endian texts": (np.array(["dog", "ant", "cat", "dog"], ">U9"), [2, 0, 1, 2], ["ant", "cat", "dog"], ""),
+    "bytes": (np.array([[b"dog"], [b"cat"], [b"dog"], [b""]]), [1, 0, 1, -1], ["cat", "dog"], "1 labels are empty, and are none"),
+    "texts of numbers": (np.array(["10", "2", "0", "10"]), [10, 2, 0, 10], list(map(str, range(11))), NUMBERS),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_labels_are_read_as_people_save_them_and_a_guess_is_told(kind: str, tmp_path: Path) -> None:
+    saved, numbers, names, told = KINDS[kind]
+    source = write_arrays(tmp_path / "in", x_train=IMAGES, y_train=saved)
+    catalog = NpySource().describe(str(source), "")
+    assert list(catalog.labels.names) == names
+    assert [notice for notice in catalog.notices if "class names" not in notice] == (
+        [f"{source}/y_train.npy: {told}"] if told else []
+    )
+    assert read_rows(source, tmp_path / "out") == {"train": rows_of(IMAGES, numbers)}
+
+
+def test_names_of_classes_are_those_of_all_files(tmp_path: Path) -> None:
+    texts = {"y_train": np.array(list("cbcb")), "y_test": np.array(list("abba"))}
+    source = write_arrays(tmp_path / "in", x_train=IMAGES, x_test=IMAGES, **texts)
+    assert NpySource().describe(str(source), "").labels.names == ("a", "b", "c")
+    assert read_rows(source, tmp_path / "out") == {
+        "train": rows_of(IMAGES, [2, 1, 2, 1]),
+        "test": rows_of(IMAGES, [0, 1, 1, 0]),
+    }
+
+
 def test_a_file_of_labels_is_that_of_every_file_of_images(tmp_path: Path) -> None:
     noisy, foggy = np.tile(IMAGES, (5, 1, 1, 1)), 255 - np.tile(IMAGES, (5, 1, 1, 1))
     labels = np.tile(LABELS, 5)
@@ -111,9 +149,28 @@ def test_any_row_is_read_alone(tmp_path: Path) -> None:
 REFUSED: dict[str, tuple[Arrays, str]] = {
     "other counts": ({"x": IMAGES, "y": LABELS[1:]}, "y.npy: has .* expected one integer for each of 4 images$"),
     "other counts, shared": ({"fog": IMAGES, "labels": LABELS[1:]}, "labels.npy: has .* for each of 4 images$"),
-    "one-hot": ({"x": IMAGES, "y": np.eye(4)}, r"y.npy: has .*\(convert one-hot rows with numpy.argmax\)"),
+    "probabilities": (
+        {"x": IMAGES, "y": np.full((4, 2), 0.5)},
+        "y.npy: has .* expected one integer for each of 4 images$",
+    ),
     "several labels": ({"x": IMAGES, "y": np.ones((4, 2), int)}, "y.npy: has .* row 0 has 2 of 2 classes"),
-    "float labels": ({"x": IMAGES, "y": LABELS / 2}, "y.npy: has .* expected integers"),
+    "halves": (
+        {"x": IMAGES, "y": LABELS / 2},
+        "y.npy: row 0 is 1.5; expected integers, because each is the number of a",
+    ),
+    "no number": ({"x": IMAGES, "y": np.array([0, 1, np.nan, 2])}, "y.npy: row 2 is nan; expected integers"),
+    "infinity": (
+        {"x": IMAGES, "y": np.array([0, 1, 2, -np.inf], np.float32)},
+        "y.npy: row 3 is -inf; expected integers",
+    ),
+    "huge": ({"x": IMAGES, "y": np.full(4, "1e400", np.longdouble)}, "y.npy: row 0 is inf; expected integers"),
+    "times": ({"x": IMAGES, "y": LABELS.astype("M8[s]")}, "y.npy: has dtype datetime.* expected integers"),
+    "texts of other counts": ({"x": IMAGES, "y": np.array(["a", "b"])}, "y.npy: has .* for each of 4 images$"),
+    "no Unicode": ({"x": IMAGES, "y": np.array([b"\xff"] * 4)}, "y.npy: contains text that is not valid Unicode"),
+    "texts and numbers": (
+        {"x_train": IMAGES, "y_train": np.array(list("abca")), "x_test": IMAGES, "y_test": LABELS},
+        "x_test.npy: labels are numbers, but names in .*x_train.npy; convert one at a time",
+    ),
     "floats": ({"x": IMAGES / 255, "y": LABELS}, r"x.npy: has .* expected uint8 .*\(convert floats"),
     "planar": ({"x": IMAGES.transpose(0, 3, 1, 2).copy(), "y": LABELS}, "x.npy: has .* expected uint8 N x H x W x 3"),
     "fortran": ({"x": np.asfortranarray(IMAGES), "y": LABELS}, "x.npy: has .* expected C order"),

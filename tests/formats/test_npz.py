@@ -474,7 +474,6 @@ BAD: dict[str, tuple[bytes, str]] = {
     "no zip": (b"\x93NUMPY" * 50, "is damaged, or not an .npz file"),
     "empty": (b"", "is damaged, or not an .npz file"),
     "too few labels": (npz_bytes(images=IMAGES, labels=[1, 2]), "one integer for each of 3 images"),
-    "one-hot labels": (npz_bytes(images=IMAGES, labels=np.eye(3, dtype=int)), "numpy.argmax"),
     "several labels": (
         npz_bytes(images=IMAGES, labels=np.array([[1, 0], [0, 0], [1, 1]])),
         r"images; row 1 has 0 of 2 classes, so these are several labels per image, .* only one is supported \(save a",
@@ -483,14 +482,21 @@ BAD: dict[str, tuple[bytes, str]] = {
         npz_bytes(images=IMAGES, labels=np.asfortranarray([[1, 0], [1, 1], [0, 1]])),
         "row 1 has 2 of 2 classes, so these are several labels",
     ),
-    "one-hot floats": (npz_bytes(images=IMAGES, labels=np.eye(3)), "convert one-hot rows with numpy.argmax"),
     "labels of two kinds": (npz_bytes(images=IMAGES, labels=[[1, 7], [0, 3], [1, 2]]), "for each of 3 images$"),
     "probabilities": (npz_bytes(images=IMAGES, labels=np.full((3, 2), 0.5)), "for each of 3 images$"),
     "two arrays of images": (
         npz_bytes(arr_0=IMAGES, arr_1=IMAGES, arr_2=[1, 2, 3]),
         "arrays found: arr_0, arr_1, arr_2",
     ),
-    "float labels": (npz_bytes(images=IMAGES, labels=np.zeros(3)), "expected integers"),
+    "float labels": (npz_bytes(images=IMAGES, labels=[0, 1, 0.5]), "labels: row 2 is 0.5; expected integers, because"),
+    "a name outside": (
+        npz_bytes(images=IMAGES, labels=np.array(["a", "b", "c"]), label_names=np.array(["a", "b"])),
+        "label 'c' is not in the label table; expected one of its names",
+    ),
+    "names and numbers": (
+        npz_bytes(x_train=IMAGES, y_train=np.array(["a", "b", "c"]), x_test=IMAGES, y_test=[0, 1, 2]),
+        "x_test: labels are numbers, but names in .*:x_train; convert one at a time",
+    ),
     "huge labels": (npz_bytes(images=IMAGES, labels=np.full(3, 2**63, np.uint64)), "at most 63 bits"),
     "many classes": (npz_bytes(images=IMAGES, labels=[0, 1, 2**40]), "label 1099511627776; at most 100000"),
     "label outside": (
@@ -545,6 +551,26 @@ BAD: dict[str, tuple[bytes, str]] = {
         "'parents' must have 1 values from -1 to 0",
     ),
 }
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize(
+    ("arrays", "numbers", "names", "told"),
+    [
+        ({"y": np.array([2.0, 0.0, 1.0])}, [2, 0, 1], ["0", "1", "2"], "labels are floats with whole values"),
+        ({"y": np.eye(4)[[3, 0, 1]]}, [3, 0, 1], list("0123"), "labels are rows with one 1, taken for the class of its column"),
+        ({"y": np.array([b"dog", b"ant", b"dog"])}, [1, 0, 1], ["ant", "dog"], ""),
+        ({"y": np.array(["b", "a", "b"]), "label_names": np.array(["c", "b", "a"])}, [1, 2, 1], ["c", "b", "a"], ""),
+    ],
+)  # fmt: skip
+def test_labels_are_read_as_people_save_them(
+    arrays: Arrays, numbers: list[int], names: list[str], told: str, packed: bool, tmp_path: Path
+) -> None:
+    path = write_npz(tmp_path / "a.npz", packed, x=IMAGES, **arrays)
+    catalog = NpzSource().describe(str(path), str(tmp_path))
+    assert list(catalog.labels.names) == names
+    assert catalog.notices == ((f"{path}:x: {told}",) if told else ())
+    assert [row[1] for row in rows_of(path, tmp_path / "out")["a"]] == numbers
 
 
 @pytest.mark.parametrize("kind", BAD)

@@ -186,6 +186,22 @@ def _tiny(path: Path, rows: int) -> Path:
     return path
 
 
+def _kaggle(path: Path, rows: int) -> Path:
+    """Moves the folders of classes of `train`, given, and `test`, beside it, to where Kaggle's ImageNet has them."""
+    folder, test = path.parent, path.with_name("test")
+    data = folder / "ILSVRC" / "Data" / "CLS-LOC"
+    (data / "val").mkdir(parents=True)
+    lines = ["ImageId,PredictionString\n"]
+    for place in sorted(test.glob("*/*")):
+        place.rename(data / "val" / f"{place.stem}.JPEG")
+        lines.append(f"{place.stem},{place.parent.name} 0 0 31 31 \n")
+    (folder / "LOC_val_solution.csv").write_text("".join(lines), encoding="utf-8")
+    shutil.rmtree(test)
+    path.rename(data / "train")
+    (folder / "LOC_synset_mapping.txt").write_text("".join(f"{name} {name}\n" for name in CLASSES), encoding="utf-8")
+    return data / "train"
+
+
 def _table(path: Path, rows: int) -> Path:
     """Makes a table of the lists of a dataset, given its file of class names."""
     folder, names = path.parent, path.read_text(encoding="utf-8").splitlines()
@@ -238,6 +254,9 @@ LAYOUTS = {
     "open_images": Layout("open_images"),
     "open_images, many files": Layout("open_images", _FILES, ("--subsets", "source")),
     "tiny_imagenet": Layout("imagenet_with_subset_dirs", options=("--subsets", "split"), rewrite=_tiny, files="train"),
+    "imagenet_kaggle": Layout(
+        "imagenet_with_subset_dirs", options=("--subsets", "split"), rewrite=_kaggle, files="train"
+    ),
     "image_csv": Layout("imagenet_txt", options=("--subsets", "split"), rewrite=_table, files="synsets.txt"),
     "imagenet": Layout("imagenet"),
     "imagenet_with_subset_dirs": Layout("imagenet_with_subset_dirs"),

@@ -127,6 +127,7 @@ SAMPLES: dict[str, Callable[[Path], object]] = {
     "Imagenet64": _downsampled,
     "tiny-imagenet-200": _tiny,
     "kaggle-cifar-10": _kaggle,
+    "imagenet-of-kaggle": _read_only("imagenet_kaggle"),
     "MNIST/raw": _mnist,
     "mnist.npz": _mnist_npz,
     "mnist_train.csv": _mnist_csv,

@@ -37,6 +37,17 @@ def write_tiny(folder: Path) -> Path:
     return write_tree(folder, files | {name: text.encode() for name, text in texts.items()})
 
 
+def write_kaggle_imagenet(folder: Path) -> Path:
+    """Kaggle's ImageNet without `test`, whose images have no labels."""
+    data = "ILSVRC/Data/CLS-LOC"
+    files = {f"{data}/train/n{row % 3}/n{row % 3}_{row}.JPEG": encoded(picture(row), "JPEG") for row in range(6)}
+    files |= {f"{data}/val/val_{row}.JPEG": encoded(picture(row + 9), "JPEG") for row in range(3)}
+    lines = "".join(f"val_{row},n{2 - row} 0 0 31 31 \n" for row in range(3))
+    texts = {"LOC_val_solution.csv": f"ImageId,PredictionString\n{lines}"}
+    texts["LOC_synset_mapping.txt"] = "n0 cat\nn1 dog, wolf\nn2 ship\n"
+    return write_tree(folder, files | {name: text.encode() for name, text in texts.items()})
+
+
 def write_npy(folder: Path) -> Path:
     folder.mkdir()
     for seed, name in enumerate(("train", "test")):
@@ -94,6 +105,7 @@ READ_ONLY = {
     "downsampled_imagenet": write_downsampled,
     "hf_arrow": write_hf_arrow,
     "image_csv": write_table,
+    "imagenet_kaggle": write_kaggle_imagenet,
     "npy": write_npy,
     "tiny_imagenet": write_tiny,
     "stl10": write_stl10,

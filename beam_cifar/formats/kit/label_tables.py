@@ -8,9 +8,9 @@ from __future__ import annotations
 import csv
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -19,8 +19,8 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_lines
 from beam_cifar.formats.kit.json_stream import parsed_json
-from beam_cifar.formats.kit.label_columns import LABEL_NAMES, is_no_label, plain_name
-from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS
+from beam_cifar.formats.kit.label_columns import LABEL_NAMES, is_no_label, listed, plain_name
+from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS, split_word
 from beam_cifar.images.encodings import is_image_name
 
 TABLES: Final = (".csv", ".tsv", ".jsonl")
@@ -43,6 +43,7 @@ MAX_TRIED: Final = 16
 """Columns whose values are looked at where no column has a name for images."""
 
 _DELIMITERS: Final = ",;\t|"
+_FLAGS: Final = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,7 @@ class TableColumns:
         subset: the one of subsets; "" if there is none.
         delimiter: what separates values; "" in JSON lines.
         has_header: whether the first line names the columns; if not, they are "column 1", "column 2" and so on.
+        one_hot: columns that stand for classes each, where there is none of labels: a row has a 1 in that of its class.
     """
 
     names: tuple[str, ...]
@@ -64,6 +66,12 @@ class TableColumns:
     subset: str
     delimiter: str
     has_header: bool = True
+    one_hot: tuple[str, ...] = ()
+
+    @property
+    def has_labels(self) -> bool:
+        """Whether rows have labels."""
+        return bool(self.label or self.one_hot)
 
     @property
     def guessed(self) -> bool:
@@ -78,7 +86,9 @@ class TableColumns:
     @property
     def unused(self) -> list[str]:
         """The columns that are not read."""
-        return [name for name in self.names if name and name not in (self.image, self.label, self.subset)]
+        return [
+            name for name in self.names if name and name not in (self.image, self.label, self.subset, *self.one_hot)
+        ]
 
 
 class TableRow(NamedTuple):
@@ -128,7 +138,8 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
         for image in images or names[:MAX_TRIED]
     ]
     if images:
-        return next((choice for choice in choices if names_images(blob, choice, is_image)), choices[0])
+        found = next((choice for choice in choices if names_images(blob, choice, is_image)), choices[0])
+        return found if found.label or not delimiter else replace(found, one_hot=_one_hot(blob, found))
     with suppress(InputError):  # damage to a table of something else does not matter
         return next((choice for choice in choices if names_images(blob, choice, is_image_file)), None)
     return None
@@ -154,6 +165,38 @@ def _only_other(names: Sequence[str], *known: str) -> str:
     return others[0] if len(others) == 1 else ""
 
 
+def _one_hot(blob: storage.Blob, columns: TableColumns) -> tuple[str, ...]:
+    """Returns the columns with nothing but 0 and 1 in the first rows, if there are several and each row has one 1."""
+    rows = [row for _, row, error in islice(_csv_rows(blob, columns), LOOKED_AT) if not error]
+    places = {
+        place: name
+        for place, name in enumerate(columns.names)
+        if name in columns.unused
+        and columns.names.count(name) == 1
+        and not is_no_label(name)
+        and not split_word(name)
+        and all(row[place].strip().lower() in (*_FLAGS, "") for row in rows)
+    }
+    found = [_class_of(row, places) for row in rows] if len(places) > 1 else []
+    return tuple(places.values()) if any(name for name, _ in found) and not any(error for _, error in found) else ()
+
+
+def _class_of(row: Sequence[str], places: Mapping[int, str]) -> tuple[str, str]:
+    """Returns the class whose column has a 1, "" if all are empty; and an error, "" for none."""
+    values = {name: row[place].strip() for place, name in places.items()}
+    if not any(values.values()):
+        return "", ""
+    flags = {name: _FLAGS.get(value.lower(), -1) for name, value in values.items()}
+    wrong = next((name for name, flag in flags.items() if flag < 0), "")
+    if wrong:
+        return "", f"column {wrong!r} is {values[wrong][:50]!r}; expected 0 or 1, as in other rows"
+    ones = [name for name, flag in flags.items() if flag]
+    if len(ones) != 1:
+        found = f"has a 1 in columns {listed(ones)}" if ones else f"has no 1 in columns {listed(list(values))}"
+        return "", f"{found}; expected one, because an image has one label"
+    return ones[0], ""
+
+
 def names_images(blob: storage.Blob, columns: TableColumns, is_image: Callable[[str], bool]) -> bool:
     """Returns whether one of the first rows names an image. Raises `InputError`."""
     return any(row.image and is_image(row.image) for row in islice(table_rows(blob, columns), LOOKED_AT))
@@ -161,7 +204,7 @@ def names_images(blob: storage.Blob, columns: TableColumns, is_image: Callable[[
 
 def table_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[TableRow]:
     """Yields the rows of a table. Raises `InputError` if it is damaged or cannot be read."""
-    rows = _csv_rows(blob, columns) if columns.delimiter else _json_rows(blob, columns)
+    rows = _csv_values(blob, columns) if columns.delimiter else _json_rows(blob, columns)
     for line, values, error in rows:
         image, label, subset = (value.strip() for value in values)
         if not error and "\0" in label + subset:
@@ -173,18 +216,28 @@ _Values = tuple[int, Sequence[str], str]
 """Line, values of the three columns, and an error."""
 
 
-def _csv_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
+def _csv_values(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
+    places = [columns.names.index(name) if name else -1 for name in (columns.image, columns.label, columns.subset)]
+    classes = {columns.names.index(name): name for name in columns.one_hot}
+    for line, row, error in _csv_rows(blob, columns):
+        image, label, subset = ("" if error or place < 0 else row[place] for place in places)
+        if classes and not error:
+            label, error = _class_of(row, classes)
+        yield line, (image, label, subset), error
+
+
+def _csv_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[tuple[int, Sequence[str], str]]:
+    """Yields line, values and error of each row that is not empty."""
     lines = (f"{line}\n" for _, line in read_lines(blob, blob.path))
     reader = csv.reader(lines, delimiter=columns.delimiter, skipinitialspace=True, strict=True)
-    places = [columns.names.index(name) if name else -1 for name in (columns.image, columns.label, columns.subset)]
     width = len(columns.names)
     try:
         for row in islice(reader, int(columns.has_header), None):
             if len(row) == width:
-                yield reader.line_num, [row[place] if place >= 0 else "" for place in places], ""
+                yield reader.line_num, row, ""
             elif row:
                 error = f"has {len(row)} values; expected {width}, as many as the header, and quotes around a delimiter"
-                yield reader.line_num, ("", "", ""), error
+                yield reader.line_num, (), error
     except csv.Error as error:
         raise InputError(f"{blob.path}: line {reader.line_num}: is not valid CSV: {error}") from error
 

@@ -40,7 +40,7 @@ FREE_ROWS = 1_000_000
 MAX_CLASSES = 100_000
 """Maximum number of classes without names."""
 MAX_TABLE = 64 << 20
-"""Bytes of a table of labels that is examined, to say why it is refused."""
+"""Bytes of a table of labels that is examined: it is read, or refused with the reason."""
 _LOCAL_HEADER = struct.Struct("<4sHHHHHIIIHH")
 _ENCRYPTED = 1
 
@@ -276,17 +276,24 @@ def read_labels(blob: storage.Blob, shown: str, rows: int) -> array[int]:
     return integers(header, data)
 
 
-def _advice(blob: storage.Blob, header: Npy) -> str:
-    """Returns how to make one label of each row of a table: only for one-hot rows, `argmax` is right."""
+def flags_table(blob: storage.Blob, header: Npy) -> npt.NDArray[np.bool_] | None:
+    """Returns a table of 0 and 1, bool `[N, K]`; None if it is too large, or has anything else. Raises `InputError`."""
     import numpy as np
 
     if header.dtype.kind not in "biuf" or header.nbytes > MAX_TABLE:
-        return ""
+        return None
     _, data = read_array(blob, header.shown, MAX_TABLE)
     values = np.frombuffer(data, header.dtype).reshape(header.shape, order="F" if header.fortran else "C")
-    if not ((values == 0) | (values == 1)).all():
+    ones: npt.NDArray[np.bool_] = values == 1
+    return ones if (ones | (values == 0)).all() else None
+
+
+def _advice(blob: storage.Blob, header: Npy) -> str:
+    """Returns how to make one label of each row of a table: only for one-hot rows, `argmax` is right."""
+    table = flags_table(blob, header)
+    if table is None:
         return ""
-    ones = (values == 1).sum(axis=1)
+    ones = table.sum(axis=1)
     if (ones == 1).all():
         return " (convert one-hot rows with numpy.argmax)"
     row = int((ones != 1).argmax())

@@ -43,6 +43,7 @@ class PixelColumns:
         channels: 1, or 3 where each pixel has red, green and blue together.
         has_header: whether the columns have names.
         notices: what was guessed, and columns that are not used.
+        delimiter: what separates values in the file; here they are given with commas.
     """
 
     columns: int = 0
@@ -55,6 +56,7 @@ class PixelColumns:
     channels: int = 1
     has_header: bool = False
     notices: tuple[str, ...] = ()
+    delimiter: str = ","
 
     @property
     def values(self) -> int:

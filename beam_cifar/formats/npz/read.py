@@ -17,6 +17,7 @@ from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog, SourceFile
+from beam_cifar.formats.kit.array_labels import ArrayLabels, array_labels, common_labels, numbers_in, without_rows
 from beam_cifar.formats.kit.array_names import IMAGES, images_by_split, labels_by_split, role_of, short_splits
 from beam_cifar.formats.kit.npy import (
     SUFFIX,
@@ -29,9 +30,7 @@ from beam_cifar.formats.kit.npy import (
     image_window,
     integers,
     list_arrays,
-    number_table,
     read_array,
-    read_labels,
     refuse_many_rows,
     refuse_unknown,
     texts,
@@ -95,7 +94,9 @@ class NpzSource(RecordSource):
 
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
         header, window = _images(file)
-        numbers, bad = checked_labels(file, _label_values(file, header.shape[0]), len(labels.names))
+        numbers, bad = checked_labels(
+            file, numbers_in(_labels(file, header.shape[0]), labels, file.shown), len(labels.names)
+        )
         ids = _ids(file, header.shape[0]) if file.beside[1].size else None
         return FileRecords(file, window.channels, numbers, window.read, window.size, None, ids, bad)
 
@@ -130,13 +131,13 @@ class _Subset:
     Attributes:
         file: its images; `beside` has labels, ids and id offsets, each an empty blob if missing.
         table: its label table; None if the file has no class names.
-        classes: number of classes according to the labels, if the file has no class names.
+        labels: its labels without those of the rows, if the file has no class names.
         notice: what is missing or not read, for the user; "" if there is nothing to say.
     """
 
     file: SourceFile
     table: LabelTable | None
-    classes: int
+    labels: ArrayLabels
     notice: str
 
 
@@ -242,9 +243,9 @@ def _subset(arrays: _Arrays, table: LabelTable | None, index_dir: str) -> _Subse
     file = SourceFile(arrays.subset, arrays.subset, arrays.shown, blob, beside=beside)
     found, _ = _images(file)
     refuse_many_rows(found.shape[0], storage.stamp(path)[0], arrays.shown)
-    values = _label_values(file, found.shape[0]) if table is None else ()
-    told = (*(() if arrays.beside[0] else ("no labels found",)), *arrays.told)
-    return _Subset(file, table, max(values, default=-1) + 1, f"{arrays.shown}: {'; '.join(told)}" if told else "")
+    labels = without_rows(_labels(file, found.shape[0])) if table is None else ArrayLabels(array("q"), 0)
+    told = list(filter(None, ("" if arrays.beside[0] else "no labels found", labels.told, *arrays.told)))
+    return _Subset(file, table, labels, f"{arrays.shown}: {'; '.join(told)}" if told else "")
 
 
 def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) -> LabelTable | None:
@@ -268,14 +269,14 @@ def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) ->
 
 
 def _common_table(found: Sequence[_Subset]) -> LabelTable:
-    """Returns the label table that all files share; classes are named by number if no file has names."""
+    """Returns the label table that all files share; without names of classes they are those of the labels."""
     first = found[0]
     for subset in found:
         if subset.table != first.table:
             raise InputError(f"{subset.file.shown}: classes differ from {first.file.shown}; convert one at a time")
     if first.table is not None:
         return first.table
-    return number_table({subset.file.shown: subset.classes for subset in found})
+    return common_labels({subset.file.shown: subset.labels for subset in found})
 
 
 def _images(file: SourceFile) -> tuple[Npy, Window]:
@@ -284,11 +285,11 @@ def _images(file: SourceFile) -> tuple[Npy, Window]:
     return header, image_window(header, file.shown)
 
 
-def _label_values(file: SourceFile, rows: int) -> array[int]:
+def _labels(file: SourceFile, rows: int) -> ArrayLabels:
     """Returns the labels as stored, all -1 if there are none."""
     if not file.beside[0].size:
-        return array("q", [UNLABELLED]) * rows
-    return read_labels(file.beside[0], f"{file.shown}: labels", rows)
+        return ArrayLabels(array("q", [UNLABELLED]) * rows, 0)
+    return array_labels(file.beside[0], f"{file.shown}: labels", rows)
 
 
 def _ids(file: SourceFile, rows: int) -> pa.Array:

@@ -21,6 +21,7 @@ from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.encoded import with_prefixes
 from beam_cifar.formats.kit.json_stream import parsed_json
 from beam_cifar.formats.kit.roots import has_own_file, sorted_files
+from beam_cifar.formats.kit.synsets import CLASS_TARS
 from beam_cifar.formats.webdataset.rows import WebdatasetRows, learn_table, shard_ids
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import decode_name
@@ -35,6 +36,7 @@ MAX_TABLE_BYTES: Final = 64 << 20
 _LOOK: Final = 64
 """How many members of a shard detection looks at."""
 _CIFAR_NAMES: Final = frozenset({"batches.meta", "meta", "batches.meta.txt"})
+_CLASS: Final = re.compile(r"n\d{8}\.tar")
 _PACKED: Final = re.compile(r"\d\.(?:tar\.(?:gz|bz2|xz|zst)|tgz)", re.IGNORECASE)
 _NUMBERING: Final = re.compile(r"(?:(?:^|[-_.])(?:part|shard))?[-_.]?\d+(?:[-_.]of[-_.]\d+)?\Z")
 
@@ -85,6 +87,8 @@ class WebdatasetSource(Source):
             table, notices = own, tuple(_missing(content, paths)) if storage.is_folder(path) else ()
         else:
             table, notices = learn_table(files)
+            if not table.names and all(_CLASS.fullmatch(storage.name_of(file.shown)) for file in files):
+                raise InputError(f"{path}: {CLASS_TARS}")
         return Catalog(
             self.name,
             "WebDataset",
