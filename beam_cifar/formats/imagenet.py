@@ -21,6 +21,7 @@ from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, ShardResult, SinkOptions, SourceFile
+from beam_cifar.formats.imagenet_kaggle import DATA, ImagenetKaggleSource
 from beam_cifar.formats.kit.cards import CARD, are_splits, config_lines, has_split_keyword, literal, split_name_of
 from beam_cifar.formats.kit.folders import ENTRY, NO_LABEL, TREE, ImageFileRows, ImageFileWriter, TreeSink, image_table
 from beam_cifar.formats.kit.image_lists import path_names
@@ -71,7 +72,12 @@ class ImagenetSource(Source):
         return True
 
     def describe(self, path: str, index_dir: str) -> Catalog:
-        """Lists all folders; numbers the classes in the order of their folder names, numbers as numbers."""
+        """Lists all folders; numbers the classes in the order of their folder names, numbers as numbers.
+
+        Kaggle's layout of ImageNet, which some call by this name too, is described as what it is.
+        """
+        if storage.is_folder(os.path.join(path, DATA)):
+            return ImagenetKaggleSource().describe(path, index_dir)
         with storage.reading(path):
             inner = self._subsets(path)
             folders = {name: _folders(folder) for name, folder in inner.items()}

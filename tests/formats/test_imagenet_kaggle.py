@@ -57,6 +57,12 @@ def test_labels_names_and_subsets_are_those_of_its_files(tmp_path: Path) -> None
     assert unpickled(tmp_path / "out" / "batches.meta")["label_names"] == names
 
 
+def test_it_may_be_called_imagenet(tmp_path: Path) -> None:
+    folder = written(tmp_path / "in")
+    found, own = (get_source(name).describe(str(folder), str(tmp_path)) for name in ("imagenet", "imagenet_kaggle"))
+    assert found == own
+
+
 def test_pixels_are_those_of_the_named_files(tmp_path: Path) -> None:
     folder = written(tmp_path / "in")
     quickly(folder, tmp_path / "out", "imagenet_with_subset_dirs")
