@@ -235,6 +235,8 @@ LAYOUTS = {
     "datumaro, many files": Layout("datumaro", _FILES),
     "coco": Layout("coco", options=("--subsets", "split")),
     "coco, many files": Layout("coco", _FILES),
+    "cvat": Layout("cvat", options=("--subsets", "split")),
+    "cvat, many files": Layout("cvat", _FILES),
     "tiny_imagenet": Layout("imagenet_with_subset_dirs", options=("--subsets", "split"), rewrite=_tiny, files="train"),
     "image_csv": Layout("imagenet_txt", options=("--subsets", "split"), rewrite=_table, files="synsets.txt"),
     "imagenet": Layout("imagenet"),
