@@ -1,6 +1,12 @@
-"""Text helpers: Unicode validation, and counts with their nouns for messages, tables and pages."""
+"""Text helpers: validation for Unicode and XML, and counts with their nouns for messages, tables and pages."""
 
 from __future__ import annotations
+
+import re
+from typing import Final
+
+NOT_XML: Final = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""A character that XML 1.0 does not allow."""
 
 
 def counted(count: int, one: str, many: str = "") -> str:

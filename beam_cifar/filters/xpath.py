@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from beam_cifar.data.arrays import BoolArray, Int64Array
 from beam_cifar.data.labels import UNLABELLED, unknown_name
 from beam_cifar.data.schema import plain_labels
+from beam_cifar.data.text import NOT_XML
 from beam_cifar.filters.xpath_static import LONGEST, NODE_SETS, read_syntax, refusal
 from beam_cifar.naming.subsets import split_name
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 FILTER_MODES = ("items", "annotations", "items+annotations")
 """What an expression selects; see `ItemFilter`."""
 
-_NOT_XML = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_ANSWERS = 1 << 14
 _SHOWN = 40
 
@@ -166,7 +166,7 @@ class _Trees:
         item, leaves = self._made[shape]
         texts = (facts.id, facts.subset, *(facts.size or ()), *(facts.label or ()))
         for leaf, text in zip(leaves, texts, strict=True):
-            leaf.text = _NOT_XML.sub("\ufffd", str(text))
+            leaf.text = NOT_XML.sub("\ufffd", str(text))
         return item
 
 
@@ -299,7 +299,7 @@ def _compile(expression: str) -> Any:
         raise refusal(expression, 1, "the expression is empty")
     if len(expression) > LONGEST:
         raise refusal(expression, LONGEST + 1, f"the expression has {len(expression):,} characters, over {LONGEST:,}")
-    if bad := _NOT_XML.search(expression):
+    if bad := NOT_XML.search(expression):
         raise refusal(expression, bad.start() + 1, f"character U+{ord(bad[0]):04X} is not allowed in XML")
     try:
         # No EXSLT, which is not XPath 1.0; no smart strings, which would keep a tree that changes with the next row.

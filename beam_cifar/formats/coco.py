@@ -25,7 +25,7 @@ from beam_cifar.formats.kit.annotations import (
     ANNOTATIONS,
     IMAGES,
     SUPERCLASSES,
-    AnnotationSource,
+    JsonSource,
     check_class_names,
     compact_json,
     label_table,
@@ -55,7 +55,7 @@ _ROOM: Final = ".labels_.json"
 """An ending that leaves room for `PREFIX` and ".json" in the name of a file, which also is that of a folder."""
 
 
-class CocoSource(AnnotationSource):
+class CocoSource(JsonSource):
     """Reads the images of each subset and their categories."""
 
     name = "coco"

@@ -23,7 +23,7 @@ from beam_cifar.formats.kit.annotations import (
     ANNOTATIONS,
     IMAGES,
     SUPERCLASSES,
-    AnnotationSource,
+    JsonSource,
     check_class_names,
     compact_json,
     label_table,
@@ -51,7 +51,7 @@ KINDS: Final = frozenset(
 """Datumaro's annotation types that are not labels of whole images."""
 
 
-class DatumaroSource(AnnotationSource):
+class DatumaroSource(JsonSource):
     """Reads the items of each subset and the images they name."""
 
     name = "datumaro"

@@ -155,6 +155,12 @@ FORMATS: dict[str, Format] = {
         "coco:CocoSink",
         marks=("annotations",),
     ),
+    "cvat": Format(
+        "CVAT for images 1.1 with tags, as Datumaro's cvat: images, and an XML file per subset",
+        "cvat:CvatSource",
+        "cvat:CvatSink",
+        marks=(".xml",),
+    ),
     "open_images": Format(
         "Open Images with labels of whole images, as Datumaro's open_images: images, and CSV files per subset",
         "open_images:OpenImagesSource",

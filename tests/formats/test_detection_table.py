@@ -87,6 +87,8 @@ CHALLENGE = images("ILSVRC/Data/CLS-LOC/train/n01/n01_0.JPEG", "ILSVRC/Data/CLS-
 }
 SHARD = tar({"a.png": PNG, "a.cls": b"0"})
 
+CVAT = b'<annotations><meta/><image id="0" name="1.png"/></annotations>'
+
 FOUND: dict[str, tuple[Tree, str]] = {
     "class folders": (CLASSES, "imagenet"),
     "names in upper case": (images("cat/1.PNG", "dog/2.JPEG"), "imagenet"),
@@ -166,6 +168,8 @@ FOUND: dict[str, tuple[Tree, str]] = {
     "WebDataset": ({"train-000000.tar": SHARD}, "webdataset"),
     "WebDataset and a table": ({"train-000000.tar": SHARD, "stats.csv": b""}, "webdataset"),
     "WebDataset and a folder": ({"train-000000.tar": SHARD, "logs/a.txt": b"x"}, "webdataset"),
+    "CVAT": (below("images", LOOSE) | {"annotations.xml": CVAT}, "cvat"),
+    "CVAT and a table": (below("images", LOOSE) | {"annotations.xml": CVAT, "notes.csv": b"a,b\n1,2\n"}, "cvat"),
     "WebDataset in folders": (below("train", {"0.tar": SHARD}) | below("val", {"0.tar": SHARD}), "webdataset"),
 }
 
@@ -186,7 +190,7 @@ STRAY: dict[str, Tree] = {
     "long line": {"notes.csv": b"x" * 70_000},
     "features": {"features.npy": FEATURES, "broken.npy": b"x"},
     "table of Parquet": {"table.parquet": NO_IMAGES},
-    "XML": {"a.xml": b"<a/>"},
+    "XML": {"a.xml": b"<a/>", "b.xml": b"<annotations>", "c.xml": b"not XML"},
     "archive": {"old.zip": b"PK\x05\x06" + bytes(18), "x.gz": b"\x1f\x8b"},
     "pickle": {"cache.pkl": pickle.dumps({})},
     "other binaries": {"x.bin": b"x", "x.mat": b"x"},

@@ -37,7 +37,7 @@ from tests.helpers.image_trees import (
 from tests.helpers.reading import batch_names, cifar_rows, tree, unpickled
 
 pytestmark = pytest.mark.usefixtures("without_runner")
-LISTED = ["imagenet_txt", "voc_classification", "datumaro", "coco", "open_images"]
+LISTED = ["imagenet_txt", "voc_classification", "datumaro", "coco", "cvat", "open_images"]
 ALL = [*LISTED, "image_dir"]
 
 
@@ -359,7 +359,7 @@ def test_an_image_that_changes_between_plan_and_reading_is_noticed(target: str, 
     source = write_cifar(tmp_path / "in", {"train": batch(["a.png", "b.png"], [0, 1])})
     quickly(source, tmp_path / "out", target, image_ext=".png")
     reader = get_source(target)
-    if target in ("coco", "datumaro", "open_images"):  # reads all on describing
+    if target in ("coco", "cvat", "datumaro", "open_images"):  # reads all on describing
         catalog = reader.describe(str(tmp_path / "out"), str(tmp_path))
         next((tmp_path / "out").rglob("a.png")).write_bytes(b"other")
         with reader.open_rows(catalog.files[0], catalog.labels) as rows, pytest.raises(InputError, match="changed"):

@@ -36,6 +36,7 @@ from tests.helpers.reading import tree
 STEPS: dict[str, tuple[Step, ...]] = {"plain": (), "shuffled": (Shuffle(),)}
 FORMATS: dict[str, dict[str, Any]] = {
     "coco": {},
+    "cvat": {},
     "datumaro": {},
     "imagenet": {},
     "imagenet_with_subset_dirs": {},

@@ -468,7 +468,7 @@ def read_manifest(path: str) -> None:
 FOLDERS = {
     name: Folder(name)
     for name in (
-        *("cifar", "cifar_binary", "coco", "datumaro", "imagenet_txt", "mnist", "mnist_csv", "npz"),
+        *("cifar", "cifar_binary", "coco", "cvat", "datumaro", "imagenet_txt", "mnist", "mnist_csv", "npz"),
         *("open_images", "parquet", "voc_classification", "webdataset"),
     )
 }

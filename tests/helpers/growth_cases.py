@@ -253,6 +253,8 @@ LAYOUTS = {
     "coco, many files": Layout("coco", _FILES),
     "open_images": Layout("open_images"),
     "open_images, many files": Layout("open_images", _FILES, ("--subsets", "source")),
+    "cvat": Layout("cvat", options=("--subsets", "split")),
+    "cvat, many files": Layout("cvat", _FILES),
     "tiny_imagenet": Layout("imagenet_with_subset_dirs", options=("--subsets", "split"), rewrite=_tiny, files="train"),
     "imagenet_kaggle": Layout(
         "imagenet_with_subset_dirs", options=("--subsets", "split"), rewrite=_kaggle, files="train"

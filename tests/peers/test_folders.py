@@ -14,12 +14,13 @@ from urllib.parse import unquote
 import numpy as np
 import pytest
 
+from beam_cifar import make_sample
 from tests.helpers.image_trees import batch, quickly, write_cifar
 from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 
 SCRIPT = SCRIPTS / "folders.py"
-LISTED = ["imagenet_txt", "voc_classification", "datumaro", "coco", "open_images"]
+LISTED = ["imagenet_txt", "voc_classification", "datumaro", "coco", "cvat", "open_images"]
 CLASSES = ["cat", "sea lion", "поезд"]
 
 Found = dict[str, Any]
@@ -90,6 +91,14 @@ def test_we_find_every_item_that_datumaro_writes(target: str, tmp_path: Path, da
     assert rows_of(tmp_path / "back") == wanted["items"]
     added = ["background"] if target == "voc_classification" else []  # by Datumaro's exporter
     assert unpickled(tmp_path / "back" / "batches.meta")["label_names"] == [*added, *wanted["classes"]]
+
+
+def test_datumaro_finds_every_pixel_and_tag_of_6000_images(tmp_path: Path, datumaro: Peer) -> None:
+    make_sample(str(tmp_path / "in"), images=6000)
+    quickly(tmp_path / "in", tmp_path / "out", "cvat")
+    found, wanted = datumaro("read", "cvat", tmp_path / "out")["items"], rows_of(tmp_path / "in")
+    assert sum(map(len, wanted.values())) == 6000
+    assert found == wanted
 
 
 @pytest.mark.parametrize("target", LISTED)

@@ -1,4 +1,4 @@
-"""Reads formats that have a JSON file of annotations for each subset, next to a folder of images."""
+"""Reads formats that have a file of annotations for each subset, JSON or XML, next to a folder of images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable, refuse_repeated
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 ANNOTATIONS: Final = "annotations"
 IMAGES: Final = "images"
 
-MAX_JSON_BYTES: Final = 8 << 30
+MAX_FILE_BYTES: Final = 8 << 30
 """Limit for the annotation file of one subset; a million items are about 0.2 GB."""
 
 DETECT_BYTES: Final = 2 << 20
-"""How much of a JSON file detection reads to find what comes before the items."""
+"""How much of a file detection reads to find what comes before the items."""
 
 SUPERCLASSES: Final = "superclasses"
 """Our key for the ordered list of all superclasses, in an object of free content; other readers ignore it."""
@@ -60,40 +60,49 @@ class _Contents:
 
 
 class AnnotationSource(Source):
-    """Reads `annotations/<prefix><subset>.json`, and the images of each file in `images/`."""
+    """Reads `<folder><prefix><subset><suffix>`, and the images of each file in `images/`."""
 
     title: ClassVar[str]
     """Display name of the kind of dataset."""
+    folder: ClassVar[str] = f"{ANNOTATIONS}/"
+    """Folder of the annotation files, with "/" at its end; "" for the dataset's own."""
     prefix: ClassVar[str] = ""
     """What the names of annotation files start with."""
+    suffix: ClassVar[str] = ".json"
+    """What they end with."""
 
     @abstractmethod
-    def is_it(self, key: str, value: JsonStream, before: Set[str]) -> bool:
-        """Returns whether a file that has a key, after others, is in this format.
-
-        Args:
-            key: the key.
-            value: the file, at the value of the key; only `JsonStream.at` may be called.
-            before: the keys before it.
-        """
+    def starts_right(self, entry: storage.Entry) -> bool:
+        """Returns whether the start of an annotation file is in this format. Raises `InputError`."""
 
     @abstractmethod
     def rows(self, file: SourceFile) -> pa.Table:
         """Returns the rows of one annotation file, from `with_facts`. Raises `InputError`."""
 
     def looks_right(self, path: str, index_dir: str) -> bool:
-        """Returns whether one of the first JSON files in `annotations/` is in this format."""
-        if archives.is_archive(path) or not storage.is_folder(os.path.join(path, ANNOTATIONS)):
+        """Returns whether one of the first annotation files is in this format."""
+        if archives.is_archive(path) or not storage.is_folder(self._folder(path)):
             return False
-        return any(self._starts_right(entry) for entry in self._found(path)[:3])
+        return any(self.starts_right(entry) for entry in self._found(path)[:3])
+
+    def files(self, found: Sequence[storage.Entry], images: storage.Blob, index_dir: str) -> tuple[SourceFile, ...]:
+        """Returns the annotation files, each with its subset. Raises `InputError`.
+
+        Args:
+            found: the files.
+            images: the folder of the images.
+            index_dir: folder for their indexes.
+        """
+        return subset_files(found, (images,), index_dir, self.prefix)
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Reads all items once, to count the annotations that are ignored."""
-        with storage.reading(os.path.join(path, ANNOTATIONS)):
+        with storage.reading(self._folder(path)):
             found = self._found(path)
         if not found:
-            raise InputError(f"{path}: has no annotation files; expected {ANNOTATIONS}/{self.prefix}<subset>.json")
-        files = subset_files(found, (list_images(os.path.join(path, IMAGES)).blob,), index_dir, self.prefix)
+            expected = f"{self.folder}{self.prefix}<subset>{self.suffix}"
+            raise InputError(f"{path}: has no annotation files; expected {expected}")
+        files = self.files(found, list_images(os.path.join(path, IMAGES)).blob, index_dir)
         tables, left_out = [], Counter[str]()
         for file in files:
             contents = _contents(type(self), file)
@@ -109,16 +118,31 @@ class AnnotationSource(Source):
     def read_rows(self, file: SourceFile, labels: LabelTable) -> ImageFileRows:
         return _contents(type(self), file).rows
 
+    def _folder(self, path: str) -> str:
+        return os.path.join(path, self.folder).rstrip("/")
+
     def _found(self, path: str) -> list[storage.Entry]:
         def is_ours(name: str) -> bool:
-            return name.startswith(self.prefix) and name.endswith(".json")
+            return name.startswith(self.prefix) and name.endswith(self.suffix)
 
-        return sorted_files(os.path.join(path, ANNOTATIONS), is_ours, own=True)
+        return sorted_files(self._folder(path), is_ours, own=bool(self.folder))
 
-    def _starts_right(self, entry: storage.Entry) -> bool:
-        """Returns whether the start of a file is in this format. Raises `InputError`."""
-        with storage.reading(entry.path), storage.open_file(entry.path) as file:
-            stream = JsonStream(io.BytesIO(file.read(DETECT_BYTES)), entry.path)
+
+class JsonSource(AnnotationSource):
+    """Reads `annotations/<prefix><subset>.json`, and the images of each file in `images/`."""
+
+    @abstractmethod
+    def is_it(self, key: str, value: JsonStream, before: Set[str]) -> bool:
+        """Returns whether a file that has a key, after others, is in this format.
+
+        Args:
+            key: the key.
+            value: the file, at the value of the key; only `JsonStream.at` may be called.
+            before: the keys before it.
+        """
+
+    def starts_right(self, entry: storage.Entry) -> bool:
+        stream = JsonStream(io.BytesIO(first_bytes(entry)), entry.path)
         found, is_object = set[str](), stream.at("{")
         try:
             if not is_object:
@@ -156,12 +180,25 @@ def with_facts(table: pa.Table, labels: LabelTable, left_out: Mapping[str, int])
     return table.replace_schema_metadata({"facts": json.dumps({"labels": asdict(labels), "left_out": left_out})})
 
 
+def first_bytes(entry: storage.Entry) -> bytes:
+    """Returns the first `DETECT_BYTES` of an annotation file. Raises `InputError`."""
+    with storage.reading(entry.path), storage.open_file(entry.path) as file:
+        return file.read(DETECT_BYTES)
+
+
+@contextmanager
+def open_annotations(file: SourceFile) -> Iterator[BinaryIO]:
+    """Yields an annotation file, at its start. Raises `InputError` if it is too large or changed."""
+    if file.blob.size > MAX_FILE_BYTES:
+        raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_FILE_BYTES} are supported")
+    with storage.open_blob(file.blob, file.shown) as opened:
+        yield opened
+
+
 @contextmanager
 def open_json(file: SourceFile) -> Iterator[JsonStream]:
-    """Yields an annotation file, at its start. Raises `InputError` if it is too large or changed."""
-    if file.blob.size > MAX_JSON_BYTES:
-        raise InputError(f"{file.shown}: is {file.blob.size} bytes; at most {MAX_JSON_BYTES} are supported")
-    with storage.open_blob(file.blob, file.shown) as opened:
+    """Yields a JSON file of annotations, at its start; raises as `open_annotations`."""
+    with open_annotations(file) as opened:
         yield JsonStream(opened, file.shown)
 
 
