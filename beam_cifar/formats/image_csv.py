@@ -460,7 +460,7 @@ def _places(
             first = images.tree.names[int(found.places[found.repeated][0])].as_py()
             count = counted(int(found.repeated.sum()), "name")
             notices.append(
-                f"{table.path}: {count} of images are in several folders, those in the first are read, such as "
+                f"{table.path}: {count} of images in several folders, of which those in the first are read, such as "
                 f"{first!r}; a column 'split', or paths in column {columns.image!r}, would say which"
             )
     return places, unsure

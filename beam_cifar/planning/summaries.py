@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable, parent_conflict
 from beam_cifar.data.schema import has_images, plain_labels
+from beam_cifar.data.text import counted
 from beam_cifar.errors import RowError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.source import RowReader, Source
@@ -188,8 +189,8 @@ def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
     for summary in summaries:
         if summary.duplicates:
             yield (
-                f"{summary.file.shown}: {summary.duplicates} rows repeat the file name of an earlier row; "
-                f"a suffix was added to their ids"
+                f"{summary.file.shown}: {counted(summary.duplicates, 'row')} with the file name of an earlier row; "
+                f"a suffix was added to each id"
             )
 
 

@@ -239,7 +239,7 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
         ["train/1.png", "test/1.png"],
         {"labels.csv": "id,label\n1,x\n"},
         [
-            "labels.csv: 1 name of images are in several folders, those in the first are read, such as 'train/1.png'; "
+            "labels.csv: 1 name of images in several folders, of which those in the first are read, such as 'train/1.png'; "
             "a column 'split', or paths in column 'id', would say which",
             "labels.csv: images are named by column 'id', labels are read from 'label'",
             "test: no table names its 1 image, which have no labels",
