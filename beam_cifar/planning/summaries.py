@@ -17,7 +17,6 @@ from beam_cifar.formats.contract.source import RowReader, Source
 from beam_cifar.formats.contract.types import (
     CHUNK_ROWS,
     MAX_BAD_ROWS,
-    MAX_TOLD,
     Catalog,
     FileSummary,
     RowNames,
@@ -49,7 +48,7 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
         summary = replace(
             reader.summary(sizes=wanted.sizes),
             file=file,  # rows kept from an earlier command in this process know its index folder
-            bad_rows=tuple(bad[row] for row in sorted(bad)[: MAX_TOLD if wanted.lenient else MAX_BAD_ROWS]),
+            bad_rows=tuple(bad[row] for row in sorted(bad)[: None if wanted.tolerant else MAX_BAD_ROWS]),
             bad_count=len(bad),
             chunks=tuple(_plain_chunks(reader)),
             access=reader.access,
