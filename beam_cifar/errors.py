@@ -45,6 +45,10 @@ class RowError(InputError):
     """One row cannot be read, such as a damaged image, while others of its file can."""
 
 
+class ConflictError(InputError):
+    """Files of one dataset contradict each other, so that none of them is known to be wrong."""
+
+
 class PickleError(InputError):
     """A pickle that is not a plain CIFAR file: truncated, damaged, hostile or with unexpected contents.
 

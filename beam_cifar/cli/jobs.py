@@ -15,6 +15,7 @@ from beam_cifar.cli.parser import Parser, list_flags
 from beam_cifar.cli.terminal import Progress, print_notices, print_result, scratch_folder
 from beam_cifar.data.labels import unknown_name
 from beam_cifar.data.memory import share_heap
+from beam_cifar.data.text import counted
 from beam_cifar.errors import RowError, UsageError
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.registry import READ
@@ -62,7 +63,7 @@ def perform(arguments: argparse.Namespace, options: ConvertOptions) -> None:
             raise RowError(f"{error}; leave out such rows with --on-error quarantine, or with --filter") from error
     summary = replace(summary, seconds=round(time.monotonic() - started_at, 3))
     fields = asdict(summary)
-    names = "version format output read written filtered quarantined subsets labels seconds losses"
+    names = "version format output read written filtered quarantined quarantined_files subsets labels seconds losses"
     print_result(arguments, {name: fields[name] for name in names.split()}, _described(summary))
     print_notices(notice for notice in summary.notices if notice not in said)
 
@@ -160,6 +161,8 @@ def _described(summary: Summary) -> list[str]:
     ]
     if summary.filtered or summary.quarantined:
         lines.append(f"  read {summary.read:,}, filtered {summary.filtered:,}, quarantined {summary.quarantined:,}")
+    if summary.quarantined_files:
+        lines.append(f"  without {counted(summary.quarantined_files, 'input file')} that cannot be read")
     return lines
 
 

@@ -19,13 +19,17 @@ Counts = Counter[tuple[str, int]]
 """Row counts by (subset, label); the label is -1 for unlabelled rows."""
 
 
-@dataclass(frozen=True)
+WHOLE_FILE = -1
+"""The row number of a record about a file of which no row can be read."""
+
+
+@dataclass(frozen=True, slots=True)  # with slots: a job may keep many
 class BadRow:
     """A rejected row.
 
     Attributes:
         file: display name of the source file.
-        row: row number in the file, from 0.
+        row: row number in the file, from 0, or `WHOLE_FILE`.
         subset: subset the row belongs to.
         stage: the step that rejected it.
         error: why it was rejected.
@@ -40,7 +44,7 @@ class BadRow:
     label: int = -1
 
     def __str__(self) -> str:
-        return f"{self.file}: row {self.row}: {self.error}"
+        return f"{self.file}: {self.error}" if self.row == WHOLE_FILE else f"{self.file}: row {self.row}: {self.error}"
 
 
 # Blocks are never shuffled: with a shuffle, 1 GB of images took local runners 4.5 to 12 GB of memory; without, 143 MB.

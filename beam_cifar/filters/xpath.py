@@ -54,11 +54,19 @@ class Decision:
     labels: BoolArray
 
 
-_COMPARED: Final = (
-    re.compile(r"""\bsubset(?:/text\(\)|\s*\[\s*(?:text\(\)|\.))?\s*!?=\s*(["'])(.*?)\1""", re.DOTALL),
-    re.compile(r"""(["'])([^"']*)\1\s*!?=\s*(?:[\w./]*/)?subset\b"""),
-)
-"""Comparisons of `subset` with a string."""
+_COMPARED: Final = {
+    name: (
+        re.compile(rf"""\b{name}(?:/text\(\)|\s*\[\s*(?:text\(\)|\.))?\s*!?=\s*(["'])(.*?)\1""", re.DOTALL),
+        re.compile(rf"""(["'])([^"']*)\1\s*!?=\s*(?:[\w./]*/)?{name}\b"""),
+    )
+    for name in ("subset", "label")
+}
+"""Comparisons of an element with a string."""
+
+
+def _compared(expression: str, name: str) -> frozenset[str]:
+    """Returns the strings that an element is compared with."""
+    return frozenset(match[2] for pattern in _COMPARED[name] for match in pattern.finditer(expression))
 
 
 @dataclass(frozen=True)
@@ -122,6 +130,10 @@ class ItemFilter:
             return Decision(selected, every)
         kept = selected | (plain_labels(table) == UNLABELLED)
         return Decision(every if self.mode == "annotations" else selected, kept)
+
+    def unknown_labels(self, names: Sequence[str]) -> list[str]:
+        """Returns the strings that labels are compared with and that are no class, in order."""
+        return sorted(_compared(self.expression, "label") - {*names})
 
     def hint(self, names: Sequence[str]) -> str:
         """Returns what to add to the message for a filter that selects nothing: similar class names.
@@ -205,7 +217,7 @@ class _Evaluator:
         self._compiled = _compile(expression)
         self.syntax = read_syntax(expression)
         self._of_annotations = of_annotations and self.syntax.kind in NODE_SETS
-        self._compared = frozenset(match[2] for pattern in _COMPARED for match in pattern.finditer(expression))
+        self._compared = _compared(expression, "subset")
         self._answers: dict[_Facts, bool] = {}
         # Some type errors show only on evaluation: try every shape of item before the first row.
         trees = _Trees()

@@ -85,6 +85,9 @@ class HfArrowSource(Source):
         notices = tuple(label_notices(files, _READER))
         return Catalog(self.name, "Hugging Face datasets", path, table, named, notices=notices)
 
+    def may_lose(self, name: str) -> bool:
+        return name.endswith(SUFFIX)
+
     def read_rows(self, file: SourceFile, labels: LabelTable) -> PlacedTableRows:
         found = read_places(file)
         missing = int((found.column("offset").to_numpy() < 0).sum())
@@ -158,6 +161,8 @@ def _files(path: str, split: str, index_dir: str) -> Iterator[SourceFile]:
     info = own_file(folder, INFO)
     for name in _plain_names(listed, shown, "_data_files"):
         file = os.path.join(folder, name)
+        if file in storage.hidden_files():
+            continue
         beside = (info.blob,) if info else ()
         blob = storage.whole_file(file)
         yield SourceFile(f"{split}/{name}" if split else name, subset, file, blob, beside=beside, index_dir=index_dir)

@@ -20,7 +20,7 @@ from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import Source, kept
-from beam_cifar.formats.contract.types import MAX_TOLD, Catalog, SourceFile
+from beam_cifar.formats.contract.types import Catalog, SourceFile, are_too_many
 from beam_cifar.formats.kit.folders import ENTRY, ImageFileRows, image_table
 from beam_cifar.formats.kit.image_lists import (
     ImageTree,
@@ -387,7 +387,7 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
         error = found.error or _wrong_path(found.image, columns.image, found.line)
         if error:
             errors[row] = error
-            _refuse_many(blob.path, error, errors)
+            _refuse_many(blob.path, error, errors, row + 1)
         values.append("" if error else plain_path(found.image))
         labels.append("" if error else found.label)
         subsets.append("" if error else found.subset)
@@ -404,16 +404,16 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
             f"image {value!r} may be one of several, such as {first!r}; expected a path and an extension in column "
             f"{columns.image!r}"
         )
-        _refuse_many(blob.path, errors[row], errors)
+        _refuse_many(blob.path, errors[row], errors, len(named))
     places[unsure] = -1
     notices += _column_notices(blob.path, columns)
     written = _subsets(place, named, said, places, images)
     return _Rows(blob.path, named, labels.made(), written, places, errors, columns.has_labels, columns.one_hot)
 
 
-def _refuse_many(shown: str, error: str, errors: Mapping[int, str]) -> None:
-    if len(errors) > MAX_TOLD:
-        raise InputError(f"{shown}: {error} (after {MAX_TOLD} other bad rows)")
+def _refuse_many(shown: str, error: str, errors: Mapping[int, str], rows: int) -> None:
+    if are_too_many(len(errors), rows):
+        raise InputError(f"{shown}: {error} (after {len(errors) - 1} other bad rows)")
 
 
 def _wrong_path(value: str, name: str, line: int) -> str:
@@ -458,7 +458,7 @@ def _places(
             first = images.tree.names[int(found.places[found.repeated][0])].as_py()
             count = counted(int(found.repeated.sum()), "name")
             notices.append(
-                f"{table.path}: {count} of images are in several folders, those in the first are read, such as "
+                f"{table.path}: {count} of images in several folders, of which those in the first are read, such as "
                 f"{first!r}; a column 'split', or paths in column {columns.image!r}, would say which"
             )
     return places, unsure
@@ -557,7 +557,7 @@ def _cleared(rows: _Rows, drop: npt.NDArray[np.bool_], bad: npt.NDArray[np.bool_
     import pyarrow as pa
 
     torn = np.flatnonzero(bad).tolist()
-    if len(torn) + len(rows.errors) > MAX_TOLD:
+    if are_too_many(len(torn) + len(rows.errors), len(rows.values)):
         raise InputError(f"{rows.where}: {len(torn)} rows have an image that has another label in another row")
     errors = dict(rows.errors)
     for row in torn:

@@ -98,7 +98,7 @@ class ImagenetSource(Source):
             raise InputError(f"{path}: no image files found in {'<subset>/' * (self.depth - 1)}<class>/")
         notices = [
             *numbered,
-            *_told(stray, "ignored {} that are not images in a class folder, such as {}", "path"),
+            *_told(stray, "ignored {} other than images in a class folder, such as {}", "path"),
             *_told(
                 hidden, "ignored {} with a name that starts with '_', such as {}; rename those of classes", "folder"
             ),

@@ -83,6 +83,10 @@ class MnistSource(RecordSource):
         """Returns whether the directory has images or labels of a subset; `describe` reports missing files."""
         return storage.is_folder(path) and bool(_roots(path))
 
+    def may_lose(self, name: str) -> bool:
+        """Returns whether it is a file of images or labels: one without the other is refused, so both are lost."""
+        return bool(_FILE.fullmatch(name))
+
     def describe(self, path: str, index_dir: str) -> Catalog:
         if not storage.is_folder(path):
             raise InputError(f"{path}: is not a directory; expected one with files such as train{IMAGES_NAME}")

@@ -387,6 +387,8 @@ def _is_it(name: str, path: str, index_dir: str) -> bool:
         with storage.reading(path):
             return source.looks_right(path, index_dir)
     except InputError as error:
+        if storage.hide(error, path, source.may_lose):
+            return _is_it(name, path, index_dir)
         if str(error).startswith(f"{path}: "):  # the dataset itself: no other format can read it either
             raise
         advice = "restore or remove it, or name the format with --input-format"

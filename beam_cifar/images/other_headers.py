@@ -22,7 +22,6 @@ STARTS: Final = {b"GIF8": "gif", b"BM": "bmp", b"RIFF": "webp", b"II*\0": "tiff"
 # WebP: chunks read before giving up; EXIF and XMP are after the pixels.
 _CHUNKS: Final = 1 << 16
 _META_BYTES: Final = 1 << 16
-_ANIMATION_END: Final = 30
 _HAS_ALPHA, _HAS_META = 0x10, 0x0C
 
 # TIFF: tags of the first directory, and kinds of colour (PhotometricInterpretation).

@@ -13,20 +13,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from beam_cifar import storage
+from beam_cifar.data.block import WHOLE_FILE
 from beam_cifar.data.memory import give_back
 from beam_cifar.errors import InputError, JobError, OutputError, UsageError
 from beam_cifar.formats.contract.source import forget
 from beam_cifar.formats.contract.types import Catalog
 from beam_cifar.formats.registry import get_sink
 from beam_cifar.jobs.in_place import keep_files
-from beam_cifar.jobs.quarantine import quarantine_list, write_quarantine
+from beam_cifar.jobs.quarantine import write_quarantine
 from beam_cifar.options import ConvertOptions, Input
 from beam_cifar.planning.by_counts import make_plan, wanted_of
 from beam_cifar.planning.by_rows import plan_by_rows
 from beam_cifar.planning.chosen_rows import write_chosen, write_moves
 from beam_cifar.planning.moves import moves_of, rereads
 from beam_cifar.planning.plan import Plan
-from beam_cifar.planning.quarantine import LISTING
+from beam_cifar.planning.quarantine import LISTING, bad_count
 from beam_cifar.planning.survey import Survey, survey
 from beam_cifar.version import __version__
 
@@ -43,7 +44,6 @@ class Job:
         done: whether an earlier, interrupted run already finished it.
         resumed: whether it continues an interrupted run of the same plan, whose finished parts are kept.
         finished: accounts (`PartInfo`) of those parts.
-        quarantine: the list of bad rows that are set aside; empty if there are none.
     """
 
     options: ConvertOptions
@@ -53,7 +53,6 @@ class Job:
     done: bool = False
     resumed: bool = False
     finished: tuple[Any, ...] = ()
-    quarantine: bytes = b""
 
 
 class prepare:  # noqa: N801 (used as a function)
@@ -186,8 +185,8 @@ def _plan(options: ConvertOptions, folder: storage.JobFolder, held: storage.Hold
             storage.begin(job.folder, inputs)
             if job.plan.chosen is not None:
                 write_chosen(job.plan.chosen, job.folder.rows, job.folder.scratch)
-            if job.quarantine:
-                write_quarantine(job.plan, job.quarantine, job.folder, keep=options.keep_bad_rows)
+            if job.plan.set_aside:
+                write_quarantine(job.plan, job.folder, keep=options.keep_bad_rows)
             if job.plan.moves.spills:
                 write_moves(job.plan.moves, job.folder.moves, job.folder.scratch)
     if job.plan.chosen is not None:
@@ -234,10 +233,14 @@ def _planned(options: ConvertOptions, folder: storage.JobFolder, index_dir: str)
         "libraries": libraries(),
         "losses": list(plan.losses),
     }
-    listed = quarantine_list(plan)
-    if listed:  # no digest of it: it has the paths of the input
-        facts["quarantine"] = {"listing": LISTING, "rows": len(plan.set_aside)}
-    return Job(options, plan, folder, facts, quarantine=listed), surveys
+    if plan.set_aside:  # no digest of the list: it has the paths of the input
+        lost = len(plan.set_aside.get(WHOLE_FILE, ()))
+        facts["quarantine"] = {
+            "listing": LISTING,
+            "rows": bad_count(plan.set_aside),
+            **({"files": lost} if lost else {}),
+        }
+    return Job(options, plan, folder, facts), surveys
 
 
 def _inputs_digest(catalogs: Sequence[Catalog]) -> str:

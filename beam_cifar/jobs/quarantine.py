@@ -7,11 +7,10 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
-from itertools import groupby
 from typing import Any
 
 from beam_cifar import storage
-from beam_cifar.data.block import BadRow
+from beam_cifar.data.block import WHOLE_FILE, BadRow
 from beam_cifar.errors import BeamCifarError
 from beam_cifar.formats.contract.source import RowReader, StoredImage
 from beam_cifar.formats.registry import get_source
@@ -19,26 +18,31 @@ from beam_cifar.images.header import JPEG_START, PNG_START
 from beam_cifar.planning.plan import Plan
 
 
-def quarantine_list(plan: Plan) -> bytes:
-    """Returns the list of a plan's bad rows as JSON Lines, in the order of the input."""
-    lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry, _ in _entries(plan))
-    return "".join(lines).encode("utf-8", "surrogatepass")
+def write_quarantine(plan: Plan, folder: storage.JobFolder, *, keep: bool) -> None:
+    """Stages the list of a plan's bad rows as JSON Lines, in the order of the input, after the files that are lost.
 
-
-def write_quarantine(plan: Plan, content: bytes, folder: storage.JobFolder, *, keep: bool) -> None:
-    """Stages the list of bad rows and, to `keep` them, the bytes of each as `quarantine/<line>.<extension>`."""
-    storage.write_whole(folder.staged_quarantine, content, folder.scratch, folder.guard)
-    for number, (_, data) in enumerate(_entries(plan) if keep else ()):
-        if data is not None:
-            path = os.path.join(folder.staged_bad_rows, f"{number}.{_extension(data)}")
-            storage.write_whole(path, data, folder.scratch, folder.guard)
+    To `keep` them, the bytes of each go to `quarantine/<line>.<extension>`.
+    """
+    with storage.StagedFile(folder.staged_quarantine, folder.scratch, folder.guard) as file:
+        for number, (entry, data) in enumerate(_entries(plan)):
+            line = json.dumps(entry, ensure_ascii=False) + "\n"
+            file.write(line.encode("utf-8", "surrogatepass"))
+            if keep and data is not None:
+                path = os.path.join(folder.staged_bad_rows, f"{number}.{_extension(data)}")
+                storage.write_whole(path, data, folder.scratch, folder.guard)
+        file.sync()
+        file.commit()
 
 
 def _entries(plan: Plan) -> Iterator[tuple[dict[str, Any], bytes | None]]:
     """Yields the entry of each bad row, and its bytes where they are known, one at a time."""
-    in_order = sorted(plan.set_aside, key=lambda each: (each[0], each[1].row))
-    for number, group in groupby(in_order, key=lambda each: each[0]):
-        yield from _entries_of(plan, number, [bad for _, bad in group])
+    for bad in plan.set_aside.get(WHOLE_FILE, ()):
+        yield (
+            {"file": bad.file, "row": None, "subset": bad.subset or None, "stage": bad.stage, "reason": bad.error},
+            None,
+        )
+    for number in sorted(plan.set_aside.keys() - {WHOLE_FILE}):
+        yield from _entries_of(plan, number, sorted(plan.set_aside[number], key=lambda bad: bad.row))
 
 
 def _entries_of(plan: Plan, number: int, rows: Sequence[BadRow]) -> Iterator[tuple[dict[str, Any], bytes | None]]:

@@ -21,6 +21,7 @@ class Summary:
         written: rows written.
         filtered: rows dropped by the selection.
         quarantined: rows that could not be kept.
+        quarantined_files: input files that could not be read; none of their rows is counted elsewhere.
         subsets: rows written, by output subset.
         labels: rows written, by class name.
         seconds: time from the call to the end.
@@ -41,6 +42,7 @@ class Summary:
     written: int
     filtered: int
     quarantined: int
+    quarantined_files: int
     subsets: dict[str, int]
     labels: dict[str, int]
     seconds: float
@@ -63,6 +65,7 @@ def summary_of(job: Job, manifest: dict[str, Any], seconds: float) -> Summary:
         written=rows["written"],
         filtered=rows["filtered"],
         quarantined=rows["rejected"],
+        quarantined_files=manifest.get("quarantine", {}).get("files", 0),
         subsets=manifest["subsets"],
         labels={**manifest["classes"], **unlabelled},
         seconds=round(seconds, 3),

@@ -21,7 +21,7 @@ from apache_beam.coders import RowCoder, registry
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block
-from beam_cifar.data.labels import LabelMap, LabelTable, remap_table
+from beam_cifar.data.labels import LabelMap, LabelTable, remap_table, unknown_name
 from beam_cifar.data.limits import check_size
 from beam_cifar.errors import InputError, OutputError, UsageError
 from beam_cifar.filters.selection import Selection
@@ -59,6 +59,8 @@ BATCH_BYTES = 16 << 20
 class FilterExamples(HandlesErrors):
     """Keeps the examples that match an XPath expression; see `beam_cifar.filters.xpath`.
 
+    A warning names each class of the expression that is none of `labels`: nothing would be selected by it.
+
     Attributes:
         expression: XPath expression such as '/item[annotation/label="dog"]'.
         labels: classes of the examples, a table or a list of names.
@@ -81,7 +83,10 @@ class FilterExamples(HandlesErrors):
     mode: str = "items"
 
     def __post_init__(self) -> None:
-        self._selection = Selection(label_table(self.labels).names, None, ItemFilter(self.expression, self.mode))
+        names, found = label_table(self.labels).names, ItemFilter(self.expression, self.mode)
+        for unknown in found.unknown_labels(names):
+            logging.getLogger("beam_cifar").warning("FilterExamples: %s", unknown_name("label", unknown, names))
+        self._selection = Selection(names, None, found)
 
     def display_data(self) -> dict[str, str]:
         return {"filter": self.expression, "filter_mode": self.mode}

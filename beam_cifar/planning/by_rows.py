@@ -56,7 +56,7 @@ def plan_by_rows(
     saved = encodings if sink.export_of(options).save_images else ()
     quarantine = Quarantine(saved, options.max_bad) if options.on_error == "quarantine" else None
     gathering, view = look(options.input, steps_of(options), index_dir, columns, sizes=sizes, quarantine=quarantine)
-    set_aside = tuple(quarantine.found) if quarantine else ()
+    set_aside = quarantine.found if quarantine else {}
     if not len(view):
         rows = sum(summary.rows for summary in gathering.summaries)
         said = [*gathering.notices, *told(set_aside)]

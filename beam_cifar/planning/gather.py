@@ -13,11 +13,11 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from beam_cifar.data.block import Block, Counts
+from beam_cifar.data.block import WHOLE_FILE, Block, Counts
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.data.memory import give_back
 from beam_cifar.data.row_table import View
-from beam_cifar.errors import RowError, UsageError
+from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.types import FileSummary, Wanted
 from beam_cifar.options import Input
 from beam_cifar.planning.checks import refuse_bad_rows, refuse_unreadable
@@ -102,7 +102,7 @@ class Gathering(StepContext):
     ) -> None:
         self._index_dir, self._quarantine = index_dir, quarantine
         self.columns = columns
-        self._wanted = Wanted(sizes=sizes, columns=columns | {"label"}, lenient=True)
+        self._wanted = Wanted(sizes=sizes, columns=columns | {"label"}, lenient=True, tolerant=quarantine is not None)
         self.surveys: list[Survey] = []
         self.origins: list[Origin] = []
         self.summaries: list[FileSummary] = []
@@ -248,7 +248,7 @@ class Gathering(StepContext):
         kept: Counts = Counter()
         unlabelled: Counts = Counter()
         rejected: Counts = Counter()
-        set_aside = self._quarantine.found if self._quarantine else []
+        set_aside = self._quarantine.found if self._quarantine else {}
         for number, (summary, to) in enumerate(zip(self.summaries, maps, strict=True)):
             labels = np.array([*to.targets, UNLABELLED], dtype=np.int32)[self._labels[number]]
             here = np.flatnonzero(view.files == number)
@@ -256,9 +256,8 @@ class Gathering(StepContext):
             subset = summary.file.subset
             read.update(_counted(subset, labels))
             kept.update(_counted(subset, were))
-            rejected.update(
-                _counted(subset, labels[np.array([bad.row for at, bad in set_aside if at == number], np.int64)])
-            )
+            bad = np.array([bad.row for bad in set_aside.get(number, ())], np.int64)
+            rejected.update(_counted(subset, labels[bad]))
             unlabelled.update(_counted(subset, were[(were >= 0) & (are < 0)]))
         written: Counts = Counter()
         for number, subset in enumerate(view.subset_names):
@@ -278,6 +277,9 @@ class Gathering(StepContext):
             found = survey(*given, wanted, number, images=asked.images)
         if self._quarantine is None:
             refuse_bad_rows(found.summaries)
+        else:
+            for lost in found.lost:
+                self._quarantine.add(WHOLE_FILE, lost)
         give_back()
         self.surveys.append(found)
         self.origins.append(Origin(found.catalog.format, learn_parents(found.catalog, found.summaries)))
@@ -328,8 +330,6 @@ class Gathering(StepContext):
         kept = np.ones(len(view), dtype=np.bool_)
         starts = np.cumsum([0, *(summary.rows for summary in summaries)])
         for number, (start, summary) in enumerate(zip(starts.tolist(), summaries, strict=False), first):
-            if summary.bad_count > len(summary.bad_rows):
-                raise RowError(f"{summary.bad_rows[-1]} (and {summary.bad_count - 1} more bad rows)")
             for bad in summary.bad_rows:
                 self._quarantine.add(number, bad)
                 kept[start + bad.row] = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
 
@@ -245,7 +245,7 @@ class Plan:
         counts: row counts before and after, if the plan chose row by row, else None.
         chosen: the rows chosen; None if the plan did not choose row by row, or once they are stored.
         moves: rows that are moved before the tasks start.
-        set_aside: bad rows that are left out, each with the index of its file.
+        set_aside: bad rows that are left out; see `beam_cifar.planning.quarantine.Found`. Empty once they are stored.
     """
 
     files: tuple[SourceFile, ...]
@@ -266,7 +266,7 @@ class Plan:
     counts: ChosenCounts | None = None
     chosen: ChosenRows | None = None
     moves: Moves = field(default_factory=Moves)
-    set_aside: tuple[tuple[int, BadRow], ...] = ()
+    set_aside: Mapping[int, Sequence[BadRow]] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -274,8 +274,8 @@ class Plan:
         return sum(shard.rows for shard in self.shards)
 
     def stored(self) -> Plan:
-        """Returns the plan without the rows that it chose, which workers read from the job folder."""
-        return replace(self, chosen=None, moves=Moves(self.moves.spills, self.moves.bytes))
+        """Returns the plan without the rows that it chose, which workers read from the job folder, and the bad ones."""
+        return replace(self, chosen=None, moves=Moves(self.moves.spills, self.moves.bytes), set_aside={})
 
     def digest(self, inputs: Sequence[FileSummary], meaning: dict[str, Any]) -> str:
         """Returns a hash of everything that determines the output; equal jobs have equal hashes."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 import numpy as np
 
-from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, BadRow, Block
+from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, WHOLE_FILE, BadRow, Block
 from beam_cifar.data.row_table import View
-from beam_cifar.errors import InputError, RowError
-from beam_cifar.formats.contract.types import MAX_TOLD
+from beam_cifar.data.text import counted
+from beam_cifar.errors import InputError
 from beam_cifar.images.encodings import RAW
 from beam_cifar.options import MaxErrors
 from beam_cifar.planning.chosen_rows import OpenFiles, pieces
@@ -22,6 +23,9 @@ from beam_cifar.steps.encode import encode_images
 LISTING = "quarantine.jsonl"
 """Name of the list of bad rows, beside the manifest."""
 
+Found: TypeAlias = Mapping[int, Sequence[BadRow]]
+"""Bad rows by the index of their file; at `WHOLE_FILE` the files that cannot be opened, which have no index."""
+
 
 @dataclass
 class Quarantine:
@@ -29,20 +33,20 @@ class Quarantine:
 
     Attributes:
         encodings: encodings in which images may reach the writer; empty if images are not written.
-        limit: how many rows may be bad; None for no limit but `MAX_TOLD`.
-        found: index of the input file and facts of each bad row.
+        limit: how many rows may be bad; None for no limit.
+        found: what was found so far.
     """
 
     encodings: Sequence[str]
     limit: MaxErrors | None = None
-    found: list[tuple[int, BadRow]] = field(default_factory=list)
+    found: dict[int, list[BadRow]] = field(default_factory=dict)
+    _count: int = 0
 
     def add(self, file: int, bad: BadRow) -> None:
-        """Adds a bad row of an input file. Raises `RowError` for more than any job may have."""
+        """Adds a bad row of an input file."""
+        self._count += 1
         reason = bad.error.removeprefix(f"{bad.file}: ").removeprefix(f"row {bad.row}: ")  # the record has both
-        self.found.append((file, replace(bad, error=reason)))
-        if len(self.found) > MAX_TOLD:
-            raise RowError(f"{bad} (after {MAX_TOLD} other bad rows)")
+        self.found.setdefault(file, []).append(bad if reason == bad.error else replace(bad, error=reason))
 
     def without_bad_rows(self, view: View, inputs: Inputs, steps: Sequence[Step], total: int) -> View:
         """Reads every image of a view as the job will, and returns the rows whose images are fine.
@@ -71,10 +75,12 @@ class Quarantine:
         return view.take(kept)
 
     def _refuse_too_many(self, total: int) -> None:
-        if self.limit is not None and len(self.found) > self.limit.rows(total):
+        if self.limit is not None and self._count > self.limit.rows(total):
+            files = len(self.found.get(WHOLE_FILE, ()))
+            lost = f"{counted(files, 'file')} and " if files else ""
             raise InputError(
-                f"{self.found[0][1]} (at least {len(self.found)} of {total} rows are bad, but --max-errors is "
-                f"{self.limit.text}); raise --max-errors, or exclude the rows with --filter"
+                f"{_first(self.found)} (at least {lost}{self._count - files} of {total} rows are bad, but "
+                f"--max-errors is {self.limit.text}); raise --max-errors, or exclude the rows with --filter"
             )
 
 
@@ -117,8 +123,23 @@ class _Check:
                 encode_images(block, encodings=tuple(self.encodings))
 
 
-def told(found: Sequence[tuple[int, BadRow]]) -> Iterator[str]:
-    """Yields a notice if rows were set aside."""
-    if found:
-        rows = f"{len(found)} bad rows were" if len(found) > 1 else "1 bad row was"
-        yield f"{rows} set aside, such as {found[0][1]}; see {LISTING} beside the manifest"
+def bad_count(found: Found) -> int:
+    """Returns the number of bad rows, without files that cannot be opened."""
+    return sum(len(rows) for file, rows in found.items() if file != WHOLE_FILE)
+
+
+def _first(found: Found) -> BadRow:
+    """Returns what is worst: a file that cannot be opened, else the first bad row."""
+    return found[min(found)][0]
+
+
+def told(found: Found) -> Iterator[str]:
+    """Yields a notice if rows or files were set aside."""
+    counts = [(len(found.get(WHOLE_FILE, ())), "file that cannot be read", "files that cannot be read")]
+    counts = [each for each in (*counts, (bad_count(found), "bad row", "bad rows")) if each[0]]
+    if counts:
+        what, were = (
+            " and ".join(counted(*each) for each in counts),
+            "were" if sum(n for n, *_ in counts) > 1 else "was",
+        )
+        yield f"{what} {were} set aside, such as {_first(found)}; see {LISTING} beside the manifest"

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable, parent_conflict
 from beam_cifar.data.schema import has_images, plain_labels
+from beam_cifar.data.text import counted
 from beam_cifar.errors import RowError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.source import RowReader, Source
 from beam_cifar.formats.contract.types import (
     CHUNK_ROWS,
     MAX_BAD_ROWS,
-    MAX_TOLD,
     Catalog,
     FileSummary,
     RowNames,
@@ -48,7 +48,7 @@ def scan(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -
         summary = replace(
             reader.summary(sizes=wanted.sizes),
             file=file,  # rows kept from an earlier command in this process know its index folder
-            bad_rows=tuple(bad[row] for row in sorted(bad)[: MAX_TOLD if wanted.lenient else MAX_BAD_ROWS]),
+            bad_rows=tuple(bad[row] for row in sorted(bad)[: None if wanted.tolerant else MAX_BAD_ROWS]),
             bad_count=len(bad),
             chunks=tuple(_plain_chunks(reader)),
             access=reader.access,
@@ -188,8 +188,8 @@ def duplicates(summaries: Sequence[FileSummary]) -> Iterator[str]:
     for summary in summaries:
         if summary.duplicates:
             yield (
-                f"{summary.file.shown}: {summary.duplicates} rows repeat the file name of an earlier row; "
-                f"a suffix was added to their ids"
+                f"{summary.file.shown}: {counted(summary.duplicates, 'row')} with the file name of an earlier row; "
+                f"a suffix was added to each id"
             )
 
 

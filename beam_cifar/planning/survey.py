@@ -6,12 +6,16 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 
 from beam_cifar import storage
+from beam_cifar.data.block import WHOLE_FILE, BadRow
+from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
+from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile, Wanted
 from beam_cifar.formats.kit.roots import inner_root
 from beam_cifar.formats.registry import FORMATS, Detected, Sureness, detect, get_source
@@ -40,10 +44,12 @@ class Survey:
     Attributes:
         catalog: its files and labels.
         summaries: summaries of the selected files.
+        lost: files that cannot be opened, each with the reason, if `Wanted.tolerant`.
     """
 
     catalog: Catalog
     summaries: tuple[FileSummary, ...]
+    lost: tuple[BadRow, ...] = ()
 
 
 def survey(
@@ -73,21 +79,47 @@ def survey(
         InputError: the dataset is missing, not recognised, or damaged.
         UsageError: the format or a subset is unknown.
     """
-    catalog = find_catalog(path, format_name, index_dir)
+    hidden: dict[str, str] = {}
+    try:
+        with storage.hiding() if wanted.tolerant else nullcontext(hidden) as hidden:
+            catalog = find_catalog(path, format_name, index_dir)
+    except InputError as error:
+        if not hidden:
+            raise
+        first, reason = next(iter(hidden.items()))
+        raise InputError(
+            f"{error} (without {counted(len(hidden), 'damaged file')}, such as {first}: {reason})"
+        ) from error
     chosen = [file for file in select_files(catalog, subsets) if not only or file.blob.path in only]
     files = selected = [replace(file, source=number, images=images) for file in chosen]
     with storage.reading(catalog.path):
         if wanted.columns:
             files = [_unpacked(file, index_dir) for file in files]
         source = get_source(catalog.format)
-        scanned = storage.each(lambda file: scan(source, file, catalog.labels, wanted), files, catalog.path)
-        return Survey(catalog, tuple(_counted(selected, scanned)))
+        scanned = storage.each(lambda file: _scanned(source, file, catalog.labels, wanted), files, catalog.path)
+        lost = [BadRow(file, WHOLE_FILE, "", "open", reason) for file, reason in hidden.items()]
+        return Survey(catalog, tuple(_counted(selected, scanned, lost)), tuple(lost))
 
 
-def _counted(files: Iterable[SourceFile], summaries: Iterable[FileSummary]) -> Iterator[FileSummary]:
+def _scanned(source: Source, file: SourceFile, labels: LabelTable, wanted: Wanted) -> FileSummary | BadRow:
+    """Returns the summary of a file, or why it has none."""
+    try:
+        return scan(source, file, labels, wanted)
+    except InputError as error:
+        if not (wanted.tolerant and storage.is_damage(error)):
+            raise
+        return file.bad_row(WHOLE_FILE, str(error), stage="open")
+
+
+def _counted(
+    files: Iterable[SourceFile], scanned: Iterable[FileSummary | BadRow], lost: list[BadRow]
+) -> Iterator[FileSummary]:
     """Passes summaries on, and refuses a compressed archive with more rows than bytes: each row takes memory."""
     rows = Counter[str]()
-    for file, summary in zip(files, summaries, strict=True):
+    for file, summary in zip(files, scanned, strict=True):
+        if isinstance(summary, BadRow):
+            lost.append(summary)
+            continue
         blob = file.blob
         rows[blob.path] += summary.rows if blob.index else 0
         # deflate packs at most 1,032 to 1, so even blank images of 32 x 32 pixels take 3 bytes each.
@@ -127,11 +159,21 @@ def _catalog(path: str, format_name: str | None, index_dir: str, detected: Detec
     name = detected.name if detected else format_name
     if name is None:
         raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
-    catalog = get_source(name).describe(path, index_dir)
+    catalog = _described(get_source(name), path, index_dir)
     is_guess = detected is not None and detected.sureness is Sureness.POSSIBLE
     guessed = (_GUESSED.format(name) + _surer_inside(path, index_dir),) if is_guess else ()
     files = tuple(replace(file, index_dir=index_dir) for file in catalog.files)
     return replace(catalog, files=files, notices=(*guessed, *catalog.notices))
+
+
+def _described(source: Source, path: str, index_dir: str) -> Catalog:
+    """Returns what a format says of a dataset, without the damaged files that a tolerant survey sets aside."""
+    while True:
+        try:
+            return source.describe(path, index_dir)
+        except InputError as error:
+            if not storage.hide(error, path, source.may_lose):
+                raise
 
 
 def _packed_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:

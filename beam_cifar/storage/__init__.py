@@ -44,6 +44,10 @@ from beam_cifar.storage.files import remove_tree as remove_tree
 from beam_cifar.storage.files import stamp as stamp
 from beam_cifar.storage.files import writing as writing
 from beam_cifar.storage.guard import Guard as Guard
+from beam_cifar.storage.hidden import hidden_files as hidden_files
+from beam_cifar.storage.hidden import hide as hide
+from beam_cifar.storage.hidden import hiding as hiding
+from beam_cifar.storage.hidden import is_damage as is_damage
 from beam_cifar.storage.job_folder import JobFolder as JobFolder
 from beam_cifar.storage.job_folder import check_apart as check_apart
 from beam_cifar.storage.lock import Holding as Holding

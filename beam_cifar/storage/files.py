@@ -19,6 +19,7 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import BeamCifarError, InputError, JobError
 from beam_cifar.naming.components import is_litter
 from beam_cifar.storage import objects
+from beam_cifar.storage.hidden import hidden_files
 from beam_cifar.storage.paths import Entry, Stamp, is_url
 
 COPY_BYTES = 1 << 20
@@ -141,11 +142,12 @@ def first_names(path: str, most: int) -> tuple[list[str], list[str]]:
 
 def _visible(path: str) -> Iterator[Entry | os.DirEntry[str]]:
     """Yields the visible entries of a folder; on a file system unexamined, because `stat` is a call per entry."""
+    hidden = hidden_files()
     if is_url(path):
-        yield from (entry for entry in objects.entries(path) if not is_litter(entry.name))
+        yield from (e for e in objects.entries(path) if not is_litter(e.name) and e.path not in hidden)
         return
     with os.scandir(path) as entries:
-        yield from (entry for entry in entries if not is_litter(entry.name))
+        yield from (entry for entry in entries if not is_litter(entry.name) and entry.path not in hidden)
 
 
 def _is_folder(found: Entry | os.DirEntry[str]) -> bool:
@@ -160,7 +162,9 @@ def list_tree(path: str) -> Iterator[Entry]:
         OSError: a folder cannot be read.
     """
     if is_url(path):
-        yield from (entry for entry in objects.tree(path) if not any(map(is_litter, entry.name.split("/"))))
+        hidden = hidden_files()
+        shown = (entry for entry in objects.tree(path) if not any(map(is_litter, entry.name.split("/"))))
+        yield from (entry for entry in shown if entry.path not in hidden)
         return
     met: set[tuple[int, int]] = set()
     waiting = [("", path)]

@@ -153,7 +153,7 @@ def test_quick_commands_import_neither_beam_nor_arrow_nor_numpy(command: list[st
 def test_json_is_one_object_with_the_documented_fields(run: Run, cifar10: Path) -> None:
     done = run("convert", "-if", "cifar", "-i", cifar10, "-f", "cifar", "-o", "out", "--label", "dog", "--json")
     result = json.loads(done.stdout)
-    names = "version format output read written filtered quarantined subsets labels seconds losses"
+    names = "version format output read written filtered quarantined quarantined_files subsets labels seconds losses"
     assert list(result) == names.split()
     assert result["losses"] == ["pixels"]
     assert result["read"] == 1203 == result["written"] + result["filtered"]

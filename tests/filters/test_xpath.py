@@ -469,6 +469,19 @@ def test_the_hint_names_classes_near_to_a_string_that_is_none() -> None:
     assert ItemFilter("/item[subset='zzz' or image/height > 3]").hint(names) == ""
 
 
+@pytest.mark.parametrize(
+    ("expression", "unknown"),
+    [
+        ('/item[annotation/label="dgo" or "cta" != annotation/label]', ["cta", "dgo"]),
+        ('/item[annotation[label/text()="dgo"]]', ["dgo"]),
+        ('/item[annotation/label="dog" and subset="x" and id="y"]', []),
+        ('/item[starts-with(annotation/label, "d")]', []),
+    ],
+)
+def test_strings_that_labels_are_compared_with_are_classes(expression: str, unknown: list[str]) -> None:
+    assert ItemFilter(expression).unknown_labels(["dog", "cat"]) == unknown
+
+
 def test_importing_the_module_does_not_import_lxml() -> None:
     code = "import sys, beam_cifar.filters.xpath; sys.exit('lxml' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -121,7 +121,7 @@ def test_folders_with_an_underscore_and_empty_ones_are_told(tmp_path: Path) -> N
     found = get_source("imagenet").describe(str(source), "")
     assert found.labels.names == ("cat", "dog")
     assert list(found.notices) == [
-        f"ignored 1 path that are not images in a class folder, such as {source}/cat/_small",
+        f"ignored 1 path other than images in a class folder, such as {source}/cat/_small",
         f"ignored 1 folder with a name that starts with '_', such as {source}/_old; rename those of classes",
         f"1 folder without images, such as {source}/dog",
     ]
@@ -190,7 +190,7 @@ def test_images_below_class_folders_are_read_as_torchvision_walks_them(tmp_path:
         )
     ]
     assert list(get_source("imagenet").describe(str(source), "").notices) == [
-        f"ignored 2 paths that are not images in a class folder, such as {source}/dog/_old",
+        f"ignored 2 paths other than images in a class folder, such as {source}/dog/_old",
         f"3 images in folders below those of classes, such as {source}/dog/b/c/1.png; ids are the paths below the class",
     ]
 

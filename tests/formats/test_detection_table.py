@@ -281,7 +281,7 @@ def test_a_guess_names_the_folder_that_would_have_labels(tree: Tree, name: str, 
 def test_a_table_that_is_ignored_is_reported(tmp_path: Path) -> None:
     for name, tree, notice in (
         ("image_csv", {**KAGGLE, "notes.csv": b""}, "notes.csv: line 1: is empty; expected a header with names of columns; ignored"),
-        ("imagenet", {**CLASSES, "notes.csv": b""}, "ignored 1 path that are not images in a class folder, such as {}/notes.csv"),
+        ("imagenet", {**CLASSES, "notes.csv": b""}, "ignored 1 path other than images in a class folder, such as {}/notes.csv"),
         ("mnist_csv", {"train.csv": PIXELS, "notes.csv": b"a\n"}, "ignored 1 CSV file without pixels, such as {}/notes.csv"),
     ):  # fmt: skip
         folder = write_tree(tmp_path / name, tree)

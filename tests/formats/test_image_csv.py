@@ -294,7 +294,7 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
         ["train/1.png", "test/1.png"],
         {"labels.csv": "id,label\n1,x\n"},
         [
-            "labels.csv: 1 name of images are in several folders, those in the first are read, such as 'train/1.png'; "
+            "labels.csv: 1 name of images in several folders, of which those in the first are read, such as 'train/1.png'; "
             "a column 'split', or paths in column 'id', would say which",
             "labels.csv: images are named by column 'id', labels are read from 'label'",
             "test: no table names its 1 image, which have no labels",
@@ -387,8 +387,8 @@ def test_damaged_json_lines_are_refused_in_one_line(case: str, tmp_path: Path) -
 
 
 def test_too_many_bad_rows_classes_or_subsets_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("MAX_CLASSES", "MAX_SUBSETS", "MAX_TOLD"):
-        monkeypatch.setattr(f"beam_cifar.formats.image_csv.{name}", 2)
+    for name in ("image_csv.MAX_CLASSES", "image_csv.MAX_SUBSETS", "contract.types.MAX_TOLD"):
+        monkeypatch.setattr(f"beam_cifar.formats.{name}", 2)
     images = [f"{row}.png" for row in range(4)]
     tables = {
         "id,label\n0,a\n1,b\n2,c\n": "has more than 2 different labels",

@@ -68,7 +68,7 @@ def test_images_with_one_id_get_different_ones(tmp_path: Path) -> None:
     folder = write_tree(tmp_path / "in", {"a.jpg": encoded(picture(1), "JPEG"), "a.png": encoded(picture(2))})
     summary = quickly(folder, tmp_path / "out", "image_dir", image_ext=".png")
     assert sorted(contents(tmp_path / "out")) == ["a.png", "a_2.png"]
-    assert any("1 rows repeat" in notice for notice in summary.notices)
+    assert any("1 row with the file name" in notice for notice in summary.notices)
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_lines_of_other_hands_are_understood(tmp_path: Path) -> None:
 def test_names_repeat_in_a_list_and_a_notice_says_so(tmp_path: Path) -> None:
     folder = written(tmp_path / "in", {"train.txt": "a.png 0\na.png 1\n"})
     summary = quickly(folder, tmp_path / "out", "cifar", save_images=True)
-    assert any("1 rows repeat the file name" in notice for notice in summary.notices)
+    assert any("1 row with the file name" in notice for notice in summary.notices)
 
 
 def test_jpeg_files_pass_through_with_their_extension(tmp_path: Path) -> None:

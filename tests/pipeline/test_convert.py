@@ -213,7 +213,7 @@ def test_repeated_file_names_get_unique_ids_and_a_notice(tmp_path: Path) -> None
     summary = converted(source, tmp_path / "out", "parquet")
     paths = [row[0] for row in parquet_rows(tmp_path / "out", "train")]
     assert paths == ["a.png", "a_3.png", "b.png", "a_4.png", "a_2.png"]
-    assert any("2 rows repeat the file name" in notice for notice in summary.notices)
+    assert any("2 rows with the file name" in notice for notice in summary.notices)
     converted(source, tmp_path / "cifar")
     # Rows may come in another order: a repeated name would then give its image another's id.
     assert unpickled(tmp_path / "cifar" / "train")["filenames"] == ["a.png", "a_3.jpg", "b.png", "a_4.png", "a_2.png"]

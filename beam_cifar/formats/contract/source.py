@@ -167,6 +167,14 @@ class Source(ABC):
         Files that are looked into here are given `index_dir`, so that it is once a job; see `indexed`.
         """
 
+    def may_lose(self, name: str) -> bool:
+        """Returns whether the other files mean the same without a data file of that name, which may be damaged.
+
+        Asked for files that `looks_right` or `describe` refuse, so that a job can set them aside. No class list, and
+        no file of labels whose images would be read without it. Default: none is.
+        """
+        return False
+
     @abstractmethod
     def read_rows(self, file: SourceFile, labels: LabelTable) -> RowReader:
         """Returns the rows of one file, before any image is read; the result is cached. Raises `InputError`."""

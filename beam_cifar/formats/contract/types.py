@@ -25,10 +25,21 @@ CHUNK_ROWS = 1000
 """Rows that a summary counts together; a plan may still cut anywhere."""
 
 MAX_TOLD = 10_000
-"""Maximum number of bad rows in a file: one with more is probably in another format."""
+"""Number of bad rows that any file may have, however few its rows are."""
 
 MAX_BAD_ROWS = 100
 """Maximum number of bad rows that a summary lists."""
+
+
+def are_too_many(bad: int, rows: int) -> bool:
+    """Returns whether so many of a file's rows are bad that it is probably in another format.
+
+    Bad rows take some 200 bytes each, so this also bounds the memory for each row.
+
+    >>> are_too_many(9_000, 9_000), are_too_many(20_000, 30_000), are_too_many(20_000, 60_000)
+    (False, True, False)
+    """
+    return bad > max(MAX_TOLD, rows // 2)
 
 
 class RowAccess(NamedTuple):
@@ -128,6 +139,8 @@ class Wanted:
         columns: columns of `beam_cifar.data.row_table.COLUMNS`, or "label", to include for every row.
         lenient: whether images without a valid header are listed in `FileSummary.unreadable`, and not refused: whoever
             asks refuses those that are selected.
+        tolerant: whether all bad rows are listed, not only the first, and files that cannot be opened are, too: whoever
+            asks sets them aside.
     """
 
     filter: ItemFilter | None = None
@@ -135,6 +148,7 @@ class Wanted:
     names: bool = False
     columns: frozenset[str] = frozenset()
     lenient: bool = False
+    tolerant: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +188,7 @@ class FileSummary:
         pixel_bytes: bytes of all images as pixels, three channels; 0 where sizes are not known.
         size: (height, width) where every row has an image of that size, else None.
         parents: class -> (superclass, row that it was found in).
-        bad_rows: rows that cannot be read, at most `MAX_BAD_ROWS` of them, or `MAX_TOLD` if `Wanted.lenient`.
+        bad_rows: rows that cannot be read: all if `Wanted.tolerant`, else at most `MAX_BAD_ROWS` of them.
         bad_count: total number of bad rows.
         unreadable: rows that the filter keeps and whose image has no valid header, as far as sizes were asked for.
         duplicates: number of rows whose id had to be made unique.

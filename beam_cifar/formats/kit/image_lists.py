@@ -16,7 +16,7 @@ from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import kept
-from beam_cifar.formats.contract.types import MAX_TOLD, SourceFile
+from beam_cifar.formats.contract.types import SourceFile, are_too_many
 from beam_cifar.formats.kit.folders import ENTRY, ImageFileRows, image_table
 from beam_cifar.formats.kit.rows import column, found_in, prefixed
 from beam_cifar.naming.components import decoded_names
@@ -208,7 +208,7 @@ class ListedRows:
     def refuse(self, row: int, error: str) -> None:
         """Makes a row bad, with the reason. Raises `InputError` if too many are."""
         self.bad[row] = error
-        _refuse_many(self._file, self.bad)
+        _refuse_many(self._file, self.bad, max(row + 1, len(self.labels)))
 
     def set_labels(
         self, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64], error: Callable[[int, int], str]
@@ -248,11 +248,11 @@ class ListedRows:
         return image_table(tree.rows(places), self._ids.made(), self._filenames.made(), label=labels, error=errors)
 
 
-def _refuse_many(file: SourceFile, bad: Mapping[int, str]) -> None:
-    """Raises `InputError` if there are too many bad rows, given as error messages by row, in the order found."""
-    if len(bad) > MAX_TOLD:
+def _refuse_many(file: SourceFile, bad: Mapping[int, str], rows: int) -> None:
+    """Raises `InputError` if too many of some rows are bad, given as error messages by row, in the order found."""
+    if are_too_many(len(bad), rows):
         row, error = list(bad.items())[-1]
-        raise InputError(f"{file.bad_row(row, error)} (after {MAX_TOLD} other bad rows)")
+        raise InputError(f"{file.bad_row(row, error)} (after {len(bad) - 1} other bad rows)")
 
 
 def listed_rows(file: SourceFile, root: str, table: pa.Table, classes: int) -> ImageFileRows:
@@ -273,7 +273,7 @@ def listed_rows(file: SourceFile, root: str, table: pa.Table, classes: int) -> I
     bad = {row: errors[row].as_py() for row in np.flatnonzero(errors.is_valid()).tolist()}
     for row in np.flatnonzero(labels >= classes).tolist():
         bad[row] = f"has label {labels[row]}; expected {f'0 to {classes - 1}' if classes else 'none'}"
-        _refuse_many(file, bad)
+        _refuse_many(file, bad, len(labels))
     labels[list(bad)] = UNLABELLED
     bad_rows = {row: file.bad_row(row, error) for row, error in bad.items()}
 

@@ -16,7 +16,7 @@ from beam_cifar.data.text import is_unicode
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.sink import Capabilities, PartWriter, Sink
 from beam_cifar.formats.contract.source import Runs, Source
-from beam_cifar.formats.contract.types import MAX_TOLD, FileSummary, SourceFile
+from beam_cifar.formats.contract.types import FileSummary, SourceFile, are_too_many
 from beam_cifar.formats.kit.rows import ColumnRows, even_sizes, parents_of, picked, raw_images, row_numbers
 from beam_cifar.naming.ids import unique_texts
 
@@ -147,13 +147,15 @@ def bad_labels(
         known: the valid labels, for messages.
 
     Raises:
-        InputError: more than `MAX_TOLD` rows are bad.
+        InputError: too many rows are bad.
     """
     import numpy as np
 
     outside = np.flatnonzero(((labels < first) | (labels >= first + count)) & (labels != UNLABELLED))
-    bad = {row: file.bad_row(row, outside_table(labels[row], count, known)) for row in outside[: MAX_TOLD + 1].tolist()}
-    if len(bad) > MAX_TOLD:
+    refused = are_too_many(len(outside), len(labels))
+    rows = outside[:1] if refused else outside
+    bad = {row: file.bad_row(row, outside_table(labels[row], count, known)) for row in rows.tolist()}
+    if refused:
         raise InputError(f"{next(iter(bad.values()))} (and {len(outside) - 1} more bad rows)")
     return bad
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from beam_cifar.data.labels import LabelTable, are_parents
-from beam_cifar.errors import InputError
+from beam_cifar.errors import ConflictError, InputError
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.column_roles import COARSE_NAME, MAX_CLASSES, ColumnRoles
 from beam_cifar.formats.kit.label_columns import listed
@@ -72,7 +72,7 @@ def _refuse_guesses(labelled: Sequence[tuple[SourceFile, ColumnRoles]]) -> None:
     names = {columns.label: file for file, columns in labelled}
     if len(names) > 1 and any(columns.is_guess for _, columns in labelled):
         places = " and ".join(f"{name!r} in {file.name}" for name, file in list(names.items())[:2])
-        raise InputError(
+        raise ConflictError(
             f"{labelled[0][0].shown}: labels may be column {places}; name the column of labels 'label' in all files"
         )
 
@@ -83,7 +83,9 @@ def _agreed(said: Iterable[tuple[SourceFile, tuple[str, ...] | None]], what: str
         if names is None:
             continue
         if first is not None and names != first[1]:
-            raise InputError(f"{file.shown}: {what} differ from those in {first[0].name}; these are different datasets")
+            raise ConflictError(
+                f"{file.shown}: {what} differ from those in {first[0].name}; these are different datasets"
+            )
         first = first or (file, names)
     return first[1] if first else None
 
@@ -102,7 +104,7 @@ def _learned(files: Sequence[SourceFile], reader: TableReader) -> tuple[str, ...
         columns = reader.roles(file)
         is_text.add(columns.is_text)
         if len(is_text) > 1:
-            raise InputError(f"{file.shown}: column {columns.label!r} has text in some files, integers in others")
+            raise ConflictError(f"{file.shown}: column {columns.label!r} has text in some files, integers in others")
         labels = reader.columns(file).column("label")
         if columns.is_text:
             texts.update(pc.unique(labels.drop_null()).to_pylist())

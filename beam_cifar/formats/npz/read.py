@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
-from beam_cifar.errors import InputError
+from beam_cifar.errors import ConflictError, InputError
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.array_labels import ArrayLabels, array_labels, common_labels, numbers_in, without_rows
 from beam_cifar.formats.kit.array_names import IMAGES, images_by_split, labels_by_split, role_of, short_splits
@@ -74,6 +74,11 @@ class NpzSource(RecordSource):
                 return role is not None and len(members) == 1 and _shaped(next(iter(members.values())))
         return False
 
+    def may_lose(self, name: str) -> bool:
+        """Returns whether it is a `.npz` file whose name is not one of labels alone."""
+        role = role_of(_stem(name))
+        return name.lower().endswith(SUFFIX) and (role is None or role.kind == IMAGES)
+
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds the arrays of each subset; unpacks compressed ones to `index_dir`."""
         with storage.reading(path):
@@ -85,7 +90,7 @@ class NpzSource(RecordSource):
         for subset in found:
             other = taken.setdefault(subset.file.subset, subset.file.shown)
             if other != subset.file.shown:
-                raise InputError(
+                raise ConflictError(
                     f"{subset.file.shown}: subset {subset.file.subset!r} is already in {other}; pass one file as input"
                 )
         sources = tuple(subset.file for subset in found)
@@ -273,7 +278,7 @@ def _common_table(found: Sequence[_Subset]) -> LabelTable:
     first = found[0]
     for subset in found:
         if subset.table != first.table:
-            raise InputError(f"{subset.file.shown}: classes differ from {first.file.shown}; convert one at a time")
+            raise ConflictError(f"{subset.file.shown}: classes differ from {first.file.shown}; convert one at a time")
     if first.table is not None:
         return first.table
     return common_labels({subset.file.shown: subset.labels for subset in found})

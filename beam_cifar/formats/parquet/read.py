@@ -51,6 +51,9 @@ class ParquetSource(Source):
             return False
         return may_have_images(first)
 
+    def may_lose(self, name: str) -> bool:
+        return name.endswith(SUFFIX)
+
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds files and subsets; reads only footers where those have the class names."""
         with storage.reading(path):

@@ -60,6 +60,9 @@ class TfdsSource(Source):
             self.name, "TensorFlow Datasets", path, table, named, notices=notices, root="" if root == path else root
         )
 
+    def may_lose(self, name: str) -> bool:
+        return any(f".{kind}" in name for kind in FILE_FORMATS)
+
     def read_rows(self, file: SourceFile, labels: LabelTable) -> RowReader:
         if file.name.endswith(PARQUET):
             return ParquetExamples(file, labels)
@@ -89,6 +92,8 @@ def _shards(root: str, index_dir: str) -> Iterator[tuple[SourceFile, int]]:
             words |= {"SHARD_INDEX": of.partition("-")[0], "NUM_SHARDS": of.rpartition("-")[2]}
             template = split.get("filepathTemplate", _TEMPLATE)
             path = os.path.join(root, _file_name(template, words, shown))
+            if path in storage.hidden_files():
+                continue
             name = f"{words['DATASET']}-{words['SPLIT']}-{of}.{kind}"  # the shard's number is in its stem, so in ids
             blob = storage.whole_file(path)
             yield (SourceFile(name, str(words["SPLIT"]), path, blob, beside=beside, index_dir=index_dir), rows)

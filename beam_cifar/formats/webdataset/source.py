@@ -58,6 +58,9 @@ class WebdatasetSource(Source):
         packed = os.path.dirname(first) == path and bool(storage.folders_in(path))
         return _starts_right(first, needs_labels=packed) if first else _has_packed(path)
 
+    def may_lose(self, name: str) -> bool:
+        return _is_shard(name)
+
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Finds shards and classes; reads the shards to find repeated ids and, without `labels.json`, the labels."""
         with storage.reading(path):
