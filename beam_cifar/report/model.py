@@ -87,6 +87,7 @@ class Provenance:
         unlabelled: rows that lost their label.
         renamed: changed names, as (name written, original name, kind of name).
         notices: notices of the job.
+        lost_files: input files that the job set aside, because it could not read them.
     """
 
     version: str
@@ -97,6 +98,7 @@ class Provenance:
     unlabelled: int
     renamed: tuple[tuple[str, str, str], ...]
     notices: tuple[str, ...]
+    lost_files: int = 0
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ def _provenance(manifest: Mapping[str, Any]) -> Provenance:
             for written, original in names.items()
         ),
         notices=tuple(map(str, manifest["notices"])),
+        lost_files=int(manifest.get("quarantine", {}).get("files", 0)),
     )
 
 

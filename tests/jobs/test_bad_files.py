@@ -215,6 +215,8 @@ def test_on_the_command_line(tmp_path: Path, sample: Path, command: Command) -> 
     code, out, _ = command(*asked)
     assert code == 0
     assert "without 1 input file that cannot be read" in out
+    assert command("report", tmp_path / "out", "-o", tmp_path / "page.html")[0] == 0
+    assert "set aside 1 input file that could not be read" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 def test_more_bad_rows_than_any_file_may_have_are_set_aside_if_most_are_good(tmp_path: Path) -> None:
