@@ -44,18 +44,23 @@ def prepared(
     files: dict[str, list[bytes]],
     features: dict[str, Any] | None = None,
     kind: str = "tfrecord",
+    form: str = "now",
     **info: Any,
 ) -> Path:
     """A version directory with a file for each split, as TFDS names them."""
-    made = {"pythonClassName": "", "featuresDict": {"features": {}}}
     content = {"features": {"image": IMAGE, "label": CLASS} if features is None else features}
+    described = {
+        "now": {"pythonClassName": f"{PYTHON}features_dict.FeaturesDict", "featuresDict": content},
+        "object": {"type": f"{PYTHON}features_dict.FeaturesDict", "content": content},
+        "text": {"type": f"{PYTHON}features_dict.FeaturesDict", "content": json.dumps(content)},
+    }[form]
     splits = [{"name": name, "shardLengths": [str(len(rows))], "numBytes": "1"} for name, rows in files.items()]
     written = {
         f"mnist-{name}.{kind}-00000-of-00001": framed(rows) if kind == "tfrecord" else parquet([*rows])
         for name, rows in files.items()
     }
     texts: dict[str, Any] = {
-        "features.json": made | {"content": content},
+        "features.json": described,
         "dataset_info.json": {"name": "mnist", "version": "3.0.1", "fileFormat": kind, "splits": splits, **info},
     }
     return write_tree(
@@ -76,6 +81,15 @@ def test_pixels_labels_and_splits_are_read(kind: str, tmp_path: Path) -> None:
             for at, row in enumerate(numbers)
         ]
     assert unpickled(tmp_path / "out" / "batches.meta")["label_names"] == ["cat", "dog", "sea lion"]
+
+
+@pytest.mark.parametrize("form", ["now", "object", "text"])
+def test_features_are_read_as_every_version_of_tfds_writes_them(form: str, tmp_path: Path) -> None:
+    """`from_json` of TFDS 4.9 reads all three."""
+    source = prepared(tmp_path / "in", {"train": GOOD}, form=form)
+    found = Dataset.import_from(source)
+    assert list(found.categories.names) == ["cat", "dog", "sea lion"]
+    assert [item.label for item in found] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("target", ["tfds_parquet", "tfds_tfrecord"])
@@ -167,6 +181,14 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
             pa.table({"x": [1]}), prepared(path, {"train": GOOD}, kind="parquet") / "mnist-train.parquet-00000-of-00001"
         ),
         "has no column 'data' of type binary; restore the file",
+    ),
+    "features that are cut": (
+        lambda path: (prepared(path, {"train": GOOD}) / "features.json").write_text('{"content": "{\\"features\\": "}'),
+        "features.json: 'content': is not valid JSON",
+    ),
+    "no features": (
+        lambda path: (prepared(path, {"train": GOOD}) / "features.json").write_text("{}"),
+        "features.json: has no features in 'featuresDict' or 'content'; expected those that TFDS 4.5 or later writes",
     ),
     "images of floats": (_with(_image(dtype="float32")), "has the type 'float32'; expected uint8 or uint16"),
     "no images": (_with({"label": CLASS}), "has no column of encoded images"),

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from beam_cifar import Dataset
+from beam_cifar.formats.registry import detect_format
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
 from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
@@ -57,6 +59,25 @@ def expected(source: Path) -> dict[str, Any]:
         }
         for split, rows in splits.items()
     }
+
+
+def test_what_tfds_itself_prepares_is_read(tmp_path: Path) -> None:
+    names = [f"{split}_{row % 2}_{row}" for split, rows in (("train", 5), ("test", 3)) for row in range(rows)]
+    pictures = {name: picture(seed, 6, 4 + seed) for seed, name in enumerate(names)}
+    images = write_tree(tmp_path / "images", {name: encoded(pixels) for name, pixels in pictures.items()})
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [str(find_interpreter()), str(SCRIPTS / "write_tfds.py"), str(tmp_path / "out"), str(images)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    source = tmp_path / "out" / "pets" / "1.0.0"
+    assert detect_format(str(source), str(tmp_path)) == "tfds"
+    found = Dataset.import_from(source)
+    assert list(found.categories.names) == ["sea lion", "поезд"]
+    rows = [(item.subset, item.label, item.image.data.tobytes()) for item in found if item.image]
+    assert sorted(rows) == sorted(
+        (name.split("_")[0], int(name.split("_")[1]), pixels.transpose(1, 2, 0).tobytes())
+        for name, pixels in pictures.items()
+    )
 
 
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])

@@ -1,8 +1,9 @@
-"""Loads modules of torchvision's datasets and of Keras without what they need for other things.
+"""Loads modules of torchvision's datasets, of MedMNIST and of Keras without what they need for other things.
 
 torchvision's `datasets/cifar.py` and `datasets/folder.py` need torch for names in annotations alone, but the packages above it load compiled
-operators; Keras loads a back end before any of its modules. So the packages become bare modules that know where their
-files are, and torch becomes the few names that are looked up while the real files load.
+operators; `datasets/mnist.py` also needs it for arrays, which NumPy's are here. MedMNIST loads what computes scores, and
+Keras a back end, before any of their modules. So the packages become bare modules that know where their files are, and
+torch becomes the few names that are looked up while the real files load.
 """
 
 from __future__ import annotations
@@ -14,6 +15,9 @@ from collections.abc import Iterable
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
+import numpy as np
+from PIL import Image
+
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -21,8 +25,33 @@ class Dataset(Generic[T_co]):
     """In the place of `torch.utils.data.Dataset`, which is a base class without fields."""
 
 
-class Tensor:
-    """In the place of `torch.Tensor`, which stands in annotations."""
+class Tensor(np.ndarray[Any, Any]):
+    """In the place of `torch.Tensor`, which stands in annotations, and has other names for what NumPy has too."""
+
+    def view(self, *shape: Any) -> Any:  # type: ignore[override]
+        return super().view(*shape) if isinstance(shape[0], np.dtype) else self.reshape(shape)
+
+    def ndimension(self) -> int:
+        return self.ndim
+
+    def element_size(self) -> int:
+        return self.itemsize
+
+    def contiguous(self) -> Tensor:
+        return self
+
+    def flip(self, axis: int) -> Any:
+        return np.ascontiguousarray(np.flip(self, axis)).view(Tensor)
+
+    def long(self) -> Any:
+        return self.astype(np.int64)
+
+    def numpy(self) -> np.ndarray[Any, Any]:
+        return np.asarray(self)
+
+
+def _from_buffer(data: bytearray, *, dtype: Any, offset: int) -> Any:
+    return np.frombuffer(data, dtype, offset=offset).view(Tensor)
 
 
 def _never(*arguments: object, **options: object) -> None:
@@ -52,18 +81,37 @@ def bare_packages(names: Iterable[str]) -> None:
         sys.modules[name] = module
 
 
-def torchvision_datasets(name: str) -> ModuleType:
-    """Returns a real module of `torchvision.datasets`: `cifar` or `folder`."""
-    _define("torch", Tensor=Tensor)
+def _image(pixels: np.ndarray[Any, Any], mode: str) -> Image.Image:
+    made = Image.fromarray(pixels)
+    if made.mode != mode:
+        raise ValueError(f"pixels make an image of mode {made.mode}; expected {mode}")
+    return made
+
+
+def _define_torch() -> None:
+    kinds = {name: np.dtype(name) for name in ("uint8", "int8", "int16", "int32", "float32", "float64")}
+    _define("torch", Tensor=Tensor, frombuffer=_from_buffer, **kinds)
     _define("torch.utils")
     _define("torch.utils.data", Dataset=Dataset)
+
+
+def torchvision_datasets(name: str) -> ModuleType:
+    """Returns a real module of `torchvision.datasets`: `cifar`, `folder`, `mnist`, `stl10` or `svhn`."""
+    _define_torch()
     _define("torch.utils.model_zoo", tqdm=_never)
     # Only a string is made of it: the folder of downloaded weights.
     _define("torch.hub", _get_torch_home=lambda: "", load_state_dict_from_url=_never)
     bare_packages(["torchvision", "torchvision.datasets"])
-    _define("torchvision.utils", _log_api_usage_once=lambda made: None)
+    _define("torchvision.utils", _log_api_usage_once=lambda made: None, _Image_fromarray=_image)
     vars(sys.modules["torchvision"]).update(get_image_backend=lambda: "PIL")
     return importlib.import_module(f"torchvision.datasets.{name}")
+
+
+def medmnist() -> ModuleType:
+    """Returns the real `medmnist.dataset`."""
+    _define_torch()
+    bare_packages(["medmnist"])
+    return importlib.import_module("medmnist.dataset")
 
 
 def keras_cifar() -> ModuleType:

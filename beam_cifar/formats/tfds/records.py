@@ -17,7 +17,7 @@ from beam_cifar.formats.contract.source import kept
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.column_roles import MAX_CLASSES, MAX_TEXT_BYTES, ColumnRoles, columns_of
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES
-from beam_cifar.formats.kit.json_stream import json_file
+from beam_cifar.formats.kit.json_stream import json_file, parsed_json
 from beam_cifar.formats.kit.records import read_names
 from beam_cifar.formats.kit.rows import with_unique_ids
 from beam_cifar.formats.kit.short_columns import in_one_chunk, with_names
@@ -44,12 +44,15 @@ def example_roles(file: SourceFile) -> ColumnRoles:
         InputError: `features.json` is damaged, or it is unclear which features are images and labels.
     """
     shown = file.beside[0].path
-    content = json_file(shown).get("content")
+    found = json_file(shown)
+    content = found.get("featuresDict", found.get("content"))  # TFDS 4.9 writes the first, 4.5 the second, also as text
+    if isinstance(content, str):
+        content = parsed_json(content.encode("utf-8", "surrogatepass"), f"{shown}: 'content'")
     features = content.get("features") if isinstance(content, dict) else None
     if not isinstance(features, dict) or not all(isinstance(each, dict) for each in features.values()):
         raise InputError(
-            f"{shown}: has no features in 'content'; expected those that TFDS 4.5 or later writes: prepare the dataset "
-            "again"
+            f"{shown}: has no features in 'featuresDict' or 'content'; expected those that TFDS 4.5 or later writes: "
+            "prepare the dataset again"
         )
     marks = {name: mark for name, each in features.items() if (mark := _mark(name, each, file)) is not None}
     schema = pa.schema([(name, _type(each)) for name, each in features.items()])
