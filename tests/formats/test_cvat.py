@@ -106,7 +106,8 @@ def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
     content = (
         image("a.png", "cat").replace("</image>", f"{shapes}</image>") + '<track id="0" label="dog"><box/></track>'
     )
-    notices = quickly(written(tmp_path / "in", content), tmp_path / "out", "npz").notices
+    content = content.replace('"32">', '"32" subset="val">')
+    notices = quickly(written(tmp_path / "in", content, PROJECT), tmp_path / "out", "npz").notices
     expected = "ignored 4 annotations that are not image labels (box: 1, mask: 1, track: 1, unknown: 1)"
     assert expected in " ".join(notices)
 
