@@ -62,7 +62,14 @@ class CvatSource(AnnotationSource):
         return _started([first_bytes(entry)], entry.path).is_it
 
     def files(self, found: Sequence[storage.Entry], images: storage.Blob, index_dir: str) -> tuple[SourceFile, ...]:
-        return tuple(each for file in super().files(found, images, index_dir) for each in _by_subset(file))
+        files = dict[str, SourceFile]()
+        for file in (each for whole in super().files(found, images, index_dir) for each in _by_subset(whole)):
+            if (other := files.setdefault(file.subset, file)) is not file:
+                raise InputError(
+                    f"{file.shown}: has subset {file.subset!r}, as {other.shown} has; expected one file for each; "
+                    "rename one <subset>, or remove it: the name of the file is the subset then"
+                )
+        return tuple(files.values())
 
     def rows(self, file: SourceFile) -> pa.Table:
         return _image_rows(file)

@@ -162,6 +162,13 @@ def test_too_many_subsets_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         quickly(written(tmp_path / "in", image("a.png"), PROJECT), tmp_path / "out", "npz")
 
 
+def test_a_subset_in_two_files_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "in", image("a.png", "cat"))
+    written(folder, image("a.png", "dog"), TASK.replace("<labels>", "<subset>train</subset><labels>"), "two.xml")
+    with pytest.raises(InputError, match=r"two\.xml: has subset 'train', as .*train\.xml has; expected one file for"):
+        quickly(folder, tmp_path / "out", "npz")
+
+
 def test_classes_that_differ_between_files_are_refused(tmp_path: Path) -> None:
     folder = written(tmp_path / "in", image("a.png", "cat"))
     written(tmp_path / "in", image("b.png"), TASK.replace("dog", "ox"), "val.xml")
