@@ -177,8 +177,9 @@ def add_export_options(parser: Any) -> None:
                         "data_batch_1 to data_batch_5 and test_batch, as in CIFAR-10, or with superclasses train and "
                         "test, as in CIFAR-100 (cifar)")  # fmt: skip
     parser.add_argument("--card", action="store_true", default=suppress, help="write README.md, a dataset card for the "
-                        "Hugging Face Hub; pandas and pyarrow then read OUT/data, not OUT (parquet); the folders of "
-                        "splits for datasets, where it would not find them (imagenet)")  # fmt: skip
+                        "Hugging Face Hub, and croissant.json (parquet, webdataset); pandas, pyarrow and Polars then "
+                        "read OUT/data, not OUT (parquet); the folders of splits for datasets, where it would not "
+                        "find them (imagenet)")  # fmt: skip
 
 
 def add_project(command: Parser) -> None:

@@ -37,6 +37,7 @@ from beam_cifar.dataset.items import (
 from beam_cifar.errors import BeamCifarError, UsageError, as_job_errors
 from beam_cifar.formats.contract.types import ExportOptions
 from beam_cifar.formats.items import write_items
+from beam_cifar.formats.kit.cards import has_card
 from beam_cifar.images.encodings import RAW
 from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.jobs.in_place import lossless_ext
@@ -291,7 +292,7 @@ class Dataset:
             image_ext: file extension of images; it also selects their encoding in formats with a file per image.
             keep_empty_classes: also create folders for classes without images.
             images_per_batch: rows per output file; the last of a subset may have fewer.
-            card: write a dataset card, `README.md`, if the format supports it.
+            card: write a dataset card, `README.md`, and `croissant.json`, if the format supports them.
             layout: "genuine" writes the files of the genuine dataset (`cifar`).
             overwrite: replace an existing output.
             workers: number of local workers; chosen automatically if None.
@@ -355,7 +356,7 @@ class Dataset:
         # Some formats write JPEG by default, and images would degrade with every save.
         image_ext = place.options.image_ext or lossless_ext(place.path, place.format)
         # A card that is there already lists the rows of each split, and would stay as it is.
-        card = place.options.card or os.path.exists(os.path.join(place.path, "README.md"))
+        card = place.options.card or has_card(place.path)
         place = replace(place, options=replace(place.options, save_images=asked, image_ext=image_ext, card=card))
         view = self._look()[1]
         changed = set(view.subset_names) if self._changed is None or not same else self._changed

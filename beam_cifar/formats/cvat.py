@@ -62,7 +62,14 @@ class CvatSource(AnnotationSource):
         return _started([first_bytes(entry)], entry.path).is_it
 
     def files(self, found: Sequence[storage.Entry], images: storage.Blob, index_dir: str) -> tuple[SourceFile, ...]:
-        return tuple(each for file in super().files(found, images, index_dir) for each in _by_subset(file))
+        files = dict[str, SourceFile]()
+        for file in (each for whole in super().files(found, images, index_dir) for each in _by_subset(whole)):
+            if (other := files.setdefault(file.subset, file)) is not file:
+                raise InputError(
+                    f"{file.shown}: has subset {file.subset!r}, as {other.shown} has; expected one file for each; "
+                    "rename one <subset>, or remove it: the name of the file is the subset then"
+                )
+        return tuple(files.values())
 
     def rows(self, file: SourceFile) -> pa.Table:
         return _image_rows(file)
@@ -186,7 +193,7 @@ class _Images(_Meta):
         super().start(tag, attributes)
         depth = len(self._path)
         if depth == 2 and tag == "track":
-            self.left_out[tag] += 1
+            self.left_out[tag] += self._is_mine(attributes.get("subset"))
         elif depth == 2 and tag == "image":
             self._image = dict(attributes)
             self._tags, self._others = {}, Counter()
@@ -201,20 +208,25 @@ class _Images(_Meta):
         if tag == "image" and len(self._path) == 1:
             self._append()
 
+    def _is_mine(self, subset: str | None) -> bool:
+        """Returns whether what is in a subset is read with this one: with the first also what is in none."""
+        if not self.is_project or not self.subsets:
+            return True
+        return self._file.subset == (subset if subset in self.subsets else next(iter(self.subsets)))
+
     def _append(self) -> None:
-        """Adds the image that ended, if it is of this subset; the first subset also has those of none."""
-        subset, error = self._image.get("subset"), ""
-        if self.is_project and self.subsets and subset != self._file.subset:
-            if subset in self.subsets or next(iter(self.subsets)) != self._file.subset:
-                return
-            error = f"subset is {str(subset)[:50]!r}; expected one of those in <meta>"
+        """Adds the image that ended, if it is of this subset."""
+        subset, name, error = self._image.get("subset"), self._image.get("name", ""), ""
+        if not self._is_mine(subset):
+            return
         self.left_out += self._others
-        name = self._image.get("name", "")
         label = self.labels.get(next(iter(self._tags), ""), UNLABELLED)
         if not name:
             error = "has no name; expected the path of an image"
         elif unknown := [tag for tag in self._tags if tag not in self.labels]:
             error = f"tag {unknown[0][:50]!r} is not a label in <meta>; expected one of its {len(self.labels)} labels"
+        elif self.is_project and self.subsets and subset not in self.subsets:
+            error = f"subset is {str(subset)[:50]!r}; expected one of those in <meta>"
         elif len(self._tags) > 1:
             error = f"has several tags ({', '.join(map(repr, [*self._tags][:2]))}); at most one is supported"
         item_id, filename = path_names(name)

@@ -192,4 +192,4 @@ def _result(info: ShardInfo, sink: SinkSettings) -> ShardResult:
     for part in info.parts:
         statistics.update(part.statistics)
     labels = {label for part in info.parts for (_, label), n in part.written.items() if n}
-    return ShardResult(sink.shards[info.shard], info.bytes, labels, statistics)
+    return ShardResult(sink.shards[info.shard], info.bytes, labels, statistics, info.sha256)

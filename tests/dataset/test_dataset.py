@@ -1097,7 +1097,8 @@ def test_parquet_that_lost_its_manifest_is_saved_with_a_card_that_is_true(tmp_pa
     (tmp_path / "out.beam_cifar" / "manifest.json").unlink()
     dataset.put(item(3)).save()
     assert [row[0] for row in parquet_rows(tmp_path / "out", "train")] == ["1.png", "2.png", "3.png"]
-    assert set(contents(tmp_path / "out")) == {"README.md", "data/train-00000-of-00001.parquet", "notes.txt"}
+    names = {"README.md", "croissant.json", "data/train-00000-of-00001.parquet", "notes.txt"}
+    assert set(contents(tmp_path / "out")) == names
     assert b"num_examples: 3" in contents(tmp_path / "out")["README.md"]
     assert is_whole(tmp_path / "out")
 

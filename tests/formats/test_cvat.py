@@ -106,7 +106,8 @@ def test_what_is_not_read_is_counted(tmp_path: Path) -> None:
     content = (
         image("a.png", "cat").replace("</image>", f"{shapes}</image>") + '<track id="0" label="dog"><box/></track>'
     )
-    notices = quickly(written(tmp_path / "in", content), tmp_path / "out", "npz").notices
+    content = content.replace('"32">', '"32" subset="val">')
+    notices = quickly(written(tmp_path / "in", content, PROJECT), tmp_path / "out", "npz").notices
     expected = "ignored 4 annotations that are not image labels (box: 1, mask: 1, track: 1, unknown: 1)"
     assert expected in " ".join(notices)
 
@@ -159,6 +160,13 @@ def test_too_many_subsets_are_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(cvat, "MAX_SUBSETS", 1)
     with pytest.raises(InputError, match=r"train\.xml: has 2 subsets; at most 1 are supported"):
         quickly(written(tmp_path / "in", image("a.png"), PROJECT), tmp_path / "out", "npz")
+
+
+def test_a_subset_in_two_files_is_refused(tmp_path: Path) -> None:
+    folder = written(tmp_path / "in", image("a.png", "cat"))
+    written(folder, image("a.png", "dog"), TASK.replace("<labels>", "<subset>train</subset><labels>"), "two.xml")
+    with pytest.raises(InputError, match=r"two\.xml: has subset 'train', as .*train\.xml has; expected one file for"):
+        quickly(folder, tmp_path / "out", "npz")
 
 
 def test_classes_that_differ_between_files_are_refused(tmp_path: Path) -> None:

@@ -670,11 +670,11 @@ def test_a_card_is_written_where_file_numbers_have_more_than_five_digits() -> No
     def finished(count: int, *, card: bool = False) -> tuple[list[str], list[str]]:
         shard = Shard(0, "train", sink.shard_path("train", 0, count), 1, 1, None, has_images=True)
         options = SinkOptions(LabelTable(("cat",)), ExportOptions(card=card))
-        results = [ShardResult(shard, 1, {0}, {"num_bytes": 1})]
+        results = [ShardResult(shard, 1, {0}, {"num_bytes": 1}, "")]
         return list(sink.finish(options, results)), list(sink.result_notices(options, results))
 
     assert finished(99_999) == ([], [])
-    assert finished(1, card=True) == (["README.md"], [])
+    assert finished(1, card=True) == (["README.md", "croissant.json"], [])
     files, (notice,) = finished(100_000)
     assert files == ["README.md"]
     assert "data/train-00000-of-100000.parquet" in notice

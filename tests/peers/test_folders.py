@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from beam_cifar import make_sample
-from tests.helpers.image_trees import batch, quickly, write_cifar
+from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
 from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 
@@ -99,6 +99,26 @@ def test_datumaro_finds_every_pixel_and_tag_of_6000_images(tmp_path: Path, datum
     found, wanted = datumaro("read", "cvat", tmp_path / "out")["items"], rows_of(tmp_path / "in")
     assert sum(map(len, wanted.values())) == 6000
     assert found == wanted
+
+
+def test_we_find_what_datumaro_finds_in_a_project_of_cvat(tmp_path: Path, datumaro: Peer) -> None:
+    labels = "".join(f"<label><name>{name}</name></label>" for name in CLASSES)
+    subsets = "".join(f"<task><subset>{name}</subset></task>" for name in ("Train", "val"))
+    rows = [("Train", "a", 0), ("val", "b c", 2), ("Train", "d/кот", 1), ("val", "e", None)]
+    shown = "".join(
+        f'<image id="{at}" name="{name}.png" subset="{subset}" width="32" height="32">'
+        + ("" if label is None else f'<tag label="{CLASSES[label]}" source="manual"></tag>')
+        + "</image>"
+        for at, (subset, name, label) in enumerate(rows)
+    )
+    meta = f"<meta><project><tasks>{subsets}</tasks><labels>{labels}</labels></project></meta>"
+    files = {"annotations.xml": f"<annotations><version>1.1</version>{meta}{shown}</annotations>".encode()}
+    files |= {f"images/{subset}/{name}.png": encoded(picture(at)) for at, (subset, name, _) in enumerate(rows)}
+    source = write_tree(tmp_path / "in", files)
+    quickly(source, tmp_path / "out", "cifar", save_images=True)
+    found = datumaro("read", "cvat", source)["items"]
+    assert sum(map(len, found.values())) == 4
+    assert rows_of(tmp_path / "out") == found
 
 
 @pytest.mark.parametrize("target", LISTED)

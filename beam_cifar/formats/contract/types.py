@@ -280,12 +280,14 @@ class ShardResult:
         bytes: total size of its files.
         labels: labels of its rows, -1 for unlabelled.
         statistics: `PartWriter.statistics`, and remarks on images by kind, summed over its parts.
+        sha256: hex digest of the file, or of the list of files.
     """
 
     shard: Shard
     bytes: int
     labels: Set[int]
     statistics: Mapping[str, int]
+    sha256: str
 
 
 SUBSET_NAMES = ("source", "split")
@@ -308,7 +310,8 @@ class ExportOptions:
         images_per_batch: rows per output file (fewer in the last of a subset); None: the format decides.
         subset_names: "source" keeps subsets as they are, "split" merges `data_batch_*` into `train` and renames
             `test_batch` to `test`; None: the format decides.
-        card: write a dataset card (`README.md`) where the format supports it, in `imagenet` if `datasets` needs it.
+        card: write a dataset card (`README.md`), and `croissant.json`, where the format supports it; in `imagenet` the
+            card alone, if `datasets` needs it.
         layout: "genuine" names and counts the files as in the genuine dataset; None: one file for each subset.
 
     Raises:

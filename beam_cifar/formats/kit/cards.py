@@ -7,9 +7,14 @@ Facts: https://huggingface.co/docs/hub/datasets-manual-configuration, and `data_
 from __future__ import annotations
 
 import json
+import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Final
+
+from beam_cifar.formats.contract.types import ShardResult
 
 CARD: Final = "README.md"
 """The file name of a card."""
@@ -63,6 +68,27 @@ def config_lines(paths: Mapping[str, str]) -> list[str]:
     for split, path in paths.items():
         lines += [f"  - split: {quoted(split)}", f"    path: {quoted(path)}"]
     return lines
+
+
+def has_card(folder: str) -> bool:
+    """Returns whether a local folder has a card: a README.md without YAML is somebody's own text."""
+    with suppress(FileNotFoundError, NotADirectoryError), open(os.path.join(folder, CARD), "rb") as file:
+        return file.read(3) == b"---"
+    return False
+
+
+def split_rows(shards: Iterable[ShardResult]) -> dict[str, int]:
+    """Returns the number of images of each subset that was written."""
+    rows = Counter[str]()
+    for result in shards:
+        rows[result.shard.subset] += result.shard.rows
+    return dict(rows)
+
+
+def text_lines(rows: Mapping[str, int]) -> list[str]:
+    """Returns the lines of a card after its configuration: the task, and a table of the images of each split."""
+    lines = ["task_categories:", "- image-classification", "---", "", "# Image classification dataset", ""]
+    return [*lines, "| split | images |", "| --- | --- |", *(f"| {name} | {count} |" for name, count in rows.items())]
 
 
 def literal(name: str) -> str:

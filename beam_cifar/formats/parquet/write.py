@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,8 +25,9 @@ import pyarrow.compute
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import PartWriter
 from beam_cifar.formats.contract.types import ShardResult, SinkOptions
-from beam_cifar.formats.kit.cards import CARD, config_lines, quoted, split_name_of
-from beam_cifar.formats.kit.column_roles import OWN_KEY
+from beam_cifar.formats.kit.cards import CARD, config_lines, quoted, split_name_of, split_rows, text_lines
+from beam_cifar.formats.kit.column_roles import COARSE_NAME, OWN_KEY
+from beam_cifar.formats.kit.croissant import CROISSANT, croissant, field_of, file_set, record_set
 from beam_cifar.formats.kit.splits import MAX_SHARD_BYTES, ROW_GROUP_ROWS, SPLITS, RowGroups, SplitSink, split_naming
 from beam_cifar.images.encodings import file_extensions
 
@@ -122,8 +124,9 @@ class ParquetSink(SplitSink):
         return f"data/{subset}-{number:05d}-of-{count:05d}.parquet"
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """Returns the dataset card, if it is asked for or needed."""
-        return {CARD: _card(options.labels, shards).encode()} if options.export.card or _unseen(shards) else {}
+        """Returns the dataset card if it is asked for or needed, and the Croissant file if they are asked for."""
+        files = {CARD: _card(options.labels, shards).encode()} if options.export.card or _unseen(shards) else {}
+        return {**files, CROISSANT: _croissant(options.labels, shards)} if options.export.card else files
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
         """Yields a notice if there is a card that was not asked for."""
@@ -142,24 +145,40 @@ def _unseen(shards: Sequence[ShardResult]) -> str:
 
 def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
     """Returns the card: YAML with actual counts, which `datasets` checks against the files."""
-    splits: dict[str, dict[str, int]] = {}
+    rows, sizes = split_rows(shards), Counter[str]()
     for result in shards:
-        split = splits.setdefault(result.shard.subset, {"num_bytes": 0, "num_examples": 0})
-        split["num_bytes"] += result.statistics["num_bytes"]
-        split["num_examples"] += result.shard.rows
+        sizes[result.shard.subset] += result.statistics["num_bytes"]
     lines = ["---", "dataset_info:", "  features:", "  - name: img", "    dtype: image"]
     for column, names in _label_columns(labels).items():
         lines += [f"  - name: {column}", "    dtype:", "      class_label:", "        names:"]
         lines += [f"          '{number}': {quoted(name)}" for number, name in enumerate(names)]
     lines.append("  splits:")
-    for name, split in splits.items():
-        lines += [f"  - name: {quoted(name)}"] + [f"    {key}: {value}" for key, value in split.items()]
+    for name, count in rows.items():
+        lines += [f"  - name: {quoted(name)}", f"    num_bytes: {sizes[name]}", f"    num_examples: {count}"]
     lines += [
         f"  download_size: {sum(result.bytes for result in shards)}",
-        f"  dataset_size: {sum(split['num_bytes'] for split in splits.values())}",
-        *config_lines({name: f"data/{name}-*" for name in splits}),
+        f"  dataset_size: {sizes.total()}",
+        *config_lines({name: f"data/{name}-*" for name in rows}),
     ]
-    lines += ["task_categories:", "- image-classification", "---", "", "# Image classification dataset", ""]
-    lines += ["| split | images |", "| --- | --- |"]
-    lines += [f"| {name} | {split['num_examples']} |" for name, split in splits.items()]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *text_lines(rows)]) + "\n"
+
+
+def _croissant(labels: LabelTable, shards: Sequence[ShardResult]) -> bytes:
+    """Returns the Croissant file."""
+    columns = _label_columns(labels).items()
+    files = file_set("files", ["data/*.parquet"], "application/x-parquet")
+    fields = {
+        "image": field_of("files", "sc:ImageObject", {"column": "img"}, jsonPath="bytes"),
+        "path": field_of("files", "sc:Text", {"column": "img"}, jsonPath="path"),
+        **{
+            name: field_of("files", "sc:Integer", {"column": name}) | _reference(name, names) for name, names in columns
+        },
+        "split": field_of("files", "sc:Text", {"fileProperty": "filename"}, regex=r"^(.+)-\d+-of-\d+\.parquet$"),
+    }
+    return croissant(labels, split_rows(shards), [files], [record_set("images", fields)])
+
+
+def _reference(column: str, names: Sequence[str]) -> dict[str, Any]:
+    """Returns what says that the numbers of a column are those of classes; nothing if there are none."""
+    classes = "superclasses" if column == COARSE_NAME else "classes"
+    return {"references": {"field": {"@id": f"{classes}/id"}}} if names else {}

@@ -9,13 +9,15 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.data.schema import plain_labels
 from beam_cifar.formats.contract.sink import Capabilities, FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.types import ShardResult, SinkOptions
+from beam_cifar.formats.kit.cards import CARD, config_lines, literal, split_name_of, split_rows, text_lines
+from beam_cifar.formats.kit.croissant import CROISSANT, croissant, field_of, file_object, file_set, record_set
 from beam_cifar.formats.webdataset.members import tar_members
 from beam_cifar.formats.webdataset.source import SUFFIX, TABLE
-from beam_cifar.images.encodings import file_extensions
+from beam_cifar.images.encodings import ENCODED, file_extensions
 from beam_cifar.naming.components import encode_name
 from beam_cifar.storage.tar import BLOCK
 
@@ -99,7 +101,7 @@ class WebdatasetSink(FileSink):
         return encode_name(subset, f"-{number:06d}{SUFFIX}")
 
     def finish(self, options: SinkOptions, shards: Sequence[ShardResult]) -> dict[str, bytes]:
-        """Returns `labels.json`: the label table, and the subset of each shard."""
+        """Returns `labels.json`, the label table and the subset of each shard, and the cards that are asked for."""
         labels = options.labels
         content: dict[str, Any] = {
             "names": labels.names,
@@ -107,7 +109,52 @@ class WebdatasetSink(FileSink):
             "parents": labels.parents if labels.has_superclasses else (),
             "subsets": {result.shard.path: result.shard.subset for result in shards},
         }
-        return {TABLE: (json.dumps(content, indent=1) + "\n").encode()}
+        files = {TABLE: (json.dumps(content, indent=1) + "\n").encode()}
+        if options.export.card:
+            files |= {CARD: _card(shards), CROISSANT: _croissant(labels, shards)}
+        return files
+
+
+def _card(shards: Sequence[ShardResult]) -> bytes:
+    """Returns the dataset card: `datasets` takes only some characters for names of splits."""
+    paths, rows = dict[str, str](), dict[str, int]()
+    stems = {result.shard.subset: result.shard.path.rpartition("-")[0] for result in shards}
+    for subset, count in split_rows(shards).items():
+        split = split_name_of(subset)
+        while split in paths:
+            split += "_"
+        # All digits of a number: "train-*" would also match the shards of a subset "train-1".
+        paths[split], rows[split] = f"{literal(stems[subset])}-{'[0-9]' * 6}{SUFFIX}", count
+    return ("\n".join(["---", *config_lines(paths), *text_lines(rows)]) + "\n").encode()
+
+
+def _croissant(labels: LabelTable, shards: Sequence[ShardResult]) -> bytes:
+    """Returns the Croissant file; images and labels are records of their own, with the key of their sample."""
+    files = [
+        file_object(f"shard-{number}", result.shard.path, "application/x-tar", result.sha256)
+        for number, result in enumerate(shards)
+    ]
+    ids = [file["@id"] for file in files]
+    patterns = [f"*{extension}" for known in ENCODED.values() for extension in known]
+    sets = [
+        file_set("image-files", patterns, "application/octet-stream", ids),
+        file_set("label-files", ["*.cls"], "text/plain", ids),
+    ]
+    records = [
+        record_set(
+            name,
+            {
+                "key": field_of(source, "sc:Text", {"fileProperty": "filename"}, regex=r"^([^.]+)\."),
+                "split": field_of(source, "sc:Text", {"fileProperty": "filename"}, regex=r"^(.+)-\d+-\d+\."),
+                value: field_of(source, kind, {"fileProperty": "content"}),
+            },
+        )
+        for name, source, value, kind in (
+            ("images", "image-files", "image", "sc:ImageObject"),
+            ("labels", "label-files", "label", "sc:Integer"),
+        )
+    ]
+    return croissant(labels, split_rows(shards), [*files, *sets], records)
 
 
 def key_prefix(path: str) -> str:
