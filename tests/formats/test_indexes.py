@@ -45,6 +45,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "mnist_csv": {},
     "parquet": {"images_per_batch": 20},
     "tfds_parquet": {"images_per_batch": 20},
+    "tfds_array_record": {"images_per_batch": 20},
     "tfds_tfrecord": {"images_per_batch": 20},
     "webdataset": {"images_per_batch": 20},
 }
