@@ -205,7 +205,17 @@ OPTIONS = (
     "-f parquet --transform 'filter -e /item[annotation/label_id<5]' --transform shuffle --images-per-batch 50",
     "-f parquet --workers 2 --images-per-batch 30",
 )
-PACKED = ("cifar", "parquet", "webdataset", "tfds_parquet", "tfds_tfrecord", "npz", "cifar_binary", "imagenet")
+PACKED = (
+    "cifar",
+    "parquet",
+    "webdataset",
+    "tfds_parquet",
+    "tfds_array_record",
+    "tfds_tfrecord",
+    "npz",
+    "cifar_binary",
+    "imagenet",
+)
 
 
 def make_cases(writers: Sequence[str], readers: Sequence[str]) -> Iterator[Case]:

@@ -85,9 +85,13 @@ FORMATS: dict[str, Format] = {
     "tfds_parquet": Format(
         "TensorFlow Datasets as Parquet files, readable without TensorFlow", sink="tfds.write:TfdsParquetSink"
     ),
+    "tfds_array_record": Format(
+        "TensorFlow Datasets as ArrayRecord files, for Grain and TFDS without TensorFlow",
+        sink="tfds.write:TfdsArrayRecordSink",
+    ),
     "tfds_tfrecord": Format("TensorFlow Datasets as TFRecord files", sink="tfds.write:TfdsTfrecordSink"),
     "tfds": Format(
-        "TensorFlow Datasets as TFDS prepares them, TFRecord or Parquet files",
+        "TensorFlow Datasets as TFDS prepares them, TFRecord, Parquet or ArrayRecord files",
         "tfds.read:TfdsSource",
         marks=("features.json",),
     ),

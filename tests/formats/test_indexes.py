@@ -47,6 +47,7 @@ FORMATS: dict[str, dict[str, Any]] = {
     "open_images": {},
     "parquet": {"images_per_batch": 20},
     "tfds_parquet": {"images_per_batch": 20},
+    "tfds_array_record": {"images_per_batch": 20},
     "tfds_tfrecord": {"images_per_batch": 20},
     "webdataset": {"images_per_batch": 20},
 }

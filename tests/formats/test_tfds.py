@@ -1,4 +1,4 @@
-"""Datasets for TensorFlow Datasets, read by protobuf, pyarrow and Beam; by TFDS itself in tests/peers."""
+"""Datasets for TensorFlow Datasets, read by protobuf, pyarrow, Beam and struct; by TFDS itself in tests/peers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import json
 import re
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from tests.helpers.image_trees import (
 )
 from tests.helpers.reading import cifar_rows, unpickled
 
-TARGETS = ["tfds_parquet", "tfds_tfrecord"]
+TARGETS = ["tfds_parquet", "tfds_array_record", "tfds_tfrecord"]
 CLASSES = ("sea lion", "never used", "поезд, синий")
 
 Row = dict[str, bytes | int]
@@ -85,10 +86,22 @@ def records(path: Path) -> list[bytes]:
         table = pq.read_table(pa_file(path))
         assert table.column_names == ["data"]
         return [value.as_py() for value in table.column(0)]
+    if ".array_record" in path.name:
+        return list(chunked_records(path.read_bytes()))
     file, found = io.BytesIO(path.read_bytes()), []
     while (record := _TFRecordUtil.read_record(file)) is not None:
         found.append(record)
     return found
+
+
+def chunked_records(data: bytes) -> Iterator[bytes]:
+    """The records of an ArrayRecord file: of chunks with one, which are not compressed."""
+    stream = b"".join(data[block + 24 : block + (1 << 16)] for block in range(0, len(data), 1 << 16))
+    while stream:
+        size, _, kind, unpacked = struct.unpack_from("<8x4Q", stream)
+        if kind == ord("r") | 1 << 8:
+            yield stream[40 + size - unpacked : 40 + size]
+        stream = stream[40 + size :]
 
 
 def pa_file(path: Path) -> io.BytesIO:

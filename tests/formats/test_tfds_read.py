@@ -1,7 +1,8 @@
-"""Datasets that TFDS prepared, read: its files, and those of our own two writers."""
+"""Datasets that TFDS prepared, read: its files, and those of our own writers."""
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from beam_cifar import Dataset, compare
 from beam_cifar.errors import InputError
+from beam_cifar.formats.kit.array_record import ArrayRecordWriter
 from beam_cifar.formats.kit.tf_example import example_values, framed, serialized_example
 from beam_cifar.formats.registry import detect_format
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
@@ -39,6 +41,16 @@ def parquet(records: list[bytes | None]) -> bytes:
     return bytes(sink.getvalue())
 
 
+def array_record(records: list[bytes]) -> bytes:
+    writer = ArrayRecordWriter(file := io.BytesIO())
+    writer.append(records)
+    writer.close()
+    return file.getvalue()
+
+
+FILES: dict[str, Callable[[list[Any]], bytes]] = {"tfrecord": framed, "parquet": parquet, "array_record": array_record}
+
+
 def prepared(
     folder: Path,
     files: dict[str, list[bytes]],
@@ -55,10 +67,7 @@ def prepared(
         "text": {"type": f"{PYTHON}features_dict.FeaturesDict", "content": json.dumps(content)},
     }[form]
     splits = [{"name": name, "shardLengths": [str(len(rows))], "numBytes": "1"} for name, rows in files.items()]
-    written = {
-        f"mnist-{name}.{kind}-00000-of-00001": framed(rows) if kind == "tfrecord" else parquet([*rows])
-        for name, rows in files.items()
-    }
+    written = {f"mnist-{name}.{kind}-00000-of-00001": FILES[kind](rows) for name, rows in files.items()}
     texts: dict[str, Any] = {
         "features.json": described,
         "dataset_info.json": {"name": "mnist", "version": "3.0.1", "fileFormat": kind, "splits": splits, **info},
@@ -68,7 +77,7 @@ def prepared(
     )
 
 
-@pytest.mark.parametrize("kind", ["tfrecord", "parquet"])
+@pytest.mark.parametrize("kind", FILES)
 def test_pixels_labels_and_splits_are_read(kind: str, tmp_path: Path) -> None:
     rows = {"train": [example(row) for row in range(5)], "test": [example(row) for row in range(5, 8)]}
     source = prepared(tmp_path / "mnist" / "3.0.1", rows, kind=kind)
@@ -92,7 +101,7 @@ def test_features_are_read_as_every_version_of_tfds_writes_them(form: str, tmp_p
     assert [item.label for item in found] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("target", ["tfds_parquet", "tfds_tfrecord"])
+@pytest.mark.parametrize("target", ["tfds_parquet", "tfds_array_record", "tfds_tfrecord"])
 def test_what_our_writers_wrote_comes_back(target: str, tmp_path: Path) -> None:
     batches = {
         name: batch([f"{name} ж{row}.png" for row in range(9)], [0, None, 2, 1, 0, 2, 2, 1, 0], seed)
@@ -105,7 +114,7 @@ def test_what_our_writers_wrote_comes_back(target: str, tmp_path: Path) -> None:
     assert all(subset.ids is not None and not subset.ids.count for subset in found.subsets)
 
 
-@pytest.mark.parametrize("kind", ["tfrecord", "parquet"])
+@pytest.mark.parametrize("kind", FILES)
 def test_superclasses_and_file_names_are_read(kind: str, tmp_path: Path) -> None:
     features = {"coarse_label": CLASS, "file_name": TEXT, "image": IMAGE, "label": CLASS, "other": {"tensor": {}}}
     rows = [example(row, coarse_label=2 - row % 3, file_name=b"n01_%d.JPEG" % row, other=7) for row in range(4)]
@@ -176,6 +185,18 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         ).write_bytes(parquet([None])),
         "is null; expected an example",
     ),
+    "a changed byte of ArrayRecord": (
+        lambda path: (
+            prepared(path, {"train": GOOD}, kind="array_record") / "mnist-train.array_record-00000-of-00001"
+        ).write_bytes(array_record(GOOD).replace(b"IDAT", b"IDAt", 1)),
+        "cannot be parsed: the chunk at byte 64 does not have the right hash; it is damaged",
+    ),
+    "an ArrayRecord file that is cut": (
+        lambda path: (
+            prepared(path, {"train": GOOD}, kind="array_record") / "mnist-train.array_record-00000-of-00001"
+        ).write_bytes(array_record(GOOD)[:-9]),
+        "cannot be parsed: it has 131063 bytes; expected two or more blocks of 65536 bytes",
+    ),
     "another column": (
         lambda path: pq.write_table(
             pa.table({"x": [1]}), prepared(path, {"train": GOOD}, kind="parquet") / "mnist-train.parquet-00000-of-00001"
@@ -201,8 +222,8 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         "'label' has 3 classes, but label.labels.txt has 1 names",
     ),
     "another file format": (
-        lambda path: prepared(path, {"train": GOOD}, fileFormat="array_record"),
-        "'fileFormat' is 'array_record'; expected tfrecord or parquet: convert",
+        lambda path: prepared(path, {"train": GOOD}, fileFormat="riegeli"),
+        "'fileFormat' is 'riegeli'; expected one of tfrecord, parquet, array_record: convert",
     ),
     "a path as a template": (
         lambda path: prepared(

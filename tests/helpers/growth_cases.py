@@ -232,6 +232,7 @@ LAYOUTS = {
     "webdataset, many files": Layout("webdataset", options=_MANY),
     "tfds": Layout("tfds_tfrecord", options=("--images-per-batch", "10000000")),
     "tfds, Parquet": Layout("tfds_parquet", options=("--images-per-batch", "10000000")),
+    "tfds, ArrayRecord": Layout("tfds_array_record", options=("--images-per-batch", "10000000")),
     "npz": Layout("npz", options=("--subsets", "split")),
     "npz, many files": Layout("npz", _FILES),
     "npz, compressed": Layout("npz", options=("--subsets", "split"), rewrite=_compressed, files="*.npz"),
@@ -299,7 +300,8 @@ class Case:
         return ["-f", self.target, *saved, *packed, *order]
 
 
-PACKED = ("cifar", "parquet", "webdataset", "tfds_parquet", "tfds_tfrecord", "cifar_binary", "mds")
+TFDS = ("tfds_parquet", "tfds_array_record", "tfds_tfrecord")
+PACKED = ("cifar", "parquet", "webdataset", *TFDS, "cifar_binary", "mds")
 """Formats that take `--images-per-batch`."""
 
 CASES = [

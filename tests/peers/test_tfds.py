@@ -6,20 +6,20 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from beam_cifar import Dataset
+from beam_cifar import Dataset, compare, make_sample
 from beam_cifar.formats.registry import detect_format
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
 from tests.helpers.peers import SCRIPTS, find_interpreter
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 from tests.peers.digest import Row, digest_rows, digest_values
 
-SCRIPT = SCRIPTS / "read_tfds.py"
 CLASSES = ("sea lion", "never used", "поезд, синий")
 
 Read = Callable[[Path], dict[str, Any]]
@@ -28,16 +28,21 @@ Read = Callable[[Path], dict[str, Any]]
 @pytest.fixture(scope="module")
 def read() -> Read:
     """What TFDS finds in a directory; without its environment these tests fail rather than pass unseen."""
-    interpreter = find_interpreter()
+    return partial(by_script, find_interpreter(), "read_tfds.py")
 
-    def found(folder: Path) -> dict[str, Any]:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        command = [str(interpreter), str(SCRIPT), str(folder)]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
-        assert done.returncode == 0, f"TFDS cannot read {folder}:\n{done.stderr}"
-        digests: dict[str, Any] = json.loads(done.stdout)
-        return digests
 
+@pytest.fixture(scope="module")
+def write_again() -> Read:
+    """Writes the ArrayRecord files of a directory by their own library."""
+    return partial(by_script, find_interpreter(), "write_array_records.py")
+
+
+def by_script(interpreter: Path, script: str, folder: Path) -> dict[str, Any]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    command = [str(interpreter), str(SCRIPTS / script), str(folder)]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
+    assert done.returncode == 0, f"{script} fails for {folder}:\n{done.stderr}"
+    found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
@@ -80,12 +85,13 @@ def test_what_tfds_itself_prepares_is_read(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("target", ["tfds_parquet", "tfds_array_record"])
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
-def test_parquet_holds_pixels_labels_ids_and_names(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path, read: Read
+def test_files_for_random_access_hold_pixels_labels_ids_and_names(
+    kind: str, target: str, request: pytest.FixtureRequest, tmp_path: Path, read: Read
 ) -> None:
     source: Path = request.getfixturevalue(kind)
-    quickly(source, tmp_path / "out", "tfds_parquet", images_per_batch=300)
+    quickly(source, tmp_path / "out", target, images_per_batch=300)
     found = read(tmp_path / "out")
     assert found["splits"] == expected(source)
     assert found["counts"] == {split: digests["rows"] for split, digests in found["splits"].items()}
@@ -102,6 +108,23 @@ def test_tfrecord_has_the_catalog_and_the_files_that_it_names(cifar10: Path, tmp
     assert found["labels"] == {"label": unpickled(cifar10 / "batches.meta")["label_names"]}
     named = {name for names in found["files"].values() for name in names}
     assert named == {path.name for path in (tmp_path / "out").iterdir() if ".tfrecord-" in path.name}
+
+
+def test_array_records_of_six_thousand_images_are_those_of_the_library(
+    tmp_path: Path, read: Read, write_again: Read
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    make_sample(str(source), images=6000)
+    quickly(source, out, "tfds_array_record", images_per_batch=1900)
+    assert read(out)["splits"] == expected(source)
+    assert write_again(out) == {
+        f"dataset-{split}.array_record-{number:05d}-of-{len(rows):05d}": {"records": count, "same": True}
+        for split, rows in {"train": (1900, 1900, 1200), "test": (1000,)}.items()
+        for number, count in enumerate(rows)
+    }
+    # They are compressed now.
+    found = compare(str(source), str(out))
+    assert found.equal, found
 
 
 def test_unlabelled_rows_and_names_of_any_language(tmp_path: Path, read: Read) -> None:

@@ -139,6 +139,10 @@ class PlacedRows(EncodedRows):
             return None
         if size > MAX_IMAGE_BYTES:
             raise RowError(f"{self._shown(row)}: image is {size} bytes; at most {MAX_IMAGE_BYTES} are supported")
+        return self._bytes_at(offset, size)
+
+    def _bytes_at(self, offset: int, size: int) -> bytes:
+        """Returns the bytes of an image."""
         stream = self._stream()
         stream.seek(offset)
         return stream.read(size)

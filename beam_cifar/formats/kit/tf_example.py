@@ -134,7 +134,7 @@ def _integers(record: bytes, start: int, stop: int) -> Iterator[int]:
     """Yields the values of the message `Int64List`, packed or not."""
     for number, kind, first, last in _fields(record, start, stop):
         while number == 1 and kind in (_VARINT, _SIZED) and first < last:
-            value, first = _read_varint(record, first, last)
+            value, first = read_varint(record, first, last)
             yield value - (1 << 64) if value >> 63 else value
 
 
@@ -156,12 +156,12 @@ def _messages(record: bytes, start: int, stop: int, wanted: int) -> Iterator[tup
 def _fields(record: bytes, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
     """Yields number, wire type, start and stop of the value of each field of a message. Raises `ValueError`."""
     while start < stop:
-        tag, start = _read_varint(record, start, stop)
+        tag, start = read_varint(record, start, stop)
         kind = tag & 7
         if kind == _VARINT:
-            last = _read_varint(record, start, stop)[1]
+            last = read_varint(record, start, stop)[1]
         elif kind == _SIZED:
-            length, start = _read_varint(record, start, stop)
+            length, start = read_varint(record, start, stop)
             last = start + length
         elif kind in _FIXED:
             last = start + _FIXED[kind]
@@ -173,7 +173,7 @@ def _fields(record: bytes, start: int, stop: int) -> Iterator[tuple[int, int, in
         start = last
 
 
-def _read_varint(record: bytes, start: int, stop: int) -> tuple[int, int]:
+def read_varint(record: bytes, start: int, stop: int) -> tuple[int, int]:
     """Returns a varint of at most 64 bits, and where it ends."""
     value = 0
     for at in range(start, min(stop, start + 10)):
@@ -194,7 +194,7 @@ def _bytes_entry(name: str, value: bytes) -> bytes:
 @functools.lru_cache(maxsize=4096)
 def _integer_entry(name: str, value: int) -> bytes:
     # A negative number takes ten bytes: protobuf encodes its 64-bit two's complement.
-    return _entry(name, _field(_THIRD, _field(_FIRST, _varint(value & 0xFFFFFFFFFFFFFFFF))))
+    return _entry(name, _field(_THIRD, _field(_FIRST, varint(value & 0xFFFFFFFFFFFFFFFF))))
 
 
 def _entry(name: str, feature: bytes) -> bytes:
@@ -203,10 +203,10 @@ def _entry(name: str, feature: bytes) -> bytes:
 
 
 def _field(tag: bytes, value: bytes) -> bytes:
-    return b"".join((tag, _varint(len(value)), value))
+    return b"".join((tag, varint(len(value)), value))
 
 
-def _varint(value: int) -> bytes:
+def varint(value: int) -> bytes:
     """Returns a varint: seven bits per byte, lowest first; all bytes but the last have the high bit set."""
     made = bytearray()
     while value > 0x7F:

@@ -1,4 +1,4 @@
-"""Reads datasets that TFDS, or this package's sinks, prepared: TFRecord or Parquet files of serialized examples.
+"""Reads datasets that TFDS, or this package's sinks, prepared: TFRecord, Parquet or ArrayRecord files of examples.
 
 Reference: `naming.py`, `dataset_info.py`, `features/` and `file_adapters.py` of
 https://github.com/tensorflow/datasets, 4.9.10.
@@ -21,10 +21,20 @@ from beam_cifar.formats.kit.json_stream import json_file
 from beam_cifar.formats.kit.roots import directory_root, own_file, sorted_files
 from beam_cifar.formats.kit.table_labels import label_notices, label_table
 from beam_cifar.formats.kit.table_rows import PlacedTableRows
-from beam_cifar.formats.tfds.records import EXAMPLES, FEATURES, NAMES_SUFFIX, PARQUET, ParquetExamples, read_records
+from beam_cifar.formats.tfds.records import (
+    ARRAY_RECORD,
+    EXAMPLES,
+    FEATURES,
+    NAMES_SUFFIX,
+    PARQUET,
+    TFRECORD,
+    ArrayRecordExamples,
+    ParquetExamples,
+    read_records,
+)
 
 INFO: Final = "dataset_info.json"
-FILE_FORMATS: Final = ("tfrecord", PARQUET)
+FILE_FORMATS: Final = (TFRECORD, PARQUET, ARRAY_RECORD)
 MAX_SHARDS: Final = 1_000_000
 _TEMPLATE: Final = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
 
@@ -66,6 +76,8 @@ class TfdsSource(Source):
     def read_rows(self, file: SourceFile, labels: LabelTable) -> RowReader:
         if file.name.endswith(PARQUET):
             return ParquetExamples(file, labels)
+        if file.name.endswith(ARRAY_RECORD):
+            return ArrayRecordExamples(file, labels, read_records(file))
         return PlacedTableRows(file, labels, read_records(file))
 
 
@@ -76,8 +88,8 @@ def _shards(root: str, index_dir: str) -> Iterator[tuple[SourceFile, int]]:
     kind = info.get("fileFormat", FILE_FORMATS[0])
     if kind not in FILE_FORMATS:
         raise InputError(
-            f"{shown}: 'fileFormat' is {str(kind)[:50]!r}; expected {' or '.join(FILE_FORMATS)}: convert the files "
-            "with python -m tensorflow_datasets.scripts.convert_format"
+            f"{shown}: 'fileFormat' is {str(kind)[:50]!r}; expected one of {', '.join(FILE_FORMATS)}: convert "
+            "the files with python -m tensorflow_datasets.scripts.convert_format"
         )
     features = own_file(root, FEATURES)
     names = [entry.path for entry in sorted_files(root, lambda name: name.endswith(NAMES_SUFFIX), own=True)]

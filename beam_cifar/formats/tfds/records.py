@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,11 @@ from typing import Any, Final
 import pyarrow as pa
 
 from beam_cifar import storage
-from beam_cifar.errors import InputError
+from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.indexes import indexed
-from beam_cifar.formats.contract.source import kept
+from beam_cifar.formats.contract.source import StoredImage, kept
 from beam_cifar.formats.contract.types import SourceFile
+from beam_cifar.formats.kit.array_record import array_record_at, read_array_record
 from beam_cifar.formats.kit.column_roles import MAX_CLASSES, MAX_TEXT_BYTES, ColumnRoles, columns_of
 from beam_cifar.formats.kit.encoded import MAX_IMAGE_BYTES
 from beam_cifar.formats.kit.json_stream import json_file, parsed_json
@@ -22,12 +24,16 @@ from beam_cifar.formats.kit.records import read_names
 from beam_cifar.formats.kit.rows import with_unique_ids
 from beam_cifar.formats.kit.short_columns import in_one_chunk, with_names
 from beam_cifar.formats.kit.table_labels import TableReader
+from beam_cifar.formats.kit.table_rows import PlacedTableRows
 from beam_cifar.formats.kit.tf_example import Value, example_values, read_framed
 from beam_cifar.formats.parquet.rows import ParquetRows, stored_values
+from beam_cifar.images.header import ImageHeader, header_or_error
 
 FEATURES: Final = "features.json"
 NAMES_SUFFIX: Final = ".labels.txt"
+TFRECORD: Final = "tfrecord"
 PARQUET: Final = "parquet"
+ARRAY_RECORD: Final = "array_record"
 COLUMN: Final = "data"
 """The column of examples in a Parquet file."""
 CHUNK_ROWS: Final = 10_000
@@ -111,19 +117,23 @@ def _class_names(feature: str, file: SourceFile) -> list[str]:
 def read_records(file: SourceFile) -> pa.Table:
     """Returns the short columns of a file, as `with_names` does, and `offset` and `size` of images, int64.
 
-    In a Parquet file, where examples have no place of their own, `offset` is 0 or -1.
+    In an ArrayRecord file `offset` is that of the example; in a Parquet file, where examples have no place of their
+    own, it is 0 or -1.
 
     Raises:
         InputError: the file is damaged, or an example does not have the features.
     """
-    roles, is_parquet = example_roles(file), file.name.endswith(PARQUET)
+    roles, read = example_roles(file), _READERS[file.name.rpartition(".")[2]]
     tables, row = [_rows((), file, roles, 0)], 0
     names = {roles.image: "image", roles.path: "path", roles.key: "key", roles.label: "label", roles.coarse: "coarse"}
     wanted = {name: what for name, what in names.items() if name}
     chunk: list[dict[str, Any]] = []
     try:
-        for offset, record in _parquet_records(file) if is_parquet else _framed_records(file):
-            chunk.append(_plain_row(record, offset, wanted, roles))
+        for offset, record in read(file):
+            found = _plain_row(record, wanted, roles)
+            if found["offset"] >= 0:  # where it is in the record
+                found["offset"] = found["offset"] + offset if read is _framed_records else offset
+            chunk.append(found)
             row += 1
             if len(chunk) == CHUNK_ROWS:
                 tables.append(_rows(chunk, file, roles, row - len(chunk)))
@@ -139,6 +149,11 @@ def _framed_records(file: SourceFile) -> Iterator[tuple[int, bytes]]:
         yield from read_framed(stream, file.blob.size, MAX_RECORD_BYTES)
 
 
+def _chunked_records(file: SourceFile) -> Iterator[tuple[int, bytes]]:
+    with storage.open_blob(file.blob, file.shown) as stream:
+        yield from read_array_record(stream, file.blob.size, MAX_RECORD_BYTES)
+
+
 def _parquet_records(file: SourceFile) -> Iterator[tuple[int, bytes]]:
     for values in stored_values(file, COLUMN):
         for value in values:
@@ -147,14 +162,17 @@ def _parquet_records(file: SourceFile) -> Iterator[tuple[int, bytes]]:
             yield 0, value.as_py()
 
 
-def _plain_row(record: bytes, offset: int, wanted: dict[str, str], roles: ColumnRoles) -> dict[str, Any]:
+_READERS: Final = {TFRECORD: _framed_records, PARQUET: _parquet_records, ARRAY_RECORD: _chunked_records}
+
+
+def _plain_row(record: bytes, wanted: dict[str, str], roles: ColumnRoles) -> dict[str, Any]:
     """Returns the values of an example that are used, by role. Raises `ValueError` if it does not fit its features."""
     found: dict[str, Any] = {"offset": -1, "size": 0}
     for name, value in example_values(record, wanted).items():
         what = wanted[name]
         if what == "image":
             _refuse_kind(value, name, is_bytes=True)
-            found |= {"offset": offset + value.start if offset else 0, "size": value.stop - value.start}
+            found |= {"offset": value.start, "size": value.stop - value.start}
         elif what == "path" or (what == "label" and roles.is_text) or (what == "key" and value.number is None):
             _refuse_kind(value, name, is_bytes=True)
             if value.stop - value.start > MAX_TEXT_BYTES:
@@ -197,12 +215,30 @@ class ParquetExamples(ParquetRows):
     def _encoded(self, column: Any, shown: str) -> pa.Array:
         """Returns the images in serialized examples: `binary`, null where there is none."""
         name = self._meaning.image
-        images: list[bytes | None] = []
         with storage.reading(shown):
-            for record in super()._encoded(column, shown).to_pylist():
-                place = example_values(record, [name]).get(name)
-                images.append(None if place is None else record[place.start : place.stop])
+            images = [_image_in(record, name) for record in super()._encoded(column, shown).to_pylist()]
         return pa.array(images, pa.binary())
 
     def _missing(self) -> int:
         return int((read_records(self.file).column("offset").to_numpy() < 0).sum())
+
+
+class ArrayRecordExamples(PlacedTableRows):
+    """The rows of an ArrayRecord file of examples, whose images are read with their example."""
+
+    def stored(self, row: int) -> StoredImage:
+        return StoredImage(data=self._image(row))
+
+    def _bytes_at(self, offset: int, size: int) -> bytes:
+        with storage.reading(self.file.shown):
+            record = array_record_at(self._stream(), offset, MAX_RECORD_BYTES)
+            return _image_in(record, example_roles(self.file).image) or b""
+
+    def _header(self, stream: io.BufferedReader, row: int) -> ImageHeader | RowError:
+        return header_or_error(self._image(row) or b"", self._shown(row))
+
+
+def _image_in(record: bytes, name: str) -> bytes | None:
+    """Returns the image of a serialized example, None for none."""
+    place = example_values(record, [name]).get(name)
+    return None if place is None else record[place.start : place.stop]

@@ -1,8 +1,8 @@
 """TensorFlow Datasets: a prepared dataset that `tfds.builder_from_directory` opens without the code that made it.
 
 The output is a "version directory" of TFDS. Reference: `naming.py`, `dataset_info.py`, `features/` and
-`file_adapters.py` of https://github.com/tensorflow/datasets, 4.9.10. TFDS reads Parquet without TensorFlow, with
-`as_data_source`; TFRecord needs TensorFlow.
+`file_adapters.py` of https://github.com/tensorflow/datasets, 4.9.10. TFDS reads Parquet and ArrayRecord without
+TensorFlow, with `as_data_source`; TFRecord needs TensorFlow.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.contract.sink import PartWriter
 from beam_cifar.formats.contract.types import ShardResult, SinkOptions
+from beam_cifar.formats.kit.array_record import ArrayRecordWriter
 from beam_cifar.formats.kit.records import names_file, written_columns
 from beam_cifar.formats.kit.splits import SPLITS, RowGroups, SplitSink, split_naming
 from beam_cifar.formats.kit.tf_example import framed, serialized_example
@@ -88,6 +89,20 @@ class _RecordExamples(_ExampleWriter):
         self.file.write(framed(records))
 
 
+class _ArrayRecordExamples(_ExampleWriter):
+    """Writes examples to an ArrayRecord file."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._records = ArrayRecordWriter(self.file)
+
+    def write(self, records: Sequence[bytes]) -> None:
+        self._records.append(records)
+
+    def close(self) -> None:
+        self._records.close()
+
+
 class _ParquetExamples(_ExampleWriter):
     """Writes examples to a Parquet file, in row groups."""
 
@@ -110,7 +125,7 @@ def _split(name: str) -> str:
 
 
 class TfdsSink(SplitSink):
-    """Base of the sinks for both file formats."""
+    """Base of the sinks for all file formats."""
 
     can = replace(SPLITS, takes_missing_images=False)
     subsets = split_naming(_split)
@@ -171,6 +186,14 @@ class TfdsParquetSink(TfdsSink):
     name = "tfds_parquet"
     file_format = "parquet"
     writer = _ParquetExamples
+
+
+class TfdsArrayRecordSink(TfdsSink):
+    """Writes ArrayRecord files, which Grain and TFDS read at random without TensorFlow."""
+
+    name = "tfds_array_record"
+    file_format = "array_record"
+    writer = _ArrayRecordExamples
 
 
 class TfdsTfrecordSink(TfdsSink):
