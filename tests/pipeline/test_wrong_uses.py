@@ -133,7 +133,7 @@ USES = (
     ),
     WrongUse(
         "a size that is none", BUILT, "ResizeExamples: the size is 16; expected (height, width) in pixels",
-        lambda line, folder: ResizeExamples(16),  # type: ignore[arg-type]
+        lambda line, folder: ResizeExamples(16),
     ),
     WrongUse(
         "a format that is not there", BUILT, "unknown output format 'parket'; did you mean 'parquet'...?",
