@@ -282,4 +282,5 @@ def _feed(target: _Meta, chunks: Iterable[bytes], shown: str) -> None:
             parser.feed(chunk)
         parser.close()
     except etree.XMLSyntaxError as error:
-        raise InputError(f"{shown}: is not valid XML: {error.msg}; repair it or export it again") from error
+        reason = str(error.msg).replace("\n", "")  # some have a line end
+        raise InputError(f"{shown}: is not valid XML: {reason}; repair it or export it again") from error

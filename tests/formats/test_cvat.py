@@ -132,6 +132,7 @@ ELSEWHERE = b'<!DOCTYPE a SYSTEM "http://127.0.0.1:9/x.dtd"><annotations/>'
         (b"", "is not valid XML"),
         (b"\xff", "is not valid XML"),
         (b'<annotations><image name="\x00"/></annotations>', "is not valid XML"),
+        (b"<annotations>\x00</annotations>", "is not valid XML: .*Char 0x0 out of allowed range"),
         (b"<annotation><folder/></annotation>", "starts with <annotation>; expected CVAT's <annotations>"),
         (BOMB, "has a DOCTYPE, which is not read because of its entities; remove it"),
         (ELSEWHERE, "has a DOCTYPE"),
