@@ -97,6 +97,23 @@ def test_images_without_their_labels_are_lost_with_them(tmp_path: Path, sample: 
     ]
 
 
+def test_a_cut_arrow_file_costs_itself_alone(tmp_path: Path) -> None:
+    source, name = tmp_path / "in", "data-00000-of-00001.arrow"
+    images = [{"bytes": encoded(picture(n)), "path": f"{n}.png"} for n in range(4)]
+    table = pa.table({"image": images, "label": ["cat", "dog"] * 2})
+    for split in ("train", "test"):
+        (source / split).mkdir(parents=True)
+        (source / split / "state.json").write_text(json.dumps({"_data_files": [{"filename": name}], "_split": split}))
+        with pa.ipc.new_stream(source / split / name, table.schema) as writer:
+            writer.write_table(table)
+    (source / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
+    lost = source / "test" / name
+    lost.write_bytes(lost.read_bytes()[:2000])
+    found = quickly(source, tmp_path / "out", "npz", **ASIDE)
+    assert (found.subsets, found.quarantined_files) == ({"train": 4}, 1)
+    assert listed(tmp_path / "out")[0]["file"] == str(lost)
+
+
 def test_labels_are_never_lost_alone(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for split in ("train", "test"):
