@@ -174,6 +174,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: save(path, {"a.arrow": GOOD}, _data_files=[{"filename": "../a.arrow"}]),
         "state.json: '_data_files' has '../a.arrow'; expected names of files or folders beside it",
     ),
+    "a line feed in the state": (
+        lambda path: save(path, {"a.arrow": GOOD}, _data_files=[{"filename": "a\nb.arrow"}]),
+        r"state.json: '_data_files' has 'a\nb.arrow'; expected names of files or folders beside it",
+    ),
     "no list in the state": (
         lambda path: save(path, {"a.arrow": GOOD}, _data_files=7),
         "state.json: '_data_files' is '7'; expected a list of names",
