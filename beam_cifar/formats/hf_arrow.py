@@ -173,7 +173,7 @@ def _plain_names(found: Any, shown: str, key: str) -> list[str]:
     if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
         raise InputError(f"{shown}: {key!r} is {str(found)[:50]!r}; expected a list of names: restore the file")
     for name in found:
-        if name != os.path.basename(name) or name in ("", ".", "..") or "\0" in name:
+        if name != os.path.basename(name) or name in ("", ".", "..") or not name.isprintable():
             raise InputError(f"{shown}: {key!r} has {name[:80]!r}; expected names of files or folders beside it")
     return list(dict.fromkeys(found))
 

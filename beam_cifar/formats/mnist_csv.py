@@ -89,6 +89,9 @@ class MnistCsvSource(RecordSource):
         """Returns whether a CSV file starts with the pixels of a square image, and a label or a header."""
         return any(map(_starts_right, _tables(path)))
 
+    def may_lose(self, name: str) -> bool:
+        return _is_table(name)
+
     def describe(self, path: str, index_dir: str) -> Catalog:
         with storage.reading(path):
             found = _tables(path)

@@ -103,7 +103,7 @@ def profile_orientation(kind: bytes, body: bytes) -> int | None:
     try:
         if kind == b"zTXt":
             text = zlib.decompressobj().decompress(text[1:], MAX_EXIF_BYTES)
-        data = bytes.fromhex(b"".join(text.split(b"\n")[3:]).decode("ascii"))
+        data = bytes.fromhex(b"".join(text.split(b"\n", 3)[3:]).replace(b"\n", b"").decode("ascii"))
     except (ValueError, zlib.error):
         return None
     return exif_orientation(data.removeprefix(EXIF_START))

@@ -49,6 +49,8 @@ _JPEG_APP1: Final = 0xE1
 _STEPS: Final = 1 << 16
 # Chunks of a PNG file that may have the orientation, the one that counts first.
 _ORIENTED: Final = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+# How many of them are looked at: a hundred bytes of zTXt unpack to 64 KB.
+_LOOKED_AT: Final = 100
 
 
 @dataclass(frozen=True)
@@ -157,13 +159,14 @@ def _before_pixels(file: BinaryIO) -> tuple[bool, int]:
     start = file.read(8)
     if start[4:] == b"IDAT":  # as in most files: nothing is before them
         return False, 1
-    transparent, found = False, dict[bytes, int]()
+    transparent, found, looked_at = False, dict[bytes, int](), 0
     for _ in range(_STEPS):
         kind, length = start[4:], int.from_bytes(start[:4], "big")
         if len(start) < 8 or kind in (b"IDAT", b"IEND"):
             break
         transparent |= kind == b"tRNS"
-        if kind in _ORIENTED and length <= MAX_EXIF_BYTES:
+        if kind in _ORIENTED and length <= MAX_EXIF_BYTES and looked_at < _LOOKED_AT:
+            looked_at += 1
             if orientation := _chunk_orientation(kind, file.read(length)):
                 found.setdefault(kind, orientation)
             length = 0

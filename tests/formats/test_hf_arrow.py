@@ -219,9 +219,17 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         "4 rows have no bytes in 'image.bytes', and some have only a path; save the file again with images embedded",
     ),
     "no images": (lambda path: one(path, pa.table({"label": [1]})), "has no column of encoded images"),
+    "two columns of one path": (
+        lambda path: one(path, _table(**{"image.bytes": pa.array([1] * 4)})),
+        "has no column of encoded images",
+    ),
     "a path in the state": (
         lambda path: save(path, {"a.arrow": GOOD}, _data_files=[{"filename": "../a.arrow"}]),
         "state.json: '_data_files' has '../a.arrow'; expected names of files or folders beside it",
+    ),
+    "a line feed in the state": (
+        lambda path: save(path, {"a.arrow": GOOD}, _data_files=[{"filename": "a\nb.arrow"}]),
+        r"state.json: '_data_files' has 'a\nb.arrow'; expected names of files or folders beside it",
     ),
     "no list in the state": (
         lambda path: save(path, {"a.arrow": GOOD}, _data_files=7),

@@ -557,6 +557,11 @@ def refused(path: Path) -> str:
 
 TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
     "no images": ({"label": [1], "text": ["a"]}, None, "has no column of encoded images.*'label', 'text'"),
+    "two columns of one path": (
+        {"image": pa.array([{"bytes": b"", "path": "a"}], IMAGE), "image.bytes": [1]},
+        None,
+        "has no column of encoded images.*'image', 'image.bytes'",
+    ),
     "a path in place of an image": (
         {"image": pa.array([{"bytes": None, "path": "/etc/passwd"}], IMAGE)},
         None,

@@ -231,6 +231,10 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "'filepathTemplate' gives '../train'; expected the name of a file beside it",
     ),
+    "a line feed in a split": (
+        lambda path: prepared(path, {}, splits=[{"name": "a\nb", "shardLengths": ["1"]}]),
+        r"'filepathTemplate' gives 'mnist-a\nb.tfrecord-00000-of-00001'; expected the name of a file beside it",
+    ),
     "a missing shard": (
         lambda path: (prepared(path, {"train": GOOD}) / "mnist-train.tfrecord-00000-of-00001").unlink(),
         "mnist-train.tfrecord-00000-of-00001: cannot be read: No such file",

@@ -1,7 +1,7 @@
 """Fuzzes parsers: `python -m tests.fuzz --help`; `make fuzz` has the environment for it.
 
 Each target runs in a process of its own, so that a death of one is a finding, not the end. What a target raises beside its own
-errors, and what takes over 300 MB or 10 s, is written to build/fuzz and makes the exit code 1.
+errors, and what takes over 300 MB more than the seeds took, or 10 s, is written to build/fuzz and makes the exit code 1.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ class Result:
     Attributes:
         untyped: inputs that raised what they should not, took too long or too much memory, or ended the process.
         slowest: seconds of the slowest execution.
-        peak: MB of the process at its largest, libraries and corpus included.
+        start: MB of the process after its seeds: the engine, libraries and their caches.
+        grown: MB by which it was larger at its largest, the engine's corpus included.
     """
 
     target: str
@@ -55,7 +56,8 @@ class Result:
     refused: int = 0
     untyped: int = 0
     slowest: float = 0.0
-    peak: float = 0.0
+    start: float = 0.0
+    grown: float = 0.0
     seconds: float = 0.0
     findings: list[str] = field(default_factory=list)
     notes: dict[str, int] = field(default_factory=dict)
@@ -63,7 +65,8 @@ class Result:
     def add(self, other: dict[str, Any]) -> None:
         for name in ("executions", "accepted", "refused", "untyped"):
             setattr(self, name, getattr(self, name) + other[name])
-        self.slowest, self.peak = max(self.slowest, other["slowest"]), max(self.peak, other["peak"])
+        for name in ("slowest", "start", "grown"):
+            setattr(self, name, max(getattr(self, name), other[name]))
         self.engine = other["engine"]
         self.findings += other["findings"]
         for name, count in other["notes"].items():
@@ -93,6 +96,7 @@ class Child:
         random = Random(seed)
         for data in seeds:
             self.execute(data)
+        self.result.start = _resident()
         # Libraries are loaded by now: from here, an input that needs more than the limit is refused the memory.
         used = int(Path("/proc/self/statm").read_text().split()[5]) * 4096 if sys.platform == "linux" else 0
         if used:
@@ -155,6 +159,10 @@ class Child:
                 keep(self.name, data, f"took {took:.1f} s")
             if took > SECONDS:
                 self._found(data, f"took {took:.1f} s")
+        grown = _resident() - result.start if result.start else 0
+        if grown > MEMORY >> 20 >= result.grown:
+            self._found(data, f"the process grew by {grown:.0f} MB")
+        result.grown = max(result.grown, grown)
         if began - self._saved > 1 or result.executions >= self.runs:
             self._saved = began
             self._save()
@@ -172,7 +180,6 @@ class Child:
             self._save()
 
     def _save(self) -> None:
-        self.result.peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         self.result.notes = dict(sorted(getattr(self, "notes", {}).items(), key=lambda item: -item[1])[:20])
         data = json.dumps(asdict(self.result)).encode()[: _ROOM - 8]
         self.shared[: 8 + len(data)] = _HEAD.pack(len(data)) + data
@@ -180,6 +187,11 @@ class Child:
     def _leave(self) -> None:
         signal.alarm(0)
         os._exit(0)
+
+
+def _resident() -> float:
+    """Returns the MB of this process at its largest."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "linux" else 1 << 20)
 
 
 def keep(name: str, data: bytes, why: str) -> str:
@@ -258,13 +270,15 @@ def fuzz(name: str, runs: int, seconds: float, seed: int, atheris: Any) -> Resul
     return result
 
 
-_COLUMNS = "| target | engine | executions | a second | accepted | refused | untyped | slowest, s | peak, MB |"
+_COLUMNS = (
+    "| target | engine | executions | a second | accepted | refused | untyped | slowest, s | start, MB | grown, MB |"
+)
 
 
 def _row(result: Result) -> str:
     speed = result.executions / max(result.seconds, 0.001)
     counts = f"{result.executions:,} | {speed:,.0f} | {result.accepted:,} | {result.refused:,} | {result.untyped:,}"
-    return f"| {result.target} | {result.engine} | {counts} | {result.slowest:.2f} | {result.peak:.0f} |"
+    return f"| {result.target} | {result.engine} | {counts} | {result.slowest:.2f} | {result.start:.0f} | {result.grown:.0f} |"
 
 
 def main() -> int:
@@ -290,7 +304,7 @@ def main() -> int:
         return fuzz(name, max(1, round(share * weights[name])), arguments.seconds, arguments.seed, atheris)
 
     results = []
-    print(f"{_COLUMNS}\n{'| --- ' * 2}{'| ---: ' * 7}|", flush=True)
+    print(f"{_COLUMNS}\n{'| --- ' * 2}{'| ---: ' * 8}|", flush=True)
     with ThreadPoolExecutor(arguments.jobs) as pool:
         for result in pool.map(of_target, names):
             results.append(result)

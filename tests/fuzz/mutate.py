@@ -6,13 +6,23 @@ What a checksum protects is changed and given its new checksum, or the parser wo
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import math
 import pickletools
+import re
 import struct
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from decimal import Decimal
 from random import Random
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from beam_cifar.formats.kit.tf_example import framed
 
 LARGEST = 1 << 16
 """Bytes of a mutant: what is wrong with a parser shows in small files, and they are quick."""
@@ -201,6 +211,106 @@ def png(data: bytes, random: Random) -> bytes:
     return data[:8] + b"".join(pieces)
 
 
+def archive(data: bytes, random: Random) -> bytes:
+    """Changes a zip or tar file."""
+    return (zipped if data.startswith(b"PK") else tar)(data, random)
+
+
+def after(mark: bytes, size: int) -> Mutator:
+    """Returns a mutator of so many bytes from a mark on, which has the fields of what follows; at times of others."""
+
+    def mutate(data: bytes, random: Random) -> bytes:
+        places = [found.start() for found in re.finditer(re.escape(mark), data)]
+        if not places or random.random() < 0.2:
+            return plain(data, random)
+        at = random.choice(places)
+        return data[:at] + plain(data[at : at + size], random) + data[at + size :]
+
+    return mutate
+
+
+def matlab(data: bytes, random: Random) -> bytes:
+    """Changes the head of an array in a MATLAB file, and packs or stores it again."""
+    at, elements = 128, list[bytes]()
+    while at + 8 <= len(data):
+        kind, size = struct.unpack_from("<II", data, at)
+        element = data[at : at + 8 + size]
+        with suppress(zlib.error):
+            element = zlib.decompressobj().decompress(element[8:], LARGEST) if kind == 15 else element
+        elements.append(element)
+        at += 8 + size
+    if not elements or random.random() < 0.2:
+        return plain(data, random)
+    place = random.randrange(len(elements))
+    elements[place] = plain(elements[place][:80], random) + elements[place][80:]
+    if random.random() < 0.2:
+        elements.append(random.choice(elements))
+    if random.random() < 0.5:
+        return data[:128] + b"".join(elements)
+    return data[:128] + b"".join(struct.pack("<II", 15, len(p)) + p for p in map(zlib.compress, elements))
+
+
+def message(data: bytes, random: Random) -> bytes:
+    """Changes a field of a protobuf message, or of one within it, and the lengths around it."""
+    fields, at = list[tuple[int, bytes]](), 0
+    with suppress(IndexError):  # what follows is no field
+        while at < len(data):
+            tag, start = _varint(data, at)
+            size, end = _varint(data, start)
+            start, at = (end, end + size) if tag & 7 == 2 else (start, start + _FIXED.get(tag & 7, end - start))
+            fields.append((tag, data[start:at]))
+    if not fields or random.random() < 0.2:
+        return plain(data, random)
+    place, change = random.randrange(len(fields)), random.randrange(8)
+    tag, body = fields[place]
+    if change == 0:
+        fields.insert(random.randrange(len(fields)), fields[place])
+    elif change == 1:
+        del fields[place]
+    elif change == 2:
+        fields[place] = random.randrange(1, 5) << 3 | random.choice((0, 1, 2, 5)), body
+    else:
+        fields[place] = tag, (message if tag & 7 == 2 else plain)(body, random)
+    return b"".join(_varint_of(tag) + (_varint_of(len(body)) if tag & 7 == 2 else b"") + body for tag, body in fields)
+
+
+_FIXED = {1: 8, 5: 4}
+
+
+def _varint(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while data[at] > 0x7F:
+        value, shift, at = value | (data[at] & 0x7F) << shift, shift + 7, at + 1
+    return value | data[at] << shift, at + 1
+
+
+def _varint_of(value: int) -> bytes:
+    made = bytearray()
+    while value > 0x7F:
+        made.append(0x80 | (value & 0x7F))
+        value >>= 7
+    return bytes((*made, value))
+
+
+def tfrecord(data: bytes, random: Random) -> bytes:
+    """Changes a record of a TFRecord file, and its checksums."""
+    at, records = 0, list[bytes]()
+    while at + 12 <= len(data):
+        size = int.from_bytes(data[at : at + 8], "little")
+        records.append(data[at + 12 : at + 12 + size])
+        at += 16 + size
+    if not records or random.random() < 0.1:
+        return plain(data, random)
+    place, change = random.randrange(len(records)), random.randrange(10)
+    if change == 0:
+        records.insert(place, random.choice(records))
+    elif change == 1:
+        del records[place]
+    else:
+        records[place] = message(records[place], random)
+    return framed(records)
+
+
 def words(*tokens: bytes) -> Mutator:
     """Returns a mutator of text that also puts tokens of a language into it."""
 
@@ -218,6 +328,74 @@ def words(*tokens: bytes) -> Mutator:
 json_words = words(
     *b'[ ] { } , : " "" null true NaN -1 1.5 1e400 \\ud800 \\u0000 {"a":'.split(), b"9" * 5000, b"[[", b"\xef\xbb\xbf"
 )
+
+
+def arrow(data: bytes, random: Random) -> bytes:
+    """Changes a column of an Arrow stream, or bytes of its messages."""
+    return _table(data, random, pa.ipc.open_stream, pa.ipc.new_stream) or _in_messages(data, random)
+
+
+def parquet(data: bytes, random: Random) -> bytes:
+    """Changes a column of a Parquet file, or its bytes."""
+    return _table(data, random, pq.ParquetFile, pq.ParquetWriter) or plain(data, random)
+
+
+_in_messages = after(b"\xff\xff\xff\xff", 700)
+
+
+def _table(data: bytes, random: Random, reader: Callable[[Any], Any], writer: Callable[[Any, Any], Any]) -> bytes:
+    """Returns a file with another column; at times, and if its own cannot be read or written, nothing."""
+    sink = io.BytesIO()
+    if random.random() < 0.5:
+        return b""
+    with suppress(Exception):
+        file = reader(pa.BufferReader(data))
+        table = file.read_all() if hasattr(file, "read_all") else file.read()
+        names, columns = table.column_names, table.columns
+        place, change, model = random.randrange(len(names)), random.randrange(3), random.choice(_COLUMNS)
+        made = pa.array([random.choice(model).as_py() for _ in range(table.num_rows)], model.type)
+        taken = slice(place, place + random.randrange(2))
+        columns[taken], names[taken] = (
+            [made if change < 2 else columns[place]],
+            [random.choice((names[place], *_NAMES))],
+        )
+        facts = {key: json_words(value, random) for key, value in (table.schema.metadata or {}).items()}
+        table = pa.table(columns, names, random.choice((facts, table.schema.metadata)))
+        with writer(sink, table.schema) as target:
+            target.write_table(table, random.choice((1, 3, 1000)))
+        return sink.getvalue()
+    return b""
+
+
+_NAMES = (
+    "img",
+    "image",
+    "label",
+    "coarse_label",
+    "fine_label",
+    "id",
+    "img.bytes",
+    "bytes",
+    "path",
+    "split",
+    "",
+    "a\nb",
+)
+_TEXT = ["cat", None, "", "a/b.png", "x" * 5000, "a\nb", "../c", "\0"]
+_IMAGES = [None, b"", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xd9", b"GIF89a\1\0\1\0"]
+_COLUMNS: tuple[Any, ...] = (
+    *(pa.array([0, 1, 3, None], kind) for kind in (pa.int8(), pa.int64(), pa.float32(), pa.duration("s"), pa.date32())),
+    *(pa.array([2**63, None, 2**64 - 1], pa.uint64()), pa.array([math.nan, math.inf, -1e300, 0.5]), pa.nulls(3)),
+    *(pa.array([True, None]), pa.array([Decimal("1.5"), None]), pa.array([[1, 2], [], None]), pa.array([{}, None])),
+    *(pa.array(_TEXT, kind) for kind in (pa.string(), pa.large_string(), pa.string_view())),
+    *(pa.array(_IMAGES, kind) for kind in (pa.binary(), pa.large_binary(), pa.binary_view())),
+    *(pa.array(values).dictionary_encode() for values in (_TEXT, _IMAGES, [1, None])),
+    *(pa.array([b"abcd", None], pa.binary(4)), pa.array([[("a", 1)], None], pa.map_(pa.string(), pa.int64()))),
+    *(pa.array([_IMAGES, [], None]), pa.array([[{"bytes": each} for each in _IMAGES], None])),
+    pa.array([{"bytes": image, "path": text} for image, text in zip(_IMAGES, _TEXT, strict=False)]),
+    pa.array([{"path": "a", "bytes": 1}, None]),
+)
+"""Values of a column, of every kind."""
 
 
 def account(data: bytes, random: Random) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import pickle
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,9 +14,10 @@ from random import Random
 import numpy as np
 import pytest
 
+from tests.fuzz import __main__ as fuzzing
 from tests.fuzz import targets
 from tests.fuzz.mutate import mutated
-from tests.fuzz.targets import TARGETS
+from tests.fuzz.targets import TARGETS, Target
 
 
 def account_of(facts: str) -> bytes:
@@ -74,3 +76,24 @@ def test_seeds_and_their_mutants_are_read_or_refused(name: str) -> None:
     for data in chosen + [mutated(data, random, target.mutator) for data in chosen]:
         with suppress(*target.errors):
             target.run(data)
+
+
+@pytest.mark.parametrize(("limit", "found"), [(100, 0), (50, 1)])
+def test_an_input_that_takes_too_much_more_memory_than_the_seeds_is_found(
+    limit: int, found: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(data: bytes) -> None:
+        if data != b"seed":
+            with mmap.mmap(-1, 70 << 20) as shared:  # which no limit on a process's own data holds back
+                for _ in range(70):
+                    shared.write(bytes(1 << 20))
+
+    monkeypatch.setattr(fuzzing, "OUT", tmp_path)
+    monkeypatch.setattr(fuzzing, "MEMORY", limit << 20)
+    monkeypatch.setitem(TARGETS, "hungry", Target(lambda: [b"seed"], run))
+    result = fuzzing.fuzz("hungry", 5, 60, 7, None)
+    assert 65 < result.grown < 100
+    assert result.untyped == found
+    assert [Path(each).with_suffix(".why").read_text()[:20] for each in result.findings] == [
+        "the process grew by "
+    ] * found

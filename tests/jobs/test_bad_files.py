@@ -28,6 +28,12 @@ FORMATS = {
     "mnist": ("mnist", r"truncated or damaged"),
     "tfds_parquet": ("tfds", r"not a Parquet file"),
     "tfds_tfrecord": ("tfds", r"the record at byte \d+ is cut"),
+    "tfds_array_record": ("tfds", r"expected two or more blocks|is cut after byte"),
+    "cifar_binary": ("cifar_binary", r"is \d+ bytes"),
+    "mnist_csv": ("mnist_csv", r"expected"),
+    "coco": ("coco", r"JSON"),
+    "datumaro": ("datumaro", r"JSON"),
+    "cvat": ("cvat", r"not valid XML"),
 }
 """Formats of several files, with what their reader says of one that is cut."""
 
@@ -58,7 +64,7 @@ def cut_file(sample: Path, folder: Path, target: str) -> tuple[Path, Path, str]:
     quickly(sample, source, target, save_images=True)
     first = find_catalog(str(source), FORMATS[target][0], str(folder / "index")).files[0]
     lost = Path(first.shown)
-    lost.write_bytes(lost.read_bytes()[: lost.stat().st_size // 2])
+    lost.write_bytes(lost.read_bytes()[: lost.stat().st_size // 2 + 1])
     return source, lost, first.subset
 
 

@@ -121,11 +121,11 @@ class AnnotationSource(Source):
     def _folder(self, path: str) -> str:
         return os.path.join(path, self.folder).rstrip("/")
 
-    def _found(self, path: str) -> list[storage.Entry]:
-        def is_ours(name: str) -> bool:
-            return name.startswith(self.prefix) and name.endswith(self.suffix)
+    def may_lose(self, name: str) -> bool:
+        return name.startswith(self.prefix) and name.endswith(self.suffix)
 
-        return sorted_files(self._folder(path), is_ours, own=bool(self.folder))
+    def _found(self, path: str) -> list[storage.Entry]:
+        return sorted_files(self._folder(path), self.may_lose, own=bool(self.folder))
 
 
 class JsonSource(AnnotationSource):

@@ -181,6 +181,7 @@ def image_candidates(schema: pa.Schema) -> list[str]:
         for field in schema
         if schema.names.count(field.name) == 1
         and field.name.partition(".")[0] not in set(schema.names) - {field.name}
+        and not (types.is_struct(field.type) and {f"{field.name}.bytes", f"{field.name}.path"} & set(schema.names))
         and _may_hold_images(field.type)
     ]
 

@@ -128,6 +128,6 @@ def _file_name(template: Any, words: dict[str, Any], shown: str) -> str:
     if any(not isinstance(word, str) or not word for word in (template, *words.values())):
         raise InputError(f"{shown}: 'name' and 'filepathTemplate' must be text, of the dataset and of each split")
     name = re.sub(r"\{([A-Z_]+)\}", lambda found: words.get(found[1], found[0]), template)
-    if name != os.path.basename(name) or name in ("", ".", "..") or "{" in name or "\0" in name:
+    if name != os.path.basename(name) or name in ("", ".", "..") or "{" in name or not name.isprintable():
         raise InputError(f"{shown}: 'filepathTemplate' gives {name[:80]!r}; expected the name of a file beside it")
     return name

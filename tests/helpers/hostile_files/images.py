@@ -24,6 +24,7 @@ def head(width: int = 8, height: int = 8, depth: int = 8, colour: int = 2, *rest
     return chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, *(rest or (0, 0, 0))))
 
 
+PROFILE = chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(b"\n" * 65536, 9))
 IDAT, IEND = chunk(b"IDAT", zlib.compress(PLAIN)), chunk(b"IEND")
 
 
@@ -100,6 +101,7 @@ PNGS: dict[str, Maker] = {
     "text bomb": png(head(), chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(200 << 20), 9)), IDAT[:-1]),
     "profile bomb": png(head(), chunk(b"iCCP", b"a\0\0" + zlib.compress(bytes(200 << 20), 9)), IDAT[:-1]),
     "100,000 chunks": png(head(), chunk(b"tEXt", b"a\0b") * 100_000, IDAT[:-1]),
+    "20,000 orientations": png(head(), PROFILE * 20_000, IDAT[:-1]),
     "two headers": png(head(), head(9, 9), IDAT, IEND),
     "animation": png(head(), chunk(b"acTL", struct.pack(">II", 2**31, 0)), IDAT[:-1]),
 }
