@@ -259,8 +259,10 @@ def _notices(path: str, files: Sequence[SourceFile], tree: ImageTree) -> Iterato
     """Yields notices for images and labels that are missing in one of the places."""
     import pyarrow as pa
 
-    tables = list(map(_listed, files))
-    yield from unmatched(path, pa.concat_tables(table.replace_schema_metadata(None) for table in tables), tree)
+    tables, shown = list(map(_listed, files)), ("image", "filename", "error")
+    yield from unmatched(
+        path, pa.concat_tables(table.select(shown).replace_schema_metadata(None) for table in tables), tree
+    )
     for file, table in zip(files, tables, strict=True):
         if unlisted := int(table.schema.metadata[b"unlisted"]):
             yield f"{file.shown}: ignored {counted(unlisted, 'label')} of images that are not listed"
