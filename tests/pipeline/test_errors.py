@@ -67,6 +67,7 @@ def test_every_error_has_its_documented_exit_code() -> None:
         "UsageError": 2,
         "InputError": 3,
         "RowError": 3,
+        "ConflictError": 3,
         "PickleError": 3,
         "OutputError": 4,
         "DifferencesError": 5,
