@@ -54,6 +54,9 @@ ACCEPTED: dict[tuple[str, str], tuple[int, ...]] = {
     ("CSV", "a header of 99,999 x 99,999"): (1,),  # names of columns, and no sizes
     ("CSV", "a label: negative"): (1, -1),
     ("CSV", "a label: zeros before"): (1, 7),
+    ("CSV", "semicolons"): (1,),
+    ("CSV", "tabs"): (1,),
+    ("npy", "labels: text"): (0, 1, 2),
     ("lists", "VOC: three words"): (-1,),  # of the id "a 1", which is not listed
     **{("Parquet", f"features: {name}"): (0, 1) for name in FOREIGN},
     **{
