@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         """Suggests the nearest choices for a misspelt one."""
         if action.choices is not None and value not in action.choices:
             # argparse would list every choice, of which there may be dozens.
-            near = difflib.get_close_matches(str(value), [str(c) for c in action.choices], n=2, cutoff=0.4)
+            near = difflib.get_close_matches(str(value), [str(c) for c in action.choices], n=3, cutoff=0.45)
             hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(map(str, action.choices))}"
             what = "/".join(action.option_strings) or action.metavar or action.dest
             if action.choices is READ and value in WRITE:
