@@ -135,11 +135,9 @@ def _first(found: Found) -> BadRow:
 
 def told(found: Found) -> Iterator[str]:
     """Yields a notice if rows or files were set aside."""
-    counts = [(len(found.get(WHOLE_FILE, ())), "file that cannot be read", "files that cannot be read")]
-    counts = [each for each in (*counts, (bad_count(found), "bad row", "bad rows")) if each[0]]
-    if counts:
-        what, were = (
-            " and ".join(counted(*each) for each in counts),
-            "were" if sum(n for n, *_ in counts) > 1 else "was",
-        )
-        yield f"{what} {were} set aside, such as {_first(found)}; see {LISTING} beside the manifest"
+    files, rows = len(found.get(WHOLE_FILE, ())), bad_count(found)
+    what = [counted(files, "file that cannot be read", "files that cannot be read")] if files else []
+    what += [counted(rows, "bad row")] if rows else []
+    if what:
+        were = "were" if files + rows > 1 else "was"
+        yield f"{' and '.join(what)} {were} set aside, such as {_first(found)}; see {LISTING} beside the manifest"
