@@ -1,14 +1,15 @@
-"""The pipelines of peers/beam_pipelines.py with beam_cifar's transforms: `own_pipelines.py TASK SOURCE OUT`."""
+"""The pipelines of peers/beam_pipelines.py with beam_cifar: `own_pipelines.py TASK SOURCE OUT [FLAG ...]`."""
 
 from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from beam_cifar import Example, ReadAllExamples, ReadExamples, WriteExamples
 from beam_cifar.beam import labels_of, local_options
@@ -73,11 +74,12 @@ class Task:
         self.write(paths | ReadAllExamples(self.labels))
 
 
-def main(task: str, source: Path, out: Path) -> None:
-    with beam.Pipeline(options=local_options(workers=1)) as pipeline:
+def main(task: str, source: Path, out: Path, flags: Sequence[str]) -> None:
+    """Runs a pipeline with Beam's flags, or with a local worker where there are none."""
+    with beam.Pipeline(options=PipelineOptions(flags) if flags else local_options(workers=1)) as pipeline:
         build: Callable[[], None] = getattr(Task(pipeline, source, out), task)
         build()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])

@@ -1,4 +1,4 @@
-"""Pipelines over single images with Beam's own transforms: `beam_pipelines.py TASK SOURCE OUT`, on CIFAR-10.
+"""Pipelines over single images with Beam's own transforms: `beam_pipelines.py TASK SOURCE OUT [FLAG ...]`, on CIFAR-10.
 
 The usual way: batches are unpickled in a step, and what follows is one element per image.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
 from apache_beam.io.parquetio import WriteToParquet
 from apache_beam.io.tfrecordio import WriteToTFRecord
+from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from loop import make_schema, png, unpickle
 
@@ -97,11 +98,12 @@ class Task:
         self.write(self.rows)
 
 
-def main(task: str, source: Path, out: Path) -> None:
-    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+def main(task: str, source: Path, out: Path, flags: Sequence[str]) -> None:
+    """Runs a pipeline with Beam's flags, or with a local worker where there are none."""
+    with beam.Pipeline(None if flags else FnApiRunner(), PipelineOptions(flags)) as pipeline:
         build: Callable[[], None] = getattr(Task(pipeline, source, out), task)
         build()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4:])
