@@ -103,7 +103,8 @@ def check_sink(name: str, folder: str | os.PathLike[str]) -> None:
         AssertionError: it does not; the message says what was expected.
         BeamCifarError: the dataset cannot be written.
 
-    >>>     >>> from beam_cifar.testing import check_sink
+    >>> import tempfile
+    >>> from beam_cifar.testing import check_sink
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     check_sink("parquet", folder)
     """

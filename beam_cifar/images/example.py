@@ -2,10 +2,13 @@
 
 # Without `annotations` of `__future__`: Beam makes a schema of the types, and would take texts for `Any`; it does the
 # same with `bytes | None`.
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from numbers import Integral
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
 
 from beam_cifar.data.arrays import UInt8Array
+from beam_cifar.data.kinds import described, kind_name, parts_of
 from beam_cifar.data.schema import ordered_schema
 from beam_cifar.errors import InputError
 from beam_cifar.images.decode import decode_image
@@ -98,10 +101,30 @@ class Example(NamedTuple):
         return self._replace(image=planes, encoding=RAW, height=height, width=width, channels=channels)
 
     def replace(self, **fields: Any) -> "Example":
-        """Returns the example with other values in some fields. Raises `ValueError` for an unknown field."""
+        """Returns the example with other values in some fields.
+
+        Raises:
+            ValueError: a field is unknown, or a value has another type, such as a label that is a class name.
+        """
         if unknown := [name for name in fields if name not in self._fields]:
             raise ValueError(f"an example has no field {unknown[0]!r}; its fields are {', '.join(self._fields)}")
+        if wrong := list(filter(None, map(wrong_field, fields, fields.values()))):
+            raise ValueError(wrong[0])
         return self._replace(**fields)
+
+
+TYPES: Final[Mapping[str, Any]] = typing.get_type_hints(Example)
+"""The type of each field of an example."""
+_KINDS: Final = {
+    name: tuple(Integral if each is int else each for each in parts_of(kind)) for name, kind in TYPES.items()
+}
+
+
+def wrong_field(name: str, value: Any) -> str:
+    """Returns what is wrong with the type of a field's value, or an empty string."""
+    if isinstance(value, _KINDS[name]):
+        return ""
+    return f"field {name!r} is {described(value)}; expected {kind_name(TYPES[name])}"
 
 
 def table_of(examples: Iterable[Example]) -> "pa.Table":

@@ -21,7 +21,7 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.labels import remap_table
 from beam_cifar.data.memory import give_back
 from beam_cifar.data.schema import example_schema
-from beam_cifar.errors import JobError
+from beam_cifar.errors import InputError, JobError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.arrivals import ArrivalWriter, facts_of
 from beam_cifar.formats.contract.types import SourceFile
@@ -275,11 +275,13 @@ def _lay_out(
 ) -> LaidOut:
     folder, options = sink.folder, sink.options
     kept = list(kept)
+    if not (came := sum(each.rows for each in kept)):
+        raise InputError(f"{folder.output}: WriteExamples received no examples; nothing was written")
     paths = sorted(os.path.join(kept_in.arrivals, each.name) for each in kept)
     with storage.reading(kept_in.arrivals):
         files = tuple(SourceFile(os.path.basename(path), "", path, storage.whole_file(path)) for path in paths)
     layout = lay_out(files, get_sink(sink.format), options)
-    if layout.rows != (came := sum(each.rows for each in kept)):
+    if layout.rows != came:
         raise JobError(f"{folder.output}: {came} examples came, but {layout.rows} are there; nothing was published")
     # A runner that has lost examples keeps them again, in other files: tasks of the first attempt must not read those.
     digest = hashlib.sha256("".join(paths).encode()).hexdigest()[:16]

@@ -44,7 +44,7 @@ class HandlesErrors(beam.PTransform):
     ) -> Self:
         """Returns the same transform with two outputs: examples, and a `BadExample` for each that it cannot process.
 
-        Without it, the first one ends the pipeline.
+        Without it, the first one ends the pipeline. Unlike that of Beam's own transforms, it has no `threshold`.
 
         Args:
             main_tag: name of the first output.

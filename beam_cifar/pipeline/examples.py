@@ -21,6 +21,7 @@ from apache_beam.coders import RowCoder, registry
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block
+from beam_cifar.data.kinds import described
 from beam_cifar.data.labels import LabelMap, LabelTable, remap_table, unknown_name
 from beam_cifar.data.limits import check_size
 from beam_cifar.errors import InputError, OutputError, UsageError
@@ -35,7 +36,15 @@ from beam_cifar.pipeline.arrivals import WriteArrivals
 from beam_cifar.pipeline.counters import count
 from beam_cifar.pipeline.dead_letters import HandlesErrors, Handling, outputs
 from beam_cifar.pipeline.errors import carried
-from beam_cifar.pipeline.incoming import as_examples, checked_table, label_table, refuse_windows, warn_if_unsafe
+from beam_cifar.pipeline.incoming import (
+    as_examples,
+    checked_table,
+    label_table,
+    refuse_local_paths,
+    refuse_several,
+    refuse_windows,
+    warn_if_unsafe,
+)
 from beam_cifar.pipeline.rows import BadExample, WrittenDataset
 from beam_cifar.planning.checks import Held, lacking, losses_of
 from beam_cifar.steps.base import PixelStep
@@ -175,7 +184,7 @@ def _pixel_step(name: str, options: Mapping[str, Any]) -> PixelStep:
 
 @dataclass(eq=False)
 class ResizeExamples(HandlesErrors):
-    """Resizes all images to one size; images that had another size become raw pixels.
+    """Resizes all images to one size, with Pillow's bicubic filter; images that had another size become raw pixels.
 
     Attributes:
         size: (height, width) in pixels.
@@ -251,9 +260,16 @@ class WriteExamples(beam.PTransform):
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        formats = [self.output_format] if isinstance(self.output_format, str) else list(self.output_format)
-        if not formats or len({*formats}) < len(formats):
-            raise UsageError(f"WriteExamples: the formats are {formats}; expected the name of one, or different names")
+        formats = [self.output_format] if isinstance(self.output_format, str) else self.output_format
+        if not isinstance(formats, Sequence) or not formats or len({*formats}) < len(formats):
+            raise UsageError(
+                f"WriteExamples: the formats are {formats!r}; expected the name of one, or different names"
+            )
+        if not isinstance(self.output_dir, (str, os.PathLike)):
+            raise UsageError(
+                f"WriteExamples: the output is {described(self.output_dir)}; expected a path, which must be known when "
+                "the pipeline is built"
+            )
         # A random job id, shared by all attempts to run this pipeline; it does not appear in the output.
         folder = storage.JobFolder(output_path(os.fspath(self.output_dir)), job_id=uuid.uuid4().hex[:16])
         table = label_table(self.labels)
@@ -292,6 +308,8 @@ class WriteExamples(beam.PTransform):
     def expand(self, examples: beam.PCollection[Example]) -> beam.PCollection[WrittenDataset]:
         if isinstance(examples, beam.pvalue.PBegin):
             raise UsageError("WriteExamples writes the examples that come before it; nothing does")
+        refuse_several(examples, "WriteExamples")
+        refuse_local_paths(examples.pipeline, [self._folder.output], "WriteExamples")
         refuse_windows(examples, "WriteExamples")
         warn_if_unsafe(examples.pipeline)
         for sink in self._sinks:

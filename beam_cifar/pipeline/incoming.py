@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import types
 import typing
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,16 +17,18 @@ from apache_beam.typehints import typehints
 from apache_beam.typehints.row_type import RowTypeConstraint
 from apache_beam.typehints.schemas import named_fields_from_element_type
 
+from beam_cifar import storage
+from beam_cifar.data.kinds import described, kind_name, parts_of
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.decode import probe_whole_image
 from beam_cifar.images.encodings import ENCODED, RAW
-from beam_cifar.images.example import Example, table_of
+from beam_cifar.images.example import TYPES, Example, table_of, wrong_field
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.local import loses_elements
+from beam_cifar.pipeline.runners import is_dataflow, is_dry_run
 
 _FIELDS: Final = ", ".join(Example._fields)
-_TYPES: Final[Mapping[str, Any]] = typing.get_type_hints(Example)
 _WARNED: weakref.WeakSet[beam.Pipeline] = weakref.WeakSet()
 _ENCODINGS: Final = (RAW, *ENCODED)
 _UNKNOWN: Final = (typing.Any, typehints.Any, object)
@@ -43,7 +44,7 @@ def label_table(labels: LabelTable | Sequence[str]) -> LabelTable:
         return labels
     names = list(labels) if isinstance(labels, (list, tuple)) else []
     if not names or not all(isinstance(name, str) for name in names):
-        raise UsageError(f"labels are {_described(labels)}; expected a LabelTable, or a list of class names")
+        raise UsageError(f"labels are {described(labels)}; expected a LabelTable, or a list of class names")
     if repeated := [name for at, name in enumerate(names) if name in names[:at]]:
         raise UsageError(f"labels have {repeated[0]!r} twice; give each class a name of its own")
     return LabelTable(tuple(names))
@@ -58,13 +59,32 @@ def as_examples(rows: beam.PCollection[Any], user: str) -> beam.PCollection[Exam
         user: name of the transform that they go into, for messages.
 
     Raises:
-        UsageError: the elements are known to be something else, or to have other fields.
+        UsageError: there are several PCollections, or the elements are known to be something else, or to have other
+            fields.
     """
+    refuse_several(rows, user)
     if rows.element_type is Example:
         return rows
     if rows.element_type not in _UNKNOWN:
         _refuse_other_fields(rows.element_type, user)
     return rows | "ByName" >> beam.Map(example_of, user).with_output_types(Example)
+
+
+def refuse_several(examples: Any, user: str) -> None:
+    """Raises `UsageError` for anything but one PCollection, such as the two outputs of `with_exception_handling`."""
+    # Beam turns outputs in a tuple of its own kind into a PCollection of PCollections.
+    if not isinstance(examples, beam.pvalue.PValue) or examples.element_type is beam.PCollection:
+        raise UsageError(
+            f"{user} takes one PCollection, but what comes before it has several; choose one, as in "
+            "`good, bad = ...`, or put beam.Flatten() before it"
+        )
+
+
+def refuse_local_paths(pipeline: beam.Pipeline, paths: Sequence[str], user: str) -> None:
+    """Raises `UsageError` for paths that workers of Dataflow do not see; a dry run translates them all the same."""
+    local = [path for path in paths if not storage.is_url(path)]
+    if local and is_dataflow(pipeline.options) and not is_dry_run(pipeline.options):
+        raise UsageError(f"{user}: {local[0]}: DataflowRunner workers cannot access local paths; use gs://")
 
 
 def refuse_windows(examples: beam.PCollection[Any], user: str) -> None:
@@ -91,34 +111,36 @@ def warn_if_unsafe(pipeline: beam.Pipeline) -> None:
 
 def _refuse_other_fields(found: Any, user: str) -> None:
     if not (isinstance(found, RowTypeConstraint) or (isinstance(found, type) and hasattr(found, "_fields"))):
-        raise UsageError(_takes(user, f"elements of {_shown(found)}"))
+        raise UsageError(_takes(user, f"elements of {kind_name(found)}"))
     fields = dict(named_fields_from_element_type(found))
     if wrong := _other_names(fields):
         raise UsageError(f"{user}: rows {wrong}")
     for name, kind in fields.items():
         # What may be None is looked at when it comes.
-        kinds = {int if isinstance(each, type) and issubclass(each, np.integer) else each for each in _parts(kind)}
-        if not kinds & {*_parts(_TYPES[name]), *_UNKNOWN}:
-            raise UsageError(f"{user}: field {name!r} of its rows is {_shown(kind)}; expected {_shown(_TYPES[name])}")
+        kinds = {int if isinstance(each, type) and issubclass(each, np.integer) else each for each in parts_of(kind)}
+        if not kinds & {*parts_of(TYPES[name]), *_UNKNOWN}:
+            raise UsageError(
+                f"{user}: field {name!r} of its rows is {kind_name(kind)}; expected {kind_name(TYPES[name])}"
+            )
 
 
 @carried()
 def example_of(row: Any, user: str) -> Example:
     """Returns the example that a row is; raises `InputError`, in the form of `carried`, if it is none."""
-    if isinstance(row, Example):
+    # Beam would refuse an example with a value of another type as well, but with "an integer is required" alone.
+    if isinstance(row, Example) and not any(map(wrong_field, Example._fields, row)):
         return row
     fields = row if isinstance(row, Mapping) else row._asdict() if hasattr(row, "_asdict") else None
     if fields is None:
-        raise InputError(_takes(user, _described(row)))
+        raise InputError(_takes(user, described(row)))
     if wrong := _other_names(map(str, fields)):
         raise InputError(f"{user}: rows {wrong}")
     plain: dict[str, Any] = {
         name: int(value) if isinstance(value, np.integer) else value for name, value in fields.items()
     }
     for name, value in plain.items():
-        if not isinstance(value, _parts(_TYPES[name])):
-            expected = _shown(_TYPES[name])
-            raise InputError(f"{user}: field {name!r} of a row is {_described(value)}; expected {expected}")
+        if wrong := wrong_field(name, value):
+            raise InputError(f"{user}: {wrong}")
     return Example(**plain)
 
 
@@ -134,20 +156,6 @@ def _other_names(found: Iterable[str]) -> str:
     said = [f"have no field {', '.join(map(repr, missing))}"] if missing else []
     said += [f"have the unknown field {', '.join(map(repr, unknown))}"] if unknown else []
     return f"{' and '.join(said)}; the fields of an example are {_FIELDS}" if said else ""
-
-
-def _parts(kind: Any) -> tuple[Any, ...]:
-    """Returns the types that a union is made of."""
-    return typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
-
-
-def _shown(kind: Any) -> str:
-    return " or ".join("None" if each is type(None) else getattr(each, "__name__", str(each)) for each in _parts(kind))
-
-
-def _described(value: Any) -> str:
-    text = repr(value)
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
 
 
 def checked_table(examples: Sequence[Example], classes: int | None = None) -> pa.Table:

@@ -16,6 +16,7 @@ from apache_beam.options.pipeline_options import GoogleCloudOptions
 
 from beam_cifar import storage
 from beam_cifar.data.block import Block
+from beam_cifar.data.kinds import described
 from beam_cifar.data.labels import LabelMap, LabelTable
 from beam_cifar.data.schema import ordered_schema
 from beam_cifar.errors import BeamCifarError, InputError, UsageError
@@ -28,7 +29,7 @@ from beam_cifar.pipeline.checked import CheckedCoder
 from beam_cifar.pipeline.counters import count, read_from
 from beam_cifar.pipeline.dead_letters import HandlesErrors, Handling, outputs
 from beam_cifar.pipeline.errors import carried
-from beam_cifar.pipeline.incoming import label_table, warn_if_unsafe
+from beam_cifar.pipeline.incoming import label_table, refuse_local_paths, warn_if_unsafe
 from beam_cifar.pipeline.read import ReadBlocks, counted, deal_tasks
 from beam_cifar.pipeline.rows import BadExample
 from beam_cifar.pipeline.runners import runs_here
@@ -108,6 +109,7 @@ class ReadExamples(HandlesErrors):
                 "use ReadAllExamples for paths that come"
             )
         warn_if_unsafe(start.pipeline)
+        refuse_local_paths(start.pipeline, self._paths, "ReadExamples")
         surveys = self._surveys
         if any(summary.file.blob.index for found in surveys for summary in found.summaries):
             place = self._scratch.seen_by_workers(start.pipeline)
@@ -142,8 +144,10 @@ class ReadExamples(HandlesErrors):
 class ReadAllExamples(HandlesErrors):
     """Reads the datasets whose paths come, which need not be known before the pipeline runs.
 
-    Paths are as in `ReadExamples`: of directories, archives, single files, or patterns. With `with_exception_handling`,
-    a path that leads to no dataset is refused as a `BadExample` with that path as `source`, and all others are read.
+    Paths are as in `ReadExamples`: of directories, archives, single files, or patterns. Workers open them, so on a
+    cluster they must be absolute. With `with_exception_handling`, a path that leads to no dataset, or to one with a
+    file that cannot be opened, is refused as a whole, as a `BadExample` with that path as `source`; all others are
+    read. Pass the files of a dataset one by one to lose only a damaged one.
 
     Attributes:
         labels: classes of the examples, a table or a list of names; datasets may have them in any order, but no others.
@@ -202,11 +206,14 @@ def labels_of(path: Path) -> LabelTable:
 
     Raises:
         InputError: there is no dataset and no manifest, or it is damaged.
+        UsageError: the path is not text, such as a list.
 
     >>> from beam_cifar.beam import labels_of
     >>> labels_of("cifar10").names[5]
     'dog'
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise UsageError(f"labels_of: the path is {described(path)}; expected that of a dataset or of a manifest")
     found = os.fspath(path)
     if os.path.basename(found) != "manifest.json":
         return ReadExamples(found).labels

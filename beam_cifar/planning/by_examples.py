@@ -62,19 +62,17 @@ def lay_out(files: Sequence[SourceFile], sink: Sink, options: SinkOptions) -> La
     """Decides on shards and parts.
 
     Args:
-        files: files of `beam_cifar.formats.arrivals`, in any order.
+        files: files of `beam_cifar.formats.arrivals` with at least one example, in any order.
         sink: format to write.
         options: options of the writers; `strict_names` is ignored.
 
     Raises:
-        InputError: there are no examples, two are indistinguishable, or one lacks an image that the format needs.
+        InputError: two examples are indistinguishable, or one lacks an image that the format needs.
         UsageError: the format cannot represent a subset or an image size.
     """
     readers = [ArrivalsSource().read_rows(file, options.labels) for file in files]
     summaries = [reader.summary(sizes=True) for reader in readers]
     rows = [summary.rows for summary in summaries]
-    if not sum(rows):
-        raise InputError("WriteExamples received no examples; nothing was written")
     known = pa.Table.from_batches([reader.known for reader in readers])
     readers.clear()
     view = _view_of(known, rows, options)

@@ -48,7 +48,12 @@ def surveys_of(
             raise _twice(dataset)
         _refuse_twice(members)
         only = frozenset(members) - {dataset}
-        one = survey(dataset, format_name, subsets, index_dir, number=number, only=only, images=images)
+        try:
+            one = survey(dataset, format_name, subsets, index_dir, number=number, only=only, images=images)
+        except InputError as error:
+            if not only or str(error).startswith(min(only)):
+                raise
+            raise InputError(f"{min(only)}: not a dataset itself, so its folder is read: {error}") from error
         if missing := sorted(only - {summary.file.blob.path for summary in one.summaries}):
             raise InputError(
                 f"{missing[0]}: not a file with images of the dataset {dataset}; name such a file, or that"

@@ -224,8 +224,6 @@ def _why_unknown(path: str, index_dir: str) -> str:
         return "the directory is empty"
     if storage.is_file(path) and path.lower().endswith(_OTHER_ARCHIVES):
         return f"an archive of a kind that is not read; unpack it, or pack it as one of {', '.join(archives.SUFFIXES)}"
-    if storage.is_file(os.path.join(path, "features.json")):
-        return "looks like TensorFlow Datasets, which can be written but not read"
     names = [path] if storage.is_file(path) else [each.name for each in islice(storage.list_tree(path), MAX_LOOKED_AT)]
     counts = Counter(os.path.splitext(name)[1] or "without extension" for name in names)
     most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:MAX_KINDS]

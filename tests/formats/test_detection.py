@@ -188,3 +188,10 @@ def test_folders_named_as_subsets_are_no_classes_unless_the_format_is_named(
         assert command("info", str(folder), "--input-format", chosen)[0] == 0
     write_tree(folder, {f"{deep}cat/1.png": encoded(picture(2))})
     assert detect_format(str(folder), str(tmp_path)) == name
+
+
+def test_features_without_files_of_tfds_are_no_dataset(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "features.json").write_text("{}")
+    code, _, error = command("info", str(tmp_path))
+    assert code == 3
+    assert "no known format; files there: 1 .json; as tfds: " in error

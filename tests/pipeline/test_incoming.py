@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import apache_beam as beam
 import numpy as np
 import pytest
-from apache_beam.options.pipeline_options import GoogleCloudOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, StandardOptions
+from apache_beam.options.pipeline_options import TestOptions as DryRunOptions  # pytest would collect it
 from apache_beam.runners.portability.fn_api_runner import worker_handlers
 from apache_beam.testing.util import assert_that, equal_to
 from apache_beam.transforms.window import FixedWindows
@@ -32,7 +35,7 @@ from beam_cifar import (
     convert,
     find_error,
 )
-from beam_cifar.beam import local_options
+from beam_cifar.beam import labels_of, local_options
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.pipeline.incoming import checked_table
 from tests.helpers.reading import cifar_rows, tree
@@ -113,12 +116,12 @@ WRONG: dict[str, tuple[Any, str, str]] = {
     "a number instead of a text": (
         row(id=7),
         "field 'id' of its rows is int64; expected str",
-        "field 'id' of a row is int 7; expected str",
+        "field 'id' is int 7; expected str",
     ),
     "a text instead of a number": (
         row(label="dog"),
         "field 'label' of its rows is str; expected int or None",
-        "field 'label' of a row is str 'dog'; expected int or None",
+        "field 'label' is str 'dog'; expected int or None",
     ),
 }
 
@@ -330,7 +333,67 @@ def test_writing_needs_something_before_it(tmp_path: Path) -> None:
 
 
 def test_numbers_are_whole() -> None:
-    for wrong in (SAME.replace(label=1.5), SAME.replace(height=2.0)):
+    wrong: Any
+    for wrong in ({"label": 1.5}, {"height": 2.0}):
         with pytest.raises(InputError, match=r"expected an int|expected whole numbers"):
-            checked_table([wrong])
+            checked_table([SAME._replace(**wrong)])
     checked_table([SAME.replace(label=np.int64(1))])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("label", "dog", "field 'label' is str 'dog'; expected int or None"),
+        ("label", 1.0, "field 'label' is float 1.0; expected int or None"),
+        ("subset", None, "field 'subset' is NoneType None; expected str"),
+        ("id", 7, "field 'id' is int 7; expected str"),
+        (
+            "image",
+            np.zeros((2, 2), np.uint8),
+            "field 'image' is ndarray array([[0, 0], [0, 0]], dtype=uint8); expected",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_refused_where_it_is_put_into_an_example(
+    name: str, value: Any, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        SAME.replace(**{name: value})
+    # Or, at the latest, where such an example comes, if Beam does not know that it is one.
+    line = pipeline()
+    came = line | beam.Create([SAME]) | beam.Map(lambda each: each._replace(**{name: value})).with_output_types(Any)
+    _ = came | WriteExamples(tmp_path / "out", "parquet", LABELS)
+    with pytest.raises(RuntimeError) as caught:
+        line.run().wait_until_finish()
+    assert str(find_error(caught.value)).startswith(f"WriteExamples: {message}")
+
+
+@pytest.mark.parametrize("transform", [ResizeExamples((2, 2)), FilterExamples("/item", LABELS)], ids=lambda each: type(each).__name__)  # fmt: skip
+def test_several_pcollections_are_refused(transform: beam.PTransform) -> None:
+    line = pipeline()
+    both = line | "One" >> beam.Create([SAME]), line | "Two" >> beam.Create([SAME])
+    with pytest.raises(UsageError, match="takes one PCollection, but what comes before it has several"):
+        _ = both | transform
+
+
+@pytest.mark.parametrize("dry", [True, False])
+def test_local_paths_are_for_a_dry_run_of_dataflow_alone(dry: bool, cifar10: Path, tmp_path: Path) -> None:
+    line, read = pipeline(), ReadExamples(cifar10)
+    line.options.view_as(StandardOptions).runner = "DataflowRunner"
+    line.options.view_as(DryRunOptions).dry_run = dry
+    rows = line | beam.Create([SAME])
+    for start, transform in ((line, read), (rows, WriteExamples(tmp_path / "out", "parquet", LABELS))):
+        message = f"{type(transform).__name__}: .*: DataflowRunner workers cannot access local paths; use gs://"
+        with nullcontext() if dry else pytest.raises(UsageError, match=message):
+            _ = start | transform
+
+
+@pytest.mark.parametrize("formats", [(), 7, ["parquet", "parquet"]])
+def test_formats_are_names_that_differ(formats: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"the formats are {re.escape(repr(formats))}; expected the name of one"):
+        WriteExamples(tmp_path / "out", formats, LABELS)
+
+
+def test_labels_are_those_of_one_path() -> None:
+    with pytest.raises(UsageError, match=r"the path is list \['a'\]; expected that of a dataset or of a manifest"):
+        labels_of(["a"])  # type: ignore[arg-type]

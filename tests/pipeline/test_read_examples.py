@@ -94,7 +94,7 @@ REFUSED = {
     "nothing*": "no file or directory matches",
     "other": "has class 'ant', which is not one of the 10 labels given",
     "data/batches.meta": "not a file with images of the dataset",
-    "texts/text.txt": "no known format",
+    "texts/text.txt": "text.txt: not a dataset itself, so its folder is read: ",
 }
 
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import apache_beam as beam
 import pytest
+from apache_beam.options.pipeline_options import StandardOptions
+from apache_beam.options.value_provider import RuntimeValueProvider
 from apache_beam.transforms.window import FixedWindows
 
 from beam_cifar import (
@@ -87,6 +89,22 @@ def endless(line: beam.Pipeline, folder: Path) -> None:
     write(rows, folder)
 
 
+def unnamed(line: beam.Pipeline, folder: Path) -> None:
+    """A name for the output that is known only when the pipeline runs."""
+    output: Any = RuntimeValueProvider("out", str, str(folder / "out"))
+    _ = elements(line) | WriteExamples(output, "parquet", LABELS)
+
+
+def local_on_dataflow(line: beam.Pipeline, folder: Path) -> None:
+    # Beam itself would look for the bucket of --temp_location if it made the pipeline with this runner.
+    line.options.view_as(StandardOptions).runner = "DataflowRunner"
+    _ = line | ReadExamples(cifar(folder))
+
+
+def two_outputs(line: beam.Pipeline, folder: Path) -> None:
+    write(elements(line) | ResizeExamples((1, 1)).with_exception_handling(), folder)
+
+
 def far_away(line: beam.Pipeline, folder: Path) -> None:
     make_sample(str(folder / "cifar.tar.gz"), kind="cifar10", images=10, tar=True)
     _ = beam.Pipeline(argv=["--runner=FlinkRunner", "--flink_master=a:1"]) | ReadExamples(folder / "cifar.tar.gz")
@@ -110,6 +128,16 @@ USES = (
     WrongUse(
         "an archive whose index workers cannot see", BUILT,
         "...: its index is in a temporary folder...; pass scratch..., or --temp_location...", far_away,
+    ),
+    WrongUse(
+        "a local path on Dataflow", BUILT,
+        "ReadExamples: ...: DataflowRunner workers cannot access local paths; use gs://", local_on_dataflow,
+    ),
+    WrongUse(
+        "an output known only at run time", BUILT,
+        "WriteExamples: the output is RuntimeValueProvider ...; expected a path, which must be known when the pipeline is "
+        "built",
+        unnamed,
     ),
     WrongUse(
         "labels without an order", BUILT, "labels are set ...; expected a LabelTable, or a list of class names",
@@ -145,6 +173,10 @@ USES = (
         lambda line, folder: write(line, folder),
     ),
     WrongUse(
+        "two outputs before it", BUILT,
+        "WriteExamples takes one PCollection, but what comes before it has several; choose one, ...", two_outputs,
+    ),
+    WrongUse(
         "elements of another type", BUILT,
         "WriteExamples takes examples, or rows with their fields (...); found elements of int",
         lambda line, folder: write(elements(line, 1, kind=int), folder),
@@ -159,7 +191,7 @@ USES = (
         lambda line, folder: write(elements(line, {"id": "x"}, kind=Any), folder),
     ),
     WrongUse(
-        "a field of another type", CAME, "WriteExamples: field 'label' of a row is str 'dog'; expected int or None",
+        "a field of another type", CAME, "WriteExamples: field 'label' is str 'dog'; expected int or None",
         lambda line, folder: write(elements(line, {**example("x")._asdict(), "label": "dog"}, kind=Any), folder),
     ),
     WrongUse(
@@ -200,7 +232,7 @@ USES = (
         lambda line, folder: write(elements(line, example("x", image=bytes(3), height=1, width=1)), folder, "npz"),
     ),
     WrongUse(
-        "no example at all", END, "WriteExamples received no examples; nothing was written",
+        "no example at all", END, "...out: WriteExamples received no examples; nothing was written",
         lambda line, folder: write(elements(line) | beam.Filter(lambda each: False).with_output_types(Example), folder),
     ),
 )  # fmt: skip

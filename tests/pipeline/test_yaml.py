@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 import os
 import re
 import subprocess
@@ -129,3 +131,12 @@ def test_the_pipeline_of_the_page_runs_with_its_command(cifar10_archive: Path, t
         options = {"filter": '/item[annotation/label="dog"]', "resize": (16, 16)}
         convert(ConvertOptions(str(cifar10_archive), str(tmp_path / target), target, **options))  # type: ignore[arg-type]
         assert tree(tmp_path / "small-dogs" / target) == tree(tmp_path / target)
+
+
+def test_the_page_lists_what_each_transform_takes() -> None:
+    page = (ROOT / "docs" / "how-to" / "pipeline.md").read_text(encoding="utf-8")
+    for name, place in yaml.safe_load(Path(yaml_providers()).read_text())[0]["transforms"].items():
+        module, _, function = place.rpartition(".")
+        taken = inspect.signature(getattr(importlib.import_module(module), function)).parameters
+        [row] = re.findall(rf"^\| `{name}` \| (.*) \|$", page, re.MULTILINE)
+        assert set(re.findall(r"`(\w+)`", row)) - {"RemapLabels"} == set(taken)
