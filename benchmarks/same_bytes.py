@@ -212,6 +212,7 @@ PACKED = (
     "tfds_parquet",
     "tfds_array_record",
     "tfds_tfrecord",
+    "lance",
     "npz",
     "cifar_binary",
     "imagenet",

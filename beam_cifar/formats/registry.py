@@ -96,6 +96,7 @@ FORMATS: dict[str, Format] = {
         marks=("features.json",),
     ),
     "mds": Format("MosaicML Streaming's shards, for StreamingDataset", sink="mds:MdsSink"),
+    "lance": Format("Lance datasets of encoded images and labels, one per subset", sink="lance:LanceSink"),
     "npz": Format(
         "NumPy arrays of images and labels, one file per subset; also Keras' mnist.npz and MedMNIST",
         "npz.read:NpzSource",

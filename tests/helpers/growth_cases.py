@@ -301,7 +301,7 @@ class Case:
 
 
 TFDS = ("tfds_parquet", "tfds_array_record", "tfds_tfrecord")
-PACKED = ("cifar", "parquet", "webdataset", *TFDS, "cifar_binary", "mds")
+PACKED = ("cifar", "parquet", "webdataset", *TFDS, "cifar_binary", "mds", "lance")
 """Formats that take `--images-per-batch`."""
 
 CASES = [

@@ -1,10 +1,12 @@
-"""Serialized `tf.Example` messages as Google's protobuf reads them, by the field numbers in TensorFlow's `.proto` files."""
+"""Messages as Google's protobuf reads them: any by its numbers, `tf.Example` by the names in TensorFlow's `.proto` files."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, text_format
+from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 
@@ -52,4 +54,12 @@ def parsed_example(data: bytes, names: Collection[str]) -> dict[str, bytes | int
         values = list(getattr(feature, kind).value) if kind else []
         if values:
             (found[name],) = values
+    return found
+
+
+def parsed_fields(data: bytes) -> dict[int, list[Any]]:
+    """The values of a message whatever it means, by field number: integers, and bytes."""
+    found: dict[int, list[Any]] = {}
+    for field in UnknownFieldSet(Empty.FromString(data)):
+        found.setdefault(field.field_number, []).append(field.data)
     return found

@@ -20,7 +20,8 @@ from typing import Any, BinaryIO, Final, NamedTuple
 import pyarrow as pa
 
 from beam_cifar.formats.kit.highway_hash import highway_hashes
-from beam_cifar.formats.kit.tf_example import read_varint, varint
+from beam_cifar.formats.kit.protobuf import varint
+from beam_cifar.formats.kit.tf_example import read_varint
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
 
 BLOCK: Final = 1 << 16

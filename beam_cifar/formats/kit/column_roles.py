@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.types as types
 
+from beam_cifar.data.labels import LabelTable
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.json_stream import parsed_json
 from beam_cifar.formats.kit.label_columns import by_rank, is_no_label, label_rank, listed
@@ -115,6 +116,31 @@ def columns_of(schema: pa.Schema, shown: str, holds_images: Callable[[str], bool
         key=key,
         own=_metadata(schema, OWN_KEY, shown) if OWN_KEY in (schema.metadata or {}) else None,
     )
+
+
+def label_columns(labels: LabelTable) -> dict[str, tuple[str, ...]]:
+    """Returns the columns of labels that are written, and the names that their numbers stand for.
+
+    >>> from beam_cifar.data.labels import LabelTable
+    >>> from beam_cifar.formats.kit.column_roles import label_columns
+    >>> label_columns(LabelTable(("cat", "dog")))
+    {'label': ('cat', 'dog')}
+    """
+    if labels.has_superclasses:
+        return {"fine_label": labels.names, COARSE_NAME: labels.coarse_names}
+    return {"label": labels.names}
+
+
+def class_features(labels: LabelTable) -> dict[str, Any]:
+    """Returns the features of these columns, as `datasets` describes them.
+
+    >>> from beam_cifar.data.labels import LabelTable
+    >>> from beam_cifar.formats.kit.column_roles import class_features
+    >>> class_features(LabelTable(("cat", "dog")))
+    {'label': {'names': ['cat', 'dog'], '_type': 'ClassLabel'}}
+    """
+    columns = label_columns(labels).items()
+    return {name: {"names": list(names), "_type": "ClassLabel"} for name, names in columns}
 
 
 def starts_like_image(values: pa.Array) -> bool | None:

@@ -12,6 +12,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from typing import BinaryIO, NamedTuple
 
+from beam_cifar.formats.kit.protobuf import varint
+
 _LENGTH = struct.Struct("<Q")
 _CRC = struct.Struct("<I")
 # Tags: field number times 8, plus 2 for a length-prefixed value. Number 1: `Example.features`, `Features.feature`, the
@@ -204,13 +206,3 @@ def _entry(name: str, feature: bytes) -> bytes:
 
 def _field(tag: bytes, value: bytes) -> bytes:
     return b"".join((tag, varint(len(value)), value))
-
-
-def varint(value: int) -> bytes:
-    """Returns a varint: seven bits per byte, lowest first; all bytes but the last have the high bit set."""
-    made = bytearray()
-    while value > 0x7F:
-        made.append(0x80 | (value & 0x7F))
-        value >>= 7
-    made.append(value)
-    return bytes(made)

@@ -26,7 +26,7 @@ from beam_cifar.data.labels import LabelTable
 from beam_cifar.formats.contract.sink import PartWriter
 from beam_cifar.formats.contract.types import ShardResult, SinkOptions
 from beam_cifar.formats.kit.cards import CARD, config_lines, quoted, split_name_of, split_rows, text_lines
-from beam_cifar.formats.kit.column_roles import COARSE_NAME, OWN_KEY
+from beam_cifar.formats.kit.column_roles import COARSE_NAME, OWN_KEY, class_features, label_columns
 from beam_cifar.formats.kit.croissant import CROISSANT, croissant, field_of, file_set, record_set
 from beam_cifar.formats.kit.splits import MAX_SHARD_BYTES, ROW_GROUP_ROWS, SPLITS, RowGroups, SplitSink, split_naming
 from beam_cifar.images.encodings import file_extensions
@@ -35,17 +35,9 @@ from beam_cifar.images.encodings import file_extensions
 def schema_of(labels: LabelTable) -> pa.Schema:
     """Returns the schema of a file, with features in the metadata where `datasets` looks for them."""
     image = pa.struct([pa.field("bytes", pa.binary()), pa.field("path", pa.string())])
-    columns = [pa.field("img", image)] + [pa.field(name, pa.int64()) for name in _label_columns(labels)]
-    features: dict[str, Any] = {"img": {"_type": "Image"}}
-    for name, names in _label_columns(labels).items():
-        features[name] = {"names": list(names), "_type": "ClassLabel"}
+    columns = [pa.field("img", image)] + [pa.field(name, pa.int64()) for name in label_columns(labels)]
+    features = {"img": {"_type": "Image"}, **class_features(labels)}
     return pa.schema(columns, {"huggingface": json.dumps({"info": {"features": features}})})
-
-
-def _label_columns(labels: LabelTable) -> dict[str, tuple[str, ...]]:
-    if labels.has_superclasses:
-        return {"fine_label": labels.names, "coarse_label": labels.coarse_names}
-    return {"label": labels.names}
 
 
 class _ParquetWriter(PartWriter):
@@ -54,7 +46,7 @@ class _ParquetWriter(PartWriter):
     def __post_init__(self) -> None:
         table = self.options.labels
         self._schema = schema_of(table)
-        labels = list(_label_columns(table))
+        labels = list(label_columns(table))
         self._parents = pa.array([*table.parents], pa.int64())
         self._groups = RowGroups(
             self.file,
@@ -149,7 +141,7 @@ def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
     for result in shards:
         sizes[result.shard.subset] += result.statistics["num_bytes"]
     lines = ["---", "dataset_info:", "  features:", "  - name: img", "    dtype: image"]
-    for column, names in _label_columns(labels).items():
+    for column, names in label_columns(labels).items():
         lines += [f"  - name: {column}", "    dtype:", "      class_label:", "        names:"]
         lines += [f"          '{number}': {quoted(name)}" for number, name in enumerate(names)]
     lines.append("  splits:")
@@ -165,7 +157,7 @@ def _card(labels: LabelTable, shards: Sequence[ShardResult]) -> str:
 
 def _croissant(labels: LabelTable, shards: Sequence[ShardResult]) -> bytes:
     """Returns the Croissant file."""
-    columns = _label_columns(labels).items()
+    columns = label_columns(labels).items()
     files = file_set("files", ["data/*.parquet"], "application/x-parquet")
     fields = {
         "image": field_of("files", "sc:ImageObject", {"column": "img"}, jsonPath="bytes"),
