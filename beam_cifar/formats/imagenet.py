@@ -142,7 +142,7 @@ def subset_folder(subset: str) -> str:
     return escape_first(folder) if clash_key(folder) in TAKEN - {NO_LABEL} else folder
 
 
-class _ImagenetWriter(ImageFileWriter):
+class ImagenetWriter(ImageFileWriter):
     """Counts the file names that `datasets` would take for those of splits."""
 
     _keywords = 0
@@ -165,7 +165,7 @@ class ImagenetSink(TreeSink):
     name = "imagenet"
     can = replace(TREE, losses=frozenset({"order", "subsets", "superclasses", "unused"}))
     subsets = SubsetNaming(merges=True)
-    writer = _ImagenetWriter
+    writer = ImagenetWriter
     card_unasked: ClassVar[bool] = False
 
     def check_labels(self, labels: LabelTable) -> None:
