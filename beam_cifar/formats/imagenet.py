@@ -258,8 +258,9 @@ def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
     readers = "readers that number the folders (torchvision, Keras, datasets) assign other label ids"
     if not missing:
         return f"classes are not in the order of their folder names{where}, {NO_LABEL} included: {readers}"
+    found = counted(len(missing), "class", of=len(names), verb="have")
     return (
-        f"{len(missing)} of {len(names)} classes have no images{where} and therefore no folder, such as "
+        f"{found} no images{where} and therefore no folder, such as "
         f"{names[min(missing)]!r}: {readers}; create the folders with --keep-empty-classes"
     )
 
