@@ -134,7 +134,7 @@ def _table(found: Measured) -> Iterator[Finding]:
         wrong += [f"{what} {name!r} occurs {n} times" for name, n in Counter(names).items() if n > 1]
         wrong += [f"{what} {number} has no name" for number, name in enumerate(names) if not name.strip()]
         wrong += alike_names(names)
-    fine = f"the names of {len(labels.names)} classes are unique"
+    fine = f"{counted(len(labels.names), 'class', verb='have')} names of their own"
     text = "names in the label table repeat, are empty, or differ only in Unicode form or case"
     yield _found(found, "table", "warning", len(wrong), text, fine, wrong)
 
@@ -174,7 +174,7 @@ def _superclasses(found: Measured) -> Iterator[Finding]:
     if several:
         yield _found(found, "superclasses", "error", len(several), "classes have several superclasses", "", several)
     if orphans or not several:
-        fine = f"{counted(len(used), 'class', 'classes')} with rows have one superclass each"
+        fine = f"{counted(len(used), 'class with rows', 'classes with rows', verb='have')} one superclass each"
         text = "classes with rows have no superclass"
         yield _found(found, "superclasses", "warning", len(orphans), text, fine, orphans)
 
@@ -265,8 +265,8 @@ def _balance(found: Measured) -> Iterator[Finding]:
     empty = [name for name, count in counts if not count]
     used = sorted(((count, name) for name, count in counts if count), key=lambda each: each[0])
     if counts:
-        text = f"{counted(len(empty), 'class', 'classes')} without rows"
-        fine = f"{counted(len(counts), 'class', 'classes')} have rows"
+        text = f"{counted(len(empty), 'class')} without rows"
+        fine = f"{counted(len(counts), 'class', verb='have')} rows"
         yield _found(found, "classes", "warning", len(empty), text, fine, empty)
     if used:
         (least, rare), (most, common) = used[0], used[-1]

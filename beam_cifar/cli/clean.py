@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_cifar.cli.parser import add_command, add_json
 from beam_cifar.cli.terminal import print_notices, print_result
+from beam_cifar.data.text import counted
 
 if TYPE_CHECKING:
     from beam_cifar.jobs.clean import Cleaned, Found
@@ -38,11 +39,11 @@ def _shown(cleaned: Cleaned, *, removed: bool) -> list[str]:
         return [*lines, f"nothing to clean at {cleaned.output}"]
     files, size = sum(found.files for found in cleaned.found), sum(found.bytes for found in cleaned.found)
     verb = "removed" if removed else "would remove"
-    lines.append(f"{verb} {files:,} files, {size / 1e6:,.1f} MB, left by interrupted jobs at {cleaned.output}")
+    lines.append(f"{verb} {counted(files, 'file')}, {size / 1e6:,.1f} MB, left by interrupted jobs at {cleaned.output}")
     return [*lines, *(f"  {_line(found)}" for found in cleaned.found)]
 
 
 def _line(found: Found) -> str:
     if found.is_upload:
         return f"{found.path}: an incomplete upload"
-    return f"{found.path}: {found.files:,} files, {found.bytes / 1e6:,.1f} MB"
+    return f"{found.path}: {counted(found.files, 'file')}, {found.bytes / 1e6:,.1f} MB"

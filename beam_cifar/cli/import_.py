@@ -39,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
     name = _unused(project, archives.stem(found.path)) if arguments.name is None else arguments.name
     source = ProjectSource(name, found.path, found.format, subsets)
     replace(project, sources=(*project.sources, source)).save(arguments.project)
-    files, classes = counted(len(found.files), "file"), counted(len(found.labels.names), "class", "classes")
+    files, classes = counted(len(found.files), "file"), counted(len(found.labels.names), "class")
     if twice := [known.name for known in project.sources if (known.path, known.subsets) == (found.path, subsets)]:
         print_notices([f"already imported as {twice[0]!r}; their items will clash"])
     print(f"imported {name!r}: {found.title} ({found.format}), {files}, {classes}")

@@ -14,6 +14,7 @@ from beam_cifar.cli.parser import add_command, add_json, add_reading_of_images, 
 from beam_cifar.cli.terminal import print_result, scratch_folder
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED
+from beam_cifar.data.text import counted
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.cifar.facts import CIFAR10_MD5, CIFAR100_MD5
 from beam_cifar.formats.contract.types import FileSummary, Wanted
@@ -114,23 +115,23 @@ def _named(md5: str) -> dict[str, str | None]:
 
 
 def _shown(facts: dict[str, Any]) -> list[str]:
-    lines = [f"{facts['title']} ({facts['format']}) at {facts['path']}", f"{facts['rows']:,} rows"]
+    lines = [f"{facts['title']} ({facts['format']}) at {facts['path']}", counted(facts["rows"], "row")]
     lines += [f"note: {notice}" for notice in facts["notices"]]
     for subset in facts["subsets"]:
-        line = f"  {subset['name']:<16} {subset['rows']:>9,} rows"
+        number, noun = counted(subset["rows"], "row").split()
+        line = f"  {subset['name']:<16} {number:>9} {noun}"
         if subset["images"] != subset["rows"]:
             line += f", {subset['images']:,} with images"
         if subset["images"]:
             line += f", {subset['size'][0]} x {subset['size'][1]}" if subset["size"] else ", sizes differ"
         if subset["bad_rows"]:
-            line += f", {subset['bad_rows']:,} bad rows; first: {subset['first_bad_row']}"
+            line += f", {counted(subset['bad_rows'], 'bad row')}; first: {subset['first_bad_row']}"
         if subset["repeated_names"]:
-            line += f", {subset['repeated_names']:,} repeated names"
+            line += f", {counted(subset['repeated_names'], 'repeated name')}"
         lines.append(line)
     names = facts["superclasses"] or {"": list(facts["classes"])}
-    lines.append(
-        f"{len(facts['classes'])} classes" + (f" in {len(names)} superclasses" if facts["superclasses"] else "")
-    )
+    parents = f" in {counted(len(names), 'superclass')}" if facts["superclasses"] else ""
+    lines.append(counted(len(facts["classes"]), "class") + parents)
     for parent, members in names.items():
         if not members:
             continue

@@ -98,7 +98,8 @@ def _print_translation(arguments: argparse.Namespace, options: ConvertOptions, b
         limit = f"over Dataflow's limit of {MAX_GRAPH >> 20} MB; split the conversion"
         print_notices([f"the job graph has {size / 1e6:.1f} MB, {limit}"])
     facts = {"translated": True, "tasks": len(job.plan.tasks), "bytes": size}
-    text = f"translated the job for Dataflow, without running it: {len(job.plan.tasks):,} tasks, {size:,} bytes"
+    tasks = counted(len(job.plan.tasks), "task")
+    text = f"translated the job for Dataflow, without running it: {tasks}, {size:,} bytes"
     print_result(arguments, facts, [text])
 
 
@@ -114,14 +115,15 @@ def _print_plan(arguments: argparse.Namespace, options: ConvertOptions) -> None:
 
 
 def _plan_lines(plan: Plan, title: str) -> Iterator[str]:
-    yield f"{title}: {plan.declared:,} rows in {len(plan.files)} files; {plan.rows:,} rows will be written"
+    declared, files, rows = counted(plan.declared, "row"), counted(len(plan.files), "file"), counted(plan.rows, "row")
+    yield f"{title}: {declared} in {files}; {rows} will be written"
     for shard in plan.shards:
         tasks = [task for task in plan.tasks if task.shard == shard.index]
         sources = dict.fromkeys(plan.files[number].name for task in tasks for number in _files_of(task, plan))
         how = "copied from" if tasks[0].copy else "from"
-        yield f"  {shard.path or shard.subset}: {shard.rows:,} rows {how} {', '.join(sources)}"
+        yield f"  {shard.path or shard.subset}: {counted(shard.rows, 'row')} {how} {', '.join(sources)}"
     if plan.moves.spills:
-        moved = f"{len(plan.moves.spills)} spills, about {plan.moves.bytes / 1e6:,.0f} MB"
+        moved = f"{counted(len(plan.moves.spills), 'spill')}, about {plan.moves.bytes / 1e6:,.0f} MB"
         yield f"  before that, rows are moved through {moved}"
 
 
@@ -151,13 +153,13 @@ def _plan_facts(options: ConvertOptions, plan: Plan, source: str) -> dict[str, o
 def _described(summary: Summary) -> list[str]:
     rate = summary.written / max(summary.seconds, 1e-9)
     subsets = ", ".join(f"{name} {rows:,}" for name, rows in summary.subsets.items())
-    what, end = f"{summary.written:,} images", ""
+    what, files, end = counted(summary.written, "image"), counted(summary.files, "file"), ""
     if "pixels" in summary.losses:
         what, end = f"the labels of {what}", ", without pixels; `-- --save-images` writes them"
     lines = [
         f"wrote {what} as {summary.format} to {summary.output}{end}",
         f"  {subsets}",
-        f"  {summary.files} files, {summary.bytes / 1e6:,.1f} MB, in {summary.seconds:.1f} s ({rate:,.0f} images/s)",
+        f"  {files}, {summary.bytes / 1e6:,.1f} MB, in {summary.seconds:.1f} s ({rate:,.0f} images/s)",
     ]
     if summary.filtered or summary.quarantined:
         lines.append(f"  read {summary.read:,}, filtered {summary.filtered:,}, quarantined {summary.quarantined:,}")

@@ -8,6 +8,7 @@ from typing import Any
 
 from beam_cifar.cli.parser import add_command
 from beam_cifar.cli.terminal import plain
+from beam_cifar.data.text import counted
 
 
 def add(commands: Any) -> None:
@@ -27,4 +28,5 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.output, kind=arguments.kind, images=arguments.images, seed=arguments.seed, tar=arguments.tar
     )
     size = sum(os.path.getsize(path) for path in made)
-    print(plain(f"wrote {arguments.images:,} images to {arguments.output} ({len(made)} files, {size / 1e6:,.1f} MB)"))
+    images, files = counted(arguments.images, "image"), counted(len(made), "file")
+    print(plain(f"wrote {images} to {arguments.output} ({files}, {size / 1e6:,.1f} MB)"))

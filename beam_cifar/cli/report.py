@@ -46,6 +46,6 @@ def run(arguments: argparse.Namespace) -> None:
         "pictures": made.pictures,
     }
     images, pictures = counted(made.stats.images, "image"), counted(made.pictures, "picture")
-    classes = counted(len(made.stats.labels.names), "class", "classes")
+    classes = counted(len(made.stats.labels.names), "class")
     about = f"  {made.stats.title}, {images}, {classes}, {pictures}"
     print_result(arguments, facts, [f"wrote {made.path}: {made.bytes / 1e6:,.1f} MB", about])

@@ -126,7 +126,7 @@ def _shown_classes(found: Stats) -> Iterator[str]:
         lines.append([plain(name), f"{totals[name]:,}", percentage(totals[name], found.rows), *per_subset])
     yield from aligned(lines)
     if len(totals) > SHOWN_CLASSES:
-        yield f"  and {len(totals) - SHOWN_CLASSES:,} more classes; list all with --json"
+        yield f"  and {counted(len(totals) - SHOWN_CLASSES, 'more class')}; list all with --json"
 
 
 def _class_totals(found: Stats) -> dict[str, int]:
@@ -176,4 +176,4 @@ def _shown_duplicates(found: Stats) -> Iterator[str]:
         )
         yield f"  {group.count:,} x  {rows}{', ...' if group.count > len(group.rows) else ''}"
     if found.duplicate_groups > len(found.groups):
-        yield f"  and {found.duplicate_groups - len(found.groups):,} more images"
+        yield f"  and {counted(found.duplicate_groups - len(found.groups), 'more image')}"

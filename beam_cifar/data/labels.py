@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from beam_cifar.data.grouping import by_key
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, UsageError
 
 UNLABELLED = -1
@@ -98,12 +99,15 @@ def outside_table(label: int, count: int, known: str = "") -> str:
     >>> outside_table(12, 10)
     'label 12 is outside the label table, which has 10 classes (0 to 9)'
     """
-    return f"label {label} is outside the label table, which has {known or f'{count} classes (0 to {count - 1})'}"
+    known = known or f"{counted(count, 'class')} (0 to {count - 1})"
+    return f"label {label} is outside the label table, which has {known}"
 
 
 def outside_superclasses(label: int, count: int) -> str:
     """Returns the reason to reject a row whose superclass is outside the table."""
-    return f"coarse label {label} is outside the label table, which has {count} superclasses (0 to {count - 1})"
+    return (
+        f"coarse label {label} is outside the label table, which has {counted(count, 'superclass')} (0 to {count - 1})"
+    )
 
 
 def parent_conflict(table: LabelTable, label: int, first: tuple[str, int], second: tuple[str, int]) -> InputError:

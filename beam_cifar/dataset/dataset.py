@@ -24,6 +24,7 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.loading import load
 from beam_cifar.data.row_table import View
+from beam_cifar.data.text import counted
 from beam_cifar.dataset.items import (
     DEFAULT_SUBSET,
     Categories,
@@ -462,7 +463,7 @@ class Subset:
         return items_of(self._view, self._gathering)
 
     def __repr__(self) -> str:
-        return f"Subset({self.name!r}, {len(self)} items)"
+        return f"Subset({self.name!r}, {counted(len(self), 'item')})"
 
 
 def _stored(

@@ -189,7 +189,7 @@ def _label(item: DatasetItem, labels: LabelTable, name: str) -> int | None:
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
         raise InputError(f"{name}: expected Label(number), found {label!r}")
     if not 0 <= number < len(labels.names):
-        known = counted(len(labels.names), "category", "categories")
+        known = counted(len(labels.names), "category")
         raise InputError(f"{name}: label {number} is out of range; the dataset has {known}")
     return int(number)
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from beam_cifar import storage
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import LabelTable, outside_superclasses
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.cifar.facts import known_parents
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
@@ -92,7 +93,7 @@ class CifarBinarySource(RecordSource):
         if rest:
             kind = "CIFAR-100" if labels.has_superclasses else "CIFAR-10"
             raise InputError(
-                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} rows; a {kind} row is "
+                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {counted(rows, 'row')}; a {kind} row is "
                 f"{skip + PIXELS} bytes of label and pixels"
             )
         found = _read_labels(file, rows, skip)
@@ -188,7 +189,8 @@ class CifarBinarySink(FileSink):
         lost = [label for label, parent in enumerate(labels.parents) if parent is not None and label not in used]
         known = known_parents(labels.names, labels.coarse_names)
         if lost and known != labels.parents:
-            yield f"{len(lost)} classes without rows, such as {labels.names[lost[0]]!r}, lose their superclass"
+            found = counted(len(lost), "class")
+            yield f"superclasses of {found} without rows are lost, such as that of {labels.names[lost[0]]!r}"
 
 
 def _kind(labels: LabelTable) -> str:

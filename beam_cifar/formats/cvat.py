@@ -17,7 +17,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
-from beam_cifar.data.text import NOT_XML
+from beam_cifar.data.text import NOT_XML, counted
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
@@ -224,7 +224,8 @@ class _Images(_Meta):
         if not name:
             error = "has no name; expected the path of an image"
         elif unknown := [tag for tag in self._tags if tag not in self.labels]:
-            error = f"tag {unknown[0][:50]!r} is not a label in <meta>; expected one of its {len(self.labels)} labels"
+            expected = counted(len(self.labels), "label")
+            error = f"tag {unknown[0][:50]!r} is not a label in <meta>; expected one of its {expected}"
         elif self.is_project and self.subsets and subset not in self.subsets:
             error = f"subset is {str(subset)[:50]!r}; expected one of those in <meta>"
         elif len(self._tags) > 1:

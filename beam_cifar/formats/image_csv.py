@@ -481,8 +481,8 @@ def _with_other_extensions(
     if len(found):
         first, image = values[int(found[0])].as_py(), images.tree.names[int(places[found[0]])].as_py()
         notices.append(
-            f"{table.path}: no image that it names is there; {counted(len(found), 'image')} with another extension are "
-            f"read, such as {image!r} for {first!r}"
+            f"{table.path}: no image that it names is there; read with another extension: "
+            f"{counted(len(found), 'image')}, such as {image!r} for {first!r}"
         )
     return pc.if_else(pa.array(places >= 0), stems, values), places, unsure
 
@@ -558,7 +558,8 @@ def _cleared(rows: _Rows, drop: npt.NDArray[np.bool_], bad: npt.NDArray[np.bool_
 
     torn = np.flatnonzero(bad).tolist()
     if are_too_many(len(torn) + len(rows.errors), len(rows.values)):
-        raise InputError(f"{rows.where}: {len(torn)} rows have an image that has another label in another row")
+        found = counted(len(torn), "row", verb="have")
+        raise InputError(f"{rows.where}: {found} an image that has another label in another row")
     errors = dict(rows.errors)
     for row in torn:
         value, label = rows.values[row].as_py(), rows.labels[row].as_py()
@@ -600,7 +601,9 @@ def _unnamed(root: str, images: _Images, used: npt.NDArray[np.int64], notices: l
         repeat = pa.array(np.zeros(len(places), np.int64))
         labels, subsets = (pa.array([text], pa.string()).take(repeat) for text in ("", subset_of(top)))
         where = f"{root}/{top}"
-        notices.append(f"{where}: no table names its {counted(len(places), 'image')}, which have no labels")
+        notices.append(
+            f"{where}: no table names its {counted(len(places), 'image, which', 'images, which', verb='have')} no label"
+        )
         yield _Rows(where, values, labels, subsets, places[order.to_numpy()], {}, False)
 
 

@@ -142,7 +142,7 @@ def subset_folder(subset: str) -> str:
     return escape_first(folder) if clash_key(folder) in TAKEN - {NO_LABEL} else folder
 
 
-class _ImagenetWriter(ImageFileWriter):
+class ImagenetWriter(ImageFileWriter):
     """Counts the file names that `datasets` would take for those of splits."""
 
     _keywords = 0
@@ -165,7 +165,7 @@ class ImagenetSink(TreeSink):
     name = "imagenet"
     can = replace(TREE, losses=frozenset({"order", "subsets", "superclasses", "unused"}))
     subsets = SubsetNaming(merges=True)
-    writer = _ImagenetWriter
+    writer = ImagenetWriter
     card_unasked: ClassVar[bool] = False
 
     def check_labels(self, labels: LabelTable) -> None:
@@ -258,8 +258,9 @@ def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
     readers = "readers that number the folders (torchvision, Keras, datasets) assign other label ids"
     if not missing:
         return f"classes are not in the order of their folder names{where}, {NO_LABEL} included: {readers}"
+    found = counted(len(missing), "class", of=len(names), verb="have")
     return (
-        f"{len(missing)} of {len(names)} classes have no images{where} and therefore no folder, such as "
+        f"{found} no images{where} and therefore no folder, such as "
         f"{names[min(missing)]!r}: {readers}; create the folders with --keep-empty-classes"
     )
 

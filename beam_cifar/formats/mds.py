@@ -36,7 +36,7 @@ _ROW_BYTES: Final = 20  # offset, two sizes and the label
 
 
 class _ShardWriter(PartWriter):
-    """Writes samples as they arrive, and the size of each at the end."""
+    """Writes samples as they arrive, and at the end the size of each and the number of JPEG files."""
 
     def __post_init__(self) -> None:
         self._sizes: list[int] = []
@@ -58,7 +58,7 @@ class _ShardWriter(PartWriter):
     def close(self) -> None:
         import numpy as np
 
-        self.file.write(np.array(self._sizes, "<u4").tobytes())
+        self.file.write(np.array([*self._sizes, self._jpegs], "<u4").tobytes())
 
     def statistics(self) -> dict[str, int]:
         """Returns the number of JPEG files."""
@@ -91,8 +91,9 @@ class MdsSink(FileSink):
         """Writes the offsets of all samples before them."""
         import numpy as np
 
-        sizes = [_sizes(part, shard.rows_of(number)) for number, part in enumerate(parts)]
-        columns = json.dumps(_columns("png"), sort_keys=True).encode()
+        ends_of_parts = (_end(part, shard.rows_of(number)) for number, part in enumerate(parts))
+        sizes, jpegs = zip(*ends_of_parts, strict=True)
+        columns = _json(_columns(sum(jpegs), shard.rows))
         ends = np.cumsum(np.concatenate([[4 * (shard.rows + 2) + len(columns)], *sizes]), dtype=np.int64)
         if ends[-1] > MAX_OFFSET:
             raise OutputError(
@@ -109,10 +110,10 @@ class MdsSink(FileSink):
         listed: dict[str, list[dict[str, Any]]] = {}
         for result in shards:
             folder, _, name = result.shard.path.rpartition("/")
-            all_jpeg = result.statistics.get("jpeg") == result.shard.rows
+            columns = _columns(result.statistics.get("jpeg", 0), result.shard.rows)
             data = {"basename": name, "bytes": result.bytes, "hashes": {}}
-            entry = {**_columns("jpeg" if all_jpeg else "png"), "raw_data": data, "samples": result.shard.rows}
-            listed.setdefault(folder, []).append({**entry, "zip_data": None})
+            entry = {**columns, "raw_data": data, "samples": result.shard.rows, "zip_data": None}
+            listed.setdefault(folder, []).append(entry)
         labels = options.labels
         table: dict[str, Any] = {
             "names": labels.names,
@@ -123,13 +124,18 @@ class MdsSink(FileSink):
             f"{folder}/{INDEX}": {"version": 2, "shards": found} for folder, found in listed.items()
         }
         files |= {f"{folder}/{LABELS}": table for folder in listed}
-        return {path: (json.dumps(content, sort_keys=True) + "\n").encode() for path, content in files.items()}
+        return {path: _json(content) for path, content in files.items()}
 
 
-def _columns(image: str) -> dict[str, Any]:
+def _json(content: dict[str, Any]) -> bytes:
+    """Returns JSON as MDSWriter writes it."""
+    return json.dumps(content, sort_keys=True).encode()
+
+
+def _columns(jpegs: int, rows: int) -> dict[str, Any]:
     """Returns what MDSWriter says of the columns of a shard; the encodings png and jpeg are both opened by Pillow."""
     return {
-        "column_encodings": ["str", image, "int"],
+        "column_encodings": ["str", "jpeg" if jpegs == rows else "png", "int"],
         "column_names": ["id", "image", "label"],
         "column_sizes": [None, None, 8],
         "compression": None,
@@ -140,10 +146,11 @@ def _columns(image: str) -> dict[str, Any]:
     }
 
 
-def _sizes(part: str, rows: int) -> npt.NDArray[np.int64]:
-    """Returns the sizes of the samples in a part: int64 `[rows]`, bytes."""
+def _end(part: str, rows: int) -> tuple[npt.NDArray[np.int64], int]:
+    """Returns the sizes of the samples in a part, int64 `[rows]`, bytes, and its number of JPEG files."""
     import numpy as np
 
     with storage.open_file(part) as file:
-        file.seek(-4 * rows, 2)
-        return np.frombuffer(file.read(4 * rows), "<u4").astype(np.int64)
+        file.seek(-4 * (rows + 1), 2)
+        end = np.frombuffer(file.read(4 * (rows + 1)), "<u4").astype(np.int64)
+    return end[:-1], int(end[-1])

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TypeAlias
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
 from beam_cifar.data.limits import ISAL_LEVEL, MAX_PIXELS, MAX_SIDE
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.sink import FileSink, PartWriter, SubsetNaming
 from beam_cifar.formats.contract.source import Runs
@@ -356,8 +357,10 @@ def _read_labels(file: SourceFile) -> npt.NDArray[np.integer[Any]]:
         count, *columns = _header(stream, shown, header, magic, "labels")
         row_bytes, left = 4 * columns[0] if table else 1, blob.size - header.size
         if left != count * row_bytes or not row_bytes:
-            of = f" of {columns[0]} numbers" if table else ""
-            raise InputError(f"{shown}: header says {count} labels{of}, but {left} bytes of labels follow")
+            of = f" of {counted(columns[0], 'number')}" if table else ""
+            raise InputError(
+                f"{shown}: header says {counted(count, 'label')}{of}, but {counted(left, 'byte')} of labels follow"
+            )
         refuse_many_rows(count, file.blob.stamp[0], shown)
         if not table:
             return np.frombuffer(read_exactly(stream, count, shown), dtype=np.uint8)
@@ -386,7 +389,9 @@ def _header(stream: BinaryIO, shown: str, header: struct.Struct, magic: int, wha
     """Returns the sizes in the header of an IDX file."""
     start = stream.read(header.size)
     if len(start) < header.size:
-        raise InputError(f"{shown}: is {len(start)} bytes; expected a header of {header.size} bytes")
+        raise InputError(
+            f"{shown}: is {counted(len(start), 'byte')}; expected a header of {counted(header.size, 'byte')}"
+        )
     found, *sizes = header.unpack(start)
     if found != magic:
         raise InputError(f"{shown}: magic number is {found}; expected {magic}, an IDX file of {what}")
@@ -418,10 +423,13 @@ def _image_sizes(
             return None, listed
     labels = _labels_shown(file, table=_labels_magic(file) == TABLE_MAGIC)
     if count != rows and count * size[0] * size[1] == nbytes:
-        raise InputError(f"{file.shown}: has {count} images but {labels} has {rows} labels; expected equal counts")
+        raise InputError(
+            f"{file.shown}: has {counted(count, 'image')} but {labels} has {counted(rows, 'label')}; expected equal "
+            "counts"
+        )
     raise InputError(
-        f"{file.shown}: header says {count} images of {size[0]} x {size[1]}, but {nbytes} bytes of pixels "
-        f"follow, and {labels} has {rows} labels"
+        f"{file.shown}: header says {counted(count, 'image')} of {size[0]} x {size[1]}, but {counted(nbytes, 'byte')} "
+        f"of pixels follow, and {labels} has {counted(rows, 'label')}"
     )
 
 
@@ -446,7 +454,10 @@ def _read_meta(file: SourceFile, rows: int) -> tuple[list[str] | None, npt.NDArr
     shown = os.path.join(os.path.dirname(file.shown), encode_name(file.subset, META_NAME))
     columns, rest = divmod(blob.size, rows * META_TEXT * 4)
     if rest or columns not in (1, 2, 3):
-        raise InputError(f"{shown}: is {blob.size} bytes; expected 1 to 3 x {META_TEXT * 4} for each of {rows} rows")
+        raise InputError(
+            f"{shown}: is {counted(blob.size, 'byte')}; expected 1 to 3 x {META_TEXT * 4} for each of "
+            f"{counted(rows, 'row')}"
+        )
     sizes: list[npt.NDArray[np.int32]] = []
     names: list[str] = []
     with storage.open_blob(blob, shown) as stream, storage.reading(shown):

@@ -333,7 +333,9 @@ def _image_size(file: SourceFile, lines: _Lines) -> tuple[int, int]:
 
 
 def _no_square(file: SourceFile, columns: PixelColumns) -> InputError:
-    found = f"{columns.values} values per line" + (f", {columns.pixels} of them pixels" if columns.has_header else "")
+    found = f"{counted(columns.values, 'value')} per line" + (
+        f", {columns.pixels} of them pixels" if columns.has_header else ""
+    )
     return InputError(f"{file.shown}: has {found}; expected a label and the pixels of a square image")
 
 
@@ -579,7 +581,7 @@ def _fault(line: bytes, columns: PixelColumns, place: tuple[str, int], row: int)
     label = values[columns.value(columns.label)] if columns.label >= 0 and len(values) == columns.values else b"0"
     if len(values) != columns.values:
         count = line.count(b",") + (line.count(b" ") if columns.packed else 0) + 1
-        reason = f"has {count} values; expected {columns.values}, as in the first row"
+        reason = f"has {counted(count, 'value')}; expected {columns.values:,}, as in the first row"
     elif not _NUMBER.fullmatch(label):
         reason = f"label is {_shown(label)}; expected a number"
     elif wrong:
@@ -679,7 +681,9 @@ def _read_meta(
             raise InputError(f"{blob.path}: is not valid UTF-8: {error}") from error
     width = len(lines[0])
     if len(lines) != rows or width > 3 or any(len(line) != width for line in lines):
-        raise InputError(f"{blob.path}: expected an id, height and width, or all three for each of {rows} rows")
+        raise InputError(
+            f"{blob.path}: expected an id, height and width, or all three for each of {counted(rows, 'row')}"
+        )
     ids = [line[0] for line in lines] if width != 2 else None
     if width == 1:
         return ids, None

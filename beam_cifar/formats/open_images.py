@@ -38,7 +38,7 @@ from beam_cifar.formats.kit.image_lists import (
     each_text,
     list_images,
     listed_rows,
-    read_line_blocks,
+    read_csv,
     unmatched,
 )
 from beam_cifar.formats.kit.label_columns import listed
@@ -162,7 +162,7 @@ def _class_names(file: SourceFile) -> tuple[str, ...]:
 def _classes(file: SourceFile) -> list[tuple[str, str]]:
     """Returns the id and the name of each class. Raises `InputError`."""
     found: dict[str, str] = {}
-    for line, row in _rows(file.blob, file.shown):
+    for line, row in read_csv(file.blob, file.shown):
         if line == 1 and row == _CLASS_HEADER:
             continue
         if len(row) != 2 or not all(row) or row[0] in found:
@@ -230,7 +230,7 @@ def _is_there(confidence: str, shown: str) -> bool:
 
 def _columns(blob: storage.Blob, shown: str, names: Sequence[str]) -> list[pa.Array]:
     """Returns columns of a CSV file, `string` `[N]` each. Raises `InputError`."""
-    lines = _rows(blob, shown)
+    lines = read_csv(blob, shown)
     _, header = next(lines, (1, []))
     missing = [name for name in names if name not in header]
     if missing:
@@ -239,20 +239,12 @@ def _columns(blob: storage.Blob, shown: str, names: Sequence[str]) -> list[pa.Ar
     places = [header.index(name) for name in names]
     for line, row in lines:
         if len(row) != len(header):
-            raise InputError(f"{shown}: line {line}: has {len(row)} values; expected {len(header)}, as in line 1")
+            raise InputError(
+                f"{shown}: line {line}: has {counted(len(row), 'value')}; expected {len(header):,}, as in line 1"
+            )
         for texts, place in zip(found, places, strict=True):
             texts.append(row[place])
     return [texts.made() for texts in found]
-
-
-def _rows(blob: storage.Blob, shown: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the rows of a CSV file that are not empty, and the line where each ends. Raises `InputError`."""
-    lines = (f"{line}\n" for _, block in read_line_blocks(blob, shown) for line in block)
-    reader = csv.reader(lines, strict=True)
-    try:
-        yield from ((reader.line_num, row) for row in reader if row)
-    except csv.Error as error:
-        raise InputError(f"{shown}: line {reader.line_num}: is not valid CSV: {error}") from error
 
 
 def _notices(path: str, files: Sequence[SourceFile], tree: ImageTree) -> Iterator[str]:

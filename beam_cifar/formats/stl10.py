@@ -11,6 +11,7 @@ from typing import Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.npy import Window
@@ -47,7 +48,9 @@ class Stl10Source(RecordSource):
         if NAMES not in found:
             notices.append(f"{path}: no {NAMES} found; classes are named by number, 1 to {CLASSES}")
         elif len(names) != CLASSES:
-            raise InputError(f"{found[NAMES].shown}: has {len(names)} names; expected {CLASSES}, one per line")
+            raise InputError(
+                f"{found[NAMES].shown}: has {counted(len(names), 'name')}; expected {CLASSES}, one per line"
+            )
         if FOLDS in found:
             notices.append(f"{found[FOLDS].shown}: is not read; its folds are row numbers of the training images")
         metas = (found[NAMES],) if NAMES in found else ()
@@ -57,7 +60,8 @@ class Stl10Source(RecordSource):
         rows, rest = divmod(file.blob.size, PIXELS)
         if rest:
             raise InputError(
-                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {rows} images; an image is {PIXELS} bytes"
+                f"{file.shown}: has {file.blob.size} bytes, {rest} more than {counted(rows, 'image')}; an image is "
+                f"{PIXELS} bytes"
             )
         window = Window(file.shown, 0, SIZE, 3, columns=True)
         numbers, bad = checked_labels(file, _label_values(file, rows), len(labels.names), first=1)
@@ -80,6 +84,9 @@ def _label_values(file: SourceFile, rows: int) -> array[int]:
         return array("q", [UNLABELLED]) * rows
     blob, shown = file.beside[0], file.shown.removesuffix(file.name) + LABELS[file.subset]
     if blob.size != rows:
-        raise InputError(f"{file.shown}: has {rows} images but {shown} has {blob.size} labels; expected equal counts")
+        raise InputError(
+            f"{file.shown}: has {counted(rows, 'image')} but {shown} has {counted(blob.size, 'label')}; expected "
+            "equal counts"
+        )
     with storage.open_blob(blob, shown) as stream:
         return array("q", list(read_exactly(stream, rows, shown)))

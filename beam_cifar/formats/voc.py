@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, refuse_repeated
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.sink import SubsetNaming
@@ -271,13 +272,13 @@ def _found_sets(path: str, metas: Sequence[SourceFile]) -> _Sets:
     notices = []
     if metas and more:
         notices.append(
-            f"{LABEL_MAP} does not list {len(more)} classes that have image lists, such as {more[0]!r}; they follow "
-            "its classes"
+            f"{LABEL_MAP} does not list {counted(len(more), 'class')} of which there are image lists, such as "
+            f"{more[0]!r}, after those that it lists"
         )
     if lost := sorted(name for name in marked if not any(end in subsets for end in _ends(name))):
         notices.append(
-            f"ignored {len(lost)} class lists without a list of their subset, such as {SETS}/{lost[0]}.txt; add "
-            f"{SETS}/{lost[0].rpartition('_')[2]}.txt with the ids of its images"
+            f"ignored {counted(len(lost), 'class list')} without a list of their subset, such as {SETS}/{lost[0]}.txt; "
+            f"add {SETS}/{lost[0].rpartition('_')[2]}.txt with the ids of its images"
         )
     blob = storage.Blob(folder, 0, sum(entry.size for entry in entries), storage.listing_stamp(entries))
     return _Sets(blob, classes, tuple(e for e in entries if stem(e.name) in subsets), stems, tuple(notices))

@@ -9,21 +9,45 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from beam_cifar.data.text import counted
 from beam_cifar.formats.contract.sink import SubsetNaming
 from beam_cifar.formats.contract.types import ExportOptions, ShardResult, SinkOptions
-from beam_cifar.formats.imagenet import SUBSET, ImagenetWithSubsetDirsSink, class_folders
+from beam_cifar.formats.imagenet import SUBSET, ImagenetWithSubsetDirsSink, ImagenetWriter, class_folders
 from beam_cifar.formats.kit.subset_names import SPLITS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 TRAIN: Final = "train"
 FOLDERS: Final = (TRAIN, "val", "test")
 """Folders that Ultralytics looks for."""
 
+MIN_SIDE: Final = 10
+"""Height and width in pixels of the smallest image that it takes: `check_image` in ultralytics/data/utils.py."""
+
 
 def _split(name: str) -> str:
     """Returns the folder of a subset: other words for a split are replaced, and a subset-less tree is `train`."""
     return TRAIN if name == SUBSET else SPLITS.get(name.lower(), name)
+
+
+class _YoloWriter(ImagenetWriter):
+    """Counts the images that Ultralytics skips."""
+
+    _small = 0
+
+    def append(self, table: pa.Table) -> None:
+        import pyarrow.compute as pc
+
+        super().append(table)
+        sides = pc.min_element_wise(table.column("height"), table.column("width"))
+        self._small += pc.sum(pc.less(sides, MIN_SIDE)).as_py() or 0
+
+    def statistics(self) -> dict[str, int]:
+        """Returns their number too."""
+        return {**super().statistics(), "small": self._small}
 
 
 class YoloSink(ImagenetWithSubsetDirsSink):
@@ -36,6 +60,7 @@ class YoloSink(ImagenetWithSubsetDirsSink):
         any_image_files=False,  # Ultralytics skips GIF
         takes_unlabelled=False,  # it takes any folder for a class
     )
+    writer = _YoloWriter
     subsets = SubsetNaming(by_split=True, letters=_split, own_folders=True, only=FOLDERS)
 
     def export_of(self, options: ExportOptions) -> ExportOptions:
@@ -43,10 +68,15 @@ class YoloSink(ImagenetWithSubsetDirsSink):
         return replace(super().export_of(options), keep_empty_classes=True)
 
     def result_notices(self, options: SinkOptions, shards: Sequence[ShardResult]) -> Iterator[str]:
-        """Yields notices if Ultralytics numbers the classes in another order, or lacks a split that it needs."""
+        """Yields notices if Ultralytics numbers classes otherwise, skips images, or lacks a split that it needs."""
         folders = list(class_folders(options.labels))
         if folders != sorted(folders):
             yield "classes are not in the order of their folder names: Ultralytics assigns other label ids"
+        if small := sum(result.statistics.get("small", 0) for result in shards):
+            yield (
+                f"{counted(small, 'image has', 'images have')} fewer than {MIN_SIDE} pixels a side, which Ultralytics "
+                "skips; enlarge with --transform 'resize -dw 32 -dh 32'"
+            )
         found = {result.shard.path for result in shards}
         needed = [name for name, others in ((TRAIN, {TRAIN}), ("val", {"val", "test"})) if not found & others]
         if needed:

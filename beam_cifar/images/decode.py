@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from isal import isal_zlib
 
 from beam_cifar.data.arrays import UInt8Array
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, RowError
 from beam_cifar.images.encodings import OTHERS
 from beam_cifar.images.exif import tiff_as_stored, upright
@@ -175,7 +176,7 @@ def _open_png(data: memoryview, name: str) -> PngImageFile:
     found = _inflated_size((chunk[8:-4] for kind, chunk in chunks if kind == b"IDAT"), size)
     # Pillow would silently leave the missing rows black.
     if found < size:
-        raise RowError(f"{name}: damaged: found {found} bytes of pixel rows, expected {size}")
+        raise RowError(f"{name}: damaged: found {counted(found, 'byte')} of pixel rows, expected {size:,}")
     image = PngImageFile(io.BytesIO(_png_of(chunks)))
     if image.mode == "L" and depth < 8 and "transparency" in image.info:
         # Pillow scales gray of 2 and 4 bits to 0..255, but not the transparent gray value in tRNS.
@@ -281,7 +282,9 @@ def _check_palette(image: Image.Image, name: str) -> None:
     colours = len(image.palette.palette or b"") // 3 if image.palette else 0
     highest = int(image.getextrema()[1])  # type: ignore[arg-type]
     if highest >= colours:
-        raise RowError(f"{name}: damaged: a pixel has colour {highest}, but the palette has {colours} colours")
+        raise RowError(
+            f"{name}: damaged: a pixel has colour {highest}, but the palette has {counted(colours, 'colour')}"
+        )
 
 
 def has_clear_pixels(image: Image.Image) -> bool:

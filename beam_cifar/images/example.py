@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Optional
 from beam_cifar.data.arrays import UInt8Array
 from beam_cifar.data.kinds import described, kind_name, parts_of
 from beam_cifar.data.schema import ordered_schema
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.images.decode import decode_image
 from beam_cifar.images.encodings import RAW
@@ -73,7 +74,7 @@ class Example(NamedTuple):
             pixels = np.frombuffer(self.image, np.uint8)
             if pixels.size != shape[0] * shape[1] * shape[2]:
                 raise InputError(
-                    f"{name}: has {pixels.size} bytes of pixels; expected (channels, height, width) {shape}"
+                    f"{name}: has {counted(pixels.size, 'byte')} of pixels; expected (channels, height, width) {shape}"
                 )
             planes = pixels.reshape(shape)
         return np.ascontiguousarray(planes.transpose(1, 2, 0))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 
 from beam_cifar.data.limits import MAX_PIXELS
+from beam_cifar.data.text import counted
 from beam_cifar.errors import RowError
 from beam_cifar.images.exif import (
     EXIF_START,
@@ -193,7 +194,7 @@ def _jpeg_header(file: BinaryIO, name: str) -> ImageHeader:
         elif body.startswith(XMP_START):
             orientations[XMP_START] = xmp_orientation(body)
     if len(body) < 6:  # that of the frame header, which is the last segment
-        raise RowError(f"{name}: damaged: frame header of {len(body)} bytes, expected at least 6")
+        raise RowError(f"{name}: damaged: frame header of {counted(len(body), 'byte')}, expected at least 6")
     depth, height, width, components = struct.unpack(">BHHB", body[:6])
     refusal = ""
     if depth != 8:

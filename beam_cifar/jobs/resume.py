@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from beam_cifar import storage
+from beam_cifar.data.text import counted
 from beam_cifar.jobs.accounts import PartInfo, decode_part
 from beam_cifar.jobs.prepare import Job
 from beam_cifar.jobs.settings import SinkSettings
@@ -24,7 +25,7 @@ def with_finished(job: Job) -> Job:
     known = set(storage.names_in(job.folder.accounts))
     tasks = [task for task in job.plan.tasks if os.path.basename(sink.account_path(task.shard, task.part)) in known]
     found = tuple(part for part in storage.concurrently(lambda task: _finished(task, sink), tasks) if part is not None)
-    note = f"resumed: {len(found)} of {len(job.plan.tasks)} parts were already finished"
+    note = f"resumed: {counted(len(found), 'part', of=len(job.plan.tasks), verb='were')} already finished"
     return replace(job, finished=found, plan=replace(job.plan, notices=(*job.plan.notices, note)))
 
 

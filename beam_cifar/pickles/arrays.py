@@ -11,6 +11,7 @@ import re
 import struct
 from collections.abc import Callable
 
+from beam_cifar.data.text import counted
 from beam_cifar.pickles.payload import PayloadReader, decode, index_coded
 from beam_cifar.pickles.source import PickleFile, shorten
 from beam_cifar.pickles.values import (
@@ -153,7 +154,10 @@ def _frombuffer(source: PickleFile, args: list[Value]) -> ArrayValue:
 def _transpose(source: PickleFile, array: ArrayValue, axes: list[Value]) -> None:
     """Transposes an array, as numpy 2.3 and later do with one whose memory is in C order for another order of axes."""
     if len(axes) != len(array.shape) or not all(type(axis) is int for axis in axes):
-        source.refuse(f"array of shape {shorten(array.shape)} has {len(axes)} axes; expected an int for each side")
+        source.refuse(
+            f"array of shape {shorten(array.shape)} has {counted(len(axes), 'axis', 'axes')}; expected an int for each "
+            "side"
+        )
     if sorted(axes) != list(range(len(axes))):
         source.refuse(f"axes {', '.join(map(shown, axes))} are not a permutation of 0 to {len(axes) - 1}")
     array.shape = tuple(array.shape[axis] for axis in axes)
@@ -179,7 +183,7 @@ def _set_array(
     array.weight = array.payload.length
     if array.payload.length != count * dtype.itemsize:
         source.refuse(
-            f"array of shape {shorten(array.shape)} and dtype {dtype} has {array.payload.length} bytes;"
+            f"array of shape {shorten(array.shape)} and dtype {dtype} has {counted(array.payload.length, 'byte')};"
             f" expected {shorten(count * dtype.itemsize)}"
         )
 
@@ -196,7 +200,7 @@ def _set_items(source: PickleFile, array: ArrayValue, count: int, items: Value) 
     items.closed = True
     found = count_items(items.items)
     if found != count:
-        source.refuse(f"object array of shape {shorten(array.shape)} has {found} items; expected {count}")
+        source.refuse(f"object array of shape {shorten(array.shape)} has {counted(found, 'item')}; expected {count:,}")
     array.items = items.items
     array.depth, array.weight = items.depth + 1, items.weight
 
@@ -254,7 +258,9 @@ def _scalar(source: PickleFile, args: list[Value]) -> Value:
             _close(source, dtype)
             payload = payload_of(source, data)
             if payload.length != dtype.itemsize:
-                source.refuse(f"scalar of dtype {dtype} has {payload.length} bytes; expected {dtype.itemsize}")
+                source.refuse(
+                    f"scalar of dtype {dtype} has {counted(payload.length, 'byte')}; expected {dtype.itemsize:,}"
+                )
             source.charge(payload.length)
             return _scalar_value(
                 source, dtype, PayloadReader(source.file, source.name, payload).read(0, payload.length)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from math import isqrt, prod
 
 from beam_cifar.data.limits import MAX_PIXELS
+from beam_cifar.data.text import counted
 from beam_cifar.pickles.arrays import shown
 from beam_cifar.pickles.columns import Columns
 from beam_cifar.pickles.rows import PLANAR, BlockImages, FortranImages, Images, RowImages, Size
@@ -21,7 +22,10 @@ def images_of(columns: Columns, data: Value, sizes: Sizes) -> Images | None:
     if _length(columns, data) == 0 and not _keeps_shape(data):
         return None
     if sizes is not None and len(sizes) != _length(columns, data):
-        columns.refuse(data, f"'image_sizes' has {len(sizes)} entries, 'data' has {_length(columns, data)} rows")
+        columns.refuse(
+            data,
+            f"'image_sizes' has {counted(len(sizes), 'entry')}, 'data' has {counted(_length(columns, data), 'row')}",
+        )
     if type(data) is ArrayValue and (data.dtype.kind != "O" or len(data.shape) > 1):
         return _block(columns, data, sizes)
     return _rows(columns, data, sizes)
@@ -61,7 +65,9 @@ def _block(columns: Columns, data: ArrayValue, sizes: Sizes) -> Images:
         _check_stated(columns, data, row, inner, stated)
     found: Size | list[Size | None] | None = own if sizes is None else list(sizes)
     if found is None and shape[0]:
-        columns.refuse(data, f"rows of 'data' have {prod(inner)} bytes; expected 3 x S x S, or 'image_sizes'")
+        columns.refuse(
+            data, f"rows of 'data' have {counted(prod(inner), 'byte')}; expected 3 x S x S, or 'image_sizes'"
+        )
     kind = BlockImages if data.axes[0] == 0 else FortranImages
     return kind(columns.name, shape[0], found, payload, inner, memory)
 
@@ -96,7 +102,7 @@ def _check_stated(columns: Columns, value: Value, row: int, inner: tuple[int, ..
     own = inner[1:] if len(inner) == 3 else None
     if stated is None or 3 * stated[0] * stated[1] != prod(inner) or own not in (None, stated):
         entry = f"{stated[0]} x {stated[1]}" if stated else "None"
-        found = f"{inner[0]} bytes long" if own is None else "3 x {} x {}".format(*own)
+        found = f"{counted(inner[0], 'byte')} long" if own is None else "3 x {} x {}".format(*own)
         columns.refuse(value, f"'image_sizes' entry {row} is {entry}, but row {row} of 'data' is {found}")
 
 
@@ -157,5 +163,7 @@ def _row_size(columns: Columns, item: Value, row: int, stated: Size | None) -> S
         return stated
     size = _own_size(columns, item, inner)
     if size is None:
-        columns.refuse(item, f"row {row} of 'data' has {item.shape[0]} bytes; expected 3 x S x S, or 'image_sizes'")
+        columns.refuse(
+            item, f"row {row} of 'data' has {counted(item.shape[0], 'byte')}; expected 3 x S x S, or 'image_sizes'"
+        )
     return size

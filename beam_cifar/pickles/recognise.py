@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO
 
+from beam_cifar.data.text import counted
 from beam_cifar.pickles.columns import Columns
 from beam_cifar.pickles.pixels import images_of
 from beam_cifar.pickles.rows import Images
@@ -93,7 +94,9 @@ def read_batch(file: BinaryIO, name: str, stored: int | None = None) -> Batch:
     counts = {label_key: labels, "coarse_labels": coarse, "filenames": filenames}
     rows = _agree(columns, {key: len(column) for key, column in counts.items() if column is not None}, images)
     if sizes and len(sizes) != rows:
-        columns.refuse(fields["image_sizes"], f"'image_sizes' has {len(sizes)} entries for {rows} rows")
+        columns.refuse(
+            fields["image_sizes"], f"'image_sizes' has {counted(len(sizes), 'entry')} for {counted(rows, 'row')}"
+        )
     if images is not None and images.rows != rows:
         images = None  # an empty array although there are rows: labels only
     columns.charge_all(rows=rows)
@@ -151,9 +154,9 @@ def _distinct(columns: Columns, fields: dict[str, Value], key: str) -> tuple[str
 
 def _agree(columns: Columns, counts: dict[str, int], images: Images | None) -> int:
     """Returns the row count common to all columns; an empty `data` is ignored."""
-    described = {key: (count, f"{count} entries") for key, count in counts.items()}
+    described = {key: (count, counted(count, "entry")) for key, count in counts.items()}
     if images is not None and (images.rows or not counts):
-        described["data"] = (images.rows, f"{images.rows} rows")
+        described["data"] = (images.rows, counted(images.rows, "row"))
     first = next(iter(described), None)
     if first is None:
         return 0

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable
 from typing import BinaryIO
 
+from beam_cifar.data.text import counted
 from beam_cifar.pickles import arrays
 from beam_cifar.pickles.payload import decode, decode_uescape, index_coded
 from beam_cifar.pickles.source import PickleFile, read_exact, shorten
@@ -154,10 +155,12 @@ class Scan:
     def _stop(self) -> None:
         source = self.source
         if self._marks or len(self._stack) != 1:
-            source.refuse(f"ends with {len(self._stack)} values and {len(self._marks)} open marks; expected 1 value")
+            source.refuse(
+                f"ends with {counted(len(self._stack), 'value')} and {len(self._marks)} open marks; expected 1 value"
+            )
         if source.left:
             source.at = source.offset
-            source.refuse(f"{source.left} bytes after the end of the pickle; expected none")
+            source.refuse(f"{counted(source.left, 'byte')} after the end of the pickle; expected none")
         self.value = self._stack.pop()
         self._memo.clear()
 
@@ -404,7 +407,7 @@ class Scan:
         length = buf[pos] if need else 0
         end = pos + 1 + length
         if end > len(buf):
-            source.refuse(f"truncated: string of {length} bytes, but only {max(need - 1, 0)} left")
+            source.refuse(f"truncated: string of {counted(length, 'byte')}, but only {max(need - 1, 0):,} left")
         self._push_short(buf[pos + 1 : end], source.offset + 1, text)
         source.pos = end
 
@@ -510,7 +513,7 @@ class Scan:
         self._charge(_SLOW)
         size = self.source.number(8)
         if size > self.source.left:
-            self.source.refuse(f"truncated: frame of {size} bytes, but only {self.source.left} left")
+            self.source.refuse(f"truncated: frame of {counted(size, 'byte')}, but only {self.source.left:,} left")
         if self._frame_end != _NO_FRAME:
             self.source.refuse("a frame begins before the one around it has ended")
         self._frame_end = self.source.offset + size

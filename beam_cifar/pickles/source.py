@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import BinaryIO, NoReturn
 
+from beam_cifar.data.text import counted
 from beam_cifar.errors import PickleError
 
 FREE_BYTES = 1 << 27
@@ -28,7 +29,7 @@ def read_exact(file: BinaryIO, name: str, offset: int, count: int) -> bytes:
     while len(data) < count:  # an unbuffered file may return fewer bytes
         more = file.read(count - len(data))
         if not more:
-            raise PickleError(name, offset, f"truncated: expected {count} bytes, found {len(data)}")
+            raise PickleError(name, offset, f"truncated: expected {counted(count, 'byte')}, found {len(data):,}")
         data += more
     return data
 
@@ -95,7 +96,9 @@ class PickleFile:
 
     def _check_left(self, need: int) -> None:
         if need > self.left:
-            self.refuse(f"truncated: the opcode needs {need} bytes, but only {self.left} are left")
+            self.refuse(
+                f"truncated: the opcode needs {counted(need, 'byte')}, but only {counted(self.left, 'is', 'are')} left"
+            )
 
     def fill(self, need: int) -> None:
         """Makes at least `need` bytes available in `buf` after `pos`."""
@@ -147,7 +150,7 @@ class PickleFile:
             if found >= 0:
                 return self._before_newline(start + found - self.offset, block[found - 1 : found] if found else last)
             start, last = start + len(block), block[-1:]
-        self.refuse(f"truncated: no end of line in the {self.left} bytes left")
+        self.refuse(f"truncated: no end of line in the {counted(self.left, 'byte')} left")
 
     def _before_newline(self, count: int, last: bytes) -> int:
         """Returns the length of a line of `count` bytes before LF, of which `last` is the last one."""

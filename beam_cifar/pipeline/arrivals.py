@@ -21,6 +21,7 @@ from beam_cifar.data.block import MAX_BYTES, MAX_ROWS, Block
 from beam_cifar.data.labels import remap_table
 from beam_cifar.data.memory import give_back
 from beam_cifar.data.schema import example_schema
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, JobError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.arrivals import ArrivalWriter, facts_of
@@ -282,7 +283,8 @@ def _lay_out(
         files = tuple(SourceFile(os.path.basename(path), "", path, storage.whole_file(path)) for path in paths)
     layout = lay_out(files, get_sink(sink.format), options)
     if layout.rows != came:
-        raise JobError(f"{folder.output}: {came} examples came, but {layout.rows} are there; nothing was published")
+        lost = f"{counted(came, 'example')} came, but {counted(layout.rows, 'is', 'are')} there"
+        raise JobError(f"{folder.output}: {lost}; nothing was published")
     # A runner that has lost examples keeps them again, in other files: tasks of the first attempt must not read those.
     digest = hashlib.sha256("".join(paths).encode()).hexdigest()[:16]
     own = replace(folder, job_id=os.path.join(folder.job_id, digest))

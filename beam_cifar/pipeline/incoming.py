@@ -20,6 +20,7 @@ from apache_beam.typehints.schemas import named_fields_from_element_type
 from beam_cifar import storage
 from beam_cifar.data.kinds import described, kind_name, parts_of
 from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.decode import probe_whole_image
 from beam_cifar.images.encodings import ENCODED, RAW
@@ -190,7 +191,7 @@ def _wrong(example: Example, classes: int | None) -> str:
     if label is not None and not isinstance(label, Integral):
         return f"label {label!r} is {type(label).__name__}; expected an int or None"
     if classes is not None and label is not None and not 0 <= label < classes:
-        return f"label {label} is outside the label table of {classes} classes"
+        return f"label {label} is outside the label table of {counted(classes, 'class')}"
     size = (example.channels, example.height, example.width)
     if example.image is None:
         return "" if size == (None, None, None) else f"has a size but no image: {size}"
@@ -203,7 +204,7 @@ def _wrong(example: Example, classes: int | None) -> str:
         return f"(channels, height, width) is {size}; expected 1 or 3 channels, and height and width at least 1"
     if example.encoding == RAW:
         if len(example.image) != channels * height * width:
-            return f"has {len(example.image)} bytes of pixels, expected {channels} x {height} x {width}"
+            return f"has {counted(len(example.image), 'byte')} of pixels, expected {channels} x {height} x {width}"
         return ""
     header = probe_whole_image(example.image, f"subset {example.subset!r}: example {example.id!r}")
     found = (header.encoding, header.channels, header.height, header.width)

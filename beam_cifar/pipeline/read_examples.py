@@ -402,5 +402,5 @@ def _targets(table: LabelTable, labels: LabelTable, path: str) -> tuple[int, ...
     if table.names == labels.names:
         return None
     if missing := [name for name in table.names if name not in labels.names]:
-        raise InputError(f"{path}: has class {missing[0]!r}, which is not one of the {len(labels.names)} labels given")
+        raise InputError(f"{path}: has class {missing[0]!r}, which is not one of the labels given")
     return tuple(labels.names.index(name) for name in table.names)

@@ -13,6 +13,7 @@ from apache_beam.testing.util import BeamAssertException, assert_that
 
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.limits import check_size
+from beam_cifar.data.text import counted
 from beam_cifar.errors import UsageError
 from beam_cifar.images.example import Example
 from beam_cifar.pipeline.incoming import example_of, label_table
@@ -113,7 +114,7 @@ def _difference(found: Sequence[Example], wanted: Sequence[Example]) -> str:
     for key in theirs:
         name = f"example {key[1]!r} of subset {key[0]!r}"
         if key not in ours:
-            return f"{name} is missing; there are {len(found)} examples, expected {len(wanted)}"
+            return f"{name} is missing; there are {counted(len(found), 'example')}, expected {len(wanted):,}"
         one, other = ours[key], theirs[key]
         for field_name in _NAMED:
             if getattr(one, field_name) != getattr(other, field_name):
@@ -137,6 +138,6 @@ def _other_pixels(one: Example, other: Example) -> str:
         return ""
     row, column = differing[0].tolist()
     return (
-        f"has other pixels in {len(differing)} places, first in row {row}, column {column}: "
+        f"has other pixels in {counted(len(differing), 'place')}, first in row {row}, column {column}: "
         f"{ours[row, column].tolist()}; expected {theirs[row, column].tolist()}"
     )

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED, LabelMap, merged_away, remap_table, split_renamings
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.filters.xpath import ItemFilter
@@ -198,7 +199,7 @@ def _nothing_left(summaries: Sequence[FileSummary], options: ConvertOptions, sel
     asked = [f"has label {' or '.join(map(repr, options.labels))}"] if options.labels else []
     if selection.filter is not None:
         asked.append(f"passes the filter {options.filter!r}{selection.filter.hint(selection.names)}")
-    return f"nothing to write: none of {rows} rows {' and '.join(asked)}"
+    return f"nothing to write: none of {counted(rows, 'row')} {' and '.join(asked)}"
 
 
 def _loses_all_labels(summaries: Sequence[FileSummary], options: ConvertOptions) -> bool:

@@ -15,6 +15,7 @@ from beam_cifar.data.arrays import BoolArray
 from beam_cifar.data.labels import LabelMap
 from beam_cifar.data.memory import give_back
 from beam_cifar.data.row_table import View
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.filters.selection import Selection
 from beam_cifar.formats.contract.sink import Sink
@@ -62,7 +63,7 @@ def plan_by_rows(
         said = [*gathering.notices, *told(set_aside)]
         notices = f" ({'; '.join(said)})" if said else ""
         paths = " and ".join(each.shown for each in options.input.leaves)
-        raise InputError(f"{paths}: nothing to write: none of {rows} rows is left{notices}")
+        raise InputError(f"{paths}: nothing to write: none of {counted(rows, 'row')} is left{notices}")
     sink.check_labels(view.table)
     kept = [name for name in view.subset_names if view.subset(name).any() or sink.can.keeps_empty_subsets]
     sink.subsets.check(kept, options)

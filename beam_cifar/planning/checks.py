@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_cifar.data.block import BadRow
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, RowError, UsageError
 from beam_cifar.formats.contract.sink import LOSSES, Sink
 from beam_cifar.formats.contract.types import ExportOptions, FileSummary, Shard, SinkOptions
@@ -36,7 +37,8 @@ def refuse_missing_images(
     """
     if not count:
         return
-    found = f"{count} rows have no image" if first is None else f"row {first}: no image ({count} such rows)"
+    no_image = f"{counted(count, 'row', verb='have')} no image"
+    found = no_image if first is None else f"row {first}: no image ({counted(count, 'such row')})"
     raise InputError(f"{where}: {found}, but {sink.name} needs one for every row; exclude them with {hint}")
 
 
@@ -44,8 +46,8 @@ def refuse_unlabelled(where: str, count: int, sink: Sink) -> None:
     """Rejects rows without a label, like `refuse_missing_images` does for images."""
     if count:
         raise InputError(
-            f"{where}: {count} rows have no label, but {sink.name} needs one for every row; exclude them with --filter "
-            "'/item[annotation]'"
+            f"{where}: {counted(count, 'row', verb='have')} no label, but {sink.name} needs one for every row; "
+            "exclude them with --filter '/item[annotation]'"
         )
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from beam_cifar.data.labels import LabelMap, LabelTable
 from beam_cifar.data.row_table import View, joined
+from beam_cifar.data.text import counted
 from beam_cifar.errors import UsageError
 from beam_cifar.naming.ids import unique_ids
 from beam_cifar.naming.image_files import digests
@@ -92,7 +93,7 @@ def merged(views: Sequence[View], table: LabelTable, on_clash: str, notice: Call
     count = int(later.sum())
     first = int(np.flatnonzero(later)[0])
     item_id, subset = view.ids[first].as_py(), view.subset_names[view.subsets[first]]  # type: ignore[index]
-    items = f"{count} items" if count > 1 else "1 item"
+    items = counted(count, "item")
     if on_clash == "error":
         raise UsageError(
             f"{items} with clashing ids: {item_id!r} is in subset {subset!r} of more than one dataset; choose how to "
@@ -114,7 +115,7 @@ def with_unique_ids(view: View, notice: Callable[[str], None]) -> View:
         members = np.flatnonzero(view.subsets == subset)
         ids[members] = unique_ids(ids[members].tolist())[0]
     first, count = int(np.flatnonzero(later)[0]), int(later.sum())
-    items = f"{count} items repeat an id of their subset" if count > 1 else "1 item repeats an id of its subset"
+    items = counted(count, "item repeats an id of its subset", "items repeat an id of their subset")
     example = f"{view.ids[first].as_py()!r} in {view.subset_names[view.subsets[first]]!r}"
     notice(f"{items}{', such as' if count > 1 else ':'} {example}; a suffix was added")
     return view.with_ids(pa.array(ids.tolist(), pa.string()))

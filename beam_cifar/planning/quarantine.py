@@ -78,8 +78,9 @@ class Quarantine:
         if self.limit is not None and self._count > self.limit.rows(total):
             files = len(self.found.get(WHOLE_FILE, ()))
             lost = f"{counted(files, 'file')} and " if files else ""
+            lost += counted(self._count - files, "row", of=total, verb="are")
             raise InputError(
-                f"{_first(self.found)} (at least {lost}{self._count - files} of {total} rows are bad, but "
+                f"{_first(self.found)} (at least {lost} bad, but "
                 f"--max-errors is {self.limit.text}); raise --max-errors, or exclude the rows with --filter"
             )
 

@@ -198,7 +198,7 @@ def without_images(catalog: Catalog, summaries: Sequence[FileSummary]) -> Iterat
     rows = sum(summary.rows for summary in summaries)
     missing = rows - sum(summary.images for summary in summaries)
     if missing and not catalog.counts_images:
-        yield f"{missing} of {rows} rows have no image"
+        yield f"{counted(missing, 'row', of=rows, verb='have')} no image"
 
 
 def label_counts(summary: FileSummary) -> dict[int, int]:

@@ -9,6 +9,7 @@ from typing import Final, TypeAlias, TypeVar
 from beam_cifar.analysis.stats import Stats, SubsetStats
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.naming.subsets import series_name
 from beam_cifar.report.markup import NAME_BYTES, cut
 
@@ -100,7 +101,9 @@ def class_counts(stats: Stats) -> ClassCounts:
         tables.append(("Others", unlabelled))
     if len(rows) <= OPEN_CLASSES:
         return ClassCounts(series, rows, unlabelled, tables=tables)
-    title = f"All {len(rows):,} classes" if len(rows) <= LISTED_CLASSES else f"The first {LISTED_CLASSES:,} classes"
+    title = (
+        f"All {counted(len(rows), 'class')}" if len(rows) <= LISTED_CLASSES else f"The first {LISTED_CLASSES:,} classes"
+    )
     return ClassCounts(series, rows, unlabelled, tables=_extremes(rows), folded=tables, folded_title=title)
 
 
@@ -118,7 +121,7 @@ def _series(subsets: Sequence[SubsetStats]) -> tuple[Series, ...]:
 def _shown(key: str, members: Sequence[SubsetStats]) -> str:
     if len(members) == 1:
         return cut(members[0].name, 120)
-    return f"{cut(key, 120)} ({len(members):,} subsets)"
+    return f"{cut(key, 120)} ({counted(len(members), 'subset')})"
 
 
 def _rows(names: Sequence[str], series: Sequence[Series]) -> list[ClassRow]:

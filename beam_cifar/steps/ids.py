@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from beam_cifar.data.row_table import View
+from beam_cifar.data.text import counted
 from beam_cifar.naming.ids import unique_ids
 from beam_cifar.steps.base import Step, StepContext, option
 
@@ -42,7 +43,7 @@ class Rename(Step, named="rename", columns=_NAMES):
             subset = view.subset_names[view.subsets[row]]
             raise self.refuse(f"{self.regex!r} makes id {before[row]!r} in subset {subset!r} empty")
         if before == after:
-            context.notice(f"rename: {self.regex!r} changes none of {len(view)} ids")
+            context.notice(f"rename: {self.regex!r} changes none of {counted(len(view), 'id')}")
             return view
         return view.with_ids(pa.array(after, pa.string()))
 

@@ -15,6 +15,7 @@ from beam_cifar.data.arrays import BoolArray
 from beam_cifar.data.grouping import by_key
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.data.row_table import View
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.filters.xpath import FILTER_MODES, ItemFilter
 from beam_cifar.naming.subsets import subsets_meant
@@ -64,10 +65,10 @@ class Filter(Step, named="filter"):
         made = _unlabelled(view, ~labels).take(rows)
         hint = chosen.hint(view.table.names)
         if self.mode == "annotations" and (view.labels != UNLABELLED).any() and (made.labels == UNLABELLED).all():
-            count = np.count_nonzero(view.labels != UNLABELLED)
-            raise InputError(f"filter: none of {count} labels matches {self.expression!r}{hint}")
+            count = int(np.count_nonzero(view.labels != UNLABELLED))
+            raise InputError(f"filter: none of {counted(count, 'label')} matches {self.expression!r}{hint}")
         if len(view) and not len(made):
-            context.notice(f"filter: none of {len(view)} items matches {self.expression!r}{hint}")
+            context.notice(f"filter: none of {counted(len(view), 'item')} matches {self.expression!r}{hint}")
         return made
 
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from beam_cifar.data.labels import UNLABELLED, LabelTable, merged_away, remap_table, unknown_name
 from beam_cifar.data.row_table import View
+from beam_cifar.data.text import counted
 from beam_cifar.steps.base import Step, StepContext, option, pair
 from beam_cifar.steps.subsets import refuse_two_targets
 
@@ -86,7 +87,7 @@ class ProjectLabels(Step, named="project_labels"):
         made = view.with_labels(targets, _table(self.dst_labels, table.coarse_names, parents))
         _note_changes(self, table, made.table, context)
         if lost := _newly_unlabelled(view, made):
-            context.notice(f"project_labels: {lost} items of unlisted classes become unlabelled")
+            context.notice(f"project_labels: {counted(lost, 'item', verb='become')} unlabelled, of unlisted classes")
         if added := [name for name in places if name not in table.names]:
             context.notice(f"project_labels: adds {_some(added, range(len(added)))}, with no rows")
         return made
@@ -102,9 +103,13 @@ class FineToCoarse(Step, named="fine_to_coarse"):
             raise self.refuse("the dataset has no superclasses; only datasets such as CIFAR-100 do")
         targets = [UNLABELLED if parent is None else parent for parent in table.parents]
         made = view.with_labels(targets, LabelTable(table.coarse_names))
-        context.notice(f"fine_to_coarse: the {len(table.coarse_names)} superclasses become the classes")
+        context.notice(
+            f"fine_to_coarse: the {counted(len(table.coarse_names), 'superclass', verb='become')} the classes"
+        )
         if lost := _newly_unlabelled(view, made):
-            context.notice(f"fine_to_coarse: {lost} items of classes without a superclass become unlabelled")
+            context.notice(
+                f"fine_to_coarse: {counted(lost, 'item', verb='become')} unlabelled, of classes without a superclass"
+            )
         return made
 
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 from beam_cifar.data.block import Block
 from beam_cifar.data.limits import check_size
 from beam_cifar.data.row_table import View
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.images.gray import to_gray
 from beam_cifar.images.remarks import map_images
@@ -73,7 +74,7 @@ class Crop(PixelStep, named="crop"):
         heights, widths, ids = np.asarray(view.heights), np.asarray(view.widths), view.ids
         subset = view.subset_names[view.subsets[row]]
         item = f"row {view.rows[row]} of its file" if ids is None else f"image {ids[row].as_py()!r}"
-        more = f" (and {count - 1} more images are too small)" if count > 1 else ""
+        more = f" (and {counted(count - 1, 'more image', verb='are')} too small)" if count > 1 else ""
         return (
             f"crop: subset {subset!r}: {item} is {heights[row]} x {widths[row]} pixels (height x width), expected "
             f"at least {least[0]} x {least[1]}{more}; resize first, or exclude small images with a filter"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.naming.components import is_litter
 from beam_cifar.storage import files
@@ -152,7 +153,7 @@ def _refuse_cut(path: str, size: int) -> None:
     with igzip.open(path) as stream:
         found = sum(len(chunk) for chunk in iter(lambda: stream.read(COPY_BYTES), b""))
     if found != size:
-        raise EOFError(f"expected {found} bytes, found {size}")
+        raise EOFError(f"expected {counted(found, 'byte')}, found {size:,}")
 
 
 def _members(stream: Any, path: str, size: int, limit: int) -> Iterator[Member]:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO
 
+from beam_cifar.data.text import counted
 from beam_cifar.storage.client import ChangedError, Client, StoredObject, concurrently, in_chunks
 from beam_cifar.storage.paths import Entry, Stamp, split_url
 from beam_cifar.storage.stores import client
@@ -150,7 +151,7 @@ class ObjectReader(io.BufferedIOBase):
     def _get(self, start: int, stop: int) -> bytes:
         data = self._store.read(self._bucket, self._found, start, stop)
         if len(data) != stop - start:
-            raise OSError(5, f"the store sent {len(data)} bytes; expected {stop - start}", self._found.key)
+            raise OSError(5, f"the store sent {counted(len(data), 'byte')}; expected {stop - start:,}", self._found.key)
         return data
 
 

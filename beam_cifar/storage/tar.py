@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError
 
 BLOCK: Final = 512
@@ -77,7 +77,9 @@ def tar_entries(stream: BinaryIO, size: int, shown: str) -> Iterator[tuple[str, 
                 raise InputError(f"{shown}: member {name!r} is a link, a device or a sparse file; expected plain files")
             yield name + "/" if kind == _FOLDER and not name.endswith("/") else name, at, length
             if length > size - at:
-                raise DamagedTarError(f"member {name!r} has {length} bytes, but only {size - at} follow")
+                raise DamagedTarError(
+                    f"member {name!r} has {counted(length, 'byte')}, but only {counted(size - at, 'follows', 'follow')}"
+                )
             records = {}
         at += -(-length // BLOCK) * BLOCK
 

@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any, BinaryIO, Final, NamedTuple
 
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 
 MAX_DIRECTORY: Final = 256 << 20
@@ -80,7 +81,7 @@ def zip_entries(file: BinaryIO, size: int, path: str) -> Iterator[tuple[str, Zip
         places.append((member.header, member.header + _LOCAL.size + name_bytes + member.packed))
         yield name, member
     if len(places) != count:
-        raise _damaged(path, f"its directory has {len(places)} entries, and says {count}")
+        raise _damaged(path, f"its directory has {counted(len(places), 'entry')}, and says {count:,}")
     places.sort()
     for (_, end), (following, _) in zip(places, [*places[1:], (start, 0)], strict=False):
         if end > following:
@@ -141,7 +142,7 @@ def _directory(file: BinaryIO, size: int, path: str) -> tuple[int, int, int]:
     end = tail_at + found
     _, disk, first_disk, _, count, length, start, comment = _END.unpack_from(tail, found)
     if end + _END.size + comment != size:
-        raise _damaged(path, f"{size - end - _END.size - comment} bytes follow its directory")
+        raise _damaged(path, f"{counted(size - end - _END.size - comment, 'byte', verb='follow')} its directory")
     if end >= _LOCATOR.size:
         file.seek(end - _LOCATOR.size)
         signature, _, at64, _ = _LOCATOR.unpack(file.read(_LOCATOR.size))

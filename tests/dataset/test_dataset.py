@@ -1182,6 +1182,6 @@ def test_a_set_with_annotations_that_are_not_read_is_not_saved_over(tmp_path: Pa
     told["items"][0]["annotations"].append({"id": 1, "type": "bbox", "bbox": [1, 2, 3, 4], "label_id": 0})
     path.write_text(json.dumps(told))
     before = contents(tmp_path / "out")
-    with pytest.raises(UsageError, match=r"1 annotations .* \(bbox: 1\), which saving would lose"):
+    with pytest.raises(UsageError, match=r"1 annotation that is not .* \(bbox: 1\), which saving would lose"):
         Dataset.import_from(tmp_path / "out").transform("shuffle").save()
     assert contents(tmp_path / "out") == before

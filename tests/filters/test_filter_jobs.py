@@ -291,7 +291,7 @@ def test_a_malformed_expression_is_one_line_that_names_the_place(
 def test_a_filter_that_leaves_nothing_names_the_label_that_was_meant(cifar10: Path, run: Run, tmp_path: Path) -> None:
     done = run("convert", "-i", cifar10, "-f", "imagenet", "-o", "out", "-e", '/item[annotation/label="dgo"]')
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (3, "", 1), done.stderr
-    assert "nothing to write: none of 1203 rows" in done.stderr
+    assert "nothing to write: none of 1,203 rows" in done.stderr
     assert "did you mean 'dog'?" in done.stderr
     assert list(tmp_path.iterdir()) == []
 

@@ -167,10 +167,10 @@ def packed(values: bytes) -> bytes:
 GOOD = written(RECORDS)
 WRONG = {
     "two records in a chunk": (library("group_size:2,zstd"), "the chunk at byte 64 has 2 records of the kind 'r'"),
-    "transposed": (library("group_size:1,transpose"), "the chunk at byte 64 has 1 records of the kind 't'"),
+    "transposed": (library("group_size:1,transpose"), "the chunk at byte 64 has 1 record of the kind 't'"),
     "snappy": (library("group_size:1,snappy"), "the compression 's'; expected one of zstd, brotli"),
-    "empty": (b"", "it has 0 bytes; expected two or more blocks of 65536 bytes"),
-    "cut in a block": (GOOD[:-1], "it has 131071 bytes; expected two or more blocks"),
+    "empty": (b"", "it has 0 bytes; expected two or more blocks of 65,536 bytes"),
+    "cut in a block": (GOOD[:-1], "it has 131,071 bytes; expected two or more blocks"),
     "without its last block": (GOOD + bytes(65536), "does not have the right hash"),
     "another file": (bytes(131072), "does not have the right hash"),
     "a changed byte of a record": (

@@ -194,7 +194,7 @@ def test_a_lost_superclass_is_said(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "in", {"train.bin": hundred([(1, 0), (0, 1)]), **HUNDRED})
     assert not any("lose" in notice for notice in converted(source, tmp_path / "all", "cifar_binary").notices)
     notices = converted(source, tmp_path / "out", "cifar_binary", labels=("a",)).notices
-    assert "1 classes without rows, such as 'b', lose their superclass" in notices
+    assert "superclasses of 1 class without rows are lost, such as that of 'b'" in notices
 
 
 def test_rows_are_read_alone(tmp_path: Path) -> None:
@@ -211,8 +211,8 @@ def test_rows_are_read_alone(tmp_path: Path) -> None:
 
 TEN = {"data_batch_1.bin": ten([0, 1]), "batches.meta.txt": b"a\nb\n\n"}
 DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
-    "cut": (TEN | {"data_batch_1.bin": ten([0, 1])[:-1]}, r"data_batch_1.bin: has 6145 bytes, 3072 more than 1 rows; a CIFAR-10 row is 3073"),
-    "rows of the other kind": (TEN | {"data_batch_1.bin": hundred([(0, 1)])}, r"data_batch_1.bin: has 3074 bytes, 1 more than 1 rows"),
+    "cut": (TEN | {"data_batch_1.bin": ten([0, 1])[:-1]}, r"data_batch_1.bin: has 6145 bytes, 3072 more than 1 row; a CIFAR-10 row is 3073"),
+    "rows of the other kind": (TEN | {"data_batch_1.bin": hundred([(0, 1)])}, r"data_batch_1.bin: has 3074 bytes, 1 more than 1 row"),
     "a label outside": (TEN | {"data_batch_1.bin": ten([0, 2])}, r"data_batch_1.bin: row 1: label 2 is outside .* 2 classes \(0 to 1\)"),
     "a superclass outside": (HUNDRED | {"train.bin": hundred([(0, 1), (2, 1)])}, r"train.bin: row 1: coarse label 2 is outside .* 2 superclasses"),
     "two superclasses of a class": (
@@ -280,8 +280,8 @@ def test_images_of_another_size_are_refused_with_a_hint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (batch(["a.png", "b.png"], [0, None]), r"data_batch_1: 1 rows have no label"),
-        ({"labels": [0], "filenames": ["a.png"], "data": []}, r"data_batch_1: 1 rows have no image"),
+        (batch(["a.png", "b.png"], [0, None]), r"data_batch_1: 1 row has no label"),
+        ({"labels": [0], "filenames": ["a.png"], "data": []}, r"data_batch_1: 1 row has no image"),
     ],
 )
 def test_rows_without_image_or_label_are_refused(content: dict[str, Any], reason: str, tmp_path: Path) -> None:

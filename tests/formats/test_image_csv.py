@@ -275,7 +275,7 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
         FLAT,
         {"labels.csv": "id,label\na.jpg,x\nb.jpg,x\n"},
         [
-            "labels.csv: no image that it names is there; 2 images with another extension are read, such as 'a.png' for 'a.jpg'",
+            "labels.csv: no image that it names is there; read with another extension: 2 images, such as 'a.png' for 'a.jpg'",
             "labels.csv: images are named by column 'id', labels are read from 'label'",
         ],
     ),
@@ -297,7 +297,7 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
             "labels.csv: 1 name of images in several folders, of which those in the first are read, such as 'train/1.png'; "
             "a column 'split', or paths in column 'id', would say which",
             "labels.csv: images are named by column 'id', labels are read from 'label'",
-            "test: no table names its 1 image, which have no labels",
+            "test: no table names its 1 image, which has no label",
         ],
     ),
 }
@@ -318,7 +318,7 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "an absolute path": ("id,label\na,x\n/etc/b.png,y\n", r"row 1: image path '/etc/b.png' leaves"),
     "no name": ("id,label\na,x\n,y\n", r"row 1: column 'id' is empty; .*\(line 3\)"),
     "too many values": ("id,label\na,x\nb,y,z\n", r"row 1: has 3 values; expected 2, .*\(line 3\)"),
-    "too few values": ("id,label\na,x\nb\n", r"row 1: has 1 values; expected 2"),
+    "too few values": ("id,label\na,x\nb\n", r"row 1: has 1 value; expected 2"),
     "an open quote": ('id,label\na,x\nb,"y\n', r"csv: line 3: is not valid CSV: unexpected end of data"),
     "not UTF-8": (b"id,label\na,x\nb,\xff\n", r"csv: line 3: is not UTF-8: .*save it as UTF-8"),
     "NUL": (b"id,label\na,x\nb,y\0\n", r"row 1: a value has a NUL|line contains NUL"),

@@ -272,7 +272,7 @@ def test_of_the_labels_of_qmnist_the_class_is_read_and_the_rest_told(packed: boo
         (idx_table([3, 2**31 - 1]), "row 1: label is 2147483647; expected 0 to 99999"),
         (idx_table([3, 1])[:-1], "header says 2 labels of 8 numbers, but 63 bytes"),
         (struct.pack(">III", 3074, 2, 0), "header says 2 labels of 0 numbers, but 0 bytes"),
-        (struct.pack(">III", 3074, 2**32 - 1, 2**32 - 1), "header says 4294967295 labels of 4294967295 numbers"),
+        (struct.pack(">III", 3074, 2**32 - 1, 2**32 - 1), "header says 4,294,967,295 labels of 4,294,967,295 numbers"),
         (struct.pack(">II", 3074, 2), "is 8 bytes; expected a header of 12"),
     ],
 )
@@ -340,7 +340,7 @@ def test_a_row_without_image_in_a_meta_file_has_none(tmp_path: Path) -> None:
     rows = [["28", "28"], ["0", "0"], ["5", "5"]]
     source = datumaro(tmp_path / "in", images, [0, 1, 1], {"train-meta.gz": meta(rows)})
     assert [item.image is None for item in Dataset.import_from(source)] == [False, True, False]
-    with pytest.raises(InputError, match=r"1 rows have no image"):
+    with pytest.raises(InputError, match=r"1 row has no image"):
         converted(source, tmp_path / "out", "mnist", resize=(28, 28))
 
 
@@ -393,7 +393,7 @@ DAMAGED: dict[str, tuple[Files, str]] = {
     "labels of another magic": (GOOD | {LABELS: GOOD[IMAGES]}, rf"{LABELS}: magic number is 2051; expected 2049"),
     "empty images": (GOOD | {IMAGES: b""}, rf"{IMAGES}: is 0 bytes; expected a header of 16"),
     "cut labels": (GOOD | {LABELS: GOOD[LABELS][:-1]}, rf"{LABELS}: header says 4 labels, but 3 bytes"),
-    "cut images": (GOOD | {IMAGES: GOOD[IMAGES][:-1]}, rf"{IMAGES}: header says 4 images of 28 x 28, but 3135 bytes"),
+    "cut images": (GOOD | {IMAGES: GOOD[IMAGES][:-1]}, rf"{IMAGES}: header says 4 images of 28 x 28, but 3,135 bytes"),
     "more after the images": (GOOD | {IMAGES: GOOD[IMAGES] + b"x"}, rf"{IMAGES}: header says 4 images of 28 x 28, but 3137"),
     "fewer images than labels": (GOOD | {IMAGES: idx_images(noise(3))}, rf"{IMAGES}: has 3 images but .*{LABELS} has 4 labels"),
     "absurd sizes": (GOOD | {IMAGES: struct.pack(">IIII", 2051, 4, 2**31, 2**31)}, rf"{IMAGES}: header says 4 images of 2147483648"),
@@ -456,12 +456,12 @@ def test_images_of_several_sizes_are_refused_with_a_hint(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("content", "options", "reason"),
     [
-        (batch(["a.png", "b.png"], [0, None]), {}, r"data_batch_1: 1 rows have no label"),
-        ({"labels": [0], "filenames": ["a.png"], "data": []}, {}, r"data_batch_1: 1 rows have no image"),
+        (batch(["a.png", "b.png"], [0, None]), {}, r"data_batch_1: 1 row has no label"),
+        ({"labels": [0], "filenames": ["a.png"], "data": []}, {}, r"data_batch_1: 1 row has no image"),
         (
             batch(["a.png", "b.png"], [0, 1]),
             {"filter": "/item/annotation[label='cat']", "filter_mode": "annotations"},
-            r"1 rows have no label",
+            r"1 row has no label",
         ),
     ],
 )

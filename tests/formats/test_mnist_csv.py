@@ -237,13 +237,13 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "a value too few": ({"mnist_a.csv": LINE * 3 + SHORT + LINE}, r"row 3: has 784 values; expected 785, as in the first row"),
     "a value too many": ({"mnist_a.csv": LINE + LINE.strip() + b",0\n"}, r"row 1: has 786 values; expected 785"),
     "values that moved to the next line": ({"mnist_a.csv": LINE + SHORT + b"1," + LINE}, r"row 1: has 784 values"),
-    "an empty line between": ({"mnist_a.csv": LINE + b"\n" + LINE}, r"row 1: has 1 values; expected 785"),
+    "an empty line between": ({"mnist_a.csv": LINE + b"\n" + LINE}, r"row 1: has 1 value; expected 785"),
     "an image that datumaro had not": ({"mnist_a.csv": LINE + b"1,None\n"}, r"row 1: has 2 values; expected 785"),
     "a quote inside a value": ({"mnist_a.csv": LINE + LINE.replace(b",0,", b',1"2,', 1)}, r"row 1: value \d+ is '1\"2'; expected 0 to 255"),
     "a first row after a space": ({"mnist_a.csv": b" " + LINE * 2}, r"row 0: label is ' 1'"),
     "a first row with a sign": ({"mnist_a.csv": b"+" + LINE * 2}, r"row 0: label is '\+1'"),
     "a first row without label": ({"mnist_a.csv": b"NaN" + LINE[1:] + LINE}, r"row 0: label is 'NaN'"),
-    "labels only": ({"mnist_a.csv": b"1\n2\n"}, r"mnist_a.csv: has 1 values per line; expected a label and the pixels of a square"),
+    "labels only": ({"mnist_a.csv": b"1\n2\n"}, r"mnist_a.csv: has 1 value per line; expected a label and the pixels of a square"),
     "no square": ({"mnist_a.csv": b"1" + b",0" * 783}, r"mnist_a.csv: has 784 values per line; expected a label"),
     "a label that is no number": ({"mnist_a.csv": LINE + b"x" + LINE[1:]}, r"row 1: label is 'x'; expected a number"),
     "a label that is half a number": ({"mnist_a.csv": LINE + b"1x" + LINE[1:]}, r"row 1: label is '1x'"),
@@ -253,16 +253,16 @@ DAMAGED: dict[str, tuple[dict[str, bytes], str]] = {
     "an absurd label": ({"mnist_a.csv": b"70000" + LINE[1:]}, r"has label 70000; labels above 65535 need a labels.txt"),
     "a label outside the names": ({"mnist_a.csv": LINE, "labels.txt": b"one\n"}, r"row 0: label 1 is outside the label table, which has 1"),
     "one subset twice": ({"mnist_a.csv": LINE, "a.csv": LINE}, r"subset 'a' is also in 'a.csv'"),
-    "meta file of another length": ({"mnist_a.csv": LINE, "meta_a.csv": b"a\nb\n"}, r"meta_a.csv: expected an id, .* each of 1 rows"),
+    "meta file of another length": ({"mnist_a.csv": LINE, "meta_a.csv": b"a\nb\n"}, r"meta_a.csv: expected an id, .* each of 1 row$"),
     "meta file of another size": ({"mnist_a.csv": LINE, "meta_a.csv": b"5,5\n"}, r"meta_a.csv: row 0: size is '5 x 5'; .* has 784 pixels"),
     "meta file without numbers": ({"mnist_a.csv": LINE, "meta_a.csv": b"a,b,c\n"}, r"meta_a.csv: row 0: size is 'b x c'"),
     "meta file that is too large": ({"mnist_a.csv": LINE, "meta_a.csv": bytes(5000)}, r"meta_a.csv: is 5000 bytes, too large"),
     "meta file that is no text": ({"mnist_a.csv": LINE, "meta_a.csv": b"\xff"}, r"meta_a.csv: is not valid UTF-8"),
     "a value too large, after tabs": ({"a.tsv": LINE.replace(b",", b"\t") + b"1" + b"\t256" * 784}, r"a.tsv: row 1: value 1 is '256'"),
     "a value too few, after semicolons": ({"a.csv": (LINE + SHORT).replace(b",", b";")}, r"a.csv: row 1: has 784 values; expected 785"),
-    "another delimiter in one row": ({"a.tsv": LINE.replace(b",", b"\t") + LINE.replace(b",", b";")}, r"a.tsv: row 1: has 1 values"),
+    "another delimiter in one row": ({"a.tsv": LINE.replace(b",", b"\t") + LINE.replace(b",", b";")}, r"a.tsv: row 1: has 1 value"),
     "one subset in two files": ({"train.csv": LINE, "train.tsv": LINE}, r"subset 'train' is also in 'train.csv'"),
-    "a line without end": ({"mnist_a.csv": LINE + b"7" * 100_000}, r"mnist_a.csv: row 1: has 1 values"),
+    "a line without end": ({"mnist_a.csv": LINE + b"7" * 100_000}, r"mnist_a.csv: row 1: has 1 value"),
 }  # fmt: skip
 
 
@@ -322,7 +322,7 @@ def test_images_that_are_not_square_or_of_one_size_are_refused(tmp_path: Path) -
 
 def test_rows_without_image_and_names_with_line_breaks_are_refused(tmp_path: Path) -> None:
     source = write_cifar(tmp_path / "cifar", {"train": {"labels": [0], "filenames": ["a.png"], "data": []}})
-    with pytest.raises(InputError, match=r"train: 1 rows have no image"):
+    with pytest.raises(InputError, match=r"train: 1 row has no image"):
         converted(source, tmp_path / "out", "mnist_csv")
     source = write_cifar(tmp_path / "names", {"train": batch(["a.png"], [0])}, ("a\rb",))
     with pytest.raises(UsageError, match=r"class 'a\\rb' cannot be written as a line"):

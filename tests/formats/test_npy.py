@@ -81,7 +81,7 @@ KINDS: dict[str, tuple[Any, list[int], list[str], str]] = {
     "one-hot truths": (np.eye(4, dtype=bool), [0, 1, 2, 3], ["0", "1", "2", "3"], ONE_HOT),
     "texts": (np.array(["dog", "жук", "cat", "dog"]), [1, 2, 0, 1], ["cat", "dog", "жук"], ""),
     "big-endian texts": (np.array(["dog", "ant", "cat", "dog"], ">U9"), [2, 0, 1, 2], ["ant", "cat", "dog"], ""),
-    "bytes": (np.array([[b"dog"], [b"cat"], [b"dog"], [b""]]), [1, 0, 1, -1], ["cat", "dog"], "1 labels are empty, and are none"),
+    "bytes": (np.array([[b"dog"], [b"cat"], [b"dog"], [b""]]), [1, 0, 1, -1], ["cat", "dog"], "1 label is empty, and is none"),
     "texts of numbers": (np.array(["10", "2", "0", "10"]), [10, 2, 0, 10], list(map(str, range(11))), NUMBERS),
 }  # fmt: skip
 

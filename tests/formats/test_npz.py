@@ -548,7 +548,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     ),
     "wrong parents": (
         npz_bytes(images=IMAGES, label_names=np.array(["a"]), coarse_names=np.array(["b"]), parents=[7]),
-        "'parents' must have 1 values from -1 to 0",
+        "'parents' must have 1 value from -1 to 0",
     ),
 }
 

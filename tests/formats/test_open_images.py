@@ -140,7 +140,7 @@ DAMAGED = {
     "a class twice": ("class-descriptions.csv", "/m/1,x\n/m/1,y\n", "line 2: found '/m/1,y'"),
     "no column of ids": ("train-images-with-rotation.csv", "id\na\n", "no column 'ImageID'"),
     "an empty list": ("train-images-with-rotation.csv", "", "no column 'ImageID'"),
-    "a short row": ("train-images-with-rotation.csv", "ImageID,Subset\na\n", "line 2: has 1 values; expected 2"),
+    "a short row": ("train-images-with-rotation.csv", "ImageID,Subset\na\n", "line 2: has 1 value; expected 2"),
     "an open quote": ("train-images-with-rotation.csv", 'ImageID\n"a\n', "not valid CSV"),
     "bytes that are no text": ("train-images-with-rotation.csv", "ImageID\n\udcff\n", "not UTF-8"),
     "a confidence that is no number": (

@@ -269,7 +269,7 @@ def test_rows_without_image_are_counted_where_the_footer_does_not(tmp_path: Path
     columns = {"image": pa.array([*pictures(2), None]), "label": [0, 1, 1]}
     path = write(tmp_path / "x.parquet", columns, write_statistics=False)
     assert [summary.images for summary in summaries(path)] == [2]
-    assert "1 of 3 rows have no image" in quickly(path, tmp_path / "out", "parquet").notices
+    assert "1 of 3 rows has no image" in quickly(path, tmp_path / "out", "parquet").notices
 
 
 def test_subsets_are_named_by_files_or_folders(tmp_path: Path) -> None:
@@ -565,7 +565,7 @@ TABLES: dict[str, tuple[dict[str, Any], dict[str, str] | None, str]] = {
     "a path in place of an image": (
         {"image": pa.array([{"bytes": None, "path": "/etc/passwd"}], IMAGE)},
         None,
-        "1 rows have no bytes in 'image.bytes', and some have only a path",
+        "1 row has no bytes in 'image.bytes', and some have only a path",
     ),
     "two columns of classes": (
         {"image": pictures(1), "kind": [0], "sort": [0]},

@@ -92,7 +92,7 @@ BAD: dict[str, tuple[bytes, str]] = {
     "complex": (header() + matrix("X", X, flags=0x0809), "X: is not an array of real numbers"),
     "a struct": (header() + matrix("X", X, flags=2), "X: is not an array of real numbers"),
     "many arrays": (header() + matrix("z", Y) * 101, "has more than 100 arrays"),
-    "a long name": (header() + matrix("x" * 5000, Y), "flags, sides or name of an array have 5000 bytes"),
+    "a long name": (header() + matrix("x" * 5000, Y), "flags, sides or name of an array have 5,000 bytes"),
     "more after the array": (
         header()
         + (lambda data: data[:4] + (len(data) + 8).to_bytes(4, "little") + data[8:] + bytes(16))(matrix("X", X)),

@@ -195,7 +195,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda path: (
             prepared(path, {"train": GOOD}, kind="array_record") / "mnist-train.array_record-00000-of-00001"
         ).write_bytes(array_record(GOOD)[:-9]),
-        "cannot be parsed: it has 131063 bytes; expected two or more blocks of 65536 bytes",
+        "cannot be parsed: it has 131,063 bytes; expected two or more blocks of 65,536 bytes",
     ),
     "another column": (
         lambda path: pq.write_table(
@@ -219,7 +219,7 @@ WRONG: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "too few names": (
         lambda path: (prepared(path, {"train": GOOD}) / "label.labels.txt").write_text("cat\n"),
-        "'label' has 3 classes, but label.labels.txt has 1 names",
+        "'label' has 3 classes, but label.labels.txt has 1 name;",
     ),
     "another file format": (
         lambda path: prepared(path, {"train": GOOD}, fileFormat="riegeli"),

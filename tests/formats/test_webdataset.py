@@ -292,7 +292,7 @@ def test_samples_without_image_or_label_are_told_with_their_members(tmp_path: Pa
     )
     one = shard(tmp_path / "text", samples(3, txt=lambda n: [b"eel", b"", b"ant"][n]))
     assert WebdatasetSource().describe(str(one), "").notices == (
-        "1 of 3 samples have no label; their members: 'png', 'txt'",
+        "1 of 3 samples has no label; their members: 'png', 'txt'",
     )
 
 
@@ -558,7 +558,7 @@ def test_shards_of_ours_that_are_missing_are_told(tmp_path: Path) -> None:
     told = {**OWN, "subsets": {"train-000000.tar": "train", "train-000001.tar": "train"}}
     folder = write_tree(tmp_path, {"train-000000.tar": tar(samples(1)), "labels.json": json.dumps(told).encode()})
     (notice,) = WebdatasetSource().describe(str(folder), "").notices
-    assert "1 missing shards, such as 'train-000001.tar'" in notice
+    assert "1 missing shard, such as 'train-000001.tar'" in notice
 
 
 def test_shards_of_several_subsets_in_one_folder_below_are_told_apart_by_name(tmp_path: Path) -> None:

@@ -94,3 +94,12 @@ def test_images_that_ultralytics_skips_become_png(tmp_path: Path) -> None:
     source = write_tree(tmp_path / "in", {"train/cat/1.gif": encoded(picture(1, 8, 8, 1), "GIF")})
     quickly(source, tmp_path / "out", "yolo")
     assert [path.name for path in (tmp_path / "out").rglob("*.*")] == ["1.png"]
+
+
+@pytest.mark.parametrize(("small", "said"), [(1, "1 image has"), (2, "2 images have"), (0, "")])
+def test_images_that_ultralytics_finds_too_small_are_told(small: int, said: str, tmp_path: Path) -> None:
+    sizes = [(9, 10), (10, 9)][:small] + [(10, 10)] * 2
+    files = {f"train/cat/{at}.png": encoded(picture(at, *size)) for at, size in enumerate(sizes)}
+    notices = quickly(write_tree(tmp_path / "in", files), tmp_path / "out", "yolo").notices
+    found = [notice for notice in notices if "pixels a side" in notice]
+    assert [notice.partition(" fewer than 10 ")[0] for notice in found] == [said] * bool(said)

@@ -290,7 +290,7 @@ def test_of_several_images_the_first_is_read(kind: str) -> None:
         (b"\xff\xd8" + b"\0" * 100_000, "no frame header"),
         (b"\xff\xd8" + b"\xff" * 100_000, "no frame header"),
         (b"\xff\xd8" + b"\xff\xfe\0\2" * 100_000, "no frame header"),
-        (b"\xff\xd8\xff\xc0\0\3\x08", "frame header of 1 bytes"),
+        (b"\xff\xd8\xff\xc0\0\3\x08", "frame header of 1 byte,"),
         (b"\xff\xd8\xff\xc0\0\x0b\x08\xea\x60\xea\x60\x01\x01\x11\0", "is 60000 x 60000"),
         (b"\xff\xd8\xff\xc0\0\x0b\x08\0\0\0\x05\x01\x01\x11\0", "is 0 x 5"),
     ],

@@ -266,7 +266,7 @@ def test_on_the_command_line(tmp_path: Path, command: Command) -> None:
     assert (code, json.loads(out)["quarantined"]) == (0, 1)
     code, _, told = command(*asked, "--max-errors", "0", "--overwrite")
     assert code == 3
-    assert "1 of 4 rows are bad, but --max-errors is 0" in told.splitlines()[-1]
+    assert "1 of 4 rows is bad, but --max-errors is 0" in told.splitlines()[-1]
     assert len(listed(tmp_path / "out")) == 1
 
 

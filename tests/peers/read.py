@@ -6,10 +6,12 @@ subset its digest (see `digest.py`), and the class names, superclasses and file 
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,26 @@ def read_torchvision_subsets(folder: Path) -> Digests:
     return {path.name: read_torchvision_folder(path)["default"] for path in folders}
 
 
+def read_ultralytics(folder: Path) -> Digests:
+    """Through `check_cls_dataset` and `ClassificationDataset`, as its training does."""
+    data, utils = torch_stub.ultralytics(), importlib.import_module("ultralytics.utils")
+    splits = data.utils.check_cls_dataset(folder)
+    classes = list(splits["names"].values())
+    digests = {}
+    for split in ("train", "val", "test"):
+        if splits[split] is not None:
+            found = data.ClassificationDataset(str(splits[split]), utils.DEFAULT_CFG, prefix=split)
+            rows = {
+                Path(sample[0]).relative_to(splits[split]).with_suffix("").as_posix(): (
+                    row["cls"],
+                    np.asarray(row["img"]),
+                )
+                for sample, row in zip(found.samples, found, strict=True)
+            }
+            digests[split] = _named_rows(rows, classes)
+    return digests
+
+
 def read_datumaro_folders(folder: Path, format_name: str) -> Digests:
     """Through `Dataset.import_from`; items are called `<class>:<file name>`, in the order of the disk."""
     import datumaro
@@ -180,9 +202,13 @@ READERS = {
     "datumaro": read_datumaro,
     "torchvision imagenet": read_torchvision_folder,
     "torchvision imagenet_with_subset_dirs": read_torchvision_subsets,
+    "ultralytics": read_ultralytics,
     "datumaro imagenet": partial(read_datumaro_folders, format_name="imagenet"),
     "datumaro imagenet_with_subset_dirs": partial(read_datumaro_folders, format_name="imagenet_with_subset_dirs"),
 }
 
 if __name__ == "__main__":
-    json.dump(READERS[sys.argv[1]](Path(sys.argv[2]).resolve()), sys.stdout)
+    # Some of them print what they do.
+    with redirect_stdout(sys.stderr):
+        found = READERS[sys.argv[1]](Path(sys.argv[2]).resolve())
+    json.dump(found, sys.stdout)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
 import struct
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ from beam_cifar import Dataset
 from beam_cifar.formats.registry import detect_format
 from tests.helpers.image_trees import encoded, picture, write_tree
 from tests.helpers.matlab import mat_file
-from tests.helpers.peers import SCRIPTS, find_interpreter
+from tests.helpers.peers import found_by
 from tests.peers.digest import Row, digest_rows
 
 Digests = dict[str, dict[str, Any]]
@@ -90,16 +87,6 @@ LAYOUTS: dict[str, Callable[[Path], Path]] = {
 FORMATS = {"torchvision stl10": "stl10", "torchvision svhn": "svhn", "medmnist": "npz", "medmnist, gray": "npz"}
 
 
-def found_by(reader: str, folder: Path) -> Digests:
-    """What a peer finds; without its environment these tests fail rather than pass unseen."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    command = [str(find_interpreter()), str(SCRIPTS / "read.py"), reader, str(folder)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
-    assert done.returncode == 0, f"{reader} cannot read {folder}:\n{done.stderr}"
-    digests: Digests = json.loads(done.stdout)
-    return digests
-
-
 def found_here(folder: Path) -> Digests:
     subsets: dict[str, list[Row]] = {}
     for item in Dataset.import_from(folder):
@@ -112,7 +99,7 @@ def found_here(folder: Path) -> Digests:
 def test_we_find_what_its_own_reader_finds(layout: str, tmp_path: Path) -> None:
     LAYOUTS[layout](tmp_path / "in")
     assert detect_format(str(tmp_path / "in"), str(tmp_path)) == FORMATS.get(layout, "mnist")
-    assert found_here(tmp_path / "in") == found_by(layout.partition(",")[0], tmp_path / "in")
+    assert found_here(tmp_path / "in") == found_by("read.py", layout.partition(",")[0], tmp_path / "in")
 
 
 def test_classes_of_kaggles_imagenet_have_the_numbers_that_torchvision_gives_folders(tmp_path: Path) -> None:
@@ -125,7 +112,7 @@ def test_classes_of_kaggles_imagenet_have_the_numbers_that_torchvision_gives_fol
         tmp_path / "in",
         {f"{data}/{name}": image for name, image in images.items()} | {"LOC_synset_mapping.txt": mapping},
     )
-    peer = found_by("torchvision imagenet_with_subset_dirs", folder / data)
+    peer = found_by("read.py", "torchvision imagenet_with_subset_dirs", folder / data)
     assert found_here(folder) == {
         name: {key: digests[key] for key in ("rows", "sha256")} for name, digests in peer.items()
     }

@@ -1,11 +1,9 @@
-"""What torchvision, Keras and Datumaro find in the datasets written: run in their own environment (`make test-peers`)."""
+"""What torchvision, Keras, Datumaro and Ultralytics find in the datasets written: run in their own environment (`make test-peers`)."""
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +12,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from beam_cifar import ConvertOptions, Summary, convert
-from tests.helpers.peers import SCRIPTS, find_interpreter
+from beam_cifar import ConvertOptions, Summary, convert, make_sample
+from tests.helpers.image_trees import encoded, picture, quickly, write_tree
+from tests.helpers.peers import attempt, found_by
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 from tests.peers.digest import Row, digest_rows, digest_values
 
-SCRIPT = SCRIPTS / "read.py"
 READERS = ["torchvision", "keras", "datumaro"]
 KINDS = ["cifar10", "cifar100"]
+SPLITS = {"data_batch": "train", "test_batch": "test"}
 
 Digests = dict[str, dict[str, Any]]
-Read = Callable[[str, Path], Digests]
 
 
 @dataclass
@@ -89,36 +87,12 @@ class Expected:
         return label, np.frombuffer(pixels, np.uint8).reshape(3, height, width).transpose(1, 2, 0)
 
 
-@pytest.fixture(scope="session")
-def interpreter() -> Path:
-    """The Python of the environment with the three readers."""
-    return find_interpreter()
-
-
-@pytest.fixture(scope="session")
-def attempt(interpreter: Path) -> Callable[[str, Path], subprocess.CompletedProcess[str]]:
-    """Runs a reader on a directory."""
-
-    def run(reader: str, folder: Path) -> subprocess.CompletedProcess[str]:
-        # Neither this package nor its tests may be found there.
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        command = [str(interpreter), str(SCRIPT), reader, str(folder)]
-        return subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
-
-    return run
-
-
-@pytest.fixture(scope="session")
-def read(attempt: Callable[[str, Path], subprocess.CompletedProcess[str]]) -> Read:
+def read(reader: str, folder: Path) -> Digests:
     """What a reader finds in a directory."""
-
-    def found(reader: str, folder: Path) -> Digests:
-        done = attempt(reader, folder)
-        assert done.returncode == 0, f"{reader} cannot read {folder}:\n{done.stderr}"
-        digests: Digests = json.loads(done.stdout)
-        return digests
-
-    return found
+    # Ultralytics writes its settings beside the folder, and must not look for what is new.
+    settings = {"YOLO_CONFIG_DIR": str(folder.parent), "YOLO_OFFLINE": "true"}
+    digests: Digests = found_by("read.py", reader, folder, **settings)
+    return digests
 
 
 @pytest.fixture(params=KINDS)
@@ -153,22 +127,20 @@ def noise(rows: int, height: int = 32, width: int = 32) -> np.ndarray[Any, np.dt
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_an_unchanged_set_reads_as_its_source(reader: str, source: Path, tmp_path: Path, read: Read) -> None:
+def test_an_unchanged_set_reads_as_its_source(reader: str, source: Path, tmp_path: Path) -> None:
     converted(source, tmp_path / "out")
     assert read(reader, tmp_path / "out") == Expected.of(source).digests(reader)
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_set_from_python_3_reads_as_its_source(reader: str, source: Path, tmp_path: Path, read: Read) -> None:
+def test_a_set_from_python_3_reads_as_its_source(reader: str, source: Path, tmp_path: Path) -> None:
     converted(python3_set(source, tmp_path / "source"), tmp_path / "out")
     # Every file is written anew here, not copied.
     assert read(reader, tmp_path / "out") == Expected.of(source).digests(reader)
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_packed_batches_hold_the_rows_of_their_split_in_order(
-    reader: str, source: Path, tmp_path: Path, read: Read
-) -> None:
+def test_packed_batches_hold_the_rows_of_their_split_in_order(reader: str, source: Path, tmp_path: Path) -> None:
     # Datumaro must find every class of CIFAR-100 in every file; see the test of what it refuses.
     size = 1003 if source.name == "cifar100" else 150
     converted(source, tmp_path / "out", images_per_batch=size)
@@ -185,7 +157,7 @@ def test_packed_batches_hold_the_rows_of_their_split_in_order(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_selected_and_renamed_classes_of_cifar10(reader: str, cifar10: Path, tmp_path: Path, read: Read) -> None:
+def test_selected_and_renamed_classes_of_cifar10(reader: str, cifar10: Path, tmp_path: Path) -> None:
     converted(cifar10, tmp_path / "out", labels=("dog", "cat", "ship"), remaps=("dog:Собака", "ship:truck"))
     expected = Expected.of(cifar10)
     dog, cat, ship, truck = (expected.classes.index(name) for name in ("dog", "cat", "ship", "truck"))
@@ -199,9 +171,7 @@ def test_selected_and_renamed_classes_of_cifar10(reader: str, cifar10: Path, tmp
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_a_selected_superclass_and_classes_moved_to_another(
-    reader: str, cifar100: Path, tmp_path: Path, read: Read
-) -> None:
+def test_a_selected_superclass_and_classes_moved_to_another(reader: str, cifar100: Path, tmp_path: Path) -> None:
     converted(cifar100, tmp_path / "out", labels=("people",), remaps=("girl:tiger", "boy:мальчик"))
     expected = Expected.of(cifar100)
     people, carnivores = map(expected.superclasses.index, ("people", "large_carnivores"))
@@ -219,7 +189,7 @@ def test_a_selected_superclass_and_classes_moved_to_another(
 
 
 @pytest.mark.parametrize("reader", READERS)
-def test_names_of_any_language_and_rows_without_label(reader: str, tmp_path: Path, read: Read) -> None:
+def test_names_of_any_language_and_rows_without_label(reader: str, tmp_path: Path) -> None:
     rows = {
         "data": noise(5),
         "labels": [1, None, 0, 2, None],
@@ -231,7 +201,7 @@ def test_names_of_any_language_and_rows_without_label(reader: str, tmp_path: Pat
     assert read(reader, tmp_path / "out") == Expected.of(source).digests(reader)
 
 
-def test_images_of_mixed_sizes_and_rows_without_image(tmp_path: Path, read: Read) -> None:
+def test_images_of_mixed_sizes_and_rows_without_image(tmp_path: Path) -> None:
     # Datumaro alone: torchvision and Keras reshape to 32 x 32.
     sizes = {"a.png": (32, 32), "b.png": (5, 9), "none.png": (32, 32), "c.png": (40, 1)}
     data = np.empty(4, dtype=object)
@@ -245,7 +215,7 @@ def test_images_of_mixed_sizes_and_rows_without_image(tmp_path: Path, read: Read
     assert read("datumaro", tmp_path / "out") == expected.digests("datumaro")
 
 
-def test_labels_without_images(source: Path, tmp_path: Path, read: Read) -> None:
+def test_labels_without_images(source: Path, tmp_path: Path) -> None:
     converted(source, tmp_path / "out", save_images=False)
     expected = Expected.of(source)
     expected.subsets = {name: [(*row[:3], None) for row in rows] for name, rows in expected.subsets.items()}
@@ -253,7 +223,7 @@ def test_labels_without_images(source: Path, tmp_path: Path, read: Read) -> None
 
 
 def test_datumaro_refuses_a_cifar100_class_that_a_subset_lacks_and_a_notice_says_so(
-    cifar100: Path, tmp_path: Path, attempt: Callable[[str, Path], subprocess.CompletedProcess[str]]
+    cifar100: Path, tmp_path: Path
 ) -> None:
     train = unpickled(cifar100 / "train")
     present = train["fine_labels"][0]
@@ -262,7 +232,7 @@ def test_datumaro_refuses_a_cifar100_class_that_a_subset_lacks_and_a_notice_says
     summary = converted(source, tmp_path / "out")
     # Its own doing: the same happens to the source, which it can read otherwise.
     for folder in (source, tmp_path / "out"):
-        done = attempt("datumaro", folder)
+        done = attempt("read.py", "datumaro", folder)
         assert done.returncode != 0
         assert "categor" in done.stderr.lower()
     assert any("Datumaro" in notice for notice in summary.notices), summary.notices
@@ -272,11 +242,12 @@ def folders_expected(source: Path, target: str) -> Digests:
     """What a reader must print for folders of images: rows in the order of their names, and label ids of the source."""
     expected = Expected.of(source)
     rows: dict[str, dict[str, Row]] = {}
-    for subset, found in expected.subsets.items():
+    for name, found in expected.subsets.items():
+        subset = SPLITS.get(name.rstrip("_0123456789"), name) if target == "yolo" else name
         for row in found:
             folder = "no_label" if row[1] is None else expected.classes[row[1]]
-            name = f"{folder}/{os.path.splitext(row[0])[0]}"
-            rows.setdefault("default" if target == "imagenet" else subset, {})[name] = expected._row(row)
+            path = f"{folder}/{os.path.splitext(row[0])[0]}"
+            rows.setdefault("default" if target == "imagenet" else subset, {})[path] = expected._row(row)
     return {
         subset: {
             **digest_rows(named[name] for name in sorted(named)),
@@ -289,15 +260,42 @@ def folders_expected(source: Path, target: str) -> Digests:
 
 @pytest.mark.parametrize("reader", ["torchvision", "datumaro"])
 @pytest.mark.parametrize("target", ["imagenet", "imagenet_with_subset_dirs"])
-def test_folders_of_images_read_as_their_source(
-    reader: str, target: str, source: Path, tmp_path: Path, read: Read
-) -> None:
+def test_folders_of_images_read_as_their_source(reader: str, target: str, source: Path, tmp_path: Path) -> None:
     convert(ConvertOptions(str(source), str(tmp_path / "out"), target, workers=1))
     assert read(f"{reader} {target}", tmp_path / "out") == folders_expected(source, target)
 
 
+def test_ultralytics_finds_every_pixel_and_class_of_6000_images(tmp_path: Path) -> None:
+    make_sample(str(tmp_path / "in"), images=6000)
+    quickly(tmp_path / "in", tmp_path / "out", "yolo")
+    found, wanted = read("ultralytics", tmp_path / "out"), folders_expected(tmp_path / "in", "yolo")
+    assert {split: digests["rows"] for split, digests in found.items()} == {"train": 5000, "test": 1000}
+    assert found == wanted
+
+
+def test_ultralytics_finds_three_splits_without_images_of_some_classes_and_skips_small_images(tmp_path: Path) -> None:
+    sizes = {"train/cat/a": (10, 12), "train/dog/b": (32, 32), "train/dog/small": (9, 40), "val/eel/c": (15, 11)}
+    sizes |= {"test/cat/d": (16, 16), "test/eel/e": (20, 20)}
+    gray = {name: picture(at, *size, channels=1) for at, (name, size) in enumerate(sizes.items())}
+    quickly(
+        write_tree(tmp_path / "in", {f"{name}.png": encoded(image) for name, image in gray.items()}),
+        tmp_path / "out",
+        "yolo",
+    )
+    classes = ["cat", "dog", "eel"]
+    wanted = {}
+    for split in ("train", "val", "test"):
+        names = [name.partition("/")[2] for name in sorted(sizes) if name.startswith(split) and "small" not in name]
+        rows = [
+            (classes.index(name[:3]), np.repeat(gray[f"{split}/{name}"], 3, axis=0).transpose(1, 2, 0))
+            for name in names
+        ]
+        wanted[split] = {**digest_rows(rows), "classes": classes, "names": digest_values(names)}
+    assert read("ultralytics", tmp_path / "out") == wanted
+
+
 @pytest.mark.parametrize("target", ["imagenet", "imagenet_with_subset_dirs"])
-def test_datumaro_finds_unlabelled_images_and_names_of_any_language(target: str, tmp_path: Path, read: Read) -> None:
+def test_datumaro_finds_unlabelled_images_and_names_of_any_language(target: str, tmp_path: Path) -> None:
     names = ["кошка 1.png", "b.png", "ёж.png", "猫.png", "na\u00efve.png"]
     rows = {
         subset: {"data": noise(5), "labels": [1, None, 0, 2, 1], "filenames": [f"{subset}{name}" for name in names]}
@@ -309,14 +307,14 @@ def test_datumaro_finds_unlabelled_images_and_names_of_any_language(target: str,
 
 
 def test_torchvision_and_datumaro_refuse_folders_of_classes_without_images_and_give_other_ids_without(
-    cifar10: Path, tmp_path: Path, attempt: Callable[[str, Path], subprocess.CompletedProcess[str]], read: Read
+    cifar10: Path, tmp_path: Path
 ) -> None:
     options = {"labels": ("dog", "ship"), "workers": 1}
     kept = convert(ConvertOptions(str(cifar10), str(tmp_path / "kept"), "imagenet", keep_empty_classes=True, **options))  # type: ignore[arg-type]
     assert ["allow_empty=True is set, Datumaro rejects them" in notice for notice in kept.notices].count(True) == 1
     refusals = {"torchvision": "Found no valid file for the classes airplane", "datumaro": "DatasetNotFoundError"}
     for reader, refusal in refusals.items():
-        done = attempt(f"{reader} imagenet", tmp_path / "kept")
+        done = attempt("read.py", f"{reader} imagenet", tmp_path / "kept")
         assert done.returncode != 0
         assert refusal in done.stderr
     summary = convert(ConvertOptions(str(cifar10), str(tmp_path / "left"), "imagenet", **options))  # type: ignore[arg-type]

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -16,10 +14,9 @@ import pytest
 
 from beam_cifar import make_sample
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
-from tests.helpers.peers import SCRIPTS, find_interpreter
+from tests.helpers.peers import found_by
 from tests.helpers.reading import batch_names, cifar_rows, unpickled
 
-SCRIPT = SCRIPTS / "folders.py"
 LISTED = ["imagenet_txt", "voc_classification", "datumaro", "coco", "cvat", "open_images"]
 CLASSES = ["cat", "sea lion", "поезд"]
 
@@ -30,17 +27,7 @@ Peer = Callable[[str, str, Path], Found]
 @pytest.fixture(scope="session")
 def datumaro() -> Peer:
     """Reads or writes a directory through Datumaro; without its environment these tests fail."""
-    interpreter = find_interpreter()
-
-    def run(what: str, format_name: str, folder: Path) -> Found:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        command = [str(interpreter), str(SCRIPT), what, format_name, str(folder)]
-        done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
-        assert done.returncode == 0, done.stderr
-        found: Found = json.loads(done.stdout)
-        return found
-
-    return run
+    return partial(found_by, "folders.py")
 
 
 def digest(pixels: np.ndarray[Any, Any]) -> list[Any]:

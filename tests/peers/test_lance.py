@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,20 +12,15 @@ import pytest
 from beam_cifar import make_sample
 from beam_cifar.formats import lance
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
-from tests.helpers.peers import SCRIPTS, find_interpreter
+from tests.helpers.peers import found_by, splits_of
 from tests.helpers.reading import unpickled
 from tests.peers.digest import digest_rows, digest_values
-from tests.peers.test_tfds import expected
 
 CLASSES = ("sea lion", "never used", "поезд, синий")
 
 
 def found(command: str, folder: Path, *more: Path) -> Any:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    arguments = [str(find_interpreter()), str(SCRIPTS / "read_lance.py"), command, str(folder), *map(str, more)]
-    done = subprocess.run(arguments, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
-    assert done.returncode == 0, f"cannot {command} {folder}:\n{done.stderr}"
-    return json.loads(done.stdout)
+    return found_by("read_lance.py", command, folder, *more)
 
 
 def some(rows: Mapping[str, Any], *keys: str) -> dict[str, Any]:
@@ -38,7 +31,7 @@ def test_six_thousand_images_have_their_pixels_labels_and_ids(tmp_path: Path) ->
     source = tmp_path / "in"
     make_sample(str(source), images=6000)
     quickly(source, tmp_path / "out", "lance", images_per_batch=1900)
-    rows, wanted = found("read", tmp_path / "out"), expected(source)
+    rows, wanted = found("read", tmp_path / "out"), splits_of(source)
     assert {name: some(each) for name, each in rows.items()} == {
         f"{split}.lance": each for split, each in wanted.items()
     }
@@ -58,7 +51,7 @@ def test_superclasses_are_a_column_whatever_the_pages(
     quickly(cifar100, tmp_path / "out", "lance")
     rows, meta = found("read", tmp_path / "out"), unpickled(cifar100 / "meta")
     assert {name: some(each, "coarse_label") for name, each in rows.items()} == {
-        f"{split}.lance": each for split, each in expected(cifar100).items()
+        f"{split}.lance": each for split, each in splits_of(cifar100).items()
     }
     names = {"fine_label": meta["fine_label_names"], "coarse_label": meta["coarse_label_names"]}
     assert all(each["names"] == names for each in rows.values())
@@ -68,7 +61,7 @@ def test_unlabelled_rows_are_null_and_names_are_of_any_language(tmp_path: Path) 
     rows = batch(["кошка 1.png", "b.png", "ёж.png"], [2, None, 0])
     source = write_cifar(tmp_path / "in", {"data_batch_1": rows, "обучение 1%": rows}, CLASSES)
     quickly(source, tmp_path / "out", "lance")
-    read, wanted = found("read", tmp_path / "out"), expected(source)
+    read, wanted = found("read", tmp_path / "out"), splits_of(source)
     assert [some(each) for _, each in sorted(read.items())] == [wanted["train"], wanted["обучение 1%"]]
     assert all(each["names"] == {"label": list(CLASSES)} for each in read.values())
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import subprocess
 import tarfile
 from pathlib import Path
 from typing import IO, Any, cast
@@ -14,29 +11,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.image_trees import batch, quickly, write_cifar
-from tests.helpers.peers import SCRIPTS, find_interpreter
+from tests.helpers.peers import attempt, found_by
 
 READERS = ["pandas", "pyarrow", "polars", "polars, lazy", "duckdb"]
 CLASSES = ["cat", "sea\nlion", "поезд"]
 
 
-def ran(reader: str, path: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    """Runs the script in the environment of the peers."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    return subprocess.run(
-        [str(find_interpreter()), str(SCRIPTS / "tables.py"), reader, str(path)],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        env={**environment, "CROISSANT_CACHE": str(cache)},
-        check=False,
-    )
-
-
 def read(reader: str, path: Path, cache: Path) -> Any:
-    done = ran(reader, path, cache)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return found_by("tables.py", reader, path, CROISSANT_CACHE=str(cache))
 
 
 def digest(content: bytes) -> str:
@@ -54,7 +36,7 @@ def test_readers_of_parquet_find_every_row(reader: str, card: bool, cifar10: Pat
     if reader == "duckdb":
         place = (place if card else place / "data") / "*.parquet"
     elif card:
-        assert ran(reader, tmp_path / "out", tmp_path).returncode != 0  # what the pages say of these
+        assert attempt("tables.py", reader, tmp_path / "out").returncode != 0  # what the pages say of these
     assert read(reader, place, tmp_path) == wanted
 
 

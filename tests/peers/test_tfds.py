@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,64 +11,24 @@ import pytest
 from beam_cifar import Dataset, compare, make_sample
 from beam_cifar.formats.registry import detect_format
 from tests.helpers.image_trees import batch, encoded, picture, quickly, write_cifar, write_tree
-from tests.helpers.peers import SCRIPTS, find_interpreter
-from tests.helpers.reading import batch_names, cifar_rows, unpickled
-from tests.peers.digest import Row, digest_rows, digest_values
+from tests.helpers.peers import found_by, output_of, splits_of
+from tests.helpers.reading import unpickled
+from tests.peers.digest import digest_rows
 
 CLASSES = ("sea lion", "never used", "поезд, синий")
 
-Read = Callable[[Path], dict[str, Any]]
 
-
-@pytest.fixture(scope="module")
-def read() -> Read:
+def read(folder: Path) -> dict[str, Any]:
     """What TFDS finds in a directory; without its environment these tests fail rather than pass unseen."""
-    return partial(by_script, find_interpreter(), "read_tfds.py")
-
-
-@pytest.fixture(scope="module")
-def write_again() -> Read:
-    """Writes the ArrayRecord files of a directory by their own library."""
-    return partial(by_script, find_interpreter(), "write_array_records.py")
-
-
-def by_script(interpreter: Path, script: str, folder: Path) -> dict[str, Any]:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    command = [str(interpreter), str(SCRIPTS / script), str(folder)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
-    assert done.returncode == 0, f"{script} fails for {folder}:\n{done.stderr}"
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = found_by("read_tfds.py", folder)
     return found
-
-
-def row(label: int | None, pixels: bytes) -> Row:
-    return label, np.frombuffer(pixels, np.uint8).reshape(3, 32, 32).transpose(1, 2, 0)
-
-
-def expected(source: Path) -> dict[str, Any]:
-    """The splits of a CIFAR directory, by Python's own unpickler."""
-    splits: dict[str, list[tuple[Any, ...]]] = {}
-    for name in batch_names(source):
-        split = {"data_batch": "train", "test_batch": "test"}.get(name.rstrip("_0123456789"), name)
-        splits.setdefault(split, []).extend(cifar_rows(source, [name]))
-    return {
-        split: {
-            **digest_rows(row(label, pixels) for _, label, _, pixels in rows),
-            "ids": digest_values([name.removesuffix(".png") for name, *_ in rows]),
-            **({"coarse_label": digest_values([coarse for _, _, coarse, _ in rows])} if rows[0][2] is not None else {}),
-        }
-        for split, rows in splits.items()
-    }
 
 
 def test_what_tfds_itself_prepares_is_read(tmp_path: Path) -> None:
     names = [f"{split}_{row % 2}_{row}" for split, rows in (("train", 5), ("test", 3)) for row in range(rows)]
     pictures = {name: picture(seed, 6, 4 + seed) for seed, name in enumerate(names)}
     images = write_tree(tmp_path / "images", {name: encoded(pixels) for name, pixels in pictures.items()})
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    command = [str(find_interpreter()), str(SCRIPTS / "write_tfds.py"), str(tmp_path / "out"), str(images)]
-    done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, env=environment, check=False)
-    assert done.returncode == 0, done.stderr
+    output_of("write_tfds.py", tmp_path / "out", images)
     source = tmp_path / "out" / "pets" / "1.0.0"
     assert detect_format(str(source), str(tmp_path)) == "tfds"
     found = Dataset.import_from(source)
@@ -88,12 +43,12 @@ def test_what_tfds_itself_prepares_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["tfds_parquet", "tfds_array_record"])
 @pytest.mark.parametrize("kind", ["cifar10", "cifar100"])
 def test_files_for_random_access_hold_pixels_labels_ids_and_names(
-    kind: str, target: str, request: pytest.FixtureRequest, tmp_path: Path, read: Read
+    kind: str, target: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     source: Path = request.getfixturevalue(kind)
     quickly(source, tmp_path / "out", target, images_per_batch=300)
     found = read(tmp_path / "out")
-    assert found["splits"] == expected(source)
+    assert found["splits"] == splits_of(source)
     assert found["counts"] == {split: digests["rows"] for split, digests in found["splits"].items()}
     assert (found["name"], found["shape"], found["supervised"]) == ("dataset/1.0.0", [32, 32, 3], ["image", "label"])
     meta = unpickled(source / ("meta" if kind == "cifar100" else "batches.meta"))
@@ -101,23 +56,21 @@ def test_files_for_random_access_hold_pixels_labels_ids_and_names(
     assert found["labels"] == {"label": fine, **({"coarse_label": coarse} if coarse else {})}
 
 
-def test_tfrecord_has_the_catalog_and_the_files_that_it_names(cifar10: Path, tmp_path: Path, read: Read) -> None:
+def test_tfrecord_has_the_catalog_and_the_files_that_it_names(cifar10: Path, tmp_path: Path) -> None:
     quickly(cifar10, tmp_path / "out", "tfds_tfrecord", images_per_batch=300)
     found = read(tmp_path / "out")
-    assert found["counts"] == {split: digests["rows"] for split, digests in expected(cifar10).items()}
+    assert found["counts"] == {split: digests["rows"] for split, digests in splits_of(cifar10).items()}
     assert found["labels"] == {"label": unpickled(cifar10 / "batches.meta")["label_names"]}
     named = {name for names in found["files"].values() for name in names}
     assert named == {path.name for path in (tmp_path / "out").iterdir() if ".tfrecord-" in path.name}
 
 
-def test_array_records_of_six_thousand_images_are_those_of_the_library(
-    tmp_path: Path, read: Read, write_again: Read
-) -> None:
+def test_array_records_of_six_thousand_images_are_those_of_the_library(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     make_sample(str(source), images=6000)
     quickly(source, out, "tfds_array_record", images_per_batch=1900)
-    assert read(out)["splits"] == expected(source)
-    assert write_again(out) == {
+    assert read(out)["splits"] == splits_of(source)
+    assert found_by("write_array_records.py", out) == {
         f"dataset-{split}.array_record-{number:05d}-of-{len(rows):05d}": {"records": count, "same": True}
         for split, rows in {"train": (1900, 1900, 1200), "test": (1000,)}.items()
         for number, count in enumerate(rows)
@@ -127,16 +80,16 @@ def test_array_records_of_six_thousand_images_are_those_of_the_library(
     assert found.equal, found
 
 
-def test_unlabelled_rows_and_names_of_any_language(tmp_path: Path, read: Read) -> None:
+def test_unlabelled_rows_and_names_of_any_language(tmp_path: Path) -> None:
     rows = batch(["кошка 1.png", "b.png", "ёж.png"], [2, None, 0])
     source = write_cifar(tmp_path / "in", {"data_batch_1": rows, "обучение-1": rows}, CLASSES)
     quickly(source, tmp_path / "out", "tfds_parquet")
-    found, wanted = read(tmp_path / "out"), expected(source)
+    found, wanted = read(tmp_path / "out"), splits_of(source)
     assert found["splits"] == {"train": wanted["train"], "_________1": wanted["обучение-1"]}
     assert found["labels"] == {"label": list(CLASSES)}
 
 
-def test_gray_images_and_images_of_several_sizes(tmp_path: Path, read: Read) -> None:
+def test_gray_images_and_images_of_several_sizes(tmp_path: Path) -> None:
     gray, wide = picture(1, 20, 30, channels=1), picture(2, 5, 7)
     files = {"cat/a.png": encoded(gray), "cat/b.png": encoded(wide)}
     shown = [np.repeat(gray, 3, axis=0).transpose(1, 2, 0), wide.transpose(1, 2, 0)]

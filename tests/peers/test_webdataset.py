@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +13,9 @@ from PIL import Image
 
 from beam_cifar.formats.webdataset.source import WebdatasetSource
 from tests.helpers.image_trees import encoded, picture, quickly
-from tests.helpers.peers import SCRIPTS, find_interpreter
+from tests.helpers.peers import found_by, output_of
 from tests.helpers.reading import cifar_rows
 from tests.peers.digest import digest_rows, digest_values
-
-
-def peer(command: str, folder: Path, given: str = "") -> str:
-    """Runs the script in the environment of the peers."""
-    interpreter = str(find_interpreter())
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    script = str(SCRIPTS / "webdataset_shards.py")
-    done = subprocess.run(
-        [interpreter, script, command, str(folder)],
-        input=given,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def expected(rows: list[tuple[Any, ...]]) -> dict[str, Any]:
@@ -51,7 +31,7 @@ def test_images_labels_and_order_are_those_of_the_source(
 ) -> None:
     source = request.getfixturevalue(kind)
     quickly(source, tmp_path / "out", "webdataset", images_per_batch=150, subset_names="source")
-    found = json.loads(peer("read", tmp_path / "out"))
+    found = found_by("webdataset_shards.py", "read", tmp_path / "out")
     names = {path.name.rpartition("-")[0] for path in (tmp_path / "out").glob("*.tar")}
     assert found == {name: expected(cifar_rows(source, [name])) for name in names}
 
@@ -70,7 +50,7 @@ def test_shards_that_it_writes_are_read_with_labels_in_any_of_its_forms(tmp_path
             }
         )
     (tmp_path / "shards").mkdir()
-    peer("write", tmp_path / "shards", json.dumps(rows))
+    output_of("webdataset_shards.py", "write", tmp_path / "shards", given=json.dumps(rows))
     assert len(list((tmp_path / "shards").iterdir())) == 3
     source = WebdatasetSource()
     assert source.looks_right(str(tmp_path / "shards"), "")

@@ -1,14 +1,16 @@
-"""Loads modules of torchvision's datasets, of MedMNIST and of Keras without what they need for other things.
+"""Loads modules of torchvision's datasets, MedMNIST, Streaming, Keras and Ultralytics without what they need otherwise.
 
 torchvision's `datasets/cifar.py` and `datasets/folder.py` need torch for names in annotations alone, but the packages above it load compiled
-operators; `datasets/mnist.py` also needs it for arrays, which NumPy's are here. MedMNIST loads what computes scores, and
-Keras a back end, before any of their modules. So the packages become bare modules that know where their files are, and
-torch becomes the few names that are looked up while the real files load.
+operators; `datasets/mnist.py` also needs it for arrays, which NumPy's are here. MedMNIST loads what computes scores,
+Streaming transformers, and Keras a back end, before any of their modules. So the packages become bare modules that know where their files are, and
+torch becomes the few names that are looked up while the real files load. Ultralytics looks up hundreds: there it has any name.
 """
 
 from __future__ import annotations
 
 import importlib
+import importlib.abc
+import importlib.machinery
 import importlib.util
 import sys
 from collections.abc import Iterable
@@ -112,6 +114,65 @@ def medmnist() -> ModuleType:
     _define_torch()
     bare_packages(["medmnist"])
     return importlib.import_module("medmnist.dataset")
+
+
+def streaming() -> ModuleType:
+    """Returns `streaming.base` with the real modules `dataset`, `local` and `format`."""
+    _define_torch()
+    _define("torch.distributed", is_available=lambda: False)
+    vars(sys.modules["torch.utils.data"]).update(IterableDataset=Dataset, get_worker_info=lambda: None)
+    bare_packages(["streaming", "streaming.base"])
+    for name in ("dataset", "local", "format"):
+        importlib.import_module(f"streaming.base.{name}")
+    return sys.modules["streaming.base"]
+
+
+def ultralytics() -> ModuleType:
+    """Returns the real `ultralytics.data`, whose datasets give images as they are before torchvision's transforms."""
+    folder = torchvision_datasets("folder")
+    vars(sys.modules["torchvision"]).update(datasets=folder)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torch"]:
+        del sys.modules[name]
+    sys.meta_path.insert(0, _Absences())
+    return importlib.import_module("ultralytics.data")
+
+
+class _Nameless(type):
+    """A class whose every attribute is `_Absent`."""
+
+    def __getattr__(cls, name: str) -> Any:
+        return _absent(name)
+
+
+class _Absent(Warning, metaclass=_Nameless):
+    """In the place of what is looked up while modules load: a class, a warning, a decorator, or a transform of images."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        pass
+
+    def __call__(self, wrapped: Any) -> Any:
+        return wrapped
+
+    def __getattr__(self, name: str) -> Any:
+        return _absent(name)
+
+
+def _absent(name: str) -> Any:
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return _Absent
+
+
+class _Absences(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds all modules of torch, and torchvision's transforms, with whatever is looked up in them."""
+
+    def find_spec(self, name: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
+        if name.partition(".")[0] != "torch" and name != "torchvision.transforms":
+            return None
+        return importlib.machinery.ModuleSpec(name, self, is_package=True)
+
+    def exec_module(self, module: ModuleType) -> None:
+        vars(module).update(__version__="2.14.0", __getattr__=_absent)
 
 
 def keras_cifar() -> ModuleType:

@@ -81,7 +81,7 @@ def test_refuses(name: str, tmp_path: Path) -> None:
         ("rows_too_few", "'labels' has 5 entries, but 'data' has 4 rows"),
         ("string_beyond_the_file", "truncated"),
         ("encode_hex", "'latin1'"),
-        ("data_after_stop", "1 bytes after the end"),
+        ("data_after_stop", "1 byte after the end"),
         ("labels_bool", "'labels' entry 0 is True"),
         ("deep_tuples", "deep"),
         ("billion_laughs", "take more memory than a CIFAR file of 255 bytes needs; refused as a bomb"),

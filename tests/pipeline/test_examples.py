@@ -231,7 +231,7 @@ def test_examples_of_several_subsets_sizes_and_without_image_are_written(tmp_pat
 
 WRONG: dict[str, tuple[list[Example], str]] = {
     "no examples": ([], "received no examples"),
-    "too few pixels": ([example("x", image=b"1")], "example 'x': has 1 bytes of pixels"),
+    "too few pixels": ([example("x", image=b"1")], "example 'x': has 1 byte of pixels"),
     "size without image": ([example("x", image=None)], "has a size but no image"),
     "image without size": ([example("x", height=None)], "height, width) is"),
     "two channels": ([example("x", channels=2, image=bytes(8))], "expected 1 or 3 channels"),

@@ -92,7 +92,7 @@ def test_other_numbers_of_the_same_classes_are_those_that_were_asked_for(cifar10
 REFUSED = {
     "nowhere": "no such file or directory",
     "nothing*": "no file or directory matches",
-    "other": "has class 'ant', which is not one of the 10 labels given",
+    "other": "has class 'ant', which is not one of the labels given",
     "data/batches.meta": "not a file with images of the dataset",
     "texts/text.txt": "text.txt: not a dataset itself, so its folder is read: ",
 }

@@ -57,7 +57,7 @@ DIFFERENT: dict[str, tuple[list[Example], str]] = {
     "twice": ([A, B, C.replace(label=1), C], "example '000002' of subset 'train' is there twice"),
     "label": ([A, B, C.replace(label=1)], "has label 1; expected 0"),
     "file name": ([A, B, C.replace(filename="x.png")], "has filename 'x.png'; expected '000002.png'"),
-    "a pixel": ([A, with_pixels(B, (2, 3), 7), C], "has other pixels in 1 places, first in row 2, column 3: [7, 7, 7]"),
+    "a pixel": ([A, with_pixels(B, (2, 3), 7), C], "has other pixels in 1 place, first in row 2, column 3: [7, 7, 7]"),
     "shape": ([A, B.with_array(np.zeros((2, 4, 3), np.uint8)), C], "shape [2, 4, 3]; expected [4, 4, 3]"),
     "no image": ([A, B.replace(image=None, height=None, width=None, channels=None), C], "has no image"),
 }

@@ -262,7 +262,7 @@ def test_the_counts_tell_what_was_dropped_and_what_lost_its_label(cifar10: Path,
 
 def test_a_step_that_leaves_nothing_is_refused(cifar10: Path, tmp_path: Path) -> None:
     step = make_step("filter", {"expression": '/item[annotation/label="dgo"]'})
-    with pytest.raises(InputError, match="nothing to write: none of 1203 rows is left.*did you mean 'dog'"):
+    with pytest.raises(InputError, match="nothing to write: none of 1,203 rows is left.*did you mean 'dog'"):
         quickly(cifar10, tmp_path / "out", "parquet", steps=(step, make_step("shuffle", {})))
     assert not (tmp_path / "out").exists()
     assert not (tmp_path / "out.beam_cifar").exists()

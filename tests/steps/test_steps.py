@@ -749,7 +749,7 @@ def test_labels_are_projected_by_name(names: Any, coarse_names: Any, parents: An
     assert made.table == LabelTable(names, coarse_names, parents)
     assert rows_of(made) == [row if row.label in names else row._replace(label=None) for row in rows]
     lost = sum(row.label not in (*names, None) for row in rows)
-    assert any(f"{lost} items of unlisted classes become unlabelled" in text for text in notes.notices) == (lost > 0)  # fmt: skip
+    assert any(f"{lost} items become unlabelled, of unlisted classes" in text for text in notes.notices) == (lost > 0)  # fmt: skip
     assert ("project_labels: adds class 'new', with no rows" in notes.notices) == ("new" in names)
 
 
@@ -769,7 +769,7 @@ def test_superclasses_become_the_classes() -> None:
     odd = sum(row.label == "odd" for row in rows)
     assert notes.notices == [
         "fine_to_coarse: the 4 superclasses become the classes",
-        f"fine_to_coarse: {odd} items of classes without a superclass become unlabelled",
+        f"fine_to_coarse: {odd} items become unlabelled, of classes without a superclass",
     ]
     with pytest.raises(UsageError, match="no superclasses"):
         applied("fine_to_coarse", made)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from beam_cifar import storage
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_superclasses, outside_table
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.formats.cifar.facts import CUSTOM_META, META_FILES, TITLES, cifar_kind, is_batch_name, known_parents
 from beam_cifar.formats.contract.source import Runs, Source
@@ -61,7 +61,7 @@ class CifarSource(Source):
         names = meta.label_names
         if CUSTOM_META in files:
             names = _custom_names(files[CUSTOM_META])
-            notices.append(f"using class names from {CUSTOM_META}: {len(names)} classes")
+            notices.append(f"using class names from {CUSTOM_META}: {counted(len(names), 'class')}")
         subsets = decoded_names(sorted(filter(is_batch_name, files), key=natural_key))
         batches = [replace(files[name], subset=subset) for name, subset in subsets.items()]
         if not batches:
@@ -164,7 +164,7 @@ class CifarRows(ColumnRows):
         for row, label in enumerate(labels):
             number = UNLABELLED if label is None else numbers.get(label) if isinstance(label, str) else label
             if number is None:
-                self._reject(row, f"label {shorten(label)} is not in the label table of {count} names")
+                self._reject(row, f"label {shorten(label)} is not in the label table of {counted(count, 'name')}")
             elif not (0 <= number < count or label is None):
                 self._reject(row, outside_table(number, count))
                 number = None

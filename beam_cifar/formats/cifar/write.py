@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED
 from beam_cifar.data.schema import joined_images, plain_labels
+from beam_cifar.data.text import counted
 from beam_cifar.errors import UsageError
 from beam_cifar.formats.cifar.facts import CUSTOM_META, META_FILES, cifar_kind, is_batch_name
 from beam_cifar.formats.cifar.read import CifarSource
@@ -169,8 +170,8 @@ class CifarSink(FileSink):
         batches = [result.shard for result in shards if result.shard.subset != "test_batch"]
         if options.export.layout is not None and len(batches) == TRAIN_BATCHES and batches[-1].rows < batches[0].rows:
             yield (
-                f"{batches[-1].path} has {batches[-1].rows:,} images and the other batches {batches[0].rows:,}; "
-                "readers that expect batches of equal size may refuse it"
+                f"{batches[-1].path} has {counted(batches[-1].rows, 'image')} and the other batches {batches[0].rows:,}"
+                "; readers that expect batches of equal size may refuse it"
             )
         odd = (
             shard for shard in (result.shard for result in shards) if shard.has_images and shard.size != (SIDE, SIDE)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable, refuse_repeated
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.source import Source, kept
 from beam_cifar.formats.contract.types import Catalog, SourceFile
@@ -241,4 +241,5 @@ def _unread(counts: Counter[str]) -> str:
     if not counts:
         return ""
     kinds = ", ".join(f"{kind}: {counts[kind]}" for kind in sorted(counts))
-    return f"{counts.total()} annotations that are not image labels ({kinds})"
+    found = counted(counts.total(), "annotation that is not an image label", "annotations that are not image labels")
+    return f"{found} ({kinds})"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.npy import (
     MAX_CLASSES,
@@ -152,9 +153,8 @@ def _names(values: npt.NDArray[Any], header: Npy) -> ArrayLabels:
     unique, places = np.unique(values, return_inverse=True)
     names = texts(replace(header, dtype=unique.dtype, shape=unique.shape), unique.tobytes())
     classes = [name for name in names if name]
-    told = (
-        f"{missing} labels are empty, and are none" if (missing := int((values == values.dtype.type()).sum())) else ""
-    )
+    missing = int((values == values.dtype.type()).sum())
+    told = counted(missing, "label is empty, and is none", "labels are empty, and are none") if missing else ""
     codes = np.arange(len(names)) - names.count("")
     if classes and all(map(_NUMBER.fullmatch, classes)):
         codes[codes >= 0] = list(map(int, classes))

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final, NamedTuple
 
 import pyarrow as pa
 
+from beam_cifar.data.text import counted
 from beam_cifar.formats.kit.highway_hash import highway_hashes
 from beam_cifar.formats.kit.protobuf import varint
 from beam_cifar.formats.kit.tf_example import read_varint
@@ -180,7 +181,7 @@ def _end_of_records(stream: BinaryIO, size: int) -> int:
     """Returns the position of the list of chunks, which a chunk in the last block says three times."""
     last = size // BLOCK * _USABLE - _USABLE
     if size % BLOCK or last <= 0:
-        raise ValueError(f"it has {size} bytes; expected two or more blocks of {BLOCK} bytes")
+        raise ValueError(f"it has {counted(size, 'byte')}; expected two or more blocks of {BLOCK:,} bytes")
     chunk = _read_chunk(stream, last, _USABLE)
     _check_hashes([chunk])
     said = chunk.data[len(chunk.data) - chunk.unpacked // 3 :]
@@ -227,8 +228,8 @@ def _record(chunk: _Chunk, max_bytes: int) -> bytes:
     """Returns the only record of a chunk."""
     if chunk.head[24] != _RECORDS or chunk.records != 1 or not chunk.data:
         raise ValueError(
-            f"{chunk.where} has {chunk.records} records of the kind {chr(chunk.head[24])!r}; expected one of the kind "
-            "'r', as TFDS and Grain write them: write the file again with group_size:1"
+            f"{chunk.where} has {counted(chunk.records, 'record')} of the kind {chr(chunk.head[24])!r}; expected one "
+            "of the kind 'r', as TFDS and Grain write them: write the file again with group_size:1"
         )
     if chunk.unpacked > max_bytes:
         raise ValueError(f"{chunk.where} unpacks to {chunk.unpacked} bytes; at most {max_bytes} are supported")

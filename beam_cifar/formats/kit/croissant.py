@@ -57,7 +57,7 @@ def croissant(
         "@type": "sc:Dataset",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "name": "image_classification_dataset",
-        "description": f"Images of {counted(len(labels.names), 'class', 'classes')}. Splits: {images}.",
+        "description": f"Images of {counted(len(labels.names), 'class')}. Splits: {images}.",
         "distribution": list(files),
         "recordSet": [*records, *_classes(labels)],
     }

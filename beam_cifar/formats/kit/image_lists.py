@@ -5,11 +5,12 @@ A million rows are kept as Arrow and numpy columns, tens of bytes each; file ent
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import posixpath
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED
@@ -334,6 +335,22 @@ def read_lines(blob: storage.Blob, shown: str) -> Iterator[tuple[int, str]]:
     """Yields line numbers, from 1, and lines of a list, without line ends; raises as `read_line_blocks`."""
     for first, lines in read_line_blocks(blob, shown):
         yield from enumerate((line.rstrip("\r") for line in lines), first)
+
+
+def read_csv(blob: storage.Blob, shown: str, **form: Any) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows of a CSV file that are not empty, and the line where each ends; raises as `read_line_blocks`.
+
+    Args:
+        blob: the file.
+        shown: display name used in messages.
+        form: as `csv.reader` takes it.
+    """
+    lines = (f"{line}\n" for _, block in read_line_blocks(blob, shown) for line in block)
+    reader = csv.reader(lines, strict=True, **form)
+    try:
+        yield from ((reader.line_num, row) for row in reader if row)
+    except csv.Error as error:
+        raise InputError(f"{shown}: line {reader.line_num}: is not valid CSV: {error}") from error
 
 
 def read_line_blocks(blob: storage.Blob, shown: str) -> Iterator[tuple[int, list[str]]]:

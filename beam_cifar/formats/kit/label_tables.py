@@ -15,9 +15,9 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from beam_cifar import storage
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError
-from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_lines
+from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_csv, read_lines
 from beam_cifar.formats.kit.json_stream import parsed_json
 from beam_cifar.formats.kit.label_columns import LABEL_NAMES, is_no_label, listed, plain_name
 from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS, split_word
@@ -228,18 +228,14 @@ def _csv_values(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
 
 def _csv_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[tuple[int, Sequence[str], str]]:
     """Yields line, values and error of each row that is not empty."""
-    lines = (f"{line}\n" for _, line in read_lines(blob, blob.path))
-    reader = csv.reader(lines, delimiter=columns.delimiter, skipinitialspace=True, strict=True)
+    rows = read_csv(blob, blob.path, delimiter=columns.delimiter, skipinitialspace=True)
     width = len(columns.names)
-    try:
-        for row in islice(reader, int(columns.has_header), None):
-            if len(row) == width:
-                yield reader.line_num, row, ""
-            elif row:
-                error = f"has {len(row)} values; expected {width}, as many as the header, and quotes around a delimiter"
-                yield reader.line_num, (), error
-    except csv.Error as error:
-        raise InputError(f"{blob.path}: line {reader.line_num}: is not valid CSV: {error}") from error
+    for line, row in islice(rows, int(columns.has_header), None):
+        if len(row) == width:
+            yield line, row, ""
+        else:
+            found = counted(len(row), "value")
+            yield line, (), f"has {found}; expected {width}, as many as the header, and quotes around a delimiter"
 
 
 def _json_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:

@@ -18,6 +18,7 @@ from collections.abc import Collection
 from typing import BinaryIO, Final, NamedTuple, Protocol
 
 from beam_cifar import storage
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.records import read_exactly
 from beam_cifar.storage.archives import MAX_RATIO, RATIO_FREE_BYTES
@@ -118,7 +119,9 @@ def unpack_matrices(path: str, index_dir: str, names: Collection[str]) -> dict[s
             kind, nbytes = struct.unpack(f"{order}II", read_exactly(file, 8, path))
             at += 8 + nbytes
             if kind not in (_MATRIX, _COMPRESSED) or at > stamp[0]:
-                raise InputError(f"{path}: has an element of type {kind} and {nbytes} bytes; the file is damaged")
+                raise InputError(
+                    f"{path}: has an element of type {kind} and {counted(nbytes, 'byte')}; the file is damaged"
+                )
             stream = _Inflating(file, nbytes) if kind == _COMPRESSED else _Slice(file, nbytes)
             if kind == _COMPRESSED and _tag(stream, path, order)[0] != _MATRIX:
                 raise InputError(f"{path}: a compressed element is not an array; the file is damaged")
@@ -155,7 +158,9 @@ def _part(stream: _Reader, path: str, order: str) -> bytes:
     if data is not None:
         return data
     if nbytes > MAX_PART:
-        raise InputError(f"{path}: flags, sides or name of an array have {nbytes} bytes; the file is damaged")
+        raise InputError(
+            f"{path}: flags, sides or name of an array have {counted(nbytes, 'byte')}; the file is damaged"
+        )
     return _exactly(stream, -(-nbytes // 8) * 8, path)[:nbytes]
 
 
@@ -163,7 +168,9 @@ def _head(stream: _Reader, path: str, order: str) -> _Matrix:
     """Reads the head of an array; its elements are next."""
     flags, sides, name = (_part(stream, path, order) for _ in range(3))
     if len(flags) < 4 or len(sides) % 4 or len(sides) > 4 * MAX_SIDES:
-        raise InputError(f"{path}: an array has {len(flags)} bytes of flags and {len(sides)} of sides; it is damaged")
+        raise InputError(
+            f"{path}: an array has {counted(len(flags), 'byte')} of flags and {len(sides)} of sides; it is damaged"
+        )
     (number,) = struct.unpack(f"{order}I", flags[:4])
     shape = struct.unpack(f"{order}{len(sides) // 4}i", sides)
     kind, nbytes, data = _tag(stream, path, order)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn, cast
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.limits import MAX_PIXELS
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Runs
 from beam_cifar.formats.kit.records import read_runs
@@ -267,7 +268,7 @@ def read_labels(blob: storage.Blob, shown: str, rows: int) -> array[int]:
         InputError: it is damaged, or another kind of array; for `[N, K]` the error says what its rows are.
     """
     header = blob_header(blob, shown)
-    expected = f"one integer for each of {rows} images"
+    expected = f"one integer for each of {counted(rows, 'image')}"
     if len(header.shape) == 2 and header.shape[0] == rows and header.shape[1] > 1:
         header.refuse(expected + _advice(blob, header))
     header, data = read_array(blob, shown, 8 * rows, expected)
@@ -438,7 +439,7 @@ def _copy(archive: zipfile.ZipFile, info: zipfile.ZipInfo, file: storage.StagedF
         while chunk := stream.read(storage.COPY_BYTES):
             file.write(chunk)
     if file.bytes_written != info.file_size:
-        raise InputError(f"{shown}: unpacks to {file.bytes_written} bytes; expected {info.file_size}")
+        raise InputError(f"{shown}: unpacks to {counted(file.bytes_written, 'byte')}; expected {info.file_size:,}")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.label_columns import by_rank, is_no_label, label_rank, listed
 from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS
@@ -107,8 +108,8 @@ def pixel_columns(header: bytes, row: bytes, shown: str) -> PixelColumns:
         size, channels = _shape(count - 1)
         if (size is None or channels == 3) and _shape(count)[0]:
             raise InputError(
-                f"{shown}: has {count} values per line; expected a label and the pixels of a square image: they "
-                "may be pixels without a label, add a header such as 'pixel0,pixel1,...'"
+                f"{shown}: has {counted(count, 'value')} per line; expected a label and the pixels of a square image: "
+                "they may be pixels without a label, add a header such as 'pixel0,pixel1,...'"
             )
         return PixelColumns(count, 1, count - 1, False, 0, -1, size, channels, False, _told(size, channels))
     if header.count(b",") >= MAX_COLUMNS:
@@ -118,7 +119,8 @@ def pixel_columns(header: bytes, row: bytes, shown: str) -> PixelColumns:
         names += names[-1:] * (min(count, MAX_COLUMNS) - len(names))
     if len(names) != count:
         raise InputError(
-            f"{shown}: header has {len(names)} names, row 0 has {count} values; expected one name for each value"
+            f"{shown}: header has {counted(len(names), 'name')}, row 0 has {counted(count, 'value')}; expected "
+            "one name for each value"
         )
     at = [number for number, name in enumerate(names) if name.lower() == _PACKED]
     packed = row.split(b",", at[0] + 1)[at[0]] if at else b""

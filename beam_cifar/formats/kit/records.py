@@ -12,7 +12,7 @@ from beam_cifar import storage
 from beam_cifar.data.block import BadRow
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.data.schema import joined_images, plain_labels
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError, UsageError
 from beam_cifar.formats.contract.sink import Capabilities, PartWriter, Sink
 from beam_cifar.formats.contract.source import Runs, Source
@@ -211,7 +211,7 @@ def read_exactly(stream: BinaryIO, size: int, shown: str) -> bytes:
     """Reads exactly `size` bytes; raises `InputError` if the file ends early."""
     data = stream.read(size)
     if len(data) != size:
-        raise InputError(f"{shown}: is {size - len(data)} bytes too short; the file is damaged")
+        raise InputError(f"{shown}: is {counted(size - len(data), 'byte')} too short; the file is damaged")
     return data
 
 

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.types as types
 
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import SourceFile
 from beam_cifar.formats.kit.encoded import PlacedRows
@@ -51,7 +52,9 @@ def row_labels(found: pa.Table, table: LabelTable) -> tuple[pa.Table, npt.NDArra
     if table.has_superclasses:
         coarse = _plain(found.column("coarse"))
         for row in np.flatnonzero((coarse < -1) | (coarse >= len(table.coarse_names))).tolist():
-            bad[row] = f"coarse label {coarse[row]} is outside the table of {len(table.coarse_names)} superclasses"
+            bad[row] = (
+                f"coarse label {coarse[row]} is outside the table of {counted(len(table.coarse_names), 'superclass')}"
+            )
     return _without_classes(found, numbers, table.names), numbers, bad
 
 
@@ -72,8 +75,8 @@ def refuse_references(file: SourceFile, found: pa.Table, missing: int, image: st
     named = pc.sum(found.column("named")).as_py() or 0
     if missing > len(found) - named:
         raise InputError(
-            f"{file.shown}: {missing} rows have no bytes in {image!r}, and some have only a path; save the file again "
-            "with images embedded"
+            f"{file.shown}: {counted(missing, 'row', verb='have')} no bytes in {image!r}, and some have "
+            "only a path; save the file again with images embedded"
         )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import ConflictError, InputError
 from beam_cifar.formats.contract.types import Catalog, SourceFile
 from beam_cifar.formats.kit.array_labels import ArrayLabels, array_labels, common_labels, numbers_in, without_rows
@@ -268,7 +269,8 @@ def _own_table(path: str, members: Mapping[str, ZippedArray], index_dir: str) ->
     parents = integers(*read("parents")) if "parents" in members else array("q", [-1] * len(names))
     if len(parents) != len(names) or not all(-1 <= parent < len(coarse) for parent in parents):
         raise InputError(
-            f"{path}: 'parents' must have {len(names)} values from -1 to {len(coarse) - 1}, one for each class"
+            f"{path}: 'parents' must have {counted(len(names), 'value')} from -1 to {len(coarse) - 1}, one for each "
+            "class"
         )
     return LabelTable(names, coarse, tuple(None if parent < 0 else parent for parent in parents))
 
@@ -310,7 +312,7 @@ def _ids(file: SourceFile, rows: int) -> pa.Array:
     else:
         ids = _cut_texts(data, _offsets(file, rows), shown)
     if len(ids) != rows:
-        header.refuse(f"one id for each of {rows} images")
+        header.refuse(f"one id for each of {counted(rows, 'image')}")
     return ids
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import RowReader, Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
@@ -61,7 +62,9 @@ class TfdsSource(Source):
         for file, rows in shards:
             found = len(read_records(file))
             if found != rows:
-                raise InputError(f"{file.shown}: has {found} rows, but {INFO} says {rows}; restore the file")
+                raise InputError(
+                    f"{file.shown}: has {counted(found, 'row')}, but {INFO} says {rows:,}; restore the file"
+                )
         files = [file for file, _ in shards]
         table = label_table(files, EXAMPLES)
         named = with_prefixes(files, lambda file: read_records(file).column("id"))

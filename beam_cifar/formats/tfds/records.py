@@ -12,6 +12,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from beam_cifar import storage
+from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import StoredImage, kept
@@ -98,8 +99,8 @@ def _mark(name: str, feature: dict[str, Any], file: SourceFile) -> dict[str, Any
     names = _class_names(name, file) or [str(number) for number in range(int(count))]
     if len(names) != int(count):
         raise InputError(
-            f"{shown}: {name[:80]!r} has {count} classes, but {name[:80]}{NAMES_SUFFIX} has {len(names)} names; "
-            "restore the files"
+            f"{shown}: {name[:80]!r} has {counted(int(count), 'class')}, but {name[:80]}{NAMES_SUFFIX} has "
+            f"{counted(len(names), 'name')}; restore the files"
         )
     return {"_type": "ClassLabel", "names": names}
 

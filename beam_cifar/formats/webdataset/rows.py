@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.data.limits import MAX_PIXELS
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import kept
@@ -323,7 +323,9 @@ class _Gathered:
             except UnicodeDecodeError:
                 text = None
         if required and text is None:
-            raise self._error(f"member '{self._key}.{kind}' ({size} bytes) is not a label; expected a number or name")
+            raise self._error(
+                f"member '{self._key}.{kind}' ({counted(size, 'byte')}) is not a label; expected a number or name"
+            )
         return text or None
 
     def _content(self, kind: str) -> bytes:
@@ -410,7 +412,7 @@ def _lacking(files: Sequence[SourceFile], *, by_text: bool) -> Iterator[str]:
         dotted = any("." in kind and kind.rpartition(".")[2] in _FACTS for kind in kinds)
         if count:
             hint = f" ({_FIRST_DOT}: replace other dots)" if dotted else ""
-            yield f"{count} of {rows} samples have no {what}; their members: {listed(kinds)}{hint}"
+            yield f"{counted(count, 'sample', of=rows, verb='have')} no {what}; their members: {listed(kinds)}{hint}"
 
 
 def shard_ids(file: SourceFile) -> pa.ChunkedArray:

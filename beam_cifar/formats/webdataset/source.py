@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from beam_cifar import storage
 from beam_cifar.data.labels import LabelTable, are_parents
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, SourceFile
@@ -193,4 +193,4 @@ def _missing(content: dict[str, Any], paths: Mapping[str, Sequence[str]]) -> Ite
     missing = content["subsets"].keys() - {os.path.basename(path) for shards in paths.values() for path in shards}
     if missing:
         first = min(missing)[:100]
-        yield f"{TABLE} lists {len(missing)} missing shards, such as {first!r}; their rows are not read"
+        yield f"{TABLE} lists {counted(len(missing), 'missing shard')}, such as {first!r}; their rows are not read"
