@@ -394,7 +394,7 @@ DAMAGED: dict[str, tuple[Files, str]] = {
     "empty images": (GOOD | {IMAGES: b""}, rf"{IMAGES}: is 0 bytes; expected a header of 16"),
     "cut labels": (GOOD | {LABELS: GOOD[LABELS][:-1]}, rf"{LABELS}: header says 4 labels, but 3 bytes"),
     "cut images": (GOOD | {IMAGES: GOOD[IMAGES][:-1]}, rf"{IMAGES}: header says 4 images of 28 x 28, but 3,135 bytes"),
-    "more after the images": (GOOD | {IMAGES: GOOD[IMAGES] + b"x"}, rf"{IMAGES}: header says 4 images of 28 x 28, but 3137"),
+    "more after the images": (GOOD | {IMAGES: GOOD[IMAGES] + b"x"}, rf"{IMAGES}: header says 4 images of 28 x 28, but 3,137"),
     "fewer images than labels": (GOOD | {IMAGES: idx_images(noise(3))}, rf"{IMAGES}: has 3 images but .*{LABELS} has 4 labels"),
     "absurd sizes": (GOOD | {IMAGES: struct.pack(">IIII", 2051, 4, 2**31, 2**31)}, rf"{IMAGES}: header says 4 images of 2147483648"),
     "images of nothing": (GOOD | {IMAGES: struct.pack(">IIII", 2051, 4, 0, 28)}, rf"{IMAGES}: images are 0 x 28"),

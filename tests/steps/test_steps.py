@@ -749,7 +749,7 @@ def test_labels_are_projected_by_name(names: Any, coarse_names: Any, parents: An
     assert made.table == LabelTable(names, coarse_names, parents)
     assert rows_of(made) == [row if row.label in names else row._replace(label=None) for row in rows]
     lost = sum(row.label not in (*names, None) for row in rows)
-    assert any(f"{lost} items become unlabelled, of unlisted classes" in text for text in notes.notices) == (lost > 0)  # fmt: skip
+    assert any(f"{lost:,} {'item becomes' if lost == 1 else 'items become'} unlabelled" in text for text in notes.notices) == (lost > 0)  # fmt: skip
     assert ("project_labels: adds class 'new', with no rows" in notes.notices) == ("new" in names)
 
 
