@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from beam_cifar import storage
 from beam_cifar.data.labels import UNLABELLED, LabelTable, outside_table
 from beam_cifar.data.limits import MAX_PIXELS
-from beam_cifar.data.text import is_unicode
+from beam_cifar.data.text import counted, is_unicode
 from beam_cifar.errors import InputError, RowError
 from beam_cifar.formats.contract.indexes import indexed
 from beam_cifar.formats.contract.source import kept
@@ -388,7 +388,9 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
     by_text = largest < 0 and not alone and 0 < len(texts) <= MAX_TEXT_CLASSES
     notices = _lacking(files, by_text=by_text)
     if by_text:
-        return LabelTable(tuple(sorted(texts))), tuple(notices)
+        found = f"{counted(len(texts), 'text')} such as {min(texts)[:50]!r}"
+        guess = f"labels are read from .txt, {found} (a guess: there are no others)"
+        return LabelTable(tuple(sorted(texts))), (guess, *notices)
     if largest < 0 and not alone:
         why = f"{len(texts)} distinct .txt texts look like captions" if texts else "no .cls, no label in .json or .txt"
         return LabelTable(()), (f"samples have no labels: {why}", *notices)
