@@ -71,10 +71,18 @@ class ImagenetSource(Source):
             for name, folder in _folders(parent).items()
             if storage.has_file(folder, is_image_name)
         }
+        if deeper := self._deeper(parents):
+            raise _no_classes(path, deeper, self.name)
         is_doubtful = len(classes) == 1 and (self.depth == 1 or classes <= {*_folders(path)}) and label_files(path)
         if all(map(is_no_class, classes)) or is_doubtful:
             raise _no_classes(path, sorted(classes), self.name)
         return True
+
+    def _deeper(self, parents: Iterable[str]) -> list[str]:
+        """Returns folders in place of classes that have folders alone, and names of subsets: `set/train/cat`."""
+        found = {name: folder for parent in parents for name, folder in _folders(parent).items() if split_word(name)}
+        looks = {name: storage.first_names(folder, MAX_LOOKED_AT) for name, folder in found.items()}
+        return sorted(name for name, (files, inner) in looks.items() if inner and not any(map(is_image_name, files)))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Lists all folders; numbers the classes in the order of their folder names, numbers as numbers.

@@ -246,6 +246,15 @@ def test_mixed_depths_are_decided_by_most_images_and_told(
             "imagenet_with_subset_dirs",
             {"Training": ["Apple Red 1"], "Test": ["Kiwi"]},
         ),
+        (  # with images of no class beside the subsets
+            [
+                "dataset/training_set/cats/1.jpg",
+                "dataset/test_set/dogs/2.jpg",
+                "dataset/single_prediction/cat_or_dog.jpg",
+            ],
+            "imagenet_with_subset_dirs",
+            {"training_set": ["cats"], "test_set": ["dogs"]},
+        ),
         (  # Imagenette, unpacked, in folders of its name
             ["tiny/tiny/train/n01/1.JPEG", "tiny/tiny/val/n01/2.JPEG"],
             "imagenet_with_subset_dirs",

@@ -201,6 +201,11 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
         {"labels.csv": "name,label,is_valid\ntrain/a.png,x,False\ntrain/b.png,y,True\n"},
         {"train": [("train/a.png", "x", 0)], "valid": [("train/b.png", "y", 1)]},
     ),
+    "a column that says which rows are to train": (
+        FLAT,
+        {"labels.csv": "name,label,is_train\na.png,train,1\nb.png,test,0\n"},
+        {"test": [("b.png", "test", 1)], "train": [("a.png", "train", 0)]},
+    ),
     "a column of subsets under another name, and ids of classes": (
         ["train/X/1.png", "train/Y/2.png", "test/Y/1.png"],
         {"birds.csv": "class id,filepaths,labels,data set\n0,train/X/1.png,X,train\n1,train/Y/2.png,Y,train\n1,test/Y/1.png,Y,test\n"},

@@ -53,6 +53,13 @@ _DELIMITERS: Final = ",;\t|"
 _SPACE: Final = " "
 """Delimiter of lists: any white space."""
 
+_OF_FLAGS: Final = {
+    **dict.fromkeys(("isvalid", "isval"), ("train", "valid")),
+    "istrain": ("test", "train"),
+    "istest": ("train", "test"),
+}
+"""Columns of true and false that say of which subset a row is, and what they mean, false first."""
+
 _FLAGS: Final = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
@@ -87,8 +94,8 @@ class TableColumns:
 
     @property
     def is_flagged(self) -> bool:
-        """Whether the column of subsets says of each row of a training set whether it is to validate."""
-        return plain_name(self.subset).startswith("isval")
+        """Whether the column of subsets says of each row whether it is of one, as fastai's `is_valid` does."""
+        return plain_name(self.subset) in _OF_FLAGS
 
     @property
     def guessed(self) -> bool:
@@ -161,7 +168,9 @@ def _table_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> Table
         names, has_header = tuple(f"column {number}" for number, _ in enumerate(names, 1)), False
     labels, subsets = (_found(names, known) or [""] for known in (LABEL_NAMES, SUBSET_COLUMNS))
     if delimiter and has_header and not subsets[0]:
-        subsets = _split_columns(blob, TableColumns(names, "", "", "", delimiter)) or [""]
+        flags = [name for name in names if plain_name(name) in _OF_FLAGS]
+        words = _split_columns(blob, TableColumns(names, "", "", "", delimiter))
+        subsets = [name for name in words if name not in labels] or (flags if len(flags) == 1 else [""])
     choices = [
         TableColumns(
             names, image, labels[0] or _only_other(names, image, *subsets[:1]), subsets[0], delimiter, has_header
@@ -297,7 +306,7 @@ def table_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[TableRow]:
         if not error and "\0" in label + subset:
             error = "a value has a NUL character"
         if columns.is_flagged:
-            subset = ("train", "valid")[_FLAGS.get(subset.lower(), 0)]
+            subset = _OF_FLAGS[plain_name(columns.subset)][_FLAGS.get(subset.lower(), 0)]
         yield TableRow(line, image.replace("\\", "/"), label, subset, f"{error} (line {line})" if error else "")
 
 
