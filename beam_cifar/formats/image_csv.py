@@ -839,7 +839,7 @@ def _in_several(tables: Sequence[_Rows], images: _Images) -> Iterator[str]:
         first = images.tree.names[int(repeated[0])].as_py()
         shown = ", ".join(os.path.basename(rows.where) for rows in tables[:TOLD])
         yield (
-            f"{counted(len(repeated), 'image')} are in several subsets, such as {first!r}; if {shown} are several "
+            f"{counted(len(repeated), 'image')} in several subsets, such as {first!r}; if {shown} are several "
             "divisions of the set, move those that are not meant elsewhere"
         )
 

@@ -385,7 +385,7 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
             "test2.txt: images are named by column 'column 1', labels are read from the names of their folders",
             "train1.txt: images are named by column 'column 1', labels are read from the names of their folders",
             "train2.txt: images are named by column 'column 1', labels are read from the names of their folders",
-            "1 image are in several subsets, such as 'x/a.png'; if test2.txt, train1.txt, train2.txt are several divisions of "
+            "1 image in several subsets, such as 'x/a.png'; if test2.txt, train1.txt, train2.txt are several divisions of "
             "the set, move those that are not meant elsewhere",
         ],
     ),
