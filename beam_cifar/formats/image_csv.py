@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -40,13 +40,14 @@ from beam_cifar.formats.kit.label_tables import (
     TABLES,
     TableColumns,
     find_columns,
+    is_list,
     may_have_labels,
     names_images,
     table_rows,
 )
 from beam_cifar.formats.kit.roots import has_own_file, sorted_files
 from beam_cifar.formats.kit.rows import column, found_in, prefixed
-from beam_cifar.formats.kit.subset_names import NOT_CLASSES, SPLITS, split_word
+from beam_cifar.formats.kit.subset_names import SPLITS, is_no_class, split_word
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.id_paths import decode_path, stem
 from beam_cifar.naming.ids import natural_key
@@ -59,8 +60,17 @@ if TYPE_CHECKING:
 SUBSET: Final = "default"
 """Datumaro's name for the only subset."""
 
-INNER_TABLES: Final = ("metadata.csv", "metadata.jsonl", "labels.csv")
-"""Tables that are looked for in folders too."""
+INNER_TABLES: Final = ("metadata.csv", "metadata.jsonl", "labels.csv", "_classes.csv")
+"""Tables that are looked for in folders too; the last one is that of Roboflow."""
+
+LIST_FOLDERS: Final = ("meta", "annotations", "labels", "lists", "splits", "info")
+"""Folders of lists, which name images relative to the folder around them."""
+
+ASIDE: Final = frozenset({"annotations", "masks", "labels", "trimaps"})
+"""Folders of images that show where something is in the images of a set."""
+
+NO_LABELS: Final = ("split", "partition")
+"""In the names of lists whose numbers say something else."""
 
 ANSWERS: Final = "submission"
 """In the names of Kaggle's forms for answers, whose labels are all alike."""
@@ -70,10 +80,19 @@ MAX_FOLDERS: Final = 64
 """Maximum number of folders that are searched for the images of a table that does not name their folders."""
 
 LOOKED_INTO: Final = 20
-"""Folders, and folders in these, in which detection looks for the first images of a table."""
+"""Folders of each level in which detection looks for the first images of a table."""
+
+MAX_DEPTH: Final = 3
+"""Levels of folders in which it does so."""
 
 TOLD: Final = 8
 """Columns that a notice names."""
+
+MAX_LISTS: Final = 64
+"""Maximum number of lists that are looked at."""
+
+MAX_LEFT_OUT: Final = 12
+"""Maximum number of first folders that paths of another machine are read without."""
 
 MAX_SUBSETS: Final = 1000
 MAX_CLASSES: Final = 100_000
@@ -98,14 +117,14 @@ class ImageCsvSource(Source):
         named = {
             columns.has_labels and not columns.guessed
             for blob, columns in found
-            if names_images(blob, columns, _looks(blob))
+            if names_images(blob, columns, _looks(blob, path)) or _names_some(blob, columns, path)
         }
         if True in named or not found:
             return bool(found)
         folders = storage.folders_in(path)
         if named and len(folders) == 1 and storage.has_file(folders[0], is_image_name):
             return True  # one folder is no class if a table names its images
-        if not {storage.name_of(folder).lower() for folder in folders} <= NOT_CLASSES:
+        if not all(is_no_class(storage.name_of(folder)) for folder in folders):
             return False
         return any(storage.has_file(folder, is_image_name) for folder in (path, *folders))
 
@@ -157,7 +176,7 @@ def _tables(path: str) -> list[storage.Blob]:
     found = [entry.path for entry in sorted_files(path, _is_table)]
     folders = sorted(storage.folders_in(path), key=natural_key)
     if len(folders) > MAX_FOLDERS:  # of classes: looking into each would take long
-        folders = [folder for folder in folders if storage.name_of(folder).lower() in NOT_CLASSES]
+        folders = [folder for folder in folders if is_no_class(storage.name_of(folder))]
     found += [os.path.join(folder, name) for folder in folders for name in INNER_TABLES if has_own_file(folder, name)]
     return list(map(storage.whole_file, found))
 
@@ -176,40 +195,94 @@ def _readable(path: str) -> tuple[list[tuple[storage.Blob, TableColumns]], list[
     found, damaged = [], list[InputError]()
     for blob in _tables(path):
         try:
-            columns = _columns(blob)
+            columns = _columns(blob, path)
         except InputError as error:
             if may_have_labels(blob):
                 raise
             damaged.append(error)
         else:
             found += [(blob, columns)] if columns else []
-    return found, damaged
+    return found or _readable_lists(path), damaged
+
+
+def _readable_lists(path: str) -> list[tuple[storage.Blob, TableColumns]]:
+    """Returns the lists that name images: of splits if there are any, else those with labels."""
+    folders = [os.path.join(path, name) for name in LIST_FOLDERS]
+    entries = [
+        each for folder in (path, *filter(storage.is_folder, folders)) for each in sorted_files(folder, _is_list)
+    ]
+    if len(entries) > MAX_LISTS:  # one for each image, perhaps
+        entries = [entry for entry in entries if split_word(entry.name)][:MAX_LISTS]
+    read = ((blob, _columns(blob, path)) for blob in (storage.whole_file(entry.path) for entry in entries))
+    found = [(blob, columns) for blob, columns in read if columns]
+    split = [each for each in found if split_word(os.path.basename(each[0].path))]
+    return split or [(blob, columns) for blob, columns in found if columns.label]
+
+
+def _is_list(name: str) -> bool:
+    return is_list(name) and not any(word in name.lower() for word in NO_LABELS)
+
+
+def _home(blob: storage.Blob, root: str) -> str:
+    """Returns the folder that paths in a table are relative to."""
+    folder = os.path.dirname(blob.path)
+    return root if is_list(blob.path) else folder
 
 
 @kept()
-def _columns(blob: storage.Blob) -> TableColumns | None:
+def _columns(blob: storage.Blob, root: str) -> TableColumns | None:
     """Returns the columns of a table, None if none is of images. Raises `InputError`."""
     with storage.reading(blob.path):
-        return find_columns(blob, _looks(blob))
+        return find_columns(blob, _looks(blob, root))
 
 
-def _looks(blob: storage.Blob) -> Callable[[str], bool]:
+def _looks(blob: storage.Blob, root: str) -> Callable[[str], bool]:
     """Returns a function that looks up, without listing folders, whether a value names an image beside a table."""
-    folder = os.path.dirname(blob.path)
-    inner = sorted(storage.folders_in(folder), key=lambda each: storage.name_of(each).lower() not in NOT_CLASSES)
-    deep = [below for each in inner[:LOOKED_INTO] for below in storage.first_names(each, MAX_FOLDERS)[1]]
-    places = ["", *(os.path.relpath(each, folder) for each in (*inner[:LOOKED_INTO], *deep[:LOOKED_INTO]))]
+    folder = _home(blob, root)
+    places = ["", *(os.path.relpath(each, folder) for level in _inner(folder) for each in level)]
 
-    def is_there(value: str) -> bool:
-        plain = stem(value) if is_image_name(value) else value
-        names = dict.fromkeys((value, *(plain + end for end in EXTENSIONS)))
-        return is_inside(value) and any(
+    def is_one(names: Iterable[str]) -> bool:
+        return any(
             is_image_name(name) and storage.is_file(os.path.join(folder, place, name))
             for name in names
             for place in places
         )
 
+    def is_there(value: str) -> bool:
+        plain = stem(value) if is_image_name(value) else value
+        names = dict.fromkeys((value, *(plain + end for end in EXTENSIONS)))
+        return (is_inside(value) and is_one(names)) or is_one(_shorter(value))
+
     return is_there
+
+
+def _inner(folder: str) -> list[list[str]]:
+    """Returns the first folders in a folder, in these, and in those."""
+    inner = sorted(storage.folders_in(folder), key=lambda each: not is_no_class(storage.name_of(each)))
+    levels = [inner[:LOOKED_INTO]]
+    for _ in range(MAX_DEPTH - 1):
+        levels.append(
+            [each for above in levels[-1] for each in storage.first_names(above, LOOKED_INTO)[1]][:LOOKED_INTO]
+        )
+    return levels
+
+
+def _names_some(blob: storage.Blob, columns: TableColumns, root: str) -> bool:
+    """Returns whether a table of labels names images, where there are more folders than are looked into for those."""
+    levels = _inner(_home(blob, root)) if columns.label and not columns.guessed else []
+    if not any(len(level) == LOOKED_INTO for level in levels):
+        return False
+    names = (name for level in levels for folder in level for name in storage.first_names(folder, LOOKED_INTO)[0])
+    stems = {stem(name) for name in names if is_image_name(name)}
+    values = (os.path.basename(row.image) for row in table_rows(blob, columns))
+    return any((stem(value) if is_image_name(value) else value) in stems for value in values)
+
+
+def _shorter(path: str) -> list[str]:
+    """Returns what may be left of a path on another machine, or in a store, without its first folders."""
+    folders = [name for name in re.sub(r"^\w+:", "", path).split("/") if name not in ("", ".", "..")]
+    split = next((at for at, name in enumerate(folders[:-1]) if split_word(name)), len(folders))
+    return ["/".join(folders[at:]) for at in range(min(len(folders), split + 1, MAX_LEFT_OUT))] if "/" in path else []
 
 
 class _Images:
@@ -258,19 +331,45 @@ class _Images:
             unsure |= again & (ranks == rank)
             ranks = np.where(places < 0, rank, ranks)
             places = np.where(places < 0, found, places)
+        rest = np.flatnonzero(places < 0)
+        if len(self._all) > MAX_FOLDERS and len(rest):
+            places[rest], unsure[rest] = self._find_anywhere(values.take(rest), prefix, split)
         return _Found(places, repeated & ~unsure, unsure)
 
+    def _find_anywhere(
+        self, values: pa.Array, prefix: str, split: str
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+        """Returns the place of each image in all folders to search, by name alone, and whether several have it."""
+        import numpy as np
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        ranks = np.array([self._rank(each, split) if each.startswith(prefix) else 3 for each in self.folders])
+        chosen = np.flatnonzero(ranks[self.folder_of] < (2 if split else 3))
+        places, unsure = np.full(len(values), -1, np.int64), np.zeros(len(values), bool)
+        for names in (self.tree.names, self._stems):
+            last = pc.replace_substring_regex(names.take(pa.array(chosen)), "^.*/", "")
+            codes = last.dictionary_encode().indices.to_numpy()
+            found = found_in(values, last)
+            new = (places < 0) & (found >= 0)
+            places[new] = chosen[found[new]]
+            unsure[new] = (np.bincount(codes)[codes] > 1)[found[new]]
+        return places, unsure
+
     def _searched(self, prefix: str, split: str) -> list[tuple[int, str]]:
-        """Returns the folders to search: rank -1 is that of the table, 0 those of the split, 1 of none, 2 of others."""
-
-        def rank(folder: str) -> int:
-            found = SPLITS.get(subset_of(folder).lower(), "")
-            return 0 if found == (split or "train") else 1 if not found else 2
-
+        """Returns the folders to search: rank -1 is that of the table, 0 those of the split, 1 of none, 2 others."""
         inner = [each for each in self._all if each.startswith(prefix) and each != prefix]
-        chosen = [(rank(each), each) for each in inner if not split or rank(each[len(prefix) :]) < 2]
+        chosen = [
+            (self._rank(each, split), each) for each in inner if not split or self._rank(each[len(prefix) :], split) < 2
+        ]
         chosen.sort(key=lambda each: (each[0], each[1].count("/"), natural_key(each[1])))
         return [(-1, prefix), *chosen[:MAX_FOLDERS]]
+
+    def _rank(self, folder: str, split: str) -> int:
+        if not ASIDE.isdisjoint(folder.lower().split("/")):
+            return 2
+        found = SPLITS.get(subset_of(folder).lower(), "")
+        return 0 if found == (split or "train") else 1 if not found else 2
 
 
 class _Found(NamedTuple):
@@ -336,12 +435,15 @@ def _rows(file: SourceFile) -> pa.Table:
     places = np.concatenate([rows.places for rows in tables])
     if not (places >= 0).any():
         wrong = next((f"{rows.where}: {error}" for rows in tables for error in rows.errors.values()), "")
+        named = next((rows.values[0].as_py()[:100] for rows in tables if len(rows.values)), "")
         raise InputError(
             wrong
             or f"{tables[0].where}: no image that it names is below {file.shown}; expected their folders there, or "
-            "--input-format image_dir to read the images without labels"
+            f"--input-format image_dir to read the images without labels (it names {named!r}; there is "
+            f"{images.tree.names[0].as_py()!r})"
         )
-    tables = _drop_repeated(tables, notices)
+    tables = _named_by_folders(_drop_repeated(tables, notices), images, notices)
+    notices += _in_several(tables, images)
     tables += _unnamed(file.blob.path, images, np.unique(places[places >= 0]), notices)
     labels, classes = _numbered_labels(tables)
     notices += _unlabelled(tables, labels)
@@ -379,25 +481,35 @@ def _names(value: str, image: str) -> tuple[str, str]:
 
 def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[str]) -> _Rows:
     """Reads a table, and finds the images that it names."""
-    columns = _columns(blob)
+    import pyarrow.compute as pc
+
+    columns = _columns(blob, root)
     if columns is None:
         raise InputError(f"{blob.path}: the file changed while it was being converted; run the job again")
-    values, labels, subsets, errors = Texts(), Texts(), Texts(), dict[int, str]()
+    values, texts, subsets, errors, outside = Texts(), Texts(), Texts(), dict[int, str](), dict[int, str]()
     for row, found in enumerate(table_rows(blob, columns)):
-        error = found.error or _wrong_path(found.image, columns.image, found.line)
+        error = found.error or ("" if found.image else _no_path(columns.image, found.line))
         if error:
             errors[row] = error
             _refuse_many(blob.path, error, errors, row + 1)
-        values.append("" if error else plain_path(found.image))
-        labels.append("" if error else found.label)
+        elif not is_inside(found.image):
+            outside[row] = _outside(found.image, found.line)
+        values.append("" if error else found.image if "://" in found.image else plain_path(found.image))
+        texts.append("" if error else found.label)
         subsets.append("" if error else found.subset)
-    folder = os.path.relpath(os.path.dirname(blob.path), root)
+    folder = os.path.relpath(_home(blob, root), root)
     prefix = "" if folder == "." else f"{folder}/"
     place = _Place(blob.path, prefix, subset_of(prefix) or subset_of(os.path.basename(blob.path)))
     named, said = values.made(), subsets.made()
     places, unsure = _places(place, columns, named, said, images, notices)
     if (places < 0).all():
         named, places, unsure = _with_other_extensions(place, columns, named, said, images, notices)
+    if (places < 0).all():
+        named, places, unsure = _with_shorter_paths(place, columns, named, said, images, notices)
+        outside = outside if (places < 0).all() else {}
+    for row, error in outside.items():
+        errors[row] = error
+        _refuse_many(blob.path, error, errors, len(named))
     for row in unsure:
         value, first = named[row].as_py(), images.tree.names[int(places[row])].as_py()
         errors[row] = (
@@ -406,9 +518,45 @@ def _read_table(blob: storage.Blob, root: str, images: _Images, notices: list[st
         )
         _refuse_many(blob.path, errors[row], errors, len(named))
     places[unsure] = -1
+    labels = texts.made()
+    if columns.is_in_folders:
+        labels = _folder_names(images, places)
+        columns = replace(columns, is_in_folders=bool(pc.any(pc.not_equal(labels, "")).as_py()))
     notices += _column_notices(blob.path, columns)
     written = _subsets(place, named, said, places, images)
-    return _Rows(blob.path, named, labels.made(), written, places, errors, columns.has_labels, columns.one_hot)
+    return _Rows(blob.path, named, labels, written, places, errors, columns.has_labels, columns.one_hot)
+
+
+def _folder_names(images: _Images, places: npt.NDArray[np.int64]) -> pa.Array:
+    """Returns the name of the folder of each image, "" for none, or for one that says nothing of its class."""
+    import numpy as np
+    import pyarrow as pa
+
+    names = [*(storage.name_of(folder.rstrip("/")) for folder in images.folders), ""]
+    texts = pa.array(["" if is_no_class(name) else name for name in names])
+    return texts.take(pa.array(np.where(places < 0, len(names) - 1, images.folder_of[places])))
+
+
+def _named_by_folders(tables: list[_Rows], images: _Images, notices: list[str]) -> list[_Rows]:
+    """Returns the rows of lists with the names of folders for numbers, if each number has one, and no two the same."""
+    import pyarrow as pa
+
+    lists = [rows for rows in tables if is_list(rows.where)]
+    names: dict[str, set[str]] = {}
+    for rows in lists:
+        for text, name in zip(rows.labels.to_pylist(), _folder_names(images, rows.places).to_pylist(), strict=True):
+            names.setdefault(text, set()).update({name} - {""})
+    found = {text: (*each, "")[0] for text, each in names.items() if len(each) == 1 and text.isdigit()}
+    if not found or not len({*found.values()}) == len(found) == len(names):
+        return tables
+    number, name = min(found.items())
+    notices.append(
+        f"{lists[0].where}: labels have the names of the folders of their images, such as {name!r} for {number}"
+    )
+    return [
+        replace(rows, labels=pa.array([found[text] for text in rows.labels.to_pylist()])) if rows in lists else rows
+        for rows in tables
+    ]
 
 
 def _refuse_many(shown: str, error: str, errors: Mapping[int, str], rows: int) -> None:
@@ -416,12 +564,12 @@ def _refuse_many(shown: str, error: str, errors: Mapping[int, str], rows: int) -
         raise InputError(f"{shown}: {error} (after {len(errors) - 1} other bad rows)")
 
 
-def _wrong_path(value: str, name: str, line: int) -> str:
-    if not value:
-        return f"column {name!r} is empty; expected the name of an image (line {line})"
-    if not is_inside(value):
-        return f"image path {value[:100]!r} leaves the folder of the table; expected a path inside it (line {line})"
-    return ""
+def _no_path(name: str, line: int) -> str:
+    return f"column {name!r} is empty; expected the name of an image (line {line})"
+
+
+def _outside(value: str, line: int) -> str:
+    return f"image path {value[:100]!r} leaves the folder of the table; expected a path inside it (line {line})"
 
 
 class _Place(NamedTuple):
@@ -446,7 +594,10 @@ def _places(
             f"{table.path}: column {columns.subset!r} has more than {MAX_SUBSETS} different values; expected subsets, "
             "rename a column that has none"
         )
-    splits = {name: SPLITS.get(split_word(name or table.subset), "") for name in subsets}
+    splits = {
+        name: SPLITS.get(split_word(table.subset if columns.is_flagged else name or table.subset), "")
+        for name in subsets
+    }
     places, unsure = np.full(len(values), -1, np.int64), list[int]()
     for split in dict.fromkeys(splits.values()):
         names = pa.array([name for name in subsets if splits[name] == split], pa.string())
@@ -487,6 +638,31 @@ def _with_other_extensions(
     return pc.if_else(pa.array(places >= 0), stems, values), places, unsure
 
 
+def _with_shorter_paths(
+    table: _Place, columns: TableColumns, values: pa.Array, said: pa.Array, images: _Images, notices: list[str]
+) -> tuple[pa.Array, npt.NDArray[np.int64], list[int]]:
+    """Returns the names of images, without the first folders if none is there and some are without; then as `_places`.
+
+    Tables that were written on another machine, or for a bucket, have its paths: `/home/me/pets/cat/1.jpg`.
+    """
+    for left in range(MAX_LEFT_OUT):
+        texts = Texts()
+        for value in each_text(values):
+            texts.append((*_shorter(value)[left:], "")[0])
+        shorter = texts.made()
+        places, unsure = _places(table, columns, shorter, said, images, notices)
+        found = places >= 0
+        if found.any():
+            first = int(found.argmax())
+            image, value = images.tree.names[int(places[first])].as_py(), values[first].as_py()
+            notices.append(
+                f"{table.path}: no image that it names is there; {counted(int(found.sum()), 'image')} at the ends of "
+                f"these paths are read, such as {image!r} for {value!r}"
+            )
+            return shorter, places, unsure
+    return values, places, unsure
+
+
 def _subsets(
     table: _Place, values: pa.Array, said: pa.Array, places: npt.NDArray[np.int64], images: _Images
 ) -> pa.Array:
@@ -508,12 +684,15 @@ def _column_notices(shown: str, columns: TableColumns) -> Iterator[str]:
     """Yields notices of the columns that were found, and of those that may be meant too."""
     unused = ", ".join(columns.unused[:TOLD])
     if not columns.has_labels:
-        rest = f"columns not used: {unused}; rename one with labels to 'label'" if unused else "it has no other columns"
+        way_out = "rename one with labels to 'label'"
+        if not columns.has_header:
+            way_out = "add a first line that names the columns, one of them 'label'"
+        rest = f"columns not used: {unused}; {way_out}" if unused else "it has no other columns"
         yield f"{shown}: no labels found; images are named by column {columns.image!r}; {rest}"
         return
     guess = " (a guess: no other column may have them)" if columns.guessed else ""
     subset = f", subsets from {columns.subset!r}" if columns.subset else ""
-    label = f"{columns.label!r}{guess}"
+    label = "the names of their folders" if columns.is_in_folders else f"{columns.label!r}{guess}"
     if columns.one_hot:
         label = f"the 1 in one of the columns {listed(columns.one_hot)} (a guess: no column is named as one of labels)"
     yield f"{shown}: images are named by column {columns.image!r}, labels are read from {label}{subset}"
@@ -543,6 +722,15 @@ def _drop_repeated(tables: Sequence[_Rows], notices: list[str]) -> list[_Rows]:
     group = np.cumsum(first) - 1
     alike = labels[order] == labels[order[first]][group]
     torn = np.isin(group, group[~alike])
+    table_of = np.repeat(np.arange(len(tables)), [len(rows.values) for rows in tables])[order]
+    for number in np.unique(table_of[torn & (table_of != table_of[first][group])]).tolist():
+        here = table_of == number
+        if 2 * torn[here].sum() > here.sum():
+            other = tables[int(table_of[first][group][torn & here][0])]
+            raise InputError(
+                f"{tables[number].where}: has other labels than {other.where} for the same images; move the one that "
+                "is not meant elsewhere"
+            )
     drop[order[~first & ~torn]] = True
     bad = np.zeros(len(places), bool)
     bad[order[torn]] = True
@@ -639,6 +827,24 @@ def _numbered_labels(tables: Sequence[_Rows]) -> tuple[npt.NDArray[np.int64], li
         )
     codes = np.array([labels.get(text, UNLABELLED) for text in found.dictionary.to_pylist()], np.int64)
     return codes[found.indices.to_numpy()] if len(codes) else np.empty(0, np.int64), classes
+
+
+def _in_several(tables: Sequence[_Rows], images: _Images) -> Iterator[str]:
+    """Yields a notice if tables put an image into several subsets, as lists of several divisions of a set do."""
+    import numpy as np
+    import pyarrow as pa
+
+    subsets = pa.concat_arrays([rows.subsets for rows in tables]).dictionary_encode()
+    places = np.concatenate([rows.places for rows in tables])
+    pairs = np.unique(np.stack([places, subsets.indices.to_numpy()])[:, places >= 0], axis=1)[0]
+    repeated = np.unique(pairs[1:][pairs[1:] == pairs[:-1]])
+    if len(repeated):
+        first = images.tree.names[int(repeated[0])].as_py()
+        shown = ", ".join(os.path.basename(rows.where) for rows in tables[:TOLD])
+        yield (
+            f"{counted(len(repeated), 'image')} in several subsets, such as {first!r}; if {shown} are several "
+            "divisions of the set, move those that are not meant elsewhere"
+        )
 
 
 def _unlabelled(tables: Sequence[_Rows], labels: npt.NDArray[np.int64]) -> Iterator[str]:

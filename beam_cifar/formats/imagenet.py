@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -25,7 +26,8 @@ from beam_cifar.formats.imagenet_kaggle import DATA, ImagenetKaggleSource
 from beam_cifar.formats.kit.cards import CARD, are_splits, config_lines, has_split_keyword, literal, split_name_of
 from beam_cifar.formats.kit.folders import ENTRY, NO_LABEL, TREE, ImageFileRows, ImageFileWriter, TreeSink, image_table
 from beam_cifar.formats.kit.image_lists import path_names
-from beam_cifar.formats.kit.subset_names import NOT_CLASSES
+from beam_cifar.formats.kit.label_files import is_label_file, label_files
+from beam_cifar.formats.kit.subset_names import is_no_class, split_word
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.components import clash_key, decoded_names, distinct_components, encode_folder, escape_first
 from beam_cifar.naming.ids import natural_key, unique_ids
@@ -36,12 +38,13 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pyarrow as pa
 
-LABEL_FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".txt", ".xml", ".mat", ".xlsx")
-"""Ends of the names of files that may have labels."""
 TAKEN: Final = frozenset({NO_LABEL, CARD.lower()})
 """Clash keys of names that no class has as its folder."""
 SUBSET = "default"
 """Datumaro's name for the only subset of a tree."""
+_WORD: Final = re.compile(r"[A-Za-z]{2,}(?=[._-]?[0-9])")
+MAX_WORDS: Final = 100
+"""Maximum number of words in the names of files that are taken for classes."""
 MAX_LOOKED_AT = 1000
 """How many entries of a folder detection looks at: more classes or loose images than that are rare."""
 
@@ -56,7 +59,8 @@ class ImagenetSource(Source):
         """Returns whether most images are at the right depth; `describe` reports the others.
 
         Raises:
-            InputError: all class folders have names of subsets, such as "train" and "test".
+            InputError: all class folders have names of subsets, such as "train" and "test", or there is one class and
+                a file that may have labels.
         """
         if not storage.is_folder(path) or _image_depth(path) != self.depth:
             return False
@@ -67,9 +71,18 @@ class ImagenetSource(Source):
             for name, folder in _folders(parent).items()
             if storage.has_file(folder, is_image_name)
         }
-        if {name.lower() for name in classes} <= NOT_CLASSES:
+        if deeper := self._deeper(parents):
+            raise _no_classes(path, deeper, self.name)
+        is_doubtful = len(classes) == 1 and (self.depth == 1 or classes <= {*_folders(path)}) and label_files(path)
+        if all(map(is_no_class, classes)) or is_doubtful:
             raise _no_classes(path, sorted(classes), self.name)
         return True
+
+    def _deeper(self, parents: Iterable[str]) -> list[str]:
+        """Returns folders in place of classes that have folders alone, and names of subsets: `set/train/cat`."""
+        found = {name: folder for parent in parents for name, folder in _folders(parent).items() if split_word(name)}
+        looks = {name: storage.first_names(folder, MAX_LOOKED_AT) for name, folder in found.items()}
+        return sorted(name for name, (files, inner) in looks.items() if inner and not any(map(is_image_name, files)))
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         """Lists all folders; numbers the classes in the order of their folder names, numbers as numbers.
@@ -84,8 +97,12 @@ class ImagenetSource(Source):
             parents = dict.fromkeys((path, *inner.values()))
             stray = [lost for folder in parents for lost in _files(folder) if lost != f"{path}/{CARD}"]
             hidden = [lost for folder in parents for lost in _hidden(folder)]
-        classes, numbered = _in_order({name for found in folders.values() for name in found} - {NO_LABEL})
-        labels = {name: label for label, name in enumerate(classes)} | {NO_LABEL: UNLABELLED}
+            copies = [copy for folder in parents for copy in _copies(folder)]
+        unlabelled = _repeated_names(folders)
+        classes, numbered = _in_order({name for found in folders.values() for name in found} - {NO_LABEL, *unlabelled})
+        labels = {name: label for label, name in enumerate(classes)} | dict.fromkeys(
+            (NO_LABEL, *unlabelled), UNLABELLED
+        )
         files, nested = list[SourceFile](), dict[str, int]()
         empty = [inner[subset] for subset, found in folders.items() if not found]
         for subset, found in folders.items():
@@ -98,11 +115,17 @@ class ImagenetSource(Source):
             raise InputError(f"{path}: no image files found in {'<subset>/' * (self.depth - 1)}<class>/")
         notices = [
             *numbered,
-            *_told(stray, "ignored {} other than images in a class folder, such as {}", "path"),
+            *_told(stray, "ignored {} other than images in a class folder, such as {}", "path", _first_table(path)),
             *_told(
                 hidden, "ignored {} with a name that starts with '_', such as {}; rename those of classes", "folder"
             ),
             *_told_nested(nested),
+            *_told(copies, "ignored {} with the name of the one around it and the same folders, a copy: {}", "folder"),
+            *_told(
+                [f"{inner[name]}/{name}" for name in unlabelled],
+                "the images in {} of the name of its subset, {}, are read without labels",
+                "folder",
+            ),
             *_told(empty, "{} without images, such as {}", "folder"),
         ]
         table = LabelTable(tuple(decoded_names(classes).values()))
@@ -266,15 +289,40 @@ def _shifted(names: Sequence[str], missing: Set[int], where: str) -> str:
 
 
 def _no_classes(path: str, found: Sequence[str], name: str) -> InputError:
-    """Returns the error for folders of images with names of subsets, which mentions files that may have the labels."""
-    tables = sorted(map(os.path.basename, _files(path)), key=natural_key)
-    tables = [table for table in tables if table.lower().endswith(LABEL_FILES)]
-    labels = f"; the labels may be in {', '.join(tables[:3])}, but not in a form that is known" if tables else ""
-    return InputError(
-        f"{path}: images are in folders named {', '.join(map(repr, found))}, which are names of subsets and not of "
-        f"classes{labels}; to read the images without labels pass --input-format image_dir, to take the folders as "
-        f"classes --input-format {name}"
+    """Returns the error for folders of images that are no classes, which mentions files that may have the labels."""
+    tables = label_files(path)
+    labels = (
+        f"; the labels may be in {', '.join(tables[:3])}, but not in a form that is known: expected a CSV file with "
+        "columns such as file_name,label"
+        if tables
+        else ""
     )
+    names = ", ".join(map(repr, found))
+    words = _words_in_names([folder for each, folder in _folders(path).items() if each in found])
+    if words and not tables:
+        shown = " and ".join(map(repr, words[:2]))
+        labels = f"; files have names such as {shown}: to have these as classes, move them into folders of these names"
+    reason = (
+        f"images are in folders named {names}, which are names of subsets and not of classes"
+        if all(map(is_no_class, found))
+        else f"all images are in one folder, {names}, which is perhaps not their class"
+    )
+    return InputError(
+        f"{path}: {reason}{labels}; to read the images without labels pass --input-format image_dir, to take the "
+        f"folders as classes --input-format {name}"
+    )
+
+
+def _words_in_names(folders: Sequence[str]) -> list[str]:
+    """Returns the words that names of images in folders start with, such as "cat" and "dog", if there are few."""
+    names = [name for folder in folders for name in storage.first_names(folder, MAX_LOOKED_AT)[0]]
+    words = [match[0] for match in map(_WORD.match, filter(is_image_name, names)) if match]
+    return sorted({*words}) if 1 < len({*words}) <= MAX_WORDS and len({*words}) < len(words) else []
+
+
+def _first_table(path: str) -> str:
+    """Returns the path of the first file in a folder that may have labels; "" if there is none."""
+    return next((each for each in sorted(_files(path)) if is_label_file(os.path.basename(each))), "")
 
 
 def _in_order(folders: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -303,7 +351,7 @@ def _image_depth(path: str) -> int:
     for name, folder in _folders(path).items():
         names, folders = storage.first_names(folder, MAX_LOOKED_AT)
         count = sum(map(is_image_name, names))
-        loose, flat = (loose, flat + count) if name.lower() in NOT_CLASSES else (loose + count, flat)
+        loose, flat = (loose, flat + count) if split_word(name) else (loose + count, flat)
         inner += folders
     if not any(storage.has_file(folder, is_image_name) for folder in inner):
         return 1 if loose + flat else 0
@@ -317,9 +365,16 @@ def _image_depth(path: str) -> int:
     return 1
 
 
-def _told(paths: Sequence[str], text: str, what: str) -> list[str]:
-    """Returns a notice about some paths, with their number and the first of them."""
-    return [text.format(counted(len(paths), what), min(paths))] if paths else []
+def _repeated_names(folders: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """Returns subsets whose only folder has their name, as Kaggle unpacks images without labels; others differ."""
+    alone = [subset for subset, found in folders.items() if [*found] == [subset]]
+    others = {name for subset, found in folders.items() if subset not in alone for name in found}
+    return [subset for subset in alone if others and subset not in others]
+
+
+def _told(paths: Sequence[str], text: str, what: str, first: str = "") -> list[str]:
+    """Returns a notice about some paths, with their number, and an example: default: the first of them."""
+    return [text.format(counted(len(paths), what), first or min(paths))] if paths else []
 
 
 def _told_nested(nested: Mapping[str, int]) -> Iterator[str]:
@@ -330,8 +385,35 @@ def _told_nested(nested: Mapping[str, int]) -> Iterator[str]:
 
 
 def _folders(path: str) -> dict[str, str]:
-    """Returns the paths of the folders in a folder, by name; those named `_*` are not classes."""
-    return {storage.name_of(folder): folder for folder in storage.folders_in(path)}
+    """Returns the paths of the folders in a folder, by name; those named `_*` are not classes.
+
+    For `train/train/<class>`, as Kaggle unpacks archives, that is the path of the inner one.
+    """
+    copies = _copies(path)
+    found = (folder for folder in storage.folders_in(path) if folder not in copies)
+    return {storage.name_of(folder): _unrepeated(folder) for folder in found}
+
+
+def _unrepeated(folder: str) -> str:
+    """Returns the only folder in one, if that has folders alone and is of the same name, which is of a subset."""
+    names, inner = storage.first_names(folder, 2) if is_no_class(storage.name_of(folder)) else ([], [])
+    if names or len(inner) != 1 or storage.name_of(inner[0]).lower() != storage.name_of(folder).lower():
+        return folder
+    names, folders = storage.first_names(inner[0], MAX_LOOKED_AT)
+    return inner[0] if folders and not any(map(is_image_name, names)) else folder
+
+
+def _copies(path: str) -> list[str]:
+    """Returns the folder that has the name of the one around it, and the same folders, if there is one.
+
+    Some archives of Kaggle have all of a set twice: `cells/Parasitized` and `cells/cells/Parasitized`.
+    """
+    name, folders = storage.name_of(path), storage.folders_in(path)
+    others = {storage.name_of(folder) for folder in folders} - {name}
+    if len(others) < 2 or len(others) == len(folders):
+        return []
+    copy = os.path.join(path, name)
+    return [copy] if {*map(storage.name_of, storage.folders_in(copy))} == others else []
 
 
 def _hidden(path: str) -> list[str]:

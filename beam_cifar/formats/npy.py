@@ -2,15 +2,19 @@
 
 References: `numpy.lib.format`; https://github.com/modestyachts/CIFAR-10.1 (`cifar10.1_v6_data.npy` with
 `cifar10.1_v6_labels.npy`); https://github.com/hendrycks/robustness, whose CIFAR-10-C has a file for each corruption,
-such as `gaussian_noise.npy` (10,000 images at each of five severities), and one `labels.npy` for all of them.
+such as `gaussian_noise.npy` (10,000 images at each of five severities), and one `labels.npy` for all of them. Quick,
+Draw! (https://github.com/googlecreativelab/quickdraw-dataset) has a file for each class, `full_numpy_bitmap_cat.npy`,
+whose rows are images of 28 x 28 pixels.
 """
 
 from __future__ import annotations
 
+import math
 import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Final
 
 from beam_cifar import storage
@@ -25,6 +29,12 @@ from beam_cifar.formats.kit.roots import sorted_files
 from beam_cifar.naming.components import decode_name
 
 SUFFIX: Final = ".npy"
+SUBSET: Final = "default"
+"""Datumaro's name for the only subset."""
+BITMAPS: Final = "full_numpy_bitmap_"
+"""What names of the files of Quick, Draw! start with, before the class."""
+MIN_SIDE: Final = 8
+"""Pixels of the side of the smallest images that are taken for such; scikit-learn's digits have as many."""
 _EXPECTED: Final = (
     f"x_train{SUFFIX} and y_train{SUFFIX}, or test_data{SUFFIX} and test_labels{SUFFIX}, or arrays of images and one "
     f"labels{SUFFIX} for all of them"
@@ -38,11 +48,23 @@ class NpySource(RecordSource):
 
     def looks_right(self, path: str, index_dir: str) -> bool:
         """Returns whether the first file that may be one of images has their shape."""
-        return any(image_shape(_header(found.path)) for found in list(_candidates(path))[:1])
+        candidates = list(_candidates(path))
+        if any(image_shape(_header(found.path)) for found in candidates[:1]):
+            return True
+        with suppress(InputError):  # a damaged array of something else does not matter
+            return bool(_class_files(path))
+        return False
 
     def describe(self, path: str, index_dir: str) -> Catalog:
         with storage.reading(path):
             files, unread = _source_files(path)
+        if not files and (classes := _class_files(path)):
+            notice = (
+                f"{path}: each array has the images of a class, which has the name of the file (a guess: there are no "
+                f"labels, and all rows have {_header(classes[0].shown).shape[1]} values)"
+            )
+            table = LabelTable(tuple(file.name for file in classes))
+            return Catalog(self.name, "NumPy files of classes", path, table, classes, notices=(notice,))
         if not files:
             raise InputError(f"{path}: no arrays of images found; expected {_EXPECTED}")
         refuse_one_subset(files)
@@ -51,7 +73,12 @@ class NpySource(RecordSource):
         return Catalog(self.name, "NumPy files", path, common_labels(found), files, notices=notices)
 
     def records(self, file: SourceFile, labels: LabelTable) -> FileRecords:
+        import numpy as np
+
         header = blob_header(file.blob, file.shown)
+        if file.label != UNLABELLED:
+            window = image_window(_as_images(header), file.shown)
+            return FileRecords(file, 1, np.full(header.shape[0], file.label, np.int32), window.read, window.size)
         window = image_window(header, file.shown)
         numbers, bad = checked_labels(
             file, numbers_in(_labels(file, header.shape[0]), labels, file.shown), len(labels.names)
@@ -117,6 +144,28 @@ def _source_files(path: str) -> tuple[tuple[SourceFile, ...], list[str]]:
             files.append(SourceFile(os.path.basename(found.path), found.subset, found.path, blob, beside=beside))
             used |= {found.path, found.labels}
     return tuple(files), [] if storage.is_file(path) else [each for each in _arrays(path) if each not in used]
+
+
+def _class_files(path: str) -> tuple[SourceFile, ...]:
+    """Returns the files of a folder as those of one class each, if they have rows of square images and nothing else."""
+    paths = [] if storage.is_file(path) else _arrays(path)
+    headers = [_header(array) for array in paths]
+    widths = {header.shape[1] if len(header.shape) == 2 else 0 for header in headers}
+    width = widths.pop() if len(widths) == 1 else 0
+    is_square = math.isqrt(width) ** 2 == width >= MIN_SIDE**2
+    if len(paths) < 2 or not is_square or any(header.dtype.name != "uint8" for header in headers):
+        return ()
+    names = [decode_name(_stem(array).removeprefix(BITMAPS)) for array in paths]
+    return tuple(
+        SourceFile(name, SUBSET, array, storage.whole_file(array), label=label, id_prefix=f"{name}_")
+        for label, (name, array) in enumerate(zip(names, paths, strict=True))
+    )
+
+
+def _as_images(header: Npy) -> Npy:
+    """Returns the header of N rows of square images as that of N x H x W."""
+    side = math.isqrt(header.shape[1])
+    return replace(header, shape=(header.shape[0], side, side))
 
 
 def _header(path: str) -> Npy:

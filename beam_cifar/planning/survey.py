@@ -17,7 +17,9 @@ from beam_cifar.data.text import counted
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.source import Source
 from beam_cifar.formats.contract.types import Catalog, FileSummary, SourceFile, Wanted
+from beam_cifar.formats.kit.label_files import label_files
 from beam_cifar.formats.kit.roots import inner_root
+from beam_cifar.formats.kit.subset_names import split_word
 from beam_cifar.formats.registry import FORMATS, Detected, Sureness, detect, get_source
 from beam_cifar.images.options import AS_STORED, ImageOptions
 from beam_cifar.planning.summaries import scan, select_files
@@ -30,7 +32,8 @@ FREE_ROWS = 1 << 18
 MAX_LOOKED_AT = 10_000
 """Maximum number of files counted to say what is in a folder without a known format."""
 MAX_KINDS = 5
-_OTHER_ARCHIVES = (".7z", ".rar", ".tar.zst")
+_OTHER_ARCHIVES = (".7z", ".rar", ".zst", ".bz2", ".tbz2", ".xz", ".txz")
+_OTHER_IMAGES = (".ppm", ".pgm", ".pnm", ".heic", ".heif", ".avif", ".jp2", ".svg", ".dcm", ".dng", ".cr2", ".nef")
 _GUESSED = (
     "only images were found, so they are read as {} without labels; if labels are elsewhere, name the format with "
     "--input-format"
@@ -155,7 +158,12 @@ def find_catalog(path: str, format_name: str | None, index_dir: str) -> Catalog:
 
 
 def _catalog(path: str, format_name: str | None, index_dir: str, detected: Detected | None = None) -> Catalog:
-    detected = detected or (None if format_name else detect(path, index_dir))
+    if not (detected or format_name):
+        root, detected = _detected(path, index_dir)
+        if root != path:
+            found = _catalog(root, None, index_dir, detected)
+            notice = f"read from {os.path.relpath(root, path)!r}, the only folder in {path}"
+            return replace(found, path=path, root=found.root or root, notices=(notice, *found.notices))
     name = detected.name if detected else format_name
     if name is None:
         raise InputError(f"{path}: {_why_unknown(path, index_dir)}")
@@ -164,6 +172,40 @@ def _catalog(path: str, format_name: str | None, index_dir: str, detected: Detec
     guessed = (_GUESSED.format(name) + _surer_inside(path, index_dir),) if is_guess else ()
     files = tuple(replace(file, index_dir=index_dir) for file in catalog.files)
     return replace(catalog, files=files, notices=(*guessed, *catalog.notices))
+
+
+def _detected(path: str, index_dir: str) -> tuple[str, Detected | None]:
+    """Returns the format of a folder or file, with its path; of the only folder in it if that says more.
+
+    Raises:
+        InputError: as `detect`.
+    """
+    try:
+        found = detect(path, index_dir)
+        if found and found.sureness is not Sureness.POSSIBLE:
+            return path, found
+    except InputError:
+        inner = _only_folder_detected(path, index_dir)
+        if inner:
+            return inner
+        raise
+    return _only_folder_detected(path, index_dir) or (path, found)
+
+
+def _only_folder_detected(path: str, index_dir: str) -> tuple[str, Detected] | None:
+    """Returns the only folder in a folder, or in that, and its format, if it is more than only images."""
+    entries = storage.list_folder(path) if storage.is_folder(path) else []
+    if (
+        [entry.is_folder for entry in entries] != [True]
+        or entries[0].name.startswith("_")
+        or split_word(entries[0].name)
+    ):
+        return None
+    with suppress(InputError):
+        root, found = _detected(entries[0].path, index_dir)
+        if found and found.sureness is not Sureness.POSSIBLE:
+            return root, found
+    return None
 
 
 def _described(source: Source, path: str, index_dir: str) -> Catalog:
@@ -197,13 +239,14 @@ def _packed_catalog(path: str, format_name: str | None, index_dir: str) -> Catal
 
 
 def _surer_inside(path: str, index_dir: str) -> str:
-    """Returns a hint at the first folder in a folder if that alone is a format with labels; "" if it is not."""
+    """Returns a hint at the first folder in a folder if that alone is a format with labels, or at files with them."""
     for folder in sorted(storage.folders_in(path))[:1]:
         with suppress(InputError):
-            found = detect(folder, index_dir)
+            folder, found = _detected(folder, index_dir)
             if found and found.sureness is not Sureness.POSSIBLE:
                 return f"; {folder} alone would be read as {found.name} with its labels: pass that"
-    return ""
+    files = label_files(path)
+    return f"; perhaps they are in {', '.join(files[:3])}" if files else ""
 
 
 def _unpacked(file: SourceFile, folder: str) -> SourceFile:
@@ -224,10 +267,16 @@ def _why_unknown(path: str, index_dir: str) -> str:
         return "the directory is empty"
     if storage.is_file(path) and path.lower().endswith(_OTHER_ARCHIVES):
         return f"an archive of a kind that is not read; unpack it, or pack it as one of {', '.join(archives.SUFFIXES)}"
+    packed = [name for name in storage.names_in(path) if archives.is_archive(os.path.join(path, name))]
+    if packed and not storage.folders_in(path):
+        one = "" if storage.is_url(path) else f"pass the path of one, such as {os.path.join(path, min(packed))}, or "
+        return f"has {counted(len(packed), 'archive')}; {one}unpack each into a folder of its name"
     names = [path] if storage.is_file(path) else [each.name for each in islice(storage.list_tree(path), MAX_LOOKED_AT)]
     counts = Counter(os.path.splitext(name)[1] or "without extension" for name in names)
     most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:MAX_KINDS]
     there = ", ".join(f"{count} {kind}" for kind, count in most)
+    if most[:1] and most[0][0].lower() in _OTHER_IMAGES:
+        return f"files there: {there}; images of that kind are not read; convert them to PNG"
     advice = "name the format you expect with --input-format (beam-cifar formats lists those that can be read)"
     return f"no known format; files there: {there or 'none'}; {_nearest(path, index_dir, names)}{advice}"
 

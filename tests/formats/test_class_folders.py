@@ -15,6 +15,7 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.registry import detect_format, get_source
 from beam_cifar.jobs import serial
 from beam_cifar.naming.components import alike_names, encode_folder
+from beam_cifar.planning.survey import find_catalog
 from beam_cifar.steps.registry import make_step
 from tests.helpers.image_trees import encoded, picture, quickly, write_tree
 
@@ -226,3 +227,108 @@ def test_mixed_depths_are_decided_by_most_images_and_told(
     source = folder(tmp_path / "in", *paths)
     assert detect_format(str(source), "") == found
     assert any(told in notice for notice in get_source(found).describe(str(source), "").notices)
+
+
+@pytest.mark.parametrize(
+    ("paths", "found", "labels"),
+    [
+        (  # Intel Image Classification
+            ["seg_train/seg_train/sea/1.jpg", "seg_test/seg_test/sea/2.jpg", "seg_pred/seg_pred/3.jpg"],
+            "imagenet_with_subset_dirs",
+            {"seg_train": ["sea"], "seg_test": ["sea"], "seg_pred": [None]},
+        ),
+        (  # Fruits-360, unpacked
+            [
+                "fruits/Training/Apple Red 1/0_100.jpg",
+                "fruits/Test/Kiwi/3_100.jpg",
+                "fruits/test-multiple_fruits/a.jpg",
+            ],
+            "imagenet_with_subset_dirs",
+            {"Training": ["Apple Red 1"], "Test": ["Kiwi"]},
+        ),
+        (  # with images of no class beside the subsets
+            [
+                "dataset/training_set/cats/1.jpg",
+                "dataset/test_set/dogs/2.jpg",
+                "dataset/single_prediction/cat_or_dog.jpg",
+            ],
+            "imagenet_with_subset_dirs",
+            {"training_set": ["cats"], "test_set": ["dogs"]},
+        ),
+        (  # Imagenette, unpacked, in folders of its name
+            ["tiny/tiny/train/n01/1.JPEG", "tiny/tiny/val/n01/2.JPEG"],
+            "imagenet_with_subset_dirs",
+            {"train": ["n01"], "val": ["n01"]},
+        ),
+        (  # Stanford Dogs of Kaggle
+            ["images/Images/n02-pug/1.jpg", "images/Images/n03-chow/2.jpg"],
+            "imagenet_with_subset_dirs",
+            {"images": ["n02-pug", "n03-chow"]},
+        ),
+        (  # a copy of all in itself
+            ["cells/ill/a.png", "cells/well/b.png", "cells/cells/ill/a.png", "cells/cells/well/b.png"],
+            "imagenet_with_subset_dirs",
+            {"cells": ["ill", "well"]},
+        ),
+        (["cats/cats/1.png", "dogs/dogs/2.png"], "imagenet_with_subset_dirs", {"cats": ["cats"], "dogs": ["dogs"]}),
+    ],
+)
+def test_folders_in_folders_of_their_name_are_no_classes(
+    paths: list[str], found: str, labels: dict[str, list[str | None]], tmp_path: Path
+) -> None:
+    catalog = find_catalog(str(folder(tmp_path / "in", *paths)), None, str(tmp_path))
+    read: dict[str, list[str | None]] = {}
+    for file in catalog.files:
+        read.setdefault(file.subset, []).append(catalog.labels.name(file.label))
+    assert catalog.format == found
+    assert read == labels
+
+
+@pytest.mark.parametrize(
+    ("paths", "texts", "words"),
+    [
+        (
+            ["train/cat.0.jpg", "train/cat.1.jpg", "train/dog.0.jpg", "test1/1.jpg"],
+            (),
+            ("'test1', 'train'", "'cat' and 'dog'"),
+        ),
+        (["train/train/1.jpg", "test/test/2.jpg"], (), ("'test', 'train'",)),
+        (["jpg/image_1.jpg", "jpg/image_2.jpg"], ("imagelabels.mat",), ("'jpg'", "imagelabels.mat")),
+        (["celeba/1.jpg"], ("list_attr.txt", "README.txt"), ("one folder, 'celeba'", "in list_attr.txt, but")),
+        (["celeba/celeba/1.jpg"], ("list_attr.csv",), ("one folder, 'celeba'", "list_attr.csv")),
+        (["images/1.jpg", "images/2.jpg", "annotations/masks/1.jpg"], (), ("'images'",)),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused_with_ways_out_that_work(
+    paths: list[str], texts: tuple[str, ...], words: tuple[str, ...], tmp_path: Path
+) -> None:
+    source = folder(tmp_path / "in", *paths)
+    write_tree(source, dict.fromkeys(texts, b"?"))
+    with pytest.raises(InputError) as refused:
+        find_catalog(str(source), None, str(tmp_path))
+    for word in words:
+        assert word in str(refused.value)
+    ways = re.findall(r"--input-format (\w+)", str(refused.value))
+    assert ways[0] == "image_dir"
+    for way in ways:
+        assert find_catalog(str(source), way, str(tmp_path)).files
+
+
+def test_one_folder_of_a_dataset_is_read_in_its_place(tmp_path: Path) -> None:
+    source = folder(tmp_path / "in", "pets/train/cat/1.png", "pets/test/dog/2.png")
+    catalog = find_catalog(str(source), None, str(tmp_path))
+    assert (catalog.path, catalog.root) == (str(source), f"{source}/pets")
+    assert catalog.notices[0] == f"read from 'pets', the only folder in {source}"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("pets.zip", "has 1 archive; pass the path of one, such as {}/pets.zip, or unpack"),
+        ("1.ppm", "convert them to PNG"),
+    ],
+)
+def test_a_folder_without_a_known_format_says_what_to_do(name: str, words: str, tmp_path: Path) -> None:
+    source = write_tree(tmp_path / "in", {name: b"PK\x05\x06" + bytes(18)})
+    with pytest.raises(InputError, match=re.escape(words.format(source))):
+        find_catalog(str(source), None, str(tmp_path))

@@ -206,7 +206,7 @@ REFUSED: dict[str, tuple[Tree, tuple[str, ...]]] = {
         images("images/1.png") | {"annotations/a.json": b"{}"},
         ("'images'", "--input-format image_dir"),
     ),
-    "a list of images": (images("images/1.png") | {"train.txt": b"1.png 0\n"}, ("train.txt", "--input-format")),
+    "a list of other images": (images("images/1.png") | {"train.txt": b"2.png 0\n"}, ("train.txt", "--input-format")),
     "only splits": (images("train/1.png", "test/1.png"), ("'test', 'train'", "--input-format image_dir")),
     "a table of labels in Latin-1": (
         {**CLASSES, "labels.csv": "path,label\ncat/1.png,für\n".encode("latin-1")},
@@ -271,7 +271,7 @@ def test_what_would_be_a_guess_is_refused_with_a_way_out(case: str, tmp_path: Pa
 
 @pytest.mark.parametrize(("tree", "name"), [(SUBSETS, "imagenet_with_subset_dirs"), (TINY, "tiny_imagenet")])
 def test_a_guess_names_the_folder_that_would_have_labels(tree: Tree, name: str, tmp_path: Path) -> None:
-    folder = write_tree(tmp_path / "in", below("set", tree))
+    folder = write_tree(tmp_path / "in", below("set", tree) | {"notes.md": b"two sets", "sketch.png": PNG})
     catalog = find_catalog(str(folder), None, str(tmp_path))
     assert catalog.format == "image_dir"
     hint = f"; {folder}/set alone would be read as {name} with its labels: pass that"

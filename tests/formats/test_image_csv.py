@@ -181,6 +181,80 @@ CASES: dict[str, tuple[list[str], dict[str, str | bytes], Labels]] = {
         {"labels.csv": "id;1;0\na;False;True\nb;;\n"},
         {"default": [("a.png", "0", 0), ("b.png", None, 1)]},
     ),
+    "paths of another machine": (
+        ["train/a.png", "train/b.png"],
+        {"labels.csv": "path,label\nC:\\me\\pets\\train\\a.png,x\nC:\\me\\pets\\train\\b.png,y\n"},
+        {"train": [("train/a.png", "x", 0), ("train/b.png", "y", 1)]},
+    ),
+    "paths above the folder, as in notebooks of Kaggle": (
+        ["train/a.png", "train/b.png"],
+        {"train.csv": "path,label\n../input/pets/train/a.png,x\n../input/pets/train/b.png,y\n"},
+        {"train": [("train/a.png", "x", 0), ("train/b.png", "y", 1)]},
+    ),
+    "AutoML: no header, the subset first, a bucket": (
+        FLAT,
+        {"all.csv": "TRAIN,gs://bucket/pets/a.png,x\nTEST,gs://bucket/pets/b.png,y\n"},
+        {"TEST": [("b.png", "y", 1)], "TRAIN": [("a.png", "x", 0)]},
+    ),
+    "fastai's column of rows to validate": (
+        ["train/a.png", "train/b.png"],
+        {"labels.csv": "name,label,is_valid\ntrain/a.png,x,False\ntrain/b.png,y,True\n"},
+        {"train": [("train/a.png", "x", 0)], "valid": [("train/b.png", "y", 1)]},
+    ),
+    "a column that says which rows are to train": (
+        FLAT,
+        {"labels.csv": "name,label,is_train\na.png,train,1\nb.png,test,0\n"},
+        {"test": [("b.png", "test", 1)], "train": [("a.png", "train", 0)]},
+    ),
+    "a column of subsets under another name, and ids of classes": (
+        ["train/X/1.png", "train/Y/2.png", "test/Y/1.png"],
+        {"birds.csv": "class id,filepaths,labels,data set\n0,train/X/1.png,X,train\n1,train/Y/2.png,Y,train\n1,test/Y/1.png,Y,test\n"},
+        {"test": [("test/Y/1.png", "Y", 2)], "train": [("train/X/1.png", "X", 0), ("train/Y/2.png", "Y", 1)]},
+    ),
+    "ids of another kind": (
+        ["train_images/p1.png", "train_images/p2.png", "test_images/p3.png"],
+        {"labels.csv": "patientId,width,Target\np1,8,0\np2,8,1\n"},
+        {"test": [("p3.png", None, 2)], "train": [("p1.png", "0", 0), ("p2.png", "1", 1)]},
+    ),
+    "Roboflow: a table in each split": (
+        ["train/a.png", "train/b.png", "valid/c.png"],
+        {"train/_classes.csv": "filename, ant, bee\na.png, 1, 0\nb.png, 0, 1\n", "valid/_classes.csv": "filename, ant, bee\nc.png, 0, 1\n"},
+        {"train": [("a.png", "ant", 0), ("b.png", "bee", 1)], "valid": [("c.png", "bee", 2)]},
+    ),
+    "lists of paths and labels, as Caffe has them": (
+        ["images/a.png", "images/my b.png", "images/c.png"],
+        {"train.txt": "a.png 0\nmy b.png 1\n", "val.txt": "c.png 1\n", "README.txt": "a.png is a cat\n"},
+        {"train": [("a.png", "0", 0), ("my b.png", "1", 1)], "val": [("c.png", "1", 2)]},
+    ),
+    "lists of MXNet: number, label and path": (
+        ["img/1.png", "img/b.png"],
+        {"train.lst": "1\t1.000000\timg/1.png\n2\t0.000000\timg/b.png\n"},
+        {"train": [("img/1.png", "1", 0), ("img/b.png", "0", 1)]},
+    ),
+    "lists of paths in folders of classes, as Food-101 has them": (
+        ["images/pie/1.png", "images/cake/2.png", "images/pie/3.png"],
+        {"meta/train.txt": "pie/1\ncake/2\n", "meta/test.txt": "pie/3\n", "meta/classes.txt": "cake\npie\n"},
+        {"test": [("pie/3.png", "pie", 2)], "train": [("pie/1.png", "pie", 0), ("cake/2.png", "cake", 1)]},
+    ),
+    "lists beside masks, as Oxford-IIIT Pet has them": (
+        ["images/cat_1.png", "images/dog_1.png", "annotations/trimaps/cat_1.png"],
+        {"annotations/trainval.txt": "cat_1 1 1 1\n", "annotations/test.txt": "dog_1 2 2 1\n", "annotations/list.txt": "#id\ncat_1 1 1 1\n"},
+        {"test": [("dog_1.png", "2", 1)], "trainval": [("cat_1.png", "1", 0)]},
+    ),
+    "numbers that folders give names, as in Places365": (
+        ["data/a/bar/1.png", "data/a/alley/1.png", "val/v.png"],
+        {"train.txt": "/a/bar/1.png 1\n/a/alley/1.png 0\n", "val.txt": "v.png 1\n"},
+        {"train": [("a/bar/1.png", "bar", 0), ("a/alley/1.png", "alley", 1)], "val": [("v.png", "bar", 2)]},
+    ),
+    "a text file with a header": (FLAT, {"labels.txt": "file,label\na.png,x\nb.png,y\n"},
+        {"default": [("a.png", "x", 0), ("b.png", "y", 1)]},
+    ),
+    "a text file with commas": (FLAT, {"labels.txt": "a.png,x\nb.png,y\n"}, {"default": [("a.png", "x", 0), ("b.png", "y", 1)]}),
+    "ids of images in more folders than are looked into": (
+        [f"{at % 13:x}/{at}/i{at}.png" for at in range(70)],
+        {"train.csv": "id,label\n" + "".join(f"i{at},{at % 3}\n" for at in range(70))},
+        {"train": [(f"i{at}.png", str(at % 3), at) for at in range(70)]},
+    ),
     "class folders with a table": (
         ["cat/1.png", "dog/1.png"],
         {"labels.csv": "path,label\ncat/1.png,x\ndog/1.png,y\n"},
@@ -279,6 +353,42 @@ NOTICES: dict[str, tuple[list[str], dict[str, str | bytes], list[str]]] = {
             "labels.csv: images are named by column 'id', labels are read from 'label'",
         ],
     ),
+    "a list": (
+        ["x/a.png", "y/b.png"],
+        {"train.txt": "x/a.png 5\ny/b.png 7\n"},
+        [
+            "train.txt: images are named by column 'column 1', labels are read from 'column 2'",
+            "train.txt: labels have the names of the folders of their images, such as 'x' for 5",
+        ],
+    ),
+    "paths of another machine": (
+        FLAT,
+        {"labels.csv": "path,label\n/home/a.png,x\n/home/b.png,y\n"},
+        [
+            "labels.csv: no image that it names is there; 2 images at the ends of these paths are read, such as 'a.png' for "
+            "'/home/a.png'",
+            "labels.csv: images are named by column 'path', labels are read from 'label'",
+        ],
+    ),
+    "no header, and several columns that may have labels": (
+        FLAT,
+        {"labels.csv": "a.png,3,8\nb.png,1,9\n"},
+        [
+            "labels.csv: no labels found; images are named by column 'column 1'; columns not used: column 2, column 3; add a "
+            "first line that names the columns, one of them 'label'"
+        ],
+    ),
+    "several divisions of a set": (
+        ["x/a.png", "y/b.png"],
+        {"train1.txt": "x/a.png\n", "train2.txt": "y/b.png\n", "test2.txt": "x/a.png\n"},
+        [
+            "test2.txt: images are named by column 'column 1', labels are read from the names of their folders",
+            "train1.txt: images are named by column 'column 1', labels are read from the names of their folders",
+            "train2.txt: images are named by column 'column 1', labels are read from the names of their folders",
+            "1 image in several subsets, such as 'x/a.png'; if test2.txt, train1.txt, train2.txt are several divisions of "
+            "the set, move those that are not meant elsewhere",
+        ],
+    ),
     "rows": (
         [*FLAT, "c.png"],
         {"labels.csv": "id,label\na,x\ngone,x\nb,\na,x\n"},
@@ -328,7 +438,7 @@ BAD: dict[str, tuple[str | bytes, str]] = {
     "a probability": (HOT + "b,0.5,0.5\n", r"row 1: column 'MEL' is '0.5'; expected 0 or 1, as in other rows"),
     "half a row": (HOT + "b,,1\n", r"row 1: column 'MEL' is ''; expected 0 or 1"),
     "no images": ("id,label\nnone,x\n", r"csv: no image that it names is below .*/in; expected their folders there"),
-    "only paths outside": ("path,label\n/x/a.png,x\n", r"csv: image path '/x/a.png' leaves the folder of the table"),
+    "only paths outside": ("path,label\n/x/c.png,x\n", r"csv: image path '/x/c.png' leaves the folder of the table"),
     "only a header": ("id,label\n", r"csv: no image that it names"),
     "empty": ("", r"csv: line 1: is empty; expected a header"),
     "UTF-16": ("id,label\na,x\n".encode("utf-16"), r"csv: line 1: is not UTF-8"),
@@ -422,6 +532,28 @@ def test_only_a_table_that_names_images_is_one(
     images: list[str], texts: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
     assert detect_format(str(written(tmp_path / "in", images, **texts)), str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize(
+    ("images", "texts"),
+    [
+        (["cat/1.png", "dog/2.png"], {"notes.txt": "1 2\n2 3\n"}),  # numbers, which are names of images too
+        (["cat/1.png", "dog/2.png"], {"list_eval_partition.txt": "cat/1.png 0\ndog/2.png 1\n"}),
+        (["cat/1.png", "dog/2.png"], {"sizes.txt": "cat/1.png\ndog/2.png\n"}),
+        (["cat/1.png", "dog/2.png"], {f"{at}.txt": "cat/1.png 0\n" for at in range(65)}),
+        (["test/cat/1.png", "test/dog/2.png"], {"train.csv": "path,label\nx/train/1.png,a\n"}),  # other images
+    ],
+)
+def test_text_that_is_no_list_of_labels_does_not_matter(
+    images: list[str], texts: dict[str, Any], tmp_path: Path
+) -> None:
+    assert str(detect_format(str(written(tmp_path / "in", images, **texts)), str(tmp_path))).startswith("imagenet")
+
+
+def test_two_tables_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    tables: dict[str, str | bytes] = {"a.csv": "id,label\na,x\nb,y\n", "b.csv": "id,label\na,1\nb,2\n"}
+    with pytest.raises(InputError, match=r"b.csv: has other labels than .*a.csv for the same images; move the one"):
+        get_source("image_csv").describe(str(written(tmp_path / "in", FLAT, **tables)), "")
 
 
 def test_one_table_or_one_subset_can_be_named(tmp_path: Path) -> None:

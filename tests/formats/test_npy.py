@@ -215,3 +215,24 @@ def test_objects_are_never_unpickled(tmp_path: Path) -> None:
     source = write_arrays(tmp_path / "in", x=IMAGES, y=np.array([1, None, 2, 3], dtype=object))
     with pytest.raises(InputError, match="y.npy: has dtype object .* would need unpickling"):
         Dataset.import_from(source)
+
+
+def test_files_of_one_class_each_are_read_as_quick_draw_has_them(tmp_path: Path) -> None:
+    rows = {name: IMAGES.reshape(-1)[: count * 64].reshape(count, 64) for name, count in (("cat", 2), ("bee", 3))}
+    folder = write_arrays(tmp_path / "in", **{f"full_numpy_bitmap_{name}": array for name, array in rows.items()})
+    assert detect_format(str(folder), "") == "npy"
+    catalog = NpySource().describe(str(folder), "")
+    assert catalog.labels.names == ("bee", "cat")
+    assert catalog.notices == (
+        f"{folder}: each array has the images of a class, which has the name of the file (a guess: there are no labels, and "
+        "all rows have 64 values)",
+    )
+    images = np.concatenate([rows["bee"], rows["cat"]]).reshape(-1, 8, 8)
+    assert read_rows(folder, tmp_path / "out") == {"default": rows_of(images, [0, 0, 0, 1, 1])}
+    ids = [item.id for item in Dataset.import_from(str(folder), "npy")]
+    assert sorted(ids) == ["bee_0", "bee_1", "bee_2", "cat_0", "cat_1"]
+
+
+@pytest.mark.parametrize("array", [np.zeros((2, 63), np.uint8), np.zeros((2, 64)), np.zeros((2, 49), np.uint8)])
+def test_arrays_that_are_not_images_are_no_classes(array: Any, tmp_path: Path) -> None:
+    assert detect_format(str(write_arrays(tmp_path / "in", cat=array, dog=array)), "") is None

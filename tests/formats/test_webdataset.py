@@ -292,6 +292,7 @@ def test_samples_without_image_or_label_are_told_with_their_members(tmp_path: Pa
     )
     one = shard(tmp_path / "text", samples(3, txt=lambda n: [b"eel", b"", b"ant"][n]))
     assert WebdatasetSource().describe(str(one), "").notices == (
+        "labels are read from .txt, 2 texts such as 'ant' (a guess: there are no others)",
         "1 of 3 samples has no label; their members: 'png', 'txt'",
     )
 

@@ -8,7 +8,7 @@ from typing import Final
 
 LABEL_NAMES: Final = (
     *("label", "labels", "cls", "class", "class_name", "target", "targets", "y", "category", "fine_label"),
-    *("class_label", "label_name", "category_name", "breed", "species", "diagnosis", "dx"),
+    *("class_label", "label_name", "category_name", "breed", "species", "diagnosis", "dx", "choice"),
     *("label_id", "class_id", "category_id", "class_idx", "label_idx"),
 )
 """Names of columns of labels, in lower case with "_"; the first one found is used."""

@@ -1,6 +1,7 @@
-"""Reads tables of images and their labels, CSV or JSON lines: finds the columns by name, and yields the rows.
+"""Reads tables of images and their labels, CSV, JSON lines or lists: finds the columns by name, and yields the rows.
 
-A table is read once, line by line, and only the columns that are used are kept.
+A list has no header, and white space between its columns, as `image label` of Caffe and `number label image` of MXNet;
+white space in a path does not end it. A table is read once, line by line, and only the columns that are used are kept.
 """
 
 from __future__ import annotations
@@ -20,14 +21,20 @@ from beam_cifar.errors import InputError
 from beam_cifar.formats.kit.image_lists import MAX_LINE_BYTES, read_csv, read_lines
 from beam_cifar.formats.kit.json_stream import parsed_json
 from beam_cifar.formats.kit.label_columns import LABEL_NAMES, is_no_label, listed, plain_name
-from beam_cifar.formats.kit.subset_names import SUBSET_COLUMNS, split_word
+from beam_cifar.formats.kit.subset_names import SPLITS, SUBSET_COLUMNS, split_word
 from beam_cifar.images.encodings import is_image_name
 
 TABLES: Final = (".csv", ".tsv", ".jsonl")
 """Ends of the names of tables, in lower case."""
 
+LISTS: Final = (".txt", ".lst")
+"""Ends of the names of lists, in lower case."""
+
+MAX_LIST_COLUMNS: Final = 4
+
 IMAGE_COLUMNS: Final = (
     *("file_name", "filename", "file", "image_path", "img_path", "file_path", "filepath", "path", "image_file"),
+    *("filepaths", "filenames", "image_paths"),
     *("image_name", "img_name", "image_id", "imageid", "img_id", "image", "img", "id", "id_code", "uuid"),
 )
 """Names of columns that name images, in lower case with "_", best first."""
@@ -43,6 +50,16 @@ MAX_TRIED: Final = 16
 """Columns whose values are looked at where no column has a name for images."""
 
 _DELIMITERS: Final = ",;\t|"
+_SPACE: Final = " "
+"""Delimiter of lists: any white space."""
+
+_OF_FLAGS: Final = {
+    **dict.fromkeys(("isvalid", "isval"), ("train", "valid")),
+    "istrain": ("test", "train"),
+    "istest": ("train", "test"),
+}
+"""Columns of true and false that say of which subset a row is, and what they mean, false first."""
+
 _FLAGS: Final = {"0": 0, "0.0": 0, "false": 0, "1": 1, "1.0": 1, "true": 1}
 
 
@@ -58,6 +75,7 @@ class TableColumns:
         delimiter: what separates values; "" in JSON lines.
         has_header: whether the first line names the columns; if not, they are "column 1", "column 2" and so on.
         one_hot: columns that stand for classes each, where there is none of labels: a row has a 1 in that of its class.
+        is_in_folders: whether the folder of an image is its label, because the table has only paths.
     """
 
     names: tuple[str, ...]
@@ -67,11 +85,17 @@ class TableColumns:
     delimiter: str
     has_header: bool = True
     one_hot: tuple[str, ...] = ()
+    is_in_folders: bool = False
 
     @property
     def has_labels(self) -> bool:
         """Whether rows have labels."""
-        return bool(self.label or self.one_hot)
+        return bool(self.label or self.one_hot or self.is_in_folders)
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether the column of subsets says of each row whether it is of one, as fastai's `is_valid` does."""
+        return plain_name(self.subset) in _OF_FLAGS
 
     @property
     def guessed(self) -> bool:
@@ -80,8 +104,10 @@ class TableColumns:
 
     @property
     def other_labels(self) -> list[str]:
-        """The columns that have names of labels too, but are not read."""
-        return [name for name in _found(self.names, LABEL_NAMES) if name != self.label]
+        """The columns that have names of labels too, or no names, but are not read."""
+        return (
+            [name for name in _found(self.names, LABEL_NAMES) if name != self.label] if self.has_header else self.unused
+        )
 
     @property
     def unused(self) -> list[str]:
@@ -112,6 +138,16 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
     Raises:
         InputError: it is empty, damaged, or cannot be read.
     """
+    if is_list(blob.path):
+        with suppress(InputError):  # text of another kind
+            found = _list_columns(blob, is_image) or _table_columns(blob, is_image)
+            return found if found and names_images(blob, found, is_image) else None
+        return None
+    return _table_columns(blob, is_image)
+
+
+def _table_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableColumns | None:
+    """Returns the columns of a table that is not a list, as `find_columns`."""
     with storage.open_blob(blob, blob.path) as stream:
         line = stream.readline(MAX_LINE_BYTES + 1)
     if len(line) > MAX_LINE_BYTES:  # of pixels, perhaps
@@ -131,6 +167,10 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
     if not images and delimiter and any(map(is_image_file, names)):
         names, has_header = tuple(f"column {number}" for number, _ in enumerate(names, 1)), False
     labels, subsets = (_found(names, known) or [""] for known in (LABEL_NAMES, SUBSET_COLUMNS))
+    if delimiter and has_header and not subsets[0]:
+        flags = [name for name in names if plain_name(name) in _OF_FLAGS]
+        words = _split_columns(blob, TableColumns(names, "", "", "", delimiter))
+        subsets = [name for name in words if name not in labels] or (flags if len(flags) == 1 else [""])
     choices = [
         TableColumns(
             names, image, labels[0] or _only_other(names, image, *subsets[:1]), subsets[0], delimiter, has_header
@@ -141,8 +181,64 @@ def find_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableCo
         found = next((choice for choice in choices if names_images(blob, choice, is_image)), choices[0])
         return found if found.label or not delimiter else replace(found, one_hot=_one_hot(blob, found))
     with suppress(InputError):  # damage to a table of something else does not matter
-        return next((choice for choice in choices if names_images(blob, choice, is_image_file)), None)
+        ids = [choice for choice in choices if plain_name(choice.image).endswith("id") and choice.image not in labels]
+        tried = (*((choice, is_image_file) for choice in choices), *((choice, is_image) for choice in ids))
+        one = next((choice for choice, look in tried if names_images(blob, choice, look)), None)
+        return one if has_header or one is None else _by_place(blob, one)
     return None
+
+
+def is_list(path: str) -> bool:
+    """Returns whether a file has the name of a list."""
+    return path.lower().endswith(LISTS)
+
+
+def _list_columns(blob: storage.Blob, is_image: Callable[[str], bool]) -> TableColumns | None:
+    """Returns the columns of a list, None if fewer than half of its first lines name an image."""
+    lines = [line for _, line in islice(read_lines(blob, blob.path), LOOKED_AT) if line.strip()]
+    if not lines or _found(_csv_names(lines[0])[0], IMAGE_COLUMNS):
+        return None
+    # Without extension, numbers in any text may be the names of images.
+    looks = [
+        lambda value: is_image_name(value) and is_image(value),
+        *([is_image] if split_word(os.path.basename(blob.path)) else []),
+    ]
+    for look in looks:
+        for width in range(MAX_LIST_COLUMNS, 0, -1):
+            rows = [_list_values(line, width) for line in lines]
+            for place in (0, width - 1) if width > 2 else (0,):
+                if 2 * sum(len(row) == width and look(row[place]) for row in rows) > len(rows):
+                    names = tuple(f"column {number}" for number in range(1, width + 1))
+                    found = TableColumns(names, names[place], "", "", _SPACE, False, is_in_folders=width == 1)
+                    return _by_place(blob, found)
+    return None
+
+
+def _list_values(line: str, width: int) -> list[str]:
+    """Returns the values in a line of a list; white space in the first one, which may be a path, does not end it."""
+    if "\t" in line:
+        return [value.strip() for value in line.strip().split("\t")]
+    return line.strip().rsplit(None, width - 1) if width > 1 else [line.strip()]
+
+
+def _by_place(blob: storage.Blob, columns: TableColumns) -> TableColumns:
+    """Returns columns without names, of subsets and of labels: of words for splits, and the only other one.
+
+    In a list, labels are next to the images, `image label ...` or `number label image`.
+    """
+    subset = (*_split_columns(blob, columns), "")[0]
+    others = [name for name in columns.names if name != subset]
+    place = others.index(columns.image)
+    near = [*others[place + 1 :], *others[:place][-1:]]
+    label = near[0] if len(near) == 1 or (near and columns.delimiter == _SPACE) else ""
+    return replace(columns, label=label, subset=subset)
+
+
+def _split_columns(blob: storage.Blob, columns: TableColumns) -> list[str]:
+    """Returns the columns with nothing but words for splits in the first rows. Raises `InputError`."""
+    rows = [row for _, row, error in islice(_csv_rows(blob, columns), LOOKED_AT) if not error]
+    found = zip(columns.names, zip(*rows, strict=True), strict=False)
+    return [name for name, values in found if name and all(value.strip().lower() in SPLITS for value in values)]
 
 
 def may_have_labels(blob: storage.Blob) -> bool:
@@ -209,6 +305,8 @@ def table_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[TableRow]:
         image, label, subset = (value.strip() for value in values)
         if not error and "\0" in label + subset:
             error = "a value has a NUL character"
+        if columns.is_flagged:
+            subset = _OF_FLAGS[plain_name(columns.subset)][_FLAGS.get(subset.lower(), 0)]
         yield TableRow(line, image.replace("\\", "/"), label, subset, f"{error} (line {line})" if error else "")
 
 
@@ -228,6 +326,9 @@ def _csv_values(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:
 
 def _csv_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[tuple[int, Sequence[str], str]]:
     """Yields line, values and error of each row that is not empty."""
+    if columns.delimiter == _SPACE:
+        yield from _list_rows(blob, len(columns.names))
+        return
     rows = read_csv(blob, blob.path, delimiter=columns.delimiter, skipinitialspace=True)
     width = len(columns.names)
     for line, row in islice(rows, int(columns.has_header), None):
@@ -236,6 +337,15 @@ def _csv_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[tuple[int, 
         else:
             found = counted(len(row), "value")
             yield line, (), f"has {found}; expected {width}, as many as the header, and quotes around a delimiter"
+
+
+def _list_rows(blob: storage.Blob, width: int) -> Iterator[tuple[int, Sequence[str], str]]:
+    """Yields line, values and error of each line of a list that is not empty."""
+    for number, line in read_lines(blob, blob.path):
+        row = _list_values(line, width)
+        error = "" if len(row) == width else f"has {counted(len(row), 'value')}; expected {width}, as in other lines"
+        if line.strip():
+            yield number, row, error
 
 
 def _json_rows(blob: storage.Blob, columns: TableColumns) -> Iterator[_Values]:

@@ -92,7 +92,7 @@ class RecordRows(ColumnRows):
 
         if self._ids is None:
             numbers = pa.array(row_numbers(runs), pa.int64()).cast(pa.string())
-            ids = compute.binary_join_element_wise(f"{self.file.subset}_", numbers, "")
+            ids = compute.binary_join_element_wise(self.file.id_prefix or f"{self.file.subset}_", numbers, "")
         else:
             ids = picked(self._ids, runs)
         return ids, compute.binary_join_element_wise(ids, ".png", "")

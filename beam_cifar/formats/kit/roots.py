@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from beam_cifar import storage
 from beam_cifar.errors import InputError
 from beam_cifar.formats.contract.types import SourceFile
-from beam_cifar.formats.kit.subset_names import NOT_CLASSES
+from beam_cifar.formats.kit.subset_names import is_no_class
 from beam_cifar.images.encodings import is_image_name
 from beam_cifar.naming.ids import natural_key
 from beam_cifar.storage import archives
@@ -32,7 +32,7 @@ def inner_root(path: str) -> str:
         if [entry.is_folder for entry in entries] != [True]:
             return path
         only = entries[0]
-        if only.name.lower() in NOT_CLASSES or only.name.startswith("_"):
+        if is_no_class(only.name) or only.name.startswith("_"):
             return path
         if only.name != named_after and all(
             is_image_name(entry.name) and not entry.is_folder for entry in storage.list_folder(only.path)

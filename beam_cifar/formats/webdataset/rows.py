@@ -390,7 +390,9 @@ def learn_table(files: Sequence[SourceFile]) -> tuple[LabelTable, tuple[str, ...
     by_text = largest < 0 and not alone and 0 < len(texts) <= MAX_TEXT_CLASSES
     notices = _lacking(files, by_text=by_text)
     if by_text:
-        return LabelTable(tuple(sorted(texts))), tuple(notices)
+        found = f"{counted(len(texts), 'text')} such as {min(texts)[:50]!r}"
+        guess = f"labels are read from .txt, {found} (a guess: there are no others)"
+        return LabelTable(tuple(sorted(texts))), (guess, *notices)
     if largest < 0 and not alone:
         why = f"{len(texts)} distinct .txt texts look like captions" if texts else "no .cls, no label in .json or .txt"
         return LabelTable(()), (f"samples have no labels: {why}", *notices)
