@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -109,6 +110,20 @@ def test_a_tree_is_listed_once_with_its_folders_and_without_hidden_names(tmp_pat
     rows = found.rows(np.array([2, -1]))
     assert (rows["image"].to_pylist(), rows["size"].to_pylist()) == (["b.png", None], [0, None])
     assert all(Path(entry.path).stat().st_mtime_ns == entry.mtime for entry in found)
+
+
+def test_images_are_found_in_a_folder_among_others_of_like_names(tmp_path: Path) -> None:
+    names = ["a-b/x.png", "a.b/x.png", "a/b/x.png", "a/x.png", "a/é.png", "a0/x.png", "ab/x.png", "x.png", "é/x.png"]
+    tree = list_images(str(write_tree(tmp_path / "in", dict.fromkeys(names, b"x"))))
+    assert tree.names.to_pylist() == sorted(names)
+    for folder in ("", "a-b/", "a.b/", "a/", "a/b/", "a0/", "ab/", "é/", "a/é/", "b/"):
+        paths = ["x.png", "é.png", "missing.png", "b/x.png", ""]
+        places = tree.find(pa.array(paths), folder).tolist()
+        found = [f"{folder}{path}" in names for path in paths]
+        assert [place >= 0 for place in places] == found
+        assert [tree.names[place].as_py() for place in places if place >= 0] == [
+            f"{folder}{path}" for path, there in zip(paths, found, strict=True) if there
+        ]
 
 
 def test_a_folder_that_is_not_there_is_an_empty_tree(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import csv
 import hashlib
 import posixpath
 from array import array
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -82,9 +83,20 @@ class ImageTree:
         columns = self.names, *map(pa.array, self._columns)
         return {name: values.take(taken) for name, values in zip(ENTRY, columns, strict=True)}
 
-    def find(self, paths: pa.Array) -> npt.NDArray[np.int64]:
-        """Returns the index of each relative path: int64 `[M]`, -1 if it is missing."""
-        return found_in(paths, self.names)
+    def find(self, paths: pa.Array, folder: str = "") -> npt.NDArray[np.int64]:
+        """Returns the index of each path: int64 `[M]`, -1 if it is missing.
+
+        Args:
+            paths: relative to a folder of the tree.
+            folder: that folder, with "/" at its end; "" for the root.
+        """
+        # Only names of the folder are looked through: one of many folders has few of a million.
+        first, stop = 0, len(self)
+        if folder:  # "0" follows "/"
+            first, stop = (bisect_left(self.names, end, key=str) for end in (folder, f"{folder[:-1]}0"))
+        places = found_in(prefixed(folder, paths), self.names.slice(first, stop - first))
+        places[places >= 0] += first
+        return places
 
     def with_any_extension(self, stems: pa.Array) -> Iterator[str]:
         """Returns the path of the image at each relative path without extension, "" if there is none."""
@@ -243,7 +255,8 @@ class ListedRows:
         places = np.full(len(paths), -1, dtype=np.int64)
         for folder in folders:
             missing = np.flatnonzero(places < 0)
-            places[missing] = tree.find(prefixed(folder, paths.take(missing)))
+            if len(missing):
+                places[missing] = tree.find(paths.take(missing), folder)
         errors = pa.array((self.bad.get(row) for row in range(len(paths))), pa.string())
         labels = pa.array(np.array(self.labels, np.int64))
         return image_table(tree.rows(places), self._ids.made(), self._filenames.made(), label=labels, error=errors)
