@@ -263,15 +263,17 @@ def _unpacked_blob(blob: storage.Blob, shown: str, folder: str) -> storage.Blob:
 
 
 def _why_unknown(path: str, index_dir: str) -> str:
-    if storage.is_folder(path) and not storage.names_in(path):
+    is_folder = storage.is_folder(path)
+    inside = storage.names_in(path) if is_folder else []
+    if is_folder and not inside:
         return "the directory is empty"
-    if storage.is_file(path) and path.lower().endswith(_OTHER_ARCHIVES):
+    if not is_folder and path.lower().endswith(_OTHER_ARCHIVES):
         return f"an archive of a kind that is not read; unpack it, or pack it as one of {', '.join(archives.SUFFIXES)}"
-    packed = [name for name in storage.names_in(path) if archives.is_archive(os.path.join(path, name))]
+    packed = [name for name in inside if archives.is_archive(os.path.join(path, name))]
     if packed and not storage.folders_in(path):
         one = "" if storage.is_url(path) else f"pass the path of one, such as {os.path.join(path, min(packed))}, or "
         return f"has {counted(len(packed), 'archive')}; {one}unpack each into a folder of its name"
-    names = [path] if storage.is_file(path) else [each.name for each in islice(storage.list_tree(path), MAX_LOOKED_AT)]
+    names = [each.name for each in islice(storage.list_tree(path), MAX_LOOKED_AT)] if is_folder else [path]
     counts = Counter(os.path.splitext(name)[1] or "without extension" for name in names)
     most = sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:MAX_KINDS]
     there = ", ".join(f"{count} {kind}" for kind, count in most)

@@ -483,8 +483,8 @@ def test_a_dictionary_page_says_its_size_and_a_false_one_fills_no_memory(codec: 
 
 
 def test_nothing_else_is_taken_for_parquet(cifar10: Path, tmp_path: Path) -> None:
-    tree = write_tree(tmp_path / "tree", {"cat/1.png": pictures(1)[0]})
-    write(tree / "metadata.parquet", {"file_name": ["cat/1.png"], "label": [0]})
+    tree = write_tree(tmp_path / "tree", {"cat/1.png": pictures(1)[0], "dog/2.png": pictures(1)[0]})
+    write(tree / "metadata.parquet", {"file_name": ["cat/1.png", "dog/2.png"], "label": [0, 1]})
     assert not ParquetSource().looks_right(str(tree), "")
     assert not ParquetSource().looks_right(str(cifar10), "")
     assert detect_format(str(tree), "") == "imagenet"

@@ -163,7 +163,7 @@ def test_interlaced_png_decodes(shape: tuple[int, int], depth: int, channels: in
     colour = 2 if channels == 3 else 0
     decoded = decode_image(png(shape[1], shape[0], depth, colour, rows, interlace=1), "x.png")
     np.testing.assert_array_equal(decoded.transpose(1, 2, 0), pixels * (255 // (2**depth - 1)))
-    with pytest.raises(InputError, match=f"found {len(rows) - 1} bytes of pixel rows, expected {len(rows)}"):
+    with pytest.raises(InputError, match=rf"found {len(rows) - 1} bytes? of pixel rows, expected {len(rows)}"):
         decode_image(png(shape[1], shape[0], depth, colour, rows[:-1], interlace=1), "x.png")
 
 
