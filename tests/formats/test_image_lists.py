@@ -117,13 +117,14 @@ def test_images_are_found_in_a_folder_among_others_of_like_names(tmp_path: Path)
     tree = list_images(str(write_tree(tmp_path / "in", dict.fromkeys(names, b"x"))))
     assert tree.names.to_pylist() == sorted(names)
     for folder in ("", "a-b/", "a.b/", "a/", "a/b/", "a0/", "ab/", "é/", "a/é/", "b/"):
-        paths = ["x.png", "é.png", "missing.png", "b/x.png", ""]
-        places = tree.find(pa.array(paths), folder).tolist()
-        found = [f"{folder}{path}" in names for path in paths]
-        assert [place >= 0 for place in places] == found
-        assert [tree.names[place].as_py() for place in places if place >= 0] == [
-            f"{folder}{path}" for path, there in zip(paths, found, strict=True) if there
-        ]
+        for names_in_folder in (["x.png", "é.png", "missing.png", "b/x.png", ""], ["x.png"], ["b/x.png", "b/y.png"]):
+            paths = [f"{folder}{name}" for name in names_in_folder]
+            places = tree.find(pa.array(paths)).tolist()
+            assert [tree.names[place].as_py() if place >= 0 else None for place in places] == [
+                path if path in names else None for path in paths
+            ]
+    assert tree.find(pa.array([], pa.string())).tolist() == []
+    assert tree.find(pa.array([None, "a/x.png"])).tolist() == [-1, names.index("a/x.png")]
 
 
 def test_a_folder_that_is_not_there_is_an_empty_tree(tmp_path: Path) -> None:

@@ -83,18 +83,14 @@ class ImageTree:
         columns = self.names, *map(pa.array, self._columns)
         return {name: values.take(taken) for name, values in zip(ENTRY, columns, strict=True)}
 
-    def find(self, paths: pa.Array, folder: str = "") -> npt.NDArray[np.int64]:
-        """Returns the index of each path: int64 `[M]`, -1 if it is missing.
-
-        Args:
-            paths: relative to a folder of the tree.
-            folder: that folder, with "/" at its end; "" for the root.
-        """
-        # Only names of the folder are looked through: one of many folders has few of a million.
+    def find(self, paths: pa.Array) -> npt.NDArray[np.int64]:
+        """Returns the index of each relative path: int64 `[M]`, -1 if it is missing."""
+        # Only names in the folder of all paths are looked through: a list of one subset needs few of a million.
+        folder = _common_folder(paths)
         first, stop = 0, len(self)
         if folder:  # "0" follows "/"
             first, stop = (bisect_left(self.names, end, key=str) for end in (folder, f"{folder[:-1]}0"))
-        places = found_in(prefixed(folder, paths), self.names.slice(first, stop - first))
+        places = found_in(paths, self.names.slice(first, stop - first))
         places[places >= 0] += first
         return places
 
@@ -105,6 +101,15 @@ class ImageTree:
 
         places = found_in(stems, pc.replace_substring_regex(self.names, r"\.[^./]*$", ""))
         return each_text(self.names.take(pa.array(places, mask=places < 0)))
+
+
+def _common_folder(paths: pa.Array) -> str:
+    """Returns the folder that all paths are in, with "/" at its end, or ""."""
+    import pyarrow.compute as pc
+
+    ends = [path.as_py() or "" for path in pc.min_max(paths).values()]
+    shared = posixpath.commonprefix(ends)
+    return shared[: shared.rfind("/") + 1]
 
 
 def any_name(name: str) -> bool:
@@ -256,7 +261,7 @@ class ListedRows:
         for folder in folders:
             missing = np.flatnonzero(places < 0)
             if len(missing):
-                places[missing] = tree.find(paths.take(missing), folder)
+                places[missing] = tree.find(prefixed(folder, paths.take(missing)))
         errors = pa.array((self.bad.get(row) for row in range(len(paths))), pa.string())
         labels = pa.array(np.array(self.labels, np.int64))
         return image_table(tree.rows(places), self._ids.made(), self._filenames.made(), label=labels, error=errors)
