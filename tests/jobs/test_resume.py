@@ -484,6 +484,7 @@ def test_ctrl_c_keeps_the_finished_parts_when_resume_is_given(mode: str, tmp_pat
     assert work.name.startswith("work-")
     count = len(accounts(tmp_path / "out"))
     done = subprocess.run([*command, *flags], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=True)
-    assert f"note: resumed: {count} of 24 parts were already finished" in done.stderr
+    verb = "was" if count == 1 else "were"
+    assert f"note: resumed: {count} of 24 parts {verb} already finished" in done.stderr
     converted(tmp_path / "in", tmp_path / "right", "parquet", images_per_batch=500)
     assert as_undisturbed(tmp_path / "out", tmp_path / "right")
