@@ -134,7 +134,7 @@ def _table(found: Measured) -> Iterator[Finding]:
         wrong += [f"{what} {name!r} occurs {n} times" for name, n in Counter(names).items() if n > 1]
         wrong += [f"{what} {number} has no name" for number, name in enumerate(names) if not name.strip()]
         wrong += alike_names(names)
-    fine = f"{counted(len(labels.names), 'class', verb='have')} names of their own"
+    fine = f"the names of {counted(len(labels.names), 'class')} are unique"
     text = "names in the label table repeat, are empty, or differ only in Unicode form or case"
     yield _found(found, "table", "warning", len(wrong), text, fine, wrong)
 
