@@ -85,12 +85,8 @@ class ImageTree:
 
     def find(self, paths: pa.Array) -> npt.NDArray[np.int64]:
         """Returns the index of each relative path: int64 `[M]`, -1 if it is missing."""
-        # Only names in the folder of all paths are looked through: a list of one subset needs few of a million.
-        folder = _common_folder(paths)
-        first, stop = 0, len(self)
-        if folder:  # "0" follows "/"
-            first, stop = (bisect_left(self.names, end, key=str) for end in (folder, f"{folder[:-1]}0"))
-        places = found_in(paths, self.names.slice(first, stop - first))
+        first, names = self._near(paths)
+        places = found_in(paths, names)
         places[places >= 0] += first
         return places
 
@@ -99,8 +95,20 @@ class ImageTree:
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        places = found_in(stems, pc.replace_substring_regex(self.names, r"\.[^./]*$", ""))
-        return each_text(self.names.take(pa.array(places, mask=places < 0)))
+        _, names = self._near(stems)
+        places = found_in(stems, pc.replace_substring_regex(names, r"\.[^./]*$", ""))
+        return each_text(names.take(pa.array(places, mask=places < 0)))
+
+    def _near(self, paths: pa.Array) -> tuple[int, pa.Array]:
+        """Returns the names in the folder that all paths are in, and the index of the first.
+
+        Only these are looked through: a list of one subset needs few of a million.
+        """
+        folder = _common_folder(paths)
+        if not folder:
+            return 0, self.names
+        first, stop = (bisect_left(self.names, end, key=str) for end in (folder, f"{folder[:-1]}0"))  # "0" follows "/"
+        return first, self.names.slice(first, stop - first)
 
 
 def _common_folder(paths: pa.Array) -> str:
