@@ -17,7 +17,6 @@ from apache_beam.typehints import typehints
 from apache_beam.typehints.row_type import RowTypeConstraint
 from apache_beam.typehints.schemas import named_fields_from_element_type
 
-from beam_cifar import storage
 from beam_cifar.data.kinds import described, kind_name, parts_of
 from beam_cifar.data.labels import LabelTable
 from beam_cifar.data.text import counted
@@ -27,7 +26,7 @@ from beam_cifar.images.encodings import ENCODED, RAW
 from beam_cifar.images.example import TYPES, Example, table_of, wrong_field
 from beam_cifar.pipeline.errors import carried
 from beam_cifar.pipeline.local import loses_elements
-from beam_cifar.pipeline.runners import is_dataflow, is_dry_run
+from beam_cifar.pipeline.runners import is_dataflow, is_dry_run, local_paths
 
 _FIELDS: Final = ", ".join(Example._fields)
 _WARNED: weakref.WeakSet[beam.Pipeline] = weakref.WeakSet()
@@ -83,9 +82,9 @@ def refuse_several(examples: Any, user: str) -> None:
 
 def refuse_local_paths(pipeline: beam.Pipeline, paths: Sequence[str], user: str) -> None:
     """Raises `UsageError` for paths that workers of Dataflow do not see; a dry run translates them all the same."""
-    local = [path for path in paths if not storage.is_url(path)]
-    if local and is_dataflow(pipeline.options) and not is_dry_run(pipeline.options):
-        raise UsageError(f"{user}: {local[0]}: DataflowRunner workers cannot access local paths; use gs://")
+    wrong = local_paths(paths)
+    if wrong and is_dataflow(pipeline.options) and not is_dry_run(pipeline.options):
+        raise UsageError(f"{user}: {wrong[0]}")
 
 
 def refuse_windows(examples: beam.PCollection[Any], user: str) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stderr
 from typing import Any, TypeAlias
 
@@ -215,16 +215,17 @@ def obstacles(options: ConvertOptions, beam_options: PipelineOptions) -> list[st
     """Returns why Dataflow workers would fail, after minutes of start-up: local paths, or code they do not have."""
     if not is_dataflow(beam_options):
         return []
-    paths = [*(each.path for each in options.input.leaves), options.output_dir]
-    found = [
-        f"{path}: DataflowRunner workers cannot access local paths; use gs://"
-        for path in paths
-        if not storage.is_url(path)
-    ]
+    found = local_paths([*(each.path for each in options.input.leaves), options.output_dir])
     setup = beam_options.view_as(SetupOptions)
     if not (beam_options.view_as(WorkerOptions).sdk_container_image or setup.setup_file or setup.extra_packages):
         found.append("DataflowRunner workers lack beam_cifar; pass an image that has it with --sdk_container_image")
     return found
+
+
+def local_paths(paths: Iterable[str]) -> list[str]:
+    """Returns why Dataflow workers would fail at paths that they cannot see."""
+    wrong = "DataflowRunner workers cannot access local paths; use gs://"
+    return [f"{path}: {wrong}" for path in paths if not storage.is_url(path)]
 
 
 def _running_mode(workers: int) -> str:
